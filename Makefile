@@ -1,0 +1,48 @@
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DAYS ?= 60
+START ?= 2013-03-01
+export DO_NOT_TRACK := true
+
+.PHONY: help demo test lint bench crash pins up clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# The tools are installed by hash into one virtual environment; nothing else on the machine changes.
+$(VENV)/.installed: requirements/dev.txt requirements/installer.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/installer.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/.installed  ## Replay real flights through three pipelines (DAYS=60 START=2013-03-01)
+	$(BIN)/python -m examples.flights.demo --days $(DAYS) --start $(START)
+
+test: $(VENV)/.installed  ## Run every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed  ## Ruff, strict mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed  ## Measure every claim, one JSON line each (takes hours: the whole year)
+	$(BIN)/python -m benchmarks
+
+up: $(VENV)/.installed  ## Start Prefect, MLflow and a worker on loopback
+	$(BIN)/headwater up
+
+pins: $(VENV)/.installed  ## Compile requirements/ again: hashes, no addresses
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --group dev --all-extras pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links requirements/installer.in -o requirements/installer.txt
+
+clean:  ## Remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

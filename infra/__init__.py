@@ -1,0 +1,1 @@
+"""Settings, clock, database, leases and storage."""

@@ -1,0 +1,73 @@
+"""The one place that asks for the time, so that a replay is a simulation."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from headwater.spec.errors import HeadwaterError
+
+__all__ = ["Clock", "SimulatedClock", "SystemClock", "from_us", "to_us"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_us(moment: datetime) -> int:
+    """Give an aware time as whole microseconds since 1970, UTC: how every store keeps it.
+
+    >>> to_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+    1000000
+    """
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_us(moment_us: int) -> datetime:
+    """Give microseconds since 1970 as a time in UTC."""
+    return _EPOCH + timedelta(microseconds=moment_us)
+
+
+class Clock(Protocol):
+    """Tells the time, in UTC."""
+
+    def now(self) -> datetime:
+        """Give the present, with a zone."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Give the machine's time, in UTC."""
+        return datetime.now(UTC)
+
+
+class SimulatedClock:
+    """A clock that its owner moves, forwards only.
+
+    Parameters
+    ----------
+    start
+        The first present, with a zone.
+    """
+
+    def __init__(self, start: datetime) -> None:
+        self._now = start.astimezone(UTC)
+
+    def now(self) -> datetime:
+        """Give the simulated present, in UTC."""
+        return self._now
+
+    def advance_to(self, moment: datetime) -> None:
+        """Move to `moment`.
+
+        Raises
+        ------
+        HeadwaterError
+            If `moment` has passed.
+        """
+        if moment < self._now:
+            raise HeadwaterError(
+                f"a clock at {self._now.isoformat()} cannot go back to {moment.isoformat()}",
+                hint="give events in the order of their times",
+            )
+        self._now = moment.astimezone(UTC)

@@ -1,0 +1,43 @@
+"""Named moments at which a crash is interesting, and a way for tests to crash exactly there.
+
+Each store calls :func:`reached` just before and just after it commits. With ``HEADWATER_KILL_AT`` set
+to ``name`` or ``name:n`` the process kills itself, as a power cut would, the *n*-th time it comes by.
+"""
+
+import os
+import signal
+
+__all__ = ["COMMIT_POINTS", "reached"]
+
+COMMIT_POINTS = (
+    "record.before_sync",
+    "record.after_sync",
+    "label.before_sync",
+    "label.after_sync",
+    "sequence.before_commit",
+    "sequence.after_commit",
+    "collect.before_append",
+    "collect.between_tables",
+    "collect.after_append",
+    "train.before_learn",
+    "train.after_learn",
+    "register.before_upload",
+    "register.after_upload",
+    "register.after_version",
+    "promote.before_swap",
+    "promote.after_swap",
+    "promote.after_mirror",
+)
+"""Every commit point, in the order in which an example's life passes them."""
+
+_name, _, _count = os.environ.get("HEADWATER_KILL_AT", "").partition(":")
+_left = int(_count or 1)
+
+
+def reached(point: str) -> None:
+    """Say that a commit point is passed; does nothing unless a test asked for a crash here."""
+    global _left  # noqa: PLW0603 - a process-wide countdown
+    if point == _name:
+        _left -= 1
+        if _left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,123 @@
+"""Where things are: read once from the environment, prefix ``HEADWATER_``."""
+
+import os
+import secrets
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from headwater.spec.errors import DeclarationError
+
+__all__ = ["Settings", "quiet", "settings"]
+
+
+class Settings(BaseSettings):
+    """What can be set, each by an environment variable of its name in capitals after ``HEADWATER_``.
+
+    Parameters
+    ----------
+    home
+        Folder of all that is local: inbox, databases, keys, logs.
+    storage
+        Where the tables go: a folder or ``s3://bucket/prefix``; below `home` where not given.
+    database_url
+        SQLAlchemy address of the operational database; SQLite below `home` where not given.
+    mlflow_uri
+        MLflow's tracking address; SQLite below `home` where not given.
+    artifacts
+        Where MLflow keeps states; below `storage` where not given.
+    s3_endpoint
+        Address of an S3 service other than Amazon's.
+    signing_key
+        Secret that signs states; made once below `home` where not given.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="forbid")
+
+    home: Path = Path(".headwater")
+    storage: str | None = None
+    database_url: str | None = None
+    mlflow_uri: str | None = None
+    artifacts: str | None = None
+    s3_endpoint: str | None = None
+    signing_key: SecretStr | None = None
+
+    @property
+    def root(self) -> Path:
+        """The home folder as an absolute path; made where it is missing."""
+        root = self.home.expanduser().resolve()
+        root.mkdir(parents=True, exist_ok=True)
+        return root
+
+    @property
+    def storage_uri(self) -> str:
+        """Where the tables are: an absolute path or ``s3://bucket/prefix``, without a last slash."""
+        if self.storage is None:
+            return str(self.root / "storage")
+        if self.storage.startswith("s3://"):
+            return self.storage.rstrip("/")
+        return str(Path(self.storage).expanduser().resolve())
+
+    @property
+    def operational_url(self) -> str:
+        """SQLAlchemy address of the operational database."""
+        return self.database_url or f"sqlite:///{self.root / 'headwater.sqlite'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking address."""
+        return self.mlflow_uri or f"sqlite:///{self.root / 'mlflow.sqlite'}"
+
+    @property
+    def artifact_uri(self) -> str:
+        """Where MLflow keeps states and recipes."""
+        if self.artifacts is not None:
+            return self.artifacts
+        uri = self.storage_uri
+        return f"{uri}/mlflow" if uri.startswith("s3://") else f"file://{uri}/mlflow"
+
+    def key(self) -> bytes:
+        """Give the secret that signs states; made on first use, readable by its owner alone."""
+        if self.signing_key is not None:
+            return self.signing_key.get_secret_value().encode()
+        path = self.root / "signing.key"
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_bytes()
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_hex(32).encode())
+        return path.read_bytes()
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Read the settings from the environment, once.
+
+    Raises
+    ------
+    DeclarationError
+        If a variable does not fit.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "HEADWATER_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise DeclarationError(f"{name}: {first['msg']}", hint=f"correct or unset {name}") from error
+
+
+def quiet() -> None:
+    """Keep the libraries from reporting home or asking the network; call before they are imported."""
+    for name, value in {
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }.items():
+        os.environ.setdefault(name, value)

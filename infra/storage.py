@@ -1,0 +1,102 @@
+"""Where tables live: a local folder, or a bucket of S3 or of a service that speaks its protocol."""
+
+import os
+from pathlib import Path
+
+from headwater.infra.settings import Settings
+from headwater.spec.errors import StorageError
+
+__all__ = ["Storage"]
+
+_ATTEMPTS = 3
+_CONNECT_S = 5
+_READ_S = 30
+
+
+class Storage:
+    """Addresses below one root, and what a library needs to reach them.
+
+    Parameters
+    ----------
+    settings
+        Gives the root and, for S3, the endpoint. Credentials come from the usual ``AWS_*`` variables.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.root = settings.storage_uri
+        self.endpoint = settings.s3_endpoint
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether the root is a bucket."""
+        return self.root.startswith("s3://")
+
+    def address(self, *parts: str) -> str:
+        """Give the address of something below the root."""
+        return "/".join((self.root, *parts))
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What deltalake needs besides the address: endpoint, limits on retries and time."""
+        if not self.is_s3:
+            return {}
+        options = {
+            "connect_timeout": f"{_CONNECT_S}s",
+            "timeout": f"{_READ_S}s",
+            "max_retries": str(_ATTEMPTS),
+            "retry_timeout": "20s",
+            "aws_conditional_put": "etag",
+        }
+        if self.endpoint:
+            options["aws_endpoint_url"] = self.endpoint
+            if self.endpoint.startswith("http://"):
+                options["aws_allow_http"] = "true"
+        options.setdefault("aws_region", os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
+        return options
+
+    def prepare(self) -> None:
+        """Make the folder or the bucket where it is missing.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be reached or made.
+        """
+        if not self.is_s3:
+            try:
+                Path(self.root).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot make the folder {self.root}: {error.strerror}",
+                    hint="set HEADWATER_STORAGE to a folder that can be written",
+                ) from error
+            return
+        self._prepare_bucket()
+
+    def _prepare_bucket(self) -> None:
+        import boto3  # noqa: PLC0415 - only where S3 is used
+        from botocore.config import Config  # noqa: PLC0415
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        bucket = self.root.removeprefix("s3://").partition("/")[0]
+        config = Config(
+            connect_timeout=_CONNECT_S, read_timeout=_READ_S, retries={"max_attempts": _ATTEMPTS}
+        )
+        try:
+            client = boto3.client(
+                "s3",
+                endpoint_url=self.endpoint,
+                region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
+                config=config,
+            )
+            try:
+                client.head_bucket(Bucket=bucket)
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
+                    raise
+                client.create_bucket(Bucket=bucket)
+        except (BotoCoreError, ClientError) as error:
+            raise StorageError(
+                f"cannot reach the bucket {bucket!r} at {self.endpoint or 'S3'}: {error}",
+                hint="check that the service runs, HEADWATER_S3_ENDPOINT and the AWS_* variables",
+            ) from error

@@ -1,0 +1,148 @@
+"""The operational database's tables. Times are microseconds since 1970, UTC."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+__all__ = [
+    "champion",
+    "example",
+    "inbox_position",
+    "label",
+    "lease",
+    "metadata",
+    "pipeline",
+    "prediction",
+    "quarantine",
+    "reign",
+    "sequencer",
+]
+
+metadata = MetaData()
+
+
+def _of_pipeline() -> Column[int]:
+    return Column("pipeline_id", Integer, ForeignKey("pipeline.id"), primary_key=True)
+
+
+def _place(name: str) -> Column[int]:
+    return Column(name, BigInteger, primary_key=True, autoincrement=False)
+
+
+pipeline = Table(
+    "pipeline",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("features", Text, nullable=False, comment="JSON, the newest schema"),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("holder", String(200)),
+    Column("expires_at_us", BigInteger, nullable=False),
+)
+
+sequencer = Table(
+    "sequencer",
+    metadata,
+    _of_pipeline(),
+    Column("next_position", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("next_deadline", BigInteger, nullable=False, comment="first position not yet due"),
+    Column("horizon_us", BigInteger, nullable=False, comment="all before it has been sequenced"),
+)
+
+inbox_position = Table(
+    "inbox_position",
+    metadata,
+    _of_pipeline(),
+    Column("inbox", String(200), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+
+prediction = Table(
+    "prediction",
+    metadata,
+    _of_pipeline(),
+    _place("position"),
+    Column("id", String(200), nullable=False),
+    Column("effective_at_us", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Index("prediction_by_id", "pipeline_id", "id", unique=True),
+    sqlite_with_rowid=False,
+)
+
+label = Table(
+    "label",
+    metadata,
+    _of_pipeline(),
+    _place("position"),
+    Column("prediction_id", String(200), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("effective_at_us", BigInteger, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Index("label_by_prediction", "pipeline_id", "prediction_id", "revision", unique=True),
+    sqlite_with_rowid=False,
+)
+
+example = Table(
+    "example",
+    metadata,
+    _of_pipeline(),
+    _place("offset"),
+    Column("prediction_position", BigInteger, nullable=False),
+    Column("label_position", BigInteger, nullable=False),
+    Column("emitted_at_us", BigInteger, nullable=False),
+    Column("supersedes", BigInteger),
+    Index("example_by_prediction", "pipeline_id", "prediction_position"),
+    Index("example_by_time", "pipeline_id", "emitted_at_us"),
+    sqlite_with_rowid=False,
+)
+
+champion = Table(
+    "champion",
+    metadata,
+    _of_pipeline(),
+    Column("version", String(40), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("mirrored_epoch", BigInteger, nullable=False, comment="the aliases show this epoch"),
+)
+
+reign = Table(
+    "reign",
+    metadata,
+    _of_pipeline(),
+    _place("epoch"),
+    Column("version", String(40), nullable=False),
+    Column("previous", String(40)),
+    Column("since_us", BigInteger, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    _of_pipeline(),
+    _place("start"),
+    _place("stop"),
+    Column("since_us", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""River, scikit-learn and LightGBM behind one interface."""

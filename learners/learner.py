@@ -1,0 +1,93 @@
+"""The interface that every learner has."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import polars as pl
+
+from headwater.spec.feature import FeatureKind
+from headwater.spec.pipeline import Task
+from headwater.spec.records import FeatureValue, LabelValue, Output
+
+__all__ = ["Capabilities", "Learner", "Schema"]
+
+
+class Schema(NamedTuple):
+    """What a learner learns: the task, and the features in their order."""
+
+    task: Task
+    features: tuple[FeatureKind, ...]
+
+
+class Capabilities(NamedTuple):
+    """What a learner can do.
+
+    Parameters
+    ----------
+    stateful
+        Whether it can go on learning from its state.
+    probabilities
+        Whether its output is a probability, not a bare class.
+    open_labels
+        Whether a class never seen before can be learned in a stateful update.
+    batch_rows
+        How many examples it learns at a time where the recipe does not say; None takes all at once.
+    """
+
+    stateful: bool
+    probabilities: bool
+    open_labels: bool
+    batch_rows: int | None
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """An estimator that can predict, learn, dump and load.
+
+    ``loop/`` makes one from a pipeline's factory or from a stored state; nobody else learns with it.
+    """
+
+    @property
+    def schema(self) -> Schema:
+        """What it was made for."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        ...
+
+    def predict(self, features: pl.DataFrame) -> Sequence[Output]:
+        """Predict one output a row; columns are the schema's, in its order."""
+        ...
+
+    def predict_one(self, features: Mapping[str, FeatureValue]) -> Output:
+        """Predict for one set of features; the same number that :meth:`predict` gives."""
+        ...
+
+    def learn(self, features: pl.DataFrame, labels: pl.Series) -> None:
+        """Learn a batch, in its order. The batch is checked first; a bad one changes nothing.
+
+        Raises
+        ------
+        NonFiniteError
+            If the batch holds NaN or infinity, or learning it made the state non-finite; the state
+            is then what it was before.
+        """
+        ...
+
+    def learn_one(self, features: Mapping[str, FeatureValue], label: LabelValue) -> None:
+        """Learn one example, as a batch of one."""
+        ...
+
+    def dump(self) -> bytes:
+        """Give the state as bytes that :meth:`load` takes."""
+        ...
+
+    def load(self, state: bytes) -> None:
+        """Take a state. Only call it on bytes whose signature and digest were checked."""
+        ...
+
+    def digest(self) -> str:
+        """Hash the state's canonical form: 64 hexadecimal digits, the same in every process."""
+        ...

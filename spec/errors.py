@@ -1,0 +1,144 @@
+"""Every error that headwater raises on purpose.
+
+::
+
+    HeadwaterError
+    ├── DeclarationError      a pipeline that cannot be declared, loaded or bound
+    │   └── NotStatefulError  the estimator cannot be fine-tuned
+    ├── SchemaError           features or labels that do not fit the pipeline
+    │   └── NonFiniteError    NaN or infinity where a number is learned
+    ├── ConflictError         the same id with another payload
+    ├── NotFoundError         a pipeline, version, prediction or offset that does not exist
+    ├── NotEnoughError        too few examples for what was asked
+    ├── FencedError           another process took over: this one must not write
+    │   └── BusyError         another process holds the lease, and lives
+    ├── IntegrityError        stored data that is not what was written
+    │   ├── DigestError       a state whose digest or signature does not hold
+    │   └── TableError        a table that is corrupt, cut or missing a range
+    ├── NotRebuildableError   a recipe that this environment cannot fold again
+    ├── StorageError          storage that is away, or refuses
+    └── ServerError           a local server that does not start, or a port that is taken
+
+Each is a record first: ``what`` is wrong, and ``hint`` says what to do next.
+"""
+
+from collections.abc import Iterable
+
+__all__ = [
+    "BusyError",
+    "ConflictError",
+    "DeclarationError",
+    "DigestError",
+    "FencedError",
+    "HeadwaterError",
+    "IntegrityError",
+    "NonFiniteError",
+    "NotEnoughError",
+    "NotFoundError",
+    "NotRebuildableError",
+    "NotStatefulError",
+    "SchemaError",
+    "ServerError",
+    "StorageError",
+    "TableError",
+    "few",
+]
+
+_SHOWN = 5
+
+
+def few(items: Iterable[object], shown: int = _SHOWN) -> str:
+    """Name at most `shown` items, and count the rest.
+
+    >>> few(range(8))
+    '0, 1, 2, 3, 4 and 3 more'
+    """
+    names = [str(item) for item in items]
+    rest = len(names) - shown
+    text = ", ".join(names[:shown])
+    return f"{text} and {rest} more" if rest > 0 else text
+
+
+class HeadwaterError(Exception):
+    """Anything headwater refuses to do, with what to do instead.
+
+    Parameters
+    ----------
+    what
+        What is wrong, and what is there instead.
+    hint
+        The next step, in the imperative. Empty where there is none.
+
+    Examples
+    --------
+    >>> str(HeadwaterError("no pipeline 'fligths'", hint="write 'flights'"))
+    "no pipeline 'fligths'. Next: write 'flights'."
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        self.what = what
+        self.hint = hint
+        super().__init__(what, hint)
+
+    def __str__(self) -> str:
+        return f"{self.what}. Next: {self.hint}." if self.hint else f"{self.what}."
+
+
+class DeclarationError(HeadwaterError):
+    """A pipeline that cannot be declared, loaded or bound."""
+
+
+class NotStatefulError(DeclarationError):
+    """The estimator can only be fitted from scratch, and the pipeline asks to fine-tune it."""
+
+
+class SchemaError(HeadwaterError):
+    """Features, an output or a label that do not fit the pipeline."""
+
+
+class NonFiniteError(SchemaError):
+    """NaN or infinity where a number would be learned."""
+
+
+class ConflictError(HeadwaterError):
+    """The same id came with another payload, or a compare-and-swap met another value."""
+
+
+class NotFoundError(HeadwaterError):
+    """Something named does not exist."""
+
+
+class NotEnoughError(HeadwaterError):
+    """Too few examples for what was asked."""
+
+
+class FencedError(HeadwaterError):
+    """A newer epoch holds the lease: this process must not write any more."""
+
+
+class BusyError(FencedError):
+    """A living process holds the lease."""
+
+
+class IntegrityError(HeadwaterError):
+    """Stored data is not what was written."""
+
+
+class DigestError(IntegrityError):
+    """A state's digest or signature does not hold: nothing of it was parsed."""
+
+
+class TableError(IntegrityError):
+    """A table is corrupt, cut, or misses a range."""
+
+
+class NotRebuildableError(HeadwaterError):
+    """This environment cannot fold the recipe again."""
+
+
+class StorageError(HeadwaterError):
+    """Storage is away, or refuses."""
+
+
+class ServerError(HeadwaterError):
+    """A local server does not start, or its port is taken."""

@@ -1,0 +1,72 @@
+"""Find a declared pipeline by ``module:attribute`` or ``path.py:attribute``."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from headwater.spec.errors import DeclarationError, NotFoundError, few
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["load_pipeline"]
+
+
+def load_pipeline(reference: str) -> Pipeline:
+    """Load a pipeline by where it is declared.
+
+    A file is imported under the name it has in its package, from the folder above the package, so
+    that the pipeline is the same whichever way it is named.
+
+    Parameters
+    ----------
+    reference
+        ``"package.module:attribute"`` or ``"folder/file.py:attribute"``.
+
+    Raises
+    ------
+    NotFoundError
+        If the file, the module or the attribute does not exist.
+    DeclarationError
+        If the attribute is no pipeline, or the reference has no colon.
+    """
+    where, colon, attribute = reference.rpartition(":")
+    if not colon or not attribute or not where:
+        raise DeclarationError(
+            f"{reference!r} does not name a pipeline",
+            hint="write module:attribute or path.py:attribute",
+        )
+    module_name = _module_of(Path(where)) if where.endswith(".py") else where
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise NotFoundError(
+            f"cannot import {module_name!r} for pipeline {reference!r}: {error}",
+            hint="check the name, or give the file: path.py:attribute",
+        ) from error
+    found = getattr(module, attribute, None)
+    if isinstance(found, Pipeline):
+        return found
+    pipelines = [name for name, value in vars(module).items() if isinstance(value, Pipeline)]
+    if found is None:
+        raise NotFoundError(
+            f"{where!r} has no {attribute!r}",
+            hint=f"it declares {few(pipelines)}" if pipelines else "declare one: x = Pipeline(...)",
+        )
+    raise DeclarationError(
+        f"{reference!r} is {type(found).__name__}, not a pipeline",
+        hint=f"it declares {few(pipelines)}" if pipelines else "declare one: x = Pipeline(...)",
+    )
+
+
+def _module_of(path: Path) -> str:
+    path = path.resolve()
+    if not path.is_file():
+        raise NotFoundError(f"no file {str(path)!r}", hint="check the path")
+    root, parts = path.parent, [path.stem]
+    while (root / "__init__.py").is_file():
+        parts.insert(0, root.name)
+        root = root.parent
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return ".".join(parts)

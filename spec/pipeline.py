@@ -1,0 +1,216 @@
+"""What a user writes: one model's features, label, learner, metrics, update and triggers."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from headwater.spec.errors import DeclarationError, few
+from headwater.spec.feature import FeatureKind, RequestFeature
+from headwater.spec.label import LabelRule
+from headwater.spec.trigger import Cron, Every, Trigger
+from headwater.spec.update import Stateful, Stateless, Update
+
+__all__ = ["METRICS", "Factory", "Metric", "Pipeline", "Promotion", "Task"]
+
+Task = Literal["binary", "multiclass", "regression", "ranking"]
+Metric = Literal["roc_auc", "log_loss", "accuracy", "f1", "mae", "rmse"]
+Promotion = Literal["always", "by hand"]
+Factory = Callable[[], object]
+"""Makes the unfitted estimator: a named function of no arguments in a module or file."""
+
+METRICS: dict[Task, tuple[Metric, ...]] = {
+    "binary": ("roc_auc", "log_loss", "accuracy", "f1"),
+    "multiclass": ("accuracy", "f1", "log_loss"),
+    "regression": ("mae", "rmse"),
+    "ranking": (),
+}
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,61}[a-z0-9]")
+_TIMEOUT_TYPES: dict[str, type | tuple[type, ...]] = {
+    "binary": bool,
+    "multiclass": str,
+    "regression": (int, float),
+}
+
+
+class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
+    """One model, from what it sees to when it is updated.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits and hyphens; names the registered model, the tables and the flows.
+    task
+        ``"binary"`` (labels are bool), ``"multiclass"`` (labels are str, and the set of them is open)
+        or ``"regression"`` (labels are float). ``"ranking"`` is reserved.
+    features
+        What the model sees, in this order.
+    label
+        How labels come.
+    model
+        Makes the unfitted estimator: a named function of no arguments, whose module is kept with
+        every version so that the version can be rebuilt.
+    update
+        :class:`Stateless` or :class:`Stateful`.
+    triggers
+        When an update is due; none of them leaves it to ``headwater train``.
+    metrics
+        What it is judged by, the first one first; the task's own where none are given.
+    batch_rows
+        Learn in batches cut at multiples of this many offsets. None leaves it to the learner: River
+        learns one by one, scikit-learn 1,000 at a time, LightGBM all that an update brings.
+    passes
+        How often an update goes over its examples.
+    seed
+        Seeds what the update draws.
+    threads
+        How many threads a learner may compute with.
+    promotion
+        ``"always"`` makes each new version champion, ``"by hand"`` leaves it to ``headwater promote``.
+
+    Raises
+    ------
+    DeclarationError
+        If the parts do not go together; the text says what to write instead.
+    """
+
+    name: str
+    task: Task
+    features: tuple[FeatureKind, ...]
+    label: LabelRule
+    model: Factory
+    update: Update
+    triggers: tuple[Trigger, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    batch_rows: int | None = None
+    passes: int = 1
+    seed: int = 0
+    threads: int = 1
+    promotion: Promotion = "always"
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        _check_task(self)
+        _check_features(self)
+        _check_model(self)
+        _check_update(self)
+        _check_numbers(self)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features, in order."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def judged_by(self) -> tuple[Metric, ...]:
+        """The metrics, or the task's own where none were given."""
+        return self.metrics or METRICS[self.task][:2]
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise DeclarationError(
+            f"pipeline name {name!r} is not a name",
+            hint="write 2 to 63 lower-case letters, digits and hyphens, such as 'flights'",
+        )
+
+
+def _check_task(pipeline: Pipeline) -> None:
+    task = pipeline.task
+    if task not in METRICS:
+        raise DeclarationError(f"task={task!r} is not known", hint=f"write one of {few(METRICS)}")
+    if task == "ranking":
+        raise DeclarationError(
+            "task='ranking' is reserved and cannot be served yet",
+            hint="write 'regression' to learn a relevance, say",
+        )
+    if not isinstance(pipeline.label, LabelRule):
+        raise DeclarationError(
+            f"label={pipeline.label!r} is not a rule", hint='write label=LabelRule(wait="1d")'
+        )
+    timeout = pipeline.label.timeout
+    wanted = _TIMEOUT_TYPES[task]
+    fits = isinstance(timeout, wanted) and (task == "binary" or not isinstance(timeout, bool))
+    if timeout is not None and not fits:
+        raise DeclarationError(
+            f"timeout={timeout!r} is not a label of a {task} task",
+            hint={"binary": "write True or False", "multiclass": "write a class's name"}.get(
+                task, "write a number"
+            ),
+        )
+    for metric in pipeline.metrics:
+        if metric not in METRICS[task]:
+            raise DeclarationError(
+                f"metric {metric!r} does not judge a {task} task",
+                hint=f"write one of {few(METRICS[task])}",
+            )
+
+
+def _check_features(pipeline: Pipeline) -> None:
+    if not isinstance(pipeline.features, tuple) or not pipeline.features:
+        raise DeclarationError(
+            f"features={pipeline.features!r} is not a tuple of features",
+            hint='write features=(Feature("distance", float),)',
+        )
+    seen: set[str] = set()
+    for feature in pipeline.features:
+        if not isinstance(feature, RequestFeature):
+            raise DeclarationError(
+                f"feature {getattr(feature, 'name', feature)!r} is not a request feature, "
+                "and only those are served yet",
+                hint=f'write Feature("{getattr(feature, "name", "name")}", float) '
+                "and send the value with the call",
+            )
+        if feature.name in seen:
+            raise DeclarationError(
+                f"feature {feature.name!r} is declared twice", hint="give each its own name"
+            )
+        seen.add(feature.name)
+
+
+def _check_model(pipeline: Pipeline) -> None:
+    model = pipeline.model
+    name = getattr(model, "__qualname__", "")
+    if not inspect.isfunction(model) or not name.isidentifier() or name == "<lambda>":
+        raise DeclarationError(
+            f"model={model!r} is not a named function at the top of a module",
+            hint="write def make_model(): return ... and model=make_model",
+        )
+    if inspect.signature(model).parameters:
+        raise DeclarationError(
+            f"model={name} takes arguments", hint="make the estimator in a function of none"
+        )
+
+
+def _check_update(pipeline: Pipeline) -> None:
+    if not isinstance(pipeline.update, Stateless | Stateful):
+        raise DeclarationError(
+            f"update={pipeline.update!r} is not an update",
+            hint='write update=Stateless(window="90d") or update=Stateful()',
+        )
+    if not isinstance(pipeline.triggers, tuple):
+        raise DeclarationError(
+            f"triggers={pipeline.triggers!r} is not a tuple", hint='write triggers=(Every("1d"),)'
+        )
+    for trigger in pipeline.triggers:
+        if not isinstance(trigger, Every | Cron):
+            raise DeclarationError(
+                f"trigger {trigger!r} is not known", hint='write Every("1d") or Cron("30 2 * * *")'
+            )
+
+
+def _check_numbers(pipeline: Pipeline) -> None:
+    for field in ("passes", "threads"):
+        value = getattr(pipeline, field)
+        if not isinstance(value, int) or value < 1:
+            raise DeclarationError(f"{field}={value!r} is not a count", hint=f"write {field}=1")
+    rows = pipeline.batch_rows
+    if rows is not None and (not isinstance(rows, int) or rows < 1):
+        raise DeclarationError(f"batch_rows={rows!r} is not a count", hint="write batch_rows=1_000")
+    if pipeline.promotion not in ("always", "by hand"):
+        raise DeclarationError(
+            f"promotion={pipeline.promotion!r} is not known", hint="write 'always' or 'by hand'"
+        )

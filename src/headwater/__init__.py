@@ -1,0 +1,1 @@
+"""headwater keeps a production model learning."""
