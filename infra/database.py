@@ -14,6 +14,7 @@ from headwater.spec.errors import StorageError
 __all__ = ["Database", "insert_many"]
 
 _BUSY_S = 60
+_READING = "headwater_reading"
 
 
 class Database:
@@ -51,18 +52,37 @@ class Database:
         StorageError
             If the database is away, full or corrupt.
         """
-        try:
-            with self.engine.begin() as connection:
+        with _guarded(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open one transaction that only reads, beside whoever writes.
+
+        Raises
+        ------
+        StorageError
+            If the database is away or corrupt.
+        """
+        with _guarded(), self.engine.connect() as connection:
+            connection.execution_options(**{_READING: True})
+            with connection.begin():
                 yield connection
-        except DBAPIError as error:
-            raise StorageError(
-                f"the operational database refuses: {_first_line(error)}",
-                hint="nothing was written; check the disk and the server, then try again",
-            ) from error
 
     def close(self) -> None:
         """Close the connections."""
         self.engine.dispose()
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise StorageError(
+            f"the operational database refuses: {_first_line(error)}",
+            hint="nothing was written; check the disk and the server, then try again",
+        ) from error
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
@@ -99,7 +119,7 @@ def _engine(url: str) -> Engine:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": _BUSY_S, "isolation_level": None})
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_immediate)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -116,8 +136,9 @@ def _prepare_sqlite(connection: object, _record: ConnectionPoolEntry) -> None:
     cursor.close()
 
 
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    reading = connection.get_execution_options().get(_READING, False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 def _migrate(engine: Engine) -> None:

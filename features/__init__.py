@@ -1,0 +1,1 @@
+"""The feature log: predictions, labels and examples; log and wait."""

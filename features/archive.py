@@ -1,0 +1,209 @@
+"""The archive: Delta tables of predictions, labels and examples, written after the fact by range.
+
+Every append carries Delta's application transaction with the range's stop, and is tried against
+exactly the table version that was read, so that a range is there once however often it is collected.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from polars.exceptions import PolarsError
+
+from headwater.infra.commit_points import reached
+from headwater.infra.storage import Storage
+from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, TableError
+from headwater.spec.recipe import OffsetRange
+
+__all__ = ["Archive", "Archived"]
+
+Archived = Literal["predictions", "labels", "examples"]
+
+_APP = "headwater"
+_KEYS: dict[Archived, str] = {"predictions": "position", "labels": "position", "examples": "offset"}
+_SMALL_FILES = 256
+
+
+class Archive:
+    """One pipeline's tables below the storage root.
+
+    Parameters
+    ----------
+    storage
+        The root.
+    pipeline
+        The pipeline's name, the folder of its tables.
+    """
+
+    def __init__(self, storage: Storage, pipeline: str) -> None:
+        self._storage = storage
+        self._pipeline = pipeline
+        self._open: dict[Archived, DeltaTable] = {}
+
+    def address(self, name: Archived) -> str:
+        """Give a table's address, for any reader of Delta Lake."""
+        return self._storage.address("tables", self._pipeline, name)
+
+    def stop(self, name: Archived) -> int:
+        """Give the offset or position up to which a table is written.
+
+        Raises
+        ------
+        TableError
+            If the table is corrupt.
+        StorageError
+            If storage is away.
+        """
+        table = self._table(name)
+        if table is None:
+            return 0
+        with self._guarded(name):
+            return table.transaction_version(_APP) or 0
+
+    def append(self, name: Archived, frame: pl.DataFrame, start: int, stop: int) -> None:
+        """Write the rows of one range, as one commit.
+
+        Parameters
+        ----------
+        name
+            Which table.
+        frame
+            The range's rows, in order.
+        start, stop
+            The range; `start` must be where the table stops.
+
+        Raises
+        ------
+        ConflictError
+            If another process wrote to the table since it was read.
+        TableError, StorageError
+            As for :meth:`stop`; the table is then what it was.
+        """
+        table = self._table(name)
+        found = 0 if table is None else table.transaction_version(_APP) or 0
+        if found != start:
+            raise ConflictError(
+                f"table {name!r} of {self._pipeline!r} stops at {found}, not at {start}",
+                hint="collect again: another process has written this range",
+            )
+        commit = CommitProperties(app_transactions=[Transaction(_APP, stop)], max_commit_retries=0)
+        with self._guarded(name):
+            reached("collect.before_append")
+            if table is None:
+                self._storage.prepare()
+                write_deltalake(
+                    self.address(name),
+                    frame,
+                    mode="error",
+                    storage_options=self._storage.options,
+                    commit_properties=commit,
+                    configuration={"delta.dataSkippingStatsColumns": _KEYS[name]},
+                )
+            else:
+                write_deltalake(
+                    table, frame, mode="append", schema_mode="merge", commit_properties=commit
+                )
+            reached("collect.after_append")
+        if table is not None and len(table.file_uris()) >= _SMALL_FILES:
+            self._compact(name)
+
+    def read(self, name: Archived, wanted: OffsetRange) -> pl.DataFrame:
+        """Read a range, opening only the files that hold it.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row an offset (or position), rising; all of the table's columns.
+
+        Raises
+        ------
+        TableError
+            If the table is corrupt, or an offset of the range is not there.
+        StorageError
+            If storage is away.
+        """
+        key = _KEYS[name]
+        table = self._table(name)
+        if table is None:
+            raise TableError(
+                f"table {name!r} of {self._pipeline!r} does not exist", hint="run headwater collect"
+            )
+        with self._guarded(name):
+            files = pl.DataFrame(table.get_add_actions(flatten=True))
+            files = files.filter(
+                (pl.col(f"max.{key}") >= wanted.start) & (pl.col(f"min.{key}") < wanted.stop)
+            )
+            paths = [f"{self.address(name)}/{path}" for path in files["path"]]
+            if not paths:
+                raise self._missing(name, wanted, 0)
+            frame = (
+                pl.scan_parquet(paths, storage_options=self._reader_options(), missing_columns="insert")
+                .filter(pl.col(key).is_between(wanted.start, wanted.stop, closed="left"))
+                .collect()
+                .sort(key)
+            )
+        if name == "examples" and frame.height != len(wanted):
+            raise self._missing(name, wanted, frame.height)
+        return frame
+
+    def _missing(self, name: Archived, wanted: OffsetRange, found: int) -> TableError:
+        return TableError(
+            f"table {name!r} of {self._pipeline!r} holds {found} of the {len(wanted)} offsets {wanted}",
+            hint=f"restore the files of {self.address(name)}; nothing is trained over this range",
+        )
+
+    def _reader_options(self) -> dict[str, str] | None:
+        kept = ("aws_endpoint_url", "aws_allow_http", "aws_region")
+        options = {name: value for name, value in self._storage.options.items() if name in kept}
+        return options or None
+
+    def _table(self, name: Archived) -> DeltaTable | None:
+        """Open a table, or bring the open one up to date; None where there is none yet."""
+        with self._guarded(name):
+            if name in self._open:
+                self._open[name].update_incremental()
+                return self._open[name]
+            try:
+                self._open[name] = DeltaTable(self.address(name), storage_options=self._storage.options)
+            except TableNotFoundError:
+                return None
+            return self._open[name]
+
+    def _compact(self, name: Archived) -> None:
+        with self._guarded(name):
+            self._open.pop(name, None)  # an object older than a schema change cannot compact
+            fresh = DeltaTable(self.address(name), storage_options=self._storage.options)
+            fresh.optimize.compact()
+            fresh.create_checkpoint()
+
+    @contextmanager
+    def _guarded(self, name: Archived) -> Iterator[None]:
+        try:
+            yield
+        except HeadwaterError:
+            raise
+        except CommitFailedError as error:
+            self._open.pop(name, None)
+            raise ConflictError(
+                f"another process wrote table {name!r} of {self._pipeline!r} at the same time",
+                hint="collect again",
+            ) from error
+        except (DeltaError, PolarsError, OSError, ValueError) as error:
+            self._open.pop(name, None)
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if self._storage.is_s3 and _is_network(first):
+                raise StorageError(
+                    f"storage at {self._storage.root} does not answer: {first[:200]}",
+                    hint="check that the service runs and HEADWATER_S3_ENDPOINT; nothing was lost",
+                ) from error
+            raise TableError(
+                f"table {name!r} at {self.address(name)} cannot be read: {first[:200]}",
+                hint="restore the named file from a copy; the log itself is in the database",
+            ) from error
+
+
+def _is_network(text: str) -> bool:
+    return any(word in text for word in ("Generic S3 error", "error sending request", "retries"))

@@ -1,0 +1,123 @@
+"""Checks of what is recorded, before anything is stored."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from headwater.spec.errors import NonFiniteError, SchemaError
+from headwater.spec.feature import python_type
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.records import FeatureValue, LabelValue, Output
+
+__all__ = ["Checks"]
+
+_LABEL_TYPES: dict[str, tuple[type, ...]] = {
+    "binary": (bool,),
+    "multiclass": (str,),
+    "regression": (float, int),
+}
+
+
+class Checks:
+    """What a pipeline's predictions and labels must look like.
+
+    Parameters
+    ----------
+    pipeline
+        Whose schema they must fit.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._task = pipeline.task
+        self._names = pipeline.feature_names
+        self._floats = tuple(f.name for f in pipeline.features if f.dtype == "float")
+        self._schema = msgspec.defstruct(
+            "Features",
+            [
+                (f.name, python_type(f.dtype) | None if f.nullable else python_type(f.dtype))
+                for f in pipeline.features
+            ],
+            forbid_unknown_fields=True,
+        )
+
+    def features(self, prediction_id: str, features: Mapping[str, FeatureValue]) -> None:
+        """Check one prediction's features.
+
+        Raises
+        ------
+        SchemaError
+            If a feature is missing, unknown or of another type.
+        NonFiniteError
+            If a number is NaN or infinite.
+        """
+        try:
+            msgspec.convert(features, self._schema)
+        except msgspec.ValidationError as error:
+            raise SchemaError(
+                f"prediction {prediction_id!r}: {_plain(error)}",
+                hint=f"send exactly the features {', '.join(self._names)}",
+            ) from error
+        for name in self._floats:
+            value = features[name]
+            if value is not None and not math.isfinite(cast("float", value)):
+                raise NonFiniteError(
+                    f"prediction {prediction_id!r}: feature {name!r} is {value}",
+                    hint="send None for what is not known, and declare the feature nullable",
+                )
+
+    def output(self, prediction_id: str, output: Output) -> None:
+        """Check one prediction's output.
+
+        Raises
+        ------
+        SchemaError
+            If it is not of the task's form.
+        NonFiniteError
+            If it is NaN or infinite.
+        """
+        if self._task == "multiclass":
+            fits = isinstance(output, dict) and all(
+                isinstance(name, str) and isinstance(p, float | int) for name, p in output.items()
+            )
+            numbers: list[Any] = list(output.values()) if isinstance(output, dict) else []
+        else:
+            fits = isinstance(output, float | int) and not isinstance(output, bool)
+            numbers = [output]
+        if not fits:
+            raise SchemaError(
+                f"prediction {prediction_id!r}: output {output!r} is not one of a {self._task} task",
+                hint="send a probability by class" if self._task == "multiclass" else "send one number",
+            )
+        if not all(map(math.isfinite, numbers)):
+            raise NonFiniteError(
+                f"prediction {prediction_id!r}: output {output!r} is not finite",
+                hint="check the model that made it",
+            )
+
+    def label(self, prediction_id: str, value: LabelValue) -> None:
+        """Check one label's value.
+
+        Raises
+        ------
+        SchemaError
+            If it is not of the task's type.
+        NonFiniteError
+            If it is NaN or infinite.
+        """
+        wanted = _LABEL_TYPES[self._task]
+        if not isinstance(value, wanted) or (self._task != "binary" and isinstance(value, bool)):
+            raise SchemaError(
+                f"label of {prediction_id!r}: {value!r} is not a label of a {self._task} task",
+                hint=f"send a {wanted[0].__name__}",
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise NonFiniteError(
+                f"label of {prediction_id!r} is {value}", hint="send a label when it is known"
+            )
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """Turn msgspec's words into ours."""
+    return str(error).replace("Object", "it").replace(" - at `$.", ", at `").replace("field", "feature")

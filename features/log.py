@@ -1,0 +1,264 @@
+"""The feature log of one pipeline: record what was served, label it when its truth is known."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+import polars as pl
+
+from headwater.features.archive import Archive, Archived
+from headwater.features.checks import Checks
+from headwater.features.frames import Frames
+from headwater.features.inbox import LABEL, PREDICTION, Entry, Inbox
+from headwater.features.sequencer import Sequencer
+from headwater.features.stored import LogCounts, Stored, register
+from headwater.infra.clock import Clock, SystemClock, to_us
+from headwater.infra.commit_points import reached
+from headwater.infra.database import Database
+from headwater.infra.settings import Settings
+from headwater.infra.storage import Storage
+from headwater.spec.errors import NotFoundError, TableError
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import OffsetRange
+from headwater.spec.records import Label, Prediction
+
+__all__ = ["FeatureLog", "LogCounts"]
+
+_CHUNK = 50_000
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+class FeatureLog:
+    """Records predictions and labels durably, and gives the examples they make.
+
+    Parameters
+    ----------
+    pipeline
+        Whose log.
+    settings
+        Where it is kept.
+    clock
+        Gives the time of receipt; the machine's where none is given.
+    database
+        An open operational database, to share one; opened from the settings where none is given.
+
+    Raises
+    ------
+    StorageError
+        If a store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: Settings,
+        clock: Clock | None = None,
+        database: Database | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.clock = clock or SystemClock()
+        self.database = database or Database(settings.operational_url)
+        self.inbox = Inbox(settings.root / "inbox" / f"{pipeline.name}.sqlite")
+        self.archive = Archive(Storage(settings), pipeline.name)
+        self.pipeline_id = register(self.database, pipeline, self.inbox.path.stem)
+        self._stored = Stored(self.database, self.pipeline_id)
+        self._checks = Checks(pipeline)
+        self._frames = Frames(pipeline)
+
+    def record(self, predictions: Sequence[Prediction]) -> int:
+        """Log predictions with the features they used; durable when this returns.
+
+        Parameters
+        ----------
+        predictions
+            In the order in which they were served.
+
+        Returns
+        -------
+        int
+            How many were new; one that was recorded before with the same payload is not.
+
+        Raises
+        ------
+        SchemaError
+            If features or an output do not fit the pipeline; nothing is kept then.
+        ConflictError
+            If an id was recorded with another payload; nothing is kept then.
+        StorageError
+            If the disk refuses; nothing is kept then.
+        """
+        now_us = to_us(self.clock.now())
+        return self.inbox.append([self._prediction(p, now_us) for p in predictions], "record")
+
+    def label(self, labels: Sequence[Label]) -> int:
+        """Log labels; durable when this returns. A label may come before its prediction.
+
+        Parameters
+        ----------
+        labels
+            In the order in which they became known.
+
+        Returns
+        -------
+        int
+            How many were new.
+
+        Raises
+        ------
+        SchemaError
+            If a value does not fit the task; nothing is kept then.
+        ConflictError
+            If a key came before with another value; nothing is kept then.
+        StorageError
+            If the disk refuses; nothing is kept then.
+        """
+        now_us = to_us(self.clock.now())
+        return self.inbox.append([self._label(label, now_us) for label in labels], "label")
+
+    def import_history(self, history: Iterable[tuple[Prediction, Label | None]]) -> int:
+        """Log what happened elsewhere: each record counts as received at its own time.
+
+        All of it is kept or none. Predictions and labels are put in the order of their times, so
+        that the examples have the order that a log kept at the time would have given them.
+
+        Returns
+        -------
+        int
+            How many records were new.
+
+        Raises
+        ------
+        SchemaError, ConflictError, StorageError
+            As for :meth:`record` and :meth:`label`.
+        """
+        entries = []
+        for prediction, label in history:
+            entries.append(self._prediction(prediction, to_us(prediction.served_at)))
+            if label is not None:
+                entries.append(self._label(label, to_us(label.known_at)))
+        entries.sort(key=lambda entry: (entry.received_at_us, entry.kind))
+        return self.inbox.append(entries, "record")
+
+    def sequencer(self) -> Sequencer:
+        """Make the sequencer of this log, to be used in a ``with`` block."""
+        return Sequencer(self.pipeline, self.pipeline_id, self.inbox, self.database, self.clock)
+
+    def collect(self) -> int:
+        """Write what is sequenced to the archive, range by range.
+
+        Returns
+        -------
+        int
+            How many examples were written.
+
+        Raises
+        ------
+        ConflictError
+            If another process collects at the same time.
+        TableError, StorageError
+            If a table cannot be read or written; the ranges already written stay.
+        """
+        position, offset = self._stored.ends()
+        self._archive("predictions", position)
+        self._archive("labels", position)
+        reached("collect.between_tables")
+        return self._archive("examples", offset)
+
+    def stop(self) -> int:
+        """Give the offset that the next example will have."""
+        return self._stored.ends()[1]
+
+    def offset_at(self, moment: datetime) -> int:
+        """Give the first offset emitted at `moment` or later; :meth:`stop` where there is none."""
+        offset = self._stored.first_emitted(to_us(moment))
+        return self.stop() if offset is None else offset
+
+    def examples(self, start: int = 0, stop: int | None = None) -> pl.DataFrame:
+        """Give the examples of a range of offsets: the same ones for ever.
+
+        Parameters
+        ----------
+        start, stop
+            From `start` up to, but not including, `stop`; None means up to the newest.
+
+        Returns
+        -------
+        polars.DataFrame
+            A row an example, by rising offset: ``offset``, ``label``, ``features`` (a struct),
+            ``prediction_id``, ``served_at``, ``known_at`` and ``emitted_at`` (UTC), ``version``,
+            ``role``, ``propensity``, ``output``, ``source``, ``revision``, ``late``, ``supersedes``.
+
+        Raises
+        ------
+        NotFoundError
+            If the range is not there yet.
+        TableError, StorageError
+            If the archive cannot be read.
+        """
+        end = self.stop()
+        stop = end if stop is None else stop
+        if not 0 <= start <= stop <= end:
+            raise NotFoundError(
+                f"pipeline {self.pipeline.name!r} has no examples [{start}, {stop}); it has [0, {end})",
+                hint="ask for a range within, or run headwater collect first",
+            )
+        kept = min(stop, self.archive.stop("examples")) if start < stop else start
+        parts = []
+        if start < kept:
+            parts.append(self.archive.read("examples", OffsetRange(start, kept)))
+        if max(start, kept) < stop or not parts:
+            parts.append(self._frames.examples(self._stored.examples(max(start, kept), stop)))
+        columns = parts[-1].columns
+        return pl.concat([part.select(columns) for part in parts], how="vertical_relaxed")
+
+    def predictions(self) -> pl.DataFrame:
+        """Give every sequenced prediction, from the database: for tables and tests of modest size."""
+        return self._frames.predictions(self._stored.predictions(0, self._stored.ends()[0]))
+
+    def counts(self) -> LogCounts:
+        """Count what the log holds."""
+        position = self._stored.inbox_position(self.inbox.path.stem)
+        return self._stored.counts(
+            unsequenced=self.inbox.count_after(position), archived=self.archive.stop("examples")
+        )
+
+    def close(self) -> None:
+        """Close the inbox; the database is closed by whoever opened it."""
+        self.inbox.close()
+
+    def _prediction(self, prediction: Prediction, received_at_us: int) -> Entry:
+        self._checks.features(prediction.id, prediction.features)
+        self._checks.output(prediction.id, prediction.output)
+        payload = _ENCODER.encode(prediction)
+        return Entry(0, PREDICTION, prediction.id, "", received_at_us, payload)
+
+    def _label(self, label: Label, received_at_us: int) -> Entry:
+        self._checks.label(label.prediction_id, label.value)
+        key = label.key
+        if key is None:
+            text = f"{label.value!r} {label.known_at.isoformat()}"
+            key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+            label = msgspec.structs.replace(label, key=key)
+        payload = _ENCODER.encode(label)
+        return Entry(0, LABEL, label.prediction_id, f"{label.source}/{key}", received_at_us, payload)
+
+    def _archive(self, name: Archived, stop: int) -> int:
+        first = start = self.archive.stop(name)
+        if start > stop:
+            raise TableError(
+                f"table {name!r} at {self.archive.address(name)} stops at {start}, "
+                f"the database of {self.pipeline.name!r} at {stop}: they are not of one log",
+                hint="point HEADWATER_STORAGE and HEADWATER_DATABASE_URL at the same log",
+            )
+        while start < stop:
+            end = min(start + _CHUNK, stop)
+            if name == "predictions":
+                frame = self._frames.predictions(self._stored.predictions(start, end))
+            elif name == "labels":
+                frame = self._frames.labels(self._stored.labels(start, end))
+            else:
+                frame = self._frames.examples(self._stored.examples(start, end))
+            self.archive.append(name, frame, start, end)
+            start = end
+        return stop - first

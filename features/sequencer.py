@@ -1,0 +1,305 @@
+"""The one process per pipeline that gives offsets."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import msgspec
+from sqlalchemy import Connection, select, update
+
+from headwater.features.inbox import LABEL, Entry, Inbox
+from headwater.features.joining import (
+    Arrival,
+    Deadline,
+    Joined,
+    Joiner,
+    KnownLabel,
+    KnownPrediction,
+    NewLabel,
+)
+from headwater.infra import tables
+from headwater.infra.clock import Clock, from_us, to_us
+from headwater.infra.commit_points import reached
+from headwater.infra.database import Database, insert_many
+from headwater.infra.lease import Lease, acquire, check, release
+from headwater.spec.duration import duration
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.records import Label, LabelValue
+
+__all__ = ["Sequencer"]
+
+_BATCH = 5_000
+_CHUNK = 1_000
+
+
+class _Place(NamedTuple):
+    """How far a pipeline is sequenced."""
+
+    next_position: int
+    next_offset: int
+    next_deadline: int
+    horizon_us: int
+    inbox_position: int
+
+
+class _Value(msgspec.Struct):
+    value: LabelValue
+
+
+_VALUE = msgspec.json.Decoder(_Value)
+
+
+class Sequencer:
+    """Joins predictions with labels and gives the examples their offsets.
+
+    Made by whoever collects; lives as long as that. Holds the lease ``sequence/PIPELINE`` between
+    ``with`` and its end: a second one is refused, and one that was taken over writes nothing more.
+
+    Parameters
+    ----------
+    pipeline, pipeline_id
+        What to sequence, and its number in the database.
+    inbox, database, clock
+        Where records wait, where examples go, and the time.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, pipeline_id: int, inbox: Inbox, database: Database, clock: Clock
+    ) -> None:
+        self._rule = pipeline.label
+        self._name = pipeline.name
+        self._pipeline_id = pipeline_id
+        self._inbox = inbox
+        self._database = database
+        self._clock = clock
+        self._watches = self._rule.maturity == "window" or self._rule.timeout is not None
+        self._lease: Lease | None = None
+
+    def __enter__(self) -> Self:
+        self._lease = acquire(self._database, self._clock, f"sequence/{self._name}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lease is not None:
+            release(self._database, self._lease)
+
+    def drain(self) -> int:
+        """Sequence all that is recorded and due by the clock's present.
+
+        Returns
+        -------
+        int
+            How many examples were emitted.
+
+        Raises
+        ------
+        FencedError
+            If another sequencer took over.
+        """
+        emitted = 0
+        while True:
+            step, finished = self.step()
+            emitted += step
+            if finished:
+                return emitted
+
+    def step(self) -> tuple[int, bool]:
+        """Sequence one batch in one transaction.
+
+        Returns
+        -------
+        emitted : int
+            How many examples were emitted.
+        finished : bool
+            Whether nothing is left that is due.
+        """
+        if self._lease is None:
+            raise RuntimeError("a sequencer works inside its with block")
+        with self._database.transaction() as connection:
+            check(connection, self._lease)
+            place = self._place(connection)
+            entries = self._inbox.read(place.inbox_position, _BATCH)
+            more = len(entries) == _BATCH
+            arrivals = _arrivals(entries, place.horizon_us)
+            last_us = arrivals[-1].effective_at_us if arrivals else place.horizon_us
+            until_us = last_us if more else max(last_us, to_us(self._clock.now()))
+            deadlines = self._deadlines(connection, place, until_us)
+            if len(deadlines) > _BATCH:
+                more, until_us = True, deadlines[_BATCH - 1].due_us + 1
+                arrivals = [a for a in arrivals if a.effective_at_us < until_us]
+            if not arrivals and not deadlines:
+                return 0, not more
+            joiner = self._join(connection, place, arrivals, deadlines, until_us)
+            self._write(connection, joiner.joined)
+            horizon_us = until_us if self._watches else last_us
+            self._move(connection, place, joiner, entries[: len(arrivals)], horizon_us)
+            reached("sequence.before_commit")
+        reached("sequence.after_commit")
+        return len(joiner.joined.examples), not more
+
+    def _place(self, connection: Connection) -> _Place:
+        table, inbox = tables.sequencer.c, tables.inbox_position.c
+        row = connection.execute(
+            select(table.next_position, table.next_offset, table.next_deadline, table.horizon_us).where(
+                table.pipeline_id == self._pipeline_id
+            )
+        ).one()
+        position = connection.execute(
+            select(inbox.position).where(
+                inbox.pipeline_id == self._pipeline_id, inbox.inbox == self._inbox.path.stem
+            )
+        ).scalar_one()
+        return _Place(*row, position)
+
+    def _deadlines(self, connection: Connection, place: _Place, until_us: int) -> list[Deadline]:
+        if not self._watches:
+            return []
+        table = tables.prediction.c
+        wait_us = round(duration(self._rule.wait).total_seconds() * 1_000_000)
+        rows = connection.execute(
+            select(table.effective_at_us, table.position, table.id)
+            .where(
+                table.pipeline_id == self._pipeline_id,
+                table.position >= place.next_deadline,
+                table.effective_at_us < until_us - wait_us,
+            )
+            .order_by(table.position)
+            .limit(_BATCH + 1)
+        )
+        return [Deadline(effective_us + wait_us, position, id_) for effective_us, position, id_ in rows]
+
+    def _join(
+        self,
+        connection: Connection,
+        place: _Place,
+        arrivals: Sequence[Arrival],
+        deadlines: Sequence[Deadline],
+        until_us: int,
+    ) -> Joiner:
+        ids = {arrival.id for arrival in arrivals} | {deadline.id for deadline in deadlines}
+        known = self._known(connection, sorted(ids))
+        joiner = Joiner(self._rule, known, deadlines, place.next_position, place.next_offset)
+        joiner.fold(arrivals, until_us)
+        return joiner
+
+    def _known(self, connection: Connection, ids: Sequence[str]) -> dict[str, KnownPrediction]:
+        known: dict[str, KnownPrediction] = {}
+        for start in range(0, len(ids), _CHUNK):
+            chunk = ids[start : start + _CHUNK]
+            self._load_predictions(connection, chunk, known)
+            self._load_labels(connection, chunk, known)
+        labelled = {
+            found.position: found
+            for found in known.values()
+            if found.labels and found.position is not None
+        }
+        positions = sorted(labelled)
+        for start in range(0, len(positions), _CHUNK):
+            self._load_examples(connection, positions[start : start + _CHUNK], labelled)
+        return known
+
+    def _load_predictions(
+        self, connection: Connection, ids: Sequence[str], known: dict[str, KnownPrediction]
+    ) -> None:
+        table = tables.prediction.c
+        for id_, position, effective_us in connection.execute(
+            select(table.id, table.position, table.effective_at_us).where(
+                table.pipeline_id == self._pipeline_id, table.id.in_(ids)
+            )
+        ):
+            known[id_] = KnownPrediction(position, effective_us)
+
+    def _load_labels(
+        self, connection: Connection, ids: Sequence[str], known: dict[str, KnownPrediction]
+    ) -> None:
+        table = tables.label.c
+        for id_, position, effective_us, payload in connection.execute(
+            select(table.prediction_id, table.position, table.effective_at_us, table.payload)
+            .where(table.pipeline_id == self._pipeline_id, table.prediction_id.in_(ids))
+            .order_by(table.prediction_id, table.revision)
+        ):
+            label = KnownLabel(position, _VALUE.decode(payload).value, effective_us)
+            known.setdefault(id_, KnownPrediction()).labels.append(label)
+
+    def _load_examples(
+        self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]
+    ) -> None:
+        table = tables.example.c
+        for position, offset, label_position in connection.execute(
+            select(table.prediction_position, table.offset, table.label_position)
+            .where(table.pipeline_id == self._pipeline_id, table.prediction_position.in_(positions))
+            .order_by(table.offset)
+        ):
+            found = known[position]
+            found.example = offset
+            found.learned = next(
+                label.value for label in found.labels if label.position == label_position
+            )
+
+    def _write(self, connection: Connection, joined: Joined) -> None:
+        pipeline_id = self._pipeline_id
+        insert_many(connection, tables.prediction, [(pipeline_id, *row) for row in joined.predictions])
+        insert_many(connection, tables.label, [_label_row(pipeline_id, row) for row in joined.labels])
+        insert_many(connection, tables.example, [(pipeline_id, *row) for row in joined.examples])
+
+    def _move(
+        self,
+        connection: Connection,
+        place: _Place,
+        joiner: Joiner,
+        taken: Sequence[Entry],
+        horizon_us: int,
+    ) -> None:
+        next_deadline = max(place.next_deadline, joiner.last_fired + 1)
+        connection.execute(
+            update(tables.sequencer)
+            .where(tables.sequencer.c.pipeline_id == self._pipeline_id)
+            .values(
+                next_position=joiner.next_position,
+                next_offset=joiner.next_offset,
+                next_deadline=next_deadline,
+                horizon_us=horizon_us,
+            )
+        )
+        if taken:
+            table = tables.inbox_position
+            connection.execute(
+                update(table)
+                .where(
+                    table.c.pipeline_id == self._pipeline_id,
+                    table.c.inbox == self._inbox.path.stem,
+                )
+                .values(position=taken[-1].position)
+            )
+
+
+def _arrivals(entries: Sequence[Entry], horizon_us: int) -> list[Arrival]:
+    """Give each entry its effective time: never before the one ahead of it."""
+    arrivals = []
+    for _, kind, id_, _, received_us, payload in entries:
+        horizon_us = max(horizon_us, received_us)
+        value = _VALUE.decode(payload).value if kind == LABEL else None
+        arrivals.append(Arrival(kind, id_, horizon_us, value, payload))
+    return arrivals
+
+
+def _label_row(pipeline_id: int, row: NewLabel) -> tuple[object, ...]:
+    payload = row.payload
+    if row.timeout is not None:
+        payload = msgspec.json.encode(
+            Label(
+                prediction_id=row.prediction_id,
+                value=row.timeout,
+                known_at=from_us(row.effective_at_us),
+                source="timeout",
+                key="timeout",
+            )
+        )
+    return (
+        pipeline_id,
+        row.position,
+        row.prediction_id,
+        row.revision,
+        row.effective_at_us,
+        row.late,
+        payload,
+    )

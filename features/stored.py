@@ -1,0 +1,203 @@
+"""What the sequencer has stored in the operational database, read back by range."""
+
+from typing import TypeVarTuple
+
+import msgspec
+from sqlalchemy import Connection, Select, func, insert, select
+
+from headwater.features.frames import ExampleRow, LabelRow, PredictionRow
+from headwater.infra import tables
+from headwater.infra.database import Database
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["LogCounts", "Stored", "register"]
+
+Ts = TypeVarTuple("Ts")
+
+
+class LogCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many records the log holds.
+
+    Parameters
+    ----------
+    predictions, labels, examples
+        Sequenced records of each kind.
+    unsequenced
+        Records that wait in the inbox for the sequencer.
+    unlabelled
+        Predictions without any label.
+    late
+        Labels that came after their prediction's wait.
+    parked
+        Labels whose prediction has not come; after the wait they are of no use (expired).
+    archived
+        Examples that are in the archive.
+    """
+
+    predictions: int
+    labels: int
+    examples: int
+    unsequenced: int
+    unlabelled: int
+    late: int
+    parked: int
+    archived: int
+
+
+class Stored:
+    """One pipeline's sequenced records.
+
+    Parameters
+    ----------
+    database, pipeline_id
+        Where they are.
+    """
+
+    def __init__(self, database: Database, pipeline_id: int) -> None:
+        self._database = database
+        self._pipeline_id = pipeline_id
+
+    def ends(self) -> tuple[int, int]:
+        """Give the next position and the next offset."""
+        table = tables.sequencer.c
+        ((position, offset),) = self._rows(
+            select(table.next_position, table.next_offset).where(table.pipeline_id == self._pipeline_id)
+        )
+        return position, offset
+
+    def inbox_position(self, inbox: str) -> int:
+        """Give how far an inbox is sequenced."""
+        table = tables.inbox_position.c
+        ((position,),) = self._rows(
+            select(table.position).where(table.pipeline_id == self._pipeline_id, table.inbox == inbox)
+        )
+        return int(position)
+
+    def first_emitted(self, moment_us: int) -> int | None:
+        """Give the first offset emitted at a time or later, or None."""
+        table = tables.example.c
+        rows = self._rows(
+            select(table.offset)
+            .where(table.pipeline_id == self._pipeline_id, table.emitted_at_us >= moment_us)
+            .order_by(table.emitted_at_us, table.offset)
+            .limit(1)
+        )
+        return rows[0][0] if rows else None
+
+    def counts(self, unsequenced: int, archived: int) -> LogCounts:
+        """Count the records; what is not in the database is given."""
+        prediction, label = tables.prediction.c, tables.label.c
+        has_label = select(label.position).where(
+            label.pipeline_id == self._pipeline_id, label.prediction_id == prediction.id
+        )
+        has_prediction = select(prediction.position).where(
+            prediction.pipeline_id == self._pipeline_id, prediction.id == label.prediction_id
+        )
+        predictions, labels, examples = (
+            select(func.count()).where(table.c.pipeline_id == self._pipeline_id)
+            for table in (tables.prediction, tables.label, tables.example)
+        )
+        with self._database.reading() as connection:
+            return LogCounts(
+                predictions=_count(connection, predictions),
+                labels=_count(connection, labels),
+                examples=_count(connection, examples),
+                unsequenced=unsequenced,
+                unlabelled=_count(connection, predictions.where(~has_label.exists())),
+                late=_count(connection, labels.where(label.late)),
+                parked=_count(connection, labels.where(~has_prediction.exists())),
+                archived=archived,
+            )
+
+    def predictions(self, start: int, stop: int) -> list[PredictionRow]:
+        """Give the predictions of a range of positions, in order."""
+        table = tables.prediction.c
+        return self._rows(
+            select(table.position, table.effective_at_us, table.payload)
+            .where(
+                table.pipeline_id == self._pipeline_id,
+                table.position >= start,
+                table.position < stop,
+            )
+            .order_by(table.position)
+        )
+
+    def labels(self, start: int, stop: int) -> list[LabelRow]:
+        """Give the labels of a range of positions, in order."""
+        table = tables.label.c
+        return self._rows(
+            select(table.position, table.revision, table.effective_at_us, table.late, table.payload)
+            .where(
+                table.pipeline_id == self._pipeline_id,
+                table.position >= start,
+                table.position < stop,
+            )
+            .order_by(table.position)
+        )
+
+    def examples(self, start: int, stop: int) -> list[ExampleRow]:
+        """Give the examples of a range of offsets, in order, with both their halves."""
+        example, prediction, label = tables.example.c, tables.prediction.c, tables.label.c
+        return self._rows(
+            select(
+                example.offset,
+                example.emitted_at_us,
+                example.supersedes,
+                label.revision,
+                label.late,
+                prediction.payload,
+                label.payload,
+            )
+            .join(
+                tables.prediction,
+                (prediction.pipeline_id == example.pipeline_id)
+                & (prediction.position == example.prediction_position),
+            )
+            .join(
+                tables.label,
+                (label.pipeline_id == example.pipeline_id) & (label.position == example.label_position),
+            )
+            .where(
+                example.pipeline_id == self._pipeline_id,
+                example.offset >= start,
+                example.offset < stop,
+            )
+            .order_by(example.offset)
+        )
+
+    def _rows(self, statement: Select[*Ts]) -> list[tuple[*Ts]]:
+        with self._database.reading() as connection:
+            return list(connection.execute(statement).tuples())
+
+
+def _count(connection: Connection, statement: Select[int]) -> int:
+    return connection.execute(statement).scalar_one()
+
+
+def register(database: Database, pipeline: Pipeline, inbox: str) -> int:
+    """Give the pipeline its number and its sequencer's start, or find them."""
+    features = msgspec.json.encode(pipeline.features).decode()
+    with database.transaction() as connection:
+        found = connection.execute(
+            select(tables.pipeline.c.id).where(tables.pipeline.c.name == pipeline.name)
+        ).scalar_one_or_none()
+        if found is not None:
+            return int(found)
+        pipeline_id = connection.execute(
+            insert(tables.pipeline)
+            .values(name=pipeline.name, features=features)
+            .returning(tables.pipeline.c.id)
+        ).scalar_one()
+        connection.execute(
+            insert(tables.sequencer).values(
+                pipeline_id=pipeline_id,
+                next_position=0,
+                next_offset=0,
+                next_deadline=0,
+                horizon_us=0,
+            )
+        )
+        connection.execute(
+            insert(tables.inbox_position).values(pipeline_id=pipeline_id, inbox=inbox, position=0)
+        )
+        return int(pipeline_id)
