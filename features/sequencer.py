@@ -165,7 +165,7 @@ class Sequencer:
             .order_by(table.position)
             .limit(_BATCH + 1)
         )
-        return [Deadline(effective_us + wait_us, position, id_) for effective_us, position, id_ in rows]
+        return [Deadline(effective_us + wait_us, position, id_) for effective_us, position, id_ in rows.all()]
 
     def _join(
         self,
@@ -205,7 +205,7 @@ class Sequencer:
             select(table.id, table.position, table.effective_at_us).where(
                 table.pipeline_id == self._pipeline_id, table.id.in_(ids)
             )
-        ):
+        ).all():
             known[id_] = KnownPrediction(position, effective_us)
 
     def _load_labels(
@@ -216,7 +216,7 @@ class Sequencer:
             select(table.prediction_id, table.position, table.effective_at_us, table.payload)
             .where(table.pipeline_id == self._pipeline_id, table.prediction_id.in_(ids))
             .order_by(table.prediction_id, table.revision)
-        ):
+        ).all():
             label = KnownLabel(position, _VALUE.decode(payload).value, effective_us)
             known.setdefault(id_, KnownPrediction()).labels.append(label)
 
@@ -228,7 +228,7 @@ class Sequencer:
             select(table.prediction_position, table.offset, table.label_position)
             .where(table.pipeline_id == self._pipeline_id, table.prediction_position.in_(positions))
             .order_by(table.offset)
-        ):
+        ).all():
             found = known[position]
             found.example = offset
             found.learned = next(

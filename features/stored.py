@@ -167,7 +167,7 @@ class Stored:
 
     def _rows(self, statement: Select[*Ts]) -> list[tuple[*Ts]]:
         with self._database.reading() as connection:
-            return list(connection.execute(statement).tuples())
+            return list(connection.execute(statement).tuples().all())
 
 
 def _count(connection: Connection, statement: Select[int]) -> int:
