@@ -57,6 +57,16 @@ class Learner(Protocol):
         """What it can do."""
         ...
 
+    def expect_classes(self, classes: Sequence[LabelValue]) -> None:
+        """Hear, before an update learns, which classes it holds (multiclass only).
+
+        Raises
+        ------
+        SchemaError
+            If the state cannot take a class that it has not seen.
+        """
+        ...
+
     def predict(self, features: pl.DataFrame) -> Sequence[Output]:
         """Predict one output a row; columns are the schema's, in its order."""
         ...

@@ -1,0 +1,234 @@
+"""LightGBM: fitted from scratch, or its leaf values refitted to what is new, with a decay."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from headwater.learners.canonical import canonical_digest
+from headwater.learners.guard import check_batch, check_outputs
+from headwater.learners.learner import Capabilities, Schema
+from headwater.spec.errors import DeclarationError, NotEnoughError, SchemaError, few
+from headwater.spec.records import FeatureValue, LabelValue, Output
+
+__all__ = ["Boosted", "BoostingLearner"]
+
+_BUCKETS = 1_024
+_PROBES = 16
+_NOT_NATIVE = ("class_weight", "importance_type", "n_estimators", "n_jobs", "objective", "random_state")
+
+
+@dataclass(frozen=True, slots=True)
+class Boosted:
+    """A LightGBM estimator with how it is fine-tuned.
+
+    Parameters
+    ----------
+    estimator
+        An unfitted ``LGBMClassifier`` or ``LGBMRegressor``.
+    decay
+        Share of its old value that a leaf keeps at each update, between 0 and 1
+        (``Booster.refit``'s ``decay_rate``).
+    """
+
+    estimator: Any
+    decay: float = 0.9
+
+
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    classes: list[str]
+    model: str
+
+
+class BoostingLearner:
+    """A LightGBM booster.
+
+    Its first batch grows the trees; later batches keep them and refit the values of their leaves
+    (LightGBM's ``Booster.refit``). Strings are hashed to 1,024 categories by CRC-32, so that a million
+    of them take no more room than a few. Computes deterministically.
+
+    Parameters
+    ----------
+    schema
+        What it learns.
+    estimator
+        ``LGBMClassifier``, ``LGBMRegressor`` or one of them in :class:`Boosted`.
+    seed, threads
+        Of the computation; an estimator's own ``random_state`` goes first.
+
+    Raises
+    ------
+    DeclarationError
+        If the estimator does not fit the task.
+    """
+
+    def __init__(self, schema: Schema, estimator: Any, seed: int = 0, threads: int = 1) -> None:
+        boosted = estimator if isinstance(estimator, Boosted) else Boosted(estimator)
+        name = type(boosted.estimator).__name__
+        wanted = "LGBMRegressor" if schema.task == "regression" else "LGBMClassifier"
+        if name != wanted:
+            raise DeclarationError(
+                f"{name} does not fit a {schema.task} task", hint=f"return an {wanted}"
+            )
+        if not 0.0 <= boosted.decay <= 1.0:
+            raise DeclarationError(f"decay={boosted.decay} is not in [0, 1]", hint="write decay=0.9")
+        self._schema = schema
+        self._decay = boosted.decay
+        self._names = tuple(feature.name for feature in schema.features)
+        self._texts = [i for i, f in enumerate(schema.features) if f.dtype == "str"]
+        self._params, self._trees = _native(boosted.estimator, schema, seed, threads)
+        self._classes: list[str] = []
+        self._booster: Any = None
+
+    @property
+    def schema(self) -> Schema:
+        """What it was made for."""
+        return self._schema
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return Capabilities(stateful=True, probabilities=True, open_labels=False, batch_rows=None)
+
+    def expect_classes(self, classes: Sequence[LabelValue]) -> None:
+        """Settle the classes before the trees are grown; refuse new ones afterwards."""
+        if self._schema.task != "multiclass":
+            return
+        names = {str(name) for name in classes}
+        if self._booster is None:
+            self._classes = sorted(names | set(self._classes))
+        elif new := sorted(names - set(self._classes)):
+            raise SchemaError(
+                f"the trees were grown without the classes {few(new)}",
+                hint='write Stateful(reset=Reset(every="30d")), or take a River estimator',
+            )
+
+    def predict(self, features: pl.DataFrame) -> list[Output]:
+        """Predict one output a row."""
+        if features.is_empty():
+            return []
+        return self._outputs(self._matrix(features))
+
+    def predict_one(self, features: Mapping[str, FeatureValue]) -> Output:
+        """Predict for one set of features."""
+        row = [_number(features[name]) for name in self._names]
+        return self._outputs(np.array([row], dtype=np.float64))[0]
+
+    def learn(self, features: pl.DataFrame, labels: pl.Series) -> None:
+        """Grow the trees on the first batch, refit their leaves on later ones."""
+        check_batch(self._names, features, labels)
+        if features.is_empty():
+            return
+        self.expect_classes(labels.unique().to_list() if self._schema.task == "multiclass" else [])
+        matrix, target = self._matrix(features), self._target(labels)
+        booster = self._grow(matrix, target) if self._booster is None else self._refit(matrix, target)
+        previous = self._booster
+        # Through text, so that a state that goes on and one that was loaded are the same to the bit.
+        self._booster = _parse(booster.model_to_string())
+        try:
+            check_outputs(self._outputs(matrix[:_PROBES]))
+        except Exception:
+            self._booster = previous
+            raise
+
+    def learn_one(self, features: Mapping[str, FeatureValue], label: LabelValue) -> None:
+        """Learn one example, as a batch of one."""
+        frame = pl.DataFrame({name: [features[name]] for name in self._names})
+        self.learn(frame, pl.Series("label", [label]))
+
+    def dump(self) -> bytes:
+        """Give the classes and the trees as JSON with LightGBM's own text."""
+        model = "" if self._booster is None else self._booster.model_to_string()
+        return msgspec.json.encode(_State(self._classes, model))
+
+    def load(self, state: bytes) -> None:
+        """Take a state that was verified."""
+        found = msgspec.json.decode(state, type=_State)
+        self._classes = found.classes
+        self._booster = _parse(found.model) if found.model else None
+
+    def digest(self) -> str:
+        """Hash the classes and the trees' text."""
+        return canonical_digest(self.dump())
+
+    def _grow(self, matrix: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Any:
+        import lightgbm  # noqa: PLC0415 - an extra
+
+        params = dict(self._params)
+        if self._schema.task == "multiclass":
+            params["num_class"] = len(self._classes)
+        data = lightgbm.Dataset(
+            matrix, target, categorical_feature=self._texts, params={"verbosity": -1}, free_raw_data=True
+        )
+        return lightgbm.train(params, data, num_boost_round=self._trees)
+
+    def _refit(self, matrix: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Any:
+        return self._booster.refit(
+            matrix,
+            target,
+            decay_rate=self._decay,
+            num_threads=self._params["num_threads"],
+            deterministic=True,
+            force_row_wise=True,
+            verbosity=-1,
+        )
+
+    def _outputs(self, matrix: npt.NDArray[np.float64]) -> list[Output]:
+        if self._booster is None:
+            raise NotEnoughError("the learner has learned nothing yet", hint="headwater train")
+        found = self._booster.predict(matrix, num_threads=self._params["num_threads"])
+        if self._schema.task != "multiclass":
+            return [float(value) for value in found]
+        return [dict(zip(self._classes, map(float, row), strict=True)) for row in found]
+
+    def _target(self, labels: pl.Series) -> npt.NDArray[np.float64]:
+        if self._schema.task == "multiclass":
+            place = {name: float(i) for i, name in enumerate(self._classes)}
+            return np.array([place[name] for name in labels.to_list()], dtype=np.float64)
+        return labels.cast(pl.Float64).to_numpy()
+
+    def _matrix(self, features: pl.DataFrame) -> npt.NDArray[np.float64]:
+        columns = [_numbers(series) for series in features.get_columns()]
+        return np.column_stack([column.fill_null(float("nan")).to_numpy() for column in columns])
+
+
+def _numbers(series: pl.Series) -> pl.Series:
+    if series.dtype != pl.String:
+        return series.cast(pl.Float64)
+    known = {text: _number(text) for text in series.unique().to_list() if text is not None}
+    if not known:
+        return pl.Series(series.name, [None] * len(series), dtype=pl.Float64)
+    return series.replace_strict(known, default=None, return_dtype=pl.Float64)
+
+
+def _number(value: FeatureValue) -> float:
+    if value is None:
+        return float("nan")
+    return float(zlib.crc32(value.encode()) % _BUCKETS) if isinstance(value, str) else float(value)
+
+
+def _native(estimator: Any, schema: Schema, seed: int, threads: int) -> tuple[dict[str, Any], int]:
+    """Give LightGBM's own parameters, and the number of trees."""
+    given = estimator.get_params()
+    objectives = {"binary": "binary", "multiclass": "multiclass"}
+    params = {k: v for k, v in given.items() if v is not None and k not in _NOT_NATIVE}
+    params |= {
+        "objective": given["objective"] or objectives.get(schema.task, "regression"),
+        "seed": seed if given["random_state"] is None else given["random_state"],
+        "num_threads": threads,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    return params, int(given["n_estimators"])
+
+
+def _parse(model: str) -> Any:
+    import lightgbm  # noqa: PLC0415 - an extra
+
+    return lightgbm.Booster(model_str=model)

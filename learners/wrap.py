@@ -1,0 +1,106 @@
+"""Put an estimator behind the learner's interface."""
+
+import pickle
+from collections.abc import Callable
+from typing import Any, Literal
+
+from headwater.learners.learner import Learner, Schema
+from headwater.spec.errors import DeclarationError, NotStatefulError
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.update import Stateful
+
+__all__ = ["Adapter", "adapter_of", "check_bound", "wrap"]
+
+Adapter = Literal["river", "sklearn", "lightgbm"]
+
+_PACKAGES: dict[str, Adapter] = {"river": "river", "lightgbm": "lightgbm", "sklearn": "sklearn"}
+
+
+def adapter_of(estimator: object) -> Adapter:
+    """Name the adapter that an estimator needs, from the libraries its class comes from.
+
+    Raises
+    ------
+    DeclarationError
+        If it comes from none that is known.
+    """
+    if type(estimator).__module__ == "headwater.learners.boosting":
+        return "lightgbm"
+    for kind in type(estimator).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package in _PACKAGES:
+            return _PACKAGES[package]
+    raise DeclarationError(
+        f"{type(estimator).__name__} is no estimator of River, scikit-learn or LightGBM",
+        hint="return one of theirs, or a subclass of one, from the model factory",
+    )
+
+
+def wrap(
+    schema: Schema, factory: Callable[[], object], *, batch_rows: int | None, seed: int, threads: int
+) -> Learner:
+    """Make a fresh learner.
+
+    Parameters
+    ----------
+    schema
+        What it learns.
+    factory
+        Makes the unfitted estimator.
+    batch_rows, seed, threads
+        As in the pipeline.
+
+    Raises
+    ------
+    DeclarationError
+        If the estimator is not known, does not fit the task, or holds a lambda.
+    """
+    estimator: Any = factory()
+    match adapter_of(estimator):
+        case "river":
+            from headwater.learners.online import RiverLearner  # noqa: PLC0415 - imports River
+
+            return RiverLearner(schema, estimator, batch_rows)
+        case "lightgbm":
+            from headwater.learners.boosting import BoostingLearner  # noqa: PLC0415 - an extra
+
+            return BoostingLearner(schema, estimator, seed, threads)
+        case "sklearn":
+            from headwater.learners.batch import SklearnLearner  # noqa: PLC0415 - imports scikit-learn
+
+            return SklearnLearner(schema, estimator)
+
+
+def check_bound(pipeline: Pipeline) -> Learner:
+    """Make a pipeline's learner, and check that it can do what the pipeline asks.
+
+    Raises
+    ------
+    NotStatefulError
+        If the pipeline fine-tunes what can only be fitted.
+    DeclarationError
+        As for :func:`wrap`.
+    """
+    schema = Schema(pipeline.task, pipeline.features)
+    learner = wrap(
+        schema,
+        pipeline.model,
+        batch_rows=pipeline.batch_rows,
+        seed=pipeline.seed,
+        threads=pipeline.threads,
+    )
+    if isinstance(pipeline.update, Stateful) and not learner.capabilities.stateful:
+        raise NotStatefulError(
+            f"{type(pipeline.model()).__name__} of pipeline {pipeline.name!r} can only be fitted from "
+            "scratch, and update=Stateful(...) asks to fine-tune it",
+            hint='write update=Stateless(window="90d"), or take an estimator whose every step has '
+            "partial_fit",
+        )
+    try:
+        learner.dump()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise DeclarationError(
+            f"the model of pipeline {pipeline.name!r} cannot be stored: {error}",
+            hint="replace lambdas and nested functions by named functions at the top of the module",
+        ) from error
+    return learner
