@@ -117,6 +117,12 @@ class Inbox:
         reached(f"{name}.after_sync")
         return added
 
+    @contextmanager
+    def one_sync(self) -> Iterator[None]:
+        """Open one transaction around several appends: they are durable together, when it ends."""
+        with self._guarded(), self._transaction():
+            yield
+
     def read(self, after: int, limit: int) -> list[Entry]:
         """Give at most `limit` entries behind position `after`, in order."""
         with self._guarded():
@@ -169,6 +175,9 @@ class Inbox:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._connection.in_transaction:
+            yield  # part of one_sync
+            return
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield

@@ -1,7 +1,8 @@
 """The feature log of one pipeline: record what was served, label it when its truth is known."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 import msgspec
@@ -211,6 +212,27 @@ class FeatureLog:
             parts.append(self._frames.examples(self._stored.examples(max(start, kept), stop)))
         columns = parts[-1].columns
         return pl.concat([part.select(columns) for part in parts], how="vertical_relaxed")
+
+    def superseded(self, start: int, stop: int) -> list[int]:
+        """Give the offsets of a range whose label a newer example of the range corrects, rising."""
+        return self._stored.superseded(start, stop)
+
+    def corrections(self, start: int, stop: int) -> list[int]:
+        """Give the offsets of a range whose example corrects an older one, rising."""
+        return self._stored.corrections(start, stop)
+
+    def emitted_us(self, start: int, stop: int) -> list[int]:
+        """Give the emission times of a range, in microseconds since 1970, UTC, in offset order."""
+        return self._stored.emitted(start, stop)
+
+    @contextmanager
+    def one_sync(self) -> Iterator[None]:
+        """Put all that is recorded and labelled within into one synced write.
+
+        It is durable when the block ends; an error within keeps none of it.
+        """
+        with self.inbox.one_sync():
+            yield
 
     def predictions(self) -> pl.DataFrame:
         """Give every sequenced prediction, from the database: for tables and tests of modest size."""

@@ -165,7 +165,9 @@ class Sequencer:
             .order_by(table.position)
             .limit(_BATCH + 1)
         )
-        return [Deadline(effective_us + wait_us, position, id_) for effective_us, position, id_ in rows.all()]
+        return [
+            Deadline(effective_us + wait_us, position, id_) for effective_us, position, id_ in rows.all()
+        ]
 
     def _join(
         self,

@@ -84,6 +84,46 @@ class Stored:
         )
         return rows[0][0] if rows else None
 
+    def superseded(self, start: int, stop: int) -> list[int]:
+        """Give the offsets of a range that a newer example of the range supersedes, rising."""
+        table = tables.example.c
+        rows = self._rows(
+            select(table.supersedes)
+            .where(
+                table.pipeline_id == self._pipeline_id,
+                table.offset >= start,
+                table.offset < stop,
+                table.supersedes >= start,
+            )
+            .order_by(table.supersedes)
+        )
+        return [offset for (offset,) in rows if offset is not None]
+
+    def corrections(self, start: int, stop: int) -> list[int]:
+        """Give the offsets of a range that supersede an older example, rising."""
+        table = tables.example.c
+        rows = self._rows(
+            select(table.offset)
+            .where(
+                table.pipeline_id == self._pipeline_id,
+                table.offset >= start,
+                table.offset < stop,
+                table.supersedes.is_not(None),
+            )
+            .order_by(table.offset)
+        )
+        return [offset for (offset,) in rows]
+
+    def emitted(self, start: int, stop: int) -> list[int]:
+        """Give the emission times of a range of offsets, in order, in microseconds."""
+        table = tables.example.c
+        rows = self._rows(
+            select(table.emitted_at_us)
+            .where(table.pipeline_id == self._pipeline_id, table.offset >= start, table.offset < stop)
+            .order_by(table.offset)
+        )
+        return [moment_us for (moment_us,) in rows]
+
     def counts(self, unsequenced: int, archived: int) -> LogCounts:
         """Count the records; what is not in the database is given."""
         prediction, label = tables.prediction.c, tables.label.c

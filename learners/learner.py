@@ -31,7 +31,7 @@ class Capabilities(NamedTuple):
     open_labels
         Whether a class never seen before can be learned in a stateful update.
     batch_rows
-        How many examples it learns at a time where the recipe does not say; None takes all at once.
+        How many examples it learns at a time where the pipeline does not say; None takes all at once.
     """
 
     stateful: bool

@@ -73,7 +73,7 @@ class RiverLearner:
             stateful=True,
             probabilities=self._proba,
             open_labels=self._schema.task == "multiclass",
-            batch_rows=None,
+            batch_rows=1,
         )
 
     def expect_classes(self, classes: Sequence[LabelValue]) -> None:

@@ -1,0 +1,77 @@
+"""A pipeline bound to its stores: what every step of the loop works on."""
+
+from functools import cached_property
+from typing import Self
+
+from headwater.features.log import FeatureLog
+from headwater.infra.clock import Clock, SystemClock
+from headwater.infra.database import Database
+from headwater.infra.settings import Settings, settings
+from headwater.learners.learner import Capabilities
+from headwater.learners.wrap import check_bound
+from headwater.registry.registry import Registry
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["Bound"]
+
+
+class Bound:
+    """A declared pipeline with its log, its registry and its clock.
+
+    Made by the command line, a flow or a test; used in a ``with`` block or closed.
+
+    Parameters
+    ----------
+    pipeline
+        As declared.
+    settings
+        Where its stores are; read from the environment where not given.
+    clock
+        The machine's where none is given.
+    database
+        An open operational database, to share one.
+
+    Raises
+    ------
+    DeclarationError
+        If the model does not fit what the pipeline asks of it.
+    StorageError
+        If a store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        database: Database | None = None,
+    ) -> None:
+        self.capabilities: Capabilities = check_bound(pipeline).capabilities
+        self.pipeline = pipeline
+        self.settings = settings or _settings()
+        self.clock = clock or SystemClock()
+        self._owns_database = database is None
+        self.database = database or Database(self.settings.operational_url)
+        self.log = FeatureLog(pipeline, self.settings, self.clock, self.database)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The pipeline's versions; MLflow is imported when this is first used."""
+        return Registry(
+            self.pipeline.name, self.log.pipeline_id, self.settings, self.database, self.clock
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the log, and the database if it was opened here."""
+        self.log.close()
+        if self._owns_database:
+            self.database.close()
+
+
+_settings = settings

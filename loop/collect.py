@@ -1,0 +1,41 @@
+"""Give recorded predictions and labels their offsets, and write them to the archive."""
+
+import msgspec
+
+from headwater.features.log import FeatureLog
+
+__all__ = ["Collected", "collect"]
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a collect did.
+
+    Parameters
+    ----------
+    emitted
+        Examples that got their offset.
+    archived
+        Examples that were written to the archive.
+    stop
+        The offset that the next example will have.
+    """
+
+    emitted: int
+    archived: int
+    stop: int
+
+
+def collect(log: FeatureLog) -> Collected:
+    """Sequence what is due by the clock, then archive what is sequenced.
+
+    Raises
+    ------
+    BusyError
+        If another process collects.
+    TableError, StorageError
+        If the archive cannot be written; what is sequenced stays sequenced.
+    """
+    with log.sequencer() as sequencer:
+        emitted = sequencer.drain()
+        archived = log.collect()
+    return Collected(emitted=emitted, archived=archived, stop=log.stop())

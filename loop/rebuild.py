@@ -1,0 +1,230 @@
+"""Make a version again from its recipe, in another process, and compare digests.
+
+The other process has its own hash seed, imports nothing that the caller imported, and takes the
+model's code from the recipe. Run by hand: ``python -m headwater.loop.rebuild PIPELINE VERSION``.
+"""
+
+import os
+import subprocess
+import sys
+
+import msgspec
+
+from headwater.features.log import FeatureLog
+from headwater.infra.database import Database
+from headwater.infra.settings import Settings, settings
+from headwater.learners.learner import Learner
+from headwater.loop.fold import fold
+from headwater.registry.restore import factory_of, library_versions
+from headwater.registry.store import VersionStore
+from headwater.registry.version import Version
+from headwater.spec.errors import DigestError, HeadwaterError, NotRebuildableError
+from headwater.spec.label import LabelRule
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import Recipe
+from headwater.spec.update import Stateless
+
+__all__ = ["Rebuilt", "RebuiltVersion", "rebuild", "rebuild_here"]
+
+
+class RebuiltVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One state that was folded again.
+
+    Parameters
+    ----------
+    number
+        Of the version.
+    digest, rebuilt_digest
+        As registered, and as reached.
+    learned
+        How many examples it learned.
+    """
+
+    number: str
+    digest: str
+    rebuilt_digest: str
+    learned: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether the digests are the same."""
+        return self.digest == self.rebuilt_digest
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    """How a rebuild went.
+
+    Parameters
+    ----------
+    pipeline
+        Whose version.
+    versions
+        Every state that was folded, oldest first; the last is the one that was asked for.
+    process_id
+        Of the process that folded.
+    """
+
+    pipeline: str
+    versions: tuple[RebuiltVersion, ...]
+    process_id: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether every digest is the same."""
+        return all(version.equal for version in self.versions)
+
+
+class _Problem(msgspec.Struct):
+    kind: str
+    what: str
+    hint: str
+
+
+def rebuild(pipeline: str, number: str, settings: Settings, *, from_root: bool = False) -> Rebuilt:
+    """Fold a version's recipe again in a process of its own.
+
+    Parameters
+    ----------
+    pipeline, number
+        Which version.
+    settings
+        Where the stores are.
+    from_root
+        Fold every ancestor from the root of the line, without any stored state; otherwise only the
+        version itself, from its parent's stored state.
+
+    Raises
+    ------
+    NotRebuildableError
+        If libraries or code are not those of the recipe.
+    NotFoundError, DigestError, TableError, StorageError
+        If what it needs is not there, or not what was written.
+    """
+    command = [sys.executable, "-m", "headwater.loop.rebuild", pipeline, number]
+    finished = subprocess.run(  # noqa: S603 - our own module
+        [*command, "--from-root"] if from_root else command,
+        env=_environment(settings),
+        capture_output=True,
+        check=False,
+    )
+    lines = finished.stdout.splitlines()
+    if finished.returncode == 0 and lines:
+        return msgspec.json.decode(lines[-1], type=Rebuilt)
+    if finished.returncode == 1 and lines:
+        raise _named(msgspec.json.decode(lines[-1], type=_Problem))
+    tail = finished.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
+    raise NotRebuildableError(
+        f"the rebuilding process ended with status {finished.returncode}: {tail[0]}",
+        hint=f"run it by hand: {' '.join(command[1:])}",
+    )
+
+
+def rebuild_here(pipeline: str, number: str, settings: Settings, *, from_root: bool = False) -> Rebuilt:
+    """Fold a version's recipe again in this process; see :func:`rebuild`."""
+    store = VersionStore(pipeline, settings)
+    wanted = store.get(number)
+    line = _line(store, wanted) if from_root else [wanted]
+    database = Database(settings.operational_url)
+    log: FeatureLog | None = None
+    learner: Learner | None = None
+    done: list[RebuiltVersion] = []
+    try:
+        for version in line:
+            recipe = store.recipe(version)
+            _check(version, recipe)
+            log = log or FeatureLog(_declared(recipe), settings, database=database)
+            if recipe.parent is None:
+                learner = None
+            elif learner is None:
+                learner = store.learner(store.get(recipe.parent))
+            learner, learned = fold(recipe, log, learner)
+            done.append(
+                RebuiltVersion(
+                    number=version.number,
+                    digest=version.digest,
+                    rebuilt_digest=learner.digest(),
+                    learned=learned,
+                )
+            )
+    finally:
+        if log is not None:
+            log.close()
+        database.close()
+    return Rebuilt(pipeline=pipeline, versions=tuple(done), process_id=os.getpid())
+
+
+def _line(store: VersionStore, version: Version) -> list[Version]:
+    """Give a version's ancestors from its root, and itself."""
+    known = {found.number: found for found in store.versions()}
+    line = [version]
+    while (parent := line[0].parent) is not None:
+        line.insert(0, known.get(parent) or store.get(parent))
+    return line
+
+
+def _check(version: Version, recipe: Recipe) -> None:
+    if recipe.id != version.recipe_id:
+        raise DigestError(
+            f"the recipe of version {version.number} is not the one that was registered",
+            hint="roll back to a version whose recipe holds",
+        )
+    here = library_versions(recipe.learner.adapter)
+    other = [
+        f"{name} {made} (here {here.get(name)})"
+        for name, made in recipe.libraries.items()
+        if here.get(name) != made
+    ]
+    if other:
+        raise NotRebuildableError(
+            f"version {version.number} was computed by {', '.join(other)}",
+            hint="rebuild it in an environment with those versions",
+        )
+
+
+def _declared(recipe: Recipe) -> Pipeline:
+    """Give as much of the pipeline as reading its log needs."""
+    return Pipeline(
+        name=recipe.pipeline,
+        task=recipe.task,
+        features=recipe.features,
+        label=LabelRule(wait="1d"),
+        model=factory_of(recipe.learner),
+        update=Stateless(),
+    )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Give the settings as variables, and a hash seed that is not ours."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_KILL")}
+    for name, value in settings.model_dump().items():
+        if value is not None:
+            secret = getattr(value, "get_secret_value", None)
+            kept[f"HEADWATER_{name.upper()}"] = secret() if secret else str(value)
+    kept["HEADWATER_HOME"] = str(settings.root)
+    kept["PYTHONHASHSEED"] = "4242" if os.environ.get("PYTHONHASHSEED") != "4242" else "2424"
+    return kept
+
+
+def _named(problem: _Problem) -> HeadwaterError:
+    from headwater.spec import errors  # noqa: PLC0415 - only on failure
+
+    kind = getattr(errors, problem.kind, HeadwaterError)
+    found = kind(problem.what, hint=problem.hint)
+    return found if isinstance(found, HeadwaterError) else HeadwaterError(problem.what, problem.hint)
+
+
+def main(arguments: list[str]) -> int:
+    """Rebuild, and print the result as one line of JSON; on an error, the error, with status 1."""
+    pipeline, number, *options = arguments
+    try:
+        found = rebuild_here(pipeline, number, settings(), from_root="--from-root" in options)
+    except HeadwaterError as error:
+        problem = _Problem(type(error).__name__, error.what, error.hint)
+        sys.stdout.write(msgspec.json.encode(problem).decode() + "\n")
+        return 1
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

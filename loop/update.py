@@ -1,0 +1,221 @@
+"""An update: decide what to learn, fold it, publish the version, promote it."""
+
+import inspect
+import sys
+import time
+from datetime import datetime
+
+import msgspec
+
+from headwater.infra.commit_points import reached
+from headwater.infra.lease import Lease, acquire, release
+from headwater.learners.learner import Learner
+from headwater.learners.wrap import adapter_of
+from headwater.loop.binding import Bound
+from headwater.loop.evaluate import served_scores
+from headwater.loop.fold import fold
+from headwater.registry.restore import library_versions
+from headwater.registry.version import Candidate, Version
+from headwater.spec.duration import Duration, duration
+from headwater.spec.errors import NotEnoughError
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
+from headwater.spec.update import Stateless, Subsample
+
+__all__ = ["Plan", "Updated", "plan_update", "train"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What an update will do.
+
+    Parameters
+    ----------
+    parent
+        The version to fine-tune; None starts from scratch.
+    window, subsample
+        What a start from scratch learns.
+    reason
+        Why, in words.
+    """
+
+    parent: Version | None
+    window: Duration | None = None
+    subsample: Subsample | None = None
+    reason: str
+
+
+class Updated(msgspec.Struct, frozen=True, kw_only=True):
+    """How an update ended.
+
+    Parameters
+    ----------
+    version
+        The version it made; None where there was nothing to learn.
+    promoted
+        Whether that version is champion now.
+    reason
+        Why the update did what it did, in words.
+    served
+        Metrics of what was served since the champion's last example, all predicted before learned.
+    """
+
+    version: Version | None
+    promoted: bool
+    reason: str
+    served: dict[str, float]
+
+
+def plan_update(
+    pipeline: Pipeline, champion: Version | None, now: datetime, *, from_scratch: bool = False
+) -> Plan:
+    """Decide whether an update starts from scratch or from the champion. Pure.
+
+    Parameters
+    ----------
+    pipeline
+        Says which update it wants.
+    champion
+        The version that serves, if there is one.
+    now
+        The present, by the pipeline's clock.
+    from_scratch
+        Whether the user asks for a fresh start.
+    """
+    wanted = pipeline.update
+    if isinstance(wanted, Stateless):
+        return Plan(
+            parent=None, window=wanted.window, subsample=wanted.subsample, reason="stateless update"
+        )
+    if champion is None or from_scratch:
+        reason = "first version" if champion is None else "fresh start asked for"
+        return Plan(parent=None, window=wanted.window, reason=reason)
+    reset = wanted.reset
+    if reset is not None and now - champion.line_started_at >= duration(reset.every):
+        return Plan(
+            parent=None,
+            window=reset.window,
+            subsample=reset.subsample,
+            reason=f"reset, due every {reset.every}",
+        )
+    return Plan(parent=champion, reason=f"fine-tunes version {champion.number}")
+
+
+def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = False) -> Updated:
+    """Update a pipeline on what is collected: learn, register, and promote if the pipeline says so.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    by
+        Who asks, for the record.
+    from_scratch
+        Start a stateful line anew.
+
+    Raises
+    ------
+    NotEnoughError
+        If a start from scratch finds no examples.
+    BusyError, FencedError
+        If another trainer works, or took over: then nothing is published.
+    NonFiniteError, SchemaError
+        If an example cannot be learned: then nothing is published.
+    DigestError, TableError, StorageError
+        If a store does not hold what it should, or is away.
+    """
+    lease = acquire(bound.database, bound.clock, f"train/{bound.pipeline.name}")
+    try:
+        bound.registry.store.close_leftovers()
+        bound.registry.heed_aliases()
+        return _update(bound, lease, by, from_scratch=from_scratch)
+    finally:
+        release(bound.database, lease)
+
+
+def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updated:
+    champion = bound.registry.champion()
+    plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=from_scratch)
+    recipe = _write_recipe(bound, plan)
+    served = _served_since(bound, champion, recipe.examples.stop)
+    if not len(recipe.examples):
+        if plan.parent is None:
+            raise NotEnoughError(
+                f"pipeline {bound.pipeline.name!r} has no examples to learn",
+                hint="record predictions and labels, then run headwater collect",
+            )
+        return Updated(
+            version=None, promoted=False, reason="no new examples since the champion", served=served
+        )
+    version = bound.registry.publish(_learn(bound, plan, recipe, served), lease)
+    promoted = bound.pipeline.promotion == "always"
+    if promoted:
+        bound.registry.promote(version.number, by=by, reason=plan.reason, lease=lease)
+    return Updated(version=version, promoted=promoted, reason=plan.reason, served=served)
+
+
+def _write_recipe(bound: Bound, plan: Plan) -> Recipe:
+    pipeline, log = bound.pipeline, bound.log
+    stop = log.stop()
+    if plan.parent is not None:
+        start = min(plan.parent.examples.stop, stop)
+    elif plan.window is not None:
+        start = min(log.offset_at(bound.clock.now() - duration(plan.window)), stop)
+    else:
+        start = 0
+    examples = OffsetRange(start, stop)
+    adapter = adapter_of(pipeline.model())
+    return Recipe(
+        pipeline=pipeline.name,
+        task=pipeline.task,
+        update="stateless" if plan.parent is None else "stateful",
+        parent=plan.parent.number if plan.parent else None,
+        parent_digest=plan.parent.digest if plan.parent else None,
+        examples=examples,
+        exclusions=tuple(
+            span
+            for span in bound.registry.championship.quarantined()
+            if span.start < stop and span.stop > start
+        ),
+        subsample=plan.subsample,
+        revisions=pipeline.label.revision,
+        batch_rows=pipeline.batch_rows or bound.capabilities.batch_rows,
+        passes=pipeline.passes,
+        seed=pipeline.seed,
+        threads=pipeline.threads,
+        learner=LearnerCode(
+            module=pipeline.model.__module__,
+            function=getattr(pipeline.model, "__name__", ""),
+            source=inspect.getsource(sys.modules[pipeline.model.__module__]),
+            adapter=adapter,
+        ),
+        features=pipeline.features,
+        libraries=library_versions(adapter),
+    )
+
+
+def _learn(bound: Bound, plan: Plan, recipe: Recipe, served: dict[str, float]) -> Candidate:
+    base: Learner | None = None
+    if plan.parent is not None:
+        base = bound.registry.store.learner(plan.parent, bound.pipeline.model)
+    reached("train.before_learn")
+    started_s = time.process_time()
+    learner, learned = fold(recipe, bound.log, base, bound.pipeline.model)
+    train_cpu_s = time.process_time() - started_s
+    reached("train.after_learn")
+    now = bound.clock.now()
+    return Candidate(
+        recipe=recipe.to_json(),
+        state=learner.dump(),
+        digest=learner.digest(),
+        made_at=now,
+        line_started_at=plan.parent.line_started_at if plan.parent else now,
+        learned=learned,
+        train_cpu_s=train_cpu_s,
+        metrics={f"served_{name}": value for name, value in served.items()},
+    )
+
+
+def _served_since(bound: Bound, champion: Version | None, stop: int) -> dict[str, float]:
+    if champion is None or champion.examples.stop >= stop:
+        return {}
+    return served_scores(bound.pipeline, bound.log.examples(champion.examples.stop, stop))

@@ -1,0 +1,1 @@
+"""Versions, recipes, lineage and the champion, on MLflow's model registry."""

@@ -1,0 +1,229 @@
+"""Who serves: a row in the operational database, set by compare-and-swap; the aliases mirror it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from headwater.infra import tables
+from headwater.infra.clock import Clock, from_us, to_us
+from headwater.infra.commit_points import reached
+from headwater.infra.database import Database
+from headwater.infra.lease import Lease, check
+from headwater.spec.errors import ConflictError, NotFoundError
+from headwater.spec.recipe import OffsetRange
+
+__all__ = ["Championship", "Reign"]
+
+
+class Reign(msgspec.Struct, frozen=True, kw_only=True):
+    """A version's time as champion.
+
+    Parameters
+    ----------
+    epoch
+        Number of the reign, from 1.
+    version, previous
+        Who came, and whom it replaced.
+    since
+        When, by the pipeline's clock.
+    by, reason
+        Who decided, and why.
+    """
+
+    epoch: int
+    version: str
+    previous: str | None
+    since: datetime
+    by: str
+    reason: str
+
+
+class Championship:
+    """The champion's row of one pipeline, its history, and the quarantined offsets.
+
+    Parameters
+    ----------
+    pipeline, pipeline_id
+        Whose champion, and its number in the database.
+    database, clock
+        Where the row is, and the time.
+    """
+
+    def __init__(self, pipeline: str, pipeline_id: int, database: Database, clock: Clock) -> None:
+        self._pipeline = pipeline
+        self._pipeline_id = pipeline_id
+        self._database = database
+        self._clock = clock
+
+    def reign(self) -> Reign | None:
+        """Give the present reign; None where nothing was promoted yet."""
+        found = self.history()
+        return found[-1] if found else None
+
+    def history(self) -> list[Reign]:
+        """Give all reigns, oldest first."""
+        table = tables.reign.c
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(
+                    table.epoch, table.version, table.previous, table.since_us, table.by, table.reason
+                )
+                .where(table.pipeline_id == self._pipeline_id)
+                .order_by(table.epoch)
+            ).all()
+        return [
+            Reign(epoch=epoch, version=version, previous=previous, since=from_us(us), by=by, reason=why)
+            for epoch, version, previous, us, by, why in rows
+        ]
+
+    def mirrored(self) -> bool:
+        """Say whether the aliases were set to the present reign."""
+        table = tables.champion.c
+        with self._database.reading() as connection:
+            row = connection.execute(
+                select(table.epoch, table.mirrored_epoch).where(table.pipeline_id == self._pipeline_id)
+            ).one_or_none()
+        return row is None or row.epoch == row.mirrored_epoch
+
+    def note_mirrored(self, epoch: int) -> None:
+        """Remember that the aliases show a reign."""
+        table = tables.champion
+        with self._database.transaction() as connection:
+            connection.execute(
+                update(table)
+                .where(table.c.pipeline_id == self._pipeline_id, table.c.epoch == epoch)
+                .values(mirrored_epoch=epoch)
+            )
+
+    def swap(
+        self,
+        version: str,
+        *,
+        expected: Reign | None,
+        by: str,
+        reason: str,
+        lease: Lease | None = None,
+        quarantine: Sequence[OffsetRange] = (),
+    ) -> Reign:
+        """Make a version champion, if the present reign is the expected one.
+
+        Parameters
+        ----------
+        version
+            Its number; it must exist.
+        expected
+            The reign that the caller saw.
+        by, reason
+            Who decides, and why.
+        lease
+            Checked in the same transaction, where a trainer promotes.
+        quarantine
+            Offsets that later recipes exclude, noted in the same transaction.
+
+        Raises
+        ------
+        ConflictError
+            If another reign began meanwhile; nothing is changed then.
+        FencedError
+            If the lease was taken over; nothing is changed then.
+        """
+        now_us = to_us(self._clock.now())
+        reached("promote.before_swap")
+        with self._database.transaction() as connection:
+            if lease is not None:
+                check(connection, lease)
+            self._compare(connection, expected)
+            epoch = 1 if expected is None else expected.epoch + 1
+            previous = None if expected is None else expected.version
+            self._write(connection, epoch, version, previous, now_us, by, reason)
+            for span in quarantine:
+                self._quarantine(connection, span, now_us, reason)
+        reached("promote.after_swap")
+        return Reign(
+            epoch=epoch, version=version, previous=previous, since=from_us(now_us), by=by, reason=reason
+        )
+
+    def quarantine(self, span: OffsetRange, reason: str) -> None:
+        """Exclude offsets from every later recipe."""
+        with self._database.transaction() as connection:
+            self._quarantine(connection, span, to_us(self._clock.now()), reason)
+
+    def quarantined(self) -> list[OffsetRange]:
+        """Give the excluded ranges, in order."""
+        table = tables.quarantine.c
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(table.start, table.stop)
+                .where(table.pipeline_id == self._pipeline_id)
+                .order_by(table.start, table.stop)
+            ).all()
+        return [OffsetRange(start, stop) for start, stop in rows]
+
+    def _compare(self, connection: Connection, expected: Reign | None) -> None:
+        table = tables.champion.c
+        found = connection.execute(
+            select(table.epoch).where(table.pipeline_id == self._pipeline_id).with_for_update()
+        ).scalar_one_or_none()
+        if found != (None if expected is None else expected.epoch):
+            raise ConflictError(
+                f"the champion of {self._pipeline!r} changed meanwhile: reign {found} began",
+                hint="look at headwater versions, then decide again",
+            )
+
+    def _write(
+        self,
+        connection: Connection,
+        epoch: int,
+        version: str,
+        previous: str | None,
+        now_us: int,
+        by: str,
+        reason: str,
+    ) -> None:
+        values = {"version": version, "epoch": epoch, "since_us": now_us, "by": by}
+        if epoch == 1:
+            row = {"pipeline_id": self._pipeline_id, "mirrored_epoch": 0, **values}
+            connection.execute(insert(tables.champion).values(row))
+        else:
+            connection.execute(
+                update(tables.champion)
+                .where(tables.champion.c.pipeline_id == self._pipeline_id)
+                .values(values)
+            )
+        connection.execute(
+            insert(tables.reign).values(
+                pipeline_id=self._pipeline_id,
+                epoch=epoch,
+                version=version,
+                previous=previous,
+                since_us=now_us,
+                by=by,
+                reason=reason,
+            )
+        )
+
+    def _quarantine(self, connection: Connection, span: OffsetRange, now_us: int, reason: str) -> None:
+        if span.start < 0 or len(span) == 0:
+            raise NotFoundError(
+                f"{span} holds no offsets", hint="write --quarantine START:STOP, with START < STOP"
+            )
+        table = tables.quarantine
+        there = connection.execute(
+            select(table.c.start).where(
+                table.c.pipeline_id == self._pipeline_id,
+                table.c.start == span.start,
+                table.c.stop == span.stop,
+            )
+        ).one_or_none()
+        if there is None:
+            connection.execute(
+                insert(table).values(
+                    pipeline_id=self._pipeline_id,
+                    start=span.start,
+                    stop=span.stop,
+                    since_us=now_us,
+                    reason=reason,
+                )
+            )

@@ -1,0 +1,183 @@
+"""The registry of one pipeline: its versions, and which of them serves."""
+
+from collections.abc import Callable, Sequence
+
+from headwater.infra.clock import Clock, SystemClock
+from headwater.infra.commit_points import reached
+from headwater.infra.database import Database
+from headwater.infra.lease import Lease, check
+from headwater.infra.settings import Settings
+from headwater.registry.champion import Championship, Reign
+from headwater.registry.store import VersionStore
+from headwater.registry.version import Candidate, Version
+from headwater.spec.errors import HeadwaterError, NotFoundError
+from headwater.spec.recipe import OffsetRange
+
+__all__ = ["Registry"]
+
+_CHAMPION, _CHALLENGER, _PREVIOUS = "champion", "challenger", "previous"
+
+
+class Registry:
+    """Publishes versions and promotes them.
+
+    Parameters
+    ----------
+    pipeline, pipeline_id
+        Whose versions, and its number in the database.
+    settings, database, clock
+        Where MLflow is, where the champion's row is, and the time.
+
+    Raises
+    ------
+    StorageError
+        If MLflow's store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        pipeline_id: int,
+        settings: Settings,
+        database: Database,
+        clock: Clock | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.store = VersionStore(pipeline, settings)
+        self.championship = Championship(pipeline, pipeline_id, database, clock or SystemClock())
+        self._database = database
+
+    def publish(self, candidate: Candidate, lease: Lease) -> Version:
+        """Register a candidate as a version, while the trainer's lease holds.
+
+        The same recipe published twice is one version.
+
+        Raises
+        ------
+        FencedError
+            If another trainer took the lease over: nothing is registered then.
+        StorageError
+            If MLflow refuses.
+        """
+
+        def fenced(create: Callable[[], None]) -> None:
+            with self._database.transaction() as connection:  # nobody takes over meanwhile
+                check(connection, lease)
+                create()
+
+        version = self.store.register(candidate, fenced)
+        champion = self.champion()
+        if champion is None or champion.number != version.number:
+            self.store.set_alias(_CHALLENGER, version.number)
+        return version
+
+    def champion(self) -> Version | None:
+        """Give the version that serves; None where nothing was promoted yet.
+
+        Raises
+        ------
+        NotFoundError
+            If somebody deleted it from MLflow.
+        """
+        reign = self.championship.reign()
+        return None if reign is None else self.store.get(reign.version)
+
+    def promote(
+        self,
+        number: str,
+        *,
+        by: str,
+        reason: str,
+        lease: Lease | None = None,
+        quarantine: Sequence[OffsetRange] = (),
+    ) -> Reign:
+        """Make a version champion, after its state has been verified.
+
+        Promoting the champion again changes nothing, but for ranges to quarantine.
+
+        Raises
+        ------
+        NotFoundError
+            If the version does not exist.
+        DigestError
+            If its state is not what was registered; the champion stays.
+        ConflictError, FencedError
+            If somebody else promoted, or took the lease over, meanwhile.
+        """
+        self.store.kept(self.store.get(number))
+        expected = self.championship.reign()
+        if expected is not None and expected.version == number:
+            for span in quarantine:
+                self.championship.quarantine(span, reason)
+            self.mirror()
+            return expected
+        reign = self.championship.swap(
+            number, expected=expected, by=by, reason=reason, lease=lease, quarantine=quarantine
+        )
+        self.mirror()
+        return reign
+
+    def rollback(
+        self, *, by: str, reason: str, to: str | None = None, quarantine: Sequence[OffsetRange] = ()
+    ) -> Reign:
+        """Make the previous champion champion again.
+
+        Parameters
+        ----------
+        to
+            The version to return to; the one before the present reign where not given.
+        quarantine
+            Offsets that later recipes exclude, so that what spoiled the version is not learned again.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no version to return to.
+        """
+        reign = self.championship.reign()
+        target = to or (reign.previous if reign else None)
+        if target is None:
+            raise NotFoundError(
+                f"pipeline {self.pipeline!r} has no earlier champion",
+                hint="name a version with --to; headwater versions lists them",
+            )
+        return self.promote(target, by=by, reason=reason, quarantine=quarantine)
+
+    def mirror(self) -> None:
+        """Set the aliases to the present reign, as often as it takes."""
+        reign = self.championship.reign()
+        if reign is None:
+            return
+        aliases = self.store.aliases()
+        wanted = {_CHAMPION: reign.version, _PREVIOUS: reign.previous}
+        if aliases.get(_CHALLENGER) == reign.version:
+            wanted[_CHALLENGER] = None
+        for alias, number in wanted.items():
+            if aliases.get(alias) != number:
+                self.store.set_alias(alias, number)
+        reached("promote.after_mirror")
+        self.championship.note_mirrored(reign.epoch)
+
+    def heed_aliases(self) -> Reign | None:
+        """Take an alias that was changed from outside as a request to promote.
+
+        Returns
+        -------
+        Reign or None
+            The reign that the request began, if there was one.
+        """
+        reign = self.championship.reign()
+        if reign is None:
+            return None
+        if not self.championship.mirrored():
+            self.mirror()
+            return None
+        asked = self.store.aliases().get(_CHAMPION)
+        if asked is None or asked == reign.version:
+            self.mirror()
+            return None
+        try:
+            return self.promote(asked, by="alias", reason="the alias 'champion' was changed in MLflow")
+        except HeadwaterError:
+            self.mirror()
+            raise

@@ -1,0 +1,104 @@
+"""A version, as the registry keeps it in tags: all that lists and lineage need, without opening it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from headwater.spec.recipe import OffsetRange
+from headwater.spec.update import UpdateKind
+
+__all__ = ["Candidate", "Version"]
+
+_PREFIX = "headwater."
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A learned state that is not registered yet.
+
+    Parameters
+    ----------
+    recipe
+        The recipe's canonical text.
+    state
+        The learner's dump.
+    digest
+        Hash of the state's canonical form.
+    made_at
+        When it was learned, by the pipeline's clock.
+    line_started_at
+        When the first version of its line was learned, from which stateful updates descend.
+    learned
+        How many examples were learned to make it from its base, passes and exclusions counted.
+    train_cpu_s
+        CPU seconds that took.
+    metrics
+        What is known of its quality, by name.
+    """
+
+    recipe: bytes
+    state: bytes
+    digest: str
+    made_at: datetime
+    line_started_at: datetime
+    learned: int
+    train_cpu_s: float
+    metrics: dict[str, float] = {}
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered version.
+
+    Parameters
+    ----------
+    pipeline, number
+        Its name in the registry: ``models:/PIPELINE/NUMBER``.
+    update
+        How it was made.
+    parent
+        Number of the version it was fine-tuned from; None where it was made from scratch.
+    examples
+        The offsets it learned.
+    learned, train_cpu_s, made_at, line_started_at
+        As in :class:`Candidate`.
+    digest, recipe_id
+        Hash of the state, and of the recipe.
+    model_id, run_id
+        MLflow's names of the stored model and of the run that made it.
+    """
+
+    pipeline: str
+    number: str
+    update: UpdateKind
+    parent: str | None
+    examples: OffsetRange
+    learned: int
+    train_cpu_s: float
+    made_at: datetime
+    line_started_at: datetime
+    digest: str
+    recipe_id: str
+    model_id: str
+    run_id: str
+
+    def tags(self) -> dict[str, str]:
+        """Give the tags that keep it, without what MLflow keeps itself."""
+        kept = msgspec.to_builtins(self)
+        del kept["pipeline"], kept["number"], kept["model_id"], kept["run_id"]
+        kept["examples"] = f"{self.examples.start}:{self.examples.stop}"
+        return {_PREFIX + name: str(value) for name, value in kept.items() if value is not None}
+
+    @classmethod
+    def from_tags(
+        cls, pipeline: str, number: str, model_id: str, run_id: str, tags: Mapping[str, str]
+    ) -> "Version | None":
+        """Read a version back; None where the tags are not headwater's."""
+        kept: dict[str, object] = {
+            name.removeprefix(_PREFIX): value for name, value in tags.items() if name.startswith(_PREFIX)
+        }
+        if "recipe_id" not in kept:
+            return None
+        start, stop = map(int, str(kept["examples"]).split(":"))
+        kept |= {"pipeline": pipeline, "number": number, "model_id": model_id, "run_id": run_id}
+        kept |= {"examples": OffsetRange(start, stop), "parent": kept.get("parent")}
+        return msgspec.convert(kept, cls, strict=False)
