@@ -1,0 +1,1 @@
+"""Worked examples: pipelines on real data, from the first declaration to the last label."""
