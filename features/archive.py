@@ -4,7 +4,7 @@ Every append carries Delta's application transaction with the range's stop, and 
 exactly the table version that was read, so that a range is there once however often it is collected.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -110,13 +110,15 @@ class Archive:
         if table is not None and len(table.file_uris()) >= _SMALL_FILES:
             self._compact(name)
 
-    def read(self, name: Archived, wanted: OffsetRange) -> pl.DataFrame:
+    def read(
+        self, name: Archived, wanted: OffsetRange, columns: Collection[str] | None = None
+    ) -> pl.DataFrame:
         """Read a range, opening only the files that hold it.
 
         Returns
         -------
         polars.DataFrame
-            One row an offset (or position), rising; all of the table's columns.
+            One row an offset (or position), rising; the wanted columns, or all of them.
 
         Raises
         ------
@@ -142,6 +144,7 @@ class Archive:
             frame = (
                 pl.scan_parquet(paths, storage_options=self._reader_options(), missing_columns="insert")
                 .filter(pl.col(key).is_between(wanted.start, wanted.stop, closed="left"))
+                .select(pl.all() if columns is None else list({key, *columns}))
                 .collect()
                 .sort(key)
             )

@@ -59,6 +59,11 @@ class Checks:
                 f"prediction {prediction_id!r}: {_plain(error)}",
                 hint=f"send exactly the features {', '.join(self._names)}",
             ) from error
+        try:
+            if math.isfinite(sum([features[name] for name in self._floats])):  # type: ignore[misc] # None raises
+                return
+        except TypeError:
+            pass  # one of them is None: look at each
         for name in self._floats:
             value = features[name]
             if value is not None and not math.isfinite(cast("float", value)):

@@ -1,8 +1,8 @@
 """The records as Polars frames, by column: what the archive keeps and what training reads."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Protocol
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -11,7 +11,16 @@ from headwater.spec.feature import FeatureKind, python_type
 from headwater.spec.pipeline import Pipeline, Task
 from headwater.spec.records import LabelValue, Output
 
-__all__ = ["ExampleRow", "Frames", "LabelRow", "PredictionRow", "feature_schema", "label_dtype"]
+__all__ = [
+    "EXAMPLE",
+    "PREDICTION",
+    "ExampleRow",
+    "Frames",
+    "LabelRow",
+    "PredictionRow",
+    "feature_schema",
+    "label_dtype",
+]
 
 PredictionRow = tuple[int, int, bytes]
 """Position, effective time in microseconds, payload."""
@@ -34,6 +43,29 @@ _LABELS: dict[Task, type[pl.DataType]] = {
     "regression": pl.Float64,
 }
 _TIME = pl.Datetime("us", "UTC")
+_LABEL_TYPES: dict[str, Any] = {
+    "prediction_id": str,
+    "value": LabelValue,
+    "known_at": str,
+    "source": str,
+    "key": str,
+}
+_LABEL = ("label", "source", "known_at")
+
+PREDICTION = (
+    "prediction_id",
+    "served_at",
+    "version",
+    "role",
+    "propensity",
+    "entity",
+    "output",
+    "features",
+)
+"""Columns of a prediction."""
+
+EXAMPLE = ("offset", "emitted_at", "supersedes", "revision", "late", *_LABEL, *PREDICTION)
+"""Columns of an example."""
 
 
 def label_dtype(task: Task) -> type[pl.DataType]:
@@ -44,25 +76,6 @@ def label_dtype(task: Task) -> type[pl.DataType]:
 def feature_schema(features: Sequence[FeatureKind]) -> dict[str, type[pl.DataType]]:
     """Give the column type of each feature, in order."""
     return {feature.name: _DTYPES[feature.dtype] for feature in features}
-
-
-class _StoredPrediction(Protocol):
-    id: str
-    features: object
-    output: Output
-    served_at: datetime
-    version: str
-    role: str
-    propensity: float
-    entity: msgspec.Raw
-
-
-class _StoredLabel(msgspec.Struct):
-    prediction_id: str
-    value: LabelValue
-    known_at: datetime
-    source: str
-    key: str
 
 
 class Frames:
@@ -80,96 +93,118 @@ class Frames:
         self._features = feature_schema(pipeline.features)
         self._label = _LABELS[pipeline.task]
         self._by_class = pipeline.task == "multiclass"
-        features = msgspec.defstruct(
-            "Features",
-            [(f.name, python_type(f.dtype) | None, None) for f in pipeline.features],
+        served = msgspec.defstruct(
+            "Features", [(f.name, python_type(f.dtype) | None, None) for f in pipeline.features]
         )
-        stored = msgspec.defstruct(
-            "StoredPrediction",
-            [
-                ("id", str),
-                ("features", features),
-                ("output", Output),
-                ("served_at", datetime),
-                ("version", str),
-                ("role", str),
-                ("propensity", float),
-                ("entity", msgspec.Raw),
-            ],
-        )
-        self._predictions: msgspec.json.Decoder[list[_StoredPrediction]] = msgspec.json.Decoder(
-            list[stored]  # type: ignore[valid-type]
-        )
-        self._labels = msgspec.json.Decoder(list[_StoredLabel])
+        self._prediction_types: dict[str, Any] = {
+            "id": str,
+            "features": served,
+            "output": Output,
+            "served_at": str,
+            "version": str,
+            "role": str,
+            "propensity": float,
+            "entity": msgspec.Raw,
+        }
 
     def predictions(self, rows: Sequence[PredictionRow]) -> pl.DataFrame:
-        """Columns: position, recorded_at, and those of :meth:`_prediction_columns`."""
+        """Columns: position, recorded_at, and those of a prediction; features as a struct."""
         columns = {
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "recorded_at": _times([row[1] for row in rows]),
         }
-        return pl.DataFrame(columns | self._prediction_columns([row[2] for row in rows]))
+        return pl.DataFrame(columns | self._prediction_columns([row[2] for row in rows], PREDICTION))
 
     def labels(self, rows: Sequence[LabelRow]) -> pl.DataFrame:
         """Columns: position, prediction_id, label and what is known of it."""
-        found = self._labels.decode(_joined([row[4] for row in rows]))
-        return pl.DataFrame(
-            {
-                "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
-                "prediction_id": pl.Series([label.prediction_id for label in found], dtype=pl.String),
-                "label": pl.Series([label.value for label in found], dtype=self._label, strict=False),
-                "source": pl.Series([label.source for label in found], dtype=pl.String),
-                "key": pl.Series([label.key for label in found], dtype=pl.String),
-                "known_at": pl.Series([label.known_at for label in found], dtype=_TIME),
-                "revision": pl.Series([row[1] for row in rows], dtype=pl.Int32),
-                "received_at": _times([row[2] for row in rows]),
-                "late": pl.Series([row[3] for row in rows], dtype=pl.Boolean),
-            }
-        )
-
-    def examples(self, rows: Sequence[ExampleRow]) -> pl.DataFrame:
-        """Columns: offset, prediction, label and where they came from; features as a struct."""
-        labels = self._labels.decode(_joined([row[6] for row in rows]))
         columns = {
-            "offset": pl.Series([row[0] for row in rows], dtype=pl.Int64),
-            "emitted_at": _times([row[1] for row in rows]),
-            "supersedes": pl.Series([row[2] for row in rows], dtype=pl.Int64),
-            "revision": pl.Series([row[3] for row in rows], dtype=pl.Int32),
-            "late": pl.Series([row[4] for row in rows], dtype=pl.Boolean),
-            "label": pl.Series([label.value for label in labels], dtype=self._label, strict=False),
-            "source": pl.Series([label.source for label in labels], dtype=pl.String),
-            "known_at": pl.Series([label.known_at for label in labels], dtype=_TIME),
+            "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
+            "revision": pl.Series([row[1] for row in rows], dtype=pl.Int32),
+            "received_at": _times([row[2] for row in rows]),
+            "late": pl.Series([row[3] for row in rows], dtype=pl.Boolean),
         }
-        return pl.DataFrame(columns | self._prediction_columns([row[5] for row in rows]))
+        names = ("prediction_id", "label", "source", "key", "known_at")
+        return pl.DataFrame(columns | self._label_columns([row[4] for row in rows], names))
 
-    def _prediction_columns(self, payloads: Sequence[bytes]) -> dict[str, pl.Series]:
-        """Columns: prediction_id, served_at, version, role, propensity, entity, output, features."""
-        found = self._predictions.decode(_joined(payloads))
-        outputs: list[Output] | list[str] = [prediction.output for prediction in found]
-        if self._by_class:
-            outputs = [msgspec.json.encode(output).decode() for output in outputs]
-        features = [prediction.features for prediction in found]
-        return {
-            "prediction_id": pl.Series([p.id for p in found], dtype=pl.String),
-            "served_at": pl.Series([p.served_at for p in found], dtype=_TIME),
-            "version": pl.Series([p.version for p in found], dtype=pl.String),
-            "role": pl.Series([p.role for p in found], dtype=pl.String),
-            "propensity": pl.Series([p.propensity for p in found], dtype=pl.Float64),
-            "entity": pl.Series([bytes(p.entity).decode() for p in found], dtype=pl.String),
-            "output": pl.Series(
-                outputs, dtype=pl.String if self._by_class else pl.Float64, strict=False
-            ),
-            "features": pl.DataFrame(
-                {
-                    name: pl.Series([getattr(f, name) for f in features], dtype=dtype, strict=False)
-                    for name, dtype in self._features.items()
-                }
-            ).to_struct("features"),
-        }
+    def examples(self, rows: Sequence[ExampleRow], columns: Collection[str]) -> pl.DataFrame:
+        """Give the wanted ones of :data:`EXAMPLE`, in that order."""
+        made: dict[str, pl.Series] = {}
+        if "offset" in columns:
+            made["offset"] = pl.Series([row[0] for row in rows], dtype=pl.Int64)
+        if "emitted_at" in columns:
+            made["emitted_at"] = _times([row[1] for row in rows])
+        if "supersedes" in columns:
+            made["supersedes"] = pl.Series([row[2] for row in rows], dtype=pl.Int64)
+        if "revision" in columns:
+            made["revision"] = pl.Series([row[3] for row in rows], dtype=pl.Int32)
+        if "late" in columns:
+            made["late"] = pl.Series([row[4] for row in rows], dtype=pl.Boolean)
+        if wanted := [name for name in PREDICTION if name in columns]:
+            made |= self._prediction_columns([row[5] for row in rows], wanted)
+        if wanted := [name for name in _LABEL if name in columns]:
+            made |= self._label_columns([row[6] for row in rows], wanted)
+        return pl.DataFrame({name: made[name] for name in EXAMPLE if name in made})
+
+    def _prediction_columns(
+        self, payloads: Sequence[bytes], names: Sequence[str]
+    ) -> dict[str, pl.Series]:
+        fields = {name: "id" if name == "prediction_id" else name for name in names}
+        found = _decode(payloads, tuple((f, self._prediction_types[f]) for f in fields.values()))
+        return {name: self._prediction_column(f, found) for name, f in fields.items()}
+
+    def _prediction_column(self, field: str, found: Sequence[Any]) -> pl.Series:
+        values = [getattr(prediction, field) for prediction in found]
+        match field:
+            case "features":
+                return pl.DataFrame(
+                    {
+                        name: pl.Series([getattr(f, name) for f in values], dtype=dtype, strict=False)
+                        for name, dtype in self._features.items()
+                    }
+                ).to_struct("features")
+            case "served_at":
+                return _moments(values)
+            case "entity":
+                return pl.Series([bytes(raw).decode() for raw in values], dtype=pl.String)
+            case "propensity":
+                return pl.Series(values, dtype=pl.Float64)
+            case "output" if self._by_class:
+                texts = [msgspec.json.encode(shares).decode() for shares in values]
+                return pl.Series(texts, dtype=pl.String)
+            case "output":
+                return pl.Series(values, dtype=pl.Float64, strict=False)
+            case _:
+                return pl.Series(values, dtype=pl.String)
+
+    def _label_columns(self, payloads: Sequence[bytes], names: Sequence[str]) -> dict[str, pl.Series]:
+        fields = {name: "value" if name == "label" else name for name in names}
+        found = _decode(payloads, tuple((f, _LABEL_TYPES[f]) for f in fields.values()))
+        made = {}
+        for name, field in fields.items():
+            values = [getattr(label, field) for label in found]
+            if name == "known_at":
+                made[name] = _moments(values)
+            elif name == "label":
+                made[name] = pl.Series(values, dtype=self._label, strict=False)
+            else:
+                made[name] = pl.Series(values, dtype=pl.String)
+        return made
 
 
-def _joined(payloads: Sequence[bytes]) -> bytes:
-    return b"[" + b",".join(payloads) + b"]"
+@lru_cache(maxsize=64)
+def _decoder(fields: tuple[tuple[str, Any], ...]) -> msgspec.json.Decoder[list[Any]]:
+    """Read only the fields that are wanted; the rest is skipped."""
+    return msgspec.json.Decoder(list[msgspec.defstruct("Stored", list(fields), gc=False)])  # type: ignore[misc] # made at run time
+
+
+def _decode(payloads: Sequence[bytes], fields: tuple[tuple[str, Any], ...]) -> list[Any]:
+    return _decoder(fields).decode(b"[" + b",".join(payloads) + b"]")
+
+
+def _moments(texts: Sequence[str]) -> pl.Series:
+    """Read times as the log writes them: UTC, ISO 8601, with a Z."""
+    parsed = pl.Series(texts, dtype=pl.String).str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us")
+    return parsed.dt.replace_time_zone("UTC")
 
 
 def _times(moments_us: Sequence[int]) -> pl.Series:

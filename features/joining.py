@@ -90,7 +90,7 @@ class NewExample(NamedTuple):
     supersedes: int | None
 
 
-class KnownPrediction(msgspec.Struct):
+class KnownPrediction(msgspec.Struct, gc=False):
     """All that is known under one prediction id.
 
     Parameters
@@ -135,6 +135,8 @@ class Joiner:
         Those that may fall due, in order.
     next_position, next_offset
         The first ones to give.
+    parked
+        How many labels wait for their prediction.
     """
 
     def __init__(
@@ -144,6 +146,7 @@ class Joiner:
         deadlines: Iterable[Deadline],
         next_position: int,
         next_offset: int,
+        parked: int = 0,
     ) -> None:
         self._wait_us = duration(rule.wait) // _MICROSECOND
         self._by_window = rule.maturity == "window"
@@ -153,13 +156,16 @@ class Joiner:
         self._watches = self._by_window or self._timeout is not None
         self.next_position = next_position
         self.next_offset = next_offset
+        self.parked = parked
         self.last_fired = -1
         self.joined = Joined([], [], [])
 
     def fold(self, arrivals: Sequence[Arrival], until_us: int) -> Joined:
         """Take all arrivals, and every deadline before `until_us`."""
+        due = self._due
         for arrival in arrivals:
-            self._fire_before(arrival.effective_at_us)
+            if due and due[0].due_us < arrival.effective_at_us:
+                self._fire_before(arrival.effective_at_us)
             if arrival.kind == PREDICTION:
                 self._take_prediction(arrival)
             elif arrival.kind == LABEL:
@@ -168,13 +174,16 @@ class Joiner:
         return self.joined
 
     def _take_prediction(self, arrival: Arrival) -> None:
-        known = self._known.setdefault(arrival.id, KnownPrediction())
-        if known.position is not None:
+        known = self._known.get(arrival.id)
+        if known is None:
+            known = self._known[arrival.id] = KnownPrediction()
+        elif known.position is not None:
             return  # another host recorded it: the first one counts
         position = self._give_position()
         now_us = arrival.effective_at_us
         self.joined.predictions.append(NewPrediction(position, arrival.id, now_us, arrival.payload))
         known.position, known.effective_at_us = position, now_us
+        self.parked -= len(known.labels)
         if self._watches:
             self._due.append(Deadline(now_us + self._wait_us, position, arrival.id))
         if known.labels and not self._by_window:
@@ -183,7 +192,9 @@ class Joiner:
                 self._emit(known, newest, now_us)
 
     def _take_label(self, arrival: Arrival) -> None:
-        known = self._known.setdefault(arrival.id, KnownPrediction())
+        known = self._known.get(arrival.id)
+        if known is None:
+            known = self._known[arrival.id] = KnownPrediction()
         now_us = arrival.effective_at_us
         waiting = known.position is None or now_us <= known.effective_at_us + self._wait_us
         if arrival.value is None:
@@ -191,7 +202,10 @@ class Joiner:
         label = self._add_label(
             arrival.id, known, arrival.value, now_us, late=not waiting, payload=arrival.payload
         )
-        if known.position is None or (waiting and self._by_window):
+        if known.position is None:
+            self.parked += 1
+            return
+        if waiting and self._by_window:
             return
         if known.example is None or known.learned != label.value:
             self._emit(known, label, now_us)

@@ -1,16 +1,16 @@
 """The feature log of one pipeline: record what was served, label it when its truth is known."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 import polars as pl
 
 from headwater.features.archive import Archive, Archived
 from headwater.features.checks import Checks
-from headwater.features.frames import Frames
+from headwater.features.frames import EXAMPLE, Frames
 from headwater.features.inbox import LABEL, PREDICTION, Entry, Inbox
 from headwater.features.sequencer import Sequencer
 from headwater.features.stored import LogCounts, Stored, register
@@ -172,16 +172,19 @@ class FeatureLog:
 
     def offset_at(self, moment: datetime) -> int:
         """Give the first offset emitted at `moment` or later; :meth:`stop` where there is none."""
-        offset = self._stored.first_emitted(to_us(moment))
-        return self.stop() if offset is None else offset
+        return self._stored.first_emitted(to_us(moment), self.stop())
 
-    def examples(self, start: int = 0, stop: int | None = None) -> pl.DataFrame:
+    def examples(
+        self, start: int = 0, stop: int | None = None, columns: Collection[str] = EXAMPLE
+    ) -> pl.DataFrame:
         """Give the examples of a range of offsets: the same ones for ever.
 
         Parameters
         ----------
         start, stop
             From `start` up to, but not including, `stop`; None means up to the newest.
+        columns
+            Which columns to read; all where not given.
 
         Returns
         -------
@@ -207,11 +210,12 @@ class FeatureLog:
         kept = min(stop, self.archive.stop("examples")) if start < stop else start
         parts = []
         if start < kept:
-            parts.append(self.archive.read("examples", OffsetRange(start, kept)))
+            parts.append(self.archive.read("examples", OffsetRange(start, kept), columns))
         if max(start, kept) < stop or not parts:
-            parts.append(self._frames.examples(self._stored.examples(max(start, kept), stop)))
-        columns = parts[-1].columns
-        return pl.concat([part.select(columns) for part in parts], how="vertical_relaxed")
+            rows = self._stored.examples(max(start, kept), stop)
+            parts.append(self._frames.examples(rows, columns))
+        order = [name for name in EXAMPLE if name in columns]
+        return pl.concat([part.select(order) for part in parts], how="vertical_relaxed")
 
     def superseded(self, start: int, stop: int) -> list[int]:
         """Give the offsets of a range whose label a newer example of the range corrects, rising."""
@@ -252,11 +256,16 @@ class FeatureLog:
     def _prediction(self, prediction: Prediction, received_at_us: int) -> Entry:
         self._checks.features(prediction.id, prediction.features)
         self._checks.output(prediction.id, prediction.output)
+        if prediction.served_at.tzinfo is not UTC:
+            moment = prediction.served_at.astimezone(UTC)
+            prediction = msgspec.structs.replace(prediction, served_at=moment)
         payload = _ENCODER.encode(prediction)
         return Entry(0, PREDICTION, prediction.id, "", received_at_us, payload)
 
     def _label(self, label: Label, received_at_us: int) -> Entry:
         self._checks.label(label.prediction_id, label.value)
+        if label.known_at.tzinfo is not UTC:
+            label = msgspec.structs.replace(label, known_at=label.known_at.astimezone(UTC))
         key = label.key
         if key is None:
             text = f"{label.value!r} {label.known_at.isoformat()}"
@@ -280,7 +289,7 @@ class FeatureLog:
             elif name == "labels":
                 frame = self._frames.labels(self._stored.labels(start, end))
             else:
-                frame = self._frames.examples(self._stored.examples(start, end))
+                frame = self._frames.examples(self._stored.examples(start, end), EXAMPLE)
             self.archive.append(name, frame, start, end)
             start = end
         return stop - first

@@ -1,12 +1,13 @@
 """The one process per pipeline that gives offsets."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple, Self
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
-from headwater.features.inbox import LABEL, Entry, Inbox
+from headwater.features.inbox import LABEL, PREDICTION, Entry, Inbox
 from headwater.features.joining import (
     Arrival,
     Deadline,
@@ -29,6 +30,7 @@ __all__ = ["Sequencer"]
 
 _BATCH = 5_000
 _CHUNK = 1_000
+_REMEMBERED = 50_000
 
 
 class _Place(NamedTuple):
@@ -38,6 +40,7 @@ class _Place(NamedTuple):
     next_offset: int
     next_deadline: int
     horizon_us: int
+    parked: int
     inbox_position: int
 
 
@@ -73,9 +76,15 @@ class Sequencer:
         self._clock = clock
         self._watches = self._rule.maturity == "window" or self._rule.timeout is not None
         self._lease: Lease | None = None
+        # While the lease holds, nobody else writes: what was read or written lately is still so.
+        self._remembered: dict[str, KnownPrediction] = {}
+        self._only_inbox = False
 
     def __enter__(self) -> Self:
         self._lease = acquire(self._database, self._clock, f"sequence/{self._name}")
+        inboxes = select(func.count()).where(tables.inbox_position.c.pipeline_id == self._pipeline_id)
+        with self._database.reading() as connection:
+            self._only_inbox = connection.execute(inboxes).scalar_one() == 1
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,8 +123,15 @@ class Sequencer:
         """
         if self._lease is None:
             raise RuntimeError("a sequencer works inside its with block")
+        try:
+            return self._step(self._lease)
+        except BaseException:
+            self._remembered.clear()  # it may hold what was not committed
+            raise
+
+    def _step(self, lease: Lease) -> tuple[int, bool]:
         with self._database.transaction() as connection:
-            check(connection, self._lease)
+            check(connection, lease)
             place = self._place(connection)
             entries = self._inbox.read(place.inbox_position, _BATCH)
             more = len(entries) == _BATCH
@@ -134,14 +150,20 @@ class Sequencer:
             self._move(connection, place, joiner, entries[: len(arrivals)], horizon_us)
             reached("sequence.before_commit")
         reached("sequence.after_commit")
+        for id_ in list(islice(self._remembered, max(0, len(self._remembered) - _REMEMBERED))):
+            del self._remembered[id_]
         return len(joiner.joined.examples), not more
 
     def _place(self, connection: Connection) -> _Place:
         table, inbox = tables.sequencer.c, tables.inbox_position.c
         row = connection.execute(
-            select(table.next_position, table.next_offset, table.next_deadline, table.horizon_us).where(
-                table.pipeline_id == self._pipeline_id
-            )
+            select(
+                table.next_position,
+                table.next_offset,
+                table.next_deadline,
+                table.horizon_us,
+                table.parked,
+            ).where(table.pipeline_id == self._pipeline_id)
         ).one()
         position = connection.execute(
             select(inbox.position).where(
@@ -177,13 +199,34 @@ class Sequencer:
         deadlines: Sequence[Deadline],
         until_us: int,
     ) -> Joiner:
-        ids = {arrival.id for arrival in arrivals} | {deadline.id for deadline in deadlines}
-        known = self._known(connection, sorted(ids))
-        joiner = Joiner(self._rule, known, deadlines, place.next_position, place.next_offset)
+        self._remember(connection, self._unknown(arrivals, deadlines, place.parked))
+        joiner = Joiner(
+            self._rule,
+            self._remembered,
+            deadlines,
+            place.next_position,
+            place.next_offset,
+            place.parked,
+        )
         joiner.fold(arrivals, until_us)
         return joiner
 
-    def _known(self, connection: Connection, ids: Sequence[str]) -> dict[str, KnownPrediction]:
+    def _unknown(
+        self, arrivals: Sequence[Arrival], deadlines: Sequence[Deadline], parked: int
+    ) -> list[str]:
+        """Give the ids of which the stores may hold something that is not remembered.
+
+        An inbox holds a prediction once: with one inbox and no label parked, an id that comes with a
+        prediction is new to the stores.
+        """
+        fresh: set[str] = set()
+        if self._only_inbox and parked == 0:
+            fresh = {arrival.id for arrival in arrivals if arrival.kind == PREDICTION}
+        ids = {arrival.id for arrival in arrivals}
+        ids.update(deadline.id for deadline in deadlines)
+        return sorted(ids - fresh - self._remembered.keys())
+
+    def _remember(self, connection: Connection, ids: Sequence[str]) -> None:
         known: dict[str, KnownPrediction] = {}
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
@@ -197,7 +240,7 @@ class Sequencer:
         positions = sorted(labelled)
         for start in range(0, len(positions), _CHUNK):
             self._load_examples(connection, positions[start : start + _CHUNK], labelled)
-        return known
+        self._remembered.update(known)
 
     def _load_predictions(
         self, connection: Connection, ids: Sequence[str], known: dict[str, KnownPrediction]
@@ -260,6 +303,7 @@ class Sequencer:
                 next_offset=joiner.next_offset,
                 next_deadline=next_deadline,
                 horizon_us=horizon_us,
+                parked=joiner.parked,
             )
         )
         if taken:

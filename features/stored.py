@@ -1,5 +1,6 @@
 """What the sequencer has stored in the operational database, read back by range."""
 
+from bisect import bisect_left
 from typing import TypeVarTuple
 
 import msgspec
@@ -8,9 +9,10 @@ from sqlalchemy import Connection, Select, func, insert, select
 from headwater.features.frames import ExampleRow, LabelRow, PredictionRow
 from headwater.infra import tables
 from headwater.infra.database import Database
+from headwater.spec.errors import NotFoundError, few
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["LogCounts", "Stored", "register"]
+__all__ = ["LogCounts", "Stored", "find", "register"]
 
 Ts = TypeVarTuple("Ts")
 
@@ -73,16 +75,11 @@ class Stored:
         )
         return int(position)
 
-    def first_emitted(self, moment_us: int) -> int | None:
-        """Give the first offset emitted at a time or later, or None."""
-        table = tables.example.c
-        rows = self._rows(
-            select(table.offset)
-            .where(table.pipeline_id == self._pipeline_id, table.emitted_at_us >= moment_us)
-            .order_by(table.emitted_at_us, table.offset)
-            .limit(1)
+    def first_emitted(self, moment_us: int, stop: int) -> int:
+        """Give the first offset below `stop` emitted at a time or later, by bisection; or `stop`."""
+        return bisect_left(
+            range(stop), moment_us, key=lambda offset: self.emitted(offset, offset + 1)[0]
         )
-        return rows[0][0] if rows else None
 
     def superseded(self, start: int, stop: int) -> list[int]:
         """Give the offsets of a range that a newer example of the range supersedes, rising."""
@@ -130,8 +127,8 @@ class Stored:
         has_label = select(label.position).where(
             label.pipeline_id == self._pipeline_id, label.prediction_id == prediction.id
         )
-        has_prediction = select(prediction.position).where(
-            prediction.pipeline_id == self._pipeline_id, prediction.id == label.prediction_id
+        parked = select(tables.sequencer.c.parked).where(
+            tables.sequencer.c.pipeline_id == self._pipeline_id
         )
         predictions, labels, examples = (
             select(func.count()).where(table.c.pipeline_id == self._pipeline_id)
@@ -145,7 +142,7 @@ class Stored:
                 unsequenced=unsequenced,
                 unlabelled=_count(connection, predictions.where(~has_label.exists())),
                 late=_count(connection, labels.where(label.late)),
-                parked=_count(connection, labels.where(~has_prediction.exists())),
+                parked=_count(connection, parked),
                 archived=archived,
             )
 
@@ -235,9 +232,31 @@ def register(database: Database, pipeline: Pipeline, inbox: str) -> int:
                 next_offset=0,
                 next_deadline=0,
                 horizon_us=0,
+                parked=0,
             )
         )
         connection.execute(
             insert(tables.inbox_position).values(pipeline_id=pipeline_id, inbox=inbox, position=0)
         )
         return int(pipeline_id)
+
+
+def find(database: Database, name: str) -> int:
+    """Give the number of a pipeline that has recorded something here.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none of that name.
+    """
+    with database.reading() as connection:
+        rows = connection.execute(select(tables.pipeline.c.name, tables.pipeline.c.id)).all()
+    known = {known_name: int(pipeline_id) for known_name, pipeline_id in rows}
+    if name not in known:
+        raise NotFoundError(
+            f"no pipeline {name!r} has recorded anything here",
+            hint=f"known are {few(sorted(known))}"
+            if known
+            else "check HEADWATER_HOME, or record first: headwater import FILE --pipeline PIPELINE",
+        )
+    return known[name]

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from headwater.infra.settings import Settings
 from headwater.spec.errors import StorageError
@@ -73,22 +74,71 @@ class Storage:
             return
         self._prepare_bucket()
 
-    def _prepare_bucket(self) -> None:
-        import boto3  # noqa: PLC0415 - only where S3 is used
-        from botocore.config import Config  # noqa: PLC0415
+    def check_conditional_write(self, key: str) -> None:
+        """Check that S3 refuses to overwrite where it is told not to; Delta's commits rest on it.
+
+        Parameters
+        ----------
+        key
+            An object below the root to try with; deleted again.
+
+        Raises
+        ------
+        StorageError
+            If the service overwrites, or cannot be reached.
+        """
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-        bucket = self.root.removeprefix("s3://").partition("/")[0]
-        config = Config(
-            connect_timeout=_CONNECT_S, read_timeout=_READ_S, retries={"max_attempts": _ATTEMPTS}
-        )
+        bucket, prefix = self._bucket()
+        place = {"Bucket": bucket, "Key": f"{prefix}/{key}".lstrip("/")}
         try:
-            client = boto3.client(
-                "s3",
-                endpoint_url=self.endpoint,
-                region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
-                config=config,
+            client = self._client()
+            client.put_object(**place, Body=b"one", IfNoneMatch="*")
+            try:
+                client.put_object(**place, Body=b"two", IfNoneMatch="*")
+                overwritten = True
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
+                    raise
+                overwritten = False
+            client.delete_object(**place)
+        except (BotoCoreError, ClientError) as error:
+            raise self._away(bucket, error) from error
+        if overwritten:
+            raise StorageError(
+                f"the service of bucket {bucket!r} ignores conditional writes",
+                hint="use one that honours If-None-Match, or let one process alone collect",
             )
+
+    def _bucket(self) -> tuple[str, str]:
+        bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
+        return bucket, prefix
+
+    def _client(self) -> Any:
+        import boto3  # noqa: PLC0415 - only where S3 is used
+        from botocore.config import Config  # noqa: PLC0415
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
+            config=Config(
+                connect_timeout=_CONNECT_S, read_timeout=_READ_S, retries={"max_attempts": _ATTEMPTS}
+            ),
+        )
+
+    def _away(self, bucket: str, error: Exception) -> StorageError:
+        return StorageError(
+            f"cannot reach the bucket {bucket!r} at {self.endpoint or 'S3'}: {error}",
+            hint="check that the service runs, HEADWATER_S3_ENDPOINT and the AWS_* variables",
+        )
+
+    def _prepare_bucket(self) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        bucket, _ = self._bucket()
+        try:
+            client = self._client()
             try:
                 client.head_bucket(Bucket=bucket)
             except ClientError as error:
@@ -96,7 +146,4 @@ class Storage:
                     raise
                 client.create_bucket(Bucket=bucket)
         except (BotoCoreError, ClientError) as error:
-            raise StorageError(
-                f"cannot reach the bucket {bucket!r} at {self.endpoint or 'S3'}: {error}",
-                hint="check that the service runs, HEADWATER_S3_ENDPOINT and the AWS_* variables",
-            ) from error
+            raise self._away(bucket, error) from error

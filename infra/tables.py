@@ -64,6 +64,7 @@ sequencer = Table(
     Column("next_offset", BigInteger, nullable=False),
     Column("next_deadline", BigInteger, nullable=False, comment="first position not yet due"),
     Column("horizon_us", BigInteger, nullable=False, comment="all before it has been sequenced"),
+    Column("parked", BigInteger, nullable=False, comment="labels whose prediction has not come"),
 )
 
 inbox_position = Table(
@@ -110,7 +111,6 @@ example = Table(
     Column("emitted_at_us", BigInteger, nullable=False),
     Column("supersedes", BigInteger),
     Index("example_by_prediction", "pipeline_id", "prediction_position"),
-    Index("example_by_time", "pipeline_id", "emitted_at_us"),
     sqlite_with_rowid=False,
 )
 

@@ -52,7 +52,7 @@ def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.
         chosen = draw(recipe.subsample, recipe.examples, emitted_us, left_out)
     names = [feature.name for feature in recipe.features]
     for piece in _pieces(recipe):
-        frame = log.examples(piece.start, piece.stop).select(_COLUMNS)
+        frame = log.examples(piece.start, piece.stop, _COLUMNS)
         offset = pl.col("offset")
         frame = frame.filter(~offset.is_in(_within(left_out, piece)))
         if chosen is not None:

@@ -218,4 +218,5 @@ def _learn(bound: Bound, plan: Plan, recipe: Recipe, served: dict[str, float]) -
 def _served_since(bound: Bound, champion: Version | None, stop: int) -> dict[str, float]:
     if champion is None or champion.examples.stop >= stop:
         return {}
-    return served_scores(bound.pipeline, bound.log.examples(champion.examples.stop, stop))
+    columns = ("role", "output", "label")
+    return served_scores(bound.pipeline, bound.log.examples(champion.examples.stop, stop, columns))

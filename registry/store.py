@@ -19,7 +19,7 @@ from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import DigestError, HeadwaterError, NotFoundError, StorageError, few
 from headwater.spec.recipe import Recipe
 
-__all__ = ["Kept", "VersionStore"]
+__all__ = ["Kept", "VersionStore", "check_reachable"]
 
 _TYPES = {"float": "double", "int": "long", "str": "string", "bool": "boolean"}
 _RECIPE_TAG = "headwater.recipe_id"
@@ -378,6 +378,22 @@ class VersionStore:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         self._named = True
+
+
+def check_reachable(settings: Settings) -> str:
+    """Ask MLflow's store something, and give its address.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be opened.
+    """
+    quiet()
+    with _guarded(settings):
+        import mlflow  # noqa: PLC0415 - seconds to import
+
+        mlflow.MlflowClient(settings.tracking_uri).search_experiments(max_results=1)
+    return make_url(settings.tracking_uri).render_as_string(hide_password=True)
 
 
 @contextmanager

@@ -58,7 +58,6 @@ def upgrade() -> None:
     op.create_index(
         "example_by_prediction", "example", ["pipeline_id", "prediction_position"], unique=False
     )
-    op.create_index("example_by_time", "example", ["pipeline_id", "emitted_at_us"], unique=False)
     op.create_table(
         "inbox_position",
         sa.Column("pipeline_id", sa.Integer(), nullable=False),
@@ -142,6 +141,9 @@ def upgrade() -> None:
         ),
         sa.Column(
             "horizon_us", sa.BigInteger(), nullable=False, comment="all before it has been sequenced"
+        ),
+        sa.Column(
+            "parked", sa.BigInteger(), nullable=False, comment="labels whose prediction has not come"
         ),
         sa.ForeignKeyConstraint(
             ["pipeline_id"],

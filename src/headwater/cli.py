@@ -1,0 +1,408 @@
+"""The command line: thin commands over the loop, which import what is heavy when they need it."""
+
+import getpass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from headwater.screen import (
+    busy,
+    plain,
+    print_json,
+    rebuilt_lines,
+    show,
+    show_lines,
+    table,
+    tree_lines,
+    update_lines,
+    versions_table,
+)
+from headwater.spec.errors import DeclarationError, HeadwaterError
+
+if TYPE_CHECKING:
+    from headwater.infra.settings import Settings
+    from headwater.loop.binding import Bound
+    from headwater.registry.registry import Registry
+    from headwater.registry.version import Version
+    from headwater.spec.recipe import OffsetRange
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="headwater",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Keep a production model learning: log and wait, retrain, fine-tune, trace, rebuild.\n\n"
+    "A PIPELINE is where it is declared, [bold]module:attribute[/bold] or "
+    "[bold]path.py:attribute[/bold]; where only its records matter, its name will do.\n\n"
+    "A first round: [bold]import[/bold] history, [bold]train[/bold] on it, look at "
+    "[bold]versions[/bold]; [bold]up[/bold] and [bold]deploy[/bold] make it go by itself.",
+)
+
+Declared = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
+]
+Named = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="The pipeline's name, or where it is declared")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
+Reason = Annotated[str, typer.Option(help="Why, for the record")]
+
+
+@app.command()
+def doctor(json: AsJson = False) -> None:
+    """Check this machine: settings, stores, libraries, and what they say."""
+    from headwater.loop.checkup import checkup  # noqa: PLC0415
+
+    with busy("checking", json):
+        findings = checkup(_settings())
+    rows = [("ok" if f.good else "BAD", f.what, f.found, f.hint) for f in findings]
+    show(findings, json, lambda: [table(("", "what", "found", "next"), rows)])
+    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+
+
+@app.command("import")
+def import_(  # noqa: PLR0913, PLR0917 - an option a column
+    pipeline: Declared,
+    file: Annotated[Path, typer.Argument(help="Parquet or CSV, a row a prediction")],
+    id_column: Annotated[str, typer.Option("--id")] = "id",
+    served_at: Annotated[str, typer.Option(help="Column: when it was predicted")] = "served_at",
+    label: Annotated[str, typer.Option(help="Column: the truth; empty where not known")] = "label",
+    known_at: Annotated[str, typer.Option(help="Column: when the truth became known")] = "known_at",
+    output: Annotated[
+        str | None, typer.Option(help="Column: what was predicted, if anything was")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Import history: past predictions with their labels, each at its own time.
+
+    Times need a zone (2013-01-01T05:15:00Z). Feature columns bear the features' names. All rows are
+    kept or none; rows that are there already are skipped.
+    """
+    from headwater.loop.history import Columns, import_history  # noqa: PLC0415
+
+    columns = Columns(id=id_column, served_at=served_at, label=label, known_at=known_at, output=output)
+    with _bound(pipeline) as bound, busy(f"importing {file}", json):
+        added = import_history(bound.log, file, columns)
+    show(
+        {"records_added": added},
+        json,
+        lambda: [f"{added:,} records added. Next: headwater train {pipeline}"],
+    )
+
+
+@app.command()
+def collect(pipeline: Declared, json: AsJson = False) -> None:
+    """Join labels to predictions, give the examples their offsets, write them to the archive."""
+    from headwater.loop.collect import Collected  # noqa: PLC0415
+    from headwater.loop.collect import collect as collect_now
+
+    with _bound(pipeline) as bound, busy("collecting", json):
+        ran = _by_flow("collect", pipeline)
+        found = collect_now(bound.log) if ran is None else msgspec.convert(ran, Collected)
+    show(
+        found,
+        json,
+        lambda: [f"{found.emitted:,} new examples, {found.archived:,} archived, {found.stop:,} in all"],
+    )
+
+
+@app.command()
+def train(
+    pipeline: Declared,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start a stateful line anew")] = False,
+    json: AsJson = False,
+) -> None:
+    """Collect, then update the model as the pipeline says: retrain, or fine-tune the champion.
+
+    Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
+    """
+    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
+    from headwater.loop.update import Updated  # noqa: PLC0415
+    from headwater.loop.update import train as train_now
+    from headwater.spec.update import Stateless  # noqa: PLC0415
+
+    with _bound(pipeline) as bound, busy("updating", json):
+        scratch = fresh or isinstance(bound.pipeline.update, Stateless)
+        ran = _by_flow("retrain" if scratch else "fine-tune", pipeline)
+        if ran is None:
+            collect_now(bound.log)
+            found = train_now(bound, by=_user(), from_scratch=fresh)
+        else:
+            found = msgspec.convert(ran, Updated)
+    show(found, json, lambda: update_lines(found))
+
+
+@app.command()
+def status(pipeline: Declared, json: AsJson = False) -> None:
+    """Count what the log holds, and say who serves."""
+    with _bound(pipeline) as bound:
+        counts = bound.log.counts()
+        championship = bound.registry.championship
+        reign, spans = championship.reign(), championship.quarantined()
+    rows = [(name, f"{value:,}") for name, value in plain(counts).items()]
+    champion = (
+        "none" if reign is None else f"version {reign.version} since {reign.since:%Y-%m-%d %H:%M} UTC"
+    )
+    show(
+        {"counts": counts, "champion": reign, "quarantined": spans},
+        json,
+        lambda: [table(("records", "count"), rows), f"champion: {champion}"],
+    )
+
+
+@app.command()
+def examples(
+    pipeline: Declared,
+    start: Annotated[int, typer.Option(help="First offset")] = 0,
+    stop: Annotated[int | None, typer.Option(help="Offset behind the last")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write Parquet or CSV here instead of printing")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Give the examples of a range of offsets: the same ones for ever."""
+    with _bound(pipeline) as bound:
+        frame = bound.log.examples(start, stop)
+    flat = frame.unnest("features")
+    if out is not None:
+        flat.write_csv(out) if out.suffix == ".csv" else flat.write_parquet(out)
+        show({"rows": frame.height, "file": str(out)}, json, lambda: [f"{frame.height:,} rows in {out}"])
+    elif json:
+        sys.stdout.write(frame.write_ndjson())
+    else:
+        show_lines([str(flat)])
+
+
+@app.command()
+def versions(
+    pipeline: Named,
+    last: Annotated[int, typer.Option(help="How many, newest last; 0 for all")] = 20,
+    json: AsJson = False,
+) -> None:
+    """List the versions: how each was made, on which examples, and who serves."""
+    with _registry(pipeline) as registry:
+        found = registry.store.versions()[-last:]
+        reign = registry.championship.reign()
+    serving = reign.version if reign else None
+    if json:
+        print_json([plain(v) | {"serving": v.number == serving} for v in found])
+        return
+    show_lines([versions_table(found, serving)])
+
+
+@app.command()
+def lineage(
+    pipeline: Named,
+    version: Annotated[str | None, typer.Option(help="Only this version's line")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw all generations into this .png or .svg")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Show which version was fine-tuned from which, as a tree, as JSON or as a picture."""
+    from headwater.registry.lineage import draw, walk  # noqa: PLC0415
+    from headwater.registry.lineage import lineage as trace
+
+    with _registry(pipeline) as registry:
+        found = registry.store.versions()
+        if version is not None:
+            found = _line_of(registry.store.get(version), found)
+        roots = trace(found, registry.championship.history())
+    if picture is not None:
+        draw(roots, picture, f"{registry.pipeline}: lineage")
+        sys.stderr.write(f"drawn: {picture}\n")
+    if json:
+        print_json(
+            [plain(node.version) | {"depth": d, "serving": node.serving} for d, node in walk(roots)]
+        )
+    else:
+        show_lines(tree_lines(list(walk(roots))))
+
+
+@app.command()
+def rebuild(
+    pipeline: Named,
+    version: Annotated[str, typer.Argument(help="Number of the version")],
+    from_root: Annotated[
+        bool, typer.Option("--from-root", help="Fold every ancestor too, without any stored state")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Make a version again from its recipe in another process, and compare the digests."""
+    from headwater.loop.rebuild import rebuild as rebuild_elsewhere  # noqa: PLC0415
+
+    name = _name_of(pipeline)
+    with busy(f"rebuilding version {version}", json):
+        found = rebuild_elsewhere(name, version, _settings(), from_root=from_root)
+    show(found, json, lambda: rebuilt_lines(found))
+    raise typer.Exit(0 if found.equal else 1)
+
+
+@app.command()
+def promote(
+    pipeline: Named,
+    version: Annotated[str, typer.Argument(help="Number of the version")],
+    reason: Reason = "promoted by hand",
+    json: AsJson = False,
+) -> None:
+    """Make a version champion, once its state is verified."""
+    with _registry(pipeline) as registry:
+        reign = registry.promote(version, by=_user(), reason=reason)
+    show(
+        reign,
+        json,
+        lambda: [f"version {reign.version} is champion; before it, {reign.previous or 'none'}"],
+    )
+
+
+@app.command()
+def rollback(
+    pipeline: Named,
+    to: Annotated[
+        str | None, typer.Option(help="Version to return to; the one before by default")
+    ] = None,
+    quarantine: Annotated[
+        list[str] | None,
+        typer.Option(help="START:STOP, offsets that no later update learns; can be repeated"),
+    ] = None,
+    reason: Reason = "rolled back by hand",
+    json: AsJson = False,
+) -> None:
+    """Make the champion before this one champion again, and keep poison from being learned again."""
+    spans = [_span(text) for text in quarantine or ()]
+    with _registry(pipeline) as registry:
+        reign = registry.rollback(by=_user(), reason=reason, to=to, quarantine=spans)
+    kept = f"; quarantined: {', '.join(map(str, spans))}" if spans else ""
+    show(reign, json, lambda: [f"version {reign.version} is champion again{kept}"])
+
+
+@app.command()
+def deploy(
+    pipelines: Annotated[list[str], typer.Argument(metavar="PIPELINE...", help="One or more")],
+    collect_every: Annotated[str, typer.Option(help="How often to collect, such as 1h or 15m")] = "1h",
+    json: AsJson = False,
+) -> None:
+    """Put pipelines on their schedules: deployments on the stack's worker (needs headwater up)."""
+    from headwater.flows.deployments import deploy as deploy_all  # noqa: PLC0415
+
+    with busy("deploying", json):
+        found = deploy_all(pipelines, _settings(), collect_every=collect_every)
+    rows = [(d.name, d.flow, d.pipeline, ", ".join(d.schedules) or "by hand") for d in found]
+    show(found, json, lambda: [table(("deployment", "flow", "pipeline", "schedule"), rows)])
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
+    mlflow_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
+) -> None:
+    """Start the local stack on loopback: Prefect, MLflow and a worker. Ctrl-C ends it."""
+    from headwater.flows.stack import running_stack  # noqa: PLC0415
+
+    with running_stack(_settings(), prefect_port=prefect_port, mlflow_port=mlflow_port) as stack:
+        stack.wait()
+
+
+def _settings() -> "Settings":
+    from headwater.infra.settings import settings  # noqa: PLC0415
+
+    return settings()
+
+
+def _bound(reference: str) -> "Bound":
+    from headwater.loop.binding import Bound  # noqa: PLC0415
+    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+
+    return Bound(load_pipeline(reference), _settings())
+
+
+def _name_of(pipeline: str) -> str:
+    """Give the name that a name or a reference means."""
+    if ":" not in pipeline:
+        return pipeline
+    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+
+    return load_pipeline(pipeline).name
+
+
+@contextmanager
+def _registry(pipeline: str) -> Iterator["Registry"]:
+    from headwater.features.stored import find  # noqa: PLC0415
+    from headwater.infra.database import Database  # noqa: PLC0415
+    from headwater.registry.registry import Registry  # noqa: PLC0415
+
+    name, settings = _name_of(pipeline), _settings()
+    database = Database(settings.operational_url)
+    try:
+        pipeline_id = find(database, name)
+        yield Registry(name, pipeline_id, settings, database)
+    finally:
+        database.close()
+
+
+def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":
+    """Run a flow against the stack, if one runs; None where none does."""
+    from headwater.infra.settings import settings  # noqa: PLC0415
+
+    if not (settings().root / "stack.json").is_file():
+        return None
+    from headwater.flows.stack import find_stack, run_flow  # noqa: PLC0415
+
+    return run_flow(name, reference, settings()) if find_stack(settings()) else None
+
+
+def _line_of(version: "Version", known: "list[Version]") -> "list[Version]":
+    """Give a version, its ancestors and its descendants."""
+    kept, by_number = {version.number}, {found.number: found for found in known}
+    above: Version | None = version
+    while above is not None and above.parent is not None:
+        kept.add(above.parent)
+        above = by_number.get(above.parent)
+    for found in known:
+        if found.parent in kept and int(found.number) > int(version.number):
+            kept.add(found.number)
+    return [found for found in known if found.number in kept]
+
+
+def _span(text: str) -> "OffsetRange":
+    from headwater.spec.recipe import OffsetRange  # noqa: PLC0415
+
+    start, colon, stop = text.partition(":")
+    if not colon or not start.isdecimal() or not stop.isdecimal() or int(start) >= int(stop):
+        raise DeclarationError(
+            f"{text!r} is no range of offsets",
+            hint="write START:STOP, with START < STOP, such as 1200:1900",
+        )
+    return OffsetRange(int(start), int(stop))
+
+
+def _user() -> str:
+    return getpass.getuser()
+
+
+def main() -> None:
+    """Run a command; an expected error ends with what to do next, and status 1."""
+    from headwater.infra.settings import quiet  # noqa: PLC0415
+
+    quiet()
+    try:
+        app()
+    except HeadwaterError as error:
+        if "--json" in sys.argv:
+            print_json({"error": type(error).__name__, "what": error.what, "hint": error.hint})
+        else:
+            sys.stderr.write(
+                f"error: {error.what}.\n" + (f"next: {error.hint}.\n" if error.hint else "")
+            )
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped: nothing half done was kept\n")
+        raise SystemExit(130) from None

@@ -1,0 +1,152 @@
+"""What the command line shows: tables, trees and lines; and the same as JSON."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from headwater.loop.rebuild import Rebuilt
+    from headwater.loop.update import Updated
+    from headwater.registry.lineage import Node
+    from headwater.registry.version import Version
+
+__all__ = [
+    "busy",
+    "plain",
+    "print_json",
+    "rebuilt_lines",
+    "show",
+    "show_lines",
+    "table",
+    "tree_lines",
+    "update_lines",
+    "versions_table",
+]
+
+_SHORT = 12
+
+
+def plain(record: object) -> Any:
+    """Give records as dictionaries, lists, strings and numbers."""
+    return msgspec.to_builtins(record)
+
+
+def print_json(record: object) -> None:
+    """Print one line of JSON."""
+    sys.stdout.write(msgspec.json.encode(plain(record)).decode() + "\n")
+
+
+def show(record: object, as_json: bool, lines: Callable[[], Iterable[object]]) -> None:
+    """Print a record as JSON, or as lines for people."""
+    if as_json:
+        print_json(record)
+    else:
+        show_lines(lines())
+
+
+def show_lines(lines: Iterable[object]) -> None:
+    """Print lines and tables."""
+    from rich.console import Console  # noqa: PLC0415 - not for --json
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False)
+
+
+@contextmanager
+def busy(what: str, as_json: bool) -> Iterator[None]:
+    """Show that something goes on, on a terminal."""
+    if as_json or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    with Console(stderr=True).status(f"{what} ..."):
+        yield
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
+    """Make a table; columns behind the first that hold numbers go to the right."""
+    from rich import box  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    kept = [list(row) for row in rows]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(columns):
+        numeric = i > 0 and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in kept)
+        made.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for row in kept:
+        made.add_row(*row)
+    return made
+
+
+def versions_table(versions: Sequence["Version"], serving: str | None) -> "Table":
+    """List versions, oldest first; the champion is marked."""
+    rows = [
+        (
+            f"{v.number} *" if v.number == serving else v.number,
+            v.update,
+            v.parent or "-",
+            str(v.examples),
+            f"{v.learned:,}",
+            f"{v.train_cpu_s:.2f}",
+            f"{v.made_at:%Y-%m-%d %H:%M}",
+            v.digest[:_SHORT],
+        )
+        for v in versions
+    ]
+    heads = ("version", "update", "parent", "offsets", "learned", "CPU s", "made at (UTC)", "digest")
+    return table(heads, rows)
+
+
+def tree_lines(walked: Sequence[tuple[int, "Node"]]) -> list[str]:
+    """Draw lineage as a tree. A line without branches goes straight down, however long it is."""
+    lines = []
+    indents: dict[str, int] = {}
+    for _, node in walked:
+        version = node.version
+        parent = indents.get(version.parent or "", 0)
+        indent = parent
+        indents[version.number] = indent + (1 if len(node.children) > 1 else 0)
+        joint = "" if version.parent is None else "└ "
+        mark = "  ← champion" if node.serving else ""
+        lines.append(
+            f"{'  ' * indent}{joint}{version.number}  {version.update}  {version.examples}  "
+            f"{version.learned:,} examples  {version.made_at:%Y-%m-%d %H:%M}  "
+            f"{version.digest[:_SHORT]}{mark}"
+        )
+    return lines or ["no versions yet. Next: headwater train PIPELINE"]
+
+
+def update_lines(updated: "Updated") -> list[str]:
+    """Say how an update ended."""
+    version = updated.version
+    if version is None:
+        return [f"no new version: {updated.reason}"]
+    served = ", ".join(f"{name} {value:.4f}" for name, value in updated.served.items())
+    made = (
+        f"version {version.number} ({version.update}, {updated.reason}): "
+        f"learned {version.learned:,} examples {version.examples} "
+        f"in {version.train_cpu_s:.2f} CPU s, digest {version.digest[:_SHORT]}"
+    )
+    by_hand = f"to let it serve: headwater promote {version.pipeline} {version.number}"
+    lines = [made, "it is champion now" if updated.promoted else by_hand]
+    return [*lines, f"served since the last champion learned: {served}"] if served else lines
+
+
+def rebuilt_lines(rebuilt: "Rebuilt") -> list[str]:
+    """Say whether digests are equal, version by version."""
+    lines = [
+        f"process {rebuilt.process_id} folded {len(rebuilt.versions)} version(s) of {rebuilt.pipeline}"
+    ]
+    for version in rebuilt.versions:
+        same = "equal" if version.equal else "NOT EQUAL"
+        lines.append(f"version {version.number}: {version.learned:,} examples, digests {same}")
+        lines.append(f"  registered {version.digest}")
+        lines.append(f"  rebuilt    {version.rebuilt_digest}")
+    return lines
