@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headwater.spec.errors import DeclarationError
 
-__all__ = ["Settings", "quiet", "settings"]
+__all__ = ["Settings", "settings"]
 
 
 class Settings(BaseSettings):
@@ -107,17 +107,3 @@ def settings() -> Settings:
         first = error.errors()[0]
         name = "HEADWATER_" + "_".join(str(part) for part in first["loc"]).upper()
         raise DeclarationError(f"{name}: {first['msg']}", hint=f"correct or unset {name}") from error
-
-
-def quiet() -> None:
-    """Keep the libraries from reporting home or asking the network; call before they are imported."""
-    for name, value in {
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }.items():
-        os.environ.setdefault(name, value)

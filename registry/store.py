@@ -11,7 +11,8 @@ import msgspec
 from sqlalchemy.engine import make_url
 
 from headwater.infra.commit_points import reached
-from headwater.infra.settings import Settings, quiet
+from headwater.infra.offline import quiet
+from headwater.infra.settings import Settings
 from headwater.learners.learner import Learner
 from headwater.registry.proof import Proof, prove, verify
 from headwater.registry.restore import restore

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from headwater.infra.offline import quiet
 from headwater.screen import (
     busy,
     plain,
@@ -38,12 +39,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     help="Keep a production model learning: log and wait, retrain, fine-tune, trace, rebuild.\n\n"
-    "A PIPELINE is where it is declared, [bold]module:attribute[/bold] or "
-    "[bold]path.py:attribute[/bold]; where only its records matter, its name will do.\n\n"
-    "A first round: [bold]import[/bold] history, [bold]train[/bold] on it, look at "
-    "[bold]versions[/bold]; [bold]up[/bold] and [bold]deploy[/bold] make it go by itself.",
+    "A PIPELINE is where it is declared, module:attribute or "
+    "path.py:attribute; where only its records matter, its name will do.\n\n"
+    "A first round: import history, train on it, look at "
+    "versions; up and deploy make it go by itself.",
 )
 
 Declared = Annotated[
@@ -102,7 +103,7 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
 def collect(pipeline: Declared, json: AsJson = False) -> None:
     """Join labels to predictions, give the examples their offsets, write them to the archive."""
     from headwater.loop.collect import Collected  # noqa: PLC0415
-    from headwater.loop.collect import collect as collect_now
+    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
 
     with _bound(pipeline) as bound, busy("collecting", json):
         ran = _by_flow("collect", pipeline)
@@ -126,7 +127,7 @@ def train(
     """
     from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
     from headwater.loop.update import Updated  # noqa: PLC0415
-    from headwater.loop.update import train as train_now
+    from headwater.loop.update import train as train_now  # noqa: PLC0415
     from headwater.spec.update import Stateless  # noqa: PLC0415
 
     with _bound(pipeline) as bound, busy("updating", json):
@@ -209,7 +210,7 @@ def lineage(
 ) -> None:
     """Show which version was fine-tuned from which, as a tree, as JSON or as a picture."""
     from headwater.registry.lineage import draw, walk  # noqa: PLC0415
-    from headwater.registry.lineage import lineage as trace
+    from headwater.registry.lineage import lineage as trace  # noqa: PLC0415
 
     with _registry(pipeline) as registry:
         found = registry.store.versions()
@@ -390,8 +391,6 @@ def _user() -> str:
 
 def main() -> None:
     """Run a command; an expected error ends with what to do next, and status 1."""
-    from headwater.infra.settings import quiet  # noqa: PLC0415
-
     quiet()
     try:
         app()
