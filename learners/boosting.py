@@ -1,8 +1,10 @@
 """LightGBM: fitted from scratch, or its leaf values refitted to what is new, with a decay."""
 
+import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -157,8 +159,7 @@ class BoostingLearner:
         return canonical_digest(self.dump())
 
     def _grow(self, matrix: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Any:
-        import lightgbm  # noqa: PLC0415 - an extra
-
+        lightgbm = _lightgbm()
         params = dict(self._params)
         if self._schema.task == "multiclass":
             params["num_class"] = len(self._classes)
@@ -229,6 +230,15 @@ def _native(estimator: Any, schema: Schema, seed: int, threads: int) -> tuple[di
 
 
 def _parse(model: str) -> Any:
+    return _lightgbm().Booster(model_str=model)
+
+
+@cache
+def _lightgbm() -> Any:
+    """Import LightGBM, an extra, and keep its remarks about hashed categories to itself."""
     import lightgbm  # noqa: PLC0415 - an extra
 
-    return lightgbm.Booster(model_str=model)
+    logger = logging.getLogger("headwater.lightgbm")
+    logger.setLevel(logging.ERROR)
+    lightgbm.register_logger(logger)
+    return lightgbm

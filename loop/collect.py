@@ -1,8 +1,11 @@
 """Give recorded predictions and labels their offsets, and write them to the archive."""
 
+from contextlib import nullcontext
+
 import msgspec
 
 from headwater.features.log import FeatureLog
+from headwater.features.sequencer import Sequencer
 
 __all__ = ["Collected", "collect"]
 
@@ -25,8 +28,15 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     stop: int
 
 
-def collect(log: FeatureLog) -> Collected:
+def collect(log: FeatureLog, sequencer: Sequencer | None = None) -> Collected:
     """Sequence what is due by the clock, then archive what is sequenced.
+
+    Parameters
+    ----------
+    log
+        Whose records.
+    sequencer
+        An open one, where the caller holds it; one is opened for this call otherwise.
 
     Raises
     ------
@@ -35,7 +45,7 @@ def collect(log: FeatureLog) -> Collected:
     TableError, StorageError
         If the archive cannot be written; what is sequenced stays sequenced.
     """
-    with log.sequencer() as sequencer:
-        emitted = sequencer.drain()
+    with nullcontext(sequencer) if sequencer else log.sequencer() as opened:
+        emitted = opened.drain()
         archived = log.collect()
     return Collected(emitted=emitted, archived=archived, stop=log.stop())

@@ -5,7 +5,8 @@ package itself is never imported, since its import fails. `read` gives them raw,
 a flight of them, and `load` does both, once.
 
 A row is served at the scheduled departure, and no feature sees anything later: not the flight's own
-departure, nor a plane that had not left or landed by then, nor weather not yet observed. Delays are in
+departure, nor a plane that had not left by then, nor weather not yet observed. The tail number is no
+feature: the tables give it afterwards, and leave it out for some cancelled flights. Delays are in
 minutes, negative when early.
 """
 
@@ -43,7 +44,6 @@ FEATURES: tuple[RequestFeature, ...] = (
     Feature("origin_departures", float),
     Feature("carrier_delay", float, nullable=True),
     Feature("waiting", float),
-    Feature("aircraft_delay", float, nullable=True),
 )
 """What a model sees of a flight; `build` says what each one means."""
 
@@ -63,7 +63,6 @@ _WINDOW_MINUTES = 120
 _WINDOW = timedelta(minutes=_WINDOW_MINUTES)
 _WEATHER_KNOWN_AFTER = timedelta(hours=1)  # an hour's row was observed within the hour, mostly at :51
 _WEATHER_AGE = timedelta(hours=3)
-_TURNAROUND = timedelta(hours=12)
 
 
 class Tables(NamedTuple):
@@ -146,7 +145,6 @@ def build(flights: pl.DataFrame, weather: pl.DataFrame, airports: pl.DataFrame) 
           origin in the last two hours; carrier_delay: that mean among flights of the carrier.
         - waiting: flights of the origin that should have left in the last two hours and have not,
           whether they will be cancelled or not.
-        - aircraft_delay: with which delay the aircraft landed last, if in the last twelve hours.
     """
     frame = _with_outcome(_with_schedule(flights, airports)).sort(
         "served_at", "carrier", "flight", "origin"
@@ -158,7 +156,6 @@ def build(flights: pl.DataFrame, weather: pl.DataFrame, airports: pl.DataFrame) 
             _departures(frame, "origin"),
             _departures(frame, "origin", "carrier").select(carrier_delay="origin_delay"),
             _waiting(frame),
-            _aircraft(frame),
         ],
         how="horizontal",
     )
@@ -306,25 +303,4 @@ def _so_far(
         frame.select(*by, until=until)
         .join_asof(totals, left_on="until", right_on=at, by=by, check_sortedness=False)
         .select(pl.col("number", "minutes").fill_null(0))
-    )
-
-
-def _aircraft(frame: pl.DataFrame) -> pl.DataFrame:
-    arrivals = (
-        frame.drop_nulls(["tailnum", "arrived_at"])
-        .group_by("tailnum", "arrived_at")
-        .agg(aircraft_delay=pl.col("arr_delay").max().cast(pl.Float64))
-        .sort("arrived_at")
-    )
-    return (
-        frame.select("tailnum", "served_at")
-        .join_asof(
-            arrivals,
-            left_on="served_at",
-            right_on="arrived_at",
-            by="tailnum",
-            tolerance=_TURNAROUND,
-            check_sortedness=False,
-        )
-        .select("aircraft_delay")
     )

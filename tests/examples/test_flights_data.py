@@ -223,23 +223,6 @@ def test_features_of_others_by_hand(flights: pl.DataFrame) -> None:
         assert row["waiting"] == due.height - gone.height
 
 
-def test_aircraft_delay_by_hand(flights: pl.DataFrame) -> None:
-    half_a_day = timedelta(hours=12)
-    some = (
-        load()
-        .join(flights.select("id", "tailnum"), on="id", maintain_order="left")
-        .drop_nulls("tailnum")
-        .gather_every(6_000)
-    )
-    for row in some.iter_rows(named=True):
-        now = row["served_at"]
-        landed = flights.filter(
-            (pl.col("tailnum") == row["tailnum"]) & pl.col("landed_at").is_between(now - half_a_day, now)
-        ).sort("landed_at")
-        assert row["aircraft_delay"] == (landed["arr_delay"].last() if landed.height else None)
-    assert some["aircraft_delay"].null_count() < some.height
-
-
 def test_weather_is_of_an_hour_that_is_over(raw: Tables) -> None:
     for row in load().drop_nulls("temp").gather_every(9_000).iter_rows(named=True):
         hour = row["served_at"].replace(minute=0)

@@ -1,0 +1,315 @@
+"""Replay real flights through three pipelines with the same model, and show what updating brings.
+
+``python -m examples.flights.demo --days 60 --start 2013-03-01``
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from queue import Empty
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from headwater.infra.offline import quiet
+
+_DAY = timedelta(days=1)
+_HOUR_OF_UPDATE = timedelta(hours=8)  # four in the morning in New York, in winter three
+_MARK = ".headwater-demo"
+_TITLES = {
+    "never": "never updated",
+    "stage2": "stage 2: daily, stateless",
+    "stage3": "stage 3: daily, stateful",
+}
+_NEWEST_LAST = ("stage2", "stage3", "never")  # the longest first, so that two cores are busy
+
+console = Console(highlight=False)
+
+
+class Result(NamedTuple):
+    """What one pipeline came to.
+
+    Parameters
+    ----------
+    name
+        Its attribute in ``examples/flights/pipeline.py``.
+    scores
+        ROC AUC and log loss of all that was served in the replayed days.
+    weekly
+        End of each day, and the ROC AUC of what was served in the seven days before it.
+    updates, learned, train_cpu_s
+        Updates after the first version, examples they learned, and CPU seconds that took.
+    """
+
+    name: str
+    scores: dict[str, float]
+    weekly: list[tuple[datetime, float]]
+    updates: int
+    learned: int
+    train_cpu_s: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo."""
+    options = _options(arguments)
+    quiet()
+    start = datetime.fromisoformat(options.start).replace(tzinfo=UTC) + _HOUR_OF_UPDATE
+    home = _fresh_home(Path(options.home))
+    os.environ["HEADWATER_HOME"] = str(home)
+    console.print(f"Flights from New York, {options.days} days from {options.start}, into {home}\n")
+    results = _replay_all(home, start, options.days)
+    _print_table(results)
+    _draw(results, home / "roc_auc.png")
+    _prove(home)
+    _say_what_next(home)
+    return 0
+
+
+def play(name: str, home: str, start: datetime, days: int, progress: Any) -> Result:
+    """Play one pipeline; runs in a process of its own.
+
+    Parameters
+    ----------
+    name
+        Attribute of ``examples/flights/pipeline.py``.
+    home
+        Where everything is kept.
+    start, days
+        What is replayed after the history.
+    progress
+        A queue that hears ``(name, days done)``.
+    """
+    quiet()
+    from examples.flights import pipeline as declared  # noqa: PLC0415 - in the worker
+    from headwater.infra.clock import SimulatedClock  # noqa: PLC0415
+    from headwater.infra.settings import Settings  # noqa: PLC0415
+    from headwater.loop.binding import Bound  # noqa: PLC0415
+    from headwater.loop.replay import Replay  # noqa: PLC0415
+
+    events = _events()
+    clock = SimulatedClock(events["served_at"][0] - _DAY)
+    with Bound(getattr(declared, name), Settings(home=Path(home)), clock) as bound:
+        replay = Replay(bound, clock, events)
+        first = replay.begin(start)
+        progress.put((name, 0))
+        stop = start + days * _DAY
+        update = bool(bound.pipeline.triggers)
+        for done, _ in enumerate(replay.run(start, stop, _DAY, update=update), 1):
+            progress.put((name, done))
+        return _result(name, bound, first.version, start)
+
+
+def _events() -> Any:
+    from examples.flights.data import load  # noqa: PLC0415 - reads the tables
+
+    return load().rename({"late": "label"})
+
+
+def _result(name: str, bound: Any, first: Any, start: datetime) -> Result:
+    import polars as pl  # noqa: PLC0415
+
+    from headwater.loop.evaluate import served_scores  # noqa: PLC0415
+
+    columns = ("served_at", "role", "output", "label")
+    served = bound.log.examples(0, None, columns).filter(pl.col("role") != "imported")
+    weekly = []
+    day = start + 7 * _DAY
+    while day <= bound.clock.now():
+        week = served.filter(pl.col("served_at").is_between(day - 7 * _DAY, day, closed="left"))
+        score = served_scores(bound.pipeline, week).get("roc_auc")
+        if score is not None:
+            weekly.append((day, score))
+        day += _DAY
+    later = [v for v in bound.registry.store.versions() if v.number != first.number]
+    return Result(
+        name,
+        served_scores(bound.pipeline, served),
+        weekly,
+        len(later),
+        sum(version.learned for version in later),
+        sum(version.train_cpu_s for version in later),
+    )
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m examples.flights.demo", description=__doc__)
+    parser.add_argument("--days", type=int, default=60, help="how many days to replay (60)")
+    parser.add_argument("--start", default="2013-03-01", help="first day (2013-03-01)")
+    parser.add_argument("--home", default=".headwater-demo", help="folder to make anew")
+    options = parser.parse_args(arguments)
+    try:
+        datetime.fromisoformat(options.start)
+    except ValueError:
+        parser.error(f"--start {options.start!r} is no date; write 2013-03-01")
+    if options.days < 1:
+        parser.error(f"--days {options.days} plays nothing; write 60")
+    return options
+
+
+def _fresh_home(home: Path) -> Path:
+    """Make the folder anew; one that is not the demo's own is left alone."""
+    home = home.resolve()
+    if home.exists():
+        if not (home / _MARK).exists() and any(home.iterdir()):
+            raise SystemExit(f"error: {home} holds something else.\nnext: choose another --home.")
+        shutil.rmtree(home)
+    home.mkdir(parents=True)
+    (home / _MARK).touch()
+    return home
+
+
+def _replay_all(home: Path, start: datetime, days: int) -> list[Result]:
+    with console.status("making MLflow's database ..."):
+        from headwater.infra.settings import Settings  # noqa: PLC0415
+        from headwater.registry.store import check_reachable  # noqa: PLC0415
+
+        check_reachable(Settings(home=home))
+    context = get_context("spawn")
+    with context.Manager() as manager, _bars(days) as bars:
+        heard = manager.Queue()
+        with ProcessPoolExecutor(max_workers=2, mp_context=context) as pool:
+            playing = [pool.submit(play, n, str(home), start, days, heard) for n in _NEWEST_LAST]
+            _follow(playing, heard, bars)
+            results = {result.name: result for result in (future.result() for future in playing)}
+    return [results[name] for name in _TITLES]
+
+
+def _follow(playing: Sequence["Future[Result]"], heard: Any, bars: Any) -> None:
+    progress, tasks = bars
+    while not all(future.done() for future in playing):
+        try:
+            name, done = heard.get(timeout=0.2)
+        except Empty:
+            continue
+        progress.update(tasks[name], completed=done, stage="replaying")
+
+
+@contextmanager
+def _bars(days: int) -> Iterator[Any]:
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("days, {task.fields[stage]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        tasks = {
+            name: progress.add_task(title, total=days, stage="importing the history")
+            for name, title in _TITLES.items()
+        }
+        yield progress, tasks
+
+
+def _print_table(results: Sequence[Result]) -> None:
+    from headwater.screen import table  # noqa: PLC0415
+
+    stage2 = next(result for result in results if result.name == "stage2")
+    rows = [
+        (
+            _TITLES[result.name],
+            f"{result.scores['roc_auc']:.4f}",
+            f"{result.scores['log_loss']:.4f}",
+            f"{result.updates}",
+            f"{result.learned:,}",
+            f"{result.train_cpu_s:.1f}",
+            f"{result.learned / stage2.learned:.3f}" if stage2.learned else "-",
+        )
+        for result in results
+    ]
+    heads = ("pipeline", "ROC AUC", "log loss", "updates", "learned", "CPU s", "cost ratio")
+    console.print(table(heads, rows))
+    console.print("learned and CPU s are the updates' own; the first version is the same for all.")
+    console.print("cost ratio: examples learned, against stage 2.\n")
+
+
+def _draw(results: Sequence[Result], path: Path) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for result in results:
+        if result.weekly:
+            days, scores = zip(*result.weekly, strict=True)
+            axes.plot(days, scores, label=f"{_TITLES[result.name]} ({result.scores['roc_auc']:.3f})")
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.set_title("Late or cancelled? ROC AUC of what was served in the last seven days", loc="left")
+    axes.set_ylabel("ROC AUC")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def _prove(home: Path) -> None:
+    """Show the last versions' lineage; rebuild an old one and let Prefect run the last update."""
+    from examples.flights.pipeline import stage3  # noqa: PLC0415
+    from headwater.infra.settings import Settings  # noqa: PLC0415
+    from headwater.registry.store import VersionStore  # noqa: PLC0415
+
+    versions = VersionStore(stage3.name, Settings(home=home)).versions()
+    old = versions[len(versions) // 2].number
+    flow = _command("-m", "headwater.flows.fine_tune", "examples/flights/pipeline.py:stage3")
+    rebuilding = _command("-m", "headwater.cli", "rebuild", stage3.name, old, "--json")
+    with console.status("one more update as a Prefect flow, and a rebuild in another process ..."):
+        flow_said, rebuilt = (_finish(process) for process in (flow, rebuilding))
+    console.print("The last versions of stage 3, newest below:")
+    shown = _finish(_command("-m", "headwater.cli", "lineage", stage3.name))
+    console.print("\n".join(shown.splitlines()[-6:]), markup=False)
+    found = json.loads(rebuilt)["versions"][-1]
+    same = "equal" if found["digest"] == found["rebuilt_digest"] else "NOT EQUAL"
+    console.print(
+        f"\nVersion {old}, folded again by process {json.loads(rebuilt)['process_id']}: {same}"
+    )
+    console.print(f"  registered {found['digest']}\n  rebuilt    {found['rebuilt_digest']}")
+    console.print(f"\n{flow_said.strip().splitlines()[-1]}", markup=False)
+
+
+def _command(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(  # noqa: S603 - our own modules
+        [sys.executable, "-W", "ignore", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(process: "subprocess.Popen[str]") -> str:
+    out, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"error: {' '.join(map(str, process.args[2:]))}\n{errors[-2000:]}")  # type: ignore[index] # a list
+    return out
+
+
+def _say_what_next(home: Path) -> None:
+    headwater = Path(sys.executable).parent / "headwater"
+    shown = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
+    console.print(f"\nThe metric over time: {shown / 'roc_auc.png'}")
+    console.print("To look at all of it in MLflow and Prefect:")
+    console.print(f"  HEADWATER_HOME={shown} {_short(headwater)} up", markup=False)
+    console.print("To draw every generation:")
+    console.print(
+        f"  HEADWATER_HOME={shown} {_short(headwater)} lineage flights-stage3 --picture lineage.png",
+        markup=False,
+    )
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

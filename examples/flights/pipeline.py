@@ -1,0 +1,32 @@
+"""Three pipelines on the same flights, with the same model: what differs is two fields."""
+
+from examples.flights.data import FEATURES
+from examples.flights.model import boosted_trees
+from headwater.spec.label import LabelRule
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.trigger import Every, Trigger
+from headwater.spec.update import Stateful, Stateless, Update
+
+__all__ = ["never", "stage2", "stage3"]
+
+
+def _flights(name: str, update: Update, *triggers: Trigger) -> Pipeline:
+    """Predict, at scheduled departure, whether a flight arrives over 15 minutes late or is cancelled.
+
+    The label comes at the arrival; for a cancelled flight 15 minutes after the scheduled one.
+    """
+    return Pipeline(
+        name=name,
+        task="binary",
+        features=FEATURES,
+        label=LabelRule(wait="2d"),
+        model=boosted_trees,
+        metrics=("roc_auc", "log_loss"),
+        update=update,
+        triggers=triggers,
+    )
+
+
+never = _flights("flights-never", Stateless(window="90d"))
+stage2 = _flights("flights-stage2", Stateless(window="90d"), Every("1d"))
+stage3 = _flights("flights-stage3", Stateful(), Every("1d"))
