@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -330,14 +331,16 @@ class VersionStore:
                 path = Path(folder) / _FILES[name]
                 path.write_bytes(content)
                 artifacts[name] = str(path)
-            info = self._mlflow.pyfunc.log_model(
-                name=self.pipeline,
-                python_model=str(Path(__file__).parent / "served.py"),
-                artifacts=artifacts,
-                signature=_signature(recipe),
-                pip_requirements=[f"{name}=={v}" for name, v in sorted(recipe.libraries.items())],
-                tags={_RECIPE_TAG: proof.recipe_id, "headwater.digest": proof.digest},
-            )
+            with warnings.catch_warnings():  # remarks on type hints that a schema replaces
+                warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+                info = self._mlflow.pyfunc.log_model(
+                    name=self.pipeline,
+                    python_model=str(Path(__file__).parent / "served.py"),
+                    artifacts=artifacts,
+                    signature=_signature(recipe),
+                    pip_requirements=[f"{name}=={v}" for name, v in sorted(recipe.libraries.items())],
+                    tags={_RECIPE_TAG: proof.recipe_id, "headwater.digest": proof.digest},
+                )
         return str(info.model_id)
 
     def _create(

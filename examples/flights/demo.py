@@ -28,8 +28,8 @@ _HOUR_OF_UPDATE = timedelta(hours=8)  # four in the morning in New York, in wint
 _MARK = ".headwater-demo"
 _TITLES = {
     "never": "never updated",
-    "stage2": "stage 2: daily, stateless",
-    "stage3": "stage 3: daily, stateful",
+    "stage2": "stage 2, stateless",
+    "stage3": "stage 3, stateful",
 }
 _NEWEST_LAST = ("stage2", "stage3", "never")  # the longest first, so that two cores are busy
 
@@ -197,7 +197,7 @@ def _follow(playing: Sequence["Future[Result]"], heard: Any, bars: Any) -> None:
 @contextmanager
 def _bars(days: int) -> Iterator[Any]:
     columns = (
-        TextColumn("{task.description:<26}"),
+        TextColumn("{task.description:<19}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("days, {task.fields[stage]}"),
@@ -227,10 +227,10 @@ def _print_table(results: Sequence[Result]) -> None:
         )
         for result in results
     ]
-    heads = ("pipeline", "ROC AUC", "log loss", "updates", "learned", "CPU s", "cost ratio")
+    heads = ("pipeline", "ROC AUC", "log loss", "updates", "learned", "CPU s", "cost")
     console.print(table(heads, rows))
     console.print("learned and CPU s are the updates' own; the first version is the same for all.")
-    console.print("cost ratio: examples learned, against stage 2.\n")
+    console.print("cost: examples learned, against stage 2.\n")
 
 
 def _draw(results: Sequence[Result], path: Path) -> None:
