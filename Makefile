@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DAYS ?= 60
 START ?= 2013-03-01
+COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header
 export DO_NOT_TRACK := true
 
 .PHONY: help demo test lint bench crash pins up clean
@@ -39,10 +40,8 @@ up: $(VENV)/.installed  ## Start Prefect, MLflow and a worker on loopback
 	$(BIN)/headwater up
 
 pins: $(VENV)/.installed  ## Compile requirements/ again: hashes, no addresses
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --group dev --all-extras pyproject.toml -o requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-emit-find-links requirements/installer.in -o requirements/installer.txt
+	$(BIN)/uv pip compile $(COMPILE) --group dev --all-extras pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile $(COMPILE) requirements/installer.in -o requirements/installer.txt
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
