@@ -5,7 +5,7 @@ import secrets
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import SecretStr, ValidationError
+from pydantic import AwareDatetime, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headwater.spec.errors import DeclarationError
@@ -32,6 +32,9 @@ class Settings(BaseSettings):
         Address of an S3 service other than Amazon's.
     signing_key
         Secret that signs states; made once below `home` where not given.
+    now
+        A present that stands still, with a zone, to work on what was replayed; the machine's clock
+        where not given.
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="forbid")
@@ -43,6 +46,7 @@ class Settings(BaseSettings):
     artifacts: str | None = None
     s3_endpoint: str | None = None
     signing_key: SecretStr | None = None
+    now: AwareDatetime | None = None
 
     @property
     def root(self) -> Path:

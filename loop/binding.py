@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import Self
 
 from headwater.features.log import FeatureLog
-from headwater.infra.clock import Clock, SystemClock
+from headwater.infra.clock import Clock, SimulatedClock, SystemClock
 from headwater.infra.database import Database
 from headwater.infra.settings import Settings, settings
 from headwater.learners.learner import Capabilities
@@ -27,7 +27,7 @@ class Bound:
     settings
         Where its stores are; read from the environment where not given.
     clock
-        The machine's where none is given.
+        The machine's where none is given here or in the settings.
     database
         An open operational database, to share one.
 
@@ -49,7 +49,7 @@ class Bound:
         self.capabilities: Capabilities = check_bound(pipeline).capabilities
         self.pipeline = pipeline
         self.settings = settings or _settings()
-        self.clock = clock or SystemClock()
+        self.clock = clock or _clock(self.settings)
         self._owns_database = database is None
         self.database = database or Database(self.settings.operational_url)
         self.log = FeatureLog(pipeline, self.settings, self.clock, self.database)
@@ -75,3 +75,7 @@ class Bound:
 
 
 _settings = settings
+
+
+def _clock(settings: Settings) -> Clock:
+    return SystemClock() if settings.now is None else SimulatedClock(settings.now)

@@ -100,7 +100,7 @@ class Replay:
         every
             Length of an interval.
         update
-            Whether the pipeline is updated at the end of each.
+            Whether the pipeline is updated between them.
 
         Yields
         ------
@@ -110,7 +110,7 @@ class Replay:
         with self._bound.log.sequencer() as sequencer:
             while start < stop:
                 end = min(start + every, stop)
-                yield self._play(start, end, sequencer, update=update)
+                yield self._play(start, end, sequencer, update=update and end < stop)
                 start = end
 
     def _play(self, start: datetime, end: datetime, sequencer: Sequencer, *, update: bool) -> Step:

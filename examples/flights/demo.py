@@ -26,12 +26,22 @@ from headwater.infra.offline import quiet
 _DAY = timedelta(days=1)
 _HOUR_OF_UPDATE = timedelta(hours=8)  # four in the morning in New York, in winter three
 _MARK = ".headwater-demo"
+_EVENTS = "events.parquet"
+_SHOWN = 6
 _TITLES = {
     "never": "never updated",
     "stage2": "stage 2, stateless",
     "stage3": "stage 3, stateful",
 }
 _NEWEST_LAST = ("stage2", "stage3", "never")  # the longest first, so that two cores are busy
+
+_FLOW = """
+from headwater.flows.fine_tune import fine_tune
+ended = fine_tune("examples/flights/pipeline.py:stage3")
+version = ended["version"]
+made = f"made version {version['number']}" if version else ended["reason"]
+print(f"Prefect ran the flow fine-tune: {made}.")
+"""
 
 console = Console(highlight=False)
 
@@ -70,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = _replay_all(home, start, options.days)
     _print_table(results)
     _draw(results, home / "roc_auc.png")
-    _prove(home)
+    _prove(home, start + options.days * _DAY)
     _say_what_next(home)
     return 0
 
@@ -90,13 +100,15 @@ def play(name: str, home: str, start: datetime, days: int, progress: Any) -> Res
         A queue that hears ``(name, days done)``.
     """
     quiet()
+    import polars as pl  # noqa: PLC0415 - in the worker
+
     from examples.flights import pipeline as declared  # noqa: PLC0415 - in the worker
     from headwater.infra.clock import SimulatedClock  # noqa: PLC0415
     from headwater.infra.settings import Settings  # noqa: PLC0415
     from headwater.loop.binding import Bound  # noqa: PLC0415
     from headwater.loop.replay import Replay  # noqa: PLC0415
 
-    events = _events()
+    events = pl.read_parquet(Path(home) / _EVENTS)
     clock = SimulatedClock(events["served_at"][0] - _DAY)
     with Bound(getattr(declared, name), Settings(home=Path(home)), clock) as bound:
         replay = Replay(bound, clock, events)
@@ -107,12 +119,6 @@ def play(name: str, home: str, start: datetime, days: int, progress: Any) -> Res
         for done, _ in enumerate(replay.run(start, stop, _DAY, update=update), 1):
             progress.put((name, done))
         return _result(name, bound, first.version, start)
-
-
-def _events() -> Any:
-    from examples.flights.data import load  # noqa: PLC0415 - reads the tables
-
-    return load().rename({"late": "label"})
 
 
 def _result(name: str, bound: Any, first: Any, start: datetime) -> Result:
@@ -169,10 +175,12 @@ def _fresh_home(home: Path) -> Path:
 
 
 def _replay_all(home: Path, start: datetime, days: int) -> list[Result]:
-    with console.status("making MLflow's database ..."):
+    with console.status("reading the flights, making MLflow's database ..."):
+        from examples.flights.data import load  # noqa: PLC0415 - reads the tables
         from headwater.infra.settings import Settings  # noqa: PLC0415
         from headwater.registry.store import check_reachable  # noqa: PLC0415
 
+        load().rename({"late": "label"}).write_parquet(home / _EVENTS)
         check_reachable(Settings(home=home))
     context = get_context("spawn")
     with context.Manager() as manager, _bars(days) as bars:
@@ -254,21 +262,29 @@ def _draw(results: Sequence[Result], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _prove(home: Path) -> None:
+def _prove(home: Path, end: datetime) -> None:
     """Show the last versions' lineage; rebuild an old one and let Prefect run the last update."""
     from examples.flights.pipeline import stage3  # noqa: PLC0415
+    from headwater.features.stored import find  # noqa: PLC0415
+    from headwater.infra.database import Database  # noqa: PLC0415
     from headwater.infra.settings import Settings  # noqa: PLC0415
-    from headwater.registry.store import VersionStore  # noqa: PLC0415
+    from headwater.registry.lineage import lineage, walk  # noqa: PLC0415
+    from headwater.registry.registry import Registry  # noqa: PLC0415
+    from headwater.screen import tree_lines  # noqa: PLC0415
 
-    versions = VersionStore(stage3.name, Settings(home=home)).versions()
+    settings = Settings(home=home)
+    database = Database(settings.operational_url)
+    registry = Registry(stage3.name, find(database, stage3.name), settings, database)
+    versions = registry.store.versions()
     old = versions[len(versions) // 2].number
-    flow = _command("-m", "headwater.flows.fine_tune", "examples/flights/pipeline.py:stage3")
+    flow = _command("-c", _FLOW, **_prefect(home), HEADWATER_NOW=end.isoformat())
     rebuilding = _command("-m", "headwater.cli", "rebuild", stage3.name, old, "--json")
-    with console.status("one more update as a Prefect flow, and a rebuild in another process ..."):
+    with console.status("the last update as a Prefect flow, and a rebuild in another process ..."):
         flow_said, rebuilt = (_finish(process) for process in (flow, rebuilding))
     console.print("The last versions of stage 3, newest below:")
-    shown = _finish(_command("-m", "headwater.cli", "lineage", stage3.name))
-    console.print("\n".join(shown.splitlines()[-6:]), markup=False)
+    nodes = list(walk(lineage(registry.store.versions(), registry.championship.history())))
+    console.print("\n".join(tree_lines(nodes)[-_SHOWN:]), markup=False, soft_wrap=True)
+    database.close()
     found = json.loads(rebuilt)["versions"][-1]
     same = "equal" if found["digest"] == found["rebuilt_digest"] else "NOT EQUAL"
     console.print(
@@ -278,9 +294,22 @@ def _prove(home: Path) -> None:
     console.print(f"\n{flow_said.strip().splitlines()[-1]}", markup=False)
 
 
-def _command(*arguments: str) -> "subprocess.Popen[str]":
+def _prefect(home: Path) -> dict[str, str]:
+    """Let a flow start a Prefect of its own, on the database that ``headwater up`` opens later."""
+    (home / "prefect").mkdir(exist_ok=True)
+    return {
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/prefect/prefect.sqlite",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+    }
+
+
+def _command(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(  # noqa: S603 - our own modules
         [sys.executable, "-W", "ignore", *arguments],
+        env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -301,10 +330,8 @@ def _say_what_next(home: Path) -> None:
     console.print("To look at all of it in MLflow and Prefect:")
     console.print(f"  HEADWATER_HOME={shown} {_short(headwater)} up", markup=False)
     console.print("To draw every generation:")
-    console.print(
-        f"  HEADWATER_HOME={shown} {_short(headwater)} lineage flights-stage3 --picture lineage.png",
-        markup=False,
-    )
+    drawn = f"{_short(headwater)} lineage flights-stage3 --picture lineage.png"
+    console.print(f"  HEADWATER_HOME={shown} {drawn}", markup=False, soft_wrap=True)
 
 
 def _short(path: Path) -> Path:

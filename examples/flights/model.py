@@ -10,4 +10,4 @@ def boosted_trees() -> object:
     estimator = lightgbm.LGBMClassifier(
         n_estimators=100, learning_rate=0.1, num_leaves=31, min_child_samples=100
     )
-    return Boosted(estimator, decay=0.97)
+    return Boosted(estimator, decay=0.98)

@@ -5,9 +5,13 @@ from examples.flights.model import boosted_trees
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.trigger import Every, Trigger
-from headwater.spec.update import Stateful, Stateless, Update
+from headwater.spec.update import Reset, Stateful, Stateless, Subsample, Update
 
 __all__ = ["never", "stage2", "stage3"]
+
+
+# Refitted leaves forget slowly and trees never change: they are grown anew four times a year.
+_RESET = Reset(every="75d", subsample=Subsample(rows=50_000, half_life="90d"))
 
 
 def _flights(name: str, update: Update, *triggers: Trigger) -> Pipeline:
@@ -29,4 +33,4 @@ def _flights(name: str, update: Update, *triggers: Trigger) -> Pipeline:
 
 never = _flights("flights-never", Stateless(window="90d"))
 stage2 = _flights("flights-stage2", Stateless(window="90d"), Every("1d"))
-stage3 = _flights("flights-stage3", Stateful(), Every("1d"))
+stage3 = _flights("flights-stage3", Stateful(reset=_RESET), Every("1d"))

@@ -59,7 +59,7 @@ Reason = Annotated[str, typer.Option(help="Why, for the record")]
 
 @app.command()
 def doctor(json: AsJson = False) -> None:
-    """Check this machine: settings, stores, libraries, and what they say."""
+    """Check settings, libraries and stores."""
     from headwater.loop.checkup import checkup  # noqa: PLC0415
 
     with busy("checking", json):
@@ -82,9 +82,9 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Import history: past predictions with their labels, each at its own time.
+    """Import past predictions with their labels.
 
-    Times need a zone (2013-01-01T05:15:00Z). Feature columns bear the features' names. All rows are
+    Each record counts as received at its own time. Times need a zone (2013-01-01T05:15:00Z). Feature columns bear the features' names. All rows are
     kept or none; rows that are there already are skipped.
     """
     from headwater.loop.history import Columns, import_history  # noqa: PLC0415
@@ -101,7 +101,10 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
 
 @app.command()
 def collect(pipeline: Declared, json: AsJson = False) -> None:
-    """Join labels to predictions, give the examples their offsets, write them to the archive."""
+    """Make examples of what was recorded.
+
+    Joins labels to predictions, gives the examples their offsets, writes them to the archive.
+    """
     from headwater.loop.collect import Collected  # noqa: PLC0415
     from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
 
@@ -121,7 +124,9 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a stateful line anew")] = False,
     json: AsJson = False,
 ) -> None:
-    """Collect, then update the model as the pipeline says: retrain, or fine-tune the champion.
+    """Update the model: retrain, or fine-tune.
+
+    Collects first, then does what the pipeline says: retrains from scratch, or fine-tunes the champion.
 
     Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
@@ -169,7 +174,7 @@ def examples(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Give the examples of a range of offsets: the same ones for ever."""
+    """Give a range of examples, the same for ever."""
     with _bound(pipeline) as bound:
         frame = bound.log.examples(start, stop)
     flat = frame.unnest("features")
@@ -188,7 +193,7 @@ def versions(
     last: Annotated[int, typer.Option(help="How many, newest last; 0 for all")] = 20,
     json: AsJson = False,
 ) -> None:
-    """List the versions: how each was made, on which examples, and who serves."""
+    """List the versions, and say who serves."""
     with _registry(pipeline) as registry:
         found = registry.store.versions()[-last:]
         reign = registry.championship.reign()
@@ -208,7 +213,10 @@ def lineage(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Show which version was fine-tuned from which, as a tree, as JSON or as a picture."""
+    """Show which version was fine-tuned from which.
+
+    As a tree, as JSON, or as a picture over all generations.
+    """
     from headwater.registry.lineage import draw, walk  # noqa: PLC0415
     from headwater.registry.lineage import lineage as trace  # noqa: PLC0415
 
@@ -237,7 +245,10 @@ def rebuild(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Make a version again from its recipe in another process, and compare the digests."""
+    """Make a version again, and compare digests.
+
+    Its recipe is folded in another process, with another hash seed and the code that was kept.
+    """
     from headwater.loop.rebuild import rebuild as rebuild_elsewhere  # noqa: PLC0415
 
     name = _name_of(pipeline)
@@ -277,7 +288,10 @@ def rollback(
     reason: Reason = "rolled back by hand",
     json: AsJson = False,
 ) -> None:
-    """Make the champion before this one champion again, and keep poison from being learned again."""
+    """Return to an earlier champion.
+
+    Quarantined offsets are left out of every later recipe, so that a poison is not learned again.
+    """
     spans = [_span(text) for text in quarantine or ()]
     with _registry(pipeline) as registry:
         reign = registry.rollback(by=_user(), reason=reason, to=to, quarantine=spans)
@@ -291,7 +305,10 @@ def deploy(
     collect_every: Annotated[str, typer.Option(help="How often to collect, such as 1h or 15m")] = "1h",
     json: AsJson = False,
 ) -> None:
-    """Put pipelines on their schedules: deployments on the stack's worker (needs headwater up)."""
+    """Put pipelines on their schedules.
+
+    Makes deployments for the worker of the stack, which must run: headwater up.
+    """
     from headwater.flows.deployments import deploy as deploy_all  # noqa: PLC0415
 
     with busy("deploying", json):
@@ -305,7 +322,10 @@ def up(
     prefect_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
     mlflow_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
 ) -> None:
-    """Start the local stack on loopback: Prefect, MLflow and a worker. Ctrl-C ends it."""
+    """Start Prefect, MLflow and a worker.
+
+    All of them listen on loopback only. Ctrl-C ends them.
+    """
     from headwater.flows.stack import running_stack  # noqa: PLC0415
 
     with running_stack(_settings(), prefect_port=prefect_port, mlflow_port=mlflow_port) as stack:
@@ -405,3 +425,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("stopped: nothing half done was kept\n")
         raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
