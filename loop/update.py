@@ -150,6 +150,8 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
     promoted = bound.pipeline.promotion == "always"
     if promoted:
         bound.registry.promote(version.number, by=by, reason=plan.reason, lease=lease)
+    else:
+        bound.registry.challenge(version)
     return Updated(version=version, promoted=promoted, reason=plan.reason, served=served)
 
 

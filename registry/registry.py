@@ -65,11 +65,11 @@ class Registry:
                 check(connection, lease)
                 create()
 
-        version = self.store.register(candidate, fenced)
-        champion = self.champion()
-        if champion is None or champion.number != version.number:
-            self.store.set_alias(_CHALLENGER, version.number)
-        return version
+        return self.store.register(candidate, fenced)
+
+    def challenge(self, version: Version) -> None:
+        """Point the alias ``challenger`` at a version that may become champion."""
+        self.store.set_alias(_CHALLENGER, version.number)
 
     def champion(self) -> Version | None:
         """Give the version that serves; None where nothing was promoted yet.
@@ -104,7 +104,7 @@ class Registry:
         ConflictError, FencedError
             If somebody else promoted, or took the lease over, meanwhile.
         """
-        self.store.kept(self.store.get(number))
+        self.store.kept(self.store.get(number), again=True)
         expected = self.championship.reign()
         if expected is not None and expected.version == number:
             for span in quarantine:
@@ -146,9 +146,10 @@ class Registry:
     def mirror(self) -> None:
         """Set the aliases to the present reign, as often as it takes."""
         reign = self.championship.reign()
-        if reign is None:
-            return
-        aliases = self.store.aliases()
+        if reign is not None:
+            self._mirror(reign, self.store.aliases())
+
+    def _mirror(self, reign: Reign, aliases: dict[str, str]) -> None:
         wanted = {_CHAMPION: reign.version, _PREVIOUS: reign.previous}
         if aliases.get(_CHALLENGER) == reign.version:
             wanted[_CHALLENGER] = None
@@ -156,7 +157,8 @@ class Registry:
             if aliases.get(alias) != number:
                 self.store.set_alias(alias, number)
         reached("promote.after_mirror")
-        self.championship.note_mirrored(reign.epoch)
+        if not self.championship.mirrored():
+            self.championship.note_mirrored(reign.epoch)
 
     def heed_aliases(self) -> Reign | None:
         """Take an alias that was changed from outside as a request to promote.
@@ -172,9 +174,10 @@ class Registry:
         if not self.championship.mirrored():
             self.mirror()
             return None
-        asked = self.store.aliases().get(_CHAMPION)
+        aliases = self.store.aliases()
+        asked = aliases.get(_CHAMPION)
         if asked is None or asked == reign.version:
-            self.mirror()
+            self._mirror(reign, aliases)
             return None
         try:
             return self.promote(asked, by="alias", reason="the alias 'champion' was changed in MLflow")

@@ -4,7 +4,6 @@
 pipeline's features and gives one output a row; it needs headwater installed, and the signing key.
 """
 
-import warnings
 from pathlib import Path
 
 import mlflow
@@ -16,34 +15,33 @@ from headwater.registry.restore import restore
 __all__ = ["ServedVersion"]
 
 
-with warnings.catch_warnings():  # a remark on type hints, which the stored schema replaces
-    warnings.filterwarnings("ignore", category=UserWarning)
+class ServedVersion(PythonModel):
+    """A version behind MLflow's interface."""
 
-    class ServedVersion(PythonModel):
-        """A version behind MLflow's interface."""
+    _skip_type_hint_validation = True  # the stored schema says what goes in
 
-        def load_context(self, context: PythonModelContext) -> None:
-            """Verify the stored state, then load it."""
-            kept = {name: Path(path).read_bytes() for name, path in context.artifacts.items()}
-            self.learner = restore(kept["state"], kept["recipe"], kept["proof"])
+    def load_context(self, context: PythonModelContext) -> None:
+        """Verify the stored state, then load it."""
+        kept = {name: Path(path).read_bytes() for name, path in context.artifacts.items()}
+        self.learner = restore(kept["state"], kept["recipe"], kept["proof"])
 
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002 - MLflow reads hints as a schema
-            """Predict one output a row: probability of the positive class, value, or shares by class."""
-            import polars as pl  # noqa: PLC0415 - the model is loaded first
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002 - MLflow reads hints as a schema
+        """Predict one output a row: probability of the positive class, value, or shares by class."""
+        import polars as pl  # noqa: PLC0415 - the model is loaded first
 
-            from headwater.features.frames import feature_schema  # noqa: PLC0415
+        from headwater.features.frames import feature_schema  # noqa: PLC0415
 
-            schema = feature_schema(self.learner.schema.features)
-            frame = pl.DataFrame(
-                {
-                    name: pl.Series(model_input[name].to_list(), dtype=dtype, strict=False)
-                    for name, dtype in schema.items()
-                }
-            )
-            outputs = self.learner.predict(frame)
-            if self.learner.schema.task == "multiclass":
-                return pd.DataFrame(outputs).fillna(0.0)
-            return pd.Series(outputs, name="output", dtype=float)
+        schema = feature_schema(self.learner.schema.features)
+        frame = pl.DataFrame(
+            {
+                name: pl.Series(model_input[name].to_list(), dtype=dtype, strict=False)
+                for name, dtype in schema.items()
+            }
+        )
+        outputs = self.learner.predict(frame)
+        if self.learner.schema.task == "multiclass":
+            return pd.DataFrame(outputs).fillna(0.0)
+        return pd.Series(outputs, name="output", dtype=float)
 
 
 mlflow.models.set_model(ServedVersion())

@@ -76,6 +76,8 @@ class VersionStore:
             self.client = mlflow.MlflowClient()
             self.experiment_id = self._experiment()
         self._named = False
+        self._seen: dict[str, Version] = {}
+        self._last_kept: dict[str, Kept] = {}
 
     def register(self, candidate: Candidate, publish: Callable[[Callable[[], None]], None]) -> Version:
         """Store a candidate and give it a number; a recipe that is registered keeps its version.
@@ -147,8 +149,15 @@ class VersionStore:
             )
         return found
 
-    def kept(self, version: Version) -> Kept:
-        """Fetch what is stored with a version, and verify it against the registry's tags.
+    def kept(self, version: Version, *, again: bool = False) -> Kept:
+        """Give what is stored with a version, verified against the registry's tags.
+
+        What was verified last is remembered: a version never changes.
+
+        Parameters
+        ----------
+        again
+            Fetch and verify it again, although it is remembered.
 
         Raises
         ------
@@ -157,6 +166,17 @@ class VersionStore:
         StorageError
             If the files are gone.
         """
+        if not again and version.number in self._last_kept:
+            return self._last_kept[version.number]
+        kept = self._fetch(version)
+        claimed = _read_proof(kept.proof)
+        verify(self._key, claimed, self.pipeline, kept.state, kept.recipe)
+        if (claimed.digest, claimed.recipe_id) != (version.digest, version.recipe_id):
+            raise _swapped(version)
+        self._last_kept = {version.number: kept}
+        return kept
+
+    def _fetch(self, version: Version) -> Kept:
         with _guarded(self._settings), tempfile.TemporaryDirectory() as folder:
             where = self.client.get_logged_model(version.model_id).artifact_location
             root = Path(
@@ -164,12 +184,7 @@ class VersionStore:
                     artifact_uri=f"{where}/artifacts", dst_path=folder
                 )
             )
-            kept = Kept(*((root / _FILES[name]).read_bytes() for name in ("state", "recipe", "proof")))
-        claimed = _read_proof(kept.proof)
-        verify(self._key, claimed, self.pipeline, kept.state, kept.recipe)
-        if (claimed.digest, claimed.recipe_id) != (version.digest, version.recipe_id):
-            raise _swapped(version)
-        return kept
+            return Kept(*((root / _FILES[name]).read_bytes() for name in ("state", "recipe", "proof")))
 
     def recipe(self, version: Version) -> Recipe:
         """Give a version's recipe, verified.
@@ -255,9 +270,12 @@ class VersionStore:
 
     def _read(self, entry: Any) -> Version | None:
         model_id = str(entry.source or "").removeprefix("models:/")
-        return Version.from_tags(
+        found = Version.from_tags(
             self.pipeline, str(entry.version), model_id, str(entry.run_id), dict(entry.tags)
         )
+        if found is not None:
+            self._seen[found.number] = found
+        return found
 
     @contextmanager
     def _run(self, recipe: Recipe, candidate: Candidate) -> Iterator[str]:
@@ -311,7 +329,8 @@ class VersionStore:
         )
         parents = []
         if recipe.parent is not None:
-            parents.append(LoggedModelInput(self.get(recipe.parent).model_id))
+            parent = self._seen.get(recipe.parent) or self.get(recipe.parent)
+            parents.append(LoggedModelInput(parent.model_id))
         self.client.log_inputs(
             run_id,
             datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])],

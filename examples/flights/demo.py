@@ -33,7 +33,7 @@ _TITLES = {
     "stage2": "stage 2, stateless",
     "stage3": "stage 3, stateful",
 }
-_NEWEST_LAST = ("stage2", "stage3", "never")  # the longest first, so that two cores are busy
+_LONGEST_FIRST = ("stage2", "stage3", "never")  # so that two cores are busy
 
 _FLOW = """
 from headwater.flows.fine_tune import fine_tune
@@ -69,6 +69,22 @@ class Result(NamedTuple):
     train_cpu_s: float
 
 
+class Proof(NamedTuple):
+    """Processes that prove something while the replay goes on.
+
+    Parameters
+    ----------
+    version
+        The old version that is rebuilt.
+    flow, rebuild
+        The flow's process, and the rebuilding one.
+    """
+
+    version: str
+    flow: "subprocess.Popen[str]"
+    rebuild: "subprocess.Popen[str]"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo."""
     options = _options(arguments)
@@ -77,15 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     home = _fresh_home(Path(options.home))
     os.environ["HEADWATER_HOME"] = str(home)
     console.print(f"Flights from New York, {options.days} days from {options.start}, into {home}\n")
-    results = _replay_all(home, start, options.days)
+    results, proof = _replay_all(home, start, options.days)
     _print_table(results)
     _draw(results, home / "roc_auc.png")
-    _prove(home, start + options.days * _DAY)
+    _show_proof(home, proof)
     _say_what_next(home)
     return 0
 
 
-def play(name: str, home: str, start: datetime, days: int, progress: Any) -> Result:
+def play(name: str, home: str, start: datetime, days: int, heard: Any, ready: Any) -> Result:
     """Play one pipeline; runs in a process of its own.
 
     Parameters
@@ -96,8 +112,10 @@ def play(name: str, home: str, start: datetime, days: int, progress: Any) -> Res
         Where everything is kept.
     start, days
         What is replayed after the history.
-    progress
+    heard
         A queue that hears ``(name, days done)``.
+    ready
+        An event: MLflow's database is made.
     """
     quiet()
     import polars as pl  # noqa: PLC0415 - in the worker
@@ -112,12 +130,13 @@ def play(name: str, home: str, start: datetime, days: int, progress: Any) -> Res
     clock = SimulatedClock(events["served_at"][0] - _DAY)
     with Bound(getattr(declared, name), Settings(home=Path(home)), clock) as bound:
         replay = Replay(bound, clock, events)
+        ready.wait()
         first = replay.begin(start)
-        progress.put((name, 0))
+        heard.put((name, 0))
         stop = start + days * _DAY
         update = bool(bound.pipeline.triggers)
         for done, _ in enumerate(replay.run(start, stop, _DAY, update=update), 1):
-            progress.put((name, done))
+            heard.put((name, done))
         return _result(name, bound, first.version, start)
 
 
@@ -174,27 +193,39 @@ def _fresh_home(home: Path) -> Path:
     return home
 
 
-def _replay_all(home: Path, start: datetime, days: int) -> list[Result]:
-    with console.status("reading the flights, making MLflow's database ..."):
+def _replay_all(home: Path, start: datetime, days: int) -> tuple[list[Result], Proof]:
+    with console.status("reading the flights ..."):
         from examples.flights.data import load  # noqa: PLC0415 - reads the tables
-        from headwater.infra.settings import Settings  # noqa: PLC0415
-        from headwater.registry.store import check_reachable  # noqa: PLC0415
 
         load().rename({"late": "label"}).write_parquet(home / _EVENTS)
-        check_reachable(Settings(home=home))
     context = get_context("spawn")
     with context.Manager() as manager, _bars(days) as bars:
-        heard = manager.Queue()
+        heard, ready = manager.Queue(), manager.Event()
         with ProcessPoolExecutor(max_workers=2, mp_context=context) as pool:
-            playing = [pool.submit(play, n, str(home), start, days, heard) for n in _NEWEST_LAST]
-            _follow(playing, heard, bars)
-            results = {result.name: result for result in (future.result() for future in playing)}
-    return [results[name] for name in _TITLES]
+            playing = {
+                name: pool.submit(play, name, str(home), start, days, heard, ready)
+                for name in _LONGEST_FIRST
+            }
+            _make_database(home)
+            ready.set()
+            _follow(playing["stage3"], heard, bars)
+            proof = _prove(home, playing["stage3"].result(), start + days * _DAY)
+            for future in playing.values():
+                _follow(future, heard, bars)
+        return [playing[name].result() for name in _TITLES], proof
 
 
-def _follow(playing: Sequence["Future[Result]"], heard: Any, bars: Any) -> None:
+def _make_database(home: Path) -> None:
+    from headwater.infra.settings import Settings  # noqa: PLC0415
+    from headwater.registry.store import check_reachable  # noqa: PLC0415
+
+    check_reachable(Settings(home=home))
+
+
+def _follow(awaited: "Future[Result]", heard: Any, bars: Any) -> None:
+    """Move the bars until one pipeline is done."""
     progress, tasks = bars
-    while not all(future.done() for future in playing):
+    while not awaited.done() or not heard.empty():
         try:
             name, done = heard.get(timeout=0.2)
         except Empty:
@@ -262,9 +293,17 @@ def _draw(results: Sequence[Result], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _prove(home: Path, end: datetime) -> None:
-    """Show the last versions' lineage; rebuild an old one and let Prefect run the last update."""
-    from examples.flights.pipeline import stage3  # noqa: PLC0415
+def _prove(home: Path, result: Result, end: datetime) -> Proof:
+    """Let Prefect run the last update of stage 3, and another process rebuild an old version."""
+    old = str((result.updates + 1) // 2 + 1)
+    return Proof(
+        old,
+        _command("-c", _FLOW, **_prefect(home), HEADWATER_NOW=end.isoformat()),
+        _command("-m", "headwater.cli", "rebuild", "flights-stage3", old, "--json"),
+    )
+
+
+def _show_proof(home: Path, proof: Proof) -> None:
     from headwater.features.stored import find  # noqa: PLC0415
     from headwater.infra.database import Database  # noqa: PLC0415
     from headwater.infra.settings import Settings  # noqa: PLC0415
@@ -272,24 +311,18 @@ def _prove(home: Path, end: datetime) -> None:
     from headwater.registry.registry import Registry  # noqa: PLC0415
     from headwater.screen import tree_lines  # noqa: PLC0415
 
-    settings = Settings(home=home)
-    database = Database(settings.operational_url)
-    registry = Registry(stage3.name, find(database, stage3.name), settings, database)
-    versions = registry.store.versions()
-    old = versions[len(versions) // 2].number
-    flow = _command("-c", _FLOW, **_prefect(home), HEADWATER_NOW=end.isoformat())
-    rebuilding = _command("-m", "headwater.cli", "rebuild", stage3.name, old, "--json")
     with console.status("the last update as a Prefect flow, and a rebuild in another process ..."):
-        flow_said, rebuilt = (_finish(process) for process in (flow, rebuilding))
-    console.print("The last versions of stage 3, newest below:")
+        flow_said, rebuilt = _finish(proof.flow), json.loads(_finish(proof.rebuild))
+    settings, name = Settings(home=home), "flights-stage3"
+    database = Database(settings.operational_url)
+    registry = Registry(name, find(database, name), settings, database)
     nodes = list(walk(lineage(registry.store.versions(), registry.championship.history())))
-    console.print("\n".join(tree_lines(nodes)[-_SHOWN:]), markup=False, soft_wrap=True)
     database.close()
-    found = json.loads(rebuilt)["versions"][-1]
+    console.print("The last versions of stage 3, newest below:")
+    console.print("\n".join(tree_lines(nodes)[-_SHOWN:]), markup=False, soft_wrap=True)
+    found = rebuilt["versions"][-1]
     same = "equal" if found["digest"] == found["rebuilt_digest"] else "NOT EQUAL"
-    console.print(
-        f"\nVersion {old}, folded again by process {json.loads(rebuilt)['process_id']}: {same}"
-    )
+    console.print(f"\nVersion {proof.version}, folded again by process {rebuilt['process_id']}: {same}")
     console.print(f"  registered {found['digest']}\n  rebuilt    {found['rebuilt_digest']}")
     console.print(f"\n{flow_said.strip().splitlines()[-1]}", markup=False)
 

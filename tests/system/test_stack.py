@@ -1,0 +1,305 @@
+"""The real stack, in a process of its own, from its start to its end."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+# Prefect reads these when it is first imported: no test may see the profile of whoever runs it, and
+# no thread may send logs to a server that has ended.
+os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="headwater-prefect-"))
+os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+
+import msgspec
+import psutil
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from headwater.features.log import FeatureLog
+from headwater.flows.deployments import deploy
+from headwater.flows.processes import fetch
+from headwater.flows.stack import Addresses, find_stack, run_flow, running_stack
+from headwater.infra.settings import Settings
+from headwater.spec.errors import NotFoundError, ServerError
+from headwater.spec.loading import load_pipeline
+from headwater.spec.records import Label, Prediction
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(300),
+    # MLflow 3.17 and headwater/features/stored.py use what SQLAlchemy 2.1 deprecates.
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    # Hints of MLflow on log_model's arguments.
+    pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
+]
+
+TOY = """
+from sklearn.linear_model import SGDClassifier
+
+from headwater.spec.feature import Feature
+from headwater.spec.label import LabelRule
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.trigger import Every
+from headwater.spec.update import Stateful
+
+
+def model():
+    return SGDClassifier(loss="log_loss", random_state=0)
+
+
+toy = Pipeline(
+    name="toy",
+    task="binary",
+    features=(Feature("x", float), Feature("y", float)),
+    label=LabelRule(wait="1d"),
+    model=model,
+    update=Stateful(),
+    triggers=(Every("1d"),),
+)
+"""
+
+UP = """
+import sys
+from headwater.flows.stack import running_stack
+from headwater.infra.settings import Settings
+from headwater.spec.errors import HeadwaterError
+
+try:
+    with running_stack(Settings(home=sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])) as stack:
+        stack.wait()
+except HeadwaterError as error:
+    sys.exit(str(error))
+"""
+
+T = TypeVar("T")
+
+
+class Up:
+    """A process that holds a stack, started in another folder than its pipelines are in."""
+
+    def __init__(self, settings: Settings, prefect_port: int = 0, mlflow_port: int = 0) -> None:
+        self.settings = settings
+        self.output = settings.root / "up.txt"
+        with self.output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", UP, str(settings.root), str(prefect_port), str(mlflow_port)],
+                cwd="/",
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def addresses(self) -> Addresses:
+        def found() -> Addresses | None:
+            assert self.process.poll() is None, self.output.read_text()
+            return find_stack(self.settings)
+
+        return _await(found, 280)
+
+    def end(self, sign: signal.Signals) -> int:
+        self.process.send_signal(sign)
+        return self.process.wait(60)
+
+    def left(self) -> list[psutil.Process]:
+        """Give the processes that work on these settings, whoever their parent is."""
+        return [each for each in psutil.process_iter() if _home_of(each) == str(self.settings.root)]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(home=tmp_path_factory.mktemp("stack") / "home")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("pipelines") / "headwater_toy_of_stack.py"
+    path.write_text(TOY)
+    return f"{path}:toy"
+
+
+@pytest.fixture(scope="module")
+def up(settings: Settings) -> Iterator[Up]:
+    up = Up(settings)
+    try:
+        yield up
+    finally:
+        if up.process.poll() is None:
+            up.end(signal.SIGTERM)
+
+
+def test_a_deployment_runs_on_the_worker_and_shows_everywhere(up, toy, settings):
+    _feed(toy, settings, 0, 300)
+    stack = up.addresses()
+    for page in (stack.prefect_ui, stack.mlflow_ui):
+        assert b"<html" in (fetch(urlsplit(page).port or 0, "/") or b"")
+    deployed = deploy([toy], settings)
+    assert deploy([toy], settings) == deployed  # again is the same
+    assert [each.name for each in deployed] == ["fine-tune/toy", "collect/toy"]
+    with SyncPrefectClient(stack.prefect_api) as client:
+        assert [len(client.read_deployment(each.id).schedules) for each in deployed] == [1, 1]
+        with temporary_settings({PREFECT_API_URL: stack.prefect_api}):
+            run = run_deployment("fine-tune/toy", timeout=0)
+        state = _await(lambda: _final(client, run.id), 120)
+        assert state.is_completed(), (state, (settings.root / "logs" / "worker.log").read_text())
+        artifacts = {each.key: str(each.data) for each in client.read_artifacts()}
+    version = _versions(stack)[0]
+    tags = {tag["key"]: tag["value"] for tag in version["tags"]}
+    assert version["version"] == "1"
+    assert tags["headwater.examples"] == "0:300"
+    assert "300" in artifacts["toy-collected"]
+    assert tags["headwater.digest"] in artifacts["toy-update"]
+    made = _await(lambda: _assets(stack, {"headwater://toy/examples", "headwater://toy/model"}), 60)
+    model = made["headwater://toy/model"]
+    assert model["payload"]["version"] == "1"
+    assert "headwater://toy/examples" in [each["prefect.resource.id"] for each in model["related"]]
+
+
+def test_schedules_make_runs(up, toy, settings):
+    stack = up.addresses()
+    with SyncPrefectClient(stack.prefect_api) as client:
+        for each in deploy([toy], settings):  # Prefect 3.8's scheduler fails with SQLAlchemy 2.1
+            runs = _await(lambda: _scheduled(client, each.id), 60)  # noqa: B023 - called at once
+            minute = 0 if each.flow == "fine-tune" else 30
+            assert {run.expected_start_time.minute for run in runs} == {minute}
+
+
+def test_a_flow_of_this_process_is_a_run_of_the_stack(up, toy, settings):
+    stack = up.addresses()
+    _feed(toy, settings, 300, 500)
+    ended = run_flow("fine-tune", toy, settings)
+    assert ended["version"]["parent"] == "1"
+    assert ended["version"]["examples"] == {"start": 300, "stop": 500}
+    assert run_flow("fine-tune", toy, settings)["version"] is None  # nothing new
+    assert {version["version"] for version in _versions(stack)} == {"1", "2"}
+    with SyncPrefectClient(stack.prefect_api) as client:
+        assert len([run for run in client.read_flow_runs() if run.deployment_id is None]) == 2
+    with pytest.raises(NotFoundError, match="no flow 'finetune'"):
+        run_flow("finetune", toy, settings)
+
+
+def test_a_second_start_is_refused(up, settings):
+    stack = up.addresses()
+    with (
+        pytest.raises(ServerError, match=f"runs already.*{stack.prefect_ui}") as raised,
+        running_stack(settings),
+    ):
+        pytest.fail("two stacks on one home")
+    assert str(up.process.pid) in raised.value.what
+    assert find_stack(settings) == stack  # the first one goes on
+
+
+def test_ctrl_c_leaves_nothing(up, settings):
+    addresses = up.addresses()
+    assert len(up.left()) >= 3
+    assert up.end(signal.SIGINT) == 0
+    assert up.left() == []
+    assert find_stack(settings) is None
+    assert not (settings.root / "stack.json").exists()
+    shown = up.output.read_text()
+    assert addresses.prefect_ui in shown
+    assert addresses.mlflow_ui in shown
+
+
+def test_a_process_that_dies_ends_the_stack(up, settings):
+    if up.process.poll() is None:
+        up.end(signal.SIGTERM)
+    again = Up(settings)  # on the databases that the first one left
+    stack = again.addresses()
+    assert len(_versions(stack)) == 2
+    record = msgspec.json.decode((settings.root / "stack.json").read_bytes())
+    os.killpg(record["pids"]["worker"], signal.SIGKILL)
+    assert again.process.wait(60) == 1
+    assert "worker ended with status -9; the end of its log" in again.output.read_text()
+    assert again.left() == []
+
+
+def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
+    up = Up(Settings(home=tmp_path / "home"))
+    _await((tmp_path / "home" / "stack.json").exists, 60)
+    assert find_stack(up.settings) is None  # not yet
+    assert up.end(signal.SIGINT) != 0
+    assert up.left() == []
+
+
+def test_what_a_killed_stack_left_is_ended_by_the_next(tmp_path):
+    settings = Settings(home=tmp_path / "home")
+    up = Up(settings)
+    _await((settings.root / "stack.json").exists, 60)
+    up.end(signal.SIGKILL)
+    orphans = up.left()
+    assert orphans
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ServerError, match=f"port {port} is taken"),
+            running_stack(settings, mlflow_port=port),
+        ):
+            pytest.fail("the port is taken")
+    assert up.left() == []
+
+
+def _feed(reference: str, settings: Settings, start: int, stop: int) -> None:
+    log = FeatureLog(load_pipeline(reference), settings)
+    chance, now = random.Random(start), datetime.now(UTC)
+    rows = [(f"p{i}", chance.random(), chance.random()) for i in range(start, stop)]
+    log.record(
+        [
+            Prediction(id=i, features={"x": x, "y": y}, output=0.5, served_at=now, version="")
+            for i, x, y in rows
+        ]
+    )
+    log.label([Label(prediction_id=i, value=x > y, known_at=now) for i, x, y in rows])
+    log.close()
+    log.database.close()
+
+
+def _await(ask: Callable[[], T | None], limit_s: float) -> T:
+    deadline = time.monotonic() + limit_s
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"no answer in {limit_s} s"
+        time.sleep(0.2)
+    return answer
+
+
+def _final(client: SyncPrefectClient, run_id: Any) -> Any:
+    state = client.read_flow_run(run_id).state
+    return state if state is not None and state.is_final() else None
+
+
+def _versions(stack: Addresses) -> list[Any]:
+    path = "/api/2.0/mlflow/model-versions/search?filter=name%3D%27toy%27"
+    answer = fetch(urlsplit(stack.mlflow_ui).port or 0, path)
+    return list(msgspec.json.decode(answer or b"{}").get("model_versions", []))
+
+
+def _assets(stack: Addresses, keys: set[str]) -> dict[str, Any] | None:
+    """Give the newest materialisation of each asset, once all of them are made."""
+    wanted = {"filter": {"event": {"name": ["prefect.asset.materialization.succeeded"]}}}
+    port = urlsplit(stack.prefect_api).port or 0
+    answer = fetch(port, "/api/events/filter", msgspec.json.encode(wanted))
+    events = msgspec.json.decode(answer or b"{}").get("events", [])
+    made = {event["resource"]["prefect.resource.id"]: event for event in reversed(events)}
+    return made if keys <= set(made) else None
+
+
+def _scheduled(client: SyncPrefectClient, deployment_id: str) -> list[Any]:
+    runs = client.read_flow_runs()
+    return [run for run in runs if run.auto_scheduled and str(run.deployment_id) == deployment_id]
+
+
+def _home_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get("HEADWATER_HOME")
+    except psutil.Error:
+        return None
