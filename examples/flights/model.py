@@ -8,6 +8,6 @@ def boosted_trees() -> object:
     from headwater.learners.boosting import Boosted  # noqa: PLC0415 - imports NumPy
 
     estimator = lightgbm.LGBMClassifier(
-        n_estimators=100, learning_rate=0.1, num_leaves=31, min_child_samples=100
+        n_estimators=60, learning_rate=0.1, num_leaves=31, min_child_samples=100
     )
     return Boosted(estimator, decay=0.98)

@@ -84,8 +84,9 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
 ) -> None:
     """Import past predictions with their labels.
 
-    Each record counts as received at its own time. Times need a zone (2013-01-01T05:15:00Z). Feature columns bear the features' names. All rows are
-    kept or none; rows that are there already are skipped.
+    Each record counts as received at its own time. Times need a zone (2013-01-01T05:15:00Z).
+    Feature columns bear the features' names. All rows are kept or none; rows that are there already
+    are skipped.
     """
     from headwater.loop.history import Columns, import_history  # noqa: PLC0415
 

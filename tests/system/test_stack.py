@@ -6,17 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
-
-# Prefect reads these when it is first imported: no test may see the profile of whoever runs it, and
-# no thread may send logs to a server that has ended.
-os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="headwater-prefect-"))
-os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
 
 import msgspec
 import psutil
@@ -37,8 +31,6 @@ from headwater.spec.records import Label, Prediction
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(300),
-    # MLflow 3.17 and headwater/features/stored.py use what SQLAlchemy 2.1 deprecates.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
     # Hints of MLflow on log_model's arguments.
     pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
 ]

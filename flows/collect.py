@@ -1,0 +1,28 @@
+"""The flow that gives examples their offsets and archives them."""
+
+from typing import Any
+
+import msgspec
+from prefect import flow
+
+from headwater.tasks.collect import collect_examples
+
+__all__ = ["collect"]
+
+
+@flow(name="collect")
+def collect(pipeline: str) -> dict[str, Any]:
+    """Collect what is due.
+
+    Parameters
+    ----------
+    pipeline
+        ``path.py:attribute`` or ``module:attribute``.
+
+    Returns
+    -------
+    dict
+        The fields of :class:`~headwater.loop.collect.Collected`.
+    """
+    found: dict[str, Any] = msgspec.to_builtins(collect_examples(pipeline))
+    return found

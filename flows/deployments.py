@@ -1,0 +1,265 @@
+"""Put pipelines on their schedules: a deployment that updates each, and one that collects."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from httpx import HTTPError
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.utilities.callables import parameter_schema
+from prefect.workers.process import ProcessWorker
+from pydantic import ValidationError
+
+from headwater.flows.collect import collect
+from headwater.flows.environment import environment
+from headwater.flows.fine_tune import fine_tune
+from headwater.flows.retrain import retrain
+from headwater.flows.stack import POOL, find_stack
+from headwater.infra.settings import Settings
+from headwater.learners.wrap import check_bound
+from headwater.spec.duration import Duration, duration
+from headwater.spec.errors import DeclarationError, ServerError
+from headwater.spec.loading import load_pipeline
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.trigger import Every, Trigger
+from headwater.spec.update import Stateless
+
+__all__ = ["Deployed", "absolute", "deploy", "schedule_of"]
+
+_ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
+"""Intervals are counted from here, so that deploying again moves no run."""
+
+
+class Deployed(msgspec.Struct, frozen=True, kw_only=True):
+    """What was deployed.
+
+    Parameters
+    ----------
+    name
+        As ``prefect deployment run`` takes it: ``"fine-tune/flights"``.
+    flow, pipeline
+        Which flow, and the name of the pipeline it works on.
+    id
+        Prefect's name of the deployment; the same when it is deployed again.
+    schedules
+        When it runs, in words; none where it waits to be asked.
+    """
+
+    name: str
+    flow: str
+    pipeline: str
+    id: str
+    schedules: tuple[str, ...]
+
+
+class _Wanted(NamedTuple):
+    """A deployment that should be."""
+
+    flow: Flow[..., Any]
+    pipeline: str
+    reference: str
+    words: tuple[str, ...]
+    schedules: list[DeploymentScheduleCreate]
+
+
+def deploy(
+    references: Sequence[str],
+    settings: Settings,
+    *,
+    collect_every: Duration = "1h",
+    prefect_api: str | None = None,
+) -> list[Deployed]:
+    """Deploy pipelines to the work pool; deploying again replaces what was there.
+
+    Parameters
+    ----------
+    references
+        The pipelines, as :func:`~headwater.spec.loading.load_pipeline` takes them.
+    settings
+        Where their stores are. The signing key and addresses that hold a password are not stored in
+        Prefect: the worker has them from the environment in which ``headwater up`` was called.
+    collect_every
+        Time between two collects.
+    prefect_api
+        Address of Prefect's API; that of the running stack where not given.
+
+    Raises
+    ------
+    DeclarationError, NotFoundError
+        If a pipeline cannot be loaded or bound; nothing is deployed then.
+    ServerError
+        If no stack runs, or Prefect refuses.
+    """
+    wanted = _wanted(references, collect_every)
+    api = prefect_api or _running_api(settings)
+    variables = {
+        "command": f"{sys.executable} -m prefect.engine",
+        "env": environment(settings, secrets=False),
+        "working_dir": str(Path.cwd()),
+    }
+    with _guarded(api), SyncPrefectClient(api) as client:
+        _ensure_pool(client)
+        deployed = [_put(client, each, variables) for each in wanted]
+        _remove_other_updates(client, deployed)
+    return deployed
+
+
+def schedule_of(trigger: Trigger) -> IntervalSchedule | CronSchedule:
+    """Give Prefect's schedule for a trigger that goes by the clock.
+
+    Raises
+    ------
+    DeclarationError
+        If a cron line or its time zone means nothing.
+
+    Examples
+    --------
+    >>> from headwater.spec.trigger import Cron
+    >>> schedule_of(Cron("30 2 * * *", "Europe/Berlin")).timezone
+    'Europe/Berlin'
+    """
+    if isinstance(trigger, Every):
+        return _interval(trigger.interval)
+    try:
+        ZoneInfo(trigger.timezone)
+        return CronSchedule(cron=trigger.line, timezone=trigger.timezone)
+    except (ValidationError, ZoneInfoNotFoundError, ValueError) as error:
+        raise DeclarationError(
+            f"Cron({trigger.line!r}, {trigger.timezone!r}) names no times",
+            hint='write Cron("30 2 * * *", "Europe/Berlin"), say',
+        ) from error
+
+
+def absolute(reference: str) -> str:
+    """Make a reference to a file hold in every working directory; one to a module stays.
+
+    >>> absolute("/srv/app/../flights.py:stage3"), absolute("flights.pipeline:stage3")
+    ('/srv/flights.py:stage3', 'flights.pipeline:stage3')
+    """
+    where, _, attribute = reference.rpartition(":")
+    return f"{Path(where).resolve()}:{attribute}" if where.endswith(".py") else reference
+
+
+def _wanted(references: Sequence[str], collect_every: Duration) -> list[_Wanted]:
+    found: list[_Wanted] = []
+    names: dict[str, str] = {}
+    half = duration(collect_every, "collect_every") / 2  # an update collects too: keep them apart
+    for reference in references:
+        pipeline = load_pipeline(reference)
+        check_bound(pipeline)
+        if names.setdefault(pipeline.name, reference) != reference:
+            raise DeclarationError(
+                f"{names[pipeline.name]!r} and {reference!r} both declare {pipeline.name!r}",
+                hint="give each pipeline its own name",
+            )
+        words = (f"every {collect_every}",)
+        made = [DeploymentScheduleCreate(schedule=_interval(collect_every, half))]
+        found.append(_update(pipeline, absolute(reference)))
+        found.append(_Wanted(collect, pipeline.name, absolute(reference), words, made))
+    return found
+
+
+def _update(pipeline: Pipeline, reference: str) -> _Wanted:
+    flow = retrain if isinstance(pipeline.update, Stateless) else fine_tune
+    words = tuple(_words(trigger) for trigger in pipeline.triggers)
+    made = [DeploymentScheduleCreate(schedule=schedule_of(trigger)) for trigger in pipeline.triggers]
+    return _Wanted(flow, pipeline.name, reference, words, made)
+
+
+def _interval(every: Duration, late: timedelta = timedelta(0)) -> IntervalSchedule:
+    return IntervalSchedule(interval=duration(every), anchor_date=_ANCHOR + late, timezone="UTC")
+
+
+def _words(trigger: Trigger) -> str:
+    if isinstance(trigger, Every):
+        return f"every {trigger.interval}"
+    return f"{trigger.line} ({trigger.timezone})"
+
+
+def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) -> Deployed:
+    """Create the deployment, or replace it with its schedules: Prefect's create is an upsert."""
+    flow = wanted.flow
+    deployment_id = client.create_deployment(
+        flow_id=client.create_flow_from_name(flow.name),
+        name=wanted.pipeline,
+        entrypoint=f"{flow.fn.__module__}:{flow.fn.__name__}",
+        parameters={"pipeline": wanted.reference},
+        parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+        enforce_parameter_schema=True,
+        description=flow.description,
+        tags=["headwater", wanted.pipeline],
+        work_pool_name=POOL,
+        job_variables=variables,
+        pull_steps=[],
+        schedules=wanted.schedules,
+        concurrency_limit=1,
+        concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+    )
+    return Deployed(
+        name=f"{flow.name}/{wanted.pipeline}",
+        flow=flow.name,
+        pipeline=wanted.pipeline,
+        id=str(deployment_id),
+        schedules=wanted.words,
+    )
+
+
+def _remove_other_updates(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
+    """Remove the other update of a pipeline that went from stateless to stateful, or back."""
+    kept = {each.name for each in deployed}
+    for name in {each.pipeline for each in deployed}:
+        for flow in (retrain, fine_tune):
+            if f"{flow.name}/{name}" in kept:
+                continue
+            try:
+                client.delete_deployment(client.read_deployment_by_name(f"{flow.name}/{name}").id)
+            except ObjectNotFound:
+                continue
+
+
+def _ensure_pool(client: SyncPrefectClient) -> None:
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        pool = WorkPoolCreate(
+            name=POOL,
+            type=ProcessWorker.type,
+            description="Updates and collects, a process each",
+            base_job_template=template,
+        )
+        try:
+            client.create_work_pool(pool)
+        except ObjectAlreadyExists:  # the worker was faster
+            return
+
+
+def _running_api(settings: Settings) -> str:
+    found = find_stack(settings)
+    if found is None:
+        raise ServerError(
+            f"no stack runs below {settings.root}", hint="start it in another terminal: headwater up"
+        )
+    return found.prefect_api
+
+
+@contextmanager
+def _guarded(api: str) -> Iterator[None]:
+    try:
+        yield
+    except (HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ServerError(
+            f"Prefect at {api} refuses: {first}",
+            hint="check that it runs and is of the installed version, then deploy again",
+        ) from error

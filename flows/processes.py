@@ -1,0 +1,214 @@
+"""Processes that the stack starts, watches and ends."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from headwater.spec.errors import ServerError
+
+__all__ = ["Child", "Mark", "end_marked", "fetch", "free_port"]
+
+_HOST = "127.0.0.1"
+_MARK = "_HEADWATER_STACK"
+_END_S = 15.0
+_POLL_S = 0.2
+_TAIL_LINES = 15
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """A process, told from a later one with the same pid.
+
+    Parameters
+    ----------
+    pid
+        Its number.
+    started_at_s
+        When it started, in seconds since 1970.
+    """
+
+    pid: int
+    started_at_s: float
+
+    @classmethod
+    def of(cls, pid: int) -> "Mark":
+        """Mark a living process."""
+        return cls(pid=pid, started_at_s=psutil.Process(pid).create_time())
+
+    def lives(self) -> bool:
+        """Say whether that very process still runs."""
+        try:
+            found = psutil.Process(self.pid)
+            same: bool = abs(found.create_time() - self.started_at_s) < 1
+            return same and found.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def variables(self) -> dict[str, str]:
+        """Give what every process below bears in its environment, whoever its parent is later."""
+        return {_MARK: f"{self.pid}/{self.started_at_s:.2f}"}
+
+
+class Child:
+    """A server in its own process group, with its log in a file.
+
+    Parameters
+    ----------
+    name
+        What to call it.
+    command, variables
+        What to run, and its environment.
+    log
+        Where its output goes.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], variables: Mapping[str, str], log: Path
+    ) -> None:
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(  # noqa: S603 - our own commands
+                command,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def await_answer(self, answers: Callable[[], bool], limit_s: float) -> None:
+        """Wait until it answers.
+
+        Raises
+        ------
+        ServerError
+            If it ends before, or does not answer in time; with the end of its log.
+        """
+        deadline = time.monotonic() + limit_s
+        while not answers():
+            self.check()
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"{self.name} does not answer after {limit_s:.0f} s; {self.tail()}",
+                    hint=f"look into {self.log}, then start again",
+                )
+            time.sleep(_POLL_S)
+
+    def check(self) -> None:
+        """Raise if it has ended.
+
+        Raises
+        ------
+        ServerError
+            With the end of its log.
+        """
+        code = self._process.poll()
+        if code is not None:
+            raise ServerError(
+                f"{self.name} ended with status {code}; {self.tail()}",
+                hint=f"look into {self.log}, then start again: headwater up",
+            )
+
+    def tail(self) -> str:
+        """Give the end of its log."""
+        lines = self.log.read_bytes()[-10_000:].decode(errors="replace").splitlines()
+        shown = [line for line in lines if line.strip()][-_TAIL_LINES:]
+        return "the end of its log:\n" + "\n".join(f"  {line}" for line in shown)
+
+    def end(self) -> None:
+        """End it and its process group: politely, then not."""
+        for sign, limit_s in ((signal.SIGTERM, _END_S), (signal.SIGKILL, _END_S)):
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, sign)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(limit_s)
+
+
+def end_marked(mark: Mark) -> list[int]:
+    """End whatever is left of a stack, such as the flow runs of a worker that was killed.
+
+    Parameters
+    ----------
+    mark
+        The process that started the stack.
+
+    Returns
+    -------
+    list of int
+        The pids that were ended.
+    """
+    wanted = mark.variables()[_MARK]
+    left = [process for process in psutil.process_iter() if _marked_with(process) == wanted]
+    for process in left:
+        _quietly(process.terminate)
+    _, stubborn = psutil.wait_procs(left, timeout=_END_S / 3)
+    for process in stubborn:
+        _quietly(process.kill)
+    psutil.wait_procs(stubborn, timeout=_END_S)
+    return [process.pid for process in left]
+
+
+def free_port(wanted: int, option: str) -> int:
+    """Give a free port on loopback.
+
+    Parameters
+    ----------
+    wanted
+        Which one; 0 takes any.
+    option
+        How the user asked for it, to name in the error.
+
+    Raises
+    ------
+    ServerError
+        If the wanted one is taken.
+    """
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((_HOST, wanted))
+        except OSError as error:
+            raise ServerError(
+                f"port {wanted} is taken",
+                hint=f"end what listens there, or take a free one: {option} 0",
+            ) from error
+        return int(trial.getsockname()[1])
+
+
+def fetch(port: int, path: str, body: bytes | None = None) -> bytes | None:
+    """Ask a local server something; None where it does not answer, or not well."""
+    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
+    try:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    return content if answer.status == 200 else None
+
+
+def _marked_with(process: psutil.Process) -> str | None:
+    try:
+        found = process.environ().get(_MARK)
+    except psutil.Error:
+        return None
+    return None if found is None else str(found)
+
+
+def _quietly(end: Callable[[], None]) -> None:
+    with suppress(psutil.NoSuchProcess):
+        end()

@@ -1,0 +1,60 @@
+"""Collect as a task: the examples table is its asset."""
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.assets import add_asset_metadata, materialize
+from prefect.cache_policies import NO_CACHE
+
+from headwater.loop.binding import Bound
+from headwater.loop.collect import Collected, collect
+from headwater.spec.loading import load_pipeline
+from headwater.tasks.assets import examples_asset
+from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+
+__all__ = ["collect_examples"]
+
+
+def collect_examples(reference: str) -> Collected:
+    """Sequence and archive what is due, and show what was collected.
+
+    Parameters
+    ----------
+    reference
+        The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
+
+    Raises
+    ------
+    BusyError, StorageError
+        If they last longer than the retries.
+    TableError
+        If the archive is corrupt.
+    """
+    asset = examples_asset(load_pipeline(reference).name)
+    return _collect.with_options(assets=[asset])(reference)
+
+
+@materialize(
+    examples_asset("any"),  # the pipeline's own takes its place
+    name="collect",
+    retries=len(RETRY_AFTER_S),
+    retry_delay_seconds=RETRY_AFTER_S,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def _collect(reference: str) -> Collected:
+    with Bound(load_pipeline(reference)) as bound:
+        found = collect(bound.log)
+        name, address = bound.pipeline.name, bound.log.archive.address("examples")
+    add_asset_metadata(
+        examples_asset(name), {"archived": found.archived, "stop": found.stop, "address": address}
+    )
+    create_markdown_artifact(_text(name, found, address), f"{name}-collected", "What was collected")
+    return found
+
+
+def _text(name: str, found: Collected, address: str) -> str:
+    return (
+        f"# {name}: {found.emitted:,} new examples\n\n"
+        "| emitted | archived | stop |\n|---:|---:|---:|\n"
+        f"| {found.emitted:,} | {found.archived:,} | {found.stop:,} |\n\n"
+        f"Delta table `{address}`\n"
+    )

@@ -1,0 +1,84 @@
+"""An update as tasks: train, then make the new version known as an asset."""
+
+from prefect import runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.assets import add_asset_metadata, materialize
+from prefect.cache_policies import NO_CACHE
+
+from headwater.loop.binding import Bound
+from headwater.loop.update import Updated, train
+from headwater.registry.version import Version
+from headwater.spec.loading import load_pipeline
+from headwater.tasks.assets import examples_asset, model_asset
+from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+
+__all__ = ["record_version", "update_model"]
+
+
+@task(
+    name="train",
+    retries=len(RETRY_AFTER_S),
+    retry_delay_seconds=RETRY_AFTER_S,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def update_model(reference: str, *, from_scratch: bool) -> Updated:
+    """Learn what is collected, publish the version, and show how it ended.
+
+    Parameters
+    ----------
+    reference
+        The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
+    from_scratch
+        Start a stateful line anew; a stateless update always does.
+
+    Raises
+    ------
+    BusyError, StorageError
+        If they last longer than the retries.
+    HeadwaterError
+        As :func:`headwater.loop.update.train` does, at once.
+    """
+    with Bound(load_pipeline(reference)) as bound:
+        updated = train(bound, by=f"flow run {runtime.flow_run.name}", from_scratch=from_scratch)
+        name = bound.pipeline.name
+    rows = [{"what": what, "is": value} for what, value in _facts(updated).items()]
+    create_table_artifact(rows, f"{name}-update", f"{name}: {updated.reason}")
+    return updated
+
+
+def record_version(updated: Updated) -> None:
+    """Make a new version an asset, downstream of the examples; none where there is none."""
+    version = updated.version
+    if version is not None:
+        known = _record.with_options(
+            assets=[model_asset(version.pipeline)], asset_deps=[examples_asset(version.pipeline)]
+        )
+        known(version, promoted=updated.promoted)
+
+
+@materialize(model_asset("any"), name="record version", by="mlflow", cache_policy=NO_CACHE)
+def _record(version: Version, *, promoted: bool) -> None:
+    facts = {**_version_facts(version), "promoted": promoted, "run_id": version.run_id}
+    add_asset_metadata(model_asset(version.pipeline), facts)
+
+
+def _facts(updated: Updated) -> dict[str, str]:
+    """Say how an update ended, a line a fact."""
+    facts = {"reason": updated.reason}
+    if updated.version is not None:
+        facts |= _version_facts(updated.version)
+        facts["promoted"] = "yes" if updated.promoted else "no"
+    return facts | {f"served {name}": f"{value:.4f}" for name, value in updated.served.items()}
+
+
+def _version_facts(version: Version) -> dict[str, str]:
+    return {
+        "version": version.number,
+        "update": version.update,
+        "parent": version.parent or "none",
+        "offsets": str(version.examples),
+        "learned": f"{version.learned:,}",
+        "CPU s": f"{version.train_cpu_s:.2f}",
+        "digest": version.digest,
+    }

@@ -1,0 +1,83 @@
+"""One Prefect server for all tests of this folder, and a toy pipeline in a file of its own."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from headwater.flows.environment import environment, within
+from headwater.flows.processes import Child, fetch, free_port
+from headwater.infra.offline import quiet
+from headwater.infra.settings import Settings
+
+TOY = """
+from sklearn.linear_model import SGDClassifier
+
+from headwater.spec.feature import Feature
+from headwater.spec.label import LabelRule
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.trigger import Cron, Every
+from headwater.spec.update import Stateful, Stateless
+
+
+def model():
+    return SGDClassifier(loss="log_loss", random_state=0)
+
+
+def toy(update, *triggers):
+    return Pipeline(
+        name="toy",
+        task="binary",
+        features=(Feature("x", float),),
+        label=LabelRule(wait="1d"),
+        model=model,
+        update=update,
+        triggers=triggers,
+    )
+
+
+by_hand = toy(Stateless())
+daily = toy(Stateless(window="90d"), Every("1d"))
+stateful = toy(Stateful(), Every("6h"), Cron("30 2 * * *", "Europe/Berlin"))
+twin = toy(Stateful())
+never = toy(Stateful(), Cron("99 2 * * *"))
+nowhere = toy(Stateful(), Cron("30 2 * * *", "Europe/Atlantis"))
+"""
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a module with pipelines, to be followed by ``:attribute``."""
+    path = tmp_path_factory.mktemp("pipelines") / "headwater_toy_of_flows.py"
+    path.write_text(TOY)
+    return str(path)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real Prefect server's API."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = free_port(0, "")
+    quiet()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-services"]
+    child = Child("prefect", command, {**os.environ, "PREFECT_HOME": str(home)}, home / "prefect.log")
+    try:
+        child.await_answer(lambda: fetch(port, "/api/health") is not None, 240)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        child.end()
+
+
+@pytest.fixture
+def recorded(prefect_api: str, settings: Settings) -> Iterator[str]:
+    """Let flows of this process work on `settings`, and be recorded by the server."""
+    with within(environment(settings, secrets=True)), temporary_settings({PREFECT_API_URL: prefect_api}):
+        yield prefect_api

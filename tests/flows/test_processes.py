@@ -1,0 +1,89 @@
+import os
+import socket
+import sys
+
+import psutil
+import pytest
+
+from headwater.flows.processes import Child, Mark, end_marked, fetch, free_port
+from headwater.spec.errors import ServerError
+
+FAMILY = """
+import subprocess, sys, time
+own = len(sys.argv) > 1
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=own)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def _child(tmp_path, code, *more, variables=None):
+    command = [sys.executable, "-c", code, *more]
+    return Child("toy server", command, {**os.environ, **(variables or {})}, tmp_path / "toy.log")
+
+
+def _grandchild(child):
+    child.await_answer(lambda: child.log.read_text().strip().isdecimal(), 30)
+    return psutil.Process(int(child.log.read_text()))
+
+
+def test_a_taken_port_is_named_with_the_next_step():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=f"port {port} is taken") as raised:
+            free_port(port, "--mlflow-port")
+    assert "--mlflow-port 0" in raised.value.hint
+
+
+def test_a_free_port_is_given():
+    port = free_port(0, "")
+    assert free_port(port, "") == port
+    assert fetch(port, "/") is None
+
+
+def test_a_server_that_ends_shows_the_end_of_its_log(tmp_path):
+    child = _child(tmp_path, "import sys; print('no such table: flow'); sys.exit(3)")
+    with pytest.raises(ServerError, match="toy server ended with status 3") as raised:
+        child.await_answer(lambda: False, 30)
+    assert "no such table: flow" in raised.value.what
+    assert str(child.log) in raised.value.hint
+
+
+def test_a_server_that_does_not_answer_has_a_limit(tmp_path):
+    child = _child(tmp_path, "import time; print('thinking', flush=True); time.sleep(600)")
+    try:
+        child.await_answer(child.log.read_bytes, 30)
+        with pytest.raises(ServerError, match="does not answer") as raised:
+            child.await_answer(lambda: False, 0.1)
+        assert "thinking" in raised.value.what
+    finally:
+        child.end()
+
+
+def test_the_whole_group_ends(tmp_path):
+    child = _child(tmp_path, FAMILY)
+    grandchild = _grandchild(child)
+    child.end()
+    psutil.wait_procs([grandchild], timeout=10)
+    assert not grandchild.is_running()
+
+
+def test_what_left_the_group_is_found_by_its_mark(tmp_path):
+    owner = Mark(pid=os.getpid(), started_at_s=12345.0)
+    child = _child(tmp_path, FAMILY, "own", variables=owner.variables())
+    grandchild = _grandchild(child)
+    child.end()
+    assert grandchild.is_running()
+    other = Mark(pid=os.getpid(), started_at_s=12346.0)
+    assert end_marked(other) == []
+    assert end_marked(owner) == [grandchild.pid]
+    assert not grandchild.is_running()
+
+
+def test_a_mark_tells_a_process_from_a_later_one_with_its_pid():
+    mark = Mark.of(os.getpid())
+    assert mark.lives()
+    assert not Mark(pid=mark.pid, started_at_s=mark.started_at_s - 100).lives()
+    assert not Mark(pid=2**22 + 1, started_at_s=0).lives()

@@ -1,0 +1,96 @@
+from datetime import UTC, datetime
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Failed
+
+from headwater.features.log import FeatureLog
+from headwater.flows.collect import collect
+from headwater.flows.retrain import retrain
+from headwater.spec.errors import BusyError, DigestError, NotEnoughError, StorageError
+from headwater.spec.loading import load_pipeline
+from headwater.spec.records import Label, Prediction
+from headwater.tasks import collect as collect_task
+from headwater.tasks.faults import is_transient
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Let retries come at once."""
+    at_once = collect_task._collect.with_options(retry_delay_seconds=0)
+    monkeypatch.setattr(collect_task, "_collect", at_once)
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (StorageError("away"), True),
+        (BusyError("held"), True),
+        (DigestError("changed"), False),
+        (NotEnoughError("none"), False),
+        (ValueError("bug"), False),
+    ],
+)
+def test_only_what_passes_by_itself_is_tried_again(error, transient):
+    assert is_transient(collect_task._collect, None, Failed(data=error)) is transient
+
+
+def test_storage_that_comes_back_is_waited_for(toy, recorded, impatient, monkeypatch):
+    calls = []
+
+    def flaky(log):
+        calls.append(log)
+        if len(calls) < 3:
+            raise StorageError("storage is away")
+        return real(log)
+
+    real = collect_task.collect
+    monkeypatch.setattr(collect_task, "collect", flaky)
+    assert collect(f"{toy}:twin") == {"emitted": 0, "archived": 0, "stop": 0}
+    assert len(calls) == 3
+
+
+def test_a_fault_that_stays_is_raised_as_it_is(toy, recorded, impatient, monkeypatch):
+    calls = []
+
+    def broken(log):
+        calls.append(log)
+        raise DigestError("the state is not what was written")
+
+    monkeypatch.setattr(collect_task, "collect", broken)
+    with pytest.raises(DigestError, match="not what was written"):
+        collect(f"{toy}:twin")
+    assert len(calls) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")  # hints on log_model's arguments
+def test_the_flow_shows_what_it_did(toy, recorded, settings):
+    _feed(f"{toy}:daily", settings, 40)
+    ended = retrain(f"{toy}:daily")
+    assert ended["promoted"] is True
+    assert ended["version"]["number"] == "1"
+    assert ended["version"]["examples"] == {"start": 0, "stop": 40}
+    with SyncPrefectClient(recorded) as client:
+        known = client.read_artifacts()
+        run_id = next(each.flow_run_id for each in known if each.key == "toy-update")
+        artifacts = {each.key: str(each.data) for each in known if each.flow_run_id == run_id}
+        state = client.read_flow_run(run_id).state
+    assert "# toy: 40 new examples" in artifacts["toy-collected"]
+    assert ended["version"]["digest"] in artifacts["toy-update"]
+    assert state is not None
+    assert state.is_completed()
+
+
+def test_without_examples_the_reason_is_raised(toy, recorded):
+    with pytest.raises(NotEnoughError, match="no examples to learn"):
+        retrain(f"{toy}:daily")
+
+
+def _feed(reference, settings, count):
+    log = FeatureLog(load_pipeline(reference), settings)
+    now = datetime.now(UTC)
+    ids = [f"p{i}" for i in range(count)]
+    log.record([Prediction(id=i, features={"x": float(len(i))}, output=0.5, served_at=now) for i in ids])
+    log.label([Label(prediction_id=i, value=i.endswith("1"), known_at=now) for i in ids])
+    log.close()
+    log.database.close()
