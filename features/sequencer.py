@@ -170,7 +170,7 @@ class Sequencer:
                 inbox.pipeline_id == self._pipeline_id, inbox.inbox == self._inbox.path.stem
             )
         ).scalar_one()
-        return _Place(*row, position)
+        return _Place(row[0], row[1], row[2], row[3], row[4], position)
 
     def _deadlines(self, connection: Connection, place: _Place, until_us: int) -> list[Deadline]:
         if not self._watches:

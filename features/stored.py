@@ -1,7 +1,7 @@
 """What the sequencer has stored in the operational database, read back by range."""
 
 from bisect import bisect_left
-from typing import TypeVarTuple
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Select, func, insert, select
@@ -14,7 +14,7 @@ from headwater.spec.pipeline import Pipeline
 
 __all__ = ["LogCounts", "Stored", "find", "register"]
 
-Ts = TypeVarTuple("Ts")
+Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
 class LogCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,12 +202,12 @@ class Stored:
             .order_by(example.offset)
         )
 
-    def _rows(self, statement: Select[*Ts]) -> list[tuple[*Ts]]:
+    def _rows(self, statement: Select[Row]) -> list[Row]:
         with self._database.reading() as connection:
             return list(connection.execute(statement).tuples().all())
 
 
-def _count(connection: Connection, statement: Select[int]) -> int:
+def _count(connection: Connection, statement: Select[tuple[int]]) -> int:
     return connection.execute(statement).scalar_one()
 
 
