@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from headwater.infra.commit_points import reached
 from headwater.spec.errors import ConflictError, StorageError, few
@@ -34,7 +35,7 @@ ON CONFLICT DO NOTHING
 """
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One record, as the inbox keeps it.
 
     Parameters
@@ -131,7 +132,7 @@ class Inbox:
                 "WHERE position > ? ORDER BY position LIMIT ?",
                 (after, limit),
             ).fetchall()
-        return [Entry._make(row) for row in rows]
+        return [Entry(*row) for row in rows]
 
     def count_after(self, position: int) -> int:
         """Count the entries behind a position."""
@@ -147,7 +148,9 @@ class Inbox:
 
     def _insert(self, chunk: Sequence[Entry]) -> int:
         before = self._connection.total_changes
-        self._connection.executemany(_INSERT, [entry[1:] for entry in chunk])
+        self._connection.executemany(
+            _INSERT, [(e.kind, e.id, e.key, e.received_at_us, e.payload) for e in chunk]
+        )
         added = self._connection.total_changes - before
         if added < len(chunk):
             self._refuse_conflicts(chunk)

@@ -33,7 +33,7 @@ __all__ = [
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Arrival(NamedTuple):
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """An entry of the inbox with its effective time; `value` is None for a prediction."""
 
     kind: int
@@ -43,7 +43,7 @@ class Arrival(NamedTuple):
     payload: bytes
 
 
-class Deadline(NamedTuple):
+class Deadline(msgspec.Struct, frozen=True, gc=False):
     """A prediction whose wait ends."""
 
     due_us: int
@@ -51,7 +51,7 @@ class Deadline(NamedTuple):
     id: str
 
 
-class KnownLabel(NamedTuple):
+class KnownLabel(msgspec.Struct, frozen=True, gc=False):
     """A revision of a label."""
 
     position: int
@@ -59,7 +59,7 @@ class KnownLabel(NamedTuple):
     effective_at_us: int
 
 
-class NewPrediction(NamedTuple):
+class NewPrediction(msgspec.Struct, frozen=True, gc=False):
     """A row to insert."""
 
     position: int
@@ -68,7 +68,7 @@ class NewPrediction(NamedTuple):
     payload: bytes
 
 
-class NewLabel(NamedTuple):
+class NewLabel(msgspec.Struct, frozen=True, gc=False):
     """A row to insert; `timeout` holds the value that the rule made, and `payload` is empty then."""
 
     position: int
@@ -80,7 +80,7 @@ class NewLabel(NamedTuple):
     timeout: LabelValue | None
 
 
-class NewExample(NamedTuple):
+class NewExample(msgspec.Struct, frozen=True, gc=False):
     """A row to insert."""
 
     offset: int
@@ -109,7 +109,7 @@ class KnownPrediction(msgspec.Struct, gc=False):
 
     position: int | None = None
     effective_at_us: int = 0
-    labels: list[KnownLabel] = []
+    labels: tuple[KnownLabel, ...] = ()
     example: int | None = None
     learned: LabelValue | None = None
 
@@ -212,7 +212,8 @@ class Joiner:
 
     def _fire_before(self, until_us: int) -> None:
         while self._due and self._due[0].due_us < until_us:
-            due_us, self.last_fired, prediction_id = self._due.popleft()
+            due = self._due.popleft()
+            due_us, self.last_fired, prediction_id = due.due_us, due.position, due.id
             known = self._known[prediction_id]
             if known.example is not None:
                 continue
@@ -251,7 +252,7 @@ class Joiner:
                 value if payload is None else None,
             )
         )
-        known.labels.append(label)
+        known.labels += (label,)
         return label
 
     def _emit(self, known: KnownPrediction, label: KnownLabel, now_us: int) -> None:

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import NamedTuple, Self
 
 import msgspec
+from msgspec.structs import astuple
 from sqlalchemy import Connection, func, select, update
 
 from headwater.features.inbox import LABEL, PREDICTION, Entry, Inbox
@@ -44,7 +45,7 @@ class _Place(NamedTuple):
     inbox_position: int
 
 
-class _Value(msgspec.Struct):
+class _Value(msgspec.Struct, gc=False):
     value: LabelValue
 
 
@@ -263,7 +264,7 @@ class Sequencer:
             .order_by(table.prediction_id, table.revision)
         ).all():
             label = KnownLabel(position, _VALUE.decode(payload).value, effective_us)
-            known.setdefault(id_, KnownPrediction()).labels.append(label)
+            known.setdefault(id_, KnownPrediction()).labels += (label,)
 
     def _load_examples(
         self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]
@@ -282,9 +283,13 @@ class Sequencer:
 
     def _write(self, connection: Connection, joined: Joined) -> None:
         pipeline_id = self._pipeline_id
-        insert_many(connection, tables.prediction, [(pipeline_id, *row) for row in joined.predictions])
+        insert_many(
+            connection, tables.prediction, [(pipeline_id, *astuple(row)) for row in joined.predictions]
+        )
         insert_many(connection, tables.label, [_label_row(pipeline_id, row) for row in joined.labels])
-        insert_many(connection, tables.example, [(pipeline_id, *row) for row in joined.examples])
+        insert_many(
+            connection, tables.example, [(pipeline_id, *astuple(row)) for row in joined.examples]
+        )
 
     def _move(
         self,
@@ -321,10 +326,11 @@ class Sequencer:
 def _arrivals(entries: Sequence[Entry], horizon_us: int) -> list[Arrival]:
     """Give each entry its effective time: never before the one ahead of it."""
     arrivals = []
-    for _, kind, id_, _, received_us, payload in entries:
-        horizon_us = max(horizon_us, received_us)
-        value = _VALUE.decode(payload).value if kind == LABEL else None
-        arrivals.append(Arrival(kind, id_, horizon_us, value, payload))
+    decode = _VALUE.decode
+    for entry in entries:
+        horizon_us = max(horizon_us, entry.received_at_us)
+        value = decode(entry.payload).value if entry.kind == LABEL else None
+        arrivals.append(Arrival(entry.kind, entry.id, horizon_us, value, entry.payload))
     return arrivals
 
 
