@@ -214,8 +214,7 @@ class FeatureLog:
         if max(start, kept) < stop or not parts:
             rows = self._stored.examples(max(start, kept), stop)
             parts.append(self._frames.examples(rows, columns))
-        order = [name for name in EXAMPLE if name in columns]
-        return pl.concat([part.select(order) for part in parts], how="vertical_relaxed")
+        return pl.concat([part.select(list(columns)) for part in parts], how="vertical_relaxed")
 
     def superseded(self, start: int, stop: int) -> list[int]:
         """Give the offsets of a range whose label a newer example of the range corrects, rising."""
