@@ -4,7 +4,7 @@ Every append carries Delta's application transaction with the range's stop, and 
 exactly the table version that was read, so that a range is there once however often it is collected.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -25,6 +25,7 @@ Archived = Literal["predictions", "labels", "examples"]
 _APP = "headwater"
 _KEYS: dict[Archived, str] = {"predictions": "position", "labels": "position", "examples": "offset"}
 _SMALL_FILES = 256
+_ACROSS_SCHEMAS = pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore")
 
 
 class Archive:
@@ -42,6 +43,7 @@ class Archive:
         self._storage = storage
         self._pipeline = pipeline
         self._open: dict[Archived, DeltaTable] = {}
+        self._prepared = False
 
     def address(self, name: Archived) -> str:
         """Give a table's address, for any reader of Delta Lake."""
@@ -93,7 +95,6 @@ class Archive:
         with self._guarded(name):
             reached("collect.before_append")
             if table is None:
-                self._storage.prepare()
                 write_deltalake(
                     self.address(name),
                     frame,
@@ -111,14 +112,24 @@ class Archive:
             self._compact(name)
 
     def read(
-        self, name: Archived, wanted: OffsetRange, columns: Collection[str] | None = None
+        self, name: Archived, wanted: OffsetRange, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame:
         """Read a range, opening only the files that hold it.
+
+        Parameters
+        ----------
+        name
+            Which table.
+        wanted
+            The offsets (or positions).
+        schema
+            The columns to give, with their types. What a file does not have is null: a feature, say,
+            that was declared later.
 
         Returns
         -------
         polars.DataFrame
-            One row an offset (or position), rising; the wanted columns, or all of them.
+            One row an offset (or position), rising.
 
         Raises
         ------
@@ -142,9 +153,15 @@ class Archive:
             if not paths:
                 raise self._missing(name, wanted, 0)
             frame = (
-                pl.scan_parquet(paths, storage_options=self._reader_options(), missing_columns="insert")
+                pl.scan_parquet(
+                    paths,
+                    schema={key: pl.Int64(), **schema},
+                    storage_options=self._reader_options(),
+                    missing_columns="insert",
+                    extra_columns="ignore",
+                    cast_options=_ACROSS_SCHEMAS,
+                )
                 .filter(pl.col(key).is_between(wanted.start, wanted.stop, closed="left"))
-                .select(pl.all() if columns is None else list({key, *columns}))
                 .collect()
                 .sort(key)
             )
@@ -169,6 +186,9 @@ class Archive:
             if name in self._open:
                 self._open[name].update_incremental()
                 return self._open[name]
+            if not self._prepared:
+                self._storage.prepare()
+                self._prepared = True
             try:
                 self._open[name] = DeltaTable(self.address(name), storage_options=self._storage.options)
             except TableNotFoundError:

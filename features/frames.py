@@ -107,6 +107,20 @@ class Frames:
             "entity": msgspec.Raw,
         }
 
+    def schema(self, columns: Collection[str]) -> dict[str, pl.DataType]:
+        """Give the types of the wanted ones of :data:`EXAMPLE`."""
+        types: dict[str, pl.DataType] = {
+            "offset": pl.Int64(),
+            "supersedes": pl.Int64(),
+            "revision": pl.Int32(),
+            "late": pl.Boolean(),
+            "propensity": pl.Float64(),
+            "output": pl.String() if self._by_class else pl.Float64(),
+            "label": self._label(),
+            "features": pl.Struct(dict(self._features)),
+        } | dict.fromkeys(("emitted_at", "known_at", "served_at"), _TIME)
+        return {name: types.get(name, pl.String()) for name in columns}
+
     def predictions(self, rows: Sequence[PredictionRow]) -> pl.DataFrame:
         """Columns: position, recorded_at, and those of a prediction; features as a struct."""
         columns = {

@@ -210,7 +210,8 @@ class FeatureLog:
         kept = min(stop, self.archive.stop("examples")) if start < stop else start
         parts = []
         if start < kept:
-            parts.append(self.archive.read("examples", OffsetRange(start, kept), columns))
+            schema = self._frames.schema(columns)
+            parts.append(self.archive.read("examples", OffsetRange(start, kept), schema))
         if max(start, kept) < stop or not parts:
             rows = self._stored.examples(max(start, kept), stop)
             parts.append(self._frames.examples(rows, columns))
