@@ -155,7 +155,8 @@ class Registry:
             wanted[_CHALLENGER] = None
         for alias, number in wanted.items():
             if aliases.get(alias) != number:
-                self.store.set_alias(alias, number)
+                deleted = alias == _PREVIOUS and number is not None and not self.store.holds(number)
+                self.store.set_alias(alias, None if deleted else number)
         reached("promote.after_mirror")
         if not self.championship.mirrored():
             self.championship.note_mirrored(reign.epoch)

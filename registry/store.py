@@ -149,6 +149,14 @@ class VersionStore:
             )
         return found
 
+    def holds(self, number: str) -> bool:
+        """Say whether a version exists; somebody may have deleted it in MLflow."""
+        try:
+            self.get(number)
+        except NotFoundError:
+            return False
+        return True
+
     def kept(self, version: Version, *, again: bool = False) -> Kept:
         """Give what is stored with a version, verified against the registry's tags.
 

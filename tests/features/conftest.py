@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.features.relay import Relay
 
 from headwater.flows.processes import free_port
 from headwater.infra.settings import Settings
-from tests.features.relay import Relay
 
 
 class S3:

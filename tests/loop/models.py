@@ -1,0 +1,31 @@
+"""Model factories of the tests; a module of its own, since its text is kept with every version."""
+
+
+def river_lr() -> object:
+    """Scaler and logistic regression of River."""
+    from river import linear_model, preprocessing  # noqa: PLC0415
+
+    return preprocessing.StandardScaler() | linear_model.LogisticRegression()
+
+
+def river_hat() -> object:
+    """Hoeffding adaptive tree of River."""
+    from river import tree  # noqa: PLC0415
+
+    return tree.HoeffdingAdaptiveTreeClassifier(grace_period=50, seed=1)
+
+
+def sgd() -> object:
+    """Scaler and linear classifier of scikit-learn, without a seed of its own."""
+    from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
+    return make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss"))
+
+
+def trees() -> object:
+    """Boosted trees of LightGBM."""
+    from lightgbm import LGBMClassifier  # noqa: PLC0415
+
+    return LGBMClassifier(n_estimators=5, min_child_samples=5)

@@ -1,0 +1,188 @@
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from tests.loop.conftest import Binder, day
+
+from headwater.infra.lease import acquire
+from headwater.infra.settings import settings as read_settings
+from headwater.loop import update as updating
+from headwater.loop.binding import Bound
+from headwater.loop.update import train
+from headwater.registry import store as storing
+from headwater.registry.lineage import draw, lineage, walk
+from headwater.registry.proof import prove, verify
+from headwater.spec.errors import ConflictError, DigestError, FencedError, NotFoundError
+from headwater.spec.recipe import OffsetRange
+
+
+@pytest.fixture
+def line(bind: Binder) -> Bound:
+    """Give a pipeline with two versions, the second of them champion."""
+    bound = bind()
+    for _ in range(2):
+        day(bound)
+        train(bound)
+    return bound
+
+
+def test_what_mlflow_shows_of_a_version(line: Bound) -> None:
+    store = line.registry.store
+    one, two = store.versions()
+    run = store.client.get_run(two.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["examples.start"] == "120"
+    assert run.data.metrics["examples_learned"] == 120
+    assert "served_roc_auc" in run.data.metrics
+    assert [model.model_id for model in run.inputs.model_inputs] == [one.model_id]
+    assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["line examples [120, 240)"]
+    entry = store.client.get_model_version("line", "2")
+    assert entry.tags["headwater.digest"] == two.digest
+    assert entry.tags["headwater.parent"] == "1"
+
+
+def test_a_version_loads_with_plain_mlflow(line: Bound, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(line.settings.root))
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    read_settings.cache_clear()
+    frame = line.log.examples(0, 20)["features"].struct.unnest()
+    champion = line.registry.champion()
+    assert champion is not None
+    loaded = mlflow.pyfunc.load_model("models:/line@champion")
+    expected = line.registry.store.learner(champion).predict(frame)
+    found = loaded.predict(pd.DataFrame(frame.to_dict(as_series=False)))
+    assert found.to_list() == pytest.approx(expected, abs=1e-12)
+    read_settings.cache_clear()
+
+
+def test_plain_mlflow_refuses_a_changed_state(line: Bound, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_HOME", str(line.settings.root))
+    read_settings.cache_clear()
+    for path in Path(line.settings.storage_uri).rglob("state.bin"):
+        path.write_bytes(path.read_bytes() + b"!")
+    with pytest.raises(DigestError, match="bytes"):
+        mlflow.pyfunc.load_model("models:/line@champion")
+    read_settings.cache_clear()
+
+
+def test_another_key_holds_no_signature() -> None:
+    proof = prove(b"ours", "line", "d" * 64, b"state", b"recipe")
+    verify(b"ours", proof, "line", b"state", b"recipe")
+    for key, name, state, recipe in [
+        (b"theirs", "line", b"state", b"recipe"),
+        (b"ours", "other", b"state", b"recipe"),
+        (b"ours", "line", b"State", b"recipe"),
+        (b"ours", "line", b"state", b"Recipe"),
+    ]:
+        with pytest.raises(DigestError):
+            verify(key, proof, name, state, recipe)
+
+
+def test_files_of_another_version_are_refused(line: Bound) -> None:
+    one, two = line.registry.store.versions()
+    folders = [
+        Path(
+            line.registry.store.client.get_logged_model(v.model_id).artifact_location.removeprefix(
+                "file://"
+            )
+        )
+        for v in (one, two)
+    ]
+    for name in ("state.bin", "recipe.json", "proof.json"):
+        (folders[1] / "artifacts" / name).write_bytes((folders[0] / "artifacts" / name).read_bytes())
+    with pytest.raises(DigestError, match="another version"):
+        line.registry.store.kept(two, again=True)
+
+
+def test_one_of_two_promotions_from_the_same_reign_wins(line: Bound) -> None:
+    championship = line.registry.championship
+    seen = championship.reign()
+    championship.swap("1", expected=seen, by="one", reason="first")
+    with pytest.raises(ConflictError, match="changed meanwhile"):
+        championship.swap("2", expected=seen, by="two", reason="second")
+    history = [(reign.epoch, reign.version, reign.previous) for reign in championship.history()]
+    assert history == [(1, "1", None), (2, "2", "1"), (3, "1", "2")]
+
+
+def test_aliases_mirror_the_row_even_after_an_interruption(line: Bound) -> None:
+    registry = line.registry
+    assert registry.store.aliases() == {"champion": "2", "previous": "1"}
+    registry.championship.swap("1", expected=registry.championship.reign(), by="x", reason="y")
+    assert registry.store.aliases()["champion"] == "2"  # killed before the mirror
+    registry.heed_aliases()
+    assert registry.store.aliases() == {"champion": "1", "previous": "2"}
+    assert registry.championship.mirrored()
+
+
+def test_an_alias_changed_from_outside_is_a_request(line: Bound) -> None:
+    line.registry.store.client.set_registered_model_alias("line", "champion", "1")
+    reign = line.registry.heed_aliases()
+    assert reign is not None
+    assert (reign.version, reign.by) == ("1", "alias")
+    assert line.registry.store.aliases() == {"champion": "1", "previous": "2"}
+
+
+def test_a_version_that_is_not_there_cannot_serve(line: Bound) -> None:
+    with pytest.raises(NotFoundError, match="no version '9'"):
+        line.registry.promote("9", by="test", reason="typo")
+    assert line.registry.store.aliases()["champion"] == "2"
+
+
+def test_a_champion_deleted_in_mlflow_is_named(line: Bound) -> None:
+    line.registry.store.client.delete_model_version("line", "2")
+    with pytest.raises(NotFoundError, match="no version '2'"):
+        line.registry.champion()
+    assert line.registry.rollback(by="test", reason="deleted").version == "1"
+
+
+def test_the_same_recipe_is_one_version(line: Bound) -> None:
+    lease = acquire(line.database, line.clock, "train/line")
+    day(line)
+    champion = line.registry.champion()
+    plan = updating.plan_update(line.pipeline, champion, line.clock.now())
+    recipe = updating._write_recipe(line, plan)
+    candidate = updating._learn(line, plan, recipe, {})
+    first = line.registry.publish(candidate, lease)
+    assert line.registry.publish(candidate, lease) == first
+    assert len(line.registry.store.versions()) == 3
+
+
+def test_a_zombie_publishes_nothing(line: Bound, monkeypatch: pytest.MonkeyPatch) -> None:
+    day(line)
+    real = storing.VersionStore._upload
+
+    def taken_over(self: storing.VersionStore, *arguments: object) -> str:
+        acquire(line.database, line.clock, "train/line", take_over=True)
+        return real(self, *arguments)  # type: ignore[arg-type] # passed on as they came
+
+    monkeypatch.setattr(storing.VersionStore, "_upload", taken_over)
+    with pytest.raises(FencedError, match="taken over"):
+        train(line)
+    assert len(line.registry.store.versions()) == 2
+    assert line.registry.store.aliases()["champion"] == "2"
+
+
+def test_rollback_needs_somewhere_to_go(bind: Binder) -> None:
+    bound = bind()
+    day(bound)
+    train(bound)
+    with pytest.raises(NotFoundError, match="no earlier champion"):
+        bound.registry.rollback(by="test", reason="no")
+
+
+def test_lineage_as_tree_and_as_picture(line: Bound, tmp_path: Path) -> None:
+    line.registry.rollback(by="test", reason="branch", quarantine=[OffsetRange(130, 140)])
+    day(line)
+    train(line)
+    roots = lineage(line.registry.store.versions(), line.registry.championship.history())
+    found = [(depth, node.version.number, node.serving) for depth, node in walk(roots)]
+    assert found == [(0, "1", False), (1, "2", False), (1, "3", True)]
+    draw(roots, tmp_path / "line.png", "line")
+    assert (tmp_path / "line.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_key_is_made_once_and_is_the_owners_alone(line: Bound) -> None:
+    path = line.settings.root / "signing.key"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert line.settings.key() == line.settings.key()

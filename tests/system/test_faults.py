@@ -1,0 +1,101 @@
+"""A real process is killed at each commit point: the next goes on, nothing is lost or doubled."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.loop.conftest import PIPELINE
+
+from headwater.infra.clock import SystemClock
+from headwater.infra.commit_points import COMMIT_POINTS
+from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
+from headwater.registry.store import check_reachable
+
+pytestmark = pytest.mark.system
+
+
+class Workers:
+    """Real processes, forked from one that has imported everything."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-W", "ignore", "-m", "tests.system.zygote"]
+        root = Path(__file__).parents[2]
+        self._zygote = subprocess.Popen(
+            command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def work(self, home: Path, day: int, kill_at: str = "") -> tuple[int, str]:
+        """Let one work, and give its exit status and what it wrote."""
+        zygote = self._zygote
+        assert zygote.stdin is not None
+        assert zygote.stdout is not None
+        zygote.stdin.write(json.dumps({"home": str(home), "day": day, "kill_at": kill_at}) + "\n")
+        zygote.stdin.flush()
+        answer = json.loads(zygote.stdout.readline())
+        return answer["status"], answer["said"]
+
+    def end(self) -> None:
+        self._zygote.communicate()
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    started = Workers()
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="module")
+def first_day(workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a home with one day's work and one version."""
+    home = tmp_path_factory.mktemp("faults") / "home"
+    check_reachable(Settings(home=home))
+    status, said = workers.work(home, 1)
+    assert status == 0, said
+    return home
+
+
+@pytest.mark.parametrize("point", COMMIT_POINTS)
+def test_killed_at_a_commit_point(point: str, workers: Workers, first_day: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(first_day, home)
+    _move_artifacts(home, first_day)
+    status, said = workers.work(home, 2, kill_at=point)
+    assert status == -signal.SIGKILL, said
+    status, said = workers.work(home, 2)
+    assert status == 0, said
+    with Bound(PIPELINE, Settings(home=home), SystemClock()) as bound:
+        ids = bound.log.examples()["prediction_id"].to_list()
+        assert sorted(ids) == sorted(f"{day}-{i}" for day in (1, 2) for i in range(30))
+        assert bound.log.archive.stop("examples") == 60
+        store, championship = bound.registry.store, bound.registry.championship
+        versions = store.versions()
+        assert [(v.number, v.parent) for v in versions] == [("1", None), ("2", "1")]
+        reign = championship.reign()
+        assert reign is not None
+        assert (reign.epoch, reign.version) == (2, "2")
+        assert store.aliases() == {"champion": "2", "previous": "1"}
+        assert championship.mirrored()
+        assert store.close_leftovers() == 0
+
+
+def _move_artifacts(home: Path, origin: Path) -> None:
+    """MLflow notes where artifacts are by absolute path: let the copy have its own."""
+    import sqlite3  # noqa: PLC0415
+
+    with sqlite3.connect(home / "mlflow.sqlite") as database:
+        for table, column in [
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+        ]:
+            database.execute(  # the names are the constants above
+                f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(origin), str(home))
+            )
+    database.close()
