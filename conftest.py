@@ -11,3 +11,6 @@ quiet()
 # Prefect reads these when it is first imported; no thread may log to a server that has ended.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="headwater-prefect-")
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
+
+# These are run by Alembic and by MLflow, never imported; the rest is looked through for doctests.
+collect_ignore_glob = ["infra/migrations/*", "registry/served.py"]
