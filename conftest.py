@@ -12,5 +12,5 @@ quiet()
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="headwater-prefect-")
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 
-# These are run by Alembic and by MLflow, never imported; the rest is looked through for doctests.
-collect_ignore_glob = ["infra/migrations/*", "registry/served.py"]
+# These are run, by Alembic, by MLflow and by a test; the rest is looked through for doctests.
+collect_ignore_glob = ["infra/migrations/*", "registry/served.py", "tests/system/zygote.py"]
