@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _SHORT = 12
+_FILE_WIDTH = 140
 
 
 def plain(record: object) -> Any:
@@ -53,7 +54,8 @@ def show_lines(lines: Iterable[object]) -> None:
     """Print lines and tables."""
     from rich.console import Console  # noqa: PLC0415 - not for --json
 
-    console = Console(highlight=False, soft_wrap=True)
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    console = Console(highlight=False, soft_wrap=True, width=width)
     for line in lines:
         console.print(line, markup=False)
 
@@ -79,7 +81,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
         numeric = i > 0 and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in kept)
-        made.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in kept:
         made.add_row(*row)
     return made
