@@ -8,6 +8,14 @@ def boosted_trees() -> object:
     from headwater.learners.boosting import Boosted  # noqa: PLC0415 - imports NumPy
 
     estimator = lightgbm.LGBMClassifier(
-        n_estimators=60, learning_rate=0.1, num_leaves=31, min_child_samples=100
+        n_estimators=60,
+        num_leaves=15,
+        learning_rate=0.15,
+        min_child_samples=100,
+        reg_lambda=5.0,
+        colsample_bytree=0.6,
+        max_bin=63,
+        cat_smooth=100,
+        boost_from_average=False,
     )
     return Boosted(estimator, decay=0.98)

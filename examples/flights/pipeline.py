@@ -10,8 +10,8 @@ from headwater.spec.update import Reset, Stateful, Stateless, Subsample, Update
 __all__ = ["never", "stage2", "stage3"]
 
 
-# Refitted leaves forget slowly and trees never change: they are grown anew four times a year.
-_RESET = Reset(every="75d", subsample=Subsample(rows=50_000, half_life="90d"))
+# Refitting leaves does not change trees: they are grown anew every two months.
+_RESET = Reset(every="61d", subsample=Subsample(rows=44_000, half_life="90d"))
 
 
 def _flights(name: str, update: Update, *triggers: Trigger) -> Pipeline:
