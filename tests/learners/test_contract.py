@@ -78,7 +78,8 @@ def test_going_on_after_a_load_equals_never_stopping(task: Task, make: Make) -> 
     learn(second, task, slice(200, 400))
     assert second.digest() == whole.digest()
     frame, _ = data(task, 1)
-    assert second.predict(frame) == whole.predict(frame)
+    for one, two in zip(second.predict(frame), whole.predict(frame), strict=True):
+        assert one == pytest.approx(two, abs=1e-12)  # River sums over sets, in any order
 
 
 @pytest.fixture(scope="module")
