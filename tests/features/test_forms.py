@@ -1,0 +1,167 @@
+"""Each task's records come back as they were given, from the database and from the archive alike."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import polars as pl
+import pytest
+from tests.features.records import NOW, drain
+
+from headwater.features.log import FeatureLog
+from headwater.infra.clock import SimulatedClock
+from headwater.infra.settings import Settings
+from headwater.spec.errors import HeadwaterError, NonFiniteError, SchemaError
+from headwater.spec.feature import Feature
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.records import Label, Prediction
+
+FEATURES = (
+    Feature("amount", float, nullable=True),
+    Feature("count", int, nullable=True),
+    Feature("city", str, nullable=True),
+    Feature("new", bool, nullable=True),
+)
+ROWS: list[dict[str, Any]] = [
+    {"amount": 1.5, "count": 2**63 - 1, "city": "Zürich", "new": True},
+    {"amount": -0.0, "count": -(2**63), "city": "", "new": False},
+    {"amount": 5e-324, "count": 0, "city": 'a"b\\c\n\t,;', "new": None},
+    {"amount": 1.7976931348623157e308, "count": None, "city": "\N{WATER WAVE}", "new": True},
+    {"amount": None, "count": None, "city": None, "new": None},
+]
+ANSWERS: dict[str, tuple[list[Any], list[Any]]] = {
+    "binary": ([0.0, 1.0, 0.5, 0.1, 1e-300], [True, False, True, False, True]),
+    "multiclass": (
+        [{"a": 0.1, "b": 0.9}, {"a": 1.0}, {}, {"ü": 0.5}, {"b": 0.2, "a": 0.8}],
+        ["a", "never seen", "", "ü", "b"],
+    ),
+    "regression": ([1.0, -2.5, 0.1, 1e300, 0.0], [0.1, -1e300, 3.0, 5e-324, 0.30000000000000004]),
+}
+TIMES = [NOW + timedelta(microseconds=n) for n in (0, 1, 10, 999_999, 1_000_000)]
+
+
+@pytest.fixture
+def log(
+    request: Any, pipeline: Pipeline, settings: Settings, clock: SimulatedClock
+) -> Iterator[FeatureLog]:
+    formed = msgspec.structs.replace(pipeline, task=request.param, features=FEATURES)
+    opened = FeatureLog(formed, settings, clock)
+    yield opened
+    opened.close()
+    opened.database.close()
+
+
+each_task = pytest.mark.parametrize("log", ANSWERS, indirect=True)
+
+
+def predict(id_: str, features: dict[str, Any], output: Any, **changed: Any) -> Prediction:
+    return Prediction(id=id_, features=features, output=output, **({"served_at": NOW} | changed))
+
+
+def fill(log: FeatureLog) -> pl.DataFrame:
+    outputs, labels = ANSWERS[log.pipeline.task]
+    log.record(
+        [
+            predict(str(i), ROWS[i], outputs[i], served_at=TIMES[i], entity={"customer": f"c-{i}"})
+            for i in range(len(ROWS))
+        ]
+    )
+    log.label(
+        [
+            Label(prediction_id=str(i), value=labels[i], known_at=TIMES[-1 - i], source="human")
+            for i in range(len(ROWS))
+        ]
+    )
+    assert drain(log) == len(ROWS)
+    return log.examples()
+
+
+@each_task
+def test_examples_hold_what_was_recorded(log: FeatureLog) -> None:
+    found = fill(log)
+    outputs, labels = ANSWERS[log.pipeline.task]
+    assert found["features"].to_list() == ROWS
+    assert found["label"].to_list() == labels
+    assert found["served_at"].to_list() == TIMES
+    assert found["known_at"].to_list() == TIMES[::-1]
+    assert found["source"].unique().to_list() == ["human"]
+    assert [msgspec.json.decode(text) for text in found["entity"]] == [
+        {"customer": f"c-{i}"} for i in range(len(ROWS))
+    ]
+    given = found["output"].to_list()
+    assert [msgspec.json.decode(one) if isinstance(one, str) else one for one in given] == outputs
+
+
+@each_task
+def test_every_range_is_the_same_from_the_archive(log: FeatureLog) -> None:
+    fill(log)
+    ranges = [(start, stop) for stop in range(len(ROWS) + 1) for start in range(stop + 1)]
+    before = {span: log.examples(*span) for span in ranges}
+    assert log.collect() == len(ROWS)
+    for span in ranges:
+        after = log.examples(*span)
+        assert after.schema == before[span].schema
+        assert after.equals(before[span])
+
+
+@each_task
+def test_some_columns_are_the_same_columns(log: FeatureLog) -> None:
+    whole = fill(log)
+    wanted = ("features", "label", "supersedes", "output")
+    assert log.examples(columns=wanted).equals(whole.select(wanted))
+    log.collect()
+    assert log.examples(columns=wanted).equals(whole.select(wanted))
+
+
+WRONG = [
+    ("binary", 0.5, 1, SchemaError),
+    ("binary", 0.5, "True", SchemaError),
+    ("binary", {"a": 1.0}, True, SchemaError),
+    ("binary", True, True, SchemaError),
+    ("binary", float("nan"), True, NonFiniteError),
+    ("multiclass", 0.5, "a", SchemaError),
+    ("multiclass", {"a": "1"}, "a", SchemaError),
+    ("multiclass", {1: 1.0}, "a", SchemaError),
+    ("multiclass", {"a": float("inf")}, "a", NonFiniteError),
+    ("multiclass", {"a": 1.0}, True, SchemaError),
+    ("multiclass", {"a": 1.0}, None, SchemaError),
+    ("regression", "1", 1.0, SchemaError),
+    ("regression", None, 1.0, SchemaError),
+    ("regression", float("-inf"), 1.0, NonFiniteError),
+    ("regression", 1.0, True, SchemaError),
+    ("regression", 1.0, "1", SchemaError),
+    ("regression", 1.0, float("nan"), NonFiniteError),
+    ("regression", 1.0, float("inf"), NonFiniteError),
+]
+
+
+@pytest.mark.parametrize(("log", "output", "value", "error"), WRONG, indirect=["log"])
+def test_what_is_not_of_the_task_keeps_nothing_of_its_batch(
+    log: FeatureLog, output: Any, value: Any, error: type[HeadwaterError]
+) -> None:
+    outputs, labels = ANSWERS[log.pipeline.task]
+
+    def send() -> None:
+        with log.one_sync():
+            log.record([predict("good", ROWS[0], outputs[0]), predict("bad", ROWS[0], output)])
+            log.label(
+                [
+                    Label(prediction_id="good", value=labels[0], known_at=NOW),
+                    Label(prediction_id="bad", value=value, known_at=NOW),
+                ]
+            )
+
+    with pytest.raises(error, match="'bad'") as refused:
+        send()
+    assert refused.value.hint
+    assert log.counts().unsequenced == 0
+
+
+@pytest.mark.parametrize("log", ["binary"], indirect=True)
+@pytest.mark.parametrize("name", ["amount", "count", "city", "new"])
+@pytest.mark.parametrize("value", [[1], {"a": 1}, datetime(2024, 1, 1, tzinfo=UTC), b"1"])
+def test_a_feature_of_no_known_type_is_named(log: FeatureLog, name: str, value: Any) -> None:
+    with pytest.raises(SchemaError, match=rf"'odd'.*`{name}`"):
+        log.record([predict("odd", ROWS[0] | {name: value}, 0.5)])
+    assert log.counts().unsequenced == 0

@@ -1,0 +1,194 @@
+"""Whatever cannot be declared says what to write instead."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from tests.conftest import sgd
+
+from headwater.spec.errors import DeclarationError
+from headwater.spec.feature import BatchFeature, Feature, StreamingFeature
+from headwater.spec.label import LabelRule
+from headwater.spec.pipeline import METRICS, Pipeline
+from headwater.spec.trigger import Cron, Every
+from headwater.spec.update import Reset, Stateful, Stateless, Subsample
+
+
+def takes_one(size: int) -> object:
+    return size
+
+
+class Maker:
+    def make(self) -> object:
+        return self
+
+
+def nested() -> Callable[[], object]:
+    def make() -> object:
+        return make
+
+    return make
+
+
+RULE = LabelRule(wait="1d")
+X = Feature("x", float)
+ASKED = BatchFeature(name="spent", dtype="float", entity=("customer",), table="spending")
+STREAMED = StreamingFeature(
+    name="calls", dtype="int", entity=("customer",), events="calls", aggregate="count", window="1h"
+)
+
+
+def declare(**changed: Any) -> Pipeline:
+    parts: dict[str, Any] = {
+        "name": "toy",
+        "task": "binary",
+        "features": (X,),
+        "label": RULE,
+        "model": sgd,
+        "update": Stateful(),
+    }
+    return Pipeline(**(parts | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "what", "instead"),
+    [
+        ({"name": "Flights"}, "'Flights'", "'flights'"),
+        ({"name": "f"}, "'f'", "2 to 63"),
+        ({"name": "f" * 64}, "fff", "2 to 63"),
+        ({"name": "flights-"}, "'flights-'", "hyphens"),
+        ({"name": "../etc"}, "'../etc'", "hyphens"),
+        ({"name": 7}, "7", "hyphens"),
+        ({"task": "clustering"}, "'clustering'", "binary, multiclass, regression"),
+        ({"task": "ranking"}, "reserved", "'regression'"),
+        ({"label": "1d"}, "label='1d'", 'LabelRule(wait="1d")'),
+        ({"label": LabelRule(wait="1d", timeout=0.0)}, "timeout=0.0", "True or False"),
+        ({"label": LabelRule(wait="1d", timeout="no")}, "timeout='no'", "True or False"),
+        ({"task": "multiclass", "label": LabelRule(wait="1d", timeout=True)}, "timeout=True", "class"),
+        ({"task": "regression", "label": LabelRule(wait="1d", timeout=True)}, "timeout=True", "number"),
+        ({"task": "regression", "label": LabelRule(wait="1d", timeout="0")}, "timeout='0'", "number"),
+        ({"metrics": ("mae",)}, "'mae'", "roc_auc"),
+        ({"metrics": ("roc_auc", "rmse")}, "'rmse'", "log_loss"),
+        ({"task": "multiclass", "metrics": ("roc_auc",)}, "'roc_auc'", "accuracy"),
+        ({"task": "regression", "metrics": ("accuracy",)}, "'accuracy'", "mae, rmse"),
+        ({"features": ()}, "features=()", 'Feature("distance", float)'),
+        ({"features": [X]}, "features=[", 'Feature("distance", float)'),
+        ({"features": X}, "features=", 'Feature("distance", float)'),
+        ({"features": ("x",)}, "'x'", "Feature("),
+        ({"features": (X, Feature("x", str))}, "'x' is declared twice", "own name"),
+        ({"features": (X, ASKED)}, "'spent'", 'Feature("spent", float)'),
+        ({"features": (X, STREAMED)}, "'calls'", 'Feature("calls", float)'),
+        ({"model": sgd()}, "model=SGD", "model=make_model"),
+        ({"model": lambda: None}, "<lambda>", "def make_model()"),
+        ({"model": functools.partial(sgd)}, "partial", "def make_model()"),
+        ({"model": nested()}, "nested.<locals>", "def make_model()"),
+        ({"model": Maker().make}, "Maker.make", "def make_model()"),
+        ({"model": Maker}, "Maker", "def make_model()"),
+        ({"model": takes_one}, "takes_one takes arguments", "function of none"),
+        ({"update": "stateful"}, "update='stateful'", "update=Stateful()"),
+        ({"update": Stateful}, "update=<class", "update=Stateful()"),
+        ({"triggers": Every("1d")}, "triggers=Every", 'triggers=(Every("1d"),)'),
+        ({"triggers": [Every("1d")]}, "triggers=[", 'triggers=(Every("1d"),)'),
+        ({"triggers": ("1d",)}, "'1d'", 'Every("1d")'),
+        ({"passes": 0}, "passes=0", "passes=1"),
+        ({"passes": 1.5}, "passes=1.5", "passes=1"),
+        ({"threads": -1}, "threads=-1", "threads=1"),
+        ({"batch_rows": 0}, "batch_rows=0", "batch_rows=1_000"),
+        ({"batch_rows": "all"}, "batch_rows='all'", "batch_rows=1_000"),
+        ({"promotion": "never"}, "promotion='never'", "'by hand'"),
+    ],
+)
+def test_a_wrong_pipeline_says_what_to_write(changed: dict[str, Any], what: str, instead: str) -> None:
+    with pytest.raises(DeclarationError) as refused:
+        declare(**changed)
+    assert what in refused.value.what
+    assert instead in refused.value.hint
+    assert str(refused.value) == f"{refused.value.what}. Next: {refused.value.hint}."
+
+
+@pytest.mark.parametrize(
+    ("make", "what", "instead"),
+    [
+        (lambda: LabelRule(wait="soon"), "wait='soon'", "'90d'"),
+        (lambda: LabelRule(wait="1d", maturity="never"), "maturity='never'", "'window'"),  # type: ignore[arg-type] # on purpose
+        (lambda: LabelRule(wait="1d", revision="both"), "revision='both'", "'ignore'"),  # type: ignore[arg-type] # on purpose
+        (lambda: Every("daily"), "Every='daily'", "'90d'"),
+        (lambda: Cron("* * *"), "'* * *'", 'Cron("30 2 * * *")'),
+        (lambda: Cron(""), "''", 'Cron("30 2 * * *")'),
+        (lambda: Stateless(window="90"), "window='90'", "'90d'"),
+        (lambda: Stateful(window="90"), "window='90'", "'90d'"),
+        (lambda: Stateful(reset="30d"), "reset='30d'", 'Reset(every="30d"'),  # type: ignore[arg-type] # on purpose
+        (lambda: Reset(every="month"), "every='month'", "'90d'"),
+        (lambda: Reset(every="30d", window="all"), "window='all'", "'90d'"),
+        (lambda: Subsample(rows=0), "rows=0", "rows=10_000"),
+        (lambda: Subsample(rows=True), "rows=True", "rows=10_000"),
+        (lambda: Subsample(rows=0.1), "rows=0.1", "rows=10_000"),  # type: ignore[arg-type] # on purpose
+        (lambda: Subsample(rows=5, half_life="old"), "half_life='old'", "'90d'"),
+        (lambda: Feature("hour of day", int), "'hour of day'", "'hour_of_day'"),
+        (lambda: Feature("1st", int), "'1st'", "'hour_of_day'"),
+        (lambda: Feature("", int), "''", "'hour_of_day'"),
+        (lambda: Feature("when", complex), "'when' has dtype", "'float', 'int', 'str' and 'bool'"),
+        (lambda: Feature("when", "date"), "dtype 'date'", "'float', 'int', 'str' and 'bool'"),  # type: ignore[arg-type] # on purpose
+        (lambda: msgspec.structs.replace(STREAMED, window="long"), "window='long'", "'90d'"),
+    ],
+)
+def test_a_wrong_part_says_what_to_write(make: Callable[[], object], what: str, instead: str) -> None:
+    with pytest.raises(DeclarationError) as refused:
+        make()
+    assert what in refused.value.what
+    assert instead in refused.value.hint
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_pipeline_is_judged_by_its_tasks_metrics_or_its_own(task: Any) -> None:
+    assert declare(task=task).judged_by == METRICS[task][:2]
+    for metric in METRICS[task]:
+        assert declare(task=task, metrics=(metric,)).judged_by == (metric,)
+
+
+@pytest.mark.parametrize(
+    ("task", "timeout"),
+    [
+        ("binary", False),
+        ("binary", True),
+        ("multiclass", "none"),
+        ("regression", 0),
+        ("regression", 0.5),
+    ],
+)
+def test_a_timeout_of_the_tasks_own_type_is_taken(task: Any, timeout: Any) -> None:
+    assert declare(task=task, label=LabelRule(wait="1d", timeout=timeout)).label.timeout == timeout
+
+
+@pytest.mark.parametrize(
+    ("update", "triggers"),
+    [
+        (Stateless(window="90d"), ()),
+        (Stateless(window="90d"), (Every("1d"),)),
+        (
+            Stateless(subsample=Subsample(rows=10, half_life="7d")),
+            (Cron("30 2 * * *", "Europe/Berlin"),),
+        ),
+        (Stateful(), (Every("1d"), Cron("0 0 1 * *"))),
+        (Stateful(reset=Reset(every="30d", window="90d")), ()),
+    ],
+)
+def test_a_stage_changes_two_fields(update: Any, triggers: Any) -> None:
+    staged = declare(update=update, triggers=triggers)
+    assert msgspec.structs.replace(staged, update=Stateful(), triggers=()) == declare()
+
+
+def test_a_pipeline_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError, match="immutable"):
+        declare().passes = 2  # type: ignore[misc] # on purpose
+
+
+def test_a_change_is_checked_as_a_declaration_is() -> None:
+    with pytest.raises(DeclarationError, match="passes=0"):
+        msgspec.structs.replace(declare(), passes=0)
+
+
+def test_features_keep_their_order() -> None:
+    assert declare(features=(Feature("b", int), Feature("a", "bool"))).feature_names == ("b", "a")
