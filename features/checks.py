@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 
 from headwater.spec.errors import NonFiniteError, SchemaError
 from headwater.spec.feature import python_type
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import FeatureValue, LabelValue, Output
+from headwater.spec.records import FeatureValue, Label, Output, Prediction, Role, Source
 
 __all__ = ["Checks"]
 
+_ROLES: tuple[str, ...] = get_args(Role)
+_SOURCES: tuple[str, ...] = get_args(Source)
 _LABEL_TYPES: dict[str, tuple[type, ...]] = {
     "binary": (bool,),
     "multiclass": (str,),
@@ -32,6 +34,7 @@ class Checks:
     def __init__(self, pipeline: Pipeline) -> None:
         self._task = pipeline.task
         self._names = pipeline.feature_names
+        self._ints = tuple(f.name for f in pipeline.features if f.dtype == "int")
         self._floats = tuple(f.name for f in pipeline.features if f.dtype == "float")
         self._schema = msgspec.defstruct(
             "Features",
@@ -59,14 +62,21 @@ class Checks:
                 f"prediction {prediction_id!r}: {_plain(error)}",
                 hint=f"send exactly the features {', '.join(self._names)}",
             ) from error
+        for name in self._ints:
+            value = features[name]
+            if value is not None and not -(2**63) <= cast("int", value) < 2**63:
+                raise SchemaError(
+                    f"prediction {prediction_id!r}: feature {name!r} does not fit 64 bits",
+                    hint="send it as text, or declare a float",
+                )
         try:
             if math.isfinite(sum([features[name] for name in self._floats])):  # type: ignore[misc] # None raises
                 return
-        except TypeError:
+        except (TypeError, OverflowError):
             pass  # one of them is None: look at each
         for name in self._floats:
             value = features[name]
-            if value is not None and not math.isfinite(cast("float", value)):
+            if value is not None and not _is_finite(cast("float", value)):
                 raise NonFiniteError(
                     f"prediction {prediction_id!r}: feature {name!r} is {value}",
                     hint="send None for what is not known, and declare the feature nullable",
@@ -95,14 +105,42 @@ class Checks:
                 f"prediction {prediction_id!r}: output {output!r} is not one of a {self._task} task",
                 hint="send a probability by class" if self._task == "multiclass" else "send one number",
             )
-        if not all(map(math.isfinite, numbers)):
+        if not all(map(_is_finite, numbers)):
             raise NonFiniteError(
-                f"prediction {prediction_id!r}: output {output!r} is not finite",
+                f"prediction {prediction_id!r}: an output is not finite",
                 hint="check the model that made it",
             )
 
-    def label(self, prediction_id: str, value: LabelValue) -> None:
-        """Check one label's value.
+    def prediction(self, prediction: Prediction) -> None:
+        """Check what a prediction holds besides features and output.
+
+        Raises
+        ------
+        SchemaError
+            If the version is no text, the role is not known, or an entity key is no text.
+        """
+        if not isinstance(prediction.version, str) or prediction.role not in _ROLES:
+            raise SchemaError(
+                f"prediction {prediction.id!r}: version {prediction.version!r} in role "
+                f"{prediction.role!r}",
+                hint=f"send the version as text, and one of the roles {', '.join(_ROLES)}",
+            )
+        if isinstance(prediction.propensity, bool):
+            raise SchemaError(
+                f"prediction {prediction.id!r}: propensity is a bool",
+                hint="send 1.0 where no router chose",
+            )
+        entity = prediction.entity
+        if not isinstance(entity, dict) or not all(
+            isinstance(part, str) for pair in entity.items() for part in pair
+        ):
+            raise SchemaError(
+                f"prediction {prediction.id!r}: entity {prediction.entity!r} is not text by text",
+                hint='send keys such as {"customer": "c-17"}',
+            )
+
+    def label(self, label: Label) -> None:
+        """Check one label's value and source.
 
         Raises
         ------
@@ -111,16 +149,30 @@ class Checks:
         NonFiniteError
             If it is NaN or infinite.
         """
+        prediction_id, value = label.prediction_id, label.value
         wanted = _LABEL_TYPES[self._task]
+        if label.source not in _SOURCES:
+            raise SchemaError(
+                f"label of {prediction_id!r}: source {label.source!r} is not known",
+                hint=f"send one of {', '.join(_SOURCES)}",
+            )
         if not isinstance(value, wanted) or (self._task != "binary" and isinstance(value, bool)):
             raise SchemaError(
                 f"label of {prediction_id!r}: {value!r} is not a label of a {self._task} task",
                 hint=f"send a {wanted[0].__name__}",
             )
-        if isinstance(value, float) and not math.isfinite(value):
+        if not isinstance(value, str) and not _is_finite(value):
             raise NonFiniteError(
-                f"label of {prediction_id!r} is {value}", hint="send a label when it is known"
+                f"label of {prediction_id!r} is not finite", hint="send a label when it is known"
             )
+
+
+def _is_finite(value: float) -> bool:
+    """Say whether a number is one that 64 bits hold as a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _plain(error: msgspec.ValidationError) -> str:

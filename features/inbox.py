@@ -1,6 +1,7 @@
 """Where records land first: one SQLite file a pipeline, synced before a caller hears of it."""
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -78,6 +79,7 @@ class Inbox:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.RLock()  # one transaction at a time; a thread nests in its own
         with self._guarded():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
@@ -126,7 +128,7 @@ class Inbox:
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """Give at most `limit` entries behind position `after`, in order."""
-        with self._guarded():
+        with self._guarded(), self._lock:
             rows = self._connection.execute(
                 "SELECT position, kind, id, key, received_at_us, payload FROM entry "
                 "WHERE position > ? ORDER BY position LIMIT ?",
@@ -136,7 +138,7 @@ class Inbox:
 
     def count_after(self, position: int) -> int:
         """Count the entries behind a position."""
-        with self._guarded():
+        with self._guarded(), self._lock:
             row = self._connection.execute(
                 "SELECT count(*) FROM entry WHERE position > ?", (position,)
             ).fetchone()
@@ -178,16 +180,17 @@ class Inbox:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        if self._connection.in_transaction:
-            yield  # part of one_sync
-            return
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        with self._lock:
+            if self._connection.in_transaction:
+                yield  # part of this thread's one_sync
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -19,10 +19,11 @@ from headwater.infra.commit_points import reached
 from headwater.infra.database import Database
 from headwater.infra.settings import Settings
 from headwater.infra.storage import Storage
-from headwater.spec.errors import NotFoundError, TableError
+from headwater.spec.errors import NotFoundError, SchemaError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.records import Label, Prediction
+from headwater.spec.records import utc as in_utc
 
 __all__ = ["FeatureLog", "LogCounts"]
 
@@ -254,24 +255,25 @@ class FeatureLog:
         self.inbox.close()
 
     def _prediction(self, prediction: Prediction, received_at_us: int) -> Entry:
+        self._checks.prediction(prediction)
         self._checks.features(prediction.id, prediction.features)
         self._checks.output(prediction.id, prediction.output)
         if prediction.served_at.tzinfo is not UTC:
-            moment = prediction.served_at.astimezone(UTC)
+            moment = in_utc(prediction.served_at, "served_at")
             prediction = msgspec.structs.replace(prediction, served_at=moment)
-        payload = _ENCODER.encode(prediction)
+        payload = _encoded(prediction, f"prediction {prediction.id!r}")
         return Entry(0, PREDICTION, prediction.id, "", received_at_us, payload)
 
     def _label(self, label: Label, received_at_us: int) -> Entry:
-        self._checks.label(label.prediction_id, label.value)
+        self._checks.label(label)
         if label.known_at.tzinfo is not UTC:
-            label = msgspec.structs.replace(label, known_at=label.known_at.astimezone(UTC))
+            label = msgspec.structs.replace(label, known_at=in_utc(label.known_at, "known_at"))
         key = label.key
         if key is None:
             text = f"{label.value!r} {label.known_at.isoformat()}"
             key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
             label = msgspec.structs.replace(label, key=key)
-        payload = _ENCODER.encode(label)
+        payload = _encoded(label, f"label of {label.prediction_id!r}")
         return Entry(0, LABEL, label.prediction_id, f"{label.source}/{key}", received_at_us, payload)
 
     def _archive(self, name: Archived, stop: int) -> int:
@@ -293,3 +295,12 @@ class FeatureLog:
             self.archive.append(name, frame, start, end)
             start = end
         return stop - first
+
+
+def _encoded(record: Prediction | Label, name: str) -> bytes:
+    try:
+        return _ENCODER.encode(record)
+    except (TypeError, UnicodeEncodeError, OverflowError) as error:
+        raise SchemaError(
+            f"{name} cannot be written as JSON: {error}", hint="send text, numbers, booleans and None"
+        ) from error

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from headwater.spec.errors import HeadwaterError
+from headwater.spec.records import utc
 
 __all__ = ["Clock", "SimulatedClock", "SystemClock", "from_us", "to_us"]
 
@@ -51,7 +52,7 @@ class SimulatedClock:
     """
 
     def __init__(self, start: datetime) -> None:
-        self._now = start.astimezone(UTC)
+        self._now = utc(start, "start")
 
     def now(self) -> datetime:
         """Give the simulated present, in UTC."""

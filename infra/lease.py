@@ -119,6 +119,8 @@ def _alive(holder: str) -> bool:
     if host != socket.gethostname():
         return True
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+        process = psutil.Process(int(pid))
+        ended = process.status() == psutil.STATUS_ZOMBIE  # killed, and not yet noticed by its parent
+        return not ended and f"{process.create_time():.2f}" == started
     except psutil.NoSuchProcess:
         return False

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -87,13 +88,22 @@ class Settings(BaseSettings):
         if self.signing_key is not None:
             return self.signing_key.get_secret_value().encode()
         path = self.root / "signing.key"
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_bytes()
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_hex(32).encode())
-        return path.read_bytes()
+        if not path.exists():
+            made = path.with_name(f"signing.key.{secrets.token_hex(8)}")
+            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_hex(32).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(made, path)  # whole or not at all; the first of several makers wins
+            made.unlink()
+        key = path.read_bytes()
+        if not key:
+            raise DeclarationError(
+                f"the signing key {path} is empty",
+                hint="restore it, or set HEADWATER_SIGNING_KEY to the key that signed the states",
+            )
+        return key
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from headwater.spec.errors import DeclarationError, NotFoundError, few
 from headwater.spec.pipeline import Pipeline
@@ -37,6 +38,10 @@ def load_pipeline(reference: str) -> Pipeline:
     module_name = _module_of(Path(where)) if where.endswith(".py") else where
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    if module_name.startswith("."):
+        raise DeclarationError(
+            f"{reference!r} is relative", hint="write module:attribute or path.py:attribute"
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -44,6 +49,11 @@ def load_pipeline(reference: str) -> Pipeline:
             f"cannot import {module_name!r} for pipeline {reference!r}: {error}",
             hint="check the name, or give the file: path.py:attribute",
         ) from error
+    if where.endswith(".py") and _file_of(module) != Path(where).resolve():
+        raise DeclarationError(
+            f"{where!r} would be the module {module_name!r}, which is {_file_of(module)} already",
+            hint="give the file a name of its own, or put it in a package",
+        )
     found = getattr(module, attribute, None)
     if isinstance(found, Pipeline):
         return found
@@ -57,6 +67,10 @@ def load_pipeline(reference: str) -> Pipeline:
         f"{reference!r} is {type(found).__name__}, not a pipeline",
         hint=f"it declares {few(pipelines)}" if pipelines else "declare one: x = Pipeline(...)",
     )
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    return Path(module.__file__).resolve() if module.__file__ else None
 
 
 def _module_of(path: Path) -> str:

@@ -1,6 +1,7 @@
 """What a user writes: one model's features, label, learner, metrics, update and triggers."""
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -120,7 +121,7 @@ def _check_name(name: str) -> None:
 
 def _check_task(pipeline: Pipeline) -> None:
     task = pipeline.task
-    if task not in METRICS:
+    if not isinstance(task, str) or task not in METRICS:
         raise DeclarationError(f"task={task!r} is not known", hint=f"write one of {few(METRICS)}")
     if task == "ranking":
         raise DeclarationError(
@@ -134,12 +135,18 @@ def _check_task(pipeline: Pipeline) -> None:
     timeout = pipeline.label.timeout
     wanted = _TIMEOUT_TYPES[task]
     fits = isinstance(timeout, wanted) and (task == "binary" or not isinstance(timeout, bool))
+    if isinstance(timeout, float) and not math.isfinite(timeout):
+        fits = False
     if timeout is not None and not fits:
         raise DeclarationError(
             f"timeout={timeout!r} is not a label of a {task} task",
             hint={"binary": "write True or False", "multiclass": "write a class's name"}.get(
                 task, "write a number"
             ),
+        )
+    if not isinstance(pipeline.metrics, tuple):
+        raise DeclarationError(
+            f"metrics={pipeline.metrics!r} is not a tuple", hint='write metrics=("roc_auc",)'
         )
     for metric in pipeline.metrics:
         if metric not in METRICS[task]:
@@ -205,8 +212,10 @@ def _check_update(pipeline: Pipeline) -> None:
 def _check_numbers(pipeline: Pipeline) -> None:
     for field in ("passes", "threads"):
         value = getattr(pipeline, field)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise DeclarationError(f"{field}={value!r} is not a count", hint=f"write {field}=1")
+    if not isinstance(pipeline.seed, int) or isinstance(pipeline.seed, bool) or pipeline.seed < 0:
+        raise DeclarationError(f"seed={pipeline.seed!r} is not a seed", hint="write seed=0")
     rows = pipeline.batch_rows
     if rows is not None and (not isinstance(rows, int) or rows < 1):
         raise DeclarationError(f"batch_rows={rows!r} is not a count", hint="write batch_rows=1_000")

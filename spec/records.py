@@ -47,7 +47,14 @@ def utc(moment: datetime, field: str) -> datetime:
             f"{field}={moment!r} is not a time with a zone",
             hint="write datetime(2013, 1, 1, tzinfo=UTC), say",
         )
-    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    if moment.tzinfo is UTC:
+        return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise SchemaError(
+            f"{field}={moment!r} is no time in UTC", hint="send a time between the years 1 and 9999"
+        ) from error
 
 
 def _check_id(text: str, field: str) -> None:

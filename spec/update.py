@@ -59,6 +59,7 @@ class Stateless(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if self.window is not None:
             duration(self.window, "window")
+        _check_subsample(self.subsample)
 
 
 class Reset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +81,7 @@ class Reset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         duration(self.every, "every")
         if self.window is not None:
             duration(self.window, "window")
+        _check_subsample(self.subsample)
 
 
 class Stateful(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stateful"):
@@ -104,6 +106,13 @@ class Stateful(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         if self.window is not None:
             duration(self.window, "window")
+
+
+def _check_subsample(subsample: object) -> None:
+    if subsample is not None and not isinstance(subsample, Subsample):
+        raise DeclarationError(
+            f"subsample={subsample!r} is not a subsample", hint="write subsample=Subsample(rows=10_000)"
+        )
 
 
 Update = Stateless | Stateful

@@ -44,7 +44,6 @@ daily = toy(Stateless(window="90d"), Every("1d"))
 stateful = toy(Stateful(), Every("6h"), Cron("30 2 * * *", "Europe/Berlin"))
 twin = toy(Stateful())
 never = toy(Stateful(), Cron("99 2 * * *"))
-nowhere = toy(Stateful(), Cron("30 2 * * *", "Europe/Atlantis"))
 """
 
 

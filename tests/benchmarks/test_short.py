@@ -1,0 +1,54 @@
+"""The short form of every claim runs, and gives its line: the code is checked, not the number."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.__main__ import CLAIMS, main
+
+_ROOT = Path(__file__).parents[2]
+_FILES = {"__init__", "__main__", "bulk", "claim", "crashing", "imported", "models", "year"}
+
+
+@pytest.fixture(scope="module")
+def lines() -> dict[str, dict[str, Any]]:
+    """Run all claims in one process, as CI and `make bench` do, so that they share what is imported."""
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks", "--short"],
+        cwd=_ROOT,
+        env=os.environ | {"PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    found = [json.loads(line) for line in finished.stdout.splitlines()]
+    return {line["claim"]: line for line in found}
+
+
+@pytest.mark.system
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_short_form(claim: str, lines: dict[str, dict[str, Any]]) -> None:
+    line = lines[claim]
+    assert math.isfinite(line["ratio"])
+    assert line["bound"] is None or line["bound"] > 0
+    assert line["short"] is True
+    assert "holds" not in line
+
+
+def test_one_file_a_claim() -> None:
+    files = {path.stem for path in (_ROOT / "benchmarks").glob("*.py")}
+    assert files - _FILES == {claim.replace("-", "_") for claim in CLAIMS}
+
+
+def test_unknown_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["replay-sped"])
+    assert refused.value.code == 2
+    assert "no claim replay-sped; there are replay-speed" in capsys.readouterr().err
