@@ -57,8 +57,15 @@ def prove(key: bytes, pipeline: str, digest: str, state: bytes, recipe: bytes) -
     return msgspec.structs.replace(proof, signature=_sign(key, proof))
 
 
-def verify(key: bytes, proof: Proof, pipeline: str, state: bytes, recipe: bytes) -> None:
+def verify(key: bytes, proof: Proof, pipeline: str, state: bytes | None, recipe: bytes) -> None:
     """Refuse a state that is not what was registered. Nothing of it is parsed.
+
+    Parameters
+    ----------
+    key, proof, pipeline
+        The signing key, what the version claims, and whose version it must be.
+    state, recipe
+        The stored bytes; a state of None verifies the recipe alone.
 
     Raises
     ------
@@ -71,7 +78,7 @@ def verify(key: bytes, proof: Proof, pipeline: str, state: bytes, recipe: bytes)
         what = "its signature does not hold under this signing key"
     elif proof.pipeline != pipeline:
         what = f"it was made for pipeline {proof.pipeline!r}"
-    elif hashlib.sha256(state).hexdigest() != proof.state_sha256:
+    elif state is not None and hashlib.sha256(state).hexdigest() != proof.state_sha256:
         what = "its bytes are not those that were registered"
     elif hashlib.sha256(recipe).hexdigest() != proof.recipe_id:
         what = "its recipe is not the one that was registered"

@@ -176,33 +176,40 @@ class VersionStore:
         """
         if not again and version.number in self._last_kept:
             return self._last_kept[version.number]
-        kept = self._fetch(version)
-        claimed = _read_proof(kept.proof)
-        verify(self._key, claimed, self.pipeline, kept.state, kept.recipe)
-        if (claimed.digest, claimed.recipe_id) != (version.digest, version.recipe_id):
-            raise _swapped(version)
+        state, recipe, proof = self._fetch(version, "state", "recipe", "proof")
+        self._verify(version, state, recipe, proof)
+        kept = Kept(state, recipe, proof)
         self._last_kept = {version.number: kept}
         return kept
 
-    def _fetch(self, version: Version) -> Kept:
+    def _verify(self, version: Version, state: bytes | None, recipe: bytes, proof: bytes) -> None:
+        claimed = _read_proof(proof)
+        verify(self._key, claimed, self.pipeline, state, recipe)
+        if (claimed.digest, claimed.recipe_id) != (version.digest, version.recipe_id):
+            raise _swapped(version)
+
+    def _fetch(self, version: Version, *names: str) -> list[bytes]:
         with _guarded(self._settings), tempfile.TemporaryDirectory() as folder:
             where = self.client.get_logged_model(version.model_id).artifact_location
-            root = Path(
-                self._mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{where}/artifacts", dst_path=folder
-                )
-            )
-            return Kept(*((root / _FILES[name]).read_bytes() for name in ("state", "recipe", "proof")))
+            download = self._mlflow.artifacts.download_artifacts
+            return [
+                Path(
+                    download(artifact_uri=f"{where}/artifacts/{_FILES[name]}", dst_path=folder)
+                ).read_bytes()
+                for name in names
+            ]
 
     def recipe(self, version: Version) -> Recipe:
-        """Give a version's recipe, verified.
+        """Give a version's recipe, verified; its state need not be there any more.
 
         Raises
         ------
         DigestError, StorageError
             As for :meth:`kept`.
         """
-        return Recipe.from_json(self.kept(version).recipe)
+        recipe, proof = self._fetch(version, "recipe", "proof")
+        self._verify(version, None, recipe, proof)
+        return Recipe.from_json(recipe)
 
     def learner(self, version: Version, factory: Callable[[], object] | None = None) -> Learner:
         """Load a version's learner.
