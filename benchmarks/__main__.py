@@ -1,0 +1,67 @@
+"""Measure claims, one JSON line each: ``python -m benchmarks [claim ...] [--short]``.
+
+The long forms take hours together: they play the whole year many times. ``--short`` runs the code of
+every claim on a little of everything in a few minutes, and gives no verdict.
+"""
+
+import argparse
+import importlib
+import sys
+import time
+from collections.abc import Sequence
+
+from benchmarks.claim import Outcome, say
+from headwater.infra.offline import quiet
+
+CLAIMS = (
+    "replay-speed",
+    "read-recent",
+    "memory",
+    "rebuild",
+    "crash",
+    "demo",
+    "stateful-cost",
+    "honest-baseline",
+    "linear-stateful",
+    "state-is-real",
+)
+"""Every claim, the quick ones first; each is a module of its name here."""
+
+
+def measure(claim: str, *, short: bool) -> Outcome:
+    """Measure one claim.
+
+    Parameters
+    ----------
+    claim
+        One of :data:`CLAIMS`.
+    short
+        Run a small form, which checks the code and not the number.
+    """
+    module = importlib.import_module(f"benchmarks.{claim.replace('-', '_')}")
+    outcome: Outcome = module.measure(short=short)
+    return outcome
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the named claims, or all; the status is 1 if one does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("claims", nargs="*", metavar="claim", help=", ".join(CLAIMS))
+    parser.add_argument("--short", action="store_true", help="check the code, not the number")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.claims) - set(CLAIMS):
+        parser.error(f"no claim {', '.join(sorted(unknown))}; there are {', '.join(CLAIMS)}")
+    quiet()
+    holding = True
+    for claim in options.claims or CLAIMS:
+        say(f"{claim}: begins")
+        started_s = time.monotonic()
+        outcome = measure(claim, short=options.short)
+        say(f"{claim}: took {time.monotonic() - started_s:.0f} s")
+        print(outcome.line(claim, short=options.short), flush=True)
+        holding = holding and (options.short or outcome.holds)
+    return 0 if holding else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

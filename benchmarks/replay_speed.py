@@ -1,0 +1,202 @@
+"""Learning through a durable log, with offsets and labels joined, costs little more than learning.
+
+River's own progressive validation keeps nothing: no record, no join, no order, no way back. It sees the
+same rows with the same delays of their labels.
+"""
+
+import gc
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import polars as pl
+from examples.flights.data import FEATURES, load
+
+from benchmarks.claim import Outcome, at_least, cpu_pairs, fresh_home, say
+from benchmarks.models import river_regression
+from headwater.features.log import FeatureLog
+from headwater.infra.clock import SimulatedClock
+from headwater.infra.settings import Settings
+from headwater.learners.learner import Learner, Schema
+from headwater.learners.wrap import wrap
+from headwater.loop.evaluate import score
+from headwater.spec.label import LabelRule
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.records import Label, Output, Prediction
+from headwater.spec.update import Stateful
+
+__all__ = ["measure"]
+
+_BOUND = 0.5
+_PAIRS = 5
+_SHORT_ROWS = 3_000
+_WARM_ROWS = 100
+_DAY = timedelta(days=1)
+_NUMBERS = tuple(feature for feature in FEATURES if feature.dtype == "float")
+_PIPELINE = Pipeline(
+    name="speed",
+    task="binary",
+    features=_NUMBERS,
+    label=LabelRule(wait="2d"),
+    model=river_regression,
+    update=Stateful(),
+)
+
+
+class _Flight(NamedTuple):
+    id: str
+    served_at: datetime
+    late: bool
+    known_at: datetime
+    features: dict[Any, Any]
+
+
+class _Event(NamedTuple):
+    at: datetime
+    is_label: bool
+    flight: _Flight
+    output: Output
+
+
+_found: dict[str, float] = {}
+
+
+def measure(*, short: bool) -> Outcome:
+    """Compare CPU time on the year's flights, numeric features, nulls as 0 (ten minutes).
+
+    Ours predicts a day's flights before it learns anything of that day, logs each day's predictions and
+    labels in the order and with the times at which they happened, one synced write a day, and then
+    sequences, reads and learns what has become an example. Log loss of both is given, as a check.
+    """
+    flights = _flights(_SHORT_ROWS if short else None)
+    say(f"  {len(flights):,} flights")
+    gc.collect()
+    gc.freeze()  # a real stream is not all in memory, for every collection to go through
+    _river(flights[:_WARM_ROWS])
+    _ours(flights[:_WARM_ROWS])
+    pairs = cpu_pairs(lambda: _river(flights), lambda: _ours(flights), 1 if short else _PAIRS)
+    return at_least(
+        pairs.ratio,
+        _BOUND,
+        rows=len(flights),
+        pairs=pairs.pairs,
+        river_us=round(pairs.first_s / len(flights) * 1e6, 1),
+        ours_us=round(pairs.second_s / len(flights) * 1e6, 1),
+        log_loss_river=round(_found["river"], 4),
+        log_loss_ours=round(_found["ours"], 4),
+    )
+
+
+def _flights(rows: int | None) -> list[_Flight]:
+    names = [feature.name for feature in _NUMBERS]
+    frame = load().drop_nulls("late").head(rows or load().height)
+    frame = frame.with_columns(pl.col(names).fill_null(0.0))
+    columns = [frame[name].to_list() for name in ("id", "served_at", "late", "known_at", *names)]
+    return [
+        _Flight(id_, served_at, late, known_at, dict(zip(names, values, strict=True)))
+        for id_, served_at, late, known_at, *values in zip(*columns, strict=True)
+    ]
+
+
+def _river(flights: Sequence[_Flight]) -> None:
+    from river import evaluate, metrics  # noqa: PLC0415 - a second to import
+
+    delays = (flight.known_at - flight.served_at for flight in flights)
+    moments = (flight.served_at for flight in flights)
+    metric = metrics.LogLoss()  # type: ignore[no-untyped-call] # River has no types there
+    evaluate.progressive_val_score(
+        ((flight.features, flight.late) for flight in flights),
+        river_regression(),
+        metric,
+        moment=lambda _: next(moments),
+        delay=lambda _x, _y: next(delays),
+    )
+    _found["river"] = float(metric.get())  # type: ignore[no-untyped-call]
+
+
+def _ours(flights: Sequence[_Flight]) -> None:
+    with fresh_home() as settings:
+        _found["ours"] = _play(flights, settings)
+
+
+def _play(flights: Sequence[_Flight], settings: Settings) -> float:
+    clock = SimulatedClock(flights[0].served_at - _DAY)
+    log = FeatureLog(_PIPELINE, settings, clock)
+    learner = wrap(
+        Schema(_PIPELINE.task, _PIPELINE.features), river_regression, batch_rows=None, seed=0, threads=1
+    )
+    judged = []
+    with log.sequencer() as sequencer:
+        start = 0
+        for events in _days(flights, learner):
+            _log(log, clock, events)
+            sequencer.drain()
+            stop = log.stop()
+            judged.append(_learn(log, learner, start, stop))
+            start = stop
+    log.close()
+    log.database.close()
+    outputs = pl.concat(judged)
+    return score("binary", ("log_loss",), outputs["output"], outputs["label"])["log_loss"]
+
+
+def _days(flights: Sequence[_Flight], learner: Learner) -> Iterator[list[_Event]]:
+    """Give each day's predictions and labels in the order in which they happen."""
+    by_label = sorted(flights, key=_known_at)
+    served = labelled = 0
+    day = flights[0].served_at
+    while labelled < len(by_label):
+        day += _DAY
+        first, served = served, bisect_left(flights, day, key=_served_at)
+        known, labelled = labelled, bisect_left(by_label, day, key=_known_at)
+        events = [*_served(flights[first:served], learner), *_labelled(by_label[known:labelled])]
+        yield sorted(events, key=_order)
+
+
+def _served_at(flight: _Flight) -> datetime:
+    return flight.served_at
+
+
+def _known_at(flight: _Flight) -> datetime:
+    return flight.known_at
+
+
+def _served(flights: Sequence[_Flight], learner: Learner) -> Iterator[_Event]:
+    if not flights:
+        return
+    rows = zip(*(flight.features.values() for flight in flights), strict=True)
+    frame = pl.DataFrame(dict(zip(_PIPELINE.feature_names, rows, strict=True)))
+    outputs = learner.predict(frame)
+    for flight, output in zip(flights, outputs, strict=True):
+        yield _Event(flight.served_at, False, flight, output)
+
+
+def _labelled(flights: Sequence[_Flight]) -> Iterator[_Event]:
+    return (_Event(flight.known_at, True, flight, 0.0) for flight in flights)
+
+
+def _order(event: _Event) -> tuple[datetime, bool]:
+    return event.at, event.is_label
+
+
+def _log(log: FeatureLog, clock: SimulatedClock, events: Sequence[_Event]) -> None:
+    with log.one_sync():
+        for (at, is_label), group in groupby(events, key=_order):
+            clock.advance_to(at)
+            if is_label:
+                log.label([Label(prediction_id=f.id, value=f.late, known_at=at) for _, _, f, _ in group])
+            else:
+                log.record(
+                    [
+                        Prediction(id=f.id, features=f.features, output=output, served_at=at)
+                        for _, _, f, output in group
+                    ]
+                )
+
+
+def _learn(log: FeatureLog, learner: Learner, start: int, stop: int) -> pl.DataFrame:
+    examples = log.examples(start, stop, ("offset", "features", "label", "output"))
+    learner.learn(examples["features"].struct.unnest(), examples["label"])
+    return examples.select("output", "label")
