@@ -77,6 +77,7 @@ def measure(*, short: bool) -> Outcome:
     _river(flights[:_WARM_ROWS])
     _ours(flights[:_WARM_ROWS])
     pairs = cpu_pairs(lambda: _river(flights), lambda: _ours(flights), 1 if short else _PAIRS)
+    gc.unfreeze()
     return at_least(
         pairs.ratio,
         _BOUND,
