@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from headwater.infra.commit_points import reached
+from headwater.infra.sqlite import BUSY_S, prepare
 from headwater.spec.errors import ConflictError, StorageError, few
 
 __all__ = ["LABEL", "PREDICTION", "Entry", "Inbox"]
@@ -17,7 +18,6 @@ __all__ = ["LABEL", "PREDICTION", "Entry", "Inbox"]
 PREDICTION = 0
 LABEL = 1
 
-_BUSY_S = 60
 _CHUNK = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -83,10 +83,9 @@ class Inbox:
         with self._guarded():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
+            prepare(self._connection)
             self._connection.executescript(_SCHEMA)
 
     def append(self, entries: Iterable[Entry], name: str) -> int:

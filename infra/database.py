@@ -1,5 +1,6 @@
 """The operational database: SQLite below the home folder, or PostgreSQL by its address."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +10,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from headwater.infra.sqlite import BUSY_S, prepare
 from headwater.spec.errors import StorageError
 
 __all__ = ["Database", "insert_many"]
 
-_BUSY_S = 60
 _READING = "headwater_reading"
 
 
@@ -117,23 +118,16 @@ def _engine(url: str) -> Engine:
         return create_engine(url, isolation_level="SERIALIZABLE", pool_pre_ping=True)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_S, "isolation_level": None})
+    engine = create_engine(url, connect_args={"timeout": BUSY_S, "isolation_level": None})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin)
     return engine
 
 
-def _prepare_sqlite(connection: object, _record: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        "cache_size = -32000",
-        "temp_store = MEMORY",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _prepare_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
+    prepare(connection)
+    for pragma in ("foreign_keys = ON", "cache_size = -32000", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: Connection) -> None:

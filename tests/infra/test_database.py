@@ -46,6 +46,23 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     assert path.is_file()
 
 
+def test_opening_waits_for_a_process_that_is_just_making_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(tmp_path / "new.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        other.execute("COMMIT")
+
+    monkeypatch.setattr("headwater.infra.sqlite.sleep", pause)
+    Database(f"sqlite:///{tmp_path / 'new.sqlite'}").close()
+    other.close()
+    assert len(pauses) == 1
+
+
 def test_an_error_rolls_all_of_a_transaction_back(database: Database) -> None:
     class Stop(Exception):  # noqa: N818 - not an error
         pass

@@ -1,0 +1,37 @@
+"""How the SQLite files are opened: several processes at once, every commit synced."""
+
+import sqlite3
+from time import monotonic, sleep
+
+__all__ = ["BUSY_S", "prepare"]
+
+BUSY_S = 60
+_PAUSE_S = 0.02
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Turn a new connection to write-ahead logging, so that one writes while others read.
+
+    SQLite's own busy timeout does not cover the change of journal: where two processes open a new file
+    at once, one of them is refused outright, so this tries again for as long as that timeout.
+
+    Parameters
+    ----------
+    connection
+        In autocommit mode, outside a transaction.
+
+    Raises
+    ------
+    sqlite3.OperationalError
+        If the file stays locked for :data:`BUSY_S` seconds, or is no database.
+    """
+    until = monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > until:
+                raise
+            sleep(_PAUSE_S)
+    connection.execute("PRAGMA synchronous = FULL")
