@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -24,7 +25,7 @@ from headwater.learners.wrap import wrap
 from headwater.loop.evaluate import score
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Output, Prediction
+from headwater.spec.records import Label, Prediction
 from headwater.spec.update import Stateful
 
 __all__ = ["measure"]
@@ -56,9 +57,12 @@ class _Flight(NamedTuple):
 class _Event(NamedTuple):
     at: datetime
     is_label: bool
-    flight: _Flight
-    output: Output
+    record: Any
 
+
+_MOMENT = itemgetter(0, 1)
+_SERVED = attrgetter("served_at")
+_KNOWN = attrgetter("known_at")
 
 _found: dict[str, float] = {}
 
@@ -145,56 +149,50 @@ def _play(flights: Sequence[_Flight], settings: Settings) -> float:
 
 def _days(flights: Sequence[_Flight], learner: Learner) -> Iterator[list[_Event]]:
     """Give each day's predictions and labels in the order in which they happen."""
-    by_label = sorted(flights, key=_known_at)
+    by_label = sorted(flights, key=_KNOWN)
     served = labelled = 0
     day = flights[0].served_at
     while labelled < len(by_label):
         day += _DAY
-        first, served = served, bisect_left(flights, day, key=_served_at)
-        known, labelled = labelled, bisect_left(by_label, day, key=_known_at)
+        first, served = served, bisect_left(flights, day, key=_SERVED)
+        known, labelled = labelled, bisect_left(by_label, day, key=_KNOWN)
         events = [*_served(flights[first:served], learner), *_labelled(by_label[known:labelled])]
-        yield sorted(events, key=_order)
+        yield sorted(events, key=_MOMENT)
 
 
-def _served_at(flight: _Flight) -> datetime:
-    return flight.served_at
-
-
-def _known_at(flight: _Flight) -> datetime:
-    return flight.known_at
-
-
-def _served(flights: Sequence[_Flight], learner: Learner) -> Iterator[_Event]:
+def _served(flights: Sequence[_Flight], learner: Learner) -> list[_Event]:
     if not flights:
-        return
+        return []
     rows = zip(*(flight.features.values() for flight in flights), strict=True)
     frame = pl.DataFrame(dict(zip(_PIPELINE.feature_names, rows, strict=True)))
-    outputs = learner.predict(frame)
-    for flight, output in zip(flights, outputs, strict=True):
-        yield _Event(flight.served_at, False, flight, output)
+    return [
+        _Event(
+            flight.served_at,
+            False,
+            Prediction(
+                id=flight.id, features=flight.features, output=output, served_at=flight.served_at
+            ),
+        )
+        for flight, output in zip(flights, learner.predict(frame), strict=True)
+    ]
 
 
-def _labelled(flights: Sequence[_Flight]) -> Iterator[_Event]:
-    return (_Event(flight.known_at, True, flight, 0.0) for flight in flights)
-
-
-def _order(event: _Event) -> tuple[datetime, bool]:
-    return event.at, event.is_label
+def _labelled(flights: Sequence[_Flight]) -> list[_Event]:
+    return [
+        _Event(
+            flight.known_at,
+            True,
+            Label(prediction_id=flight.id, value=flight.late, known_at=flight.known_at),
+        )
+        for flight in flights
+    ]
 
 
 def _log(log: FeatureLog, clock: SimulatedClock, events: Sequence[_Event]) -> None:
     with log.one_sync():
-        for (at, is_label), group in groupby(events, key=_order):
+        for (at, is_label), group in groupby(events, key=_MOMENT):
             clock.advance_to(at)
-            if is_label:
-                log.label([Label(prediction_id=f.id, value=f.late, known_at=at) for _, _, f, _ in group])
-            else:
-                log.record(
-                    [
-                        Prediction(id=f.id, features=f.features, output=output, served_at=at)
-                        for _, _, f, output in group
-                    ]
-                )
+            (log.label if is_label else log.record)([event.record for event in group])
 
 
 def _learn(log: FeatureLog, learner: Learner, start: int, stop: int) -> pl.DataFrame:

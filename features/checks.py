@@ -1,10 +1,11 @@
 """Checks of what is recorded, before anything is stored."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from math import isfinite
+from typing import Any, get_args
 
 import msgspec
+from msgspec.structs import astuple
 
 from headwater.spec.errors import NonFiniteError, SchemaError
 from headwater.spec.feature import python_type
@@ -34,19 +35,28 @@ class Checks:
     def __init__(self, pipeline: Pipeline) -> None:
         self._task = pipeline.task
         self._names = pipeline.feature_names
-        self._ints = tuple(f.name for f in pipeline.features if f.dtype == "int")
-        self._floats = tuple(f.name for f in pipeline.features if f.dtype == "float")
+        kinds = {"float": 0, "int": 1}
+        ordered = sorted(pipeline.features, key=lambda f: (kinds.get(f.dtype, 2), f.name))
+        floats = sum(f.dtype == "float" for f in ordered)
+        self._floats = slice(0, floats)
+        self._ints = slice(floats, floats + sum(f.dtype == "int" for f in ordered))
         self._schema = msgspec.defstruct(
             "Features",
             [
                 (f.name, python_type(f.dtype) | None if f.nullable else python_type(f.dtype))
-                for f in pipeline.features
+                for f in ordered
             ],
             forbid_unknown_fields=True,
+            gc=False,
         )
 
-    def features(self, prediction_id: str, features: Mapping[str, FeatureValue]) -> None:
+    def features(self, prediction_id: str, features: Mapping[str, FeatureValue]) -> msgspec.Struct:
         """Check one prediction's features.
+
+        Returns
+        -------
+        msgspec.Struct
+            The features in an order of their own, so that equal ones are written alike.
 
         Raises
         ------
@@ -56,31 +66,32 @@ class Checks:
             If a number is NaN or infinite.
         """
         try:
-            msgspec.convert(features, self._schema)
+            fitting = msgspec.convert(features, self._schema)
         except msgspec.ValidationError as error:
             raise SchemaError(
                 f"prediction {prediction_id!r}: {_plain(error)}",
                 hint=f"send exactly the features {', '.join(self._names)}",
             ) from error
-        for name in self._ints:
-            value = features[name]
-            if value is not None and not -(2**63) <= cast("int", value) < 2**63:
+        values = astuple(fitting)
+        for value in values[self._ints]:
+            if value is not None and not -(2**63) <= value < 2**63:
                 raise SchemaError(
-                    f"prediction {prediction_id!r}: feature {name!r} does not fit 64 bits",
+                    f"prediction {prediction_id!r}: feature {self._name(value, values)!r} "
+                    "does not fit 64 bits",
                     hint="send it as text, or declare a float",
                 )
-        try:
-            if math.isfinite(sum([features[name] for name in self._floats])):  # type: ignore[misc] # None raises
-                return
-        except (TypeError, OverflowError):
-            pass  # one of them is None: look at each
-        for name in self._floats:
-            value = features[name]
-            if value is not None and not _is_finite(cast("float", value)):
-                raise NonFiniteError(
-                    f"prediction {prediction_id!r}: feature {name!r} is {value}",
-                    hint="send None for what is not known, and declare the feature nullable",
-                )
+        present = filter(None, values[self._floats])
+        if not all(map(isfinite, present)):
+            value = next(value for value in values[self._floats] if value and not isfinite(value))
+            raise NonFiniteError(
+                f"prediction {prediction_id!r}: feature {self._name(value, values)!r} is {value}",
+                hint="send None for what is not known, and declare the feature nullable",
+            )
+        return fitting
+
+    def _name(self, value: object, values: tuple[object, ...]) -> str:
+        where = next(place for place, one in enumerate(values) if one is value)
+        return self._schema.__struct_fields__[where]
 
     def output(self, prediction_id: str, output: Output) -> None:
         """Check one prediction's output.
@@ -92,6 +103,8 @@ class Checks:
         NonFiniteError
             If it is NaN or infinite.
         """
+        if type(output) is float and self._task != "multiclass" and isfinite(output):
+            return
         if self._task == "multiclass":
             fits = isinstance(output, dict) and all(
                 isinstance(name, str) and isinstance(p, float | int) for name, p in output.items()
@@ -131,8 +144,8 @@ class Checks:
                 hint="send 1.0 where no router chose",
             )
         entity = prediction.entity
-        if not isinstance(entity, dict) or not all(
-            isinstance(part, str) for pair in entity.items() for part in pair
+        if not isinstance(entity, dict) or (
+            entity and not all(isinstance(part, str) for pair in entity.items() for part in pair)
         ):
             raise SchemaError(
                 f"prediction {prediction.id!r}: entity {prediction.entity!r} is not text by text",
@@ -170,7 +183,7 @@ class Checks:
 def _is_finite(value: float) -> bool:
     """Say whether a number is one that 64 bits hold as a float."""
     try:
-        return math.isfinite(value)
+        return isfinite(value)
     except OverflowError:
         return False
 

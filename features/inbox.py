@@ -2,12 +2,13 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from headwater.infra.commit_points import reached
 from headwater.infra.sqlite import BUSY_S, prepare
@@ -18,7 +19,6 @@ __all__ = ["LABEL", "PREDICTION", "Entry", "Inbox"]
 PREDICTION = 0
 LABEL = 1
 
-_CHUNK = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
     position INTEGER PRIMARY KEY,
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS entry (
 CREATE UNIQUE INDEX IF NOT EXISTS entry_by_id ON entry (id, kind, key);
 """
 _INSERT = """
-INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES (?, ?, ?, ?, ?)
+INSERT INTO entry (position, kind, id, key, received_at_us, payload) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
 
@@ -42,7 +42,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     Parameters
     ----------
     position
-        Place in this inbox, rising from 1; 0 before it is stored.
+        Place in this inbox, rising from 1; None before it is stored.
     kind
         :data:`PREDICTION` or :data:`LABEL`.
     id
@@ -55,7 +55,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         The record as canonical JSON.
     """
 
-    position: int
+    position: int | None
     kind: int
     id: str
     key: str
@@ -79,16 +79,18 @@ class Inbox:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.RLock()  # one transaction at a time; a thread nests in its own
-        with self._guarded():
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
             prepare(self._connection)
             self._connection.executescript(_SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise self._refused(error) from error
+        self._transaction = _Transaction(self._connection)
 
-    def append(self, entries: Iterable[Entry], name: str) -> int:
+    def append(self, entries: Sequence[Entry], name: str) -> int:
         """Store entries in one synced transaction: all of them, or none.
 
         Parameters
@@ -110,56 +112,59 @@ class Inbox:
         StorageError
             If the disk refuses; nothing is stored then.
         """
-        added = 0
-        with self._guarded(), self._transaction():
-            rows = iter(entries)
-            while chunk := list(islice(rows, _CHUNK)):
-                added += self._insert(chunk)
-            reached(f"{name}.before_sync")
+        try:
+            with self._transaction:
+                before = self._connection.total_changes
+                self._connection.executemany(_INSERT, map(astuple, entries))
+                added = self._connection.total_changes - before
+                if added < len(entries):
+                    self._refuse_conflicts(entries)
+                reached(f"{name}.before_sync")
+        except (sqlite3.Error, OSError) as error:
+            raise self._refused(error) from error
         reached(f"{name}.after_sync")
         return added
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:
-        """Open one transaction around several appends: they are durable together, when it ends."""
-        with self._guarded(), self._transaction():
-            yield
+        """Open one transaction around several appends: they are durable together, when it ends.
+
+        An error within keeps none of them, also where the caller passes over it.
+        """
+        try:
+            with self._transaction:
+                yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._refused(error) from error
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """Give at most `limit` entries behind position `after`, in order."""
-        with self._guarded(), self._lock:
-            rows = self._connection.execute(
-                "SELECT position, kind, id, key, received_at_us, payload FROM entry "
-                "WHERE position > ? ORDER BY position LIMIT ?",
-                (after, limit),
-            ).fetchall()
+        rows = self._select(
+            "SELECT position, kind, id, key, received_at_us, payload FROM entry "
+            "WHERE position > ? ORDER BY position LIMIT ?",
+            (after, limit),
+        )
         return [Entry(*row) for row in rows]
 
     def count_after(self, position: int) -> int:
         """Count the entries behind a position."""
-        with self._guarded(), self._lock:
-            row = self._connection.execute(
-                "SELECT count(*) FROM entry WHERE position > ?", (position,)
-            ).fetchone()
-        return int(row[0])
+        ((count,),) = self._select("SELECT count(*) FROM entry WHERE position > ?", (position,))
+        return int(count)
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
-    def _insert(self, chunk: Sequence[Entry]) -> int:
-        before = self._connection.total_changes
-        self._connection.executemany(
-            _INSERT, [(e.kind, e.id, e.key, e.received_at_us, e.payload) for e in chunk]
-        )
-        added = self._connection.total_changes - before
-        if added < len(chunk):
-            self._refuse_conflicts(chunk)
-        return added
+    def _select(self, statement: str, values: tuple[int, ...]) -> list[tuple[Any, ...]]:
+        try:
+            with self._transaction.lock:
+                return self._connection.execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise self._refused(error) from error
 
-    def _refuse_conflicts(self, chunk: Sequence[Entry]) -> None:
+    def _refuse_conflicts(self, entries: Sequence[Entry]) -> None:
         conflicts = []
-        for entry in chunk:
+        for entry in entries:
             (stored,) = self._connection.execute(
                 "SELECT payload FROM entry WHERE id = ? AND kind = ? AND key = ?",
                 (entry.id, entry.kind, entry.key),
@@ -177,26 +182,55 @@ class Inbox:
             else "send a changed label with another key, or with none",
         )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            if self._connection.in_transaction:
-                yield  # part of this thread's one_sync
-                return
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+    def _refused(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"the inbox {self.path} refuses: {error}",
+            hint="nothing was kept; check the disk, then send the batch again",
+        )
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
+
+class _Transaction:
+    """One at a time; what a thread opens within its own is part of it, and fails all of it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.lock = threading.RLock()
+        self._connection = connection
+        self._depth = 0
+        self._failed = False
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
         try:
-            yield
-        except (sqlite3.Error, OSError) as error:
+            if self._depth == 0:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._failed = False
+        except BaseException:
+            self.lock.release()
+            raise
+        self._depth += 1
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._failed = self._failed or error is not None
+        self._depth -= 1
+        try:
+            if self._depth == 0:
+                self._end(passed_over=self._failed and error is None)
+        finally:
+            self.lock.release()
+
+    def _end(self, *, passed_over: bool) -> None:
+        if not self._failed:
+            try:
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            return
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        if passed_over:
             raise StorageError(
-                f"the inbox {self.path} refuses: {error}",
-                hint="nothing was kept; check the disk, then send the batch again",
-            ) from error
+                "one_sync keeps nothing: a batch within was refused, and the error was passed over",
+                hint="let the error out of the block, then send all of it again without that batch",
+            )

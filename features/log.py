@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 import polars as pl
@@ -22,13 +22,26 @@ from headwater.infra.storage import Storage
 from headwater.spec.errors import NotFoundError, SchemaError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.records import Label, Prediction
+from headwater.spec.records import Label, LabelValue, Output, Prediction, Role
 from headwater.spec.records import utc as in_utc
 
 __all__ = ["FeatureLog", "LogCounts"]
 
 _CHUNK = 50_000
 _ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+class _Logged(msgspec.Struct, gc=False):
+    """A prediction as it is kept."""
+
+    id: str
+    features: msgspec.Struct
+    output: Output
+    served_at: datetime
+    version: str
+    role: Role
+    propensity: float
+    entity: dict[str, str]
 
 
 class FeatureLog:
@@ -255,26 +268,31 @@ class FeatureLog:
         self.inbox.close()
 
     def _prediction(self, prediction: Prediction, received_at_us: int) -> Entry:
+        id_ = prediction.id
         self._checks.prediction(prediction)
-        self._checks.features(prediction.id, prediction.features)
-        self._checks.output(prediction.id, prediction.output)
-        if prediction.served_at.tzinfo is not UTC:
-            moment = in_utc(prediction.served_at, "served_at")
-            prediction = msgspec.structs.replace(prediction, served_at=moment)
-        payload = _encoded(prediction, f"prediction {prediction.id!r}")
-        return Entry(0, PREDICTION, prediction.id, "", received_at_us, payload)
+        features = self._checks.features(id_, prediction.features)
+        self._checks.output(id_, prediction.output)
+        logged = _Logged(
+            id_,
+            features,
+            prediction.output,
+            in_utc(prediction.served_at, "served_at"),
+            prediction.version,
+            prediction.role,
+            prediction.propensity,
+            prediction.entity,
+        )
+        return Entry(None, PREDICTION, id_, "", received_at_us, _encoded(logged, id_))
 
     def _label(self, label: Label, received_at_us: int) -> Entry:
         self._checks.label(label)
-        if label.known_at.tzinfo is not UTC:
-            label = msgspec.structs.replace(label, known_at=in_utc(label.known_at, "known_at"))
-        key = label.key
-        if key is None:
-            text = f"{label.value!r} {label.known_at.isoformat()}"
-            key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-            label = msgspec.structs.replace(label, key=key)
-        payload = _encoded(label, f"label of {label.prediction_id!r}")
-        return Entry(0, LABEL, label.prediction_id, f"{label.source}/{key}", received_at_us, payload)
+        id_, key = label.prediction_id, label.key
+        known_at = in_utc(label.known_at, "known_at")
+        if key is None or known_at is not label.known_at:
+            key = key or _key_of(label.value, known_at)
+            label = msgspec.structs.replace(label, known_at=known_at, key=key)
+        payload = _encoded(label, id_)
+        return Entry(None, LABEL, id_, f"{label.source}/{key}", received_at_us, payload)
 
     def _archive(self, name: Archived, stop: int) -> int:
         first = start = self.archive.stop(name)
@@ -297,10 +315,17 @@ class FeatureLog:
         return stop - first
 
 
-def _encoded(record: Prediction | Label, name: str) -> bytes:
+def _key_of(value: LabelValue, known_at: datetime) -> str:
+    """Make the key of a label that has none: the same value at the same time is the same label."""
+    text = f"{value!r} {to_us(known_at)}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _encoded(record: _Logged | Label, prediction_id: str) -> bytes:
     try:
         return _ENCODER.encode(record)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:
         raise SchemaError(
-            f"{name} cannot be written as JSON: {error}", hint="send text, numbers, booleans and None"
+            f"what was sent for {prediction_id!r} cannot be written as JSON: {error}",
+            hint="send text, numbers, booleans and None",
         ) from error

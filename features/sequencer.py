@@ -282,14 +282,10 @@ class Sequencer:
             )
 
     def _write(self, connection: Connection, joined: Joined) -> None:
-        pipeline_id = self._pipeline_id
-        insert_many(
-            connection, tables.prediction, [(pipeline_id, *astuple(row)) for row in joined.predictions]
-        )
-        insert_many(connection, tables.label, [_label_row(pipeline_id, row) for row in joined.labels])
-        insert_many(
-            connection, tables.example, [(pipeline_id, *astuple(row)) for row in joined.examples]
-        )
+        id_ = self._pipeline_id
+        insert_many(connection, tables.prediction, [(id_, *astuple(row)) for row in joined.predictions])
+        insert_many(connection, tables.label, [_label_row(id_, row) for row in joined.labels])
+        insert_many(connection, tables.example, [(id_, *astuple(row)) for row in joined.examples])
 
     def _move(
         self,
@@ -346,12 +342,4 @@ def _label_row(pipeline_id: int, row: NewLabel) -> tuple[object, ...]:
                 key="timeout",
             )
         )
-    return (
-        pipeline_id,
-        row.position,
-        row.prediction_id,
-        row.revision,
-        row.effective_at_us,
-        row.late,
-        payload,
-    )
+    return (pipeline_id, *astuple(row)[:5], payload)

@@ -71,4 +71,4 @@ class SimulatedClock:
                 f"a clock at {self._now.isoformat()} cannot go back to {moment.isoformat()}",
                 hint="give events in the order of their times",
             )
-        self._now = moment.astimezone(UTC)
+        self._now = utc(moment, "moment")

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert
@@ -16,6 +17,7 @@ from headwater.spec.errors import StorageError
 __all__ = ["Database", "insert_many"]
 
 _READING = "headwater_reading"
+_ROWS = 50
 
 
 class Database:
@@ -87,7 +89,7 @@ def _guarded() -> Iterator[None]:
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
-    """Insert rows by the driver's own bulk call, at half the cost of the ORM's bind processing.
+    """Insert rows by the driver's own bulk call; in SQLite, at half its cost, many in one statement.
 
     Parameters
     ----------
@@ -98,14 +100,28 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[objec
     rows
         Values of every column, in the table's order, of types that the driver takes as they are.
     """
-    if not rows:
-        return
     statement = insert(table).compile(dialect=connection.dialect)
     if statement.positional:
-        connection.exec_driver_sql(str(statement), list(rows))
-    else:
+        whole = len(rows) - len(rows) % _ROWS
+        _insert_together(connection, str(statement), rows[:whole], _ROWS)
+        _insert_together(connection, str(statement), rows[whole:], len(rows) - whole)
+    elif rows:
         names = [column.name for column in table.columns]
         connection.exec_driver_sql(str(statement), [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def _insert_together(
+    connection: Connection, statement: str, rows: Sequence[tuple[object, ...]], together: int
+) -> None:
+    """Insert `together` rows a statement; their number is a multiple of it."""
+    if not rows:
+        return
+    one = statement[statement.rindex("(") :]
+    values = [
+        tuple(chain.from_iterable(rows[first : first + together]))
+        for first in range(0, len(rows), together)
+    ]
+    connection.exec_driver_sql(statement + f", {one}" * (together - 1), values)
 
 
 def _first_line(error: Exception) -> str:

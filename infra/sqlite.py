@@ -25,6 +25,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     sqlite3.OperationalError
         If the file stays locked for :data:`BUSY_S` seconds, or is no database.
     """
+    connection.execute("PRAGMA page_size = 16384")  # of a new file: records are long
     until = monotonic() + BUSY_S
     while True:
         try:

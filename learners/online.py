@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from sys import intern
 from typing import Any, cast
 
 import polars as pl
@@ -44,6 +44,7 @@ class RiverLearner:
         self._schema = schema
         self._estimator = estimator
         self._names = tuple(feature.name for feature in schema.features)
+        self._binary = schema.task == "binary"
         self._many = batch_rows is not None and batch_rows > 1
         last = _last_step(estimator)
         wanted = base.Regressor if schema.task == "regression" else base.Classifier
@@ -81,7 +82,7 @@ class RiverLearner:
 
     def predict(self, features: pl.DataFrame) -> list[Output]:
         """Predict one output a row."""
-        return [self._predict(row) for row in self._rows(features)]
+        return list(map(self._predict, self._rows(features)))
 
     def predict_one(self, features: Mapping[str, FeatureValue]) -> Output:
         """Predict for one set of features."""
@@ -100,7 +101,7 @@ class RiverLearner:
                 learn_one = self._estimator.learn_one
                 for row, label in zip(self._rows(features), labels.to_list(), strict=True):
                     learn_one(row, label)
-            check_outputs([self._predict(row) for row in islice(self._rows(features), _PROBES)])
+            check_outputs(self.predict(features.head(_PROBES)))
 
     def learn_one(self, features: Mapping[str, FeatureValue], label: LabelValue) -> None:
         """Learn one example."""
@@ -123,20 +124,22 @@ class RiverLearner:
         return canonical_digest(self._estimator, _undrawn)
 
     def _predict(self, present: dict[str, FeatureValue]) -> Output:
+        if self._proba:
+            shares = self._estimator.predict_proba_one(present)
+            if self._binary:
+                return float(shares.get(True, 0.0 if shares else 0.5))
+            return {str(name): float(share) for name, share in shares.items()}
+        answer = self._estimator.predict_one(present)
         if self._schema.task == "regression":
-            return float(self._estimator.predict_one(present))
-        if not self._proba:
-            answer = self._estimator.predict_one(present)
-            if self._schema.task == "binary":
-                return float(bool(answer))
-            return {} if answer is None else {str(answer): 1.0}
-        found = self._estimator.predict_proba_one(present)
-        if self._schema.task == "binary":
-            return float(found.get(True, 0.0 if found else 0.5))
-        return {str(name): float(share) for name, share in found.items()}
+            return float(answer)
+        if self._binary:
+            return float(bool(answer))
+        return {} if answer is None else {str(answer): 1.0}
 
     def _rows(self, features: pl.DataFrame) -> Iterator[dict[str, FeatureValue]]:
-        names = features.columns
+        names = [
+            intern(name) for name in features.columns
+        ]  # the estimator's dicts find them by identity
         columns = [series.to_list() for series in features.get_columns()]
         rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
         if not any(series.null_count() for series in features.get_columns()):

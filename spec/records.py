@@ -42,12 +42,13 @@ def utc(moment: datetime, field: str) -> datetime:
     SchemaError
         If `moment` is not a time, or a naive one.
     """
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
+    offset = moment.utcoffset() if isinstance(moment, datetime) else None
+    if offset is None:
         raise SchemaError(
             f"{field}={moment!r} is not a time with a zone",
             hint="write datetime(2013, 1, 1, tzinfo=UTC), say",
         )
-    if moment.tzinfo is UTC:
+    if not offset:
         return moment
     try:
         return moment.astimezone(UTC)
@@ -64,7 +65,7 @@ def _check_id(text: str, field: str) -> None:
         )
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was served, with what it was made of.
 
     Parameters
@@ -106,7 +107,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-class Label(msgspec.Struct, frozen=True, kw_only=True):
+class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The truth for one prediction.
 
     Parameters

@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -7,7 +8,7 @@ from tests.features.records import NOW, drain, label, prediction, seen
 
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
-from headwater.spec.errors import ConflictError, NonFiniteError, NotFoundError, SchemaError
+from headwater.spec.errors import ConflictError, NonFiniteError, NotFoundError, SchemaError, StorageError
 from headwater.spec.records import Label, Prediction
 
 Opener = Callable[..., FeatureLog]
@@ -203,6 +204,21 @@ def test_history_has_the_order_of_its_times(log: FeatureLog) -> None:
     assert log.examples()["emitted_at"].to_list() == [at(3), at(4)]
     assert log.offset_at(at(4)) == 1
     assert log.offset_at(at(5)) == 2
+
+
+def test_one_sync_keeps_nothing_where_a_refusal_was_passed_over(log: FeatureLog) -> None:
+    log.record([prediction("a", 1.0)])
+
+    def careless() -> None:
+        with log.one_sync():
+            log.record([prediction("b")])
+            with contextlib.suppress(ConflictError):
+                log.record([prediction("c"), prediction("a", 2.0)])
+
+    with pytest.raises(StorageError, match="passed over"):
+        careless()
+    assert [entry.id for entry in log.inbox.read(0, 10)] == ["a"]
+    assert log.record([prediction("b")]) == 1
 
 
 def test_one_sync_keeps_all_or_nothing(log: FeatureLog) -> None:
