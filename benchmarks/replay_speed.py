@@ -5,7 +5,7 @@ same rows with the same delays of their labels.
 """
 
 import gc
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -51,6 +51,8 @@ class _Flight(NamedTuple):
     served_at: datetime
     late: bool
     known_at: datetime
+    served_hour: datetime  # its end
+    known_hour: datetime
     features: dict[Any, Any]
 
 
@@ -60,9 +62,9 @@ class _Event(NamedTuple):
     record: Any
 
 
-_MOMENT = itemgetter(0, 1)
-_SERVED = attrgetter("served_at")
-_KNOWN = attrgetter("known_at")
+_HOUR_AND_KIND = itemgetter(0, 1)
+_SERVED_HOUR = attrgetter("served_hour")
+_KNOWN_HOUR = attrgetter("known_hour")
 
 _found: dict[str, float] = {}
 
@@ -70,9 +72,10 @@ _found: dict[str, float] = {}
 def measure(*, short: bool) -> Outcome:
     """Compare CPU time on the year's flights, numeric features, nulls as 0 (ten minutes).
 
-    Ours predicts a day's flights before it learns anything of that day, logs each day's predictions and
-    labels in the order and with the times at which they happened, one synced write a day, and then
-    sequences, reads and learns what has become an example. Log loss of both is given, as a check.
+    Ours predicts a day's flights before it learns anything of that day, logs the predictions and the
+    labels of each hour when it ends, one synced write a day, and then sequences, reads and learns what
+    has become an example. Log loss of both is given, as a check: River's predicts with what was known
+    the minute before.
     """
     flights = _flights(_SHORT_ROWS if short else None)
     say(f"  {len(flights):,} flights")
@@ -97,11 +100,16 @@ def measure(*, short: bool) -> Outcome:
 def _flights(rows: int | None) -> list[_Flight]:
     names = [feature.name for feature in _NUMBERS]
     frame = load().drop_nulls("late").head(rows or load().height)
-    frame = frame.with_columns(pl.col(names).fill_null(0.0))
-    columns = [frame[name].to_list() for name in ("id", "served_at", "late", "known_at", *names)]
+    frame = frame.with_columns(
+        pl.col(names).fill_null(0.0),
+        served_hour=pl.col("served_at").dt.truncate("1h").dt.offset_by("1h"),
+        known_hour=pl.col("known_at").dt.truncate("1h").dt.offset_by("1h"),
+    )
+    about = ("id", "served_at", "late", "known_at", "served_hour", "known_hour")
+    columns = [frame[name].to_list() for name in (*about, *names)]
     return [
-        _Flight(id_, served_at, late, known_at, dict(zip(names, values, strict=True)))
-        for id_, served_at, late, known_at, *values in zip(*columns, strict=True)
+        _Flight._make((*row[:6], dict(zip(names, row[6:], strict=True))))
+        for row in zip(*columns, strict=True)
     ]
 
 
@@ -138,9 +146,8 @@ def _play(flights: Sequence[_Flight], settings: Settings) -> float:
         for events in _days(flights, learner):
             _log(log, clock, events)
             sequencer.drain()
-            stop = log.stop()
-            judged.append(_learn(log, learner, start, stop))
-            start = stop
+            judged.append(_learn(log, learner, start))
+            start += judged[-1].height
     log.close()
     log.database.close()
     outputs = pl.concat(judged)
@@ -149,15 +156,15 @@ def _play(flights: Sequence[_Flight], settings: Settings) -> float:
 
 def _days(flights: Sequence[_Flight], learner: Learner) -> Iterator[list[_Event]]:
     """Give each day's predictions and labels in the order in which they happen."""
-    by_label = sorted(flights, key=_KNOWN)
+    by_label = sorted(flights, key=_KNOWN_HOUR)
     served = labelled = 0
-    day = flights[0].served_at
+    day = flights[0].served_hour
     while labelled < len(by_label):
         day += _DAY
-        first, served = served, bisect_left(flights, day, key=_SERVED)
-        known, labelled = labelled, bisect_left(by_label, day, key=_KNOWN)
+        first, served = served, bisect_right(flights, day, key=_SERVED_HOUR)
+        known, labelled = labelled, bisect_right(by_label, day, key=_KNOWN_HOUR)
         events = [*_served(flights[first:served], learner), *_labelled(by_label[known:labelled])]
-        yield sorted(events, key=_MOMENT)
+        yield sorted(events, key=_HOUR_AND_KIND)
 
 
 def _served(flights: Sequence[_Flight], learner: Learner) -> list[_Event]:
@@ -167,7 +174,7 @@ def _served(flights: Sequence[_Flight], learner: Learner) -> list[_Event]:
     frame = pl.DataFrame(dict(zip(_PIPELINE.feature_names, rows, strict=True)))
     return [
         _Event(
-            flight.served_at,
+            flight.served_hour,
             False,
             Prediction(
                 id=flight.id, features=flight.features, output=output, served_at=flight.served_at
@@ -180,7 +187,7 @@ def _served(flights: Sequence[_Flight], learner: Learner) -> list[_Event]:
 def _labelled(flights: Sequence[_Flight]) -> list[_Event]:
     return [
         _Event(
-            flight.known_at,
+            flight.known_hour,
             True,
             Label(prediction_id=flight.id, value=flight.late, known_at=flight.known_at),
         )
@@ -190,12 +197,12 @@ def _labelled(flights: Sequence[_Flight]) -> list[_Event]:
 
 def _log(log: FeatureLog, clock: SimulatedClock, events: Sequence[_Event]) -> None:
     with log.one_sync():
-        for (at, is_label), group in groupby(events, key=_MOMENT):
+        for (at, is_label), group in groupby(events, key=_HOUR_AND_KIND):
             clock.advance_to(at)
             (log.label if is_label else log.record)([event.record for event in group])
 
 
-def _learn(log: FeatureLog, learner: Learner, start: int, stop: int) -> pl.DataFrame:
-    examples = log.examples(start, stop, ("offset", "features", "label", "output"))
+def _learn(log: FeatureLog, learner: Learner, start: int) -> pl.DataFrame:
+    examples = log.examples(start, columns=("offset", "features", "label", "output"))
     learner.learn(examples["features"].struct.unnest(), examples["label"])
     return examples.select("output", "label")

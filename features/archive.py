@@ -4,7 +4,7 @@ Every append carries Delta's application transaction with the range's stop, and 
 exactly the table version that was read, so that a range is there once however often it is collected.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -152,24 +152,41 @@ class Archive:
             paths = [f"{self.address(name)}/{path}" for path in files["path"]]
             if not paths:
                 raise self._missing(name, wanted, 0)
-            frame = (
-                pl.scan_parquet(
-                    paths,
-                    schema={key: pl.Int64(), **schema},
-                    storage_options=self._reader_options(),
-                    missing_columns="insert",
-                    extra_columns="ignore",
-                    cast_options=_ACROSS_SCHEMAS,
-                )
-                .filter(pl.col(key).is_between(wanted.start, wanted.stop, closed="left"))
-                .collect()
-                .sort(key)
-            )
+            frame = self._scan(name, paths, wanted, schema)
         if name == "examples" and not frame[key].equals(
             pl.Series(key, range(wanted.start, wanted.stop))
         ):
             raise self._missing(name, wanted, frame[key].n_unique())
         return frame
+
+    def _scan(
+        self,
+        name: Archived,
+        paths: Sequence[str],
+        wanted: OffsetRange,
+        schema: Mapping[str, pl.DataType],
+    ) -> pl.DataFrame:
+        key = _KEYS[name]
+        files = pl.scan_parquet(
+            list(paths),
+            schema={key: pl.Int64(), **schema},
+            storage_options=self._reader_options(),
+            missing_columns="insert",
+            extra_columns="ignore",
+            cast_options=_ACROSS_SCHEMAS,
+        )
+        within = pl.col(key).is_between(wanted.start, wanted.stop, closed="left")
+        try:
+            return files.filter(within).collect().sort(key)
+        except PolarsError as error:
+            if len(paths) == 1 and not _is_network(str(error)):
+                raise TableError(
+                    f"table {name!r} of {self._pipeline!r} cannot be read: {paths[0]} is damaged",
+                    hint="restore that file from a copy; the log itself is in the database",
+                ) from error
+            for path in () if len(paths) == 1 else paths:
+                self._scan(name, [path], wanted, schema)  # raises for the one that is damaged
+            raise
 
     def _missing(self, name: Archived, wanted: OffsetRange, found: int) -> TableError:
         return TableError(

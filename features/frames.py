@@ -1,11 +1,13 @@
 """The records as Polars frames, by column: what the archive keeps and what training reads."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 import polars as pl
+from msgspec.structs import astuple
 
 from headwater.spec.feature import FeatureKind, python_type
 from headwater.spec.pipeline import Pipeline, Task
@@ -48,7 +50,7 @@ _LABEL_TYPES: dict[str, Any] = {
     "value": LabelValue,
     "known_at": str,
     "source": str,
-    "key": str,
+    "key": str | None,
 }
 _LABEL = ("label", "source", "known_at")
 
@@ -167,13 +169,15 @@ class Frames:
         return {name: self._prediction_column(f, found) for name, f in fields.items()}
 
     def _prediction_column(self, field: str, found: Sequence[Any]) -> pl.Series:
-        values = [getattr(prediction, field) for prediction in found]
+        values = list(map(attrgetter(field), found))
         match field:
             case "features":
                 return pl.DataFrame(
                     {
-                        name: pl.Series([getattr(f, name) for f in values], dtype=dtype, strict=False)
-                        for name, dtype in self._features.items()
+                        name: pl.Series(column, dtype=dtype, strict=False)
+                        for (name, dtype), column in zip(
+                            self._features.items(), self._by_column(values), strict=True
+                        )
                     }
                 ).to_struct("features")
             case "served_at":
@@ -190,12 +194,16 @@ class Frames:
             case _:
                 return pl.Series(values, dtype=pl.String)
 
+    def _by_column(self, served: Sequence[msgspec.Struct]) -> Iterable[Sequence[Any]]:
+        """Turn structs of features, of which there may be none, into columns."""
+        return zip(*map(astuple, served), strict=True) if served else [()] * len(self._features)
+
     def _label_columns(self, payloads: Sequence[bytes], names: Sequence[str]) -> dict[str, pl.Series]:
         fields = {name: "value" if name == "label" else name for name in names}
         found = _decode(payloads, tuple((f, _LABEL_TYPES[f]) for f in fields.values()))
         made = {}
         for name, field in fields.items():
-            values = [getattr(label, field) for label in found]
+            values = list(map(attrgetter(field), found))
             if name == "known_at":
                 made[name] = _moments(values)
             elif name == "label":

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from headwater.infra.commit_points import reached
-from headwater.infra.sqlite import BUSY_S, prepare
+from headwater.infra.sqlite import BUSY_S, prepare, together
 from headwater.spec.errors import ConflictError, StorageError, few
 
 __all__ = ["LABEL", "PREDICTION", "Entry", "Inbox"]
@@ -30,10 +30,9 @@ CREATE TABLE IF NOT EXISTS entry (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS entry_by_id ON entry (id, kind, key);
 """
-_INSERT = """
-INSERT INTO entry (position, kind, id, key, received_at_us, payload) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT DO NOTHING
-"""
+_INSERT = "INSERT INTO entry (position, kind, id, key, received_at_us, payload) VALUES"
+_ROW = "(?, ?, ?, ?, ?, ?)"
+_ONCE = "ON CONFLICT DO NOTHING"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -112,10 +111,12 @@ class Inbox:
         StorageError
             If the disk refuses; nothing is stored then.
         """
+        rows = list(map(astuple, entries))
         try:
             with self._transaction:
                 before = self._connection.total_changes
-                self._connection.executemany(_INSERT, map(astuple, entries))
+                for statement, values in together(_INSERT, _ROW, rows, _ONCE):
+                    self._connection.executemany(statement, values)
                 added = self._connection.total_changes - before
                 if added < len(entries):
                     self._refuse_conflicts(entries)

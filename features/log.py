@@ -1,6 +1,5 @@
 """The feature log of one pipeline: record what was served, label it when its truth is known."""
 
-import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,7 +21,7 @@ from headwater.infra.storage import Storage
 from headwater.spec.errors import NotFoundError, SchemaError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.records import Label, LabelValue, Output, Prediction, Role
+from headwater.spec.records import Label, Output, Prediction, Role
 from headwater.spec.records import utc as in_utc
 
 __all__ = ["FeatureLog", "LogCounts"]
@@ -286,13 +285,13 @@ class FeatureLog:
 
     def _label(self, label: Label, received_at_us: int) -> Entry:
         self._checks.label(label)
-        id_, key = label.prediction_id, label.key
         known_at = in_utc(label.known_at, "known_at")
-        if key is None or known_at is not label.known_at:
-            key = key or _key_of(label.value, known_at)
-            label = msgspec.structs.replace(label, known_at=known_at, key=key)
-        payload = _encoded(label, id_)
-        return Entry(None, LABEL, id_, f"{label.source}/{key}", received_at_us, payload)
+        if known_at is not label.known_at:
+            label = msgspec.structs.replace(label, known_at=known_at)
+        # Without a key, the same value at the same time is the same label.
+        key = label.key or f"{label.value!r} {to_us(known_at)}"
+        id_ = label.prediction_id
+        return Entry(None, LABEL, id_, f"{label.source}/{key}", received_at_us, _encoded(label, id_))
 
     def _archive(self, name: Archived, stop: int) -> int:
         first = start = self.archive.stop(name)
@@ -313,12 +312,6 @@ class FeatureLog:
             self.archive.append(name, frame, start, end)
             start = end
         return stop - first
-
-
-def _key_of(value: LabelValue, known_at: datetime) -> str:
-    """Make the key of a label that has none: the same value at the same time is the same label."""
-    text = f"{value!r} {to_us(known_at)}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _encoded(record: _Logged | Label, prediction_id: str) -> bytes:

@@ -220,12 +220,12 @@ class Sequencer:
         An inbox holds a prediction once: with one inbox and no label parked, an id that comes with a
         prediction is new to the stores.
         """
-        fresh: set[str] = set()
-        if self._only_inbox and parked == 0:
-            fresh = {arrival.id for arrival in arrivals if arrival.kind == PREDICTION}
-        ids = {arrival.id for arrival in arrivals}
+        recalled = self._only_inbox and parked == 0
+        ids = {a.id for a in arrivals if not (recalled and a.kind == PREDICTION)}
         ids.update(deadline.id for deadline in deadlines)
-        return sorted(ids - fresh - self._remembered.keys())
+        if recalled:
+            ids -= {a.id for a in arrivals if a.kind == PREDICTION}
+        return sorted(ids - self._remembered.keys())
 
     def _remember(self, connection: Connection, ids: Sequence[str]) -> None:
         known: dict[str, KnownPrediction] = {}

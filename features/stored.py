@@ -257,6 +257,6 @@ def find(database: Database, name: str) -> int:
             f"no pipeline {name!r} has recorded anything here",
             hint=f"known are {few(sorted(known))}"
             if known
-            else "check HEADWATER_HOME, or record first: headwater import FILE --pipeline PIPELINE",
+            else "check HEADWATER_HOME, or record first: headwater import PIPELINE FILE",
         )
     return known[name]

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert
@@ -11,13 +10,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from headwater.infra.sqlite import BUSY_S, prepare
+from headwater.infra.sqlite import BUSY_S, prepare, together
 from headwater.spec.errors import StorageError
 
 __all__ = ["Database", "insert_many"]
 
 _READING = "headwater_reading"
-_ROWS = 50
 
 
 class Database:
@@ -102,26 +100,12 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[objec
     """
     statement = insert(table).compile(dialect=connection.dialect)
     if statement.positional:
-        whole = len(rows) - len(rows) % _ROWS
-        _insert_together(connection, str(statement), rows[:whole], _ROWS)
-        _insert_together(connection, str(statement), rows[whole:], len(rows) - whole)
+        beginning, values, row = str(statement).partition("VALUES")
+        for many, parameters in together(beginning + values, row, rows):
+            connection.exec_driver_sql(many, parameters)
     elif rows:
         names = [column.name for column in table.columns]
         connection.exec_driver_sql(str(statement), [dict(zip(names, row, strict=True)) for row in rows])
-
-
-def _insert_together(
-    connection: Connection, statement: str, rows: Sequence[tuple[object, ...]], together: int
-) -> None:
-    """Insert `together` rows a statement; their number is a multiple of it."""
-    if not rows:
-        return
-    one = statement[statement.rindex("(") :]
-    values = [
-        tuple(chain.from_iterable(rows[first : first + together]))
-        for first in range(0, len(rows), together)
-    ]
-    connection.exec_driver_sql(statement + f", {one}" * (together - 1), values)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,11 +1,14 @@
 """How the SQLite files are opened: several processes at once, every commit synced."""
 
 import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from time import monotonic, sleep
 
-__all__ = ["BUSY_S", "prepare"]
+__all__ = ["BUSY_S", "prepare", "together"]
 
 BUSY_S = 60
+_TOGETHER = 50
 _PAUSE_S = 0.02
 
 
@@ -36,3 +39,32 @@ def prepare(connection: sqlite3.Connection) -> None:
                 raise
             sleep(_PAUSE_S)
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def together(
+    insert: str, row: str, rows: Sequence[tuple[object, ...]], end: str = ""
+) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
+    """Put many rows into each statement, which halves what an insert costs.
+
+    Parameters
+    ----------
+    insert, row, end
+        A statement's beginning up to ``VALUES``, the placeholders of one row, and what follows.
+    rows
+        Values, in the order of the placeholders.
+
+    Yields
+    ------
+    statement : str
+        With placeholders for up to fifty rows.
+    values : list of tuple
+        As ``executemany`` takes them.
+    """
+    whole = len(rows) - len(rows) % _TOGETHER
+    for some, size in ((rows[:whole], _TOGETHER), (rows[whole:], len(rows) - whole)):
+        if some:
+            places = ", ".join([row] * size)
+            yield (
+                f"{insert} {places} {end}",
+                [tuple(chain.from_iterable(some[i : i + size])) for i in range(0, len(some), size)],
+            )

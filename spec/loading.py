@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from headwater.spec.errors import DeclarationError, NotFoundError, few
+from headwater.spec.errors import DeclarationError, HeadwaterError, NotFoundError, few
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["load_pipeline"]
@@ -27,7 +27,8 @@ def load_pipeline(reference: str) -> Pipeline:
     NotFoundError
         If the file, the module or the attribute does not exist.
     DeclarationError
-        If the attribute is no pipeline, or the reference has no colon.
+        If the attribute is no pipeline, the module fails when it is imported, or the reference has
+        no colon.
     """
     where, colon, attribute = reference.rpartition(":")
     if not colon or not attribute or not where:
@@ -48,6 +49,13 @@ def load_pipeline(reference: str) -> Pipeline:
         raise NotFoundError(
             f"cannot import {module_name!r} for pipeline {reference!r}: {error}",
             hint="check the name, or give the file: path.py:attribute",
+        ) from error
+    except HeadwaterError:
+        raise
+    except Exception as error:
+        raise DeclarationError(
+            f"{where!r} fails when it is imported: {type(error).__name__}: {error}",
+            hint=f"mend it; python {where if where.endswith('.py') else '-m ' + where} shows where",
         ) from error
     if where.endswith(".py") and _file_of(module) != Path(where).resolve():
         raise DeclarationError(

@@ -121,3 +121,12 @@ def test_a_file_that_imports_what_is_not_there_names_it(tmp_path: Path) -> None:
     (tmp_path / "headwater_needs.py").write_text("import headwater_missing_library\n")
     with pytest.raises(NotFoundError, match="headwater_missing_library"):
         load_pipeline("headwater_needs.py:first")
+
+
+@pytest.mark.parametrize("text", ["from headwater import nothing", "1 / 0", "def broken(:"])
+def test_a_module_that_fails_is_refused_with_its_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / f"failing_{len(text)}.py"
+    path.write_text(text)
+    with pytest.raises(DeclarationError, match=r"fails when it is imported: .*Error") as refused:
+        load_pipeline(f"{path}:p")
+    assert refused.value.__cause__ is not None
