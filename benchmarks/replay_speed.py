@@ -5,12 +5,11 @@ same rows with the same delays of their labels.
 """
 
 import gc
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from operator import attrgetter, itemgetter
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import NamedTuple
 
 import polars as pl
 from examples.flights.data import FEATURES, load
@@ -25,7 +24,7 @@ from headwater.learners.wrap import wrap
 from headwater.loop.evaluate import score
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
+from headwater.spec.records import FeatureValue, Label, Prediction
 from headwater.spec.update import Stateful
 
 __all__ = ["measure"]
@@ -34,7 +33,7 @@ _BOUND = 0.5
 _PAIRS = 5
 _SHORT_ROWS = 3_000
 _WARM_ROWS = 100
-_DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
 _NUMBERS = tuple(feature for feature in FEATURES if feature.dtype == "float")
 _PIPELINE = Pipeline(
     name="speed",
@@ -51,20 +50,16 @@ class _Flight(NamedTuple):
     served_at: datetime
     late: bool
     known_at: datetime
-    served_hour: datetime  # its end
-    known_hour: datetime
-    features: dict[Any, Any]
+    features: dict[str, FeatureValue]
 
 
-class _Event(NamedTuple):
-    at: datetime
-    is_label: bool
-    record: Any
+class _Hour(NamedTuple):
+    """What a service logs when an hour ends."""
 
+    end: datetime
+    served: list[_Flight]
+    known: list[_Flight]
 
-_HOUR_AND_KIND = itemgetter(0, 1)
-_SERVED_HOUR = attrgetter("served_hour")
-_KNOWN_HOUR = attrgetter("known_hour")
 
 _found: dict[str, float] = {}
 
@@ -78,12 +73,13 @@ def measure(*, short: bool) -> Outcome:
     the minute before.
     """
     flights = _flights(_SHORT_ROWS if short else None)
+    days = _days(flights)
     say(f"  {len(flights):,} flights")
     gc.collect()
     gc.freeze()  # a real stream is not all in memory, for every collection to go through
     _river(flights[:_WARM_ROWS])
-    _ours(flights[:_WARM_ROWS])
-    pairs = cpu_pairs(lambda: _river(flights), lambda: _ours(flights), 1 if short else _PAIRS)
+    _ours(_days(flights[:_WARM_ROWS]))
+    pairs = cpu_pairs(lambda: _river(flights), lambda: _ours(days), 1 if short else _PAIRS)
     gc.unfreeze()
     return at_least(
         pairs.ratio,
@@ -99,18 +95,26 @@ def measure(*, short: bool) -> Outcome:
 
 def _flights(rows: int | None) -> list[_Flight]:
     names = [feature.name for feature in _NUMBERS]
-    frame = load().drop_nulls("late").head(rows or load().height)
-    frame = frame.with_columns(
-        pl.col(names).fill_null(0.0),
-        served_hour=pl.col("served_at").dt.truncate("1h").dt.offset_by("1h"),
-        known_hour=pl.col("known_at").dt.truncate("1h").dt.offset_by("1h"),
-    )
-    about = ("id", "served_at", "late", "known_at", "served_hour", "known_hour")
-    columns = [frame[name].to_list() for name in (*about, *names)]
-    return [
-        _Flight._make((*row[:6], dict(zip(names, row[6:], strict=True))))
-        for row in zip(*columns, strict=True)
-    ]
+    frame = load().drop_nulls("late").with_columns(pl.col(names).fill_null(0.0)).head(rows)
+    features = frame.select(names).to_dicts()
+    about = frame.select("id", "served_at", "late", "known_at").rows()
+    return [_Flight(*row, served) for row, served in zip(about, features, strict=True)]
+
+
+def _days(flights: Sequence[_Flight]) -> list[list[_Hour]]:
+    """Give the hours in which something happens, day by day."""
+    hours: dict[datetime, _Hour] = {}
+    for flight in flights:
+        _hour_of(flight.served_at, hours).served.append(flight)
+    for flight in sorted(flights, key=attrgetter("known_at")):
+        _hour_of(flight.known_at, hours).known.append(flight)
+    by_day = groupby((hours[end] for end in sorted(hours)), key=lambda hour: hour.end.date())
+    return [list(day) for _, day in by_day]
+
+
+def _hour_of(moment: datetime, hours: dict[datetime, _Hour]) -> _Hour:
+    end = moment.replace(minute=0, second=0, microsecond=0) + _HOUR
+    return hours.setdefault(end, _Hour(end, [], []))
 
 
 def _river(flights: Sequence[_Flight]) -> None:
@@ -129,13 +133,13 @@ def _river(flights: Sequence[_Flight]) -> None:
     _found["river"] = float(metric.get())  # type: ignore[no-untyped-call]
 
 
-def _ours(flights: Sequence[_Flight]) -> None:
+def _ours(days: Sequence[Sequence[_Hour]]) -> None:
     with fresh_home() as settings:
-        _found["ours"] = _play(flights, settings)
+        _found["ours"] = _play(days, settings)
 
 
-def _play(flights: Sequence[_Flight], settings: Settings) -> float:
-    clock = SimulatedClock(flights[0].served_at - _DAY)
+def _play(days: Sequence[Sequence[_Hour]], settings: Settings) -> float:
+    clock = SimulatedClock(days[0][0].end - _HOUR)
     log = FeatureLog(_PIPELINE, settings, clock)
     learner = wrap(
         Schema(_PIPELINE.task, _PIPELINE.features), river_regression, batch_rows=None, seed=0, threads=1
@@ -143,8 +147,10 @@ def _play(flights: Sequence[_Flight], settings: Settings) -> float:
     judged = []
     with log.sequencer() as sequencer:
         start = 0
-        for events in _days(flights, learner):
-            _log(log, clock, events)
+        for day in days:
+            with log.one_sync():
+                for hour in day:
+                    _log(log, clock, hour, learner)
             sequencer.drain()
             judged.append(_learn(log, learner, start))
             start += judged[-1].height
@@ -154,52 +160,25 @@ def _play(flights: Sequence[_Flight], settings: Settings) -> float:
     return score("binary", ("log_loss",), outputs["output"], outputs["label"])["log_loss"]
 
 
-def _days(flights: Sequence[_Flight], learner: Learner) -> Iterator[list[_Event]]:
-    """Give each day's predictions and labels in the order in which they happen."""
-    by_label = sorted(flights, key=_KNOWN_HOUR)
-    served = labelled = 0
-    day = flights[0].served_hour
-    while labelled < len(by_label):
-        day += _DAY
-        first, served = served, bisect_right(flights, day, key=_SERVED_HOUR)
-        known, labelled = labelled, bisect_right(by_label, day, key=_KNOWN_HOUR)
-        events = [*_served(flights[first:served], learner), *_labelled(by_label[known:labelled])]
-        yield sorted(events, key=_HOUR_AND_KIND)
-
-
-def _served(flights: Sequence[_Flight], learner: Learner) -> list[_Event]:
-    if not flights:
-        return []
-    rows = zip(*(flight.features.values() for flight in flights), strict=True)
-    frame = pl.DataFrame(dict(zip(_PIPELINE.feature_names, rows, strict=True)))
-    return [
-        _Event(
-            flight.served_hour,
-            False,
+def _log(log: FeatureLog, clock: SimulatedClock, hour: _Hour, learner: Learner) -> None:
+    clock.advance_to(hour.end)
+    log.record(
+        [
             Prediction(
-                id=flight.id, features=flight.features, output=output, served_at=flight.served_at
-            ),
-        )
-        for flight, output in zip(flights, learner.predict(frame), strict=True)
-    ]
-
-
-def _labelled(flights: Sequence[_Flight]) -> list[_Event]:
-    return [
-        _Event(
-            flight.known_hour,
-            True,
-            Label(prediction_id=flight.id, value=flight.late, known_at=flight.known_at),
-        )
-        for flight in flights
-    ]
-
-
-def _log(log: FeatureLog, clock: SimulatedClock, events: Sequence[_Event]) -> None:
-    with log.one_sync():
-        for (at, is_label), group in groupby(events, key=_HOUR_AND_KIND):
-            clock.advance_to(at)
-            (log.label if is_label else log.record)([event.record for event in group])
+                id=flight.id,
+                features=flight.features,
+                output=learner.predict_one(flight.features),
+                served_at=flight.served_at,
+            )
+            for flight in hour.served
+        ]
+    )
+    log.label(
+        [
+            Label(prediction_id=flight.id, value=flight.late, known_at=flight.known_at)
+            for flight in hour.known
+        ]
+    )
 
 
 def _learn(log: FeatureLog, learner: Learner, start: int) -> pl.DataFrame:

@@ -39,6 +39,7 @@ class Checks:
         ordered = sorted(pipeline.features, key=lambda f: (kinds.get(f.dtype, 2), f.name))
         floats = sum(f.dtype == "float" for f in ordered)
         self._floats = slice(0, floats)
+        self._has_ints = any(f.dtype == "int" for f in ordered)
         self._ints = slice(floats, floats + sum(f.dtype == "int" for f in ordered))
         self._schema = msgspec.defstruct(
             "Features",
@@ -73,6 +74,14 @@ class Checks:
                 hint=f"send exactly the features {', '.join(self._names)}",
             ) from error
         values = astuple(fitting)
+        if self._has_ints:
+            self._check_ints(prediction_id, values)
+        # NaN and infinity survive a sum: one look at it does for nearly every prediction.
+        if not isfinite(sum(filter(None, values[self._floats]))):
+            self._check_floats(prediction_id, values)
+        return fitting
+
+    def _check_ints(self, prediction_id: str, values: tuple[Any, ...]) -> None:
         for value in values[self._ints]:
             if value is not None and not -(2**63) <= value < 2**63:
                 raise SchemaError(
@@ -80,14 +89,14 @@ class Checks:
                     "does not fit 64 bits",
                     hint="send it as text, or declare a float",
                 )
-        present = filter(None, values[self._floats])
-        if not all(map(isfinite, present)):
-            value = next(value for value in values[self._floats] if value and not isfinite(value))
-            raise NonFiniteError(
-                f"prediction {prediction_id!r}: feature {self._name(value, values)!r} is {value}",
-                hint="send None for what is not known, and declare the feature nullable",
-            )
-        return fitting
+
+    def _check_floats(self, prediction_id: str, values: tuple[Any, ...]) -> None:
+        for value in filter(None, values[self._floats]):
+            if not isfinite(value):
+                raise NonFiniteError(
+                    f"prediction {prediction_id!r}: feature {self._name(value, values)!r} is {value}",
+                    hint="send None for what is not known, and declare the feature nullable",
+                )
 
     def _name(self, value: object, values: tuple[object, ...]) -> str:
         where = next(place for place, one in enumerate(values) if one is value)

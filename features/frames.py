@@ -143,7 +143,7 @@ class Frames:
         return pl.DataFrame(columns | self._label_columns([row[4] for row in rows], names))
 
     def examples(self, rows: Sequence[ExampleRow], columns: Collection[str]) -> pl.DataFrame:
-        """Give the wanted ones of :data:`EXAMPLE`, in that order."""
+        """Give the wanted ones of :data:`EXAMPLE`, in the order in which they are named."""
         made: dict[str, pl.Series] = {}
         if "offset" in columns:
             made["offset"] = pl.Series([row[0] for row in rows], dtype=pl.Int64)
@@ -159,7 +159,7 @@ class Frames:
             made |= self._prediction_columns([row[5] for row in rows], wanted)
         if wanted := [name for name in _LABEL if name in columns]:
             made |= self._label_columns([row[6] for row in rows], wanted)
-        return pl.DataFrame({name: made[name] for name in EXAMPLE if name in made})
+        return pl.DataFrame({name: made[name] for name in columns})
 
     def _prediction_columns(
         self, payloads: Sequence[bytes], names: Sequence[str]

@@ -14,10 +14,13 @@ from headwater.infra.commit_points import reached
 from headwater.infra.sqlite import BUSY_S, prepare, together
 from headwater.spec.errors import ConflictError, StorageError, few
 
-__all__ = ["LABEL", "PREDICTION", "Entry", "Inbox"]
+__all__ = ["LABEL", "PREDICTION", "Entry", "Inbox", "InboxRow"]
 
 PREDICTION = 0
 LABEL = 1
+
+InboxRow = tuple[int, int, str, int, bytes]
+"""Position, kind, id, time of receipt in microseconds, payload."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -30,18 +33,16 @@ CREATE TABLE IF NOT EXISTS entry (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS entry_by_id ON entry (id, kind, key);
 """
-_INSERT = "INSERT INTO entry (position, kind, id, key, received_at_us, payload) VALUES"
-_ROW = "(?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
+_ROW = "(?, ?, ?, ?, ?)"
 _ONCE = "ON CONFLICT DO NOTHING"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One record, as the inbox keeps it.
+    """One record, as the inbox keeps it; storing it gives it a position, rising from 1.
 
     Parameters
     ----------
-    position
-        Place in this inbox, rising from 1; None before it is stored.
     kind
         :data:`PREDICTION` or :data:`LABEL`.
     id
@@ -54,7 +55,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         The record as canonical JSON.
     """
 
-    position: int | None
     kind: int
     id: str
     key: str
@@ -138,14 +138,13 @@ class Inbox:
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
 
-    def read(self, after: int, limit: int) -> list[Entry]:
+    def read(self, after: int, limit: int) -> list[InboxRow]:
         """Give at most `limit` entries behind position `after`, in order."""
-        rows = self._select(
-            "SELECT position, kind, id, key, received_at_us, payload FROM entry "
+        return self._select(
+            "SELECT position, kind, id, received_at_us, payload FROM entry "
             "WHERE position > ? ORDER BY position LIMIT ?",
             (after, limit),
         )
-        return [Entry(*row) for row in rows]
 
     def count_after(self, position: int) -> int:
         """Count the entries behind a position."""

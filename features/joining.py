@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from headwater.features.inbox import LABEL, PREDICTION
+from headwater.infra.clock import from_us
 from headwater.spec.duration import duration
 from headwater.spec.label import LabelRule
-from headwater.spec.records import LabelValue
+from headwater.spec.records import Label, LabelValue
 
 __all__ = [
     "Arrival",
@@ -36,7 +36,6 @@ _MICROSECOND = timedelta(microseconds=1)
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """An entry of the inbox with its effective time; `value` is None for a prediction."""
 
-    kind: int
     id: str
     effective_at_us: int
     value: LabelValue | None
@@ -69,7 +68,7 @@ class NewPrediction(msgspec.Struct, frozen=True, gc=False):
 
 
 class NewLabel(msgspec.Struct, frozen=True, gc=False):
-    """A row to insert; `timeout` holds the value that the rule made, and `payload` is empty then."""
+    """A row to insert."""
 
     position: int
     prediction_id: str
@@ -77,7 +76,6 @@ class NewLabel(msgspec.Struct, frozen=True, gc=False):
     effective_at_us: int
     late: bool
     payload: bytes
-    timeout: LabelValue | None
 
 
 class NewExample(msgspec.Struct, frozen=True, gc=False):
@@ -166,10 +164,10 @@ class Joiner:
         for arrival in arrivals:
             if due and due[0].due_us < arrival.effective_at_us:
                 self._fire_before(arrival.effective_at_us)
-            if arrival.kind == PREDICTION:
+            if arrival.value is None:
                 self._take_prediction(arrival)
-            elif arrival.kind == LABEL:
-                self._take_label(arrival)
+            else:
+                self._take_label(arrival, arrival.value)
         self._fire_before(until_us)
         return self.joined
 
@@ -179,35 +177,31 @@ class Joiner:
             known = self._known[arrival.id] = KnownPrediction()
         elif known.position is not None:
             return  # another host recorded it: the first one counts
-        position = self._give_position()
-        now_us = arrival.effective_at_us
+        position, now_us = self.next_position, arrival.effective_at_us
+        self.next_position += 1
         self.joined.predictions.append(NewPrediction(position, arrival.id, now_us, arrival.payload))
         known.position, known.effective_at_us = position, now_us
-        self.parked -= len(known.labels)
         if self._watches:
             self._due.append(Deadline(now_us + self._wait_us, position, arrival.id))
-        if known.labels and not self._by_window:
+        if known.labels:
+            self.parked -= len(known.labels)
             newest = known.labels[-1]
-            if now_us - newest.effective_at_us <= self._wait_us:
+            if not self._by_window and now_us - newest.effective_at_us <= self._wait_us:
                 self._emit(known, newest, now_us)
 
-    def _take_label(self, arrival: Arrival) -> None:
+    def _take_label(self, arrival: Arrival, value: LabelValue) -> None:
         known = self._known.get(arrival.id)
         if known is None:
             known = self._known[arrival.id] = KnownPrediction()
         now_us = arrival.effective_at_us
         waiting = known.position is None or now_us <= known.effective_at_us + self._wait_us
-        if arrival.value is None:
-            return
-        label = self._add_label(
-            arrival.id, known, arrival.value, now_us, late=not waiting, payload=arrival.payload
-        )
+        label = self._add_label(known, arrival, value, late=not waiting)
         if known.position is None:
             self.parked += 1
             return
         if waiting and self._by_window:
             return
-        if known.example is None or known.learned != label.value:
+        if known.example is None or known.learned != value:
             self._emit(known, label, now_us)
 
     def _fire_before(self, until_us: int) -> None:
@@ -225,33 +219,21 @@ class Joiner:
             if on_time and self._by_window:
                 self._emit(known, on_time[-1], due_us)
             elif not on_time and self._timeout is not None:
-                label = self._add_label(
-                    prediction_id, known, self._timeout, due_us, late=False, payload=None
-                )
+                payload = _timed_out(prediction_id, self._timeout, due_us)
+                arrival = Arrival(prediction_id, due_us, self._timeout, payload)
+                label = self._add_label(known, arrival, self._timeout, late=False)
                 self._emit(known, label, due_us)
 
     def _add_label(
-        self,
-        prediction_id: str,
-        known: KnownPrediction,
-        value: LabelValue,
-        now_us: int,
-        *,
-        late: bool,
-        payload: bytes | None,
+        self, known: KnownPrediction, arrival: Arrival, value: LabelValue, *, late: bool
     ) -> KnownLabel:
-        label = KnownLabel(self._give_position(), value, now_us)
+        position, now_us = self.next_position, arrival.effective_at_us
+        self.next_position += 1
+        revision = len(known.labels)
         self.joined.labels.append(
-            NewLabel(
-                label.position,
-                prediction_id,
-                len(known.labels),
-                now_us,
-                late,
-                payload or b"",
-                value if payload is None else None,
-            )
+            NewLabel(position, arrival.id, revision, now_us, late, arrival.payload)
         )
+        label = KnownLabel(position, value, now_us)
         known.labels += (label,)
         return label
 
@@ -265,7 +247,15 @@ class Joiner:
         )
         known.example, known.learned = offset, label.value
 
-    def _give_position(self) -> int:
-        position = self.next_position
-        self.next_position += 1
-        return position
+
+def _timed_out(prediction_id: str, value: LabelValue, due_us: int) -> bytes:
+    """Write the label that the rule makes where none came."""
+    return msgspec.json.encode(
+        Label(
+            prediction_id=prediction_id,
+            value=value,
+            known_at=from_us(due_us),
+            source="timeout",
+            key="timeout",
+        )
+    )

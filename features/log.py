@@ -221,14 +221,14 @@ class FeatureLog:
                 hint="ask for a range within, or run headwater collect first",
             )
         kept = min(stop, self.archive.stop("examples")) if start < stop else start
-        parts = []
-        if start < kept:
-            schema = self._frames.schema(columns)
-            parts.append(self.archive.read("examples", OffsetRange(start, kept), schema))
-        if max(start, kept) < stop or not parts:
-            rows = self._stored.examples(max(start, kept), stop)
-            parts.append(self._frames.examples(rows, columns))
-        return pl.concat([part.select(list(columns)) for part in parts], how="vertical_relaxed")
+        if kept <= start:
+            return self._frames.examples(self._stored.examples(start, stop), columns)
+        schema = self._frames.schema(columns)
+        old = self.archive.read("examples", OffsetRange(start, kept), schema).select(list(columns))
+        if kept == stop:
+            return old
+        new = self._frames.examples(self._stored.examples(kept, stop), columns)
+        return pl.concat([old, new], how="vertical_relaxed")
 
     def superseded(self, start: int, stop: int) -> list[int]:
         """Give the offsets of a range whose label a newer example of the range corrects, rising."""
@@ -281,7 +281,7 @@ class FeatureLog:
             prediction.propensity,
             prediction.entity,
         )
-        return Entry(None, PREDICTION, id_, "", received_at_us, _encoded(logged, id_))
+        return Entry(PREDICTION, id_, "", received_at_us, _encoded(logged, id_))
 
     def _label(self, label: Label, received_at_us: int) -> Entry:
         self._checks.label(label)
@@ -291,7 +291,7 @@ class FeatureLog:
         # Without a key, the same value at the same time is the same label.
         key = label.key or f"{label.value!r} {to_us(known_at)}"
         id_ = label.prediction_id
-        return Entry(None, LABEL, id_, f"{label.source}/{key}", received_at_us, _encoded(label, id_))
+        return Entry(LABEL, id_, f"{label.source}/{key}", received_at_us, _encoded(label, id_))
 
     def _archive(self, name: Archived, stop: int) -> int:
         first = start = self.archive.stop(name)

@@ -6,9 +6,9 @@ from typing import NamedTuple, Self
 
 import msgspec
 from msgspec.structs import astuple
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
-from headwater.features.inbox import LABEL, PREDICTION, Entry, Inbox
+from headwater.features.inbox import LABEL, Inbox, InboxRow
 from headwater.features.joining import (
     Arrival,
     Deadline,
@@ -16,16 +16,15 @@ from headwater.features.joining import (
     Joiner,
     KnownLabel,
     KnownPrediction,
-    NewLabel,
 )
 from headwater.infra import tables
-from headwater.infra.clock import Clock, from_us, to_us
+from headwater.infra.clock import Clock, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.database import Database, insert_many
 from headwater.infra.lease import Lease, acquire, check, release
 from headwater.spec.duration import duration
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, LabelValue
+from headwater.spec.records import LabelValue
 
 __all__ = ["Sequencer"]
 
@@ -80,6 +79,25 @@ class Sequencer:
         # While the lease holds, nobody else writes: what was read or written lately is still so.
         self._remembered: dict[str, KnownPrediction] = {}
         self._only_inbox = False
+        # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to run it.
+        sequencer, read = tables.sequencer, tables.inbox_position
+        mine = sequencer.c.pipeline_id == pipeline_id
+        from_mine = (read.c.pipeline_id == pipeline_id) & (read.c.inbox == inbox.path.stem)
+        beside = sequencer.join(read, read.c.pipeline_id == sequencer.c.pipeline_id)
+        self._select_place = (
+            select(
+                sequencer.c.next_position,
+                sequencer.c.next_offset,
+                sequencer.c.next_deadline,
+                sequencer.c.horizon_us,
+                sequencer.c.parked,
+                read.c.position,
+            )
+            .select_from(beside)
+            .where(mine, from_mine)
+        )
+        self._move_place = update(sequencer).where(mine)
+        self._move_inbox = update(read).where(from_mine).values(position=bindparam("read_to"))
 
     def __enter__(self) -> Self:
         self._lease = acquire(self._database, self._clock, f"sequence/{self._name}")
@@ -148,7 +166,8 @@ class Sequencer:
             joiner = self._join(connection, place, arrivals, deadlines, until_us)
             self._write(connection, joiner.joined)
             horizon_us = until_us if self._watches else last_us
-            self._move(connection, place, joiner, entries[: len(arrivals)], horizon_us)
+            read_to = entries[len(arrivals) - 1][0] if arrivals else place.inbox_position
+            self._move(connection, place, joiner, read_to, horizon_us)
             reached("sequence.before_commit")
         reached("sequence.after_commit")
         for id_ in list(islice(self._remembered, max(0, len(self._remembered) - _REMEMBERED))):
@@ -156,22 +175,7 @@ class Sequencer:
         return len(joiner.joined.examples), not more
 
     def _place(self, connection: Connection) -> _Place:
-        table, inbox = tables.sequencer.c, tables.inbox_position.c
-        row = connection.execute(
-            select(
-                table.next_position,
-                table.next_offset,
-                table.next_deadline,
-                table.horizon_us,
-                table.parked,
-            ).where(table.pipeline_id == self._pipeline_id)
-        ).one()
-        position = connection.execute(
-            select(inbox.position).where(
-                inbox.pipeline_id == self._pipeline_id, inbox.inbox == self._inbox.path.stem
-            )
-        ).scalar_one()
-        return _Place(row[0], row[1], row[2], row[3], row[4], position)
+        return _Place._make(connection.execute(self._select_place).one())
 
     def _deadlines(self, connection: Connection, place: _Place, until_us: int) -> list[Deadline]:
         if not self._watches:
@@ -221,11 +225,11 @@ class Sequencer:
         prediction is new to the stores.
         """
         recalled = self._only_inbox and parked == 0
-        ids = {a.id for a in arrivals if not (recalled and a.kind == PREDICTION)}
-        ids.update(deadline.id for deadline in deadlines)
-        if recalled:
-            ids -= {a.id for a in arrivals if a.kind == PREDICTION}
-        return sorted(ids - self._remembered.keys())
+        new = {arrival.id for arrival in arrivals if arrival.value is None} if recalled else ()
+        remembered = self._remembered  # may be long: look ids up, build no set of it
+        ids = {arrival.id for arrival in arrivals if arrival.id not in remembered}
+        ids.update(deadline.id for deadline in deadlines if deadline.id not in remembered)
+        return sorted(ids.difference(new))
 
     def _remember(self, connection: Connection, ids: Sequence[str]) -> None:
         known: dict[str, KnownPrediction] = {}
@@ -284,7 +288,7 @@ class Sequencer:
     def _write(self, connection: Connection, joined: Joined) -> None:
         id_ = self._pipeline_id
         insert_many(connection, tables.prediction, [(id_, *astuple(row)) for row in joined.predictions])
-        insert_many(connection, tables.label, [_label_row(id_, row) for row in joined.labels])
+        insert_many(connection, tables.label, [(id_, *astuple(row)) for row in joined.labels])
         insert_many(connection, tables.example, [(id_, *astuple(row)) for row in joined.examples])
 
     def _move(
@@ -292,54 +296,29 @@ class Sequencer:
         connection: Connection,
         place: _Place,
         joiner: Joiner,
-        taken: Sequence[Entry],
+        read_to: int,
         horizon_us: int,
     ) -> None:
-        next_deadline = max(place.next_deadline, joiner.last_fired + 1)
         connection.execute(
-            update(tables.sequencer)
-            .where(tables.sequencer.c.pipeline_id == self._pipeline_id)
-            .values(
-                next_position=joiner.next_position,
-                next_offset=joiner.next_offset,
-                next_deadline=next_deadline,
-                horizon_us=horizon_us,
-                parked=joiner.parked,
-            )
+            self._move_place,
+            {
+                "next_position": joiner.next_position,
+                "next_offset": joiner.next_offset,
+                "next_deadline": max(place.next_deadline, joiner.last_fired + 1),
+                "horizon_us": horizon_us,
+                "parked": joiner.parked,
+            },
         )
-        if taken:
-            table = tables.inbox_position
-            connection.execute(
-                update(table)
-                .where(
-                    table.c.pipeline_id == self._pipeline_id,
-                    table.c.inbox == self._inbox.path.stem,
-                )
-                .values(position=taken[-1].position)
-            )
+        if read_to > place.inbox_position:
+            connection.execute(self._move_inbox, {"read_to": read_to})
 
 
-def _arrivals(entries: Sequence[Entry], horizon_us: int) -> list[Arrival]:
+def _arrivals(entries: Sequence[InboxRow], horizon_us: int) -> list[Arrival]:
     """Give each entry its effective time: never before the one ahead of it."""
     arrivals = []
     decode = _VALUE.decode
-    for entry in entries:
-        horizon_us = max(horizon_us, entry.received_at_us)
-        value = decode(entry.payload).value if entry.kind == LABEL else None
-        arrivals.append(Arrival(entry.kind, entry.id, horizon_us, value, entry.payload))
+    for _position, kind, id_, received_at_us, payload in entries:
+        horizon_us = max(horizon_us, received_at_us)
+        value = decode(payload).value if kind == LABEL else None
+        arrivals.append(Arrival(id_, horizon_us, value, payload))
     return arrivals
-
-
-def _label_row(pipeline_id: int, row: NewLabel) -> tuple[object, ...]:
-    payload = row.payload
-    if row.timeout is not None:
-        payload = msgspec.json.encode(
-            Label(
-                prediction_id=row.prediction_id,
-                value=row.timeout,
-                known_at=from_us(row.effective_at_us),
-                source="timeout",
-                key="timeout",
-            )
-        )
-    return (pipeline_id, *astuple(row)[:5], payload)

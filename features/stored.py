@@ -4,7 +4,7 @@ from bisect import bisect_left
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Select, func, insert, select
+from sqlalchemy import Connection, Select, bindparam, func, insert, select
 
 from headwater.features.frames import ExampleRow, LabelRow, PredictionRow
 from headwater.infra import tables
@@ -58,13 +58,16 @@ class Stored:
     def __init__(self, database: Database, pipeline_id: int) -> None:
         self._database = database
         self._pipeline_id = pipeline_id
+        # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to run it.
+        place = tables.sequencer.c
+        self._select_ends = select(place.next_position, place.next_offset).where(
+            place.pipeline_id == pipeline_id
+        )
+        self._select_examples = _examples_of(pipeline_id)
 
     def ends(self) -> tuple[int, int]:
         """Give the next position and the next offset."""
-        table = tables.sequencer.c
-        ((position, offset),) = self._rows(
-            select(table.next_position, table.next_offset).where(table.pipeline_id == self._pipeline_id)
-        )
+        ((position, offset),) = self._rows(self._select_ends)
         return position, offset
 
     def inbox_position(self, inbox: str) -> int:
@@ -174,37 +177,42 @@ class Stored:
 
     def examples(self, start: int, stop: int) -> list[ExampleRow]:
         """Give the examples of a range of offsets, in order, with both their halves."""
-        example, prediction, label = tables.example.c, tables.prediction.c, tables.label.c
-        return self._rows(
-            select(
-                example.offset,
-                example.emitted_at_us,
-                example.supersedes,
-                label.revision,
-                label.late,
-                prediction.payload,
-                label.payload,
-            )
-            .join(
-                tables.prediction,
-                (prediction.pipeline_id == example.pipeline_id)
-                & (prediction.position == example.prediction_position),
-            )
-            .join(
-                tables.label,
-                (label.pipeline_id == example.pipeline_id) & (label.position == example.label_position),
-            )
-            .where(
-                example.pipeline_id == self._pipeline_id,
-                example.offset >= start,
-                example.offset < stop,
-            )
-            .order_by(example.offset)
-        )
+        return self._rows(self._select_examples, {"start": start, "stop": stop})
 
-    def _rows(self, statement: Select[Row]) -> list[Row]:
+    def _rows(self, statement: Select[Row], values: dict[str, int] | None = None) -> list[Row]:
         with self._database.reading() as connection:
-            return list(connection.execute(statement).tuples().all())
+            return list(connection.execute(statement, values).tuples().all())
+
+
+def _examples_of(pipeline_id: int) -> Select[ExampleRow]:
+    """Select the examples from offset ``start`` up to ``stop``."""
+    example, prediction, label = tables.example.c, tables.prediction.c, tables.label.c
+    return (
+        select(
+            example.offset,
+            example.emitted_at_us,
+            example.supersedes,
+            label.revision,
+            label.late,
+            prediction.payload,
+            label.payload,
+        )
+        .join(
+            tables.prediction,
+            (prediction.pipeline_id == example.pipeline_id)
+            & (prediction.position == example.prediction_position),
+        )
+        .join(
+            tables.label,
+            (label.pipeline_id == example.pipeline_id) & (label.position == example.label_position),
+        )
+        .where(
+            example.pipeline_id == pipeline_id,
+            example.offset >= bindparam("start"),
+            example.offset < bindparam("stop"),
+        )
+        .order_by(example.offset)
+    )
 
 
 def _count(connection: Connection, statement: Select[tuple[int]]) -> int:

@@ -9,7 +9,8 @@ from headwater.spec.records import utc
 __all__ = ["Clock", "SimulatedClock", "SystemClock", "from_us", "to_us"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_DAY_US = 86_400_000_000
+_SECOND_US = 1_000_000
 
 
 def to_us(moment: datetime) -> int:
@@ -18,7 +19,8 @@ def to_us(moment: datetime) -> int:
     >>> to_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
     1000000
     """
-    return (moment - _EPOCH) // _MICROSECOND
+    since = moment - _EPOCH
+    return since.days * _DAY_US + since.seconds * _SECOND_US + since.microseconds
 
 
 def from_us(moment_us: int) -> datetime:

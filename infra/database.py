@@ -126,7 +126,7 @@ def _engine(url: str) -> Engine:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
     prepare(connection)
-    for pragma in ("foreign_keys = ON", "cache_size = -32000", "temp_store = MEMORY"):
+    for pragma in ("foreign_keys = ON", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
 
 

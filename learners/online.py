@@ -147,7 +147,7 @@ class RiverLearner:
         return ({name: value for name, value in row.items() if value is not None} for row in rows)
 
     def _present(self, features: Mapping[str, FeatureValue]) -> dict[str, FeatureValue]:
-        return {name: features[name] for name in self._names if features[name] is not None}
+        return {name: value for name in self._names if (value := features[name]) is not None}
 
 
 def _undrawn(value: object) -> frozenset[str]:

@@ -5,10 +5,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import given, settings
 
-from headwater.features.inbox import LABEL, PREDICTION
 from headwater.features.joining import Arrival, Deadline, Joiner, KnownPrediction
 from headwater.spec.label import LabelRule
 from headwater.spec.records import LabelValue
@@ -75,7 +75,7 @@ def fold_in_chunks(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) ->
         served += [(row.effective_at_us, row.position, row.id) for row in joined.predictions]
         ids |= {row.position: row.id for row in joined.predictions}
         for row in joined.labels:
-            value = row.timeout if row.timeout is not None else row.payload == b"True"
+            value = msgspec.json.decode(row.payload)["value"]
             labels[row.position] = (value, row.revision, row.late)
         for example in joined.examples:
             value, revision, late = labels[example.label_position]
@@ -96,8 +96,7 @@ def fold_in_chunks(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) ->
 
 
 def _arrival(entry: Entry) -> Arrival:
-    kind = PREDICTION if entry.value is None else LABEL
-    return Arrival(kind, entry.id, entry.at_us, entry.value, str(entry.value).encode())
+    return Arrival(entry.id, entry.at_us, entry.value, msgspec.json.encode({"value": entry.value}))
 
 
 class Told(NamedTuple):

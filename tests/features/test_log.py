@@ -217,7 +217,7 @@ def test_one_sync_keeps_nothing_where_a_refusal_was_passed_over(log: FeatureLog)
 
     with pytest.raises(StorageError, match="passed over"):
         careless()
-    assert [entry.id for entry in log.inbox.read(0, 10)] == ["a"]
+    assert [row[2] for row in log.inbox.read(0, 10)] == ["a"]
     assert log.record([prediction("b")]) == 1
 
 

@@ -31,7 +31,7 @@ def test_a_thread_is_not_acknowledged_inside_the_transaction_of_another(log: Fea
     with pytest.raises(RuntimeError):
         half()
     other.join()
-    assert [entry.id for entry in log.inbox.read(0, 10)] == ["other"]
+    assert [row[2] for row in log.inbox.read(0, 10)] == ["other"]
 
 
 def test_an_integer_beyond_64_bits_is_refused(
