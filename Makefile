@@ -7,7 +7,7 @@ START ?= 2013-03-01
 COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header
 export DO_NOT_TRACK := true
 
-.PHONY: help demo test lint bench crash pins up clean
+.PHONY: help demo test lint bench pins up clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help

@@ -151,4 +151,4 @@ def _cut(frame: pl.DataFrame, batch_rows: int | None) -> Iterator[pl.DataFrame]:
 
 def _within(offsets: Offsets, piece: OffsetRange) -> pl.Series:
     low, high = np.searchsorted(offsets, [piece.start, piece.stop])
-    return pl.Series(offsets[low:high])
+    return pl.Series(offsets[low:high]).implode()

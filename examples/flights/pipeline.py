@@ -2,10 +2,9 @@
 
 from examples.flights.data import FEATURES
 from examples.flights.model import boosted_trees
-from headwater.spec.label import LabelRule
-from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Every, Trigger
-from headwater.spec.update import Reset, Stateful, Stateless, Subsample, Update
+from headwater import Every, LabelRule, Pipeline, Reset, Stateful, Stateless, Subsample
+from headwater.spec.trigger import Trigger
+from headwater.spec.update import Update
 
 __all__ = ["never", "stage2", "stage3"]
 

@@ -1,1 +1,101 @@
-"""headwater keeps a production model learning."""
+"""headwater keeps a production model learning.
+
+Every name here is loaded when it is first asked for (PEP 562), so that importing a room costs nothing
+else.
+
+>>> import headwater
+>>> headwater.duration("90d")
+datetime.timedelta(days=90)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headwater.features.log import FeatureLog
+    from headwater.infra.clock import SimulatedClock, SystemClock
+    from headwater.infra.settings import Settings, settings
+    from headwater.learners.boosting import Boosted
+    from headwater.loop.binding import Bound
+    from headwater.loop.collect import collect
+    from headwater.loop.history import Columns, import_history
+    from headwater.loop.rebuild import rebuild
+    from headwater.loop.replay import Replay
+    from headwater.loop.update import train
+    from headwater.spec.duration import duration
+    from headwater.spec.errors import HeadwaterError
+    from headwater.spec.feature import Feature
+    from headwater.spec.label import LabelRule
+    from headwater.spec.loading import load_pipeline
+    from headwater.spec.pipeline import Pipeline
+    from headwater.spec.recipe import OffsetRange
+    from headwater.spec.records import Label, Prediction
+    from headwater.spec.trigger import Cron, Every
+    from headwater.spec.update import Reset, Stateful, Stateless, Subsample
+
+__all__ = [
+    "Boosted",
+    "Bound",
+    "Columns",
+    "Cron",
+    "Every",
+    "Feature",
+    "FeatureLog",
+    "HeadwaterError",
+    "Label",
+    "LabelRule",
+    "OffsetRange",
+    "Pipeline",
+    "Prediction",
+    "Replay",
+    "Reset",
+    "Settings",
+    "SimulatedClock",
+    "Stateful",
+    "Stateless",
+    "Subsample",
+    "SystemClock",
+    "collect",
+    "duration",
+    "import_history",
+    "load_pipeline",
+    "rebuild",
+    "settings",
+    "train",
+]
+
+_NAMES = {
+    "features.log": ("FeatureLog",),
+    "infra.clock": ("SimulatedClock", "SystemClock"),
+    "infra.settings": ("Settings", "settings"),
+    "learners.boosting": ("Boosted",),
+    "loop.binding": ("Bound",),
+    "loop.collect": ("collect",),
+    "loop.history": ("Columns", "import_history"),
+    "loop.rebuild": ("rebuild",),
+    "loop.replay": ("Replay",),
+    "loop.update": ("train",),
+    "spec.duration": ("duration",),
+    "spec.errors": ("HeadwaterError",),
+    "spec.feature": ("Feature",),
+    "spec.label": ("LabelRule",),
+    "spec.loading": ("load_pipeline",),
+    "spec.pipeline": ("Pipeline",),
+    "spec.recipe": ("OffsetRange",),
+    "spec.records": ("Label", "Prediction"),
+    "spec.trigger": ("Cron", "Every"),
+    "spec.update": ("Reset", "Stateful", "Stateless", "Subsample"),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,67 @@
+"""What a user does, command by command."""
+
+from pathlib import Path
+
+import polars as pl
+from tests.cli.conftest import TOY, TOYS, Run, history
+
+
+def test_from_history_to_rollback(run: Run, tmp_path: Path) -> None:
+    first, more = history(tmp_path / "a.parquet"), history(tmp_path / "b.parquet", 200, 300)
+    assert run("import", TOY, first, "--json").json == {"records_added": 400}
+    assert "0 records added" in run("import", TOY, first).out  # again adds nothing
+    trained = run("train", TOY, "--json").json
+    assert (trained["version"]["number"], trained["promoted"]) == ("1", True)
+    assert trained["version"]["learned"] == 200
+    run("import", TOY, more)
+    assert "fine-tunes version 1" in run("train", TOY).out
+    assert "no new version" in run("train", TOY).out
+
+    versions = run("versions", "toy", "--json").json
+    assert [(v["number"], v["parent"], v["serving"]) for v in versions] == [
+        ("1", None, False),
+        ("2", "1", True),
+    ]
+    assert "2 *" in run("versions", TOY).out
+    assert [node["depth"] for node in run("lineage", "toy", "--json").json] == [0, 1]
+    drawn = run("lineage", "toy", "--picture", str(tmp_path / "line.png"))
+    assert "← champion" in drawn.out
+    assert (tmp_path / "line.png").read_bytes().startswith(b"\x89PNG")
+
+    rebuilt = run("rebuild", "toy", "2", "--from-root")
+    assert rebuilt.status == 0
+    assert rebuilt.out.count("digests equal") == 2
+    poison = ("--quarantine", "200:300", "--reason", "flipped labels")
+    back = run("rollback", "toy", *poison, "--json").json
+    assert (back["version"], back["previous"], back["reason"]) == ("1", "2", "flipped labels")
+    status = run("status", TOY, "--json").json
+    assert status["quarantined"] == [{"start": 200, "stop": 300}]
+    assert status["counts"]["examples"] == 300
+    assert "version 2 is champion" in run("promote", "toy", "2").out
+
+
+def test_examples_are_printed_written_and_the_same(run: Run, tmp_path: Path) -> None:
+    run("import", TOY, history(tmp_path / "a.csv.parquet"))
+    assert "200 new examples" in run("collect", TOY).out
+    out = tmp_path / "out.parquet"
+    assert "10 rows" in run("examples", TOY, "--start", "5", "--stop", "15", "--out", str(out)).out
+    written = pl.read_parquet(out)
+    assert written["offset"].to_list() == list(range(5, 15))
+    lines = run("examples", TOY, "--start", "5", "--stop", "15", "--json").out.splitlines()
+    assert len(lines) == 10
+    run("examples", TOY, "--out", str(tmp_path / "out.csv"))
+    assert pl.read_csv(tmp_path / "out.csv").height == 200
+
+
+def test_by_hand_leaves_promotion_to_the_user(run: Run, tmp_path: Path) -> None:
+    pipeline = f"{TOYS}:by_hand"
+    run("import", pipeline, history(tmp_path / "a.parquet"))
+    assert "to let it serve: headwater promote by-hand 1" in run("train", pipeline).out
+    assert "champion: none" in run("status", pipeline).out
+    assert "version 1 is champion" in run("promote", "by-hand", "1").out
+
+
+def test_doctor_finds_nothing_wrong(run: Run) -> None:
+    found = run("doctor", "--json")
+    assert found.status == 0
+    assert {"database", "storage", "MLflow"} <= {finding["what"] for finding in found.json}

@@ -1,0 +1,31 @@
+"""Pipelines that the command line is told of by this file's path."""
+
+from msgspec.structs import replace
+
+from headwater import Feature, LabelRule, Pipeline, Stateful
+
+
+def sgd() -> object:
+    """Linear classifier that learns on."""
+    from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
+
+    return SGDClassifier(loss="log_loss", random_state=0)
+
+
+def forest() -> object:
+    """Trees that can only be fitted from scratch."""
+    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
+
+    return RandomForestClassifier(n_estimators=2, random_state=0)
+
+
+toy = Pipeline(
+    name="toy",
+    task="binary",
+    features=(Feature("x", float), Feature("y", float)),
+    label=LabelRule(wait="1d"),
+    model=sgd,
+    update=Stateful(),
+)
+by_hand = replace(toy, name="by-hand", promotion="by hand")
+fitted = replace(toy, name="fitted", model=forest)
