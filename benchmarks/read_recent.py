@@ -1,6 +1,7 @@
 """Reading the newest examples reads the newest files, however many commits lie before them."""
 
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
@@ -102,10 +103,11 @@ def _label(name: str, hour: int, drawn: random.Random) -> Label:
     return Label(prediction_id=name, value=drawn.random() < 0.5, known_at=_at(hour))
 
 
-def _read(settings: Settings, log: FeatureLog, start: int, stop: int) -> None:
+def _read(settings: Settings, log: FeatureLog, start: int, stop: int) -> Iterator[None]:
     """Read a range through a log opened anew."""
     opened = FeatureLog(_PIPELINE, settings, log.clock, log.database)
     found = opened.examples(start, stop)
     opened.close()
     if found.height != stop - start:
         raise ValueError(f"{found.height} examples read of {stop - start}")
+    yield

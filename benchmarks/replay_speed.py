@@ -5,8 +5,9 @@ same rows with the same delays of their labels.
 """
 
 import gc
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -33,6 +34,7 @@ _BOUND = 0.5
 _PAIRS = 5
 _SHORT_ROWS = 3_000
 _WARM_ROWS = 100
+_TURN_ROWS = 2_000
 _HOUR = timedelta(hours=1)
 _NUMBERS = tuple(feature for feature in FEATURES if feature.dtype == "float")
 _PIPELINE = Pipeline(
@@ -77,8 +79,8 @@ def measure(*, short: bool) -> Outcome:
     say(f"  {len(flights):,} flights")
     gc.collect()
     gc.freeze()  # a real stream is not all in memory, for every collection to go through
-    _river(flights[:_WARM_ROWS])
-    _ours(_days(flights[:_WARM_ROWS]))
+    _exhaust(_river(flights[:_WARM_ROWS]))
+    _exhaust(_ours(_days(flights[:_WARM_ROWS])))
     pairs = cpu_pairs(lambda: _river(flights), lambda: _ours(days), 1 if short else _PAIRS)
     gc.unfreeze()
     return at_least(
@@ -93,12 +95,20 @@ def measure(*, short: bool) -> Outcome:
     )
 
 
+def _exhaust(run: Iterator[None]) -> None:
+    deque(run, maxlen=0)
+
+
 def _flights(rows: int | None) -> list[_Flight]:
     names = [feature.name for feature in _NUMBERS]
-    frame = load().drop_nulls("late").with_columns(pl.col(names).fill_null(0.0)).head(rows)
+    frame = load().drop_nulls("late").with_columns(pl.col(names).fill_null(0.0))
+    frame = frame.head(rows or frame.height)
     features = frame.select(names).to_dicts()
     about = frame.select("id", "served_at", "late", "known_at").rows()
-    return [_Flight(*row, served) for row, served in zip(about, features, strict=True)]
+    return [
+        _Flight(id_, served_at.astimezone(UTC), late, known_at.astimezone(UTC), served)
+        for (id_, served_at, late, known_at), served in zip(about, features, strict=True)
+    ]
 
 
 def _days(flights: Sequence[_Flight]) -> list[list[_Hour]]:
@@ -117,28 +127,31 @@ def _hour_of(moment: datetime, hours: dict[datetime, _Hour]) -> _Hour:
     return hours.setdefault(end, _Hour(end, [], []))
 
 
-def _river(flights: Sequence[_Flight]) -> None:
+def _river(flights: Sequence[_Flight]) -> Iterator[None]:
+    """Do what ``progressive_val_score`` does, which goes through this without giving turns."""
     from river import evaluate, metrics  # noqa: PLC0415 - a second to import
 
     delays = (flight.known_at - flight.served_at for flight in flights)
     moments = (flight.served_at for flight in flights)
     metric = metrics.LogLoss()  # type: ignore[no-untyped-call] # River has no types there
-    evaluate.progressive_val_score(
+    for _ in evaluate.iter_progressive_val_score(
         ((flight.features, flight.late) for flight in flights),
         river_regression(),
         metric,
         moment=lambda _: next(moments),
         delay=lambda _x, _y: next(delays),
-    )
+        step=_TURN_ROWS,
+    ):
+        yield
     _found["river"] = float(metric.get())  # type: ignore[no-untyped-call]
 
 
-def _ours(days: Sequence[Sequence[_Hour]]) -> None:
+def _ours(days: Sequence[Sequence[_Hour]]) -> Iterator[None]:
     with fresh_home() as settings:
-        _found["ours"] = _play(days, settings)
+        yield from _play(days, settings)
 
 
-def _play(days: Sequence[Sequence[_Hour]], settings: Settings) -> float:
+def _play(days: Sequence[Sequence[_Hour]], settings: Settings) -> Iterator[None]:
     clock = SimulatedClock(days[0][0].end - _HOUR)
     log = FeatureLog(_PIPELINE, settings, clock)
     learner = wrap(
@@ -146,7 +159,7 @@ def _play(days: Sequence[Sequence[_Hour]], settings: Settings) -> float:
     )
     judged = []
     with log.sequencer() as sequencer:
-        start = 0
+        start = turn = 0
         for day in days:
             with log.one_sync():
                 for hour in day:
@@ -154,10 +167,14 @@ def _play(days: Sequence[Sequence[_Hour]], settings: Settings) -> float:
             sequencer.drain()
             judged.append(_learn(log, learner, start))
             start += judged[-1].height
+            if start - turn >= _TURN_ROWS:
+                turn = start
+                yield
     log.close()
     log.database.close()
     outputs = pl.concat(judged)
-    return score("binary", ("log_loss",), outputs["output"], outputs["label"])["log_loss"]
+    scores = score("binary", ("log_loss",), outputs["output"], outputs["label"])
+    _found["ours"] = scores["log_loss"]
 
 
 def _log(log: FeatureLog, clock: SimulatedClock, hour: _Hour, learner: Learner) -> None:

@@ -45,12 +45,13 @@ _LABELS: dict[Task, type[pl.DataType]] = {
     "regression": pl.Float64,
 }
 _TIME = pl.Datetime("us", "UTC")
-_LABEL_TYPES: dict[str, Any] = {
-    "prediction_id": str,
-    "value": LabelValue,
-    "known_at": str,
-    "source": str,
-    "key": str | None,
+_Field = tuple[str, Any] | tuple[str, Any, Any]
+_LABEL_FIELDS: dict[str, _Field] = {
+    "prediction_id": ("prediction_id", str),
+    "value": ("value", LabelValue),
+    "known_at": ("known_at", str),
+    "source": ("source", str, "natural"),
+    "key": ("key", str | None, None),
 }
 _LABEL = ("label", "source", "known_at")
 
@@ -98,15 +99,15 @@ class Frames:
         served = msgspec.defstruct(
             "Features", [(f.name, python_type(f.dtype) | None, None) for f in pipeline.features]
         )
-        self._prediction_types: dict[str, Any] = {
-            "id": str,
-            "features": served,
-            "output": Output,
-            "served_at": str,
-            "version": str,
-            "role": str,
-            "propensity": float,
-            "entity": msgspec.Raw,
+        self._prediction_fields: dict[str, _Field] = {
+            "id": ("id", str),
+            "features": ("features", served),
+            "output": ("output", Output),
+            "served_at": ("served_at", str),
+            "version": ("version", str, ""),
+            "role": ("role", str, "champion"),
+            "propensity": ("propensity", float, 1.0),
+            "entity": ("entity", dict[str, str] | None, None),
         }
 
     def schema(self, columns: Collection[str]) -> dict[str, pl.DataType]:
@@ -165,7 +166,7 @@ class Frames:
         self, payloads: Sequence[bytes], names: Sequence[str]
     ) -> dict[str, pl.Series]:
         fields = {name: "id" if name == "prediction_id" else name for name in names}
-        found = _decode(payloads, tuple((f, self._prediction_types[f]) for f in fields.values()))
+        found = _decode(payloads, tuple(map(self._prediction_fields.__getitem__, fields.values())))
         return {name: self._prediction_column(f, found) for name, f in fields.items()}
 
     def _prediction_column(self, field: str, found: Sequence[Any]) -> pl.Series:
@@ -183,7 +184,8 @@ class Frames:
             case "served_at":
                 return _moments(values)
             case "entity":
-                return pl.Series([bytes(raw).decode() for raw in values], dtype=pl.String)
+                texts = [msgspec.json.encode(keys).decode() if keys else "{}" for keys in values]
+                return pl.Series(texts, dtype=pl.String)
             case "propensity":
                 return pl.Series(values, dtype=pl.Float64)
             case "output" if self._by_class:
@@ -200,7 +202,7 @@ class Frames:
 
     def _label_columns(self, payloads: Sequence[bytes], names: Sequence[str]) -> dict[str, pl.Series]:
         fields = {name: "value" if name == "label" else name for name in names}
-        found = _decode(payloads, tuple((f, _LABEL_TYPES[f]) for f in fields.values()))
+        found = _decode(payloads, tuple(map(_LABEL_FIELDS.__getitem__, fields.values())))
         made = {}
         for name, field in fields.items():
             values = list(map(attrgetter(field), found))
@@ -214,12 +216,12 @@ class Frames:
 
 
 @lru_cache(maxsize=64)
-def _decoder(fields: tuple[tuple[str, Any], ...]) -> msgspec.json.Decoder[list[Any]]:
+def _decoder(fields: tuple[_Field, ...]) -> msgspec.json.Decoder[list[Any]]:
     """Read only the fields that are wanted; the rest is skipped."""
-    return msgspec.json.Decoder(list[msgspec.defstruct("Stored", list(fields), gc=False)])  # type: ignore[misc] # made at run time
+    return msgspec.json.Decoder(list[msgspec.defstruct("Stored", list(fields), gc=False, kw_only=True)])  # type: ignore[misc] # made at run time
 
 
-def _decode(payloads: Sequence[bytes], fields: tuple[tuple[str, Any], ...]) -> list[Any]:
+def _decode(payloads: Sequence[bytes], fields: tuple[_Field, ...]) -> list[Any]:
     return _decoder(fields).decode(b"[" + b",".join(payloads) + b"]")
 
 

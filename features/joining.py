@@ -68,10 +68,11 @@ class NewPrediction(msgspec.Struct, frozen=True, gc=False):
 
 
 class NewLabel(msgspec.Struct, frozen=True, gc=False):
-    """A row to insert."""
+    """A row to insert; it names its prediction by position, or by id where that has not come."""
 
     position: int
-    prediction_id: str
+    prediction_position: int | None
+    prediction_id: str | None
     revision: int
     effective_at_us: int
     late: bool
@@ -198,10 +199,7 @@ class Joiner:
         label = self._add_label(known, arrival, value, late=not waiting)
         if known.position is None:
             self.parked += 1
-            return
-        if waiting and self._by_window:
-            return
-        if known.example is None or known.learned != value:
+        elif not (waiting and self._by_window) and (known.example is None or known.learned != value):
             self._emit(known, label, now_us)
 
     def _fire_before(self, until_us: int) -> None:
@@ -231,7 +229,15 @@ class Joiner:
         self.next_position += 1
         revision = len(known.labels)
         self.joined.labels.append(
-            NewLabel(position, arrival.id, revision, now_us, late, arrival.payload)
+            NewLabel(
+                position,
+                known.position,
+                arrival.id if known.position is None else None,
+                revision,
+                now_us,
+                late,
+                arrival.payload,
+            )
         )
         label = KnownLabel(position, value, now_us)
         known.labels += (label,)

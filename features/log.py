@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 import polars as pl
+from msgspec import UNSET, UnsetType
 
 from headwater.features.archive import Archive, Archived
 from headwater.features.checks import Checks
@@ -21,7 +22,7 @@ from headwater.infra.storage import Storage
 from headwater.spec.errors import NotFoundError, SchemaError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.records import Label, Output, Prediction, Role
+from headwater.spec.records import Label, LabelValue, Output, Prediction, Role, Source
 from headwater.spec.records import utc as in_utc
 
 __all__ = ["FeatureLog", "LogCounts"]
@@ -31,16 +32,26 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 class _Logged(msgspec.Struct, gc=False):
-    """A prediction as it is kept."""
+    """A prediction as it is kept; what is :class:`Prediction`'s default is left out."""
 
     id: str
     features: msgspec.Struct
     output: Output
     served_at: datetime
-    version: str
-    role: Role
-    propensity: float
-    entity: dict[str, str]
+    version: str | UnsetType
+    role: Role | UnsetType
+    propensity: float | UnsetType
+    entity: dict[str, str] | UnsetType
+
+
+class _Told(msgspec.Struct, gc=False):
+    """A label as it is kept; what is :class:`Label`'s default is left out."""
+
+    prediction_id: str
+    value: LabelValue
+    known_at: datetime
+    source: Source | UnsetType
+    key: str | UnsetType
 
 
 class FeatureLog:
@@ -276,22 +287,27 @@ class FeatureLog:
             features,
             prediction.output,
             in_utc(prediction.served_at, "served_at"),
-            prediction.version,
-            prediction.role,
-            prediction.propensity,
-            prediction.entity,
+            prediction.version or UNSET,
+            UNSET if prediction.role == "champion" else prediction.role,
+            UNSET if prediction.propensity == 1.0 else prediction.propensity,
+            prediction.entity or UNSET,
         )
         return Entry(PREDICTION, id_, "", received_at_us, _encoded(logged, id_))
 
     def _label(self, label: Label, received_at_us: int) -> Entry:
         self._checks.label(label)
+        id_, value, source = label.prediction_id, label.value, label.source
         known_at = in_utc(label.known_at, "known_at")
-        if known_at is not label.known_at:
-            label = msgspec.structs.replace(label, known_at=known_at)
+        told = _Told(
+            id_,
+            value,
+            known_at,
+            UNSET if source == "natural" else source,
+            UNSET if label.key is None else label.key,
+        )
         # Without a key, the same value at the same time is the same label.
-        key = label.key or f"{label.value!r} {to_us(known_at)}"
-        id_ = label.prediction_id
-        return Entry(LABEL, id_, f"{label.source}/{key}", received_at_us, _encoded(label, id_))
+        key = label.key or f"{value!r} {to_us(known_at)}"
+        return Entry(LABEL, id_, f"{source}/{key}", received_at_us, _encoded(told, id_))
 
     def _archive(self, name: Archived, stop: int) -> int:
         first = start = self.archive.stop(name)
@@ -314,7 +330,7 @@ class FeatureLog:
         return stop - first
 
 
-def _encoded(record: _Logged | Label, prediction_id: str) -> bytes:
+def _encoded(record: _Logged | _Told, prediction_id: str) -> bytes:
     try:
         return _ENCODER.encode(record)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:

@@ -30,7 +30,7 @@ __all__ = ["Sequencer"]
 
 _BATCH = 5_000
 _CHUNK = 1_000
-_REMEMBERED = 50_000
+_REMEMBERED = 20_000
 
 
 class _Place(NamedTuple):
@@ -236,15 +236,13 @@ class Sequencer:
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             self._load_predictions(connection, chunk, known)
-            self._load_labels(connection, chunk, known)
-        labelled = {
-            found.position: found
-            for found in known.values()
-            if found.labels and found.position is not None
-        }
-        positions = sorted(labelled)
+            self._load_parked(connection, chunk, known)
+        recorded = {found.position: found for found in known.values() if found.position is not None}
+        positions = sorted(recorded)
         for start in range(0, len(positions), _CHUNK):
-            self._load_examples(connection, positions[start : start + _CHUNK], labelled)
+            chunk_of = positions[start : start + _CHUNK]
+            self._load_labels(connection, chunk_of, recorded)
+            self._load_examples(connection, chunk_of, recorded)
         self._remembered.update(known)
 
     def _load_predictions(
@@ -258,17 +256,28 @@ class Sequencer:
         ).all():
             known[id_] = KnownPrediction(position, effective_us)
 
-    def _load_labels(
+    def _load_parked(
         self, connection: Connection, ids: Sequence[str], known: dict[str, KnownPrediction]
     ) -> None:
         table = tables.label.c
-        for id_, position, effective_us, payload in connection.execute(
-            select(table.prediction_id, table.position, table.effective_at_us, table.payload)
+        for id_, *label in connection.execute(
+            select(table.prediction_id, table.position, table.payload, table.effective_at_us)
             .where(table.pipeline_id == self._pipeline_id, table.prediction_id.in_(ids))
             .order_by(table.prediction_id, table.revision)
         ).all():
-            label = KnownLabel(position, _VALUE.decode(payload).value, effective_us)
-            known.setdefault(id_, KnownPrediction()).labels += (label,)
+            known.setdefault(id_, KnownPrediction()).labels += (_known_label(*label),)
+
+    def _load_labels(
+        self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]
+    ) -> None:
+        """Load the labels that came after their predictions, and so after any that were parked."""
+        table = tables.label.c
+        for of, *label in connection.execute(
+            select(table.prediction_position, table.position, table.payload, table.effective_at_us)
+            .where(table.pipeline_id == self._pipeline_id, table.prediction_position.in_(positions))
+            .order_by(table.prediction_position, table.revision)
+        ).all():
+            known[of].labels += (_known_label(*label),)
 
     def _load_examples(
         self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]
@@ -311,6 +320,10 @@ class Sequencer:
         )
         if read_to > place.inbox_position:
             connection.execute(self._move_inbox, {"read_to": read_to})
+
+
+def _known_label(position: int, payload: bytes, effective_us: int) -> KnownLabel:
+    return KnownLabel(position, _VALUE.decode(payload).value, effective_us)
 
 
 def _arrivals(entries: Sequence[InboxRow], horizon_us: int) -> list[Arrival]:

@@ -127,9 +127,9 @@ class Stored:
     def counts(self, unsequenced: int, archived: int) -> LogCounts:
         """Count the records; what is not in the database is given."""
         prediction, label = tables.prediction.c, tables.label.c
-        has_label = select(label.position).where(
-            label.pipeline_id == self._pipeline_id, label.prediction_id == prediction.id
-        )
+        of_mine = select(label.position).where(label.pipeline_id == self._pipeline_id)
+        has_label = of_mine.where(label.prediction_position == prediction.position)
+        had_label = of_mine.where(label.prediction_id == prediction.id)
         parked = select(tables.sequencer.c.parked).where(
             tables.sequencer.c.pipeline_id == self._pipeline_id
         )
@@ -143,7 +143,9 @@ class Stored:
                 labels=_count(connection, labels),
                 examples=_count(connection, examples),
                 unsequenced=unsequenced,
-                unlabelled=_count(connection, predictions.where(~has_label.exists())),
+                unlabelled=_count(
+                    connection, predictions.where(~has_label.exists(), ~had_label.exists())
+                ),
                 late=_count(connection, labels.where(label.late)),
                 parked=_count(connection, parked),
                 archived=archived,

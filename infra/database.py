@@ -3,9 +3,10 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert
+from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -98,14 +99,20 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[objec
     rows
         Values of every column, in the table's order, of types that the driver takes as they are.
     """
-    statement = insert(table).compile(dialect=connection.dialect)
-    if statement.positional:
-        beginning, values, row = str(statement).partition("VALUES")
+    statement, positional = _insert(table, connection.dialect)
+    if positional:
+        beginning, values, row = statement.partition("VALUES")
         for many, parameters in together(beginning + values, row, rows):
             connection.exec_driver_sql(many, parameters)
     elif rows:
         names = [column.name for column in table.columns]
-        connection.exec_driver_sql(str(statement), [dict(zip(names, row, strict=True)) for row in rows])
+        connection.exec_driver_sql(statement, [dict(zip(names, row, strict=True)) for row in rows])
+
+
+@lru_cache(maxsize=64)
+def _insert(table: Table, dialect: Dialect) -> tuple[str, bool]:
+    compiled = insert(table).compile(dialect=dialect)
+    return str(compiled), bool(compiled.positional)
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,12 @@ BUSY_S = 60
 _TOGETHER = 50
 _PAUSE_S = 0.02
 
+# Without an adapter, Python's module looks for two methods that these types lack, and raises and drops
+# an error for each value that it binds.
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(bool, int)
+sqlite3.register_adapter(type(None), lambda none: none)
+
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Turn a new connection to write-ahead logging, so that one writes while others read.

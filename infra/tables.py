@@ -12,6 +12,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 __all__ = [
@@ -92,12 +93,22 @@ label = Table(
     metadata,
     _of_pipeline(),
     _place("position"),
-    Column("prediction_id", String(200), nullable=False),
+    Column("prediction_position", BigInteger, comment="null where the prediction had not come"),
+    Column("prediction_id", String(200), comment="only where the prediction had not come"),
     Column("revision", Integer, nullable=False),
     Column("effective_at_us", BigInteger, nullable=False),
     Column("late", Boolean, nullable=False),
     Column("payload", LargeBinary, nullable=False),
-    Index("label_by_prediction", "pipeline_id", "prediction_id", "revision", unique=True),
+    Index("label_by_prediction", "pipeline_id", "prediction_position", "revision", unique=True),
+    Index(
+        "label_parked",
+        "pipeline_id",
+        "prediction_id",
+        "revision",
+        unique=True,
+        sqlite_where=text("prediction_id IS NOT NULL"),
+        postgresql_where=text("prediction_id IS NOT NULL"),
+    ),
     sqlite_with_rowid=False,
 )
 

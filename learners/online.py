@@ -43,7 +43,8 @@ class RiverLearner:
 
         self._schema = schema
         self._estimator = estimator
-        self._names = tuple(feature.name for feature in schema.features)
+        # The estimator's dicts find interned names by identity.
+        self._names = tuple(intern(feature.name) for feature in schema.features)
         self._binary = schema.task == "binary"
         self._many = batch_rows is not None and batch_rows > 1
         last = _last_step(estimator)
@@ -137,9 +138,7 @@ class RiverLearner:
         return {} if answer is None else {str(answer): 1.0}
 
     def _rows(self, features: pl.DataFrame) -> Iterator[dict[str, FeatureValue]]:
-        names = [
-            intern(name) for name in features.columns
-        ]  # the estimator's dicts find them by identity
+        names = [intern(name) for name in features.columns]
         columns = [series.to_list() for series in features.get_columns()]
         rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
         if not any(series.null_count() for series in features.get_columns()):

@@ -42,14 +42,14 @@ def utc(moment: datetime, field: str) -> datetime:
     SchemaError
         If `moment` is not a time, or a naive one.
     """
+    if type(moment) is datetime and moment.tzinfo is UTC:
+        return moment  # nearly every one: this is called several times a record
     offset = moment.utcoffset() if isinstance(moment, datetime) else None
     if offset is None:
         raise SchemaError(
             f"{field}={moment!r} is not a time with a zone",
             hint="write datetime(2013, 1, 1, tzinfo=UTC), say",
         )
-    if not offset:
-        return moment
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:

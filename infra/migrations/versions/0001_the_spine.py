@@ -73,7 +73,18 @@ def upgrade() -> None:
         "label",
         sa.Column("pipeline_id", sa.Integer(), nullable=False),
         sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("prediction_id", sa.String(length=200), nullable=False),
+        sa.Column(
+            "prediction_position",
+            sa.BigInteger(),
+            nullable=True,
+            comment="null where the prediction had not come",
+        ),
+        sa.Column(
+            "prediction_id",
+            sa.String(length=200),
+            nullable=True,
+            comment="only where the prediction had not come",
+        ),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("effective_at_us", sa.BigInteger(), nullable=False),
         sa.Column("late", sa.Boolean(), nullable=False),
@@ -86,7 +97,18 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index(
-        "label_by_prediction", "label", ["pipeline_id", "prediction_id", "revision"], unique=True
+        "label_by_prediction",
+        "label",
+        ["pipeline_id", "prediction_position", "revision"],
+        unique=True,
+    )
+    op.create_index(
+        "label_parked",
+        "label",
+        ["pipeline_id", "prediction_id", "revision"],
+        unique=True,
+        sqlite_where=sa.text("prediction_id IS NOT NULL"),
+        postgresql_where=sa.text("prediction_id IS NOT NULL"),
     )
     op.create_table(
         "prediction",
