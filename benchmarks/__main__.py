@@ -24,6 +24,7 @@ CLAIMS = (
     "honest-baseline",
     "linear-stateful",
     "state-is-real",
+    "estimate",
 )
 """Every claim, the quick ones first; each is a module of its name here."""
 

@@ -22,7 +22,7 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.learners.learner import Learner, Schema
 from headwater.learners.wrap import wrap
-from headwater.loop.evaluate import score
+from headwater.monitoring.scores import score
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import FeatureValue, Label, Prediction

@@ -18,6 +18,7 @@ __all__ = [
     "PREDICTION",
     "ExampleRow",
     "Frames",
+    "LabelOfRow",
     "LabelRow",
     "PredictionRow",
     "feature_schema",
@@ -29,6 +30,9 @@ PredictionRow = tuple[int, int, bytes]
 
 LabelRow = tuple[int, int, int, bool, bytes]
 """Position, revision, effective time in microseconds, late, payload."""
+
+LabelOfRow = tuple[int, bool, bytes]
+"""Position of the prediction, late, payload."""
 
 ExampleRow = tuple[int, int, int | None, int, bool, bytes, bytes]
 """Offset, emission time in microseconds, superseded offset, revision, late, and both payloads."""
@@ -142,6 +146,34 @@ class Frames:
         }
         names = ("prediction_id", "label", "source", "key", "known_at")
         return pl.DataFrame(columns | self._label_columns([row[4] for row in rows], names))
+
+    def served(
+        self, rows: Sequence[PredictionRow], labels: Sequence[LabelOfRow], columns: Sequence[str]
+    ) -> pl.DataFrame:
+        """Give predictions with their newest label, if their first one came in time.
+
+        Columns: recorded_at, label (null without), and the wanted ones of a prediction.
+        """
+        known = pl.DataFrame(
+            {
+                "position": pl.Series([row[0] for row in labels], dtype=pl.Int64),
+                "late": pl.Series([row[1] for row in labels], dtype=pl.Boolean),
+            }
+            | self._label_columns([row[2] for row in labels], ("label",))
+        )
+        newest = (
+            known.group_by("position", maintain_order=True)
+            .agg(pl.col("late").first(), pl.col("label").last())
+            .filter(~pl.col("late"))
+        )
+        made = {
+            "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
+            "recorded_at": _times([row[1] for row in rows]),
+        }
+        frame = pl.DataFrame(made | self._prediction_columns([row[2] for row in rows], columns))
+        return frame.join(
+            newest.select("position", "label"), on="position", how="left", maintain_order="left"
+        )
 
     def examples(self, rows: Sequence[ExampleRow], columns: Collection[str]) -> pl.DataFrame:
         """Give the wanted ones of :data:`EXAMPLE`, in the order in which they are named."""

@@ -1,5 +1,6 @@
 """The feature log of one pipeline: record what was served, label it when its truth is known."""
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,7 +15,7 @@ from headwater.features.frames import EXAMPLE, Frames
 from headwater.features.inbox import LABEL, PREDICTION, Entry, Inbox
 from headwater.features.sequencer import Sequencer
 from headwater.features.stored import LogCounts, Stored, register
-from headwater.infra.clock import Clock, SystemClock, to_us
+from headwater.infra.clock import Clock, SystemClock, from_us, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.database import Database
 from headwater.infra.settings import Settings
@@ -240,6 +241,59 @@ class FeatureLog:
             return old
         new = self._frames.examples(self._stored.examples(kept, stop), columns)
         return pl.concat([old, new], how="vertical_relaxed")
+
+    def position_at(self, moment: datetime) -> int:
+        """Give the position from which on predictions were recorded at `moment` or later."""
+        moment_us, (end, _) = to_us(moment), self._stored.ends()
+
+        def after(position: int) -> bool:
+            found = self._stored.recorded(position)
+            return found is None or found[1] >= moment_us
+
+        return bisect_left(range(end), True, key=after)
+
+    def position_after(self, position: int, predictions: int) -> int | None:
+        """Give the position behind so many predictions from `position` on; None for fewer."""
+        found = self._stored.recorded(position, predictions - 1)
+        return None if found is None else found[0] + 1
+
+    def recorded_at(self, position: int) -> datetime | None:
+        """Say when the prediction at `position`, or the next one, was recorded; None behind the last."""
+        found = self._stored.recorded(position)
+        return None if found is None else from_us(found[1])
+
+    def positions(self) -> int:
+        """Give the position that the next record will have."""
+        return self._stored.ends()[0]
+
+    def count_predictions(self, start: int, stop: int) -> int:
+        """Count the predictions of a range of positions."""
+        return self._stored.count(start, stop)
+
+    def served(
+        self, start: int, stop: int, columns: Collection[str] = ("version", "role", "output", "features")
+    ) -> pl.DataFrame:
+        """Give the predictions of a range of positions, with or without labels.
+
+        A range is found by :meth:`position_at` or :meth:`position_after`; times of receipt never fall
+        as positions rise.
+
+        Parameters
+        ----------
+        start, stop
+            From `start` up to, but not including, `stop`.
+        columns
+            Which ones of a prediction to read.
+
+        Returns
+        -------
+        polars.DataFrame
+            A row a prediction, in the order recorded: ``position``, ``recorded_at`` (UTC), the wanted
+            columns, and ``label``: the newest revision, or null where none came, or the first came
+            after the wait.
+        """
+        rows = self._stored.predictions(start, stop)
+        return self._frames.served(rows, self._stored.labels_of(start, stop), list(columns))
 
     def superseded(self, start: int, stop: int) -> list[int]:
         """Give the offsets of a range whose label a newer example of the range corrects, rising."""

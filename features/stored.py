@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection, Select, bindparam, func, insert, select
 
-from headwater.features.frames import ExampleRow, LabelRow, PredictionRow
+from headwater.features.frames import ExampleRow, LabelOfRow, LabelRow, PredictionRow
 from headwater.infra import tables
 from headwater.infra.database import Database
 from headwater.spec.errors import NotFoundError, few
@@ -162,6 +162,50 @@ class Stored:
                 table.position < stop,
             )
             .order_by(table.position)
+        )
+
+    def recorded(self, position: int, skipped: int = 0) -> tuple[int, int] | None:
+        """Give position and time, in microseconds, of the prediction at `position` or next to it.
+
+        Skip so many before; None where there are not as many.
+        """
+        table = tables.prediction.c
+        rows = self._rows(
+            select(table.position, table.effective_at_us)
+            .where(table.pipeline_id == self._pipeline_id, table.position >= position)
+            .order_by(table.position)
+            .offset(skipped)
+            .limit(1)
+        )
+        return rows[0] if rows else None
+
+    def count(self, start: int, stop: int) -> int:
+        """Count the predictions of a range of positions."""
+        table = tables.prediction.c
+        ((count,),) = self._rows(
+            select(func.count()).where(
+                table.pipeline_id == self._pipeline_id,
+                table.position >= start,
+                table.position < stop,
+            )
+        )
+        return int(count)
+
+    def labels_of(self, start: int, stop: int) -> list[LabelOfRow]:
+        """Give the labels that made examples of a range of predictions, by prediction and offset."""
+        example, label = tables.example.c, tables.label.c
+        return self._rows(
+            select(example.prediction_position, label.late, label.payload)
+            .join(
+                tables.label,
+                (label.pipeline_id == example.pipeline_id) & (label.position == example.label_position),
+            )
+            .where(
+                example.pipeline_id == self._pipeline_id,
+                example.prediction_position >= start,
+                example.prediction_position < stop,
+            )
+            .order_by(example.prediction_position, example.offset)
         )
 
     def labels(self, start: int, stop: int) -> list[LabelRow]:

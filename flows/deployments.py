@@ -1,4 +1,4 @@
-"""Put pipelines on their schedules: a deployment that updates each, and one that collects."""
+"""Put pipelines on their schedules: deployments that update, collect, and where it is asked, monitor."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -20,18 +21,21 @@ from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
+from headwater.flows.automations import automate, remove_automation
 from headwater.flows.collect import collect
 from headwater.flows.environment import environment
 from headwater.flows.fine_tune import fine_tune
+from headwater.flows.monitor import monitor
 from headwater.flows.retrain import retrain
 from headwater.flows.stack import POOL, find_stack
+from headwater.flows.update import update
 from headwater.infra.settings import Settings
 from headwater.learners.wrap import check_bound
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError, ServerError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Every, Trigger
+from headwater.spec.trigger import Cron, Every, by_clock
 from headwater.spec.update import Stateless
 
 __all__ = ["Deployed", "absolute", "deploy", "schedule_of"]
@@ -77,6 +81,7 @@ def deploy(
     settings: Settings,
     *,
     collect_every: Duration = "1h",
+    monitor_every: Duration = "15m",
     prefect_api: str | None = None,
 ) -> list[Deployed]:
     """Deploy pipelines to the work pool; deploying again replaces what was there.
@@ -90,6 +95,8 @@ def deploy(
         Prefect: the worker has them from the environment in which ``headwater up`` was called.
     collect_every
         Time between two collects.
+    monitor_every
+        Time between two decisions of a pipeline whose triggers do not all go by the clock.
     prefect_api
         Address of Prefect's API; that of the running stack where not given.
 
@@ -100,7 +107,7 @@ def deploy(
     ServerError
         If no stack runs, or Prefect refuses.
     """
-    wanted = _wanted(references, collect_every)
+    wanted = _wanted(references, collect_every, monitor_every)
     api = prefect_api or _running_api(settings)
     variables = {
         "command": f"{sys.executable} -m prefect.engine",
@@ -110,11 +117,12 @@ def deploy(
     with _guarded(api), SyncPrefectClient(api) as client:
         _ensure_pool(client)
         deployed = [_put(client, each, variables) for each in wanted]
-        _remove_other_updates(client, deployed)
+        _remove_others(client, deployed)
+        _automate(client, deployed)
     return deployed
 
 
-def schedule_of(trigger: Trigger) -> IntervalSchedule | CronSchedule:
+def schedule_of(trigger: Every | Cron) -> IntervalSchedule | CronSchedule:
     """Give Prefect's schedule for a trigger that goes by the clock.
 
     Raises
@@ -150,7 +158,9 @@ def absolute(reference: str) -> str:
     return f"{Path(where).resolve()}:{attribute}" if where.endswith(".py") else reference
 
 
-def _wanted(references: Sequence[str], collect_every: Duration) -> list[_Wanted]:
+def _wanted(
+    references: Sequence[str], collect_every: Duration, monitor_every: Duration
+) -> list[_Wanted]:
     found: list[_Wanted] = []
     names: dict[str, str] = {}
     half = duration(collect_every, "collect_every") / 2  # an update collects too: keep them apart
@@ -162,17 +172,33 @@ def _wanted(references: Sequence[str], collect_every: Duration) -> list[_Wanted]
                 f"{names[pipeline.name]!r} and {reference!r} both declare {pipeline.name!r}",
                 hint="give each pipeline its own name",
             )
-        words = (f"every {collect_every}",)
-        made = [DeploymentScheduleCreate(schedule=_interval(collect_every, half))]
-        found.append(_update(pipeline, absolute(reference)))
-        found.append(_Wanted(collect, pipeline.name, absolute(reference), words, made))
+        where = absolute(reference)
+        found.append(_update(pipeline, where))
+        found.append(_every(collect, pipeline, where, collect_every, half))
+        if not by_clock(pipeline.triggers):
+            found.append(_every(monitor, pipeline, where, monitor_every))
+            found.append(_Wanted(update, pipeline.name, where, (), []))
     return found
+
+
+def _every(
+    flow: Flow[..., Any],
+    pipeline: Pipeline,
+    reference: str,
+    every: Duration,
+    late: timedelta = timedelta(0),
+) -> _Wanted:
+    schedules = [DeploymentScheduleCreate(schedule=_interval(every, late))]
+    return _Wanted(flow, pipeline.name, reference, (f"every {every}",), schedules)
 
 
 def _update(pipeline: Pipeline, reference: str) -> _Wanted:
     flow = retrain if isinstance(pipeline.update, Stateless) else fine_tune
-    words = tuple(_words(trigger) for trigger in pipeline.triggers)
-    made = [DeploymentScheduleCreate(schedule=schedule_of(trigger)) for trigger in pipeline.triggers]
+    clocks = [trigger for trigger in pipeline.triggers if isinstance(trigger, Every | Cron)]
+    if not by_clock(pipeline.triggers):
+        clocks = []  # they are asked with the others, when the pipeline is monitored
+    words = tuple(map(_words, clocks))
+    made = [DeploymentScheduleCreate(schedule=schedule_of(trigger)) for trigger in clocks]
     return _Wanted(flow, pipeline.name, reference, words, made)
 
 
@@ -180,7 +206,7 @@ def _interval(every: Duration, late: timedelta = timedelta(0)) -> IntervalSchedu
     return IntervalSchedule(interval=duration(every), anchor_date=_ANCHOR + late, timezone="UTC")
 
 
-def _words(trigger: Trigger) -> str:
+def _words(trigger: Every | Cron) -> str:
     if isinstance(trigger, Every):
         return f"every {trigger.interval}"
     return f"{trigger.line} ({trigger.timezone})"
@@ -214,11 +240,21 @@ def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) 
     )
 
 
-def _remove_other_updates(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
-    """Remove the other update of a pipeline that went from stateless to stateful, or back."""
+def _automate(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
+    """Let requested updates run by an automation, for the pipelines that are monitored."""
+    updates = {each.pipeline: UUID(each.id) for each in deployed if each.flow == update.name}
+    for name in {each.pipeline for each in deployed}:
+        if name in updates:
+            automate(client, name, updates[name])
+        else:
+            remove_automation(client, name)
+
+
+def _remove_others(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
+    """Remove what a pipeline had before it went from stateless to stateful, or to the clock, or back."""
     kept = {each.name for each in deployed}
     for name in {each.pipeline for each in deployed}:
-        for flow in (retrain, fine_tune):
+        for flow in (retrain, fine_tune, monitor, update):
             if f"{flow.name}/{name}" in kept:
                 continue
             try:

@@ -37,6 +37,8 @@ FLOWS = {
     "collect": "headwater.flows.collect:collect",
     "retrain": "headwater.flows.retrain:retrain",
     "fine-tune": "headwater.flows.fine_tune:fine_tune",
+    "monitor": "headwater.flows.monitor:monitor",
+    "update": "headwater.flows.update:update",
 }
 """The flows by name."""
 

@@ -19,6 +19,9 @@ COMMIT_POINTS = (
     "collect.before_append",
     "collect.between_tables",
     "collect.after_append",
+    "decide.before_store",
+    "decide.after_store",
+    "claim.after_commit",
     "train.before_learn",
     "train.after_learn",
     "register.before_upload",
@@ -27,6 +30,8 @@ COMMIT_POINTS = (
     "promote.before_swap",
     "promote.after_swap",
     "promote.after_mirror",
+    "end.before_commit",
+    "end.after_commit",
 )
 """Every commit point, in the order in which an example's life passes them."""
 

@@ -18,7 +18,7 @@ from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.database import Database
 from headwater.spec.errors import BusyError, FencedError
 
-__all__ = ["Lease", "acquire", "check", "release"]
+__all__ = ["Lease", "acquire", "check", "is_held", "release"]
 
 _TERM = timedelta(minutes=10)
 
@@ -97,6 +97,18 @@ def check(connection: Connection, lease: Lease) -> None:
             f"{lease.name!r} was taken over: epoch {epoch} holds it, this process has {lease.epoch}",
             hint="let the newer process go on; this one has written nothing more",
         )
+
+
+def is_held(database: Database, clock: Clock, name: str) -> bool:
+    """Say whether somebody alive holds the lease, as :func:`acquire` sees it."""
+    table = tables.lease.c
+    with database.reading() as connection:
+        row = connection.execute(
+            select(table.holder, table.expires_at_us).where(table.name == name)
+        ).one_or_none()
+    if row is None or row.holder is None:
+        return False
+    return to_us(clock.now()) < row.expires_at_us and _alive(row.holder)
 
 
 def release(database: Database, lease: Lease) -> None:

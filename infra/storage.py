@@ -74,6 +74,35 @@ class Storage:
             return
         self._prepare_bucket()
 
+    def write(self, content: bytes, *parts: str) -> str:
+        """Put a file below the root, and give its address.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be reached or written.
+        """
+        self.prepare()
+        if not self.is_s3:
+            path = Path(self.address(*parts))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write {path}: {error.strerror}", hint="check the disk and HEADWATER_STORAGE"
+                ) from error
+            return str(path)
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        bucket, prefix = self._bucket()
+        try:
+            key = "/".join((prefix, *parts)).lstrip("/")
+            self._client().put_object(Bucket=bucket, Key=key, Body=content)
+        except (BotoCoreError, ClientError) as error:
+            raise self._away(bucket, error) from error
+        return self.address(*parts)
+
     def check_conditional_write(self, key: str) -> None:
         """Check that S3 refuses to overwrite where it is told not to; Delta's commits rest on it.
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
 
 __all__ = [
     "champion",
+    "decision",
     "example",
     "inbox_position",
     "label",
@@ -156,4 +157,21 @@ quarantine = Table(
     _place("stop"),
     Column("since_us", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    _of_pipeline(),
+    Column("id", String(40), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("fired", Boolean, nullable=False),
+    Column("record", LargeBinary, nullable=False, comment="JSON, the decision as it was made"),
+    Column("attempts", Integer, nullable=False, comment="how often a run was asked for"),
+    Column("dispatched_at_us", BigInteger),
+    Column("claimed_by", String(200)),
+    Column("work", LargeBinary, comment="JSON, what the first claim set out to do"),
+    Column("ended_at_us", BigInteger),
+    Column("outcome", LargeBinary, comment="JSON"),
+    Index("decision_by_time", "pipeline_id", "at_us"),
 )

@@ -9,6 +9,7 @@ from headwater.infra.database import Database
 from headwater.infra.settings import Settings, settings
 from headwater.learners.learner import Capabilities
 from headwater.learners.wrap import check_bound
+from headwater.loop.decisions import Decisions
 from headwater.registry.registry import Registry
 from headwater.spec.pipeline import Pipeline
 
@@ -53,6 +54,7 @@ class Bound:
         self._owns_database = database is None
         self.database = database or Database(self.settings.operational_url)
         self.log = FeatureLog(pipeline, self.settings, self.clock, self.database)
+        self.decisions = Decisions(pipeline.name, self.log.pipeline_id, self.database, self.clock)
 
     @cached_property
     def registry(self) -> Registry:

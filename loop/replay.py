@@ -14,11 +14,15 @@ from headwater.features.sequencer import Sequencer
 from headwater.infra.clock import SimulatedClock, from_us, to_us
 from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
+from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
+from headwater.loop.decide import decide
 from headwater.loop.history import Columns, import_history
 from headwater.loop.update import Updated, train
+from headwater.spec.decision import Decision
 from headwater.spec.errors import NotEnoughError
 from headwater.spec.records import Label, LabelValue, Output, Prediction
+from headwater.spec.trigger import by_clock
 
 __all__ = ["Replay", "Step"]
 
@@ -38,12 +42,15 @@ class Step(NamedTuple):
         How many examples came of labels that became known in it.
     updated
         The update at its end; None where none was due.
+    decision
+        What the triggers said; None where the pipeline goes by the clock.
     """
 
     stop: datetime
     served: int
     emitted: int
     updated: Updated | None
+    decision: Decision | None
 
 
 class _Event(NamedTuple):
@@ -100,7 +107,8 @@ class Replay:
         every
             Length of an interval.
         update
-            Whether the pipeline is updated between them.
+            Whether the pipeline is updated between them: each time where its triggers go by the clock,
+            when they fire where they do not.
 
         Yields
         ------
@@ -124,8 +132,15 @@ class Replay:
                 log.label(records) if is_label else log.record(records)  # type: ignore[arg-type] # one kind each
         self._clock.advance_to(end)
         emitted = collect(log, sequencer).emitted
-        updated = train(self._bound, by="replay") if update else None
-        return Step(end, served.height, emitted, updated)
+        updated, decision = self._update() if update else (None, None)
+        return Step(end, served.height, emitted, updated, decision)
+
+    def _update(self) -> tuple[Updated | None, Decision | None]:
+        bound = self._bound
+        if by_clock(bound.pipeline.triggers):
+            return train(bound, by="replay"), None
+        decision = decide(bound)
+        return (carry_out(bound, decision.id, by="replay") if decision.fired else None), decision
 
     def _predict(self, served: pl.DataFrame) -> Iterator[_Event]:
         names = self._bound.pipeline.feature_names

@@ -3,6 +3,8 @@
 import inspect
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import msgspec
@@ -22,7 +24,7 @@ from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
 from headwater.spec.update import Stateless, Subsample
 
-__all__ = ["Plan", "Updated", "plan_update", "train"]
+__all__ = ["Plan", "Updated", "learn", "plan_update", "recipe_of", "served_since", "train", "trainer"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,10 +88,17 @@ def plan_update(
         return Plan(
             parent=None, window=wanted.window, subsample=wanted.subsample, reason="stateless update"
         )
-    if champion is None or from_scratch:
-        reason = "first version" if champion is None else "fresh start asked for"
-        return Plan(parent=None, window=wanted.window, reason=reason)
     reset = wanted.reset
+    if champion is None:
+        return Plan(parent=None, window=wanted.window, reason="first version")
+    if from_scratch:
+        anew = reset or wanted
+        return Plan(
+            parent=None,
+            window=anew.window,
+            subsample=None if reset is None else reset.subsample,
+            reason="fresh start asked for",
+        )
     if reset is not None and now - champion.line_started_at >= duration(reset.every):
         return Plan(
             parent=None,
@@ -123,11 +132,24 @@ def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = Fal
     DigestError, TableError, StorageError
         If a store does not hold what it should, or is away.
     """
+    with trainer(bound) as lease:
+        return _update(bound, lease, by, from_scratch=from_scratch)
+
+
+@contextmanager
+def trainer(bound: Bound) -> Iterator[Lease]:
+    """Be the pipeline's one trainer, and tidy up what a killed one left.
+
+    Raises
+    ------
+    BusyError
+        If another trainer works.
+    """
     lease = acquire(bound.database, bound.clock, f"train/{bound.pipeline.name}")
     try:
         bound.registry.store.close_leftovers()
         bound.registry.heed_aliases()
-        return _update(bound, lease, by, from_scratch=from_scratch)
+        yield lease
     finally:
         release(bound.database, lease)
 
@@ -135,8 +157,8 @@ def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = Fal
 def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updated:
     champion = bound.registry.champion()
     plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=from_scratch)
-    recipe = _write_recipe(bound, plan)
-    served = _served_since(bound, champion, recipe.examples.stop)
+    recipe = recipe_of(bound, plan, bound.log.stop())
+    served = served_since(bound, champion, recipe.examples.stop)
     if not len(recipe.examples):
         if plan.parent is None:
             raise NotEnoughError(
@@ -146,7 +168,8 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
         return Updated(
             version=None, promoted=False, reason="no new examples since the champion", served=served
         )
-    version = bound.registry.publish(_learn(bound, plan, recipe, served), lease)
+    _, candidate = learn(bound, recipe, served)
+    version = bound.registry.publish(candidate, lease)
     promoted = bound.pipeline.promotion == "always"
     if promoted:
         bound.registry.promote(version.number, by=by, reason=plan.reason, lease=lease)
@@ -155,9 +178,9 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
     return Updated(version=version, promoted=promoted, reason=plan.reason, served=served)
 
 
-def _write_recipe(bound: Bound, plan: Plan) -> Recipe:
+def recipe_of(bound: Bound, plan: Plan, stop: int) -> Recipe:
+    """Write down what a plan learns of the examples below an offset."""
     pipeline, log = bound.pipeline, bound.log
-    stop = log.stop()
     if plan.parent is not None:
         start = min(plan.parent.examples.stop, stop)
     elif plan.window is not None:
@@ -195,29 +218,54 @@ def _write_recipe(bound: Bound, plan: Plan) -> Recipe:
     )
 
 
-def _learn(bound: Bound, plan: Plan, recipe: Recipe, served: dict[str, float]) -> Candidate:
-    base: Learner | None = None
-    if plan.parent is not None:
-        base = bound.registry.store.learner(plan.parent, bound.pipeline.model)
+def learn(
+    bound: Bound, recipe: Recipe, served: dict[str, float], decision: str | None = None
+) -> tuple[Learner, Candidate]:
+    """Fold a recipe, from its parent's state where it has one.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    recipe
+        What to learn.
+    served
+        Metrics of what was served since the champion's last example, kept with the candidate.
+    decision
+        The decision that asked for it.
+
+    Raises
+    ------
+    NonFiniteError, SchemaError
+        If an example cannot be learned.
+    NotFoundError, DigestError, TableError, StorageError
+        If the parent or the examples are not what they should be, or away.
+    """
+    store = bound.registry.store
+    parent = None if recipe.parent is None else store.get(recipe.parent)
+    base = None if parent is None else store.learner(parent, bound.pipeline.model)
     reached("train.before_learn")
     started_s = time.process_time()
     learner, learned = fold(recipe, bound.log, base, bound.pipeline.model)
     train_cpu_s = time.process_time() - started_s
     reached("train.after_learn")
     now = bound.clock.now()
-    return Candidate(
+    candidate = Candidate(
         recipe=recipe.to_json(),
         state=learner.dump(),
         digest=learner.digest(),
         made_at=now,
-        line_started_at=plan.parent.line_started_at if plan.parent else now,
+        line_started_at=now if parent is None else parent.line_started_at,
         learned=learned,
         train_cpu_s=train_cpu_s,
         metrics={f"served_{name}": value for name, value in served.items()},
+        decision=decision,
     )
+    return learner, candidate
 
 
-def _served_since(bound: Bound, champion: Version | None, stop: int) -> dict[str, float]:
+def served_since(bound: Bound, champion: Version | None, stop: int) -> dict[str, float]:
+    """Score what was served on the examples that came after the champion's, below an offset."""
     if champion is None or champion.examples.stop >= stop:
         return {}
     columns = ("role", "output", "label")

@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class VersionStore:
         """
         recipe = Recipe.from_json(candidate.recipe)
         proof = prove(self._key, self.pipeline, candidate.digest, candidate.state, candidate.recipe)
-        if (found := self._find(proof.recipe_id)) is not None:
+        if (found := self.find(proof.recipe_id)) is not None:
             return found
         made: list[Version] = []
         with _guarded(self._settings), self._run(recipe, candidate) as run_id:
@@ -211,6 +212,33 @@ class VersionStore:
         self._verify(version, None, recipe, proof)
         return Recipe.from_json(recipe)
 
+    def log_metrics(
+        self, version: Version, metrics: dict[str, float], at: datetime, step: int = 0
+    ) -> None:
+        """Log numbers against a version; the same ones again change nothing.
+
+        Parameters
+        ----------
+        metrics
+            By name.
+        at, step
+            The time they are of, and their place on MLflow's charts.
+
+        Raises
+        ------
+        StorageError
+            If MLflow refuses.
+        """
+        from mlflow.entities import Metric  # noqa: PLC0415
+
+        at_ms = int(at.timestamp() * 1_000)
+        rows = [
+            Metric(name, value, at_ms, step, model_id=version.model_id, run_id=version.run_id)
+            for name, value in metrics.items()
+        ]
+        with _guarded(self._settings):
+            self.client.log_batch(version.run_id, metrics=rows)
+
     def learner(self, version: Version, factory: Callable[[], object] | None = None) -> Learner:
         """Load a version's learner.
 
@@ -276,7 +304,8 @@ class VersionStore:
         location = f"{self._settings.artifact_uri}/{self.pipeline}"
         return str(self.client.create_experiment(name, artifact_location=location))
 
-    def _find(self, recipe_id: str) -> Version | None:
+    def find(self, recipe_id: str) -> Version | None:
+        """Give the version that was made by a recipe; None where there is none."""
         with _guarded(self._settings):
             page = self.client.search_model_versions(
                 f"name = '{self.pipeline}' and tag.`{_RECIPE_TAG}` = '{recipe_id}'", max_results=1
@@ -324,6 +353,7 @@ class VersionStore:
             "batch_rows": recipe.batch_rows or "all",
             "passes": recipe.passes,
             "seed": recipe.seed,
+            "decision": candidate.decision or "",
         }
         numbers = {
             "examples_learned": float(candidate.learned),
@@ -394,6 +424,9 @@ class VersionStore:
             recipe_id=proof.recipe_id,
             model_id=model_id,
             run_id=run_id,
+            decision=candidate.decision,
+            report=candidate.report,
+            refused=candidate.refused,
         )
         self._name_model()
         tags = version.tags() | {"headwater.signature": proof.signature}

@@ -34,6 +34,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         CPU seconds that took.
     metrics
         What is known of its quality, by name.
+    decision, report
+        The decision that asked for it, and the drift report made then; None where there is none.
+    refused
+        Why a gate refused it, in words; None where none did.
     """
 
     recipe: bytes
@@ -44,6 +48,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     learned: int
     train_cpu_s: float
     metrics: dict[str, float] = {}
+    decision: str | None = None
+    report: str | None = None
+    refused: str | None = None
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +72,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         Hash of the state, and of the recipe.
     model_id, run_id
         MLflow's names of the stored model and of the run that made it.
+    decision, report, refused
+        As in :class:`Candidate`.
     """
 
     pipeline: str
@@ -80,6 +89,9 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     recipe_id: str
     model_id: str
     run_id: str
+    decision: str | None = None
+    report: str | None = None
+    refused: str | None = None
 
     def tags(self) -> dict[str, str]:
         """Give the tags that keep it, without what MLflow keeps itself."""

@@ -10,8 +10,10 @@ import msgspec
 
 from headwater.spec.errors import DeclarationError, few
 from headwater.spec.feature import FeatureKind, RequestFeature
+from headwater.spec.gate import Gate
 from headwater.spec.label import LabelRule
-from headwater.spec.trigger import Cron, Every, Trigger
+from headwater.spec.monitoring import Monitoring
+from headwater.spec.trigger import Pace, Performance, Trigger, leaves
 from headwater.spec.update import Stateful, Stateless, Update
 
 __all__ = ["METRICS", "Factory", "Metric", "Pipeline", "Promotion", "Task"]
@@ -57,7 +59,13 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     update
         :class:`Stateless` or :class:`Stateful`.
     triggers
-        When an update is due; none of them leaves it to ``headwater train``.
+        When an update is due; any one that fires is enough. None leaves it to ``headwater train``.
+    pace
+        How often it may be updated, whatever the triggers say.
+    monitoring
+        How it is watched: windows, and what they are compared with.
+    gate
+        What a candidate must pass when a trigger asked for it; None lets every one through.
     metrics
         What it is judged by, the first one first; the task's own where none are given.
     batch_rows
@@ -85,6 +93,9 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     model: Factory
     update: Update
     triggers: tuple[Trigger, ...] = ()
+    pace: Pace = Pace()
+    monitoring: Monitoring = Monitoring()
+    gate: Gate | None = Gate()
     metrics: tuple[Metric, ...] = ()
     batch_rows: int | None = None
     passes: int = 1
@@ -98,6 +109,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         _check_features(self)
         _check_model(self)
         _check_update(self)
+        _check_triggers(self)
+        _check_monitoring(self)
         _check_numbers(self)
 
     @property
@@ -198,14 +211,62 @@ def _check_update(pipeline: Pipeline) -> None:
             f"update={pipeline.update!r} is not an update",
             hint='write update=Stateless(window="90d") or update=Stateful()',
         )
+
+
+def _check_triggers(pipeline: Pipeline) -> None:
     if not isinstance(pipeline.triggers, tuple):
         raise DeclarationError(
             f"triggers={pipeline.triggers!r} is not a tuple", hint='write triggers=(Every("1d"),)'
         )
     for trigger in pipeline.triggers:
-        if not isinstance(trigger, Every | Cron):
+        if not isinstance(trigger, Trigger):
             raise DeclarationError(
-                f"trigger {trigger!r} is not known", hint='write Every("1d") or Cron("30 2 * * *")'
+                f"trigger {trigger!r} is not known",
+                hint='write Every("1d"), Cron("30 2 * * *"), Drift() or Performance(fall=0.02)',
+            )
+    for trigger in leaves(pipeline.triggers):
+        if trigger.update == "stateful" and isinstance(pipeline.update, Stateless):
+            raise DeclarationError(
+                f"{trigger!r} asks to fine-tune, and the pipeline's update is stateless",
+                hint='write update=Stateful(), or leave update="stateful" out of the trigger',
+            )
+        if isinstance(trigger, Performance):
+            _check_performance(trigger, pipeline.task)
+    if not isinstance(pipeline.pace, Pace):
+        raise DeclarationError(
+            f"pace={pipeline.pace!r} is not a pace", hint='write pace=Pace(cool_down="1d")'
+        )
+
+
+def _check_performance(trigger: Performance, task: Task) -> None:
+    if trigger.metric is not None and trigger.metric not in METRICS[task]:
+        raise DeclarationError(
+            f"Performance goes by {trigger.metric!r}, which does not judge a {task} task",
+            hint=f"write one of {few(METRICS[task])}",
+        )
+    if trigger.estimate and task != "binary":
+        raise DeclarationError(
+            f"Performance(estimate=True) needs probabilities, which a {task} task does not give",
+            hint="leave estimate out: the trigger then waits for labels",
+        )
+
+
+def _check_monitoring(pipeline: Pipeline) -> None:
+    if not isinstance(pipeline.monitoring, Monitoring):
+        raise DeclarationError(
+            f"monitoring={pipeline.monitoring!r} says not how to watch",
+            hint='write monitoring=Monitoring(window="1d")',
+        )
+    if pipeline.gate is not None and not isinstance(pipeline.gate, Gate):
+        raise DeclarationError(
+            f"gate={pipeline.gate!r} is no gate", hint="write gate=Gate(examples=500)"
+        )
+    kinds = {feature.name: feature.dtype for feature in pipeline.features}
+    for name in pipeline.monitoring.slices:
+        if kinds.get(name) not in ("str", "bool"):
+            raise DeclarationError(
+                f"slice {name!r} is no feature of text or bool",
+                hint=f"write one of {few(n for n, kind in kinds.items() if kind in ('str', 'bool'))}",
             )
 
 

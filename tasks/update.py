@@ -6,13 +6,14 @@ from prefect.assets import add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
+from headwater.loop.carry_out import carry_out
 from headwater.loop.update import Updated, train
 from headwater.registry.version import Version
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.assets import examples_asset, model_asset
 from headwater.tasks.faults import RETRY_AFTER_S, is_transient
 
-__all__ = ["record_version", "update_model"]
+__all__ = ["carry_out_decision", "record_version", "update_model"]
 
 
 @task(
@@ -41,6 +42,46 @@ def update_model(reference: str, *, from_scratch: bool) -> Updated:
     """
     with Bound(load_pipeline(reference)) as bound:
         updated = train(bound, by=f"flow run {runtime.flow_run.name}", from_scratch=from_scratch)
+        name = bound.pipeline.name
+    rows = [{"what": what, "is": value} for what, value in _facts(updated).items()]
+    create_table_artifact(rows, f"{name}-update", f"{name}: {updated.reason}")
+    return updated
+
+
+@task(
+    name="carry out",
+    retries=len(RETRY_AFTER_S),
+    retry_delay_seconds=RETRY_AFTER_S,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def carry_out_decision(reference: str, decision: str | None) -> Updated | None:
+    """Do what a decision asks for, once, and show how it ended.
+
+    Parameters
+    ----------
+    reference
+        The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
+    decision
+        Its id; None takes the oldest that fired and has not ended.
+
+    Returns
+    -------
+    Updated or None
+        None where no decision waits.
+
+    Raises
+    ------
+    BusyError, StorageError
+        If they last longer than the retries.
+    HeadwaterError
+        As :func:`headwater.loop.carry_out.carry_out` does, at once.
+    """
+    with Bound(load_pipeline(reference)) as bound:
+        waiting = [decision] if decision else [found.id for found in bound.decisions.unended()]
+        if not waiting:
+            return None
+        updated = carry_out(bound, waiting[0], by=f"flow run {runtime.flow_run.name}")
         name = bound.pipeline.name
     rows = [{"what": what, "is": value} for what, value in _facts(updated).items()]
     create_table_artifact(rows, f"{name}-update", f"{name}: {updated.reason}")

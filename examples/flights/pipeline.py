@@ -1,12 +1,23 @@
-"""Three pipelines on the same flights, with the same model: what differs is two fields."""
+"""Four pipelines on the same flights, with the same model: what differs is two fields."""
 
 from examples.flights.data import FEATURES
 from examples.flights.model import boosted_trees
-from headwater import Every, LabelRule, Pipeline, Reset, Stateful, Stateless, Subsample
+from headwater import (
+    Drift,
+    Every,
+    LabelRule,
+    Pace,
+    Performance,
+    Pipeline,
+    Reset,
+    Stateful,
+    Stateless,
+    Subsample,
+)
 from headwater.spec.trigger import Trigger
 from headwater.spec.update import Update
 
-__all__ = ["never", "stage2", "stage3"]
+__all__ = ["never", "stage2", "stage3", "stage4"]
 
 
 # Refitting leaves does not change trees: they are grown anew every two months.
@@ -27,9 +38,11 @@ def _flights(name: str, update: Update, *triggers: Trigger) -> Pipeline:
         metrics=("roc_auc", "log_loss"),
         update=update,
         triggers=triggers,
+        pace=Pace(cool_down="2d"),
     )
 
 
 never = _flights("flights-never", Stateless(window="90d"))
 stage2 = _flights("flights-stage2", Stateless(window="90d"), Every("1d"))
 stage3 = _flights("flights-stage3", Stateful(reset=_RESET), Every("1d"))
+stage4 = _flights("flights-stage4", Stateful(reset=_RESET), Drift(), Performance(fall=0.02))

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from headwater.infra.settings import Settings, settings
     from headwater.learners.boosting import Boosted
     from headwater.loop.binding import Bound
+    from headwater.loop.carry_out import carry_out
     from headwater.loop.collect import collect
+    from headwater.loop.decide import decide
     from headwater.loop.history import Columns, import_history
     from headwater.loop.rebuild import rebuild
     from headwater.loop.replay import Replay
@@ -25,26 +27,48 @@ if TYPE_CHECKING:
     from headwater.spec.duration import duration
     from headwater.spec.errors import HeadwaterError
     from headwater.spec.feature import Feature
+    from headwater.spec.gate import Gate
     from headwater.spec.label import LabelRule
     from headwater.spec.loading import load_pipeline
+    from headwater.spec.monitoring import Monitoring
     from headwater.spec.pipeline import Pipeline
     from headwater.spec.recipe import OffsetRange
     from headwater.spec.records import Label, Prediction
-    from headwater.spec.trigger import Cron, Every
+    from headwater.spec.trigger import (
+        AllOf,
+        AnyOf,
+        AtLeast,
+        CostAware,
+        Cron,
+        Drift,
+        Every,
+        Pace,
+        Performance,
+        Volume,
+    )
     from headwater.spec.update import Reset, Stateful, Stateless, Subsample
 
 __all__ = [
+    "AllOf",
+    "AnyOf",
+    "AtLeast",
     "Boosted",
     "Bound",
     "Columns",
+    "CostAware",
     "Cron",
+    "Drift",
     "Every",
     "Feature",
     "FeatureLog",
+    "Gate",
     "HeadwaterError",
     "Label",
     "LabelRule",
+    "Monitoring",
     "OffsetRange",
+    "Pace",
+    "Performance",
     "Pipeline",
     "Prediction",
     "Replay",
@@ -55,7 +79,10 @@ __all__ = [
     "Stateless",
     "Subsample",
     "SystemClock",
+    "Volume",
+    "carry_out",
     "collect",
+    "decide",
     "duration",
     "import_history",
     "load_pipeline",
@@ -70,7 +97,9 @@ _NAMES = {
     "infra.settings": ("Settings", "settings"),
     "learners.boosting": ("Boosted",),
     "loop.binding": ("Bound",),
+    "loop.carry_out": ("carry_out",),
     "loop.collect": ("collect",),
+    "loop.decide": ("decide",),
     "loop.history": ("Columns", "import_history"),
     "loop.rebuild": ("rebuild",),
     "loop.replay": ("Replay",),
@@ -78,12 +107,25 @@ _NAMES = {
     "spec.duration": ("duration",),
     "spec.errors": ("HeadwaterError",),
     "spec.feature": ("Feature",),
+    "spec.gate": ("Gate",),
     "spec.label": ("LabelRule",),
     "spec.loading": ("load_pipeline",),
+    "spec.monitoring": ("Monitoring",),
     "spec.pipeline": ("Pipeline",),
     "spec.recipe": ("OffsetRange",),
     "spec.records": ("Label", "Prediction"),
-    "spec.trigger": ("Cron", "Every"),
+    "spec.trigger": (
+        "AllOf",
+        "AnyOf",
+        "AtLeast",
+        "CostAware",
+        "Cron",
+        "Drift",
+        "Every",
+        "Pace",
+        "Performance",
+        "Volume",
+    ),
     "spec.update": ("Reset", "Stateful", "Stateless", "Subsample"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -13,6 +13,8 @@ import typer
 from headwater.infra.offline import quiet
 from headwater.screen import (
     busy,
+    decision_lines,
+    decisions_table,
     plain,
     print_json,
     rebuilt_lines,
@@ -26,6 +28,7 @@ from headwater.screen import (
 from headwater.spec.errors import DeclarationError, HeadwaterError
 
 if TYPE_CHECKING:
+    from headwater.infra.database import Database
     from headwater.infra.settings import Settings
     from headwater.loop.binding import Bound
     from headwater.registry.registry import Registry
@@ -206,6 +209,48 @@ def versions(
 
 
 @app.command()
+def performance(
+    pipeline: Declared,
+    last: Annotated[int, typer.Option(help="How many windows, newest last")] = 8,
+    by: Annotated[Literal["version", "slice"], typer.Option(help="What a row is of")] = "version",
+    json: AsJson = False,
+) -> None:
+    """Show how every version does, window by window.
+
+    Where labels are not mature, an estimate stands instead, marked as such. Rows of "all" are over the
+    mature windows among the newest thirty.
+    """
+    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
+    from headwater.monitoring.performance import newest, performance_of  # noqa: PLC0415
+
+    with _bound(pipeline) as bound, busy("measuring", json):
+        collect_now(bound.log)
+        measured = performance_of(bound.log, bound.pipeline, bound.clock.now(), last=max(last, 30))
+    found = newest(measured, last, of_slices=by == "slice")
+    if json:
+        print_json(found.to_dicts())
+    else:
+        heads = ("version", "role", "window (UTC)", "slice", "predictions", "labelled", "metrics")
+        show_lines([table(heads, _performance_rows(found.to_dicts()))])
+
+
+def _performance_rows(measured: "list[dict[str, Any]]") -> list[tuple[str, ...]]:
+    """Give a row a version and window: measured values, and estimates where labels are not mature."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for row in measured:
+        span = f"{row['window_start']:%Y-%m-%d %H:%M} to {row['window_stop']:%m-%d %H:%M}"
+        sliced = "-" if row["slice"] is None else f"{row['slice']}={row['slice_value']}"
+        key = (row["version"], row["role"], f"all, {span}" if row["cumulative"] else span, sliced)
+        told = rows.setdefault((*key, f"{row['predictions']:,}", f"{row['labelled']:,}"), [])
+        if row["value"] is None or (row["estimated"] and row["mature"]):
+            continue
+        error = "" if row["error"] is None else f" ± {row['error']:.4f}"
+        mark = " (estimate)" if row["estimated"] else error
+        told.append(f"{row['metric']} {row['value']:.4f}{mark}")
+    return [(*key, ", ".join(told) or "too few labels yet") for key, told in rows.items()]
+
+
+@app.command()
 def lineage(
     pipeline: Named,
     version: Annotated[str | None, typer.Option(help="Only this version's line")] = None,
@@ -260,6 +305,72 @@ def rebuild(
 
 
 @app.command()
+def monitor(pipeline: Declared, json: AsJson = False) -> None:
+    """Decide whether an update is due.
+
+    Collects, compares what the champion served since with what it learned from, asks the triggers,
+    and stores the decision, fired or not.
+
+    Where the stack runs (headwater up), this is a flow run, and a decision that fires starts the update.
+    """
+    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
+    from headwater.loop.decide import decide  # noqa: PLC0415
+    from headwater.spec.decision import Decision  # noqa: PLC0415
+
+    with _bound(pipeline) as bound, busy("monitoring", json):
+        ran = _by_flow("monitor", pipeline)
+        if ran is None:
+            collect_now(bound.log)
+            found = decide(bound)
+        else:
+            found = msgspec.convert(ran, Decision)
+    done = f"Next: headwater update {pipeline}" if found.fired and ran is None else ""
+    show(found, json, lambda: [*decision_lines(found), *([done] if done else [])])
+
+
+@app.command()
+def decisions(
+    pipeline: Named,
+    last: Annotated[int, typer.Option(help="How many, newest last; 0 for all")] = 20,
+    fired: Annotated[bool, typer.Option("--fired", help="Only those that asked for an update")] = False,
+    json: AsJson = False,
+) -> None:
+    """List what the triggers decided, and why."""
+    from headwater.infra.clock import SystemClock  # noqa: PLC0415
+    from headwater.loop.decisions import Decisions  # noqa: PLC0415
+
+    with _stored(pipeline) as (name, pipeline_id, database):
+        kept = Decisions(name, pipeline_id, database, SystemClock())
+        found = kept.newest(last or None, fired=fired)
+    show(found, json, lambda: [decisions_table(found)])
+
+
+@app.command()
+def update(
+    pipeline: Declared,
+    decision: Annotated[
+        str | None, typer.Option(help="Its id; the oldest that waits where not given")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Carry out a decision that fired.
+
+    Claims it, collects, learns, passes the gate, registers the version with its decision, promotes it.
+    However often this is called, and whatever is killed, a decision ends in one version.
+    """
+    from headwater.loop.carry_out import carry_out  # noqa: PLC0415
+    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
+
+    with _bound(pipeline) as bound, busy("updating", json):
+        waiting = [decision] if decision else [found.id for found in bound.decisions.unended()]
+        if waiting:
+            collect_now(bound.log)
+        found = carry_out(bound, waiting[0], by=_user()) if waiting else None
+    nothing = f"no decision waits. Next: headwater monitor {pipeline}, or headwater train {pipeline}"
+    show(found, json, lambda: [nothing] if found is None else update_lines(found))
+
+
+@app.command()
 def promote(
     pipeline: Named,
     version: Annotated[str, typer.Argument(help="Number of the version")],
@@ -304,6 +415,9 @@ def rollback(
 def deploy(
     pipelines: Annotated[list[str], typer.Argument(metavar="PIPELINE...", help="One or more")],
     collect_every: Annotated[str, typer.Option(help="How often to collect, such as 1h or 15m")] = "1h",
+    monitor_every: Annotated[
+        str, typer.Option(help="How often to decide, where triggers ask for evidence")
+    ] = "15m",
     json: AsJson = False,
 ) -> None:
     """Put pipelines on their schedules.
@@ -313,8 +427,10 @@ def deploy(
     from headwater.flows.deployments import deploy as deploy_all  # noqa: PLC0415
 
     with busy("deploying", json):
-        found = deploy_all(pipelines, _settings(), collect_every=collect_every)
-    rows = [(d.name, d.flow, d.pipeline, ", ".join(d.schedules) or "by hand") for d in found]
+        found = deploy_all(
+            pipelines, _settings(), collect_every=collect_every, monitor_every=monitor_every
+        )
+    rows = [(d.name, d.flow, d.pipeline, ", ".join(d.schedules) or "on request") for d in found]
     show(found, json, lambda: [table(("deployment", "flow", "pipeline", "schedule"), rows)])
 
 
@@ -356,18 +472,25 @@ def _name_of(pipeline: str) -> str:
 
 
 @contextmanager
-def _registry(pipeline: str) -> Iterator["Registry"]:
+def _stored(pipeline: str) -> Iterator[tuple[str, int, "Database"]]:
+    """Give a pipeline's name, its number, and the database that holds its rows."""
     from headwater.features.stored import find  # noqa: PLC0415
     from headwater.infra.database import Database  # noqa: PLC0415
-    from headwater.registry.registry import Registry  # noqa: PLC0415
 
-    name, settings = _name_of(pipeline), _settings()
-    database = Database(settings.operational_url)
+    name = _name_of(pipeline)
+    database = Database(_settings().operational_url)
     try:
-        pipeline_id = find(database, name)
-        yield Registry(name, pipeline_id, settings, database)
+        yield name, find(database, name), database
     finally:
         database.close()
+
+
+@contextmanager
+def _registry(pipeline: str) -> Iterator["Registry"]:
+    from headwater.registry.registry import Registry  # noqa: PLC0415
+
+    with _stored(pipeline) as (name, pipeline_id, database):
+        yield Registry(name, pipeline_id, _settings(), database)
 
 
 def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from headwater.loop.update import Updated
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
+    from headwater.spec.decision import Decision
 
 __all__ = [
     "busy",
+    "decision_lines",
+    "decisions_table",
     "plain",
     "print_json",
     "rebuilt_lines",
@@ -125,6 +128,48 @@ def tree_lines(walked: Sequence[tuple[int, "Node"]]) -> list[str]:
     return lines or ["no versions yet. Next: headwater train PIPELINE"]
 
 
+def decisions_table(decisions: Sequence["Decision"]) -> "Table":
+    """Show decisions, oldest first."""
+    rows = [
+        (
+            d.id,
+            f"{d.at:%Y-%m-%d %H:%M}",
+            ("fired" if d.outcome else "fired, waits") if d.fired else "no",
+            d.evidence.champion or "none",
+            d.reason,
+            _outcome(d),
+        )
+        for d in decisions
+    ]
+    return table(("decision", "at (UTC)", "fired", "champion", "why", "what came of it"), rows)
+
+
+def decision_lines(decision: "Decision") -> list[str]:
+    """Say what was decided, and on what evidence."""
+    evidence = decision.evidence
+    said = "an update is due" if decision.fired else "no update"
+    lines = [f"{said}: {decision.reason}", f"decision {decision.id}, {evidence.standing}"]
+    lines += [
+        f"  {s.metric}: reference {_number(s.reference)}, current {_number(s.current)}, "
+        f"estimate {_number(s.estimate)}"
+        for s in evidence.scores
+    ]
+    lines += [f"  {f.verdict}: {f.sentence}" for f in evidence.findings]
+    return lines + [f"  note: {note}" for note in evidence.notes]
+
+
+def _outcome(decision: "Decision") -> str:
+    outcome = decision.outcome
+    if outcome is None:
+        return "" if not decision.fired else f"claimed by {decision.claimed_by or 'nobody yet'}"
+    made = "no version" if outcome.version is None else f"version {outcome.version}"
+    return f"{made}{', champion' if outcome.promoted else ''}: {outcome.reason}"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
 def update_lines(updated: "Updated") -> list[str]:
     """Say how an update ended."""
     version = updated.version
@@ -137,7 +182,9 @@ def update_lines(updated: "Updated") -> list[str]:
         f"in {version.train_cpu_s:.2f} CPU s, digest {version.digest[:_SHORT]}"
     )
     by_hand = f"to let it serve: headwater promote {version.pipeline} {version.number}"
-    lines = [made, "it is champion now" if updated.promoted else by_hand]
+    kept = f"it is kept, and does not serve; to let it serve all the same: {by_hand.split(': ')[1]}"
+    waits = by_hand if version.refused is None else kept
+    lines = [made, "it is champion now" if updated.promoted else waits]
     return [*lines, f"served since the last champion learned: {served}"] if served else lines
 
 

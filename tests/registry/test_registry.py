@@ -42,6 +42,17 @@ def test_what_mlflow_shows_of_a_version(line: Bound) -> None:
     assert entry.tags["headwater.parent"] == "1"
 
 
+def test_numbers_are_logged_against_a_version(line: Bound) -> None:
+    store = line.registry.store
+    _, two = store.versions()
+    for _ in range(2):
+        store.log_metrics(two, {"window_roc_auc": 0.75}, line.clock.now(), step=3)
+    (found,) = store.client.get_metric_history(two.run_id, "window_roc_auc")
+    assert (found.value, found.step) == (0.75, 3)
+    logged = store.client.get_logged_model(two.model_id).metrics or ()
+    assert [m.value for m in logged if m.key == "window_roc_auc"] == [0.75]
+
+
 def test_a_version_loads_with_plain_mlflow(line: Bound, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWATER_HOME", str(line.settings.root))
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")

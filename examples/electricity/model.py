@@ -1,0 +1,19 @@
+"""The model of the electricity pipelines. Kept with every version, so it imports little."""
+
+import lightgbm
+
+
+def boosted_trees() -> object:
+    """Gradient-boosted trees whose leaves are refitted to what is new."""
+    from headwater.learners.boosting import Boosted  # noqa: PLC0415 - imports NumPy
+
+    estimator = lightgbm.LGBMClassifier(
+        n_estimators=60,
+        num_leaves=15,
+        learning_rate=0.1,
+        min_child_samples=50,
+        reg_lambda=5.0,
+        colsample_bytree=0.6,
+        max_bin=63,
+    )
+    return Boosted(estimator, decay=0.95)

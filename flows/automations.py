@@ -1,0 +1,89 @@
+"""The automation of a pipeline: when an update is requested, run it."""
+
+from datetime import UTC, timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.events.actions import RunDeployment
+from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.types import DateTime
+
+from headwater.flows.events import UPDATE_REQUESTED, resource
+
+__all__ = ["automate", "failures", "remove_automation"]
+
+_FAILED = "prefect.automation.action.failed"
+_LOOK_BACK = timedelta(hours=24)
+
+
+def automate(client: SyncPrefectClient, pipeline: str, deployment_id: UUID) -> None:
+    """Make the automation that starts the update, or replace it.
+
+    Parameters
+    ----------
+    client
+        Of the server where it is made.
+    pipeline
+        Name of the pipeline whose events it heeds.
+    deployment_id
+        What it runs, with the event's decision.
+    """
+    wanted = AutomationCore(
+        name=_name(pipeline),
+        description=f"Carries out what a trigger of {pipeline} asked for",
+        tags=["headwater", pipeline],
+        trigger=EventTrigger(
+            expect={UPDATE_REQUESTED},
+            match={"prefect.resource.id": resource(pipeline)["prefect.resource.id"]},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            RunDeployment(
+                source="selected",
+                deployment_id=deployment_id,
+                job_variables=None,
+                parameters={
+                    "decision": {
+                        "__prefect_kind": "jinja",
+                        "template": "{{ event.payload.decision }}",
+                    }
+                },
+            )
+        ],
+    )
+    there = client.read_automations_by_name(_name(pipeline))
+    if there:
+        client.update_automation(there[0].id, wanted)
+    else:
+        client.create_automation(wanted)
+
+
+def remove_automation(client: SyncPrefectClient, pipeline: str) -> None:
+    """Remove the automation of a pipeline that is updated by the clock again."""
+    for automation in client.read_automations_by_name(_name(pipeline)):
+        client.delete_automation(automation.id)
+
+
+def failures(client: SyncPrefectClient, pipeline: str) -> list[str]:
+    """Say how the automation's actions failed in the last day, newest first."""
+    found = client.read_automations_by_name(_name(pipeline))
+    if not found:
+        return []
+    ids = [f"prefect.automation.{automation.id}" for automation in found]
+    since = DateTime.now(UTC) - _LOOK_BACK  # the server's events have its time
+    page = client.read_events(
+        filter=EventFilter(
+            event=EventNameFilter(name=[_FAILED]),
+            occurred=EventOccurredFilter(since=since),
+            resource=EventResourceFilter(id=ids),
+        ),
+        limit=20,
+    )
+    return [str(event.payload.get("reason", event.payload)) for event in page.events]
+
+
+def _name(pipeline: str) -> str:
+    return f"headwater: update {pipeline}"

@@ -1,0 +1,62 @@
+"""Ask Prefect again for the runs of decisions that nobody carries out."""
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+
+from headwater.flows.automations import failures
+from headwater.infra.lease import is_held
+from headwater.loop.binding import Bound
+from headwater.loop.dispatch import is_due, run_key
+from headwater.spec.decision import Decision
+from headwater.spec.loading import load_pipeline
+
+__all__ = ["dispatch_lost"]
+
+
+@task(name="dispatch what was lost", cache_policy=NO_CACHE)
+def dispatch_lost(reference: str) -> list[str]:
+    """Start a run for each decision that fired, has not ended, and that nobody works on.
+
+    Automations that failed are shown as a warning: the runs are started all the same.
+
+    Parameters
+    ----------
+    reference
+        The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
+
+    Returns
+    -------
+    list of str
+        The decisions for which a run was asked for.
+    """
+    logger = get_run_logger()
+    with Bound(load_pipeline(reference)) as bound, get_client(sync_client=True) as client:
+        name = bound.pipeline.name
+        for failure in failures(client, name):
+            logger.warning("the automation of %s failed: %s", name, failure)
+        working = is_held(bound.database, bound.clock, f"train/{name}")
+        lost = [
+            decision
+            for decision in bound.decisions.unended()
+            if is_due(decision, bound.clock.now(), working=working)
+        ]
+        asked = []
+        for decision in lost:
+            attempt = bound.decisions.attempt(decision)
+            if attempt is not None and _start(client, decision, run_key(decision, attempt)):
+                logger.warning("decision %s: nobody works on it, run %s", decision.id, attempt)
+                asked.append(decision.id)
+    return asked
+
+
+def _start(client: SyncPrefectClient, decision: Decision, key: str) -> bool:
+    """Ask for a run by its key; False where the pipeline has no update deployed any more."""
+    try:
+        deployment = client.read_deployment_by_name(f"update/{decision.pipeline}")
+    except ObjectNotFound:
+        return False
+    parameters = dict(deployment.parameters) | {"decision": decision.id}
+    client.create_flow_run_from_deployment(deployment.id, parameters=parameters, idempotency_key=key)
+    return True

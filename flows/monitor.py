@@ -1,0 +1,35 @@
+"""The flow that watches a pipeline and decides."""
+
+from typing import Any
+
+import msgspec
+from prefect import flow
+
+from headwater.flows.dispatch import dispatch_lost
+from headwater.flows.events import tell_decided
+from headwater.tasks.collect import collect_examples
+from headwater.tasks.decide import make_decision
+
+__all__ = ["monitor"]
+
+
+@flow(name="monitor")
+def monitor(pipeline: str) -> dict[str, Any]:
+    """Collect, decide, tell Prefect, and ask again for runs that were lost.
+
+    Parameters
+    ----------
+    pipeline
+        ``path.py:attribute`` or ``module:attribute``.
+
+    Returns
+    -------
+    dict
+        The fields of the :class:`~headwater.spec.decision.Decision`.
+    """
+    collect_examples(pipeline)
+    decision = make_decision(pipeline)
+    tell_decided(decision)
+    dispatch_lost(pipeline)
+    made: dict[str, Any] = msgspec.to_builtins(decision)
+    return made

@@ -1,0 +1,149 @@
+"""Carry out a decision: claim it, learn, pass the gate, publish, promote. Once, whatever is killed."""
+
+import msgspec
+
+from headwater.infra.lease import Lease
+from headwater.loop.binding import Bound
+from headwater.loop.decisions import Work
+from headwater.loop.gate import Judged, held_back, judge
+from headwater.loop.update import Plan, Updated, learn, plan_update, recipe_of, served_since, trainer
+from headwater.registry.version import Candidate, Version
+from headwater.spec.decision import Decision, Outcome
+from headwater.spec.errors import FencedError, HeadwaterError, NotEnoughError, StorageError
+from headwater.spec.recipe import OffsetRange, Recipe
+
+__all__ = ["carry_out"]
+
+_JUDGED = ("features", "label")
+_PASSING = (StorageError, FencedError)  # another run carries the decision out
+
+
+def carry_out(bound: Bound, id_: str, *, by: str) -> Updated:
+    """Do what a decision asks for, unless it is done.
+
+    The first claim writes down the whole recipe. Whoever comes after a kill folds the same recipe,
+    and a recipe is registered once: so a decision ends in one version.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    id_
+        The decision.
+    by
+        Who works on it, for the record.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such decision.
+    NotEnoughError
+        If the decision did not fire.
+    BusyError, FencedError
+        If another trainer works, or took over: then nothing is published.
+    HeadwaterError
+        As :func:`headwater.loop.update.learn` does.
+    """
+    decision = bound.decisions.get(id_)
+    if not decision.fired:
+        raise NotEnoughError(
+            f"decision {id_} did not fire: {decision.reason}",
+            hint="to update all the same: headwater train",
+        )
+    with trainer(bound) as lease:
+        decision = bound.decisions.get(id_)  # another run may have ended it
+        if decision.outcome is not None:
+            return _done(bound, decision.outcome)
+        try:
+            work = bound.decisions.claim(id_, _set_out(bound, decision), by=by, lease=lease)
+            updated = _work(bound, decision, work, lease, by)
+        except HeadwaterError as error:
+            if not isinstance(error, _PASSING):
+                bound.decisions.end(id_, _outcome(bound, None, f"failed: {error.what}"), lease)
+            raise
+        bound.decisions.end(id_, _outcome(bound, updated, updated.reason), lease)
+    return updated
+
+
+def _outcome(bound: Bound, updated: Updated | None, reason: str) -> Outcome:
+    version = updated.version if updated else None
+    return Outcome(
+        ended_at=bound.clock.now(),
+        version=version.number if version else None,
+        promoted=updated is not None and updated.promoted,
+        reason=reason,
+    )
+
+
+def _set_out(bound: Bound, decision: Decision) -> Work:
+    champion = bound.registry.champion()
+    scratch = decision.update == "stateless"
+    plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=scratch)
+    stop = bound.log.stop()
+    new = stop - (champion.examples.stop if champion else 0)
+    behind = stop - held_back(bound.pipeline.gate if champion else None, new)
+    recipe = recipe_of(bound, plan, behind)
+    return Work(
+        recipe=recipe if len(recipe.examples) else None,
+        judged=OffsetRange(behind, stop),
+        champion=champion.number if champion else None,
+        reason=_reason(plan, decision),
+    )
+
+
+def _reason(plan: Plan, decision: Decision) -> str:
+    return f"{plan.reason}; {decision.reason}"
+
+
+def _work(bound: Bound, decision: Decision, work: Work, lease: Lease, by: str) -> Updated:
+    champion = None if work.champion is None else bound.registry.store.get(work.champion)
+    served = served_since(bound, champion, work.judged.stop)
+    if work.recipe is None:
+        reason = f"nothing new to learn; {decision.reason}"
+        return Updated(version=None, promoted=False, reason=reason, served=served)
+    version = bound.registry.store.find(work.recipe.id)
+    if version is None:
+        candidate = _candidate(bound, decision, work, work.recipe, served)
+        version = bound.registry.publish(candidate, lease)
+    if version.refused is not None:
+        return Updated(version=version, promoted=False, reason=version.refused, served=served)
+    promoted = bound.pipeline.promotion == "always"
+    if not promoted:
+        bound.registry.challenge(version)
+    elif not _reigned(bound, version):
+        bound.registry.promote(version.number, by=by, reason=work.reason, lease=lease)
+    return Updated(version=version, promoted=promoted, reason=work.reason, served=served)
+
+
+def _candidate(
+    bound: Bound, decision: Decision, work: Work, recipe: Recipe, served: dict[str, float]
+) -> Candidate:
+    gate = bound.pipeline.gate
+    learner, candidate = learn(bound, recipe, served, decision.id)
+    candidate = msgspec.structs.replace(candidate, report=decision.evidence.report)
+    if gate is None or work.champion is None:
+        return candidate
+    store = bound.registry.store
+    champion = store.learner(store.get(work.champion), bound.pipeline.model)
+    examples = bound.log.examples(work.judged.start, work.judged.stop, _JUDGED)
+    judged = judge(gate, bound.pipeline.task, learner, champion, examples)
+    return msgspec.structs.replace(
+        candidate,
+        metrics=candidate.metrics | {"gate_worse": judged.worse, "gate_error": judged.error},
+        refused=None if judged.passes else _refusal(judged),
+    )
+
+
+def _refusal(judged: Judged) -> str:
+    return f"refused by the gate: {judged.reason}"
+
+
+def _reigned(bound: Bound, version: Version) -> bool:
+    """Say whether it was promoted already: by a run that was killed behind that."""
+    return any(reign.version == version.number for reign in bound.registry.championship.history())
+
+
+def _done(bound: Bound, outcome: Outcome) -> Updated:
+    version = None if outcome.version is None else bound.registry.store.get(outcome.version)
+    reason = f"done already: {outcome.reason}"
+    return Updated(version=version, promoted=outcome.promoted, reason=reason, served={})

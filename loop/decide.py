@@ -1,0 +1,65 @@
+"""Watch a pipeline: gather evidence, let the triggers answer, and store the decision."""
+
+import msgspec
+
+from headwater.infra.lease import acquire, release
+from headwater.infra.storage import Storage
+from headwater.loop.binding import Bound
+from headwater.monitoring.evidence import Compared, gather
+from headwater.monitoring.report import report_html
+from headwater.spec.decision import Decision, decision_of
+from headwater.spec.evidence import Evidence
+from headwater.spec.trigger import decide as answer
+
+__all__ = ["decide"]
+
+
+def decide(bound: Bound) -> Decision:
+    """Decide whether an update is due. The decision is stored, fired or not, before anything is done.
+
+    Evidently's report is kept where something needs somebody.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores; collected, so that labels are where they belong.
+
+    Raises
+    ------
+    BusyError
+        If another process decides for this pipeline.
+    TableError, StorageError
+        If a store does not hold what it should, or is away; no decision is made then.
+    """
+    pipeline = bound.pipeline
+    lease = acquire(bound.database, bound.clock, f"decide/{pipeline.name}")
+    try:
+        now = bound.clock.now()
+        unended = bound.decisions.unended()
+        evidence, compared = gather(
+            pipeline,
+            bound.log,
+            bound.registry,
+            now,
+            fired=bound.decisions.fired_since(now - pipeline.pace.horizon),
+            open_=unended[0].id if unended else None,
+        )
+        evidence = _reported(bound, evidence, compared)
+        decision = decision_of(evidence, answer(pipeline.triggers, pipeline.pace, evidence))
+        bound.decisions.store(decision)
+    finally:
+        release(bound.database, lease)
+    return decision
+
+
+def _reported(bound: Bound, evidence: Evidence, compared: Compared | None) -> Evidence:
+    if evidence.verdict != "act" or compared is None or evidence.open is not None:
+        return evidence
+    if bound.pipeline.pace.refuses(evidence):
+        return evidence  # it was shown when it fired, and will be again
+    page = report_html(compared.reference, compared.current, bound.pipeline.features)
+    if page is None:
+        return evidence
+    file = f"{evidence.at:%Y%m%dT%H%M%SZ}.html"
+    address = Storage(bound.settings).write(page, "reports", bound.pipeline.name, file)
+    return msgspec.structs.replace(evidence, report=address)

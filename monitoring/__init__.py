@@ -1,0 +1,1 @@
+"""Evidence: performance, drift, attention, estimates, and the reports of them."""

@@ -1,0 +1,107 @@
+"""Evidently's own report of a window that somebody should look at.
+
+It takes seconds and megabytes, so it is made on request, never for every window. Evidently answers a
+window that it cannot take with an exception; those columns are left out before it is called.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from headwater.monitoring.drift import column_drift, is_category
+from headwater.spec.feature import FeatureKind
+
+__all__ = ["report_html", "write_report"]
+
+_ROWS = 20_000  # of each window at most: its plots do not tell more, and its cost grows
+
+
+def report_html(
+    reference: pl.DataFrame, current: pl.DataFrame, features: Sequence[FeatureKind], *, seed: int = 0
+) -> bytes | None:
+    """Make Evidently's drift report, one page that needs no network.
+
+    Parameters
+    ----------
+    reference, current
+        A column for each feature; a feature that either lacks, or has no usable value of, is left out.
+    features
+        What the columns are.
+    seed
+        Of the rows drawn, where a window has over 20,000.
+
+    Returns
+    -------
+    bytes or None
+        The page; None where no column can be reported.
+    """
+    kinds = [kind for kind in features if _reportable(reference, current, kind)]
+    if not kinds:
+        return None
+    reference, current = (_drawn(frame.select(_names(kinds)), seed) for frame in (reference, current))
+    kinds = [kind for kind in kinds if _reportable(reference, current, kind)]
+    return _page(reference, current, kinds) if kinds else None
+
+
+def write_report(
+    reference: pl.DataFrame, current: pl.DataFrame, features: Sequence[FeatureKind], path: Path
+) -> Path | None:
+    """Write the report to a file; None, and no file, where there is nothing to report."""
+    page = report_html(reference, current, features)
+    if page is None:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(page)
+    return path
+
+
+def _names(kinds: Sequence[FeatureKind]) -> list[str]:
+    return [kind.name for kind in kinds]
+
+
+def _reportable(reference: pl.DataFrame, current: pl.DataFrame, kind: FeatureKind) -> bool:
+    if kind.name not in reference.columns or kind.name not in current.columns:
+        return False
+    return not isinstance(column_drift(reference[kind.name], current[kind.name], kind), str)
+
+
+def _drawn(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
+    return frame.sample(_ROWS, seed=seed) if frame.height > _ROWS else frame
+
+
+def _page(reference: pl.DataFrame, current: pl.DataFrame, kinds: Sequence[FeatureKind]) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of NumPy and pandas, about constant columns
+        from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415 - seconds to import
+        from evidently.presets import DataDriftPreset  # noqa: PLC0415
+
+        categories = [kind for kind in kinds if is_category(kind, current[kind.name])]
+        numbers = [kind for kind in kinds if kind not in categories]
+        definition = DataDefinition(
+            numerical_columns=_names(numbers), categorical_columns=_names(categories)
+        )
+        first, second = (
+            Dataset.from_pandas(_guarded(frame, numbers, categories).to_pandas(), definition)
+            for frame in (reference, current)
+        )
+        snapshot = Report([DataDriftPreset(columns=_names(kinds))], include_tests=True).run(
+            second, first
+        )
+        page: str = snapshot.get_html_str(as_iframe=False)
+        return page.encode()
+
+
+def _guarded(
+    frame: pl.DataFrame, numbers: Sequence[FeatureKind], categories: Sequence[FeatureKind]
+) -> pl.DataFrame:
+    """Give Evidently the types that it can take: floats without infinity, and text."""
+    finite = [
+        pl.when(pl.col(name).cast(pl.Float64).is_finite())
+        .then(pl.col(name).cast(pl.Float64))
+        .alias(name)
+        for name in _names(numbers)
+    ]
+    texts = [pl.col(name).cast(pl.String) for name in _names(categories)]
+    return frame.select(*finite, *texts)

@@ -1,0 +1,64 @@
+"""How a pipeline is watched: which predictions make a window, and how many are enough to judge."""
+
+import msgspec
+
+from headwater.spec.duration import Duration, duration
+from headwater.spec.errors import DeclarationError
+
+__all__ = ["Monitoring"]
+
+
+class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Windows by time of prediction, and the reference that they are compared with.
+
+    Parameters
+    ----------
+    window
+        Length of a window; windows begin at whole multiples of it since 1970, UTC.
+    rows
+        Instead of `window`: how many predictions make a window.
+    least
+        Fewer predictions than this are ``insufficient_data``; fewer labels leave a score out.
+    reference_rows
+        How many of the newest examples that the champion has learned are the reference.
+    slices
+        Features by whose values performance is also given; text or bool.
+
+    Raises
+    ------
+    DeclarationError
+        If both `window` and `rows` are given, or a number is no count.
+    """
+
+    window: Duration | None = None
+    rows: int | None = None
+    least: int = 200
+    reference_rows: int = 20_000
+    slices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.rows is not None:
+            raise DeclarationError(
+                "Monitoring has both window= and rows=",
+                hint='write window="1d" for windows by time, or rows=5_000 for windows by amount',
+            )
+        if self.window is not None:
+            duration(self.window, "window")
+        for field in ("rows", "least", "reference_rows"):
+            value = getattr(self, field)
+            if field == "rows" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 2:
+                raise DeclarationError(
+                    f"Monitoring({field}={value!r}) is not a count", hint=f"write {field}=1_000, say"
+                )
+        if not isinstance(self.slices, tuple) or not all(isinstance(s, str) for s in self.slices):
+            raise DeclarationError(
+                f"slices={self.slices!r} is not a tuple of feature names",
+                hint='write slices=("carrier",)',
+            )
+
+    @property
+    def span(self) -> Duration | None:
+        """Length of a window by time; a day where nothing is said; None for windows by amount."""
+        return None if self.rows is not None else self.window or "1d"

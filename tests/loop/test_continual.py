@@ -1,0 +1,271 @@
+"""The fourth stage: watch what is served, decide, and carry a decision out once."""
+
+import random
+from datetime import timedelta
+
+import msgspec
+import polars as pl
+import pytest
+from tests.conftest import START
+from tests.loop.conftest import Binder, day
+
+from headwater.infra.clock import SimulatedClock
+from headwater.loop.binding import Bound
+from headwater.loop.carry_out import carry_out
+from headwater.loop.collect import collect
+from headwater.loop.decide import decide
+from headwater.loop.update import train
+from headwater.registry.registry import Registry
+from headwater.spec.decision import Decision, decision_of
+from headwater.spec.errors import NotEnoughError, NotFoundError, StorageError
+from headwater.spec.gate import Gate
+from headwater.spec.label import LabelRule
+from headwater.spec.monitoring import Monitoring
+from headwater.spec.records import Label, Prediction
+from headwater.spec.trigger import Answer, Drift, Pace, Performance, Volume
+from headwater.spec.update import Stateless
+
+ROWS = 400
+_HOURS = 8  # of a day, in which something is served
+WATCHED = {
+    "label": LabelRule(wait="6h"),
+    "monitoring": Monitoring(window="1d", least=100, reference_rows=2_000),
+    "triggers": (Performance(fall=0.05), Drift()),
+    "gate": Gate(examples=50),
+    "update": Stateless(window="1d"),
+}
+
+
+def serve(bound: Bound, days: int = 1, *, flipped: bool = False, labelled: bool = True) -> None:
+    """Let days pass in which the champion predicts every three hours; labels come three hours after."""
+    champion = bound.registry.champion()
+    assert champion is not None
+    learner = bound.registry.store.learner(champion)
+    clock = bound.clock
+    assert isinstance(clock, SimulatedClock)
+    for _ in range(_HOURS * days):
+        now = clock.now()
+        drawn = random.Random(str(now))
+        points = {f"{now:%d-%H}-{i}": (drawn.gauss(0, 1), drawn.gauss(0, 1)) for i in range(ROWS // 8)}
+        outputs = learner.predict(pl.DataFrame(list(points.values()), ("a", "b"), orient="row"))
+        bound.log.record(
+            [
+                Prediction(
+                    id=name,
+                    features={"a": a, "b": b},
+                    output=output,
+                    served_at=now,
+                    version=champion.number,
+                )
+                for (name, (a, b)), output in zip(points.items(), outputs, strict=True)
+            ]
+        )
+        clock.advance_to(now + timedelta(hours=24 // _HOURS))
+        if labelled:
+            bound.log.label(
+                [
+                    Label(prediction_id=name, value=(a + b > 0) != flipped, known_at=clock.now())
+                    for name, (a, b) in points.items()
+                ]
+            )
+    collect(bound.log)
+
+
+def settle(bound: Bound) -> None:
+    """Train the first champion, and let it serve and be judged for three good days."""
+    for _ in range(3):
+        day(bound, ROWS)
+    train(bound)
+    serve(bound, 3)
+
+
+def fire(bound: Bound) -> Decision:
+    """Store a decision that fired, without evidence."""
+    evidence = decide(bound).evidence
+    decision = decision_of(evidence, Answer(fired=True, reason="asked for by a test"))
+    bound.decisions.store(decision)
+    return decision
+
+
+def test_without_a_champion_the_decision_says_so(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    decision = decide(bound)
+    assert not decision.fired
+    assert decision.evidence.standing == "no_champion"
+    assert bound.decisions.newest() == [decision]
+
+
+def test_a_young_champion_has_insufficient_data(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    day(bound, ROWS)
+    train(bound)
+    decision = decide(bound)
+    assert not decision.fired
+    assert decision.evidence.standing == "insufficient_data"
+    assert any("no window is over" in note for note in decision.evidence.notes)
+
+
+def test_a_good_champion_is_left_alone(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    decision = decide(bound)
+    assert not decision.fired, decision.reason
+    evidence = decision.evidence
+    assert evidence.standing == "enough"
+    assert evidence.mature is not None
+    assert evidence.scores[0].current is not None
+    assert evidence.scores[0].current > 0.9
+
+
+def test_without_labels_it_is_starved_and_drift_is_still_watched(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    day(bound, ROWS)
+    train(bound)
+    serve(bound, 2, labelled=False)
+    evidence = decide(bound).evidence
+    assert evidence.standing == "starved"
+    assert evidence.verdict is not None
+    assert evidence.scores[0].current is None
+
+
+def test_a_changed_concept_is_decided_on_when_its_window_is_mature(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    serve(bound, 1, flipped=True)
+    assert not decide(bound).fired  # its wait has not passed
+    serve(bound, 1, flipped=True)
+    decision = decide(bound)
+    assert decision.fired
+    updated = carry_out(bound, decision.id, by="test")
+    assert updated.version is not None
+    assert updated.promoted
+    assert updated.version.decision == decision.id
+    champion = bound.registry.champion()
+    assert champion is not None
+    assert champion.number == updated.version.number
+    ended = bound.decisions.get(decision.id)
+    assert ended.outcome is not None
+    assert (ended.outcome.version, ended.outcome.promoted) == (champion.number, True)
+    assert not decide(bound).fired
+
+
+def test_carrying_out_twice_makes_one_version(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    decision = fire(bound)
+    first = carry_out(bound, decision.id, by="one")
+    serve(bound, 1)
+    again = carry_out(bound, decision.id, by="two")
+    assert first.version is not None
+    assert again.version == first.version
+    assert "done already" in again.reason
+    assert len(bound.registry.store.versions()) == 2
+
+
+def test_who_comes_after_a_kill_does_what_was_set_out(
+    bind: Binder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    decision = fire(bound)
+    stop = bound.log.stop()
+    with monkeypatch.context() as away:
+        away.setattr(Registry, "publish", _away)
+        with pytest.raises(StorageError):
+            carry_out(bound, decision.id, by="killed")
+    assert bound.decisions.get(decision.id).open
+    serve(bound, 1)
+    updated = carry_out(bound, decision.id, by="next")
+    assert updated.version is not None
+    assert updated.version.examples.stop == stop - 50
+
+
+def _away(*_: object) -> None:
+    raise StorageError("MLflow is away")
+
+
+def test_a_failure_that_will_not_pass_ends_the_decision(
+    bind: Binder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    decision = fire(bound)
+
+    def missing(*_: object) -> None:
+        raise NotFoundError("a parent is gone")
+
+    monkeypatch.setattr(Registry, "publish", missing)
+    with pytest.raises(NotFoundError):
+        carry_out(bound, decision.id, by="test")
+    outcome = bound.decisions.get(decision.id).outcome
+    assert outcome is not None
+    assert outcome.reason == "failed: a parent is gone"
+    assert bound.decisions.unended() == []
+
+
+def test_a_worse_candidate_is_refused_kept_and_explained(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    serve(bound, 1, flipped=True)  # it learns these ...
+    serve(bound, 1)  # ... and is judged on the newest of these
+    decision = fire(bound)
+    champion = bound.registry.champion()
+    with_poison = msgspec.structs.replace(bound.pipeline, update=Stateless(window="40h"))
+    bound.pipeline = with_poison
+    updated = carry_out(bound, decision.id, by="test")
+    assert updated.version is not None
+    assert not updated.promoted
+    assert "refused by the gate" in updated.reason
+    assert bound.registry.champion() == champion
+    kept = bound.registry.store.get(updated.version.number)
+    assert kept.refused == updated.reason
+    outcome = bound.decisions.get(decision.id).outcome
+    assert outcome is not None
+    assert not outcome.promoted
+
+
+def test_nothing_fires_while_a_decision_is_open(bind: Binder) -> None:
+    bound = bind(**(WATCHED | {"triggers": (Volume(10),)}))
+    settle(bound)
+    first = decide(bound)
+    assert first.fired
+    second = decide(bound)
+    assert not second.fired or second.id == first.id
+    serve(bound, 1)
+    third = decide(bound)
+    assert not third.fired
+    assert first.id in third.reason
+
+
+def test_the_cool_down_counts_decisions_that_fired(bind: Binder) -> None:
+    changes = WATCHED | {"triggers": (Volume(10),), "pace": Pace(cool_down="2d")}
+    bound = bind(**changes)
+    settle(bound)
+    carry_out(bound, decide(bound).id, by="test")
+    fired = []
+    for _ in range(4):
+        serve(bound, 1)
+        decision = decide(bound)
+        fired.append(decision.fired)
+        if decision.fired:
+            carry_out(bound, decision.id, by="test")
+    assert fired == [False, True, False, True]
+
+
+def test_what_did_not_fire_cannot_be_carried_out(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    decision = decide(bound)
+    with pytest.raises(NotEnoughError, match="did not fire"):
+        carry_out(bound, decision.id, by="test")
+    with pytest.raises(NotFoundError, match="no decision"):
+        carry_out(bound, "nonsense", by="test")
+
+
+def test_dispatch_numbers_are_given_once(bind: Binder) -> None:
+    bound = bind(SimulatedClock(START), **WATCHED)
+    day(bound, ROWS)
+    train(bound)
+    decision = fire(bound)
+    assert bound.decisions.attempt(decision) == 1
+    assert bound.decisions.attempt(decision) is None
+    assert bound.decisions.attempt(bound.decisions.get(decision.id)) == 2
