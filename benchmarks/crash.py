@@ -20,8 +20,8 @@ _LONGEST_S = {LOG: 0.8, TRAIN: 2.5}
 _TURNS = {LOG: 6, TRAIN: 2}  # how often a point may be passed by before it kills
 _PATIENCE_S = 180.0
 _TRIES = 3
-_IN_TRAIN = ("train", "register", "promote")
-_SHORT_POINTS = ("record.after_sync", "collect.after_append", "promote.after_swap")
+_IN_TRAIN = ("decide", "claim", "train", "register", "promote", "end")
+_SHORT_POINTS = ("record.after_sync", "collect.after_append", "promote.after_swap", "claim.after_commit")
 
 
 class _End(NamedTuple):
@@ -35,7 +35,8 @@ class _End(NamedTuple):
 def measure(*, short: bool) -> Outcome:
     """Kill real processes at every commit point and at random moments, on one log (fifteen minutes).
 
-    Workers are forked, record, label, sequence, collect, and train and promote where they are asked to.
+    Workers are forked, record, label, sequence, collect, and decide, update and promote where they are
+    asked to.
     Each begins by checking what the one before left, against what that one had acknowledged; the last
     one is not killed. ``ratio`` is the share of starts at which nothing was wrong.
     """

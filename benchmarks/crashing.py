@@ -21,12 +21,15 @@ from headwater.features.archive import Archived
 from headwater.infra import commit_points, tables
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
+from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
+from headwater.loop.decide import decide
 from headwater.loop.update import train
 from headwater.spec.feature import Feature
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import Label, Prediction
+from headwater.spec.trigger import Volume
 from headwater.spec.update import Stateful
 
 __all__ = ["LOG", "TRAIN", "Task", "phase_of", "work"]
@@ -46,6 +49,8 @@ _PIPELINE = Pipeline(
     label=LabelRule(wait="9999d"),
     model=scaled_sgd,
     update=Stateful(),
+    triggers=(Volume(1),),
+    gate=None,
 )
 
 
@@ -57,7 +62,7 @@ def work(home: str, task: Task, kill_at: str, ends: bool, answer: Connection) ->
     home
         Where everything is.
     task
-        What to do: `LOG` records, labels and collects; `TRAIN` trains and promotes too.
+        What to do: `LOG` records, labels and collects; `TRAIN` decides, updates and promotes too.
     kill_at
         As in ``HEADWATER_KILL_AT``.
     ends
@@ -97,8 +102,13 @@ def _log_turn(bound: Bound, settings: Settings) -> None:
 
 
 def _train_turn(bound: Bound, settings: Settings) -> None:
-    _note(settings, "phase", "train")
-    made = train(bound, by="benchmark").version
+    _note(settings, "phase", "decide")
+    decision = decide(bound)
+    _note(settings, "decided", decision.id)
+    if not decision.fired:
+        return
+    _note(settings, "phase", "update")
+    made = carry_out(bound, decision.id, by="benchmark").version
     if made is None:
         return
     _note(settings, "trained", made.number)
@@ -115,9 +125,30 @@ def _check(bound: Bound, settings: Settings, task: Task) -> Iterator[str]:
     yield from _check_log(bound, settings)
     yield from _check_archive(bound)
     if task == TRAIN and bound.log.stop():
-        train(bound, by="benchmark, after a crash")
+        _carry_on(bound)
+        yield from _check_decisions(bound, settings)
         yield from _check_champion(bound, settings)
         yield from _check_versions(bound, settings)
+
+
+def _carry_on(bound: Bound) -> None:
+    """Train the first version, or finish what a killed worker left undone."""
+    if bound.registry.champion() is None:
+        train(bound, by="benchmark")
+    for waiting in bound.decisions.unended():
+        carry_out(bound, waiting.id, by="benchmark, after a crash")
+    bound.registry.heed_aliases()
+    bound.registry.store.close_leftovers()
+
+
+def _check_decisions(bound: Bound, settings: Settings) -> Iterator[str]:
+    decisions = bound.decisions.newest()
+    if lost := set(_notes(settings, "decided")) - {decision.id for decision in decisions}:
+        yield f"acknowledged decisions are lost: {lost}"
+    made = Counter(v.decision for v in bound.registry.store.versions() if v.decision)
+    ended = {d.id for d in decisions if d.outcome is not None and d.outcome.version is not None}
+    if made != Counter(ended):
+        yield f"decisions {sorted(ended)} and versions of {sorted(made.items())} do not match"
 
 
 def _check_log(bound: Bound, settings: Settings) -> Iterator[str]:

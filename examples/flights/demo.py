@@ -1,4 +1,4 @@
-"""Replay real flights through three pipelines with the same model, and show what updating brings.
+"""Replay real flights through four pipelines with the same model, and show what updating brings.
 
 ``python -m examples.flights.demo --days 60 --start 2013-03-01``
 """
@@ -28,12 +28,15 @@ _HOUR_OF_UPDATE = timedelta(hours=8)  # four in the morning in New York, in wint
 _MARK = ".headwater-demo"
 _EVENTS = "events.parquet"
 _SHOWN = 6
+_WIDE = 160
 _TITLES = {
     "never": "never updated",
     "stage2": "stage 2, stateless",
     "stage3": "stage 3, stateful",
+    "stage4": "stage 4, continual",
 }
-_LONGEST_FIRST = ("stage2", "stage3", "never")  # so that two cores are busy
+_LONGEST_FIRST = ("stage2", "stage3", "stage4", "never")  # so that two cores are busy
+_DECIDES_EVERY = 3 * _DAY  # the fourth stage looks so often whether an update is due
 
 _FLOW = """
 from headwater.flows.fine_tune import fine_tune
@@ -59,6 +62,10 @@ class Result(NamedTuple):
         End of each day, and the ROC AUC of what was served in the seven days before it.
     updates, learned, train_cpu_s
         Updates after the first version, examples they learned, and CPU seconds that took.
+    decided
+        The decisions in words, a line each, where triggers were asked; the newest last.
+    report
+        File of the newest drift report that a decision made; None where none did.
     """
 
     name: str
@@ -67,6 +74,8 @@ class Result(NamedTuple):
     updates: int
     learned: int
     train_cpu_s: float
+    decided: list[str]
+    report: str | None
 
 
 class Proof(NamedTuple):
@@ -95,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"Flights from New York, {options.days} days from {options.start}, into {home}\n")
     results, proof = _replay_all(home, start, options.days)
     _print_table(results)
+    _print_decisions(results[-1])
     _draw(results, home / "roc_auc.png")
     _show_proof(home, proof)
     _say_what_next(home)
@@ -125,6 +135,7 @@ def play(name: str, home: str, start: datetime, days: int, heard: Any, ready: An
     from headwater.infra.settings import Settings  # noqa: PLC0415
     from headwater.loop.binding import Bound  # noqa: PLC0415
     from headwater.loop.replay import Replay  # noqa: PLC0415
+    from headwater.spec.trigger import by_clock  # noqa: PLC0415
 
     events = pl.read_parquet(Path(home) / _EVENTS)
     clock = SimulatedClock(events["served_at"][0] - _DAY)
@@ -135,8 +146,9 @@ def play(name: str, home: str, start: datetime, days: int, heard: Any, ready: An
         heard.put((name, 0))
         stop = start + days * _DAY
         update = bool(bound.pipeline.triggers)
-        for done, _ in enumerate(replay.run(start, stop, _DAY, update=update), 1):
-            heard.put((name, done))
+        every = _DAY if by_clock(bound.pipeline.triggers) else _DECIDES_EVERY
+        for step in replay.run(start, stop, every, update=update):
+            heard.put((name, (step.stop - start) // _DAY))
         return _result(name, bound, first.version, start)
 
 
@@ -155,6 +167,8 @@ def _result(name: str, bound: Any, first: Any, start: datetime) -> Result:
         if score is not None:
             weekly.append((day, score))
         day += _DAY
+    decisions = bound.decisions.newest()
+    reports = [d.evidence.report for d in decisions if d.evidence.report]
     later = [v for v in bound.registry.store.versions() if v.number != first.number]
     return Result(
         name,
@@ -163,7 +177,15 @@ def _result(name: str, bound: Any, first: Any, start: datetime) -> Result:
         len(later),
         sum(version.learned for version in later),
         sum(version.train_cpu_s for version in later),
+        [_said(decision) for decision in decisions],
+        reports[-1] if reports else None,
     )
+
+
+def _said(decision: Any) -> str:
+    made = decision.outcome.version if decision.outcome else None
+    what = f"version {made}" if made else "fired" if decision.fired else "no update"
+    return f"{decision.at:%Y-%m-%d}  {what}: {decision.reason}"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -270,6 +292,15 @@ def _print_table(results: Sequence[Result]) -> None:
     console.print(table(heads, rows))
     console.print("learned and CPU s are the updates' own; the first version is the same for all.")
     console.print("cost: examples learned, against stage 2.\n")
+
+
+def _print_decisions(result: Result) -> None:
+    console.print(f"Stage 4 decided {len(result.decided)} times; its last decisions, and why:")
+    for line in result.decided[-_SHOWN:]:
+        console.print(f"  {line[:_WIDE]}", markup=False, soft_wrap=True)
+    if result.report:
+        console.print(f"Evidently's report of the last drift: {result.report}", soft_wrap=True)
+    console.print()
 
 
 def _draw(results: Sequence[Result], path: Path) -> None:

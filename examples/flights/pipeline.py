@@ -6,6 +6,7 @@ from headwater import (
     Drift,
     Every,
     LabelRule,
+    Monitoring,
     Pace,
     Performance,
     Pipeline,
@@ -13,6 +14,7 @@ from headwater import (
     Stateful,
     Stateless,
     Subsample,
+    Volume,
 )
 from headwater.spec.trigger import Trigger
 from headwater.spec.update import Update
@@ -39,10 +41,13 @@ def _flights(name: str, update: Update, *triggers: Trigger) -> Pipeline:
         update=update,
         triggers=triggers,
         pace=Pace(cool_down="2d"),
+        monitoring=Monitoring(window="7d"),  # a day of the week is not like another
     )
 
 
 never = _flights("flights-never", Stateless(window="90d"))
 stage2 = _flights("flights-stage2", Stateless(window="90d"), Every("1d"))
 stage3 = _flights("flights-stage3", Stateful(reset=_RESET), Every("1d"))
-stage4 = _flights("flights-stage4", Stateful(reset=_RESET), Drift(), Performance(fall=0.02))
+stage4 = _flights(
+    "flights-stage4", Stateful(reset=_RESET), Drift(), Performance(fall=0.02), Volume(10_000)
+)

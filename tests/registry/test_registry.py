@@ -152,8 +152,8 @@ def test_the_same_recipe_is_one_version(line: Bound) -> None:
     day(line)
     champion = line.registry.champion()
     plan = updating.plan_update(line.pipeline, champion, line.clock.now())
-    recipe = updating._write_recipe(line, plan)
-    candidate = updating._learn(line, plan, recipe, {})
+    recipe = updating.recipe_of(line, plan, line.log.stop())
+    _, candidate = updating.learn(line, recipe, {})
     first = line.registry.publish(candidate, lease)
     assert line.registry.publish(candidate, lease) == first
     assert len(line.registry.store.versions()) == 3

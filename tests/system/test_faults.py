@@ -83,6 +83,10 @@ def test_killed_at_a_commit_point(point: str, workers: Workers, first_day: Path,
         assert store.aliases() == {"champion": "2", "previous": "1"}
         assert championship.mirrored()
         assert store.close_leftovers() == 0
+        (fired,) = bound.decisions.newest(fired=True)
+        assert fired.outcome is not None
+        assert (fired.outcome.version, fired.outcome.promoted) == ("2", True)
+        assert versions[1].decision == fired.id
 
 
 def _move_artifacts(home: Path, origin: Path) -> None:

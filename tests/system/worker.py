@@ -1,26 +1,31 @@
-"""A process for fault tests: records, labels, collects and trains, and says what was acknowledged."""
+"""A process for fault tests: records, labels, collects, decides, updates, and says what it has done."""
 
 import sys
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 from tests.conftest import START
 from tests.loop.conftest import PIPELINE
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
+from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
+from headwater.loop.decide import decide
 from headwater.loop.update import train
 from headwater.spec.records import Label, Prediction
+from headwater.spec.trigger import Volume
 
 _ROWS = 30
+_PIPELINE = msgspec.structs.replace(PIPELINE, triggers=(Volume(_ROWS),), gate=None)
 
 
 def main(home: str, day: int) -> None:
     """Do one day's work; the same day again is the same work."""
     clock = SimulatedClock(START + timedelta(days=day))
-    with Bound(PIPELINE, Settings(home=Path(home)), clock) as bound:
+    with Bound(_PIPELINE, Settings(home=Path(home)), clock) as bound:
         ids = [f"{day}-{i}" for i in range(_ROWS)]
         bound.log.record(
             [
@@ -39,7 +44,15 @@ def main(home: str, day: int) -> None:
         )
         print("labelled", flush=True)
         print("collected", collect(bound.log).stop, flush=True)
-        print("trained", train(bound).reason, flush=True)
+        print("updated", *update(bound), flush=True)
+
+
+def update(bound: Bound) -> list[str]:
+    """Train a first version; later do what the trigger asks for, and what was left undone."""
+    if bound.registry.champion() is None:
+        return [train(bound).reason]
+    decide(bound)
+    return [carry_out(bound, waiting.id, by="worker").reason for waiting in bound.decisions.unended()]
 
 
 if __name__ == "__main__":

@@ -12,15 +12,20 @@ import sys
 import tempfile
 import traceback
 
+import git
 import lightgbm
 import mlflow.pyfunc
+import narwhals
+import pyarrow.fs
 import river
+import sklearn.linear_model
+import sklearn.metrics
 import sklearn.pipeline
 from tests.system import worker
 
 from headwater.infra import commit_points
 
-IMPORTED = (lightgbm, mlflow, river, sklearn)
+IMPORTED = (git, lightgbm, mlflow, narwhals, pyarrow, river, sklearn)
 
 
 def child(home: str, day: int, kill_at: str, said: int) -> None:
