@@ -55,8 +55,7 @@ def carry_out(bound: Bound, id_: str, *, by: str) -> Updated:
         if decision.outcome is not None:
             return _done(bound, decision.outcome)
         try:
-            work = bound.decisions.claim(id_, _set_out(bound, decision), by=by, lease=lease)
-            updated = _work(bound, decision, work, lease, by)
+            updated = _work(bound, decision, _claim(bound, decision, by, lease), lease, by)
         except HeadwaterError as error:
             if not isinstance(error, _PASSING):
                 bound.decisions.end(id_, _outcome(bound, None, f"failed: {error.what}"), lease)
@@ -73,6 +72,23 @@ def _outcome(bound: Bound, updated: Updated | None, reason: str) -> Outcome:
         promoted=updated is not None and updated.promoted,
         reason=reason,
     )
+
+
+def _claim(bound: Bound, decision: Decision, by: str, lease: Lease) -> Work:
+    """Claim; what an earlier claim set out to do is set out anew where the world moved on meanwhile."""
+    fresh = _set_out(bound, decision)
+    work = bound.decisions.claim(decision.id, fresh, by=by, lease=lease)
+    recipe = work.recipe
+    if recipe is None or bound.registry.store.find(recipe.id) is not None:
+        return work
+    poisoned = any(
+        span.start < recipe.examples.stop and span.stop > recipe.examples.start
+        for span in bound.registry.championship.quarantined()
+        if span not in recipe.exclusions
+    )
+    if work.champion == fresh.champion and not poisoned:
+        return work
+    return bound.decisions.claim(decision.id, fresh, by=by, lease=lease, anew=True)
 
 
 def _set_out(bound: Bound, decision: Decision) -> Work:
@@ -107,12 +123,23 @@ def _work(bound: Bound, decision: Decision, work: Work, lease: Lease, by: str) -
         version = bound.registry.publish(candidate, lease)
     if version.refused is not None:
         return Updated(version=version, promoted=False, reason=version.refused, served=served)
-    promoted = bound.pipeline.promotion == "always"
-    if not promoted:
+    promoted, reason = _promote(bound, version, work, lease, by)
+    return Updated(version=version, promoted=promoted, reason=reason, served=served)
+
+
+def _promote(bound: Bound, version: Version, work: Work, lease: Lease, by: str) -> tuple[bool, str]:
+    """Make it champion, unless the champion that it was to follow is gone: somebody stepped in."""
+    if bound.pipeline.promotion != "always":
         bound.registry.challenge(version)
-    elif not _reigned(bound, version):
+        return False, work.reason
+    if not _reigned(bound, version):
+        reign = bound.registry.championship.reign()
+        if (reign and reign.version) != work.champion:
+            bound.registry.challenge(version)
+            now = reign.version if reign else "none"
+            return False, f"not promoted, champion {work.champion} was replaced by {now} meanwhile"
         bound.registry.promote(version.number, by=by, reason=work.reason, lease=lease)
-    return Updated(version=version, promoted=promoted, reason=work.reason, served=served)
+    return True, work.reason
 
 
 def _candidate(

@@ -5,7 +5,7 @@ import msgspec
 from headwater.infra.lease import acquire, release
 from headwater.infra.storage import Storage
 from headwater.loop.binding import Bound
-from headwater.monitoring.evidence import Compared, gather
+from headwater.monitoring.evidence import Shown, gather
 from headwater.monitoring.report import report_html
 from headwater.spec.decision import Decision, decision_of
 from headwater.spec.evidence import Evidence
@@ -36,7 +36,7 @@ def decide(bound: Bound) -> Decision:
     try:
         now = bound.clock.now()
         unended = bound.decisions.unended()
-        evidence, compared = gather(
+        evidence, shown = gather(
             pipeline,
             bound.log,
             bound.registry,
@@ -44,7 +44,7 @@ def decide(bound: Bound) -> Decision:
             fired=bound.decisions.fired_since(now - pipeline.pace.horizon),
             open_=unended[0].id if unended else None,
         )
-        evidence = _reported(bound, evidence, compared)
+        evidence = _reported(bound, evidence, shown)
         decision = decision_of(evidence, answer(pipeline.triggers, pipeline.pace, evidence))
         bound.decisions.store(decision)
     finally:
@@ -52,12 +52,12 @@ def decide(bound: Bound) -> Decision:
     return decision
 
 
-def _reported(bound: Bound, evidence: Evidence, compared: Compared | None) -> Evidence:
-    if evidence.verdict != "act" or compared is None or evidence.open is not None:
+def _reported(bound: Bound, evidence: Evidence, shown: Shown | None) -> Evidence:
+    if evidence.verdict != "act" or shown is None or evidence.open is not None:
         return evidence
     if bound.pipeline.pace.refuses(evidence):
         return evidence  # it was shown when it fired, and will be again
-    page = report_html(compared.reference, compared.current, bound.pipeline.features)
+    page = report_html(shown.reference, shown.current, bound.pipeline.features)
     if page is None:
         return evidence
     file = f"{evidence.at:%Y%m%dT%H%M%SZ}.html"

@@ -144,8 +144,21 @@ class Decisions:
             last_us = connection.execute(before).scalar_one()
         return tuple(from_us(at_us) for at_us in [*times, *([] if last_us is None else [last_us])])
 
-    def claim(self, id_: str, work: Work, *, by: str, lease: Lease) -> Work:
+    def claim(self, id_: str, work: Work, *, by: str, lease: Lease, anew: bool = False) -> Work:
         """Take a decision to work on, under the trainer's lease.
+
+        Parameters
+        ----------
+        id_
+            The decision.
+        work
+            What to do, where no earlier claim set out to do something.
+        by
+            Who works on it, for the record.
+        lease
+            The trainer's.
+        anew
+            Forget what an earlier claim set out to do.
 
         Returns
         -------
@@ -163,6 +176,7 @@ class Decisions:
             kept = connection.execute(
                 select(table.c.work).where(self._mine, table.c.id == id_)
             ).scalar_one()
+            kept = None if anew else kept
             values = {"claimed_by": by} | ({} if kept else {"work": msgspec.json.encode(work)})
             connection.execute(update(table).where(self._mine, table.c.id == id_).values(values))
         reached("claim.after_commit")

@@ -8,13 +8,13 @@ import numpy.typing as npt
 import polars as pl
 
 from headwater.learners.learner import Learner
+from headwater.monitoring.scores import example_losses
 from headwater.spec.gate import Gate
 from headwater.spec.pipeline import Task
 from headwater.spec.records import Output
 
-__all__ = ["Judged", "held_back", "judge", "losses"]
+__all__ = ["Judged", "held_back", "judge"]
 
-_LEAST = 1e-15
 _SHARE = 5
 
 
@@ -71,8 +71,8 @@ def judge(
         return Judged(passes=True, reason="too few to judge", examples=0, worse=0.0, error=0.0)
     features = examples["features"].struct.unnest()
     labels = examples["label"]
-    new = losses(task, candidate.predict(features), labels)
-    old = losses(task, champion.predict(features), labels)
+    new = _losses(task, candidate.predict(features), labels)
+    old = _losses(task, champion.predict(features), labels)
     worse = float((new - old).mean())
     error = float((new - old).std(ddof=1) / np.sqrt(len(new)))
     passes = worse <= gate.deviations * error
@@ -83,27 +83,10 @@ def judge(
     return Judged(passes=passes, reason=reason, examples=len(new), worse=worse, error=error)
 
 
-def losses(task: Task, outputs: Sequence[Output], labels: pl.Series) -> npt.NDArray[np.float64]:
-    """Give each example's log loss, or squared error in a regression.
-
-    Parameters
-    ----------
-    task
-        What is predicted.
-    outputs
-        Probability of the positive class, value, or shares by class.
-    labels
-        The truth, as many.
-    """
-    if task == "multiclass":
-        shares = [
-            output.get(label, 0.0) if isinstance(output, dict) else 0.0
-            for output, label in zip(outputs, labels.to_list(), strict=True)
-        ]
-        return np.asarray(-np.log(np.clip(np.array(shares, dtype=np.float64), _LEAST, 1.0)))
-    given = np.array(outputs, dtype=np.float64)
-    truth = labels.to_numpy().astype(np.float64)
-    if task == "regression":
-        return np.asarray((given - truth) ** 2)
-    shares_true = np.where(truth > 0.5, given, 1 - given)
-    return np.asarray(-np.log(np.clip(shares_true, _LEAST, 1.0)))
+def _losses(task: Task, outputs: Sequence[Output], labels: pl.Series) -> npt.NDArray[np.float64]:
+    """Give each example's log loss, or absolute error in a regression."""
+    given = [msgspec.json.encode(o).decode() if isinstance(o, dict) else o for o in outputs]
+    found = example_losses(
+        task, "mae" if task == "regression" else "log_loss", pl.Series("output", given), labels
+    )
+    return np.zeros(0) if found is None else found

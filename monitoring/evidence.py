@@ -9,7 +9,7 @@ import polars as pl
 
 from headwater.features.log import FeatureLog
 from headwater.monitoring.attention import Attention, attend
-from headwater.monitoring.estimate import Estimator
+from headwater.monitoring.estimate import Compared, Estimator, shrunk
 from headwater.monitoring.performance import changed
 from headwater.monitoring.scores import score, score_error
 from headwater.monitoring.windows import Span, standing, windows
@@ -20,14 +20,15 @@ from headwater.spec.duration import duration
 from headwater.spec.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Window
 from headwater.spec.pipeline import Metric, Pipeline
 
-__all__ = ["Compared", "gather"]
+__all__ = ["Shown", "gather"]
 
 _WINDOWS = 30
+_COMPARED = 8
 _DRIFT_ROWS = 10_000
 _SERVED = ("version", "role", "output", "features")
 
 
-class Compared(NamedTuple):
+class Shown(NamedTuple):
     """The frames that a drift report shows: a column a feature.
 
     Parameters
@@ -63,7 +64,7 @@ def gather(
     *,
     fired: tuple[datetime, ...] = (),
     open_: str | None = None,
-) -> tuple[Evidence, Compared | None]:
+) -> tuple[Evidence, Shown | None]:
     """Look at what the champion served since it became champion.
 
     The reference is the newest examples that it learned. A window is judged on labels once it is
@@ -86,7 +87,7 @@ def gather(
     -------
     evidence : Evidence
         What was found.
-    compared : Compared or None
+    shown : Shown or None
         What Evidently's report would show; None where drift was not judged.
 
     Raises
@@ -105,7 +106,7 @@ def gather(
     served = reference.filter(pl.col("role") != "imported", pl.col("version") != "")
     mature = [one for one in seen if one.span.mature]
     scores = _scores(pipeline, served, seen)
-    attention, compared = _drift(pipeline, registry, champion, reference, seen)
+    attention, shown = _drift(pipeline, registry, champion, reference, seen)
     known = mature[-1].labelled if mature else served.clear()
     evidence = Evidence(
         pipeline=pipeline.name,
@@ -130,7 +131,7 @@ def gather(
         open=open_,
         notes=_notes(seen, mature, attention),
     )
-    return evidence, compared
+    return evidence, shown
 
 
 def _seen(
@@ -184,16 +185,15 @@ def _scores(pipeline: Pipeline, served: pl.DataFrame, seen: Sequence[_Seen]) -> 
     judged = [frame for frame in judged if frame.height >= least]
     measured = [score(task, metrics, frame["output"], frame["label"]) for frame in judged]
     before = score(task, metrics, served["output"], served["label"]) if served.height >= least else {}
-    newest_is_judged = bool(seen) and seen[-1].span.mature
-    estimator = None
-    if task == "binary" and seen and not newest_is_judged:
-        estimator = _estimator(served, judged)
+    estimates: dict[Metric, float] = {}
+    if task == "binary" and seen and not seen[-1].span.mature:
+        estimates = _estimates(metrics, served, judged, measured, seen[-1])
     return tuple(
         Score(
             metric=metric,
             reference=before.get(metric),
             current=measured[-1].get(metric) if measured else None,
-            estimate=_estimate(estimator, metric, seen[-1]) if estimator else None,
+            estimate=estimates.get(metric),
             past=tuple(found[metric] for found in measured[:-1] if metric in found),
             error=score_error(task, metric, judged[-1]["output"], judged[-1]["label"])
             if judged
@@ -203,17 +203,38 @@ def _scores(pipeline: Pipeline, served: pl.DataFrame, seen: Sequence[_Seen]) -> 
     )
 
 
-def _estimator(served: pl.DataFrame, judged: Sequence[pl.DataFrame]) -> Estimator | None:
+def _estimates(
+    metrics: Sequence[Metric],
+    served: pl.DataFrame,
+    judged: Sequence[pl.DataFrame],
+    measured: Sequence[dict[str, float]],
+    newest: _Seen,
+) -> dict[Metric, float]:
+    """Estimate the newest window, as far as estimates of the windows before have held."""
+    compared: dict[Metric, list[Compared]] = {metric: [] for metric in metrics}
+    first = max(len(judged) - _COMPARED, 0)
+    for i in range(first, len(judged)):
+        estimator = _estimator([served, *judged[:i]])
+        for metric in metrics:
+            if metric in measured[i]:
+                told = _estimate(estimator, metric, judged[i])
+                compared[metric].append(Compared(told, measured[i][metric]))
+    estimator = _estimator([served, *judged])
+    raw = {metric: _estimate(estimator, metric, newest.frame) for metric in metrics}
+    return {
+        metric: shrunk(value, compared[metric]) for metric, value in raw.items() if value is not None
+    }
+
+
+def _estimator(frames: Sequence[pl.DataFrame]) -> Estimator:
     columns = ("output", "label")
-    known = pl.concat([frame.select(columns) for frame in [served, *judged]])
-    if known.is_empty():
-        return None
+    known = pl.concat([frame.select(columns) for frame in frames]).drop_nulls()
     outputs, labels = (known[name].cast(pl.Float64).to_numpy() for name in columns)
     return Estimator().fit(outputs, labels)
 
 
-def _estimate(estimator: Estimator, metric: Metric, newest: _Seen) -> float | None:
-    outputs = newest.frame["output"].drop_nulls().to_numpy()
+def _estimate(estimator: Estimator, metric: Metric, frame: pl.DataFrame) -> float | None:
+    outputs = frame["output"].drop_nulls().to_numpy()
     return estimator.estimate(metric, outputs.astype(np.float64)) if len(outputs) else None
 
 
@@ -223,7 +244,7 @@ def _drift(
     champion: Version,
     reference: pl.DataFrame,
     seen: Sequence[_Seen],
-) -> tuple[Attention, Compared | None]:
+) -> tuple[Attention, Shown | None]:
     if not seen or reference.is_empty():
         return Attention(), None
     learned, current = _flat(reference), _flat(seen[-1].frame)
@@ -240,7 +261,7 @@ def _drift(
         seed=pipeline.seed,
         mature=_flat(mature[-1].frame) if mature else None,
     )
-    return found, Compared(learned, current)
+    return found, Shown(learned, current)
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:

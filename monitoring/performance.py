@@ -24,7 +24,17 @@ from headwater.spec.monitoring import Monitoring
 from headwater.spec.pipeline import Metric, Pipeline, Task
 from headwater.spec.records import Role
 
-__all__ = ["Measured", "changed", "judged", "keep", "kept", "measure", "newest", "performance_of"]
+__all__ = [
+    "Measured",
+    "changed",
+    "judged",
+    "keep",
+    "kept",
+    "measure",
+    "newest",
+    "newest_windows",
+    "performance_of",
+]
 
 _SLICE_VALUES = 20
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -170,8 +180,14 @@ def performance_of(log: FeatureLog, pipeline: Pipeline, now: datetime, *, last: 
     last
         How many windows at most, whichever version began when.
     """
+    spans = newest_windows(log, pipeline, now, last=last)
+    return measure(log, pipeline, pipeline.monitoring, spans)
+
+
+def newest_windows(log: FeatureLog, pipeline: Pipeline, now: datetime, *, last: int) -> list[Span]:
+    """Give a pipeline's newest windows, oldest first; parameters as for :func:`performance_of`."""
     rule, wait = pipeline.monitoring, duration(pipeline.label.wait)
-    return measure(log, pipeline, rule, windows(log, rule, _BEGINNING, now, wait, last=last))
+    return windows(log, rule, _BEGINNING, now, wait, last=last)
 
 
 def newest(frame: pl.DataFrame, last: int, *, of_slices: bool = False) -> pl.DataFrame:

@@ -6,6 +6,7 @@ from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
 from headwater.loop.decide import decide
+from headwater.loop.performance import keep_performance
 from headwater.spec.decision import Decision
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.faults import RETRY_AFTER_S, is_transient
@@ -21,7 +22,7 @@ __all__ = ["make_decision"]
     cache_policy=NO_CACHE,
 )
 def make_decision(reference: str) -> Decision:
-    """Gather evidence, decide, store the decision, and show it.
+    """Keep what was measured, gather evidence, decide, store the decision, and show it.
 
     Parameters
     ----------
@@ -36,6 +37,7 @@ def make_decision(reference: str) -> Decision:
         If a table is corrupt.
     """
     with Bound(load_pipeline(reference)) as bound:
+        keep_performance(bound)
         decision = decide(bound)
     create_markdown_artifact(
         _text(decision), f"{decision.pipeline}-decision", "What was decided, and why"

@@ -10,17 +10,21 @@ from tests.conftest import START
 from tests.loop.conftest import Binder, day
 
 from headwater.infra.clock import SimulatedClock
+from headwater.infra.storage import Storage
 from headwater.loop.binding import Bound
 from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
 from headwater.loop.decide import decide
+from headwater.loop.performance import keep_performance
 from headwater.loop.update import train
+from headwater.monitoring.performance import kept
 from headwater.registry.registry import Registry
 from headwater.spec.decision import Decision, decision_of
 from headwater.spec.errors import NotEnoughError, NotFoundError, StorageError
 from headwater.spec.gate import Gate
 from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
+from headwater.spec.recipe import OffsetRange
 from headwater.spec.records import Label, Prediction
 from headwater.spec.trigger import Answer, Drift, Pace, Performance, Volume
 from headwater.spec.update import Stateless
@@ -169,10 +173,7 @@ def test_who_comes_after_a_kill_does_what_was_set_out(
     settle(bound)
     decision = fire(bound)
     stop = bound.log.stop()
-    with monkeypatch.context() as away:
-        away.setattr(Registry, "publish", _away)
-        with pytest.raises(StorageError):
-            carry_out(bound, decision.id, by="killed")
+    _killed_before_publishing(bound, decision, monkeypatch)
     assert bound.decisions.get(decision.id).open
     serve(bound, 1)
     updated = carry_out(bound, decision.id, by="next")
@@ -180,7 +181,51 @@ def test_who_comes_after_a_kill_does_what_was_set_out(
     assert updated.version.examples.stop == stop - 50
 
 
-def _away(*_: object) -> None:
+def _killed_before_publishing(bound: Bound, decision: Decision, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as away:
+        away.setattr(Registry, "publish", _away)
+        with pytest.raises(StorageError):
+            carry_out(bound, decision.id, by="killed")
+
+
+def test_what_was_quarantined_since_the_claim_is_not_learned(
+    bind: Binder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    decision = fire(bound)
+    _killed_before_publishing(bound, decision, monkeypatch)
+    champion = bound.registry.champion()
+    assert champion is not None
+    poison = OffsetRange(bound.log.stop() - 200, bound.log.stop() - 100)
+    bound.registry.promote(champion.number, by="somebody", reason="poison", quarantine=[poison])
+    updated = carry_out(bound, decision.id, by="next")
+    assert updated.version is not None
+    assert bound.registry.store.recipe(updated.version).exclusions == (poison,)
+    assert len(bound.registry.store.versions()) == 2
+
+
+def test_a_rollback_between_claim_and_promotion_stands(
+    bind: Binder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    train(bound)  # so that there is a champion to go back to
+    serve(bound, 1)
+    decision = fire(bound)
+    with monkeypatch.context() as away:
+        away.setattr(Registry, "promote", _away)
+        with pytest.raises(StorageError):
+            carry_out(bound, decision.id, by="killed")
+    bound.registry.rollback(by="somebody", reason="it is bad")
+    champion = bound.registry.champion()
+    updated = carry_out(bound, decision.id, by="next")
+    assert not updated.promoted
+    assert "was replaced by" in updated.reason
+    assert bound.registry.champion() == champion
+
+
+def _away(*_: object, **__: object) -> None:
     raise StorageError("MLflow is away")
 
 
@@ -269,3 +314,21 @@ def test_dispatch_numbers_are_given_once(bind: Binder) -> None:
     assert bound.decisions.attempt(decision) == 1
     assert bound.decisions.attempt(decision) is None
     assert bound.decisions.attempt(bound.decisions.get(decision.id)) == 2
+
+
+def test_performance_is_kept_and_logged_against_the_version_that_served(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    storage = Storage(bound.settings)
+    assert keep_performance(bound) > 0
+    assert keep_performance(bound) == 0
+    measured = kept(storage, bound.pipeline.name).filter("mature", metric="roc_auc", estimated=False)
+    champion = bound.registry.champion()
+    assert champion is not None
+    points = bound.registry.store.client.get_metric_history(champion.run_id, "window_roc_auc")
+    whole = measured.filter(~pl.col("cumulative"), version=champion.number).drop_nulls("value")
+    assert [point.value for point in points] == whole["value"].to_list()
+    serve(bound, 2)
+    assert keep_performance(bound) > 0
+    again = bound.registry.store.client.get_metric_history(champion.run_id, "window_roc_auc")
+    assert len(again) > len(points)
