@@ -94,11 +94,11 @@ def _claim(bound: Bound, decision: Decision, by: str, lease: Lease) -> Work:
 def _set_out(bound: Bound, decision: Decision) -> Work:
     champion = bound.registry.champion()
     scratch = decision.update == "stateless"
-    plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=scratch)
-    stop = bound.log.stop()
+    stop, now = bound.log.stop(), bound.clock.now()
+    plan = plan_update(bound.pipeline, champion, now, from_scratch=scratch)
     new = stop - (champion.examples.stop if champion else 0)
     behind = stop - held_back(bound.pipeline.gate if champion else None, new)
-    recipe = recipe_of(bound, plan, behind)
+    recipe = recipe_of(bound, plan, behind, now)
     return Work(
         recipe=recipe if len(recipe.examples) else None,
         judged=OffsetRange(behind, stop),

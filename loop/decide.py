@@ -5,6 +5,7 @@ import msgspec
 from headwater.infra.lease import acquire, release
 from headwater.infra.storage import Storage
 from headwater.loop.binding import Bound
+from headwater.loop.rehearse import rehearse
 from headwater.monitoring.evidence import Shown, gather
 from headwater.monitoring.report import report_html
 from headwater.spec.decision import Decision, decision_of
@@ -36,6 +37,7 @@ def decide(bound: Bound) -> Decision:
     try:
         now = bound.clock.now()
         unended = bound.decisions.unended()
+        last = next((d.evidence for d in bound.decisions.newest(1)), None)
         evidence, shown = gather(
             pipeline,
             bound.log,
@@ -43,7 +45,11 @@ def decide(bound: Bound) -> Decision:
             now,
             fired=bound.decisions.fired_since(now - pipeline.pace.horizon),
             open_=unended[0].id if unended else None,
+            last=last,
         )
+        if shown is not None:
+            rehearsal = rehearse(bound, evidence, shown.mature, last)
+            evidence = msgspec.structs.replace(evidence, rehearsal=rehearsal)
         evidence = _reported(bound, evidence, shown)
         decision = decision_of(evidence, answer(pipeline.triggers, pipeline.pace, evidence))
         bound.decisions.store(decision)

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import polars as pl
 
 from headwater.learners.learner import Learner
-from headwater.monitoring.scores import example_losses
+from headwater.monitoring.scores import as_logged, example_losses
 from headwater.spec.gate import Gate
-from headwater.spec.pipeline import Task
+from headwater.spec.pipeline import Metric, Task
 from headwater.spec.records import Output
 
 __all__ = ["Judged", "held_back", "judge"]
@@ -85,8 +85,6 @@ def judge(
 
 def _losses(task: Task, outputs: Sequence[Output], labels: pl.Series) -> npt.NDArray[np.float64]:
     """Give each example's log loss, or absolute error in a regression."""
-    given = [msgspec.json.encode(o).decode() if isinstance(o, dict) else o for o in outputs]
-    found = example_losses(
-        task, "mae" if task == "regression" else "log_loss", pl.Series("output", given), labels
-    )
+    metric: Metric = "mae" if task == "regression" else "log_loss"
+    found = example_losses(task, metric, as_logged(outputs), labels)
     return np.zeros(0) if found is None else found

@@ -157,7 +157,7 @@ def trainer(bound: Bound) -> Iterator[Lease]:
 def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updated:
     champion = bound.registry.champion()
     plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=from_scratch)
-    recipe = recipe_of(bound, plan, bound.log.stop())
+    recipe = recipe_of(bound, plan, bound.log.stop(), bound.clock.now())
     served = served_since(bound, champion, recipe.examples.stop)
     if not len(recipe.examples):
         if plan.parent is None:
@@ -178,13 +178,13 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
     return Updated(version=version, promoted=promoted, reason=plan.reason, served=served)
 
 
-def recipe_of(bound: Bound, plan: Plan, stop: int) -> Recipe:
-    """Write down what a plan learns of the examples below an offset."""
+def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
+    """Write down what a plan learns of the examples below an offset, a window counted back from `at`."""
     pipeline, log = bound.pipeline, bound.log
     if plan.parent is not None:
         start = min(plan.parent.examples.stop, stop)
     elif plan.window is not None:
-        start = min(log.offset_at(bound.clock.now() - duration(plan.window)), stop)
+        start = min(log.offset_at(at - duration(plan.window)), stop)
     else:
         start = 0
     examples = OffsetRange(start, stop)

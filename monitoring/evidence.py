@@ -11,7 +11,7 @@ from headwater.features.log import FeatureLog
 from headwater.monitoring.attention import Attention, attend
 from headwater.monitoring.estimate import Compared, Estimator, shrunk
 from headwater.monitoring.performance import changed
-from headwater.monitoring.scores import score, score_error
+from headwater.monitoring.scores import block_error, score
 from headwater.monitoring.windows import Span, standing, windows
 from headwater.registry.champion import Reign
 from headwater.registry.registry import Registry
@@ -29,16 +29,20 @@ _SERVED = ("version", "role", "output", "features")
 
 
 class Shown(NamedTuple):
-    """The frames that a drift report shows: a column a feature.
+    """The frames that were looked at.
 
     Parameters
     ----------
     reference, current
-        What the champion learned last, and the newest window.
+        What the champion learned last, and the newest window: a column a feature, and ``label`` and
+        ``output``. At most 10,000 rows are drawn of each.
+    mature
+        What has a label in the newest mature window, whole, with ``features`` as a struct.
     """
 
     reference: pl.DataFrame
     current: pl.DataFrame
+    mature: pl.DataFrame
 
 
 class _Seen(NamedTuple):
@@ -64,6 +68,7 @@ def gather(
     *,
     fired: tuple[datetime, ...] = (),
     open_: str | None = None,
+    last: Evidence | None = None,
 ) -> tuple[Evidence, Shown | None]:
     """Look at what the champion served since it became champion.
 
@@ -82,13 +87,15 @@ def gather(
         When earlier decisions fired, newest first.
     open_
         The decision that is still being carried out.
+    last
+        What was found before: what moved is not asked again of the same windows.
 
     Returns
     -------
     evidence : Evidence
         What was found.
     shown : Shown or None
-        What Evidently's report would show; None where drift was not judged.
+        What it was found in; None where no window is over yet.
 
     Raises
     ------
@@ -106,7 +113,10 @@ def gather(
     served = reference.filter(pl.col("role") != "imported", pl.col("version") != "")
     mature = [one for one in seen if one.span.mature]
     scores = _scores(pipeline, served, seen)
-    attention, shown = _drift(pipeline, registry, champion, reference, seen)
+    shown = _shown(reference, seen, mature)
+    attention = _again(last, champion, seen, mature) or _attention(
+        pipeline, registry, champion, shown, mature
+    )
     known = mature[-1].labelled if mature else served.clear()
     evidence = Evidence(
         pipeline=pipeline.name,
@@ -195,7 +205,7 @@ def _scores(pipeline: Pipeline, served: pl.DataFrame, seen: Sequence[_Seen]) -> 
             current=measured[-1].get(metric) if measured else None,
             estimate=estimates.get(metric),
             past=tuple(found[metric] for found in measured[:-1] if metric in found),
-            error=score_error(task, metric, judged[-1]["output"], judged[-1]["label"])
+            error=block_error(task, metric, judged[-1]["output"], judged[-1]["label"])
             if judged
             else None,
         )
@@ -238,21 +248,39 @@ def _estimate(estimator: Estimator, metric: Metric, frame: pl.DataFrame) -> floa
     return estimator.estimate(metric, outputs.astype(np.float64)) if len(outputs) else None
 
 
-def _drift(
+def _shown(reference: pl.DataFrame, seen: Sequence[_Seen], mature: Sequence[_Seen]) -> Shown | None:
+    if not seen or reference.is_empty():
+        return None
+    labelled = mature[-1].labelled if mature else reference.clear().select("features", "output", "label")
+    return Shown(_flat(reference), _flat(seen[-1].frame), labelled)
+
+
+def _again(
+    last: Evidence | None, champion: Version, seen: Sequence[_Seen], mature: Sequence[_Seen]
+) -> Attention | None:
+    """Give what was said of the same windows before, as far as it goes into evidence."""
+    if last is None or not seen or last.champion != champion.number or last.current is None:
+        return None
+    same = last.current.start == seen[-1].span.start
+    same = same and last.current.predictions == seen[-1].frame.height
+    if not same or last.mature != (mature[-1].window if mature else None):
+        return None
+    return Attention(verdict=last.verdict, findings=last.findings, notes=last.notes)
+
+
+def _attention(
     pipeline: Pipeline,
     registry: Registry,
     champion: Version,
-    reference: pl.DataFrame,
-    seen: Sequence[_Seen],
-) -> tuple[Attention, Shown | None]:
-    if not seen or reference.is_empty():
-        return Attention(), None
-    learned, current = _flat(reference), _flat(seen[-1].frame)
-    mature = [one for one in seen if one.span.mature]
+    shown: Shown | None,
+    mature: Sequence[_Seen],
+) -> Attention:
+    if shown is None:
+        return Attention()
     learner = registry.store.learner(champion, pipeline.model)
-    found = attend(
-        learned,
-        current,
+    return attend(
+        shown.reference,
+        shown.current,
         features=pipeline.features,
         task=pipeline.task,
         metric=pipeline.judged_by[0],
@@ -261,7 +289,6 @@ def _drift(
         seed=pipeline.seed,
         mature=_flat(mature[-1].frame) if mature else None,
     )
-    return found, Shown(learned, current)
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
@@ -301,4 +328,4 @@ def _notes(seen: Sequence[_Seen], mature: Sequence[_Seen], attention: Attention)
         notes.append("no window is over since the champion began")
     elif not mature:
         notes.append("no window is mature since the champion began: labels are not judged yet")
-    return tuple(notes)
+    return tuple(dict.fromkeys(notes))

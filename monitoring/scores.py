@@ -1,15 +1,19 @@
 """What a pipeline's metrics make of outputs and labels, and how sure they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 import polars as pl
 
+from headwater.spec.evidence import LOWER_IS_BETTER
 from headwater.spec.pipeline import Metric, Task
+from headwater.spec.records import Output
 
-__all__ = ["example_losses", "score", "score_error"]
+__all__ = ["as_logged", "block_error", "example_losses", "gained", "score", "score_error"]
 
 _LEAST = 1e-15
+_BLOCKS = 10
 
 
 def score(
@@ -74,6 +78,72 @@ def score_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Serie
     if losses is None or len(losses) < 2:
         return None
     return float(losses.std(ddof=1) / np.sqrt(len(losses)))
+
+
+def block_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Series) -> float | None:
+    """Give the standard error of a metric over rows in time order; None where it is not known.
+
+    Rows that come together are alike (a day of storms, say), so blocks of them are left out in turn, not
+    single ones (Künsch, "The jackknife and the bootstrap for general stationary observations", 1989).
+
+    Parameters
+    ----------
+    task, metric, outputs, labels
+        As for :func:`score_error`; oldest first.
+    """
+
+    def value(kept: np.ndarray) -> float | None:
+        return score(task, (metric,), outputs.filter(kept), labels.filter(kept)).get(metric)
+
+    return _jackknife(value, len(labels))
+
+
+def gained(
+    task: Task, metric: Metric, new: pl.Series, old: pl.Series, labels: pl.Series
+) -> tuple[float, float] | None:
+    """Say by how much a metric is better by one version's outputs than by another's, and the error.
+
+    Parameters
+    ----------
+    task, metric
+        As for :func:`score`.
+    new, old
+        Outputs of both for the same rows, oldest first.
+    labels
+        The truth.
+
+    Returns
+    -------
+    tuple of float or None
+        Gain, above 0 where `new` is better, and its standard error as :func:`block_error` computes it;
+        None where the metric is not defined.
+    """
+
+    def value(kept: np.ndarray) -> float | None:
+        both = [
+            score(task, (metric,), outputs.filter(kept), labels.filter(kept)).get(metric)
+            for outputs in (new, old)
+        ]
+        return None if both[0] is None or both[1] is None else sign * (both[0] - both[1])
+
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    gain, error = value(np.ones(len(labels), dtype=bool)), _jackknife(value, len(labels))
+    return None if gain is None or error is None else (gain, error)
+
+
+def as_logged(outputs: Sequence[Output]) -> pl.Series:
+    """Give outputs the form that they have in the log: numbers, or shares by class as JSON text."""
+    given = [msgspec.json.encode(o).decode() if isinstance(o, dict) else o for o in outputs]
+    return pl.Series("output", given)
+
+
+def _jackknife(value: Callable[[np.ndarray], float | None], rows: int) -> float | None:
+    block = np.arange(rows) * _BLOCKS // max(rows, 1)
+    parts = [value(block != left_out) for left_out in range(_BLOCKS)]
+    known = np.array([part for part in parts if part is not None])
+    if len(known) < _BLOCKS:
+        return None
+    return float(np.sqrt((_BLOCKS - 1) / _BLOCKS * ((known - known.mean()) ** 2).sum()))
 
 
 def example_losses(
@@ -159,8 +229,6 @@ def _multiclass(metrics: Sequence[Metric], outputs: pl.Series, labels: pl.Series
 
 
 def _shares(outputs: pl.Series) -> list[dict[str, float]]:
-    import msgspec  # noqa: PLC0415
-
     decoder = msgspec.json.Decoder(dict[str, float])
     return [decoder.decode(text) for text in outputs.to_list()]
 

@@ -5,7 +5,18 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["LOWER_IS_BETTER", "Evidence", "Finding", "Score", "Standing", "Verdict", "Window"]
+from headwater.spec.update import UpdateKind
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "Evidence",
+    "Finding",
+    "Rehearsal",
+    "Score",
+    "Standing",
+    "Verdict",
+    "Window",
+]
 
 LOWER_IS_BETTER = ("log_loss", "mae", "rmse")
 """Metrics of which less is better."""
@@ -55,7 +66,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     past
         On the mature windows since the champion began and before the newest one, oldest first.
     error
-        Standard error of `current`; None where it is not known.
+        Standard error of `current`, by blocks of time; None where it is not known.
     """
 
     metric: str
@@ -101,6 +112,29 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
+class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
+    """What the newest mature window would have been like, had an update been made as it began.
+
+    Both versions are scored on the same predictions, so that an easy or a hard week tells for neither.
+
+    Parameters
+    ----------
+    update
+        The kind of update that was rehearsed.
+    examples
+        How many it learned.
+    gain
+        By how much the first metric would have been better; below 0 is worse.
+    error
+        Standard error of `gain`, by blocks of time.
+    """
+
+    update: UpdateKind
+    examples: int
+    gain: float
+    error: float
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All that one monitoring found.
 
@@ -138,6 +172,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     regret
         Sum over the mature windows since the champion began of what the first metric lost against the
         reference, times the window's predictions; never below 0.
+    rehearsal
+        What an update would have changed; None where none was asked for, or could be.
     train_s
         CPU seconds of the last update; None where there was none.
     fired
@@ -167,6 +203,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     fell: bool = False
     changed: bool = False
     regret: float = 0.0
+    rehearsal: Rehearsal | None = None
     train_s: float | None = None
     fired: tuple[datetime, ...] = ()
     open: str | None = None

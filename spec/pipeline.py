@@ -231,14 +231,21 @@ def _check_triggers(pipeline: Pipeline) -> None:
                 hint='write update=Stateful(), or leave update="stateful" out of the trigger',
             )
         if isinstance(trigger, Performance):
-            _check_performance(trigger, pipeline.task)
+            _check_performance(trigger, pipeline)
     if not isinstance(pipeline.pace, Pace):
         raise DeclarationError(
             f"pace={pipeline.pace!r} is not a pace", hint='write pace=Pace(cool_down="1d")'
         )
 
 
-def _check_performance(trigger: Performance, task: Task) -> None:
+def _check_performance(trigger: Performance, pipeline: "Pipeline") -> None:
+    task = pipeline.task
+    if trigger.gain is not None and trigger.metric not in (None, pipeline.judged_by[0]):
+        raise DeclarationError(
+            f"Performance(gain=...) goes by {trigger.metric!r}, and updates are rehearsed for the first "
+            f"metric, {pipeline.judged_by[0]!r}",
+            hint="leave metric out, or put that metric first in the pipeline's metrics",
+        )
     if trigger.metric is not None and trigger.metric not in METRICS[task]:
         raise DeclarationError(
             f"Performance goes by {trigger.metric!r}, which does not judge a {task} task",

@@ -189,6 +189,10 @@ class Performance(_Rule, frozen=True, tag="performance"):
     below_past
         Fire when it is worse than the mean of the champion's own mature windows by this many of
         their standard deviations; it needs at least `least` of them.
+    gain
+        Fire when an update, rehearsed on what was known as the newest mature window began, would have
+        served that window better by this much, and by more than `sure` of its standard errors. This is
+        the one that knows whether an update helps; a rehearsal costs what an update does, once a window.
     change
         Fire when a change detector on the stream of errors saw a change (ADWIN: Bifet and Gavaldà,
         "Learning from time-changing data with adaptive windowing", 2007).
@@ -197,7 +201,7 @@ class Performance(_Rule, frozen=True, tag="performance"):
     least
         How many past windows `below_past` learns from.
     sure
-        How many standard errors a fall must exceed.
+        How many standard errors a fall or a gain must exceed.
     update
         As for every trigger: the kind of update, or None.
     """
@@ -206,6 +210,7 @@ class Performance(_Rule, frozen=True, tag="performance"):
     floor: float | None = None
     fall: float | None = None
     below_past: float | None = None
+    gain: float | None = None
     change: bool = False
     estimate: bool = False
     least: int = 8
@@ -213,13 +218,13 @@ class Performance(_Rule, frozen=True, tag="performance"):
 
     def __post_init__(self) -> None:
         self._check_update()
-        numbers = (self.floor, self.fall, self.below_past)
+        numbers = (self.floor, self.fall, self.below_past, self.gain)
         if not self.change and all(number is None for number in numbers):
             raise DeclarationError(
                 "Performance() says nothing of when it fires",
-                hint="write floor=0.7, fall=0.02, below_past=3.0 or change=True",
+                hint="write gain=0.01, floor=0.7, fall=0.02, below_past=3.0 or change=True",
             )
-        for field in ("fall", "below_past"):
+        for field in ("fall", "below_past", "gain"):
             value = getattr(self, field)
             if value is not None and not value > 0:
                 raise DeclarationError(
@@ -231,6 +236,10 @@ class Performance(_Rule, frozen=True, tag="performance"):
         """Go through the conditions."""
         if self.change and evidence.changed:
             return self._answer(True, "the champion's errors changed (ADWIN)")
+        if self.gain is not None:
+            answer = self._would_gain(self.gain, evidence)
+            if answer.fired or (self.floor, self.fall, self.below_past) == (None, None, None):
+                return answer
         score = next((s for s in evidence.scores if self.metric in (None, s.metric)), None)
         if score is None:
             return self._answer(False, f"{self.metric or 'the metric'} was not measured")
@@ -244,6 +253,15 @@ class Performance(_Rule, frozen=True, tag="performance"):
             if _worse(score.metric, value, limit):
                 return self._answer(True, f"{said}, {words} {limit:.4f}")
         return self._answer(False, said)
+
+    def _would_gain(self, least: float, evidence: Evidence) -> Answer:
+        found = evidence.rehearsal
+        if found is None:
+            return self._answer(False, f"no update was rehearsed ({evidence.standing})")
+        said = f"a rehearsed update gains {found.gain:+.4f} ± {found.error:.4f}"
+        if found.gain <= max(least, self.sure * found.error):
+            return self._answer(False, said)
+        return self._answer(True, f"{said}, over {least:g}")
 
     def _limits(self, score: Score) -> list[tuple[float, str]]:
         sign = 1.0 if score.metric in LOWER_IS_BETTER else -1.0

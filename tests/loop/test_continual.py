@@ -11,12 +11,14 @@ from tests.loop.conftest import Binder, day
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.storage import Storage
+from headwater.loop import rehearse as rehearsing
 from headwater.loop.binding import Bound
 from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
 from headwater.loop.decide import decide
 from headwater.loop.performance import keep_performance
 from headwater.loop.update import train
+from headwater.monitoring import evidence as gathering
 from headwater.monitoring.performance import kept
 from headwater.registry.registry import Registry
 from headwater.spec.decision import Decision, decision_of
@@ -332,3 +334,41 @@ def test_performance_is_kept_and_logged_against_the_version_that_served(bind: Bi
     assert keep_performance(bound) > 0
     again = bound.registry.store.client.get_metric_history(champion.run_id, "window_roc_auc")
     assert len(again) > len(points)
+
+
+REHEARSED = WATCHED | {"triggers": (Performance(gain=0.05, sure=2.0),)}
+
+
+def test_an_update_that_would_have_helped_is_asked_for(bind: Binder) -> None:
+    bound = bind(**REHEARSED)
+    settle(bound)
+    good = decide(bound)
+    assert good.evidence.rehearsal is not None
+    assert not good.fired, good.reason
+    serve(bound, 1, flipped=True)
+    serve(bound, 1, flipped=True)
+    learned_too_little = decide(bound).evidence.rehearsal
+    assert learned_too_little is not None
+    assert learned_too_little.gain < 0.05, "as that window began, nothing of the change was known"
+    serve(bound, 1, flipped=True)
+    decision = decide(bound)
+    assert decision.fired, decision.reason
+    assert decision.evidence.rehearsal is not None
+    assert decision.evidence.rehearsal.gain > 0.3
+    assert len(bound.registry.store.versions()) == 1, "a rehearsal publishes nothing"
+
+
+def test_a_window_is_rehearsed_once(bind: Binder, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = bind(**REHEARSED)
+    settle(bound)
+    first = decide(bound).evidence
+
+    def again(*_: object) -> None:
+        raise AssertionError("learned twice")
+
+    monkeypatch.setattr(rehearsing, "fold", again)
+    monkeypatch.setattr(gathering, "attend", again)
+    second = decide(bound).evidence
+    assert first.rehearsal is not None
+    assert second.rehearsal == first.rehearsal
+    assert second.findings == first.findings

@@ -152,7 +152,7 @@ def test_the_same_recipe_is_one_version(line: Bound) -> None:
     day(line)
     champion = line.registry.champion()
     plan = updating.plan_update(line.pipeline, champion, line.clock.now())
-    recipe = updating.recipe_of(line, plan, line.log.stop())
+    recipe = updating.recipe_of(line, plan, line.log.stop(), line.clock.now())
     _, candidate = updating.learn(line, recipe, {})
     first = line.registry.publish(candidate, lease)
     assert line.registry.publish(candidate, lease) == first

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headwater.spec.decision import decision_of
 from headwater.spec.errors import DeclarationError
-from headwater.spec.evidence import Evidence, Finding, Score, Verdict
+from headwater.spec.evidence import Evidence, Finding, Rehearsal, Score, Verdict
 from headwater.spec.trigger import (
     AllOf,
     AnyOf,
@@ -69,6 +69,22 @@ def timetable(trigger: Trigger, days: Sequence[Evidence], pace: Pace = Pace()) -
             fired.append(seen.at)
             places.append(place)
     return places
+
+
+@pytest.mark.parametrize(
+    ("gain", "error", "fires"),
+    [(0.03, 0.001, True), (0.009, 0.001, False), (0.03, 0.011, False), (-0.03, 0.001, False)],
+)
+def test_a_gain_must_be_large_and_sure(gain: float, error: float, fires: bool) -> None:
+    rehearsal = Rehearsal(update="stateless", examples=900, gain=gain, error=error)
+    answer = Performance(gain=0.01, update="stateless").decide(found(rehearsal=rehearsal))
+    assert (answer.fired, answer.update) == (fires, "stateless" if fires else None)
+
+
+def test_without_a_rehearsal_no_gain_is_seen() -> None:
+    assert not Performance(gain=0.01).decide(found()).fired
+    fell = found(scores=(Score(metric="roc_auc", reference=0.8, current=0.6),))
+    assert Performance(gain=0.01, fall=0.05).decide(fell).fired
 
 
 def test_every_counts_from_the_last_update() -> None:
