@@ -25,6 +25,9 @@ CLAIMS = (
     "linear-stateful",
     "state-is-real",
     "estimate",
+    "better-than-calendar",
+    "quiet",
+    "reaction",
 )
 """Every claim, the quick ones first; each is a module of its name here."""
 

@@ -14,7 +14,7 @@ from examples.electricity.model import boosted_trees
 from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Drift, Every, Pace, Performance, Trigger
+from headwater.spec.trigger import AllOf, Drift, Every, Pace, Performance, Trigger
 from headwater.spec.update import Reset, Stateful, Stateless, Update
 
 __all__ = ["never", "stage2", "stage3", "stage4"]
@@ -54,9 +54,9 @@ stage3 = _electricity("electricity-stage3", _STATEFUL, Every("1d"))
 stage4 = _electricity(
     "electricity-stage4",
     _STATEFUL,
-    Drift(),
-    # Where the metric fell, the trees no longer fit: new leaves would not help.
-    Performance(fall=0.03, update="stateless"),
-    Every("30d", update="stateless"),
+    # A hard week is no reason to update: the rehearsal says whether an update would have helped.
+    Performance(gain=0.02, sure=1.0, update="stateless"),
+    AllOf((Drift(), Performance(fall=0.05)), update="stateless"),
+    Every("60d", update="stateless"),
     pace=Pace(cool_down="7d"),
 )

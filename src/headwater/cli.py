@@ -315,12 +315,14 @@ def monitor(pipeline: Declared, json: AsJson = False) -> None:
     """
     from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
     from headwater.loop.decide import decide  # noqa: PLC0415
+    from headwater.loop.performance import keep_performance  # noqa: PLC0415
     from headwater.spec.decision import Decision  # noqa: PLC0415
 
     with _bound(pipeline) as bound, busy("monitoring", json):
         ran = _by_flow("monitor", pipeline)
         if ran is None:
             collect_now(bound.log)
+            keep_performance(bound)
             found = decide(bound)
         else:
             found = msgspec.convert(ran, Decision)

@@ -65,3 +65,26 @@ def test_doctor_finds_nothing_wrong(run: Run) -> None:
     found = run("doctor", "--json")
     assert found.status == 0
     assert {"database", "storage", "MLflow"} <= {finding["what"] for finding in found.json}
+
+
+def test_a_decision_is_made_listed_and_carried_out(run: Run, tmp_path: Path) -> None:
+    pipeline = f"{TOYS}:watched"
+    run("import", pipeline, history(tmp_path / "a.parquet"))
+    quiet = run("monitor", pipeline, "--json").json
+    assert (quiet["fired"], quiet["evidence"]["standing"]) == (False, "no_champion")
+    run("train", pipeline)
+    assert "no decision waits" in run("update", pipeline).out
+    run("import", pipeline, history(tmp_path / "b.parquet", 200, 300))
+    said = run("monitor", pipeline)
+    assert "100 of 50 new examples" in said.out
+    assert f"Next: headwater update {pipeline}" in said.out
+    updated = run("update", pipeline, "--json").json
+    assert (updated["version"]["number"], updated["promoted"]) == ("2", True)
+    (fired,) = run("decisions", "watched", "--fired", "--json").json
+    assert fired["outcome"]["version"] == "2"
+    assert updated["version"]["decision"] == fired["id"]
+    assert len(run("decisions", "watched", "--json").json) == 2
+    assert "100 of 50 new examples" in run("decisions", "watched").out
+    again = run("update", pipeline, "--decision", fired["id"])
+    assert "done already" in again.out
+    assert run("performance", pipeline, "--json").json == []

@@ -63,6 +63,11 @@ def refused(said: Said, *words: str) -> None:
         (("examples", TOY, "--stop", "201"), ("no examples [0, 201)", "[0, 200)")),
         (("import", TOY, "no.csv"), ("no file 'no.csv'",)),
         (("deploy", TOY), ("no stack runs", "headwater up")),
+        (("decisions", "tyo"), ("no pipeline 'tyo'", "toy")),
+        (
+            ("update", TOY, "--decision", "nonsense"),
+            ("no decision 'nonsense'", "headwater decisions toy"),
+        ),
     ],
     ids=lambda value: " ".join(value)[-40:],
 )

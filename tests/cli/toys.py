@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from headwater import Feature, LabelRule, Pipeline, Stateful
+from headwater import Feature, LabelRule, Pipeline, Stateful, Volume
 
 
 def sgd() -> object:
@@ -29,3 +29,4 @@ toy = Pipeline(
 )
 by_hand = replace(toy, name="by-hand", promotion="by hand")
 fitted = replace(toy, name="fitted", model=forest)
+watched = replace(toy, name="watched", triggers=(Volume(50),))
