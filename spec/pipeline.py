@@ -13,7 +13,8 @@ from headwater.spec.feature import FeatureKind, RequestFeature
 from headwater.spec.gate import Gate
 from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
-from headwater.spec.trigger import Pace, Performance, Trigger, leaves
+from headwater.spec.pace import Pace
+from headwater.spec.trigger import Performance, Trigger, leaves
 from headwater.spec.update import Stateful, Stateless, Update
 
 __all__ = ["METRICS", "Factory", "Metric", "Pipeline", "Promotion", "Task"]

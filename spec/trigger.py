@@ -6,7 +6,7 @@ scheduler. With any other trigger the ``monitor`` flow makes evidence, and :func
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -15,6 +15,7 @@ import msgspec
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
 from headwater.spec.evidence import LOWER_IS_BETTER, Evidence, Score, Verdict
+from headwater.spec.pace import Pace, ago, check_count
 from headwater.spec.update import UpdateKind
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "Cron",
     "Drift",
     "Every",
-    "Pace",
     "Performance",
     "Trigger",
     "Volume",
@@ -103,7 +103,7 @@ class Every(_Rule, frozen=True, tag="every"):
         if since is None:
             return self._answer(False, "there is no version yet")
         age = evidence.at - since
-        return self._answer(age >= duration(self.interval), f"last update {_ago(age)} ago")
+        return self._answer(age >= duration(self.interval), f"last update {ago(age)} ago")
 
 
 class Cron(_Rule, frozen=True, tag="cron"):
@@ -166,7 +166,7 @@ class Volume(_Rule, frozen=True, tag="volume"):
 
     def __post_init__(self) -> None:
         self._check_update()
-        _check_count("Volume", self.examples)
+        check_count("Volume", self.examples)
 
     def decide(self, evidence: Evidence) -> Answer:
         """Compare the count."""
@@ -230,7 +230,7 @@ class Performance(_Rule, frozen=True, tag="performance"):
                 raise DeclarationError(
                     f"Performance({field}={value!r}) is not above 0", hint=f"write {field}=0.02, say"
                 )
-        _check_count("Performance", self.least)
+        check_count("Performance", self.least)
 
     def decide(self, evidence: Evidence) -> Answer:
         """Go through the conditions."""
@@ -425,7 +425,7 @@ class AtLeast(_Rule, frozen=True, tag="at_least"):
     def __post_init__(self) -> None:
         self._check_update()
         _check_of(self, self.of)
-        _check_count("AtLeast", self.count)
+        check_count("AtLeast", self.count)
         if self.count > len(self.of):
             raise DeclarationError(
                 f"AtLeast({self.count}) of {len(self.of)} triggers never fires",
@@ -438,66 +438,6 @@ class AtLeast(_Rule, frozen=True, tag="at_least"):
 
 
 Trigger = Every | Cron | Volume | Performance | Drift | CostAware | AnyOf | AllOf | AtLeast
-
-
-class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often a pipeline may be updated, whatever its triggers say.
-
-    Parameters
-    ----------
-    warm_up
-        None fires within this long of the champion's first day as champion.
-    cool_down
-        None fires within this long of the last decision that fired.
-    budget, per
-        At most so many fire within any stretch of that length.
-
-    Raises
-    ------
-    DeclarationError
-        If a duration is none, or `budget` and `per` do not come together.
-    """
-
-    warm_up: Duration | None = None
-    cool_down: Duration | None = None
-    budget: int | None = None
-    per: Duration | None = None
-
-    def __post_init__(self) -> None:
-        for field in ("warm_up", "cool_down", "per"):
-            if (text := getattr(self, field)) is not None:
-                duration(text, field)
-        if (self.budget is None) != (self.per is None):
-            raise DeclarationError(
-                "Pace has budget= or per= without the other", hint='write budget=4, per="7d"'
-            )
-        if self.budget is not None:
-            _check_count("Pace", self.budget)
-
-    @property
-    def horizon(self) -> timedelta:
-        """How far back fired decisions matter."""
-        spans = [duration(text) for text in (self.cool_down, self.per) if text is not None]
-        return max(spans, default=timedelta(0))
-
-    def refuses(self, evidence: Evidence) -> str | None:
-        """Say why no update may be asked for now; None where one may.
-
-        One that is still being carried out holds back the next.
-        """
-        now, since = evidence.at, evidence.champion_since
-        if evidence.open is not None:
-            return f"decision {evidence.open} is still being carried out"
-        if self.warm_up is not None and since is not None and now - since < duration(self.warm_up):
-            return f"warm-up: champion for {_ago(now - since)} of {self.warm_up}"
-        last = max(evidence.fired, default=None)
-        if self.cool_down is not None and last is not None and now - last < duration(self.cool_down):
-            return f"cool-down: last fired {_ago(now - last)} ago, of {self.cool_down}"
-        if self.budget is not None and self.per is not None:
-            spent = sum(now - fired < duration(self.per) for fired in evidence.fired)
-            if spent >= self.budget:
-                return f"budget: {spent} of {self.budget} updates within {self.per} are spent"
-        return None
 
 
 def decide(triggers: Sequence[Trigger], pace: Pace, evidence: Evidence) -> Answer:
@@ -560,16 +500,6 @@ def _last_update(evidence: Evidence, kind: UpdateKind | None) -> datetime | None
 
 def _worse(metric: str, value: float, limit: float) -> bool:
     return value > limit if metric in LOWER_IS_BETTER else value < limit
-
-
-def _ago(span: timedelta) -> str:
-    hours = span.total_seconds() / 3600
-    return f"{hours / 24:.1f} d" if hours >= 48 else f"{hours:.1f} h"
-
-
-def _check_count(what: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise DeclarationError(f"{what}({value!r}) is not a count", hint=f"write {what}(1_000), say")
 
 
 def _check_of(trigger: _Rule, of: object) -> None:

@@ -13,8 +13,9 @@ from examples.electricity.data import FEATURES
 from examples.electricity.model import boosted_trees
 from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
+from headwater.spec.pace import Pace
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import AllOf, Drift, Every, Pace, Performance, Trigger
+from headwater.spec.trigger import AllOf, Drift, Every, Performance, Trigger
 from headwater.spec.update import Reset, Stateful, Stateless, Update
 
 __all__ = ["never", "stage2", "stage3", "stage4"]

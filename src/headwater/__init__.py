@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from headwater.spec.label import LabelRule
     from headwater.spec.loading import load_pipeline
     from headwater.spec.monitoring import Monitoring
+    from headwater.spec.pace import Pace
     from headwater.spec.pipeline import Pipeline
     from headwater.spec.recipe import OffsetRange
     from headwater.spec.records import Label, Prediction
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         Cron,
         Drift,
         Every,
-        Pace,
         Performance,
         Volume,
     )
@@ -111,6 +111,7 @@ _NAMES = {
     "spec.label": ("LabelRule",),
     "spec.loading": ("load_pipeline",),
     "spec.monitoring": ("Monitoring",),
+    "spec.pace": ("Pace",),
     "spec.pipeline": ("Pipeline",),
     "spec.recipe": ("OffsetRange",),
     "spec.records": ("Label", "Prediction"),
@@ -122,7 +123,6 @@ _NAMES = {
         "Cron",
         "Drift",
         "Every",
-        "Pace",
         "Performance",
         "Volume",
     ),

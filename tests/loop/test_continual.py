@@ -26,9 +26,10 @@ from headwater.spec.errors import NotEnoughError, NotFoundError, StorageError
 from headwater.spec.gate import Gate
 from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
+from headwater.spec.pace import Pace
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.records import Label, Prediction
-from headwater.spec.trigger import Answer, Drift, Pace, Performance, Volume
+from headwater.spec.trigger import Answer, Drift, Performance, Volume
 from headwater.spec.update import Stateless
 
 ROWS = 400

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from headwater.spec.decision import decision_of
 from headwater.spec.errors import DeclarationError
 from headwater.spec.evidence import Evidence, Finding, Rehearsal, Score, Verdict
+from headwater.spec.pace import Pace
 from headwater.spec.trigger import (
     AllOf,
     AnyOf,
@@ -21,7 +22,6 @@ from headwater.spec.trigger import (
     Cron,
     Drift,
     Every,
-    Pace,
     Performance,
     Trigger,
     Volume,
