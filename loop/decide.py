@@ -50,7 +50,7 @@ def decide(bound: Bound) -> Decision:
         if shown is not None:
             rehearsal = rehearse(bound, evidence, shown.mature, last)
             evidence = msgspec.structs.replace(evidence, rehearsal=rehearsal)
-        evidence = _reported(bound, evidence, shown)
+        evidence = _reported(bound, evidence, shown, last)
         decision = decision_of(evidence, answer(pipeline.triggers, pipeline.pace, evidence))
         bound.decisions.store(decision)
     finally:
@@ -58,14 +58,20 @@ def decide(bound: Bound) -> Decision:
     return decision
 
 
-def _reported(bound: Bound, evidence: Evidence, shown: Shown | None) -> Evidence:
+def _reported(bound: Bound, evidence: Evidence, shown: Shown | None, last: Evidence | None) -> Evidence:
     if evidence.verdict != "act" or shown is None or evidence.open is not None:
         return evidence
     if bound.pipeline.pace.refuses(evidence):
         return evidence  # it was shown when it fired, and will be again
+    if last is not None and last.report is not None and _same_window(last, evidence):
+        return msgspec.structs.replace(evidence, report=last.report)
     page = report_html(shown.reference, shown.current, bound.pipeline.features)
     if page is None:
         return evidence
     file = f"{evidence.at:%Y%m%dT%H%M%SZ}.html"
     address = Storage(bound.settings).write(page, "reports", bound.pipeline.name, file)
     return msgspec.structs.replace(evidence, report=address)
+
+
+def _same_window(last: Evidence, evidence: Evidence) -> bool:
+    return (last.champion, last.current) == (evidence.champion, evidence.current)

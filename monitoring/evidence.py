@@ -2,28 +2,33 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from headwater.features.log import FeatureLog
+from headwater.learners.learner import Learner
 from headwater.monitoring.attention import Attention, attend
 from headwater.monitoring.estimate import Compared, Estimator, shrunk
 from headwater.monitoring.performance import changed
-from headwater.monitoring.scores import block_error, score
+from headwater.monitoring.scores import as_logged, block_error, score
 from headwater.monitoring.windows import Span, standing, windows
 from headwater.registry.champion import Reign
 from headwater.registry.registry import Registry
 from headwater.registry.version import Version
 from headwater.spec.duration import duration
-from headwater.spec.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Window
+from headwater.spec.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Verdict, Window
 from headwater.spec.pipeline import Metric, Pipeline
 
 __all__ = ["Shown", "gather"]
 
 _WINDOWS = 30
 _COMPARED = 8
+_LEAST_PARTS = 3
+_USUAL = 2.0
 _DRIFT_ROWS = 10_000
 _SERVED = ("version", "role", "output", "features")
 
@@ -115,7 +120,7 @@ def gather(
     scores = _scores(pipeline, served, seen)
     shown = _shown(reference, seen, mature)
     attention = _again(last, champion, seen, mature) or _attention(
-        pipeline, registry, champion, shown, mature
+        pipeline, registry, champion, reference, seen, shown
     )
     known = mature[-1].labelled if mature else served.clear()
     evidence = Evidence(
@@ -272,13 +277,15 @@ def _attention(
     pipeline: Pipeline,
     registry: Registry,
     champion: Version,
+    reference: pl.DataFrame,
+    seen: Sequence[_Seen],
     shown: Shown | None,
-    mature: Sequence[_Seen],
 ) -> Attention:
     if shown is None:
         return Attention()
     learner = registry.store.learner(champion, pipeline.model)
-    return attend(
+    mature = [one for one in seen if one.span.mature]
+    found = attend(
         shown.reference,
         shown.current,
         features=pipeline.features,
@@ -289,6 +296,38 @@ def _attention(
         seed=pipeline.seed,
         mature=_flat(mature[-1].frame) if mature else None,
     )
+    return _told_apart(found, _usual(pipeline, reference, learner, seen[-1].frame.height))
+
+
+def _usual(pipeline: Pipeline, reference: pl.DataFrame, learner: Learner, rows: int) -> float:
+    """Say by how much the first metric goes up and down from window to window when nothing happened."""
+    outputs = as_logged(learner.predict(reference["features"].struct.unnest()))
+    parts = max(reference.height // max(rows, 1), _LEAST_PARTS)
+    cuts = [reference.height * i // parts for i in range(parts + 1)]
+    metric = pipeline.judged_by[0]
+    values = [
+        score(pipeline.task, (metric,), outputs[a:b], reference["label"][a:b]).get(metric)
+        for a, b in pairwise(cuts)
+    ]
+    known = [value for value in values if value is not None]
+    return float(np.std(known, ddof=1)) if len(known) >= _LEAST_PARTS else 0.0
+
+
+def _told_apart(found: Attention, usual: float) -> Attention:
+    """Keep `act` for what costs more than the metric goes up and down anyhow."""
+    findings = tuple(
+        msgspec.structs.replace(
+            f,
+            verdict="watch",
+            sentence=f"{f.sentence}; from window to window it goes up and down by {usual:.3f} anyhow",
+        )
+        if f.verdict == "act" and (f.metric_effect or 0.0) <= _USUAL * usual
+        else f
+        for f in found.findings
+    )
+    order: tuple[Verdict, ...] = ("act", "watch", "benign")
+    worst = min((f.verdict for f in findings), key=order.index, default=found.verdict)
+    return msgspec.structs.replace(found, findings=findings, verdict=worst)
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
