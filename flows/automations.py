@@ -15,10 +15,18 @@ __all__ = ["automate", "failures", "remove_automation"]
 
 _FAILED = "prefect.automation.action.failed"
 _LOOK_BACK = timedelta(hours=24)
+_LEAST_COOL_DOWN = timedelta(minutes=1)
 
 
-def automate(client: SyncPrefectClient, pipeline: str, deployment_id: UUID) -> None:
+def automate(
+    client: SyncPrefectClient, pipeline: str, deployment_id: UUID, cool_down: timedelta | None
+) -> None:
     """Make the automation that starts the update, or replace it.
+
+    It acts on the first request at once, and then on no other within the cool-down: a request that is
+    told again, or ten thousand of them, start nothing. Requests bear the times of their decisions, which
+    are a cool-down apart, so that it passes none over that counts; where it did, the row is the truth,
+    and the run is asked for when the pipeline is monitored next.
 
     Parameters
     ----------
@@ -28,6 +36,8 @@ def automate(client: SyncPrefectClient, pipeline: str, deployment_id: UUID) -> N
         Name of the pipeline whose events it heeds.
     deployment_id
         What it runs, with the event's decision.
+    cool_down
+        The pipeline's; a minute where it has none.
     """
     wanted = AutomationCore(
         name=_name(pipeline),
@@ -39,6 +49,7 @@ def automate(client: SyncPrefectClient, pipeline: str, deployment_id: UUID) -> N
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
+            within=cool_down or _LEAST_COOL_DOWN,
         ),
         actions=[
             RunDeployment(

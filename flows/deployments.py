@@ -74,6 +74,7 @@ class _Wanted(NamedTuple):
     reference: str
     words: tuple[str, ...]
     schedules: list[DeploymentScheduleCreate]
+    cool_down: timedelta | None = None
 
 
 def deploy(
@@ -118,7 +119,7 @@ def deploy(
         _ensure_pool(client)
         deployed = [_put(client, each, variables) for each in wanted]
         _remove_others(client, deployed)
-        _automate(client, deployed)
+        _automate(client, wanted, deployed)
     return deployed
 
 
@@ -177,7 +178,7 @@ def _wanted(
         found.append(_every(collect, pipeline, where, collect_every, half))
         if not by_clock(pipeline.triggers):
             found.append(_every(monitor, pipeline, where, monitor_every))
-            found.append(_Wanted(update, pipeline.name, where, (), []))
+            found.append(_Wanted(update, pipeline.name, where, (), [], pipeline.pace.cool_down_span))
     return found
 
 
@@ -215,6 +216,7 @@ def _words(trigger: Every | Cron) -> str:
 def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) -> Deployed:
     """Create the deployment, or replace it with its schedules: Prefect's create is an upsert."""
     flow = wanted.flow
+    alone = None if flow is update else 1  # an update is alone by its lease, which dies with its process
     deployment_id = client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
         name=wanted.pipeline,
@@ -228,7 +230,7 @@ def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) 
         job_variables=variables,
         pull_steps=[],
         schedules=wanted.schedules,
-        concurrency_limit=1,
+        concurrency_limit=alone,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )
     return Deployed(
@@ -240,14 +242,17 @@ def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) 
     )
 
 
-def _automate(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
+def _automate(
+    client: SyncPrefectClient, wanted: Sequence[_Wanted], deployed: Sequence[Deployed]
+) -> None:
     """Let requested updates run by an automation, for the pipelines that are monitored."""
-    updates = {each.pipeline: UUID(each.id) for each in deployed if each.flow == update.name}
-    for name in {each.pipeline for each in deployed}:
-        if name in updates:
-            automate(client, name, updates[name])
-        else:
-            remove_automation(client, name)
+    monitored = set()
+    for each, made in zip(wanted, deployed, strict=True):
+        if each.flow is update:
+            automate(client, each.pipeline, UUID(made.id), each.cool_down)
+            monitored.add(each.pipeline)
+    for name in {each.pipeline for each in deployed} - monitored:
+        remove_automation(client, name)
 
 
 def _remove_others(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
