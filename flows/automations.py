@@ -1,6 +1,7 @@
 """The automation of a pipeline: when an update is requested, run it."""
 
 from datetime import UTC, timedelta
+from itertools import takewhile
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -10,10 +11,15 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.types import DateTime
 
 from headwater.flows.events import UPDATE_REQUESTED, resource
+from headwater.flows.guard import guarded
+from headwater.flows.stack import find_stack
+from headwater.infra.settings import Settings
 
-__all__ = ["automate", "failures", "remove_automation"]
+__all__ = ["automate", "failures", "failures_now", "remove_automation"]
 
 _FAILED = "prefect.automation.action.failed"
+_EXECUTED = "prefect.automation.action.executed"
+_NAME = "headwater: update "
 _LOOK_BACK = timedelta(hours=24)
 _LEAST_COOL_DOWN = timedelta(minutes=1)
 
@@ -79,7 +85,7 @@ def remove_automation(client: SyncPrefectClient, pipeline: str) -> None:
 
 
 def failures(client: SyncPrefectClient, pipeline: str) -> list[str]:
-    """Say how the automation's actions failed in the last day, newest first."""
+    """Say how the automation failed since it last did what it should, within a day; newest first."""
     found = client.read_automations_by_name(_name(pipeline))
     if not found:
         return []
@@ -87,14 +93,42 @@ def failures(client: SyncPrefectClient, pipeline: str) -> list[str]:
     since = DateTime.now(UTC) - _LOOK_BACK  # the server's events have its time
     page = client.read_events(
         filter=EventFilter(
-            event=EventNameFilter(name=[_FAILED]),
+            event=EventNameFilter(name=[_FAILED, _EXECUTED]),
             occurred=EventOccurredFilter(since=since),
             resource=EventResourceFilter(id=ids),
         ),
         limit=20,
     )
-    return [str(event.payload.get("reason", event.payload)) for event in page.events]
+    failed = takewhile(lambda event: event.event == _FAILED, page.events)
+    return [str(event.payload.get("reason", event.payload)) for event in failed]
+
+
+def failures_now(settings: Settings) -> dict[str, list[str]]:
+    """Say how the automations of the running stack fail.
+
+    Parameters
+    ----------
+    settings
+        Those of the stack.
+
+    Returns
+    -------
+    dict
+        By pipeline, :func:`failures` of its automation; empty where no stack runs.
+
+    Raises
+    ------
+    ServerError
+        If Prefect refuses.
+    """
+    stack = find_stack(settings)
+    if stack is None:
+        return {}
+    with guarded(stack.prefect_api), SyncPrefectClient(stack.prefect_api) as client:
+        names = [each.name for each in client.read_automations() if each.name.startswith(_NAME)]
+        pipelines = [name.removeprefix(_NAME) for name in names]
+        return {pipeline: failures(client, pipeline) for pipeline in pipelines}
 
 
 def _name(pipeline: str) -> str:
-    return f"headwater: update {pipeline}"
+    return f"{_NAME}{pipeline}"

@@ -1,8 +1,7 @@
 """Put pipelines on their schedules: deployments that update, collect, and where it is asked, monitor."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +9,12 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-from httpx import HTTPError
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
@@ -25,6 +23,7 @@ from headwater.flows.automations import automate, remove_automation
 from headwater.flows.collect import collect
 from headwater.flows.environment import environment
 from headwater.flows.fine_tune import fine_tune
+from headwater.flows.guard import guarded
 from headwater.flows.monitor import monitor
 from headwater.flows.retrain import retrain
 from headwater.flows.stack import POOL, find_stack
@@ -115,7 +114,7 @@ def deploy(
         "env": environment(settings, secrets=False),
         "working_dir": str(Path.cwd()),
     }
-    with _guarded(api), SyncPrefectClient(api) as client:
+    with guarded(api), SyncPrefectClient(api) as client:
         _ensure_pool(client)
         deployed = [_put(client, each, variables) for each in wanted]
         _remove_others(client, deployed)
@@ -292,15 +291,3 @@ def _running_api(settings: Settings) -> str:
             f"no stack runs below {settings.root}", hint="start it in another terminal: headwater up"
         )
     return found.prefect_api
-
-
-@contextmanager
-def _guarded(api: str) -> Iterator[None]:
-    try:
-        yield
-    except (HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
-        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ServerError(
-            f"Prefect at {api} refuses: {first}",
-            hint="check that it runs and is of the installed version, then deploy again",
-        ) from error
