@@ -125,9 +125,12 @@ def failures_now(settings: Settings) -> dict[str, list[str]]:
     if stack is None:
         return {}
     with guarded(stack.prefect_api), SyncPrefectClient(stack.prefect_api) as client:
-        names = [each.name for each in client.read_automations() if each.name.startswith(_NAME)]
-        pipelines = [name.removeprefix(_NAME) for name in names]
-        return {pipeline: failures(client, pipeline) for pipeline in pipelines}
+        mine = [each for each in client.read_automations() if each.name.startswith(_NAME)]
+        on = {each.name.removeprefix(_NAME): each.enabled for each in mine}
+        return {
+            name: failures(client, name) if enabled else ["it is switched off"]
+            for name, enabled in on.items()
+        }
 
 
 def _name(pipeline: str) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from headwater.infra.database import Database
     from headwater.infra.settings import Settings
     from headwater.loop.binding import Bound
+    from headwater.loop.checkup import Finding
     from headwater.registry.registry import Registry
     from headwater.registry.version import Version
     from headwater.spec.recipe import OffsetRange
@@ -64,14 +65,10 @@ Reason = Annotated[str, typer.Option(help="Why, for the record")]
 @app.command()
 def doctor(json: AsJson = False) -> None:
     """Check settings, libraries and stores; and the automations of the stack, where it runs."""
-    from headwater.loop.checkup import Finding, checkup  # noqa: PLC0415
+    from headwater.loop.checkup import checkup  # noqa: PLC0415
 
     with busy("checking", json):
-        findings = checkup(_settings())
-        for name, failed in _failing_automations().items():
-            said, hint = (failed[0], _ANEW) if failed else ("it works", "")
-            what = f"automation of {name}"
-            findings.append(Finding(what=what, good=not failed, found=said, hint=hint))
+        findings = [*checkup(_settings()), *_automations_checked()]
     rows = [("ok" if f.good else "BAD", f.what, f.found, f.hint) for f in findings]
     show(findings, json, lambda: [table(("", "what", "found", "next"), rows)])
     raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
@@ -520,6 +517,19 @@ def _failing_automations() -> "dict[str, list[str]]":
     from headwater.flows.automations import failures_now  # noqa: PLC0415
 
     return failures_now(_settings())
+
+
+def _automations_checked() -> "Iterator[Finding]":
+    from headwater.loop.checkup import Finding  # noqa: PLC0415
+
+    try:
+        found = _failing_automations()
+    except HeadwaterError as error:
+        yield Finding(what="automations", good=False, found=error.what, hint=error.hint)
+        return
+    for name, failed in found.items():
+        said, hint = (failed[0], _ANEW) if failed else ("it works", "")
+        yield Finding(what=f"automation of {name}", good=not failed, found=said, hint=hint)
 
 
 def _line_of(version: "Version", known: "list[Version]") -> "list[Version]":
