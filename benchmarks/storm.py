@@ -62,6 +62,7 @@ _UNKNOWN = 10  # every tenth request bears a decision that nobody made
 _HOUR = timedelta(hours=1)
 _FLAT = 1.1
 _LIMIT_S = 900.0
+_QUIET = 10
 
 
 class _Storm(NamedTuple):
@@ -69,18 +70,16 @@ class _Storm(NamedTuple):
 
     Parameters
     ----------
-    fired
-        The decisions that asked for an update.
     emitted
         How many events were sent, those of them that are the same counted each.
-    runs
-        How many runs of the update there were after it, in all.
+    kept, runs
+        How many different events the server has kept after it, and how many runs it has started, in all.
     monitor_grew, server_grew
         Resident memory at the end over that after the first fifth of it, of the two processes.
     """
 
-    fired: list[str]
     emitted: int
+    kept: int
     runs: int
     monitor_grew: float
     server_grew: float
@@ -154,18 +153,20 @@ def measure(*, short: bool) -> Outcome:
         storms = [_storm(scene, f"storm-{number}", stuck) for number, stuck in ((1, 4.0), (2, -4.0))]
         decisions = scene.bound.decisions.newest()
         made = [v.decision for v in scene.bound.registry.store.versions() if v.decision]
+        runs = len(scene.runs())
     fired = [decision for decision in decisions if decision.fired]
     ended = [each for each in fired if each.outcome is not None and each.outcome.version is not None]
     grew = max(storm.monitor_grew for storm in storms)
     return at_most(
-        storms[-1].runs / len(storms),
+        runs / len(storms),
         1.0,
         also=len(fired) == len(ended) == len(made) == len(storms) and grew <= _FLAT,
         events=[storm.emitted for storm in storms],
+        events_kept=[storm.kept for storm in storms],
         decisions=len(decisions),
         fired=len(fired),
         ended_in_a_version=len(ended),
-        runs=[storm.runs for storm in storms],
+        runs=[*(storm.runs for storm in storms), runs],
         monitor_memory_grew=[round(storm.monitor_grew, 3) for storm in storms],
         server_memory_grew=[round(storm.server_grew, 3) for storm in storms],
     )
@@ -192,57 +193,57 @@ def _storm(scene: _Scene, name: str, stuck: float) -> _Storm:
     scene.serve(name, stuck)
     mine, server = psutil.Process(), psutil.Process(scene.pieces.pid("prefect"))
     count = max(10, int(_DECISIONS * scene.share))
-    fired: list[str] = []
     emitted, sizes = 0, []
     for number in range(count):
         scene.clock.advance_to(scene.clock.now() + timedelta(minutes=1) / count)
-        decision = decide(scene.bound)
-        fired += [decision.id] * decision.fired
-        emitted += _tell(scene, decision, int(_EVENTS * scene.share) // count)
+        emitted += _tell(scene, decide(scene.bound), int(_EVENTS * scene.share) // count)
         if number == count // 5:
             sizes = [mine.memory_info().rss, server.memory_info().rss]
     EventsWorker.drain_all()
     _settle(scene)
     grown = [p.memory_info().rss / before for p, before in zip((mine, server), sizes, strict=True)]
-    runs = scene.runs()
-    say(f"  {name}: {emitted:,} events, {scene.told():,} kept, {len(runs)} runs, memory {grown}")
+    storm = _Storm(emitted, scene.told(), len(runs := scene.runs()), *grown)
+    say(f"  {name}: {storm}")
     for run in runs:
         scene.flows.do("run", run)  # those that ran before end at once
     scene.clock.advance_to(scene.clock.now() + _HOUR)
-    return _Storm(fired, emitted, len(runs), *grown)
+    return storm
 
 
 def _tell(scene: _Scene, decision: Decision, count: int) -> int:
     """Tell of a decision, and request the newest update that fired, so often and in so many ways."""
     tell_decided(decision)
-    newest = scene.bound.decisions.newest(1, fired=True)
-    drift = [_event(DRIFT_DETECTED, decision.id, decision) for _ in range(count // 2)]
-    same = [_event(UPDATE_REQUESTED, each.id, each) for each in newest] * (count // 4)
-    others = [
-        _event(UPDATE_REQUESTED, newest[0].id if newest and number % _UNKNOWN else uuid4().hex, decision)
-        for number in range(count - len(drift) - len(same))
+    newest = scene.bound.decisions.newest(1, fired=True)[0].id
+    asked = [newest if number % _UNKNOWN else uuid4().hex for number in range(count // 2)]
+    found = [decision.id] * (count - len(asked))
+    events = [
+        _event(name, id_, decision, again=number % 2 == 1)
+        for name, ids in ((DRIFT_DETECTED, found), (UPDATE_REQUESTED, asked))
+        for number, id_ in enumerate(ids)
     ]
-    events = [*drift, *same, *others]
     httpx.post(f"{scene.pieces.api}/events", json=events, timeout=60).raise_for_status()
     return len(events)
 
 
-def _event(name: str, id_: str, decision: Decision) -> dict[str, object]:
-    """Give an event as the server takes it; that of the same name and decision has the same id."""
+def _event(name: str, id_: str, decision: Decision, *, again: bool) -> dict[str, object]:
+    """Give an event as the server takes it: the same one again, or one of its own."""
     same = uuid5(NAMESPACE_URL, f"{name}/{decision.pipeline}/{id_}")
-    about = {"decision": id_, "reason": decision.reason}
     made = Event(
-        event=name, resource=resource(decision.pipeline), occurred=decision.at, payload=about, id=same
+        event=name,
+        resource=resource(decision.pipeline),
+        occurred=decision.at,
+        payload={"decision": id_, "reason": decision.reason},
+        id=same if again else uuid4(),
     )
     return made.model_dump(mode="json")
 
 
 def _settle(scene: _Scene) -> None:
     """Wait until the server has kept what came, and makes no more of it."""
-    seen = [-1, -1, -1]
+    seen: list[tuple[int, int]] = []
 
     def still() -> bool | None:
-        seen.append(scene.told())
-        return len(set(seen[-8:])) == 1 or None
+        seen.append((scene.told(), len(scene.runs())))
+        return (len(seen) > _QUIET and len(set(seen[-_QUIET:])) == 1) or None
 
     await_(still, _LIMIT_S, every_s=1.0)
