@@ -163,11 +163,12 @@ class Flows:
 
 
 def await_(ask: Callable[[], T | None], limit_s: float, every_s: float = _POLL_S) -> T | None:
-    """Ask until there is an answer; None where there is none in time."""
-    deadline = time.monotonic() + limit_s
-    while (answer := ask()) is None and time.monotonic() < deadline:
+    """Ask until there is an answer; None after so long, but for what the process is stopped."""
+    for _ in range(round(limit_s / every_s)):
+        if (answer := ask()) is not None:
+            return answer
         time.sleep(every_s)
-    return answer
+    return ask()
 
 
 def _kill(pid: int) -> None:

@@ -221,7 +221,7 @@ def _tell(scene: _Scene, decision: Decision, count: int) -> int:
         for name, ids in ((DRIFT_DETECTED, found), (UPDATE_REQUESTED, asked))
         for number, id_ in enumerate(ids)
     ]
-    httpx.post(f"{scene.pieces.api}/events", json=events, timeout=60).raise_for_status()
+    httpx.post(f"{scene.pieces.api}/events", json=events, timeout=None).raise_for_status()
     return len(events)
 
 
