@@ -86,6 +86,8 @@ def test_a_deployment_can_run_anywhere_and_once_at_a_time(toy, settings, prefect
 
 
 def test_an_update_holds_no_slot_that_would_outlive_its_process(toy, settings, prefect_api):
+    with SyncPrefectClient(prefect_api) as client:  # as it was deployed by an earlier headwater
+        client.create_deployment(client.create_flow_from_name("update"), "watched", concurrency_limit=1)
     deployed = {
         each.flow: each for each in deploy([f"{toy}:watched"], settings, prefect_api=prefect_api)
     }
