@@ -62,7 +62,7 @@ _UNKNOWN = 10  # every tenth request bears a decision that nobody made
 _HOUR = timedelta(hours=1)
 _FLAT = 1.1
 _LIMIT_S = 900.0
-_QUIET = 10
+_QUIET, _QUIET_SHORT = 10, 3  # seconds
 
 
 class _Storm(NamedTuple):
@@ -241,9 +241,10 @@ def _event(name: str, id_: str, decision: Decision, *, again: bool) -> dict[str,
 def _settle(scene: _Scene) -> None:
     """Wait until the server has kept what came, and makes no more of it."""
     seen: list[tuple[int, int]] = []
+    quiet = _QUIET if scene.share == 1 else _QUIET_SHORT
 
     def still() -> bool | None:
         seen.append((scene.told(), len(scene.runs())))
-        return (len(seen) > _QUIET and len(set(seen[-_QUIET:])) == 1) or None
+        return (len(seen) > quiet and len(set(seen[-quiet:])) == 1) or None
 
     await_(still, _LIMIT_S, every_s=1.0)
