@@ -12,7 +12,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import httpx
 import msgspec
 import psutil
 import pytest
@@ -272,14 +271,14 @@ def _take_slot(client: SyncPrefectClient, deployment: str) -> str:
     limit = client.read_deployment_by_name(deployment).global_concurrency_limit
     assert limit is not None
     body = {"names": [limit.name], "slots": 1, "mode": "concurrency", "lease_duration": 3600}
-    url = f"{client.api_url}v2/concurrency_limits/increment-with-lease"
-    answer = httpx.post(url, json=body).raise_for_status()
+    answer = client._client.post("/v2/concurrency_limits/increment-with-lease", json=body)  # tries again
     return str(answer.json()["lease_id"])
 
 
 def _still_holds(client: SyncPrefectClient, lease: str) -> bool:
-    url = f"{client.api_url}v2/concurrency_limits/leases/{lease}/renew"
-    return httpx.post(url, json={"lease_duration": 3600}).is_success
+    path = f"/v2/concurrency_limits/leases/{lease}/renew"
+    answer = client._client.post(path, json={"lease_duration": 3600})
+    return bool(answer.is_success)
 
 
 def _command(capsys: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
