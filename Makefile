@@ -7,11 +7,11 @@ START ?= 2013-03-01
 COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header
 export DO_NOT_TRACK := true
 
-.PHONY: help demo test lint bench pins up clean
+.PHONY: help demo test lint bench exactly-once pins up clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # The tools are installed by hash into one virtual environment; nothing else on the machine changes.
 $(VENV)/.installed: requirements/dev.txt requirements/installer.txt pyproject.toml
@@ -35,6 +35,9 @@ lint: $(VENV)/.installed  ## Ruff, strict mypy, import-linter
 
 bench: $(VENV)/.installed  ## Measure every claim, one JSON line each (takes hours: the whole year)
 	$(BIN)/python -m benchmarks
+
+exactly-once: $(VENV)/.installed  ## Kill flows, worker and server 100 times: one update a decision
+	$(BIN)/python -m benchmarks exactly-once
 
 up: $(VENV)/.installed  ## Start Prefect, MLflow and a worker on loopback
 	$(BIN)/headwater up

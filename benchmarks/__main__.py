@@ -19,6 +19,8 @@ CLAIMS = (
     "memory",
     "rebuild",
     "crash",
+    "exactly-once",
+    "storm",
     "demo",
     "stateful-cost",
     "honest-baseline",

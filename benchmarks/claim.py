@@ -78,9 +78,9 @@ def at_least(ratio: float, bound: float, *, also: bool = True, **numbers: object
     return Outcome(ratio=ratio, bound=bound, holds=ratio >= bound and also, numbers=numbers)
 
 
-def at_most(ratio: float, bound: float, **numbers: object) -> Outcome:
-    """Give the outcome of a claim whose ratio must not pass a bound."""
-    return Outcome(ratio=ratio, bound=bound, holds=ratio <= bound, numbers=numbers)
+def at_most(ratio: float, bound: float, *, also: bool = True, **numbers: object) -> Outcome:
+    """Give the outcome of a claim whose ratio must not pass a bound; `also` is what else must hold."""
+    return Outcome(ratio=ratio, bound=bound, holds=ratio <= bound and also, numbers=numbers)
 
 
 def cpu_pairs(

@@ -1,6 +1,7 @@
 """The automation of a pipeline: when an update is requested, run it."""
 
 from datetime import UTC, timedelta
+from itertools import takewhile
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -10,15 +11,28 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.types import DateTime
 
 from headwater.flows.events import UPDATE_REQUESTED, resource
+from headwater.flows.guard import guarded
+from headwater.flows.stack import find_stack
+from headwater.infra.settings import Settings
 
-__all__ = ["automate", "failures", "remove_automation"]
+__all__ = ["automate", "failures", "failures_now", "remove_automation"]
 
 _FAILED = "prefect.automation.action.failed"
+_EXECUTED = "prefect.automation.action.executed"
+_NAME = "headwater: update "
 _LOOK_BACK = timedelta(hours=24)
+_LEAST_COOL_DOWN = timedelta(minutes=1)
 
 
-def automate(client: SyncPrefectClient, pipeline: str, deployment_id: UUID) -> None:
+def automate(
+    client: SyncPrefectClient, pipeline: str, deployment_id: UUID, cool_down: timedelta | None
+) -> None:
     """Make the automation that starts the update, or replace it.
+
+    It acts on the first request at once, and then on no other within the cool-down: a request that is
+    told again, or ten thousand of them, start nothing. Requests bear the times of their decisions, which
+    are a cool-down apart, so that it passes none over that counts; where it did, the row is the truth,
+    and the run is asked for when the pipeline is monitored next.
 
     Parameters
     ----------
@@ -28,6 +42,8 @@ def automate(client: SyncPrefectClient, pipeline: str, deployment_id: UUID) -> N
         Name of the pipeline whose events it heeds.
     deployment_id
         What it runs, with the event's decision.
+    cool_down
+        The pipeline's; a minute where it has none.
     """
     wanted = AutomationCore(
         name=_name(pipeline),
@@ -39,6 +55,7 @@ def automate(client: SyncPrefectClient, pipeline: str, deployment_id: UUID) -> N
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
+            within=cool_down or _LEAST_COOL_DOWN,
         ),
         actions=[
             RunDeployment(
@@ -68,7 +85,7 @@ def remove_automation(client: SyncPrefectClient, pipeline: str) -> None:
 
 
 def failures(client: SyncPrefectClient, pipeline: str) -> list[str]:
-    """Say how the automation's actions failed in the last day, newest first."""
+    """Say how the automation failed since it last did what it should, within a day; newest first."""
     found = client.read_automations_by_name(_name(pipeline))
     if not found:
         return []
@@ -76,14 +93,45 @@ def failures(client: SyncPrefectClient, pipeline: str) -> list[str]:
     since = DateTime.now(UTC) - _LOOK_BACK  # the server's events have its time
     page = client.read_events(
         filter=EventFilter(
-            event=EventNameFilter(name=[_FAILED]),
+            event=EventNameFilter(name=[_FAILED, _EXECUTED]),
             occurred=EventOccurredFilter(since=since),
             resource=EventResourceFilter(id=ids),
         ),
         limit=20,
     )
-    return [str(event.payload.get("reason", event.payload)) for event in page.events]
+    failed = takewhile(lambda event: event.event == _FAILED, page.events)
+    return [str(event.payload.get("reason", event.payload)) for event in failed]
+
+
+def failures_now(settings: Settings) -> dict[str, list[str]]:
+    """Say how the automations of the running stack fail.
+
+    Parameters
+    ----------
+    settings
+        Those of the stack.
+
+    Returns
+    -------
+    dict
+        By pipeline, :func:`failures` of its automation; empty where no stack runs.
+
+    Raises
+    ------
+    ServerError
+        If Prefect refuses.
+    """
+    stack = find_stack(settings)
+    if stack is None:
+        return {}
+    with guarded(stack.prefect_api), SyncPrefectClient(stack.prefect_api) as client:
+        mine = [each for each in client.read_automations() if each.name.startswith(_NAME)]
+        on = {each.name.removeprefix(_NAME): each.enabled for each in mine}
+        return {
+            name: failures(client, name) if enabled else ["it is switched off"]
+            for name, enabled in on.items()
+        }
 
 
 def _name(pipeline: str) -> str:
-    return f"headwater: update {pipeline}"
+    return f"{_NAME}{pipeline}"

@@ -1,8 +1,7 @@
 """Put pipelines on their schedules: deployments that update, collect, and where it is asked, monitor."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +9,12 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-from httpx import HTTPError
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
@@ -25,6 +23,7 @@ from headwater.flows.automations import automate, remove_automation
 from headwater.flows.collect import collect
 from headwater.flows.environment import environment
 from headwater.flows.fine_tune import fine_tune
+from headwater.flows.guard import guarded
 from headwater.flows.monitor import monitor
 from headwater.flows.retrain import retrain
 from headwater.flows.stack import POOL, find_stack
@@ -74,6 +73,7 @@ class _Wanted(NamedTuple):
     reference: str
     words: tuple[str, ...]
     schedules: list[DeploymentScheduleCreate]
+    cool_down: timedelta | None = None
 
 
 def deploy(
@@ -114,11 +114,11 @@ def deploy(
         "env": environment(settings, secrets=False),
         "working_dir": str(Path.cwd()),
     }
-    with _guarded(api), SyncPrefectClient(api) as client:
+    with guarded(api), SyncPrefectClient(api) as client:
         _ensure_pool(client)
         deployed = [_put(client, each, variables) for each in wanted]
         _remove_others(client, deployed)
-        _automate(client, deployed)
+        _automate(client, wanted, deployed)
     return deployed
 
 
@@ -177,7 +177,7 @@ def _wanted(
         found.append(_every(collect, pipeline, where, collect_every, half))
         if not by_clock(pipeline.triggers):
             found.append(_every(monitor, pipeline, where, monitor_every))
-            found.append(_Wanted(update, pipeline.name, where, (), []))
+            found.append(_Wanted(update, pipeline.name, where, (), [], pipeline.pace.cool_down_span))
     return found
 
 
@@ -215,6 +215,7 @@ def _words(trigger: Every | Cron) -> str:
 def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) -> Deployed:
     """Create the deployment, or replace it with its schedules: Prefect's create is an upsert."""
     flow = wanted.flow
+    alone = None if flow is update else 1  # an update is alone by its lease, which dies with its process
     deployment_id = client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
         name=wanted.pipeline,
@@ -228,7 +229,7 @@ def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) 
         job_variables=variables,
         pull_steps=[],
         schedules=wanted.schedules,
-        concurrency_limit=1,
+        concurrency_limit=alone,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )
     return Deployed(
@@ -240,14 +241,17 @@ def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) 
     )
 
 
-def _automate(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
+def _automate(
+    client: SyncPrefectClient, wanted: Sequence[_Wanted], deployed: Sequence[Deployed]
+) -> None:
     """Let requested updates run by an automation, for the pipelines that are monitored."""
-    updates = {each.pipeline: UUID(each.id) for each in deployed if each.flow == update.name}
-    for name in {each.pipeline for each in deployed}:
-        if name in updates:
-            automate(client, name, updates[name])
-        else:
-            remove_automation(client, name)
+    monitored = set()
+    for each, made in zip(wanted, deployed, strict=True):
+        if each.flow is update:
+            automate(client, each.pipeline, UUID(made.id), each.cool_down)
+            monitored.add(each.pipeline)
+    for name in {each.pipeline for each in deployed} - monitored:
+        remove_automation(client, name)
 
 
 def _remove_others(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
@@ -287,15 +291,3 @@ def _running_api(settings: Settings) -> str:
             f"no stack runs below {settings.root}", hint="start it in another terminal: headwater up"
         )
     return found.prefect_api
-
-
-@contextmanager
-def _guarded(api: str) -> Iterator[None]:
-    try:
-        yield
-    except (HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
-        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ServerError(
-            f"Prefect at {api} refuses: {first}",
-            hint="check that it runs and is of the installed version, then deploy again",
-        ) from error

@@ -1,5 +1,7 @@
 """Ask Prefect again for the runs of decisions that nobody carries out."""
 
+from datetime import datetime
+
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -12,7 +14,7 @@ from headwater.loop.dispatch import is_due, run_key
 from headwater.spec.decision import Decision
 from headwater.spec.loading import load_pipeline
 
-__all__ = ["dispatch_lost"]
+__all__ = ["ask_again", "dispatch_lost"]
 
 
 @task(name="dispatch what was lost", cache_policy=NO_CACHE)
@@ -33,21 +35,39 @@ def dispatch_lost(reference: str) -> list[str]:
     """
     logger = get_run_logger()
     with Bound(load_pipeline(reference)) as bound, get_client(sync_client=True) as client:
-        name = bound.pipeline.name
-        for failure in failures(client, name):
-            logger.warning("the automation of %s failed: %s", name, failure)
-        working = is_held(bound.database, bound.clock, f"train/{name}")
-        lost = [
-            decision
-            for decision in bound.decisions.unended()
-            if is_due(decision, bound.clock.now(), working=working)
-        ]
-        asked = []
-        for decision in lost:
-            attempt = bound.decisions.attempt(decision)
-            if attempt is not None and _start(client, decision, run_key(decision, attempt)):
-                logger.warning("decision %s: nobody works on it, run %s", decision.id, attempt)
-                asked.append(decision.id)
+        for failure in failures(client, bound.pipeline.name):
+            logger.warning("the automation of %s failed: %s", bound.pipeline.name, failure)
+        asked = ask_again(bound, client, bound.clock.now())
+    for id_ in asked:
+        logger.warning("decision %s: nobody worked on it, a run was asked for", id_)
+    return asked
+
+
+def ask_again(bound: Bound, client: SyncPrefectClient, now: datetime) -> list[str]:
+    """Ask for a run of each decision that is due for one, once for each attempt.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    client
+        Of the server where its update is deployed.
+    now
+        The present, by the pipeline's clock: patience is counted up to it.
+
+    Returns
+    -------
+    list of str
+        The decisions for which a run was asked for.
+    """
+    working = is_held(bound.database, bound.clock, f"train/{bound.pipeline.name}")
+    asked = []
+    for decision in bound.decisions.unended():
+        if not is_due(decision, now, working=working):
+            continue
+        attempt = bound.decisions.attempt(decision)
+        if attempt is not None and _start(client, decision, run_key(decision, attempt)):
+            asked.append(decision.id)
     return asked
 
 

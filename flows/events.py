@@ -38,7 +38,8 @@ def resource(pipeline: str) -> dict[str, str]:
 def tell_decided(decision: Decision) -> None:
     """Emit what a decision says: that drift needs attention, that performance fell, that it fired.
 
-    An event of the same decision has the same id, so that telling it twice is telling it once.
+    An event of the same decision has the same id and the same time, the decision's, so that telling it
+    twice is telling it once.
     """
     evidence = decision.evidence
     payload: dict[str, object] = {
@@ -74,4 +75,4 @@ def tell_promoted(updated: Updated) -> None:
 
 def _emit(name: str, decision: Decision, payload: dict[str, object]) -> None:
     id_ = uuid5(NAMESPACE_URL, f"{name}/{decision.pipeline}/{decision.id}")
-    emit_event(name, resource(decision.pipeline), payload=payload, id=id_)
+    emit_event(name, resource(decision.pipeline), occurred=decision.at, payload=payload, id=id_)

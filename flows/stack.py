@@ -28,7 +28,18 @@ from headwater.infra.offline import quiet
 from headwater.infra.settings import Settings
 from headwater.spec.errors import NotFoundError, ServerError, few
 
-__all__ = ["FLOWS", "POOL", "Addresses", "Stack", "find_stack", "run_flow", "running_stack"]
+__all__ = [
+    "FLOWS",
+    "POOL",
+    "Addresses",
+    "Stack",
+    "find_stack",
+    "run_flow",
+    "running_stack",
+    "server_command",
+    "stack_variables",
+    "worker_command",
+]
 
 POOL = "headwater"
 """Name of the work pool, and of its worker."""
@@ -41,6 +52,9 @@ FLOWS = {
     "update": "headwater.flows.update:update",
 }
 """The flows by name."""
+
+_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+"""In memory, the default, leases die with the server, and the slots that they held stay taken."""
 
 _START_LIMIT_S = 240.0
 _POLL_S = 0.5
@@ -228,13 +242,12 @@ def run_flow(name: str, reference: str, settings: Settings) -> dict[str, Any]:
 
 def _start(settings: Settings, prefect: int, mlflow: int | None, children: list[Child]) -> None:
     """Start the servers side by side, then the worker; each must answer."""
-    logs, variables = settings.root / "logs", _variables(settings, prefect)
+    logs, shared = settings.root / "logs", stack_variables(settings, prefect)
     console = Console(stderr=True)
     waiting: list[tuple[Child, Callable[[], bool]]] = []
 
     def start(name: str, command: list[str], more: dict[str, str], answers: Callable[[], bool]) -> None:
-        command = [sys.executable, "-m", *command]
-        child = Child(name, command, variables | more, logs / f"{name}.log")
+        child = Child(name, command, shared | more, logs / f"{name}.log")
         children.append(child)
         waiting.append((child, answers))
         _write(settings.root, None, children)
@@ -245,23 +258,40 @@ def _start(settings: Settings, prefect: int, mlflow: int | None, children: list[
                 child.await_answer(answers, _START_LIMIT_S)
         waiting.clear()
 
-    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)]
-    start("prefect", command, {}, lambda: fetch(prefect, "/api/health") is not None)
+    start("prefect", server_command(prefect), {}, lambda: fetch(prefect, "/api/health") is not None)
     if mlflow is not None:
-        command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1"]
-        command.append("--no-serve-artifacts")
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--port", str(mlflow), "--workers", "1", "--no-serve-artifacts"]
         variables_of_mlflow = _mlflow_variables(settings)
         start("mlflow", command, variables_of_mlflow, lambda: fetch(mlflow, "/health") is not None)
     settle()
     began = datetime.now(UTC)  # of this machine, as Prefect's heartbeats are
-    command = ["prefect", "worker", "start", "--pool", POOL, "--name", POOL, "--type", "process"]
-    command += ["--limit", str(_RUNS_AT_ONCE), "--install-policy", "never"]
-    start("worker", command, {}, lambda: _works(prefect, began))
+    start("worker", worker_command(), {}, lambda: _works(prefect, began))
     settle()
 
 
-def _variables(settings: Settings, prefect: int) -> dict[str, str]:
-    """Give the environment of every process of the stack, without the caller's own Prefect."""
+def server_command(port: int) -> list[str]:
+    """Give the command that starts Prefect's server."""
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    return [*command, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def worker_command() -> list[str]:
+    """Give the command that starts the worker."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", POOL]
+    return [*command, "--type", "process", "--limit", str(_RUNS_AT_ONCE), "--install-policy", "never"]
+
+
+def stack_variables(settings: Settings, prefect: int) -> dict[str, str]:
+    """Give the environment of every process of the stack, without the caller's own Prefect.
+
+    Parameters
+    ----------
+    settings
+        Where everything is kept.
+    prefect
+        Port of Prefect's server.
+    """
     quiet()
     home = settings.root / "prefect"
     kept = {
@@ -276,6 +306,7 @@ def _variables(settings: Settings, prefect: int) -> dict[str, str]:
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.sqlite'}",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": _LEASES,
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PYTHONUNBUFFERED": "1",
     }

@@ -46,6 +46,11 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             check_count("Pace", self.budget)
 
     @property
+    def cool_down_span(self) -> timedelta | None:
+        """The cool-down as a length of time; None where there is none."""
+        return None if self.cool_down is None else duration(self.cool_down)
+
+    @property
     def horizon(self) -> timedelta:
         """How far back fired decisions matter."""
         spans = [duration(text) for text in (self.cool_down, self.per) if text is not None]

@@ -63,7 +63,8 @@ def carry_out_decision(reference: str, decision: str | None) -> Updated | None:
     reference
         The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
     decision
-        Its id; None takes the oldest that fired and has not ended.
+        Its id; None takes the oldest that fired and has not ended. So does an id of none that waits,
+        where another one does: a request wakes up, and the rows say what is to be done.
 
     Returns
     -------
@@ -78,10 +79,11 @@ def carry_out_decision(reference: str, decision: str | None) -> Updated | None:
         As :func:`headwater.loop.carry_out.carry_out` does, at once.
     """
     with Bound(load_pipeline(reference)) as bound:
-        waiting = [decision] if decision else [found.id for found in bound.decisions.unended()]
-        if not waiting:
+        waiting = [found.id for found in bound.decisions.unended()]
+        chosen = decision if decision in waiting or not waiting else waiting[0]
+        if chosen is None:
             return None
-        updated = carry_out(bound, waiting[0], by=f"flow run {runtime.flow_run.name}")
+        updated = carry_out(bound, chosen, by=f"flow run {runtime.flow_run.name}")
         name = bound.pipeline.name
     rows = [{"what": what, "is": value} for what, value in _facts(updated).items()]
     create_table_artifact(rows, f"{name}-update", f"{name}: {updated.reason}")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from headwater.infra.database import Database
     from headwater.infra.settings import Settings
     from headwater.loop.binding import Bound
+    from headwater.loop.checkup import Finding
     from headwater.registry.registry import Registry
     from headwater.registry.version import Version
     from headwater.spec.recipe import OffsetRange
@@ -57,16 +58,17 @@ Named = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="The pipeline's name, or where it is declared")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
+_ANEW = "headwater deploy makes it anew; what it did not start, monitoring asks for all the same"
 Reason = Annotated[str, typer.Option(help="Why, for the record")]
 
 
 @app.command()
 def doctor(json: AsJson = False) -> None:
-    """Check settings, libraries and stores."""
+    """Check settings, libraries and stores; and the automations of the stack, where it runs."""
     from headwater.loop.checkup import checkup  # noqa: PLC0415
 
     with busy("checking", json):
-        findings = checkup(_settings())
+        findings = [*checkup(_settings()), *_automations_checked()]
     rows = [("ok" if f.good else "BAD", f.what, f.found, f.hint) for f in findings]
     show(findings, json, lambda: [table(("", "what", "found", "next"), rows)])
     raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
@@ -328,6 +330,10 @@ def monitor(pipeline: Declared, json: AsJson = False) -> None:
             found = msgspec.convert(ran, Decision)
     done = f"Next: headwater update {pipeline}" if found.fired and ran is None else ""
     show(found, json, lambda: [*decision_lines(found), *([done] if done else [])])
+    for failed in _failing_automations().get(found.pipeline, [])[:1] if ran is not None else []:
+        sys.stderr.write(
+            f"warning: the automation that starts updates failed: {failed}.\nnext: {_ANEW}.\n"
+        )
 
 
 @app.command()
@@ -504,6 +510,28 @@ def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":
     from headwater.flows.stack import find_stack, run_flow  # noqa: PLC0415
 
     return run_flow(name, reference, settings()) if find_stack(settings()) else None
+
+
+def _failing_automations() -> "dict[str, list[str]]":
+    """Say how the automations of the stack fail, by pipeline; empty where no stack runs."""
+    if not (_settings().root / "stack.json").is_file():
+        return {}
+    from headwater.flows.automations import failures_now  # noqa: PLC0415
+
+    return failures_now(_settings())
+
+
+def _automations_checked() -> "Iterator[Finding]":
+    from headwater.loop.checkup import Finding  # noqa: PLC0415
+
+    try:
+        found = _failing_automations()
+    except HeadwaterError as error:
+        yield Finding(what="automations", good=False, found=error.what, hint=error.hint)
+        return
+    for name, failed in found.items():
+        said, hint = (failed[0], _ANEW) if failed else ("it works", "")
+        yield Finding(what=f"automation of {name}", good=not failed, found=said, hint=hint)
 
 
 def _line_of(version: "Version", known: "list[Version]") -> "list[Version]":

@@ -161,7 +161,8 @@ def decision_lines(decision: "Decision") -> list[str]:
 def _outcome(decision: "Decision") -> str:
     outcome = decision.outcome
     if outcome is None:
-        return "" if not decision.fired else f"claimed by {decision.claimed_by or 'nobody yet'}"
+        again = f"; runs asked for again: {decision.attempts}" if decision.attempts else ""
+        return f"claimed by {decision.claimed_by or 'nobody yet'}{again}" if decision.fired else ""
     made = "no version" if outcome.version is None else f"version {outcome.version}"
     return f"{made}{', champion' if outcome.promoted else ''}: {outcome.reason}"
 

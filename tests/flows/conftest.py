@@ -19,7 +19,7 @@ from sklearn.linear_model import SGDClassifier
 from headwater.spec.feature import Feature
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Cron, Every
+from headwater.spec.trigger import Cron, Every, Pace, Volume
 from headwater.spec.update import Stateful, Stateless
 
 
@@ -27,15 +27,16 @@ def model():
     return SGDClassifier(loss="log_loss", random_state=0)
 
 
-def toy(update, *triggers):
+def toy(update, *triggers, name="toy", pace=Pace()):
     return Pipeline(
-        name="toy",
+        name=name,
         task="binary",
         features=(Feature("x", float),),
         label=LabelRule(wait="1d"),
         model=model,
         update=update,
         triggers=triggers,
+        pace=pace,
     )
 
 
@@ -43,6 +44,8 @@ by_hand = toy(Stateless())
 daily = toy(Stateless(window="90d"), Every("1d"))
 stateful = toy(Stateful(), Every("6h"), Cron("30 2 * * *", "Europe/Berlin"))
 twin = toy(Stateful())
+watched = toy(Stateful(), Volume(10), name="watched", pace=Pace(cool_down="1h"))
+watched_by_clock = toy(Stateful(), Every("1d"), name="watched")
 never = toy(Stateful(), Cron("99 2 * * *"))
 """
 

@@ -5,6 +5,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.events.schemas.automations import EventTrigger
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from pydantic import SecretStr
@@ -82,6 +83,27 @@ def test_a_deployment_can_run_anywhere_and_once_at_a_time(toy, settings, prefect
     assert found.global_concurrency_limit.limit == 1
     assert found.concurrency_options is not None
     assert found.concurrency_options.collision_strategy == "CANCEL_NEW"
+
+
+def test_an_update_holds_no_slot_that_would_outlive_its_process(toy, settings, prefect_api):
+    with SyncPrefectClient(prefect_api) as client:  # as it was deployed by an earlier headwater
+        client.create_deployment(client.create_flow_from_name("update"), "watched", concurrency_limit=1)
+    deployed = {
+        each.flow: each for each in deploy([f"{toy}:watched"], settings, prefect_api=prefect_api)
+    }
+    assert set(deployed) == {"fine-tune", "collect", "monitor", "update"}
+    assert _read(prefect_api, deployed["update"]).global_concurrency_limit is None
+    assert _read(prefect_api, deployed["monitor"]).global_concurrency_limit is not None
+
+
+def test_the_automation_acts_once_in_a_cool_down(toy, settings, prefect_api):
+    deploy([f"{toy}:watched"], settings, prefect_api=prefect_api)
+    with SyncPrefectClient(prefect_api) as client:
+        (found,) = client.read_automations_by_name("headwater: update watched")
+        assert isinstance(found.trigger, EventTrigger)
+        assert found.trigger.within == timedelta(hours=1)
+        deploy([f"{toy}:watched_by_clock"], settings, prefect_api=prefect_api)
+        assert client.read_automations_by_name("headwater: update watched") == []
 
 
 def test_update_and_collect_do_not_fall_together(toy, settings, prefect_api):

@@ -7,9 +7,14 @@ from prefect.states import Failed
 from headwater.features.log import FeatureLog
 from headwater.flows.collect import collect
 from headwater.flows.retrain import retrain
-from headwater.spec.errors import BusyError, DigestError, NotEnoughError, StorageError
+from headwater.flows.update import update
+from headwater.loop.binding import Bound
+from headwater.spec.decision import decision_of
+from headwater.spec.errors import BusyError, DigestError, NotEnoughError, NotFoundError, StorageError
+from headwater.spec.evidence import Evidence
 from headwater.spec.loading import load_pipeline
 from headwater.spec.records import Label, Prediction
+from headwater.spec.trigger import Answer
 from headwater.tasks import collect as collect_task
 from headwater.tasks.faults import is_transient
 
@@ -79,6 +84,25 @@ def test_the_flow_shows_what_it_did(toy, recorded, settings):
     assert ended["version"]["digest"] in artifacts["toy-update"]
     assert state is not None
     assert state.is_completed()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")  # hints on log_model's arguments
+def test_whoever_is_woken_carries_out_what_waits(toy, recorded, settings):
+    reference = f"{toy}:watched"
+    _feed(reference, settings, 40)
+    with Bound(load_pipeline(reference), settings) as bound:
+        evidence = Evidence(pipeline="watched", at=bound.clock.now(), standing="enough")
+        decision = decision_of(evidence, Answer(fired=True, reason="asked for by a test"))
+        bound.decisions.store(decision)
+    made = update(reference, "nobody-made-it")
+    assert made is not None
+    assert made["version"]["decision"] == decision.id
+    again = update(reference, decision.id)
+    assert again is not None
+    assert again["reason"].startswith("done already")
+    assert update(reference) is None  # nothing waits
+    with pytest.raises(NotFoundError, match="no decision 'nobody-made-it'"):
+        update(reference, "nobody-made-it")
 
 
 def test_without_examples_the_reason_is_raised(toy, recorded):

@@ -4,20 +4,17 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from tests.system.up import Up, await_
 
 from headwater.features.log import FeatureLog
 from headwater.flows.deployments import deploy
@@ -60,51 +57,6 @@ toy = Pipeline(
 )
 """
 
-UP = """
-import sys
-from headwater.flows.stack import running_stack
-from headwater.infra.settings import Settings
-from headwater.spec.errors import HeadwaterError
-
-try:
-    with running_stack(Settings(home=sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])) as stack:
-        stack.wait()
-except HeadwaterError as error:
-    sys.exit(str(error))
-"""
-
-T = TypeVar("T")
-
-
-class Up:
-    """A process that holds a stack, started in another folder than its pipelines are in."""
-
-    def __init__(self, settings: Settings, prefect_port: int = 0, mlflow_port: int = 0) -> None:
-        self.settings = settings
-        self.output = settings.root / "up.txt"
-        with self.output.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", UP, str(settings.root), str(prefect_port), str(mlflow_port)],
-                cwd="/",
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-
-    def addresses(self) -> Addresses:
-        def found() -> Addresses | None:
-            assert self.process.poll() is None, self.output.read_text()
-            return find_stack(self.settings)
-
-        return _await(found, 280)
-
-    def end(self, sign: signal.Signals) -> int:
-        self.process.send_signal(sign)
-        return self.process.wait(60)
-
-    def left(self) -> list[psutil.Process]:
-        """Give the processes that work on these settings, whoever their parent is."""
-        return [each for each in psutil.process_iter() if _home_of(each) == str(self.settings.root)]
-
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
@@ -140,7 +92,7 @@ def test_a_deployment_runs_on_the_worker_and_shows_everywhere(up, toy, settings)
         assert [len(client.read_deployment(each.id).schedules) for each in deployed] == [1, 1]
         with temporary_settings({PREFECT_API_URL: stack.prefect_api}):
             run = run_deployment("fine-tune/toy", timeout=0)
-        state = _await(lambda: _final(client, run.id), 120)
+        state = await_(lambda: _final(client, run.id), 120)
         assert state.is_completed(), (state, (settings.root / "logs" / "worker.log").read_text())
         artifacts = {each.key: str(each.data) for each in client.read_artifacts()}
     version = _versions(stack)[0]
@@ -149,7 +101,7 @@ def test_a_deployment_runs_on_the_worker_and_shows_everywhere(up, toy, settings)
     assert tags["headwater.examples"] == "0:300"
     assert "300" in artifacts["toy-collected"]
     assert tags["headwater.digest"] in artifacts["toy-update"]
-    made = _await(lambda: _assets(stack, {"headwater://toy/examples", "headwater://toy/model"}), 60)
+    made = await_(lambda: _assets(stack, {"headwater://toy/examples", "headwater://toy/model"}), 60)
     model = made["headwater://toy/model"]
     assert model["payload"]["version"] == "1"
     assert "headwater://toy/examples" in [each["prefect.resource.id"] for each in model["related"]]
@@ -159,7 +111,7 @@ def test_schedules_make_runs(up, toy, settings):
     stack = up.addresses()
     with SyncPrefectClient(stack.prefect_api) as client:
         for each in deploy([toy], settings):  # Prefect 3.8's scheduler fails with SQLAlchemy 2.1
-            runs = _await(lambda: _scheduled(client, each.id), 60)  # noqa: B023 - called at once
+            runs = await_(lambda: _scheduled(client, each.id), 60)  # noqa: B023 - called at once
             minute = 0 if each.flow == "fine-tune" else 30
             assert {run.expected_start_time.minute for run in runs} == {minute}
 
@@ -216,7 +168,7 @@ def test_a_process_that_dies_ends_the_stack(up, settings):
 
 def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
     up = Up(Settings(home=tmp_path / "home"))
-    _await((tmp_path / "home" / "stack.json").exists, 60)
+    await_((tmp_path / "home" / "stack.json").exists, 60)
     assert find_stack(up.settings) is None  # not yet
     assert up.end(signal.SIGINT) != 0
     assert up.left() == []
@@ -225,7 +177,7 @@ def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
 def test_what_a_killed_stack_left_is_ended_by_the_next(tmp_path):
     settings = Settings(home=tmp_path / "home")
     up = Up(settings)
-    _await((settings.root / "stack.json").exists, 60)
+    await_((settings.root / "stack.json").exists, 60)
     up.end(signal.SIGKILL)
     orphans = up.left()
     assert orphans
@@ -256,14 +208,6 @@ def _feed(reference: str, settings: Settings, start: int, stop: int) -> None:
     log.database.close()
 
 
-def _await(ask: Callable[[], T | None], limit_s: float) -> T:
-    deadline = time.monotonic() + limit_s
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"no answer in {limit_s} s"
-        time.sleep(0.2)
-    return answer
-
-
 def _final(client: SyncPrefectClient, run_id: Any) -> Any:
     state = client.read_flow_run(run_id).state
     return state if state is not None and state.is_final() else None
@@ -288,10 +232,3 @@ def _assets(stack: Addresses, keys: set[str]) -> dict[str, Any] | None:
 def _scheduled(client: SyncPrefectClient, deployment_id: str) -> list[Any]:
     runs = client.read_flow_runs()
     return [run for run in runs if run.auto_scheduled and str(run.deployment_id) == deployment_id]
-
-
-def _home_of(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get("HEADWATER_HOME")
-    except psutil.Error:
-        return None

@@ -1,0 +1,73 @@
+"""A process that holds the stack, as ``headwater up`` does, and a way to wait."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import psutil
+
+from headwater.flows.stack import Addresses, find_stack
+from headwater.infra.settings import Settings
+
+T = TypeVar("T")
+
+UP = """
+import sys
+from headwater.flows.stack import running_stack
+from headwater.infra.settings import Settings
+from headwater.spec.errors import HeadwaterError
+
+try:
+    with running_stack(Settings(home=sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])) as stack:
+        stack.wait()
+except HeadwaterError as error:
+    sys.exit(str(error))
+"""
+
+
+class Up:
+    """A process that holds a stack, started in another folder than its pipelines are in."""
+
+    def __init__(self, settings: Settings, prefect_port: int = 0, mlflow_port: int = 0) -> None:
+        self.settings = settings
+        self.output = settings.root / "up.txt"
+        with self.output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", UP, str(settings.root), str(prefect_port), str(mlflow_port)],
+                cwd="/",
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def addresses(self) -> Addresses:
+        def found() -> Addresses | None:
+            assert self.process.poll() is None, self.output.read_text()
+            return find_stack(self.settings)
+
+        return await_(found, 280)
+
+    def end(self, sign: signal.Signals) -> int:
+        self.process.send_signal(sign)
+        return self.process.wait(60)
+
+    def left(self) -> list[psutil.Process]:
+        """Give the processes that work on these settings, whoever their parent is."""
+        return [each for each in psutil.process_iter() if home_of(each) == str(self.settings.root)]
+
+
+def await_(ask: Callable[[], T | None], limit_s: float) -> T:
+    deadline = time.monotonic() + limit_s
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"no answer in {limit_s} s"
+        time.sleep(0.2)
+    return answer
+
+
+def home_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get("HEADWATER_HOME")
+    except psutil.Error:
+        return None
