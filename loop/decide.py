@@ -59,12 +59,12 @@ def decide(bound: Bound) -> Decision:
 
 
 def _reported(bound: Bound, evidence: Evidence, shown: Shown | None, last: Evidence | None) -> Evidence:
-    if evidence.verdict != "act" or shown is None or evidence.open is not None:
+    if evidence.verdict != "act" or shown is None:
         return evidence
-    if bound.pipeline.pace.refuses(evidence):
-        return evidence  # it was shown when it fired, and will be again
     if last is not None and last.report is not None and _same_window(last, evidence):
         return msgspec.structs.replace(evidence, report=last.report)
+    if bound.pipeline.pace.refuses(evidence):
+        return evidence  # it was shown when it fired, and will be again
     page = report_html(shown.reference, shown.current, bound.pipeline.features)
     if page is None:
         return evidence

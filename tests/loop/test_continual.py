@@ -373,3 +373,28 @@ def test_a_window_is_rehearsed_once(bind: Binder, monkeypatch: pytest.MonkeyPatc
     assert first.rehearsal is not None
     assert second.rehearsal == first.rehearsal
     assert second.findings == first.findings
+
+
+def test_what_goes_up_and_down_anyhow_is_no_reason_to_act(bind: Binder) -> None:
+    bound = bind(**(WATCHED | {"update": Stateless(window="30d")}))
+    settle(bound)
+    for flipped in (True, False, True, False):
+        serve(bound, 1, flipped=flipped)
+    train(bound)
+    serve(bound, 2, flipped=True)
+    found = decide(bound).evidence
+    assert found.verdict == "watch"
+    assert "from window to window it goes up and down" in found.findings[0].sentence
+
+
+def test_a_window_has_one_report(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    serve(bound, 2, flipped=True)
+    first = decide(bound).evidence
+    assert first.verdict == "act"
+    assert first.report is not None
+    clock = bound.clock
+    assert isinstance(clock, SimulatedClock)
+    clock.advance_to(clock.now() + timedelta(minutes=15))
+    assert decide(bound).evidence.report == first.report
