@@ -25,6 +25,8 @@ CLAIMS = (
     "linear-stateful",
     "state-is-real",
     "estimate",
+    "drift-cost",
+    "attention",
 )
 """Every claim, the quick ones first; each is a module of its name here."""
 

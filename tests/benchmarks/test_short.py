@@ -12,7 +12,7 @@ import pytest
 from benchmarks.__main__ import CLAIMS, main
 
 _ROOT = Path(__file__).parents[2]
-_FILES = {"__init__", "__main__", "bulk", "claim", "crashing", "imported", "models", "year"}
+_FILES = {"__init__", "__main__", "bulk", "claim", "crashing", "imported", "models", "preset", "year"}
 
 
 @pytest.fixture(scope="module")
