@@ -30,6 +30,8 @@ CLAIMS = (
     "better-than-calendar",
     "quiet",
     "reaction",
+    "drift-cost",
+    "attention",
 )
 """Every claim, the quick ones first; each is a module of its name here."""
 

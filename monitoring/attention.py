@@ -42,13 +42,16 @@ from headwater.spec.records import Output
 __all__ = ["Attention", "attend"]
 
 _ROWS = 4_000  # drawn of each window, for outputs and relations
+_LABELLED = 100_000  # drawn of labelled rows, for the metric
+_WEIGHTED = 20_000  # drawn of the reference with what was served of it, to be weighted
 _CLOSER = 8  # columns that are played through
 _SCREENED = 40  # columns whose weight in the outputs is tried, to choose these
 _HARM = 0.01  # loss of the metric that somebody should act on
-_CALL = 0.008  # estimated loss from which a column is called harmful
-_CALL_WORLD = 0.015  # the same where other rows came: one column's density ratio is a coarse weight
+_CALL = 0.007  # estimated loss from which a column is called harmful
+_CALL_WORLD = 0.011  # the same where other rows came: one column's density ratio is a coarse weight
 _ERRORS = 2.0  # standard errors
 _GROUPS = 20  # of the jackknife
+_RANKS = 0.06  # distance of distribution functions from which a column is looked at
 _BROKEN = 0.08  # rank correlation that a column must have lost before its relation is called broken
 _OPTIMISM = 0.02  # by how much a metric on learned rows may flatter
 _OTHERS = 0.007  # standard deviation between versions of one learner, trained alike
@@ -86,12 +89,26 @@ class _Loss(NamedTuple):
     error: float
 
 
+class _Badness(NamedTuple):
+    """A metric, turned so that more is worse: on all rows, and without each of twenty parts of them."""
+
+    value: float
+    parts: _Floats
+
+    @property
+    def error(self) -> float:
+        """Standard error by the jackknife."""
+        spread = float(((self.parts - self.parts.mean()) ** 2).sum())
+        return math.sqrt((_GROUPS - 1) / _GROUPS * spread)
+
+
 class _Side(NamedTuple):
-    """A labelled sample and the champion's outputs for it."""
+    """A labelled sample, the champion's outputs for it, and how bad they are."""
 
     frame: pl.DataFrame
     outputs: _Floats
     labels: _Floats
+    badness: _Badness
 
 
 class _Case(NamedTuple):
@@ -102,13 +119,15 @@ class _Case(NamedTuple):
     metric: Metric
     reference: pl.DataFrame
     current: pl.DataFrame
+    outputs: tuple[_Floats, _Floats]
     labelled: _Side
+    weighted: _Side
     relations: "_Relations"
     drawn: np.random.Generator
 
 
 class _Closer(NamedTuple):
-    """What was found about one column."""
+    """What was found about one column; `broken` if only its relations told."""
 
     name: str
     output_effect: float
@@ -116,6 +135,7 @@ class _Closer(NamedTuple):
     column: pl.Series | None
     kept: float
     alone: bool
+    broken: bool
 
 
 def attend(  # noqa: PLR0913 - named ones
@@ -140,7 +160,8 @@ def attend(  # noqa: PLR0913 - named ones
         where there is one, is what was served before anything learned the row; without it, and without
         `earlier`, measured losses are taken for optimism up to 0.02.
     current
-        The newest predictions; labels are not looked at.
+        The newest predictions; labels are not looked at. Here and below, an ``output`` column says what
+        the champion served; without it, the champion is asked again.
     features, task
         As the pipeline declares them.
     metric
@@ -152,9 +173,9 @@ def attend(  # noqa: PLR0913 - named ones
     seed
         Of the rows that are drawn.
     mature
-        The newest window whose labels are all due.
+        The newest window whose labels are all due. Rows with ``label`` and ``output`` are enough.
     earlier
-        Labelled rows that the same champion had not learned either, and with which `mature` is best
+        As `mature`: rows that the same champion had not learned either, and with which `mature` is best
         compared: its mature windows so far. Without them what was served of the reference must do, most
         of it by other versions.
 
@@ -180,7 +201,7 @@ def attend(  # noqa: PLR0913 - named ones
         return Attention(columns=tuple(columns), notes=(*notes, case))
     looked, skipped = _look(case, columns)
     findings = [*_column_findings(case, columns, looked), *skipped]
-    findings += _joint(case, looked, columns)
+    findings += _joint(case, looked)
     findings += _output(case, task)
     if mature is not None:
         measured, said = _measured(case, reference, mature, earlier, task, predict, least)
@@ -214,26 +235,47 @@ def _case(
     names = [kind.name for kind in features]
     known = _known(reference)
     first, second = _sample(reference, _ROWS, drawn), _sample(current, _ROWS, drawn)
-    if known.height == reference.height:
-        known = first
-    known = _sample(known, _ROWS, drawn)
+    served, known = known, first if known.height == reference.height else _sample(known, _ROWS, drawn)
     if known.height < _GROUPS * 2:
         return "not judged: the reference has too few labels"
     classes = sorted({str(v) for v in known["label"].unique()}) if task == "multiclass" else []
 
     def outputs(frame: pl.DataFrame) -> _Floats:
-        return _outputs(predict(frame), classes)
+        return _outputs(predict(frame.select(names)), classes)
 
-    labels = _labels(known["label"], classes)
-    if _badness(metric, labels, outputs(known.select(names)), np.ones(known.height)) is None:
+    labels, given = _labels(known["label"], classes), outputs(known)
+    if _badness(metric, labels, given, np.ones(known.height)) is None:
         return f"not judged: {metric} is not defined on the reference"
     if task == "binary":
         labels = _unlearned(known, labels)
-    side = _Side(known.select(names), outputs(known.select(names)), labels)
-    first, second = first.select(names), second.select(names)
-    by = side.outputs if side.outputs.ndim == 1 else side.outputs.max(axis=1)
+    badness = _jackknifed(metric, labels, given)
+    if badness is None:
+        return f"not judged: {metric} is not defined on parts of the reference"
+    both = (given if known is first else outputs(first), _given(second, classes, outputs))
+    side = _Side(known.select(names), given, labels, badness)
+    first, second = side.frame if known is first else first.select(names), second.select(names)
+    by = given if given.ndim == 1 else given.max(axis=1)
     relations = _relations(features, first, second, side.frame, by)
-    return _Case(features, outputs, metric, first, second, side, relations, drawn)
+    served = _sample(served, _WEIGHTED, drawn)
+    weighted = None if classes else _served_side(served, names, metric)
+    return _Case(
+        features, outputs, metric, first, second, both, side, weighted or side, relations, drawn
+    )
+
+
+def _served_side(known: pl.DataFrame, names: Sequence[str], metric: Metric) -> _Side | None:
+    """Take what was served of rows before anything learned them; None where that is not known."""
+    if not _has_outputs(known):
+        return None
+    outputs, labels = _served(known["output"], ()), _labels(known["label"], ())
+    badness = _jackknifed(metric, labels, outputs)
+    return _Side(known.select(names), outputs, labels, badness) if badness else None
+
+
+def _has_outputs(known: pl.DataFrame) -> bool:
+    if "output" not in known.columns or known["output"].null_count():
+        return False
+    return known["output"].dtype.is_numeric()
 
 
 def _sample(frame: pl.DataFrame, rows: int, drawn: np.random.Generator) -> pl.DataFrame:
@@ -250,6 +292,15 @@ def _outputs(given: Sequence[Output], classes: Sequence[str]) -> _Floats:
     return np.array([[row.get(name, 0.0) for name in classes] for row in shares], dtype=np.float64)
 
 
+def _given(
+    rows: pl.DataFrame, classes: Sequence[str], predict: Callable[[pl.DataFrame], _Floats]
+) -> _Floats:
+    """Give what the champion served of rows; where that is not known, what it says of them."""
+    if "output" not in rows.columns or rows["output"].null_count():
+        return predict(rows)
+    return _served(rows["output"], classes)
+
+
 def _labels(labels: pl.Series, classes: Sequence[str]) -> _Floats:
     if not classes:
         return labels.cast(pl.Float64).to_numpy()
@@ -264,11 +315,7 @@ def _unlearned(known: pl.DataFrame, labels: _Floats) -> _Floats:
     rows; scored on them, such columns would weigh too much. The share of positives among rows of about
     the same served output does not have that fault. Without served outputs the labels must do.
     """
-    if (
-        "output" not in known.columns
-        or known["output"].null_count()
-        or not known["output"].dtype.is_numeric()
-    ):
+    if not _has_outputs(known):
         return labels
     order = np.argsort(known["output"].to_numpy(), kind="stable")
     chances = np.empty(len(labels))
@@ -331,26 +378,29 @@ def _class_badness(metric: Metric, labels: _Floats, shares: _Floats, weights: _F
     return float((weights * losses).sum() / weights.sum())
 
 
-def _loss(
-    metric: Metric, labels: _Floats, before: _Floats, after: _Floats, weights: _Floats | None = None
-) -> _Loss:
-    """Compare two outputs, or two weightings, of the same rows; its error is a jackknife's."""
-    ones = np.ones(len(labels))
-    other = ones if weights is None else weights
-    group = np.arange(len(labels)) % _GROUPS
+def _jackknifed(
+    metric: Metric, labels: _Floats, outputs: _Floats, weights: _Floats | None = None
+) -> _Badness | None:
+    """Compute a metric on all rows and without each part; None where it is undefined on one."""
+    weights = np.ones(len(labels)) if weights is None else weights
+    part = np.arange(len(labels)) % _GROUPS
+    if outputs.ndim == 1:  # sorted once, not for each part
+        order = np.argsort(outputs, kind="stable")
+        labels, outputs, weights, part = labels[order], outputs[order], weights[order], part[order]
+    kept = [part >= 0, *(part != left_out for left_out in range(_GROUPS))]
+    found = [_badness(metric, labels[rows], outputs[rows], weights[rows]) for rows in kept]
+    known = [value for value in found if value is not None]
+    return _Badness(known[0], np.array(known[1:])) if len(known) == len(found) else None
 
-    def difference(kept: _Floats) -> float:
-        bad = [
-            _badness(metric, labels[kept], before[kept], ones[kept]),
-            _badness(metric, labels[kept], after[kept], other[kept]),
-        ]
-        return math.nan if bad[0] is None or bad[1] is None else bad[1] - bad[0]
 
-    scale = _scale(metric, labels)
-    left_out = np.array([difference(group != g) for g in range(_GROUPS)]) / scale
-    value = difference(ones > 0) / scale
-    error = math.sqrt((_GROUPS - 1) / _GROUPS * float(((left_out - left_out.mean()) ** 2).sum()))
-    return _Loss(value, error) if math.isfinite(value + error) else _Loss(0.0, math.inf)
+def _loss(metric: Metric, side: _Side, outputs: _Floats, weights: _Floats | None = None) -> _Loss:
+    """Compare other outputs, or another weighting, of labelled rows with what there is."""
+    after = _jackknifed(metric, side.labels, outputs, weights)
+    if after is None:
+        return _Loss(0.0, math.inf)
+    scale = _scale(metric, side.labels)
+    lost = _Badness(after.value - side.badness.value, after.parts - side.badness.parts)
+    return _Loss(lost.value / scale, lost.error / scale)
 
 
 def _scale(metric: Metric, labels: _Floats) -> float:
@@ -372,16 +422,19 @@ class _Relations(NamedTuple):
         Inverse of the codes' ridged second moments in one half of the reference.
     half
         Rows of the reference that made it; the others judge.
-    reference, current, labelled
+    held, now
+        Covariance of the codes in the other half of the reference, and in the current window.
+    reference, current
         Codes: a row each.
     """
 
     blocks: dict[str, list[int]]
     inverse: _Floats
     half: _Floats
+    held: _Floats
+    now: _Floats
     reference: _Floats
     current: _Floats
-    labelled: _Floats
 
 
 def _relations(
@@ -391,25 +444,32 @@ def _relations(
     labelled: pl.DataFrame,
     outputs: _Floats,
 ) -> _Relations:
-    frames = (reference, current, labelled)
+    frames = [reference, current, *([] if labelled is reference else [labelled])]
+    place = 0 if labelled is reference else 2
     columns: list[tuple[_Floats, ...]] = []
     blocks: dict[str, list[int]] = {}
     numeric = [k.name for k in features if _is_number(k, reference[k.name], current[k.name])]
     scores = {name: _normal_scores(reference[name], [f[name] for f in frames]) for name in numeric}
-    guides = np.column_stack([outputs, *(scores[name][2] for name in numeric)])
+    guides = np.column_stack([outputs, *(scores[name][place] for name in numeric)])
     for kind in features:
         if kind.name in scores:
-            codes = _number_codes(scores[kind.name], [f[kind.name] for f in frames])
+            codes = _number_codes(scores[kind.name][:2], [f[kind.name] for f in frames[:2]])
         else:
-            codes = _category_codes(labelled[kind.name], guides, [f[kind.name] for f in frames])
+            codes = _category_codes(labelled[kind.name], guides, [f[kind.name] for f in frames[:2]])
         blocks[kind.name] = list(range(len(columns), len(columns) + len(codes)))
         columns += codes
-    coded = [np.column_stack([c[i] for c in columns]) for i in range(3)]
+    coded = [np.column_stack([c[i] for c in columns]) for i in range(2)]
     middle, spread = coded[0].mean(0), np.maximum(coded[0].std(0), 0.05)
     coded = [(c - middle) / spread for c in coded]
     half = np.arange(len(coded[0])) % 2 == 0
     moments = coded[0][half].T @ coded[0][half] + 20.0 * np.eye(len(columns))
-    return _Relations(blocks, np.linalg.inv(moments), half, coded[0], coded[1], coded[2])
+    held, now = _covariance(coded[0][~half]), _covariance(coded[1])
+    return _Relations(blocks, np.linalg.inv(moments), half, held, now, coded[0], coded[1])
+
+
+def _covariance(codes: _Floats) -> _Floats:
+    centred = codes - codes.mean(0)
+    return np.asarray(centred.T @ centred / max(len(codes), 1))
 
 
 def _is_number(kind: FeatureKind, *columns: pl.Series) -> bool:
@@ -504,33 +564,31 @@ def _kept(relations: _Relations, name: str, without: Sequence[str] = ()) -> _Kep
     own = relations.blocks[name]
     block = own + [code for other in without if other != name for code in relations.blocks[other]]
     weights = _from_others(relations, block)[:, : len(own)]
-    held = relations.reference[~relations.half]
-    before, now = held @ weights, relations.current @ weights
-    found = [_Kept(_correlation(before[:, i], held[:, c]), 0.0, 1.0) for i, c in enumerate(own)]
-    best = max(range(len(own)), key=lambda i: abs(found[i].before))
-    code = relations.current[:, own[best]]
-    correlation = _correlation(now[:, best], code)
-    spread = float(now[:, best].std())
-    slope = correlation * float(code.std()) / spread if spread > 1e-9 else 1.0
-    return _Kept(found[best].before, correlation, slope)
+    before, _ = _agreement(relations.held, weights, own)
+    now, slopes = _agreement(relations.now, weights, own)
+    best = int(np.argmax(np.abs(before)))
+    return _Kept(float(before[best]), float(now[best]), float(slopes[best]))
 
 
-def _correlation(first: _Floats, second: _Floats) -> float:
-    spread = float(first.std() * second.std())
-    return (
-        float(((first - first.mean()) * (second - second.mean())).mean() / spread)
-        if spread > 1e-9
-        else 0.0
-    )
+def _agreement(moments: _Floats, weights: _Floats, own: Sequence[int]) -> tuple[_Floats, _Floats]:
+    """Give correlation of codes with what is predicted of them, and slope, by the codes' covariance."""
+    along = moments @ weights
+    predicted = np.sqrt(np.maximum((weights * along).sum(0), 0.0))
+    spread = np.sqrt(np.diag(moments)[own])
+    both = along[own, np.arange(len(own))]
+    told = predicted * spread > 1e-9
+    correlation = np.where(told, both / np.where(told, predicted * spread, 1.0), 0.0)
+    moves = predicted > 1e-9
+    return correlation, np.where(moves, correlation * spread / np.where(moves, predicted, 1.0), 1.0)
 
 
 # One column, played through.
 
 
 def _ratios(case: _Case, name: str) -> tuple[_Floats, _Floats, float]:
-    """Give density ratios of a column for reference and labelled rows, and the share out of range."""
+    """Give density ratios of a column for reference and weighted rows, and the share out of range."""
     kind = next(k for k in case.features if k.name == name)
-    frames = (case.reference, case.current, case.labelled.frame)
+    frames = (case.reference, case.current, case.weighted.frame)
     if _is_number(kind, case.reference[name], case.current[name]):
         values = [_floats(frame[name]) for frame in frames]
         pooled = np.concatenate(values[:2])
@@ -576,6 +634,7 @@ def _look(case: _Case, columns: Sequence[ColumnDrift]) -> tuple[list[_Closer], l
     """Look closer at what moved, at most at 8 columns; the outputs choose where there are more."""
     moved = {c.name for c in columns if c.drifted}
     moved |= {k.name for k in case.features if _more_missing(case, k.name)}
+    moved |= {k.name for k in case.features if _reshaped(case, k)}
     chosen = [k.name for k in case.features if k.name in moved]
     skipped: list[Finding] = []
     if len(chosen) > _CLOSER:
@@ -592,6 +651,23 @@ def _look(case: _Case, columns: Sequence[ColumnDrift]) -> tuple[list[_Closer], l
     quiet = _broken(case, moved, alone, 0.3 if world else _BROKEN)
     looked += [_closer(case, name, [*moved, *quiet], broken=True) for name in quiet]
     return looked, skipped
+
+
+def _reshaped(case: _Case, kind: FeatureKind) -> bool:
+    """Tell whether a number's ranks moved: a long tail can hide that from a distance in its own unit."""
+    first, second = case.reference[kind.name], case.current[kind.name]
+    if not _is_number(kind, first, second):
+        return False
+    before, now = (np.sort(given[~np.isnan(given)]) for given in (_floats(first), _floats(second)))
+    if not len(before) or not len(now):
+        return False
+    shares = [
+        np.searchsorted(before, before, side) / len(before)
+        - np.searchsorted(now, before, side) / len(now)
+        for side in ("left", "right")
+    ]
+    distance = max(float(np.abs(share).max()) for share in shares)
+    return distance > max(_RANKS, 2 * math.sqrt(1 / len(before) + 1 / len(now)))
 
 
 def _more_missing(case: _Case, name: str) -> bool:
@@ -636,20 +712,20 @@ def _missing(column: pl.Series) -> float:
 
 
 def _closer(case: _Case, name: str, others: Sequence[str], *, broken: bool = False) -> _Closer:
-    ratios, labelled_ratios, outside = _ratios(case, name)
+    ratios, weights, outside = _ratios(case, name)
     kept = _kept(case.relations, name, others)
-    side = case.labelled
     if broken or _moved_alone(case, name, ratios, outside, others):
-        still = _still_says(kept)
+        side, still = case.labelled, _still_says(kept)
         column = _replaced(case, name, still)
         outputs = case.predict(side.frame.with_columns(column))
-        loss = _loss(case.metric, side.labels, side.outputs, outputs)
+        loss = _loss(case.metric, side, outputs)
         effect = float(np.abs(outputs - side.outputs).mean())
-        return _Closer(name, effect, loss, column, still, alone=True)
-    loss = _loss(case.metric, side.labels, side.outputs, side.outputs, labelled_ratios)
-    mean = float((side.outputs.T * labelled_ratios).mean() / max(labelled_ratios.mean(), 1e-9))
+        return _Closer(name, effect, loss, column, still, alone=True, broken=broken)
+    side = case.weighted
+    loss = _loss(case.metric, side, side.outputs, weights)
+    mean = float((side.outputs.T * weights).mean() / max(weights.mean(), 1e-9))
     effect = abs(mean - float(side.outputs.mean())) if side.outputs.ndim == 1 else 0.0
-    return _Closer(name, effect, loss, None, 1.0, alone=False)
+    return _Closer(name, effect, loss, None, 1.0, alone=False, broken=False)
 
 
 def _moved_alone(case: _Case, name: str, ratios: _Floats, outside: float, others: Sequence[str]) -> bool:
@@ -824,17 +900,16 @@ def _not_looked_at(column: ColumnDrift, weight: float | None) -> Finding:
     )
 
 
-def _joint(case: _Case, looked: Sequence[_Closer], columns: Sequence[ColumnDrift]) -> list[Finding]:
+def _joint(case: _Case, looked: Sequence[_Closer]) -> list[Finding]:
     """Find what no single column shows: relations broken, and columns that cost only together."""
-    drifted = {c.name for c in columns if c.drifted}
     alone = [closer for closer in looked if closer.column is not None]
-    broken = [closer for closer in looked if closer.alone and closer.name not in drifted]
+    broken = [closer for closer in looked if closer.broken]
     if len(alone) < 2 and not broken:
         return []
     replaced = [closer.column for closer in alone if closer.column is not None]
     side = case.labelled
     outputs = case.predict(side.frame.with_columns(replaced))
-    loss = _loss(case.metric, side.labels, side.outputs, outputs)
+    loss = _loss(case.metric, side, outputs)
     names = ", ".join(closer.name for closer in broken or alone)
     what = "no longer go with the other columns as before" if broken else "moved by themselves together"
     return [
@@ -855,8 +930,7 @@ def _output(case: _Case, task: Task) -> list[Finding]:
     """Compare the champion's outputs in both windows; by itself that is to be watched at most."""
     if task == "multiclass":
         return []
-    before = case.predict(case.reference)
-    now = case.predict(case.current)
+    before, now = case.outputs
     kind = Feature("output", float)
     found = column_drift(pl.Series(before), pl.Series(now), kind)
     if isinstance(found, str) or not found.drifted:
@@ -898,14 +972,10 @@ def _measured(
     base = _known(reference)
     classes = sorted({str(v) for v in base["label"].unique()}) if task == "multiclass" else []
 
-    def scored(rows: pl.DataFrame, *, served: bool = False) -> _Loss | None:
-        rows = _sample(rows, 4 * _ROWS, case.drawn)
-        given = (
-            _served(rows["output"], classes)
-            if served
-            else _outputs(predict(rows.select(names)), classes)
-        )
-        return _scored(case.metric, given, _labels(rows["label"], classes))
+    def scored(rows: pl.DataFrame) -> _Badness | None:
+        rows = _sample(rows, _LABELLED, case.drawn)
+        given = _given(rows, classes, lambda some: _outputs(predict(some.select(names)), classes))
+        return _jackknifed(case.metric, _labels(rows["label"], classes), given)
 
     notes: list[str] = []
     served = base.filter(pl.col("output").is_not_null()) if "output" in base.columns else base[:0]
@@ -913,9 +983,9 @@ def _measured(
     if earlier is not None and _known(earlier).height >= max(least, 2 * _GROUPS):
         before = scored(_known(earlier))
     elif served.height >= max(least, 2 * _GROUPS):
-        before, doubt = scored(served, served=True), _OTHERS
+        before, doubt = scored(served), _OTHERS
     else:
-        before, allowed = scored(base), _OPTIMISM
+        before, allowed = scored(base.drop("output", strict=False)), _OPTIMISM
         notes.append(f"the reference has no served outputs: {_OPTIMISM} of a measured loss is forgiven")
     now = scored(known)
     if before is None or now is None:
@@ -934,19 +1004,6 @@ def _served(outputs: pl.Series, classes: Sequence[str]) -> _Floats:
         return outputs.cast(pl.Float64).to_numpy()
     decoder = msgspec.json.Decoder(dict[str, float])
     return _outputs([decoder.decode(text) for text in outputs.cast(pl.String)], classes)
-
-
-def _scored(metric: Metric, outputs: _Floats, labels: _Floats) -> _Loss | None:
-    value = _badness(metric, labels, outputs, np.ones(len(labels)))
-    group = np.arange(len(labels)) % _GROUPS
-    parts = [
-        _badness(metric, labels[group != g], outputs[group != g], np.ones(int((group != g).sum())))
-        for g in range(_GROUPS)
-    ]
-    known = np.array([part for part in parts if part is not None])
-    if value is None or len(known) < _GROUPS:
-        return None
-    return _Loss(value, math.sqrt((_GROUPS - 1) / _GROUPS * float(((known - known.mean()) ** 2).sum())))
 
 
 def _with_labels(case: _Case, findings: Sequence[Finding], measured: _Loss | None) -> list[Finding]:

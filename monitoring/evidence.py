@@ -294,7 +294,10 @@ def _attention(
         predict=learner.predict,
         least=pipeline.monitoring.least,
         seed=pipeline.seed,
-        mature=_flat(mature[-1].frame) if mature else None,
+        mature=mature[-1].labelled if mature else None,
+        earlier=pl.concat([one.labelled.select("label", "output") for one in mature[:-1]])
+        if len(mature) > 1
+        else None,
     )
     return _told_apart(found, _usual(pipeline, reference, learner, seen[-1].frame.height))
 

@@ -22,6 +22,7 @@ _FILES = {
     "imported",
     "models",
     "pieces",
+    "preset",
     "year",
 }
 

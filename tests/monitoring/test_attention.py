@@ -59,14 +59,18 @@ def _champion(frame: pl.DataFrame) -> list[float]:
 def _attend(current: pl.DataFrame, mature: pl.DataFrame | None = None, *, least: int = 200) -> Attention:
     return attend(
         _rows(1),
-        current.drop("label"),
+        _served(current).drop("label"),
         features=_FEATURES,
         task="binary",
         metric="roc_auc",
         predict=_champion,
         least=least,
-        mature=mature,
+        mature=None if mature is None else _served(mature),
     )
+
+
+def _served(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(output=pl.Series(_champion(frame), dtype=pl.Float64))
 
 
 def _shuffled(name: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
@@ -98,6 +102,49 @@ def test_a_broken_column_that_the_champion_leans_on_needs_somebody(how: str) -> 
     assert first.output_effect > 0
     assert name in first.sentence
     assert "ROC AUC" in first.sentence
+
+
+def test_noise_that_a_long_tail_hides_from_the_distance_is_seen_by_ranks() -> None:
+    def tailed(frame: pl.DataFrame) -> pl.DataFrame:
+        spike = np.where(np.random.default_rng(7).random(frame.height) < 0.003, 400.0, 0.0)
+        return _served(frame.with_columns(load=pl.col("load") + spike))
+
+    noisy = tailed(_rows(2)).with_columns(load=pl.col("load") + 1.5 * pl.col("idle"))
+    found = attend(
+        tailed(_rows(1)),
+        _served(noisy).drop("label"),
+        features=_FEATURES,
+        task="binary",
+        metric="roc_auc",
+        predict=_champion,
+        least=200,
+    )
+    assert not any(column.drifted for column in found.columns)
+    assert found.verdict == "act"
+    assert "load" in {f.what for f in found.findings if f.verdict == "act"}
+
+
+def test_what_was_served_is_not_asked_for_again() -> None:
+    asked: list[int] = []
+
+    def champion(frame: pl.DataFrame) -> list[float]:
+        asked.append(frame.height)
+        return _champion(frame)
+
+    rows, earlier = _served(_rows(2)), _rows(3).select("label", "output")
+    found = attend(
+        _rows(1),
+        rows,
+        features=_FEATURES,
+        task="binary",
+        metric="roc_auc",
+        predict=champion,
+        least=200,
+        mature=rows.select("label", "output"),
+        earlier=earlier,
+    )
+    assert found.verdict == "benign"
+    assert asked == [4_000]
 
 
 def test_a_shuffled_column_that_no_test_of_one_column_sees_is_caught_by_its_relations() -> None:
@@ -283,13 +330,13 @@ def test_every_task_and_metric_calls_a_reversed_column_harmful(
             return [2 * value for value in load]
         return [{"up": 0.9, "down": 0.1} if value > 0 else {"up": 0.1, "down": 0.9} for value in load]
 
-    def labelled(frame: pl.DataFrame) -> pl.DataFrame:
+    def served(frame: pl.DataFrame) -> pl.DataFrame:
         outputs = predict(frame)
         texts = [json.dumps(o) if isinstance(o, dict) else o for o in outputs]
-        return frame.with_columns(label=label).with_columns(output=pl.Series(texts))
+        return frame.with_columns(output=pl.Series(texts))
 
-    reference, now = labelled(_rows(1)), labelled(_rows(2))
-    broken = now.with_columns(load=-pl.col("load") + 1)
+    reference, now = (served(_rows(seed).with_columns(label=label)) for seed in (1, 2))
+    broken = served(now.with_columns(load=-pl.col("load") + 1))
     for mature in (None, broken):
         found = attend(
             reference,
