@@ -14,7 +14,8 @@ class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Parameters
     ----------
     window
-        Length of a window; windows begin at whole multiples of it since 1970, UTC.
+        Length of a window. Evidence has windows that begin with the champion; the table of performance
+        has them at whole multiples of the length since 1970, UTC.
     rows
         Instead of `window`: how many predictions make a window.
     least
