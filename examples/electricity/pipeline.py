@@ -46,6 +46,7 @@ def _electricity(name: str, update: Update, *triggers: Trigger, pace: Pace = _AN
         update=update,
         triggers=triggers,
         pace=pace,
+        gate=None,  # the rehearsal has judged, and the newest days are worth more than a second look
     )
 
 
