@@ -95,7 +95,7 @@ def _told(found: _Compared) -> dict[str, float]:
 
 
 def _streams(*, short: bool) -> list[_Stream]:
-    streams = [_Stream("flights", flights_pipelines.stage4, _YOUNG, 25 if short else 350)]
+    streams = [_Stream("flights", flights_pipelines.by_evidence, _YOUNG, 25 if short else 350)]
     file = os.environ.get(electricity.VARIABLE)
     if file and Path(file).is_file() and not short:
         names = ("elec2", "elec2 changed")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from examples.flights.data import load
-from examples.flights.pipeline import stage4
+from examples.flights.pipeline import by_evidence
 
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
 from benchmarks.imported import context
@@ -78,13 +78,13 @@ def _moved(part: pl.DataFrame, place: int) -> pl.DataFrame:
 def _listen(seed: int, short: bool, mlflow: Path) -> _Heard:
     windows = _SHORT_WINDOWS if short else _WINDOWS
     history = _SHORT_HISTORY if short else _HISTORY_DAYS
-    window = duration(stage4.monitoring.span or "7d")
+    window = duration(by_evidence.monitoring.span or "7d")
     start = _BEGIN + history * _DAY
     stop = start + (windows + 1) * window  # the last one is mature a window later
     events = shuffled(seed, (stop - _BEGIN) // _DAY + 1)
     clock = SimulatedClock(_BEGIN - _DAY)
     updates, acts, judged = [], 0, 0
-    with fresh_home(mlflow) as settings, Bound(stage4, settings, clock) as bound:
+    with fresh_home(mlflow) as settings, Bound(by_evidence, settings, clock) as bound:
         replay = Replay(bound, clock, events)
         replay.begin(start)
         for step in replay.run(start, stop, window, update=True):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from examples.flights.data import load
-from examples.flights.pipeline import stage4
+from examples.flights.pipeline import by_evidence
 
 from benchmarks.claim import Outcome, at_least, fresh_home, mlflow_database, say
 from benchmarks.imported import context
@@ -95,7 +95,7 @@ def _react(seed: int, short: bool, mlflow: Path) -> _Reacted:
     clock = SimulatedClock(start - (history + 1) * _DAY)
     after: set[datetime] = set()
     before = 0
-    with fresh_home(mlflow) as settings, Bound(stage4, settings, clock) as bound:
+    with fresh_home(mlflow) as settings, Bound(by_evidence, settings, clock) as bound:
         replay = Replay(bound, clock, events)
         replay.begin(start)
         for step in replay.run(start, stop, _DAY, update=True):

@@ -18,7 +18,7 @@ __all__ = ["decide"]
 def decide(bound: Bound) -> Decision:
     """Decide whether an update is due. The decision is stored, fired or not, before anything is done.
 
-    Evidently's report is kept where something needs somebody.
+    Evidently's report is kept where something needs somebody, or an update is due.
 
     Parameters
     ----------
@@ -50,8 +50,10 @@ def decide(bound: Bound) -> Decision:
         if shown is not None:
             rehearsal = rehearse(bound, evidence, shown.mature, last)
             evidence = msgspec.structs.replace(evidence, rehearsal=rehearsal)
-        evidence = _reported(bound, evidence, shown, last)
-        decision = decision_of(evidence, answer(pipeline.triggers, pipeline.pace, evidence))
+        answered = answer(pipeline.triggers, pipeline.pace, evidence)
+        if answered.fired or evidence.verdict == "act":
+            evidence = _reported(bound, evidence, shown, last)
+        decision = decision_of(evidence, answered)
         bound.decisions.store(decision)
     finally:
         release(bound.database, lease)
@@ -59,7 +61,7 @@ def decide(bound: Bound) -> Decision:
 
 
 def _reported(bound: Bound, evidence: Evidence, shown: Shown | None, last: Evidence | None) -> Evidence:
-    if evidence.verdict != "act" or shown is None:
+    if shown is None:
         return evidence
     if last is not None and last.report is not None and _same_window(last, evidence):
         return msgspec.structs.replace(evidence, report=last.report)

@@ -181,7 +181,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     open
         The decision that fired and has not ended; None where none is under way.
     report
-        Address of Evidently's report; None where nobody need look.
+        Address of Evidently's report; None where nobody need look, and no update is due.
     notes
         What could not be judged, and why, in words.
     """

@@ -299,7 +299,9 @@ def _print_decisions(result: Result) -> None:
     for line in result.decided[-_SHOWN:]:
         console.print(f"  {line[:_WIDE]}", markup=False, soft_wrap=True)
     if result.report:
-        console.print(f"Evidently's report of the last drift: {result.report}", soft_wrap=True)
+        console.print(
+            f"Evidently's report of the last window that asked for one: {result.report}", soft_wrap=True
+        )
     console.print()
 
 

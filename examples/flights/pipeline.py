@@ -1,5 +1,7 @@
 """Four pipelines on the same flights, with the same model: what differs is two fields."""
 
+from msgspec.structs import replace
+
 from examples.flights.data import FEATURES
 from examples.flights.model import boosted_trees
 from headwater import (
@@ -15,11 +17,12 @@ from headwater import (
     Stateful,
     Stateless,
     Subsample,
+    Volume,
 )
 from headwater.spec.trigger import Trigger
 from headwater.spec.update import Update
 
-__all__ = ["never", "stage2", "stage3", "stage4"]
+__all__ = ["by_evidence", "never", "stage2", "stage3", "stage4"]
 
 
 # Refitting leaves does not change trees: they are grown anew every two months.
@@ -54,4 +57,7 @@ stage4 = _flights(
     # A hard week is no reason to update: the rehearsal says whether an update would have helped.
     Performance(gain=0.015, sure=2.5, update="stateless"),
     AllOf((Drift(), Performance(gain=0.01, sure=2.5)), update="stateless"),
+    Volume(20_000, update="stateless"),
 )
+by_evidence = replace(stage4, name="flights-by-evidence", triggers=stage4.triggers[:2])
+"""Stage 4 without the trigger that counts: what its claims are measured on."""
