@@ -18,6 +18,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.system.up import Up, await_
 
@@ -90,6 +91,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def up(settings: Settings) -> Iterator[list[Up]]:
     """Give the stacks that were started, the one that runs last."""
+    EventsWorker.drain_all()  # of earlier tests in this process: they emit to a server that is gone
     started = [Up(settings)]
     try:
         yield started
