@@ -16,7 +16,7 @@ from headwater.spec.monitoring import Monitoring
 from headwater.spec.pace import Pace
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.trigger import AllOf, Drift, Every, Performance, Trigger
-from headwater.spec.update import Reset, Stateful, Stateless, Update
+from headwater.spec.update import Reset, Stateful, Stateless, Subsample, Update
 
 __all__ = ["never", "stage2", "stage3", "stage4"]
 
@@ -25,9 +25,11 @@ _WEEK_ROWS = 336
 # Whole weeks, since working days and weekends differ: days would seem to drift every Saturday.
 _MONITORING = Monitoring(window="7d", least=_WEEK_ROWS // 2, reference_rows=12 * _WEEK_ROWS)
 _ANY_PACE = Pace()
-_STATELESS = Stateless(window="90d")
+# The market changes from month to month: what is two weeks older counts half as much.
+_RECENT = Subsample(rows=4 * _WEEK_ROWS, half_life="14d")
+_STATELESS = Stateless(window="90d", subsample=_RECENT)
 # Refitting leaves does not change trees: they are grown anew every month.
-_STATEFUL = Stateful(window="90d", reset=Reset(every="30d", window="90d"))
+_STATEFUL = Stateful(window="90d", reset=Reset(every="30d", window="90d", subsample=_RECENT))
 
 
 def _electricity(name: str, update: Update, *triggers: Trigger, pace: Pace = _ANY_PACE) -> Pipeline:
@@ -59,6 +61,5 @@ stage4 = _electricity(
     # A hard week is no reason to update: the rehearsal says whether an update would have helped.
     Performance(gain=0.02, sure=1.0, update="stateless"),
     AllOf((Drift(), Performance(fall=0.05)), update="stateless"),
-    Every("60d", update="stateless"),
     pace=Pace(cool_down="7d"),
 )
