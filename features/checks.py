@@ -73,13 +73,30 @@ class Checks:
                 f"prediction {prediction_id!r}: {_plain(error)}",
                 hint=f"send exactly the features {', '.join(self._names)}",
             ) from error
-        values = astuple(fitting)
+        self.fit(prediction_id, fitting)
+        return fitting
+
+    @property
+    def features_type(self) -> type[msgspec.Struct]:
+        """The type that :meth:`features` gives, to decode JSON into."""
+        return self._schema
+
+    def fit(self, prediction_id: str, features: msgspec.Struct) -> None:
+        """Check the numbers of features that have the right types.
+
+        Raises
+        ------
+        SchemaError
+            If an integer does not fit 64 bits.
+        NonFiniteError
+            If a number is NaN or infinite.
+        """
+        values = astuple(features)
         if self._has_ints:
             self._check_ints(prediction_id, values)
         # NaN and infinity survive a sum: one look at it does for nearly every prediction.
         if not isfinite(sum(filter(None, values[self._floats]))):
             self._check_floats(prediction_id, values)
-        return fitting
 
     def _check_ints(self, prediction_id: str, values: tuple[Any, ...]) -> None:
         for value in values[self._ints]:

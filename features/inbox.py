@@ -146,6 +146,12 @@ class Inbox:
             (after, limit),
         )
 
+    def entries_of(self, id_: str) -> list[tuple[int, int, bytes]]:
+        """Give what came under a prediction's id, in order: kind, time of receipt, payload."""
+        return self._select(
+            "SELECT kind, received_at_us, payload FROM entry WHERE id = ? ORDER BY position", (id_,)
+        )
+
     def count_after(self, position: int) -> int:
         """Count the entries behind a position."""
         ((count,),) = self._select("SELECT count(*) FROM entry WHERE position > ?", (position,))
@@ -155,7 +161,7 @@ class Inbox:
         """Close the file."""
         self._connection.close()
 
-    def _select(self, statement: str, values: tuple[int, ...]) -> list[tuple[Any, ...]]:
+    def _select(self, statement: str, values: tuple[int | str, ...]) -> list[tuple[Any, ...]]:
         try:
             with self._transaction.lock:
                 return self._connection.execute(statement, values).fetchall()

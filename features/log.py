@@ -5,14 +5,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-import msgspec
 import polars as pl
-from msgspec import UNSET, UnsetType
 
 from headwater.features.archive import Archive, Archived
-from headwater.features.checks import Checks
 from headwater.features.frames import EXAMPLE, Frames
-from headwater.features.inbox import LABEL, PREDICTION, Entry, Inbox
+from headwater.features.recorder import Recorder, open_inbox
 from headwater.features.sequencer import Sequencer
 from headwater.features.stored import LogCounts, Stored, register
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
@@ -20,39 +17,14 @@ from headwater.infra.commit_points import reached
 from headwater.infra.database import Database
 from headwater.infra.settings import Settings
 from headwater.infra.storage import Storage
-from headwater.spec.errors import NotFoundError, SchemaError, TableError
+from headwater.spec.errors import NotFoundError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.records import Label, LabelValue, Output, Prediction, Role, Source
-from headwater.spec.records import utc as in_utc
+from headwater.spec.records import Label, Prediction
 
 __all__ = ["FeatureLog", "LogCounts"]
 
 _CHUNK = 50_000
-_ENCODER = msgspec.json.Encoder(order="deterministic")
-
-
-class _Logged(msgspec.Struct, gc=False):
-    """A prediction as it is kept; what is :class:`Prediction`'s default is left out."""
-
-    id: str
-    features: msgspec.Struct
-    output: Output
-    served_at: datetime
-    version: str | UnsetType
-    role: Role | UnsetType
-    propensity: float | UnsetType
-    entity: dict[str, str] | UnsetType
-
-
-class _Told(msgspec.Struct, gc=False):
-    """A label as it is kept; what is :class:`Label`'s default is left out."""
-
-    prediction_id: str
-    value: LabelValue
-    known_at: datetime
-    source: Source | UnsetType
-    key: str | UnsetType
 
 
 class FeatureLog:
@@ -85,11 +57,11 @@ class FeatureLog:
         self.pipeline = pipeline
         self.clock = clock or SystemClock()
         self.database = database or Database(settings.operational_url)
-        self.inbox = Inbox(settings.root / "inbox" / f"{pipeline.name}.sqlite")
+        self.inbox = open_inbox(pipeline, settings)
         self.archive = Archive(Storage(settings), pipeline.name)
         self.pipeline_id = register(self.database, pipeline, self.inbox.path.stem)
         self._stored = Stored(self.database, self.pipeline_id)
-        self._checks = Checks(pipeline)
+        self.recorder = Recorder(pipeline, self.inbox, self.clock)
         self._frames = Frames(pipeline)
 
     def record(self, predictions: Sequence[Prediction]) -> int:
@@ -114,8 +86,9 @@ class FeatureLog:
         StorageError
             If the disk refuses; nothing is kept then.
         """
-        now_us = to_us(self.clock.now())
-        return self.inbox.append([self._prediction(p, now_us) for p in predictions], "record")
+        now_us = self.recorder.now_us()
+        make = self.recorder.prediction
+        return self.inbox.append([make(p, now_us) for p in predictions], "record")
 
     def label(self, labels: Sequence[Label]) -> int:
         """Log labels; durable when this returns. A label may come before its prediction.
@@ -139,8 +112,9 @@ class FeatureLog:
         StorageError
             If the disk refuses; nothing is kept then.
         """
-        now_us = to_us(self.clock.now())
-        return self.inbox.append([self._label(label, now_us) for label in labels], "label")
+        now_us = self.recorder.now_us()
+        make = self.recorder.label
+        return self.inbox.append([make(label, now_us) for label in labels], "label")
 
     def import_history(self, history: Iterable[tuple[Prediction, Label | None]]) -> int:
         """Log what happened elsewhere: each record counts as received at its own time.
@@ -160,9 +134,9 @@ class FeatureLog:
         """
         entries = []
         for prediction, label in history:
-            entries.append(self._prediction(prediction, to_us(prediction.served_at)))
+            entries.append(self.recorder.prediction(prediction, to_us(prediction.served_at)))
             if label is not None:
-                entries.append(self._label(label, to_us(label.known_at)))
+                entries.append(self.recorder.label(label, to_us(label.known_at)))
         entries.sort(key=lambda entry: (entry.received_at_us, entry.kind))
         return self.inbox.append(entries, "record")
 
@@ -331,38 +305,6 @@ class FeatureLog:
         """Close the inbox; the database is closed by whoever opened it."""
         self.inbox.close()
 
-    def _prediction(self, prediction: Prediction, received_at_us: int) -> Entry:
-        id_ = prediction.id
-        self._checks.prediction(prediction)
-        features = self._checks.features(id_, prediction.features)
-        self._checks.output(id_, prediction.output)
-        logged = _Logged(
-            id_,
-            features,
-            prediction.output,
-            in_utc(prediction.served_at, "served_at"),
-            prediction.version or UNSET,
-            UNSET if prediction.role == "champion" else prediction.role,
-            UNSET if prediction.propensity == 1.0 else prediction.propensity,
-            prediction.entity or UNSET,
-        )
-        return Entry(PREDICTION, id_, "", received_at_us, _encoded(logged, id_))
-
-    def _label(self, label: Label, received_at_us: int) -> Entry:
-        self._checks.label(label)
-        id_, value, source = label.prediction_id, label.value, label.source
-        known_at = in_utc(label.known_at, "known_at")
-        told = _Told(
-            id_,
-            value,
-            known_at,
-            UNSET if source == "natural" else source,
-            UNSET if label.key is None else label.key,
-        )
-        # Without a key, the same value at the same time is the same label.
-        key = label.key or f"{value!r} {to_us(known_at)}"
-        return Entry(LABEL, id_, f"{source}/{key}", received_at_us, _encoded(told, id_))
-
     def _archive(self, name: Archived, stop: int) -> int:
         first = start = self.archive.stop(name)
         if start > stop:
@@ -382,13 +324,3 @@ class FeatureLog:
             self.archive.append(name, frame, start, end)
             start = end
         return stop - first
-
-
-def _encoded(record: _Logged | _Told, prediction_id: str) -> bytes:
-    try:
-        return _ENCODER.encode(record)
-    except (TypeError, UnicodeEncodeError, OverflowError) as error:
-        raise SchemaError(
-            f"what was sent for {prediction_id!r} cannot be written as JSON: {error}",
-            hint="send text, numbers, booleans and None",
-        ) from error

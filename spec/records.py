@@ -14,8 +14,10 @@ __all__ = [
     "LabelValue",
     "Output",
     "Prediction",
+    "Recorded",
     "Role",
     "Source",
+    "Told",
     "utc",
 ]
 
@@ -123,6 +125,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key
         The client's key: the same key again must carry the same value. None makes the key of the
         value and the time, so that a repeated label is one and a changed one is a revision.
+    by
+        Whose key or name the label came under; ``""`` where nobody asked.
     """
 
     prediction_id: str
@@ -130,12 +134,43 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     known_at: datetime
     source: Source = "natural"
     key: str | None = None
+    by: str = ""
 
     def __post_init__(self) -> None:
         _check_id(self.prediction_id, "prediction_id")
         utc(self.known_at, "known_at")
         if self.key is not None:
             _check_id(self.key, "key")
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A label as it came.
+
+    Parameters
+    ----------
+    label
+        The truth, who says so, and under which key.
+    received_at
+        When it came.
+    """
+
+    label: Label
+    received_at: datetime
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What an inbox holds of one prediction.
+
+    Parameters
+    ----------
+    prediction
+        As served; None where only labels came.
+    labels
+        In the order in which they came.
+    """
+
+    prediction: Prediction | None
+    labels: tuple[Told, ...]
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,8 +55,8 @@ stage4 = _flights(
     "flights-stage4",
     Stateful(reset=_RESET),
     # A hard week is no reason to update: the rehearsal says whether an update would have helped.
-    Performance(gain=0.015, update="stateless"),
-    AllOf((Drift(), Performance(gain=0.01)), update="stateless"),
+    Performance(gain=0.015, sure=3.5, update="stateless"),
+    AllOf((Drift(), Performance(gain=0.01, sure=3.5)), update="stateless"),
     Volume(20_000, update="stateless"),
 )
 by_evidence = replace(stage4, name="flights-by-evidence", triggers=stage4.triggers[:2])
