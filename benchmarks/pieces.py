@@ -16,8 +16,8 @@ import msgspec
 import psutil
 
 from benchmarks.models import scaled_sgd
-from headwater.flows.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.flows.stack import server_command, stack_variables, worker_command
+from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.settings import Settings
 from headwater.spec.feature import Feature
 from headwater.spec.label import LabelRule

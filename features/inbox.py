@@ -111,20 +111,78 @@ class Inbox:
         StorageError
             If the disk refuses; nothing is stored then.
         """
-        rows = list(map(astuple, entries))
         try:
             with self._transaction:
-                before = self._connection.total_changes
-                for statement, values in together(_INSERT, _ROW, rows, _ONCE):
-                    self._connection.executemany(statement, values)
-                added = self._connection.total_changes - before
-                if added < len(entries):
-                    self._refuse_conflicts(entries)
+                added = self._insert(entries)
                 reached(f"{name}.before_sync")
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
         reached(f"{name}.after_sync")
         return added
+
+    def append_each(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError]:
+        """Store batches in one synced transaction: each of them all or not at all, for itself.
+
+        Parameters
+        ----------
+        batches
+            In the order in which they came.
+
+        Returns
+        -------
+        list of int or ConflictError
+            For each batch, how many of its entries were new, or why it was refused.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses; nothing of any batch is stored then.
+        """
+        whole = [entry for batch in batches for entry in batch]
+        try:
+            with self._transaction:
+                ended = self._try_all(batches, whole) or self._try_each(batches)
+                reached("record.before_sync")
+        except (sqlite3.Error, OSError) as error:
+            raise self._refused(error) from error
+        reached("record.after_sync")
+        return ended
+
+    def _try_all(
+        self, batches: Sequence[Sequence[Entry]], whole: Sequence[Entry]
+    ) -> list[int | ConflictError] | None:
+        """Store all of it at once; undo it where something came twice: then each counts for itself."""
+        self._connection.execute("SAVEPOINT batches")
+        added = self._added(whole)
+        if added < len(whole):
+            self._connection.execute("ROLLBACK TO batches")
+        self._connection.execute("RELEASE batches")
+        return [len(batch) for batch in batches] if added == len(whole) else None
+
+    def _try_each(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError]:
+        ended: list[int | ConflictError] = []
+        for batch in batches:
+            self._connection.execute("SAVEPOINT batch")
+            try:
+                ended.append(self._insert(batch))
+            except ConflictError as error:
+                self._connection.execute("ROLLBACK TO batch")
+                ended.append(error)
+            self._connection.execute("RELEASE batch")
+        return ended
+
+    def _insert(self, entries: Sequence[Entry]) -> int:
+        added = self._added(entries)
+        if added < len(entries):
+            self._refuse_conflicts(entries)
+        return added
+
+    def _added(self, entries: Sequence[Entry]) -> int:
+        rows = list(map(astuple, entries))
+        before = self._connection.total_changes
+        for statement, values in together(_INSERT, _ROW, rows, _ONCE):
+            self._connection.executemany(statement, values)
+        return self._connection.total_changes - before
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:

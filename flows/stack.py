@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from headwater.flows.environment import environment, within
-from headwater.flows.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.offline import quiet
+from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.settings import Settings
 from headwater.spec.errors import NotFoundError, ServerError, few
 

@@ -62,6 +62,15 @@ class Championship:
         found = self.history()
         return found[-1] if found else None
 
+    def epoch(self) -> int | None:
+        """Give the number of the present reign, without reading more; None before the first."""
+        table = tables.champion.c
+        with self._database.reading() as connection:
+            found = connection.execute(
+                select(table.epoch).where(table.pipeline_id == self._pipeline_id)
+            ).scalar_one_or_none()
+        return None if found is None else int(found)
+
     def history(self) -> list[Reign]:
         """Give all reigns, oldest first."""
         table = tables.reign.c

@@ -17,6 +17,10 @@
     │   └── TableError        a table that is corrupt, cut or missing a range
     ├── NotRebuildableError   a recipe that this environment cannot fold again
     ├── StorageError          storage that is away, or refuses
+    ├── NotReadyError         a service that has no version to answer with yet
+    ├── OverloadedError       more than a service takes at a time: come back later
+    ├── SlowError             a request that does not come in time
+    ├── TooLargeError         a request that is longer than a service takes
     └── ServerError           a local server that does not start, or a port that is taken
 
 Each is a record first: ``what`` is wrong, and ``hint`` says what to do next.
@@ -35,12 +39,16 @@ __all__ = [
     "NonFiniteError",
     "NotEnoughError",
     "NotFoundError",
+    "NotReadyError",
     "NotRebuildableError",
     "NotStatefulError",
+    "OverloadedError",
     "SchemaError",
     "ServerError",
+    "SlowError",
     "StorageError",
     "TableError",
+    "TooLargeError",
     "few",
 ]
 
@@ -138,6 +146,22 @@ class NotRebuildableError(HeadwaterError):
 
 class StorageError(HeadwaterError):
     """Storage is away, or refuses."""
+
+
+class NotReadyError(HeadwaterError):
+    """The service has no version to answer with yet."""
+
+
+class OverloadedError(HeadwaterError):
+    """More came than a service takes at a time; nothing of it was kept."""
+
+
+class SlowError(HeadwaterError):
+    """A request does not come in time."""
+
+
+class TooLargeError(HeadwaterError):
+    """A request is longer than a service takes."""
 
 
 class ServerError(HeadwaterError):

@@ -14,6 +14,7 @@ from headwater.spec.gate import Gate
 from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
 from headwater.spec.pace import Pace
+from headwater.spec.serving import Learning, Serving
 from headwater.spec.trigger import Performance, Trigger, leaves
 from headwater.spec.update import Stateful, Stateless, Update
 
@@ -78,6 +79,11 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         Seeds what the update draws.
     threads
         How many threads a learner may compute with.
+    learn
+        ``"on schedule"`` leaves learning to the flows; ``"each label"`` folds every example as it comes,
+        in the service.
+    serving
+        How it answers over HTTP.
     promotion
         ``"always"`` makes each new version champion, ``"by hand"`` leaves it to ``headwater promote``.
 
@@ -102,6 +108,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     passes: int = 1
     seed: int = 0
     threads: int = 1
+    learn: Learning = "on schedule"
+    serving: Serving = Serving()
     promotion: Promotion = "always"
 
     def __post_init__(self) -> None:

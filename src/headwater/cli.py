@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
+from headwater.cli_serving import commands as serving_commands
 from headwater.infra.offline import quiet
 from headwater.screen import (
     busy,
@@ -50,6 +51,7 @@ app = typer.Typer(
     "A first round: import history, train on it, look at "
     "versions; up and deploy make it go by itself.",
 )
+app.add_typer(serving_commands)
 
 Declared = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.features.relay import Relay
 
-from headwater.flows.processes import free_port
+from headwater.infra.processes import free_port
 from headwater.infra.settings import Settings
 
 

@@ -9,8 +9,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from headwater.flows.environment import environment, within
-from headwater.flows.processes import Child, fetch, free_port
 from headwater.infra.offline import quiet
+from headwater.infra.processes import Child, fetch, free_port
 from headwater.infra.settings import Settings
 
 TOY = """

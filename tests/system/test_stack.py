@@ -18,8 +18,8 @@ from tests.system.up import Up, await_
 
 from headwater.features.log import FeatureLog
 from headwater.flows.deployments import deploy
-from headwater.flows.processes import fetch
 from headwater.flows.stack import Addresses, find_stack, run_flow, running_stack
+from headwater.infra.processes import fetch
 from headwater.infra.settings import Settings
 from headwater.spec.errors import NotFoundError, ServerError
 from headwater.spec.loading import load_pipeline

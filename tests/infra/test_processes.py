@@ -5,7 +5,7 @@ import sys
 import psutil
 import pytest
 
-from headwater.flows.processes import Child, Mark, end_marked, fetch, free_port
+from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.spec.errors import ServerError
 
 FAMILY = """

@@ -1,0 +1,1 @@
+"""The service: predict, label and learn over HTTP, without ever interrupting."""

@@ -1,0 +1,119 @@
+"""The service as an ASGI application: one for each worker process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import Response
+from starlette.routing import Route
+
+from headwater.infra.clock import Clock, SystemClock
+from headwater.infra.settings import Settings
+from headwater.serving.documented import describe
+from headwater.serving.hot import Pipelines, labels_route, named, predict_route
+from headwater.serving.inference_protocol import protocol_routes
+from headwater.serving.problems import PROBLEM_TYPE, Problem, problem_of
+from headwater.serving.served_pipeline import ServedPipeline
+from headwater.spec.errors import HeadwaterError
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["MOST_BODY_BYTES", "create_app"]
+
+MOST_BODY_BYTES = 2_000_000
+"""How long a request may be."""
+
+_FOLLOW_S = 0.1
+
+
+def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock | None = None) -> FastAPI:
+    """Make the service.
+
+    Parameters
+    ----------
+    pipelines
+        What it serves.
+    settings
+        Where inboxes and live states are.
+    clock
+        The machine's where not given.
+    """
+    served: dict[str, ServedPipeline] = {}
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        for pipeline in pipelines:
+            served[pipeline.name] = ServedPipeline(pipeline, settings, clock or SystemClock())
+        await asyncio.gather(*(one.swap() for one in served.values()))
+        following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
+        yield
+        for task in following:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*following)
+        await asyncio.gather(*(one.close() for one in served.values()))
+
+    app = FastAPI(
+        title="headwater",
+        version="1",
+        summary="Predict, label, learn.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.router.routes[:0] = [
+        Route("/predict", predict_route(served, MOST_BODY_BYTES), methods=["POST"]),
+        Route("/labels", labels_route(served, MOST_BODY_BYTES), methods=["POST"]),
+        *protocol_routes(served, MOST_BODY_BYTES),
+    ]
+    app.add_exception_handler(HeadwaterError, _refused)
+    app.add_exception_handler(Exception, _failed)
+    _add_lookups(app, served)
+    describe(app, pipelines)
+    return app
+
+
+def _add_lookups(app: FastAPI, served: Pipelines) -> None:
+    @app.get("/predictions/{prediction_id}", tags=["predictions"], response_class=Response)
+    async def prediction(
+        prediction_id: str, pipeline: str | None = Query(None, description="Its name")
+    ) -> Response:
+        """Give what was recorded of a prediction: features as served, answer, labels as they came."""
+        found = named(served, msgspec.UNSET if pipeline is None else pipeline)
+        return _json(await asyncio.to_thread(found.find, prediction_id[:300]))
+
+    @app.get("/pipelines", tags=["pipelines"], response_class=Response)
+    async def statuses() -> Response:
+        """Say of each pipeline which version serves, since when, and what waits."""
+        return _json([_status(one) for one in served.values()])
+
+
+def _status(one: ServedPipeline) -> dict[str, Any]:
+    champion = one.champion
+    return {
+        "pipeline": one.pipeline.name,
+        "task": one.pipeline.task,
+        "version": None if champion is None else champion.version,
+        "learned_to": None if champion is None else champion.learned_to,
+        "epoch": None if one.serving is None else one.serving.epoch,
+        "shadows": [shadow.version for shadow in one.shadows],
+        "waiting": one.waiting,
+        "swap_failure": one.swap_failure,
+    }
+
+
+def _json(found: object, status: int = 200, kind: str = "application/json") -> Response:
+    return Response(msgspec.json.encode(found), status, media_type=kind)
+
+
+def _refused(_request: Request, error: Exception) -> Response:
+    problem = problem_of(error) if isinstance(error, HeadwaterError) else _FAILED
+    return _json(problem, problem.status, PROBLEM_TYPE.decode())
+
+
+def _failed(_request: Request, _error: Exception) -> Response:
+    return _json(_FAILED, 500, PROBLEM_TYPE.decode())
+
+
+_FAILED = Problem(status=500, title="headwater failed", detail="an unexpected error; the log has it")

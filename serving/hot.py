@@ -1,0 +1,193 @@
+"""The two hot routes, predict and labels, without a framework between the socket and the work."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.types import Receive, Scope, Send
+
+from headwater.serving.problems import PROBLEM_TYPE, problem_of
+from headwater.serving.served_pipeline import ServedPipeline
+from headwater.serving.wire import (
+    Answers,
+    LabelItem,
+    LabelRequest,
+    LabelResults,
+    PredictItem,
+    PredictRequest,
+)
+from headwater.spec.errors import (
+    HeadwaterError,
+    NotFoundError,
+    SchemaError,
+    SlowError,
+    TooLargeError,
+    few,
+)
+
+__all__ = ["HotRoute", "labels_route", "named", "predict_route", "read_body"]
+
+_JSON = b"application/json"
+_BODY_S = 10.0
+_Request = TypeVar("_Request", PredictRequest, LabelRequest)
+_ENCODER = msgspec.json.Encoder()
+_PREDICT = msgspec.json.Decoder(PredictRequest)
+_LABELS = msgspec.json.Decoder(LabelRequest)
+
+Pipelines = Mapping[str, ServedPipeline]
+
+
+class HotRoute:
+    """A POST route as a bare ASGI application: reads a body, answers JSON or a problem.
+
+    Parameters
+    ----------
+    work
+        Turns a body into an answer; raises a :class:`HeadwaterError` for a problem.
+    most_bytes
+        How long a body may be.
+    """
+
+    def __init__(self, work: Callable[[bytes], Awaitable[object]], most_bytes: int) -> None:
+        self._work = work
+        self._most_bytes = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        status, kind = 200, _JSON
+        try:
+            answer = await self._work(await read_body(scope, receive, self._most_bytes))
+        except HeadwaterError as error:
+            problem = problem_of(error)
+            answer, status, kind = problem, problem.status, PROBLEM_TYPE
+        body = _ENCODER.encode(answer)
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def predict_route(pipelines: Pipelines, most_bytes: int) -> HotRoute:
+    """Make ``POST /predict``."""
+
+    async def predict(body: bytes) -> object:
+        asked = _decoded(_PREDICT, body)
+        pipeline = named(pipelines, asked.pipeline)
+        if asked.predictions is not UNSET:
+            _check_alone(asked.features is UNSET and asked.id is UNSET, "predictions", "features")
+            return Answers(await pipeline.predict(asked.predictions))
+        if asked.features is UNSET:
+            raise SchemaError("features: it is missing", hint="send features, or many in predictions")
+        item = PredictItem(asked.features, asked.id, asked.entity, asked.unit)
+        (answer,) = await pipeline.predict([item])
+        return answer
+
+    return HotRoute(predict, most_bytes)
+
+
+def labels_route(pipelines: Pipelines, most_bytes: int) -> HotRoute:
+    """Make ``POST /labels``."""
+
+    async def label(body: bytes) -> object:
+        asked = _decoded(_LABELS, body)
+        pipeline = named(pipelines, asked.pipeline)
+        if asked.labels is not UNSET:
+            alone = asked.prediction_id is UNSET and asked.value is UNSET
+            _check_alone(alone, "labels", "prediction_id")
+            return LabelResults(await pipeline.label(asked.labels, by=""))
+        if asked.prediction_id is UNSET or asked.value is UNSET:
+            missing = "prediction_id" if asked.prediction_id is UNSET else "value"
+            raise SchemaError(
+                f"{missing}: it is missing", hint="send prediction_id and value, or many in labels"
+            )
+        item = LabelItem(asked.prediction_id, asked.value, asked.known_at, asked.source, asked.key)
+        return await pipeline.label_one(item, by="")
+
+    return HotRoute(label, most_bytes)
+
+
+def named(pipelines: Pipelines, name: str | UnsetType) -> ServedPipeline:
+    """Give the pipeline of a name, or the only one.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none of that name.
+    SchemaError
+        If none is named, and there are several.
+    """
+    if name is UNSET:
+        if len(pipelines) == 1:
+            return next(iter(pipelines.values()))
+        raise SchemaError("pipeline: it is missing", hint=f"send one of {few(pipelines)}")
+    found = pipelines.get(name)
+    if found is None:
+        raise NotFoundError(
+            f"no pipeline {name[:100]!r} is served", hint=f"send one of {few(pipelines)}"
+        )
+    return found
+
+
+async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
+    """Read a request's body, within bounds of length and time.
+
+    Raises
+    ------
+    TooLargeError
+        If it is longer than that.
+    SlowError
+        If it does not come within ten seconds, or its sender went away.
+    """
+    message = await receive()
+    if not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > most_bytes:
+            raise _too_large(most_bytes)
+        return body
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > most_bytes:
+            raise _too_large(most_bytes)
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await _rest(message, receive, most_bytes)
+    except TimeoutError as error:
+        raise SlowError(
+            f"the body did not come within {_BODY_S:.0f} seconds", hint="send it at once"
+        ) from error
+
+
+async def _rest(message: Mapping[str, Any], receive: Receive, most_bytes: int) -> bytes:
+    parts = [message.get("body", b"")]
+    length = len(parts[0])
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise SlowError("the sender went away", hint="send the request again")
+        parts.append(message.get("body", b""))
+        length += len(parts[-1])
+        if length > most_bytes:
+            raise _too_large(most_bytes)
+    return b"".join(parts)
+
+
+def _too_large(most_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        f"the body is longer than {most_bytes:,} bytes", hint="send fewer items in each request"
+    )
+
+
+def _decoded(decoder: "msgspec.json.Decoder[_Request]", body: bytes) -> _Request:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise SchemaError(str(error).replace("Object", "it"), hint="see /docs") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SchemaError(f"the body is not JSON: {error}", hint="see /docs") from error
+
+
+def _check_alone(alone: bool, many: str, one: str) -> None:
+    if not alone:
+        raise SchemaError(f"both {many} and {one} are there", hint=f"send {one}, or many in {many}")

@@ -1,0 +1,70 @@
+"""Errors as problem documents (RFC 9457): which status, and what to do next."""
+
+import msgspec
+
+from headwater.spec.errors import (
+    ConflictError,
+    HeadwaterError,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    SchemaError,
+    SlowError,
+    StorageError,
+    TooLargeError,
+)
+
+__all__ = ["PROBLEM_TYPE", "Problem", "problem_of"]
+
+PROBLEM_TYPE = b"application/problem+json"
+"""Media type of a problem document."""
+
+_TITLES: tuple[tuple[type[HeadwaterError], int, str], ...] = (
+    (SchemaError, 422, "it does not fit"),
+    (ConflictError, 409, "it came before, with another content"),
+    (NotFoundError, 404, "there is no such thing"),
+    (SlowError, 408, "it came too slowly"),
+    (TooLargeError, 413, "it is too long"),
+    (OverloadedError, 503, "too much at a time"),
+    (NotReadyError, 503, "not ready"),
+    (StorageError, 503, "storage refuses"),
+)
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem document.
+
+    Parameters
+    ----------
+    status
+        HTTP status.
+    title
+        The kind of problem.
+    detail
+        What is wrong, this time; names the field where one is at fault.
+    hint
+        What to do next.
+    code
+        Name of the error in :mod:`headwater.spec.errors`.
+    """
+
+    status: int
+    title: str
+    detail: str = ""
+    hint: str = ""
+    code: str = ""
+
+
+def problem_of(error: HeadwaterError) -> Problem:
+    """Turn an error into the document that answers a request.
+
+    >>> problem_of(NotFoundError("no pipeline 'x'")).status
+    404
+    """
+    status, title = next(
+        ((status, title) for kind, status, title in _TITLES if isinstance(error, kind)),
+        (500, "headwater failed"),
+    )
+    return Problem(
+        status=status, title=title, detail=error.what, hint=error.hint, code=type(error).__name__
+    )

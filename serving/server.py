@@ -1,0 +1,121 @@
+"""The processes of the service: workers that share one socket, and the keeper beside them."""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+from starlette.types import ASGIApp
+from uvicorn import Config
+from uvicorn.supervisors import Multiprocess
+
+from headwater.infra.processes import Child
+from headwater.infra.settings import Settings, settings
+from headwater.serving.app import create_app
+from headwater.serving.draining import Draining
+from headwater.spec.errors import ServerError
+from headwater.spec.loading import load_pipeline
+
+__all__ = ["bind", "serve", "worker_app"]
+
+_PIPELINES = "HEADWATER_SERVED_PIPELINES"
+_DRAIN_S = 1.0
+_GRACE_S = 20
+_BACKLOG = 2_048
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the service's socket.
+
+    Parameters
+    ----------
+    host, port
+        Where; port 0 takes a free one.
+
+    Raises
+    ------
+    ServerError
+        If the address is taken or is none.
+    """
+    try:
+        found = socket.create_server((host, port), backlog=_BACKLOG, reuse_port=False)
+    except OSError as error:
+        raise ServerError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="end what listens there, or take another: --port 0",
+        ) from error
+    found.set_inheritable(True)
+    return found
+
+
+def serve(references: Sequence[str], listening: socket.socket, workers: int, where: Settings) -> None:
+    """Serve pipelines until SIGTERM or SIGINT.
+
+    A worker that dies is replaced; SIGHUP replaces all, one after the other, without a lost request.
+
+    Parameters
+    ----------
+    references
+        Where the pipelines are declared.
+    listening
+        As :func:`bind` gives it.
+    workers
+        How many processes answer.
+    where
+        Where everything is kept.
+    """
+    os.environ[_PIPELINES] = "\n".join(references)
+    config = Config(
+        "headwater.serving.server:worker_app",
+        factory=True,
+        workers=workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    processes = _Processes(config, [listening], references, where)
+    try:
+        processes.run()
+    finally:
+        processes.end_keeper()
+
+
+def worker_app() -> ASGIApp:
+    """Make the application of one worker, from what :func:`serve` left in the environment."""
+    pipelines = [load_pipeline(reference) for reference in os.environ[_PIPELINES].splitlines()]
+    return Draining(create_app(pipelines, settings()), _DRAIN_S)
+
+
+class _Processes(Multiprocess):
+    """uvicorn's workers, with the keeper beside them, which is started again when it dies."""
+
+    def __init__(
+        self,
+        config: Config,
+        sockets: list[socket.socket],
+        references: Sequence[str],
+        where: Settings,
+    ) -> None:
+        super().__init__(config, sockets)
+        self._command = [sys.executable, "-m", "headwater.serving.keeper", *references]
+        self._log = where.root / "logs" / "keeper.log"
+        self._keeper = self._start_keeper()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace what died."""
+        super().keep_subprocess_alive()
+        try:
+            self._keeper.check()
+        except ServerError:
+            self._keeper = self._start_keeper()
+
+    def end_keeper(self) -> None:
+        """End the keeper."""
+        self._keeper.end()
+
+    def _start_keeper(self) -> Child:
+        return Child("keeper", self._command, os.environ, self._log)

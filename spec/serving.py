@@ -1,0 +1,44 @@
+"""What a pipeline says of how it is served."""
+
+from typing import Literal
+
+import msgspec
+
+from headwater.spec.errors import DeclarationError
+
+__all__ = ["Durability", "Learning", "Serving"]
+
+Durability = Literal["synced", "batch"]
+Learning = Literal["on schedule", "each label"]
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a pipeline answers over HTTP.
+
+    Parameters
+    ----------
+    durability
+        ``"synced"`` answers a prediction after its record is synced to disk. ``"batch"`` answers at
+        once and syncs a moment later: every answer then states the loss window, within which a record
+        that was answered can be lost with the power. Labels are synced always.
+    window_ms
+        How long after its answer, at most, a record of ``"batch"`` is synced, in milliseconds.
+    most_waiting
+        How many records may wait for their sync; further requests are told to come back.
+    """
+
+    durability: Durability = "synced"
+    window_ms: int = 100
+    most_waiting: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.durability not in ("synced", "batch"):
+            raise DeclarationError(
+                f"durability={self.durability!r} is not known", hint="write 'synced' or 'batch'"
+            )
+        for name, usual in (("window_ms", 100), ("most_waiting", 10_000)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise DeclarationError(
+                    f"{name}={value!r} is not a number from 1 on", hint=f"write {name}={usual:_}"
+                )
