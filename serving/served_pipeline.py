@@ -311,10 +311,11 @@ class ServedPipeline:
         at = {one.known_at for one in before} if given.known_at is UNSET else {given.known_at}
         if any(one.value == given.value and one.known_at in at for one in before):
             return Labelled(given.prediction_id, "known")
+        first = before[0]
         return Labelled(
             given.prediction_id,
             "conflict",
-            f"key {key!r} came before with {before[0].value!r}, known at {before[0].known_at:%Y-%m-%d %X}",
+            f"key {key!r} came before with {first.value!r}, known at {first.known_at.isoformat()}",
             "send a revised label with a key of its own, or with none",
         )
 

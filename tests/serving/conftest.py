@@ -1,0 +1,82 @@
+"""A service in this process, over a home with one trained version."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.conftest import START
+from tests.loop.conftest import PIPELINE, mlflow_template
+from tests.serving.flow import history
+from tests.serving.running import running
+
+from headwater.infra.clock import SimulatedClock
+from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
+from headwater.loop.collect import collect
+from headwater.loop.update import train
+from headwater.serving.app import create_app
+from headwater.serving.keeper import Keeper
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["mlflow_template"]
+
+NOW = START + timedelta(days=2)
+Opener = Callable[..., httpx.Client]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
+    """A home with one version, trained on two hundred examples; to be copied, not changed."""
+    settings = Settings(home=tmp_path_factory.mktemp("trained") / "home")
+    shutil.copy(mlflow_template, settings.root / "mlflow.sqlite")
+    with Bound(PIPELINE, settings, SimulatedClock(NOW)) as bound:
+        bound.log.import_history(history(200))
+        collect(bound.log)
+        train(bound)
+    return settings.root
+
+
+@pytest.fixture
+def home(tmp_path: Path, trained: Path) -> Settings:
+    shutil.copytree(trained, tmp_path / "home")
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def clock() -> SimulatedClock:
+    return SimulatedClock(NOW)
+
+
+@pytest.fixture
+def bound(home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
+    with Bound(PIPELINE, home, clock) as bound:
+        yield bound
+
+
+@pytest.fixture
+def keeper(bound: Bound) -> Keeper:
+    """The champion is published."""
+    keeper = Keeper(bound)
+    keeper.step()
+    return keeper
+
+
+@pytest.fixture
+def open_service(home: Settings, clock: SimulatedClock) -> Iterator[Opener]:
+    """Open a service of pipelines, the toy where none are given; it ends with the test."""
+    with ExitStack() as stack:
+
+        def opener(*pipelines: Pipeline) -> httpx.Client:
+            app = create_app(pipelines or (PIPELINE,), home, clock)
+            return stack.enter_context(running(app))
+
+        yield opener
+
+
+@pytest.fixture
+def client(keeper: Keeper, open_service: Opener) -> httpx.Client:
+    return open_service()

@@ -1,0 +1,141 @@
+import re
+from datetime import timedelta
+
+import httpx
+import pytest
+from msgspec.structs import replace
+from tests.conftest import START
+from tests.loop.conftest import PIPELINE
+from tests.serving.conftest import Opener
+from tests.serving.running import running
+
+from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
+from headwater.serving.app import create_app
+from headwater.serving.keeper import Keeper
+from headwater.spec.serving import Serving
+
+ONE = {"id": "one", "features": {"a": 1.0, "b": 2.0}}
+
+
+def test_the_answer_is_the_champions_and_is_logged(client: httpx.Client, bound: Bound) -> None:
+    answer = client.post("/predict", json={"pipeline": "line", **ONE}).json()
+    champion = bound.registry.champion()
+    assert champion is not None
+    learner = bound.registry.store.learner(champion)
+    expected = learner.predict_one({"a": 1.0, "b": 2.0})
+    assert answer == {
+        "id": "one",
+        "output": expected,
+        "version": "1",
+        "role": "champion",
+        "probabilities": {"false": 1 - expected, "true": expected},
+    }
+    with bound.log.sequencer() as sequencer:
+        sequencer.drain()
+    (logged,) = bound.log.predictions().filter(prediction_id="one").to_dicts()
+    assert logged["features"] == {"a": 1.0, "b": 2.0}
+    assert (logged["output"], logged["version"], logged["role"]) == (expected, "1", "champion")
+    assert logged["served_at"] == START + timedelta(days=2)
+
+
+def test_many_are_answered_in_their_order(client: httpx.Client) -> None:
+    items = [{"id": f"p{n}", "features": {"a": float(n), "b": 0.0}} for n in range(5)]
+    answers = client.post("/predict", json={"predictions": items}).json()["predictions"]
+    assert [answer["id"] for answer in answers] == [item["id"] for item in items]
+    alone = [client.post("/predict", json={"features": i["features"]}).json() for i in items]
+    assert [a["output"] for a in answers] == [a["output"] for a in alone]
+
+
+def test_an_id_is_made_where_none_is_sent(client: httpx.Client) -> None:
+    ids = [client.post("/predict", json={"features": {"a": 1, "b": 1}}).json()["id"] for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert all(
+        re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", i)
+        for i in ids
+    )
+
+
+def test_the_same_request_again_gets_the_same_answer(
+    client: httpx.Client, bound: Bound, keeper: Keeper
+) -> None:
+    first = client.post("/predict", json=ONE)
+    assert client.post("/predict", json=ONE).json() == first.json()
+    found = client.get("/predictions/one").json()
+    assert found["prediction"]["output"] == first.json()["output"]
+    assert found["labels"] == []
+
+
+def test_the_same_id_with_other_features_is_a_conflict(client: httpx.Client) -> None:
+    client.post("/predict", json=ONE)
+    answer = client.post("/predict", json={"id": "one", "features": {"a": 1.0, "b": 3.0}})
+    assert (answer.status_code, answer.json()["code"]) == (409, "ConflictError")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert client.get("/predictions/one").json()["prediction"]["features"]["b"] == 2.0
+
+
+def test_the_same_id_twice_in_one_request_is_one_prediction(client: httpx.Client) -> None:
+    answers = client.post("/predict", json={"predictions": [ONE, ONE]}).json()["predictions"]
+    assert answers[0] == answers[1]
+
+
+BAD = [
+    (b"", 422, "JSON"),
+    (b"{", 422, "JSON"),
+    (b"[1]", 422, "array"),
+    (b'{"features": {"a": 1.0}}', 422, "b"),
+    (b'{"features": {"a": 1.0, "b": "x"}}', 422, "features.b"),
+    (b'{"features": {"a": 1.0, "b": null}}', 422, "features.b"),
+    (b'{"features": {"a": 1.0, "b": 2.0, "c": 3.0}}', 422, "c"),
+    (b'{"features": {"a": 1.0, "b": NaN}}', 422, "JSON"),
+    (b'{"features": {"a": 1.0, "b": 1e999}}', 422, "b"),
+    (b'{"features": {"a": 1.0, "b": ' + b"9" * 400 + b"}}", 422, "b"),
+    (b'{"features": [1]}', 422, "features"),
+    (b'{"features": {"a": 1, "b": 1}, "id": ""}', 422, "id"),
+    (b'{"features": {"a": 1, "b": 1}, "id": 5}', 422, "id"),
+    (b'{"features": {"a": 1, "b": 1}, "more": 5}', 422, "more"),
+    (b'{"features": {"a": 1, "b": 1}, "entity": {"k": 1}}', 422, "entity"),
+    (b'{"features": {"a": 1, "b": 1}, "predictions": []}', 422, "predictions"),
+    (b'{"id": "x"}', 422, "features"),
+    (b'{"pipeline": "other", "features": {"a": 1, "b": 1}}', 404, "other"),
+    (
+        b'{"predictions": [{"features": {"a": 1, "b": 1}}, {"features": {"a": 1}}]}',
+        422,
+        "predictions[1]",
+    ),
+    (b"[" * 100_000, 422, ""),
+    (b'{"features": ' + b'{"a":' * 50_000, 422, ""),
+    (b"\xff\xfe", 422, "JSON"),
+    (b'{"id": "' + b"x" * 2_100_000 + b'"}', 413, "bytes"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "named"), BAD, ids=range(len(BAD)))
+def test_what_does_not_fit_is_refused_and_never_logged(
+    client: httpx.Client, bound: Bound, body: bytes, status: int, named: str
+) -> None:
+    before = bound.log.counts().unsequenced
+    answer = client.post("/predict", content=body)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert named in answer.json()["detail"]
+    assert bound.log.counts().unsequenced == before
+
+
+def test_without_a_version_it_says_what_to_do(open_service: Opener) -> None:
+    client = open_service()
+    answer = client.post("/predict", json=ONE)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "headwater train" in answer.json()["hint"]
+    assert client.get("/v2/health/live").status_code == 200
+    assert client.get("/v2/health/ready").status_code == 503
+
+
+def test_batch_durability_states_its_window(
+    keeper: Keeper, home: Settings, open_service: Opener
+) -> None:
+    batch = replace(PIPELINE, serving=Serving(durability="batch", window_ms=5))
+    with running(create_app([batch], home)) as client:
+        assert client.post("/predict", json=ONE).json()["loss_window_ms"] == 5
+    found = open_service().get("/predictions/one").json()
+    assert found["prediction"]["id"] == "one"
