@@ -2,12 +2,19 @@
 
 import os
 import sys
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headwater.screen import show_lines
 from headwater.spec.errors import DeclarationError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headwater.spec.pipeline import Pipeline
 
 __all__ = ["commands"]
 
@@ -52,3 +59,86 @@ def serve(
     show_lines([f"serving {', '.join(names)} at {address}; {address}/docs tells how. Ctrl-C ends it."])
     sys.stdout.flush()
     serve_now(pipelines, listening, workers, settings())
+
+
+@commands.command()
+def replay(  # noqa: PLR0913, PLR0917 - an option each
+    what: Annotated[
+        str, typer.Argument(metavar="EXAMPLE", help="A folder whose live.py has pipeline and events()")
+    ],
+    start: Annotated[
+        datetime | None, typer.Option(help="First day, UTC; what came before is history")
+    ] = None,
+    days: Annotated[float, typer.Option(help="How many")] = 7.0,
+    speed: Annotated[float, typer.Option(min=0.001, help="Times faster than it happened")] = 1000.0,
+    address: Annotated[str, typer.Option(help="Of the service")] = "http://127.0.0.1:8000",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
+) -> None:
+    """Send what happened to a live service, as it happened.
+
+    Predictions are asked for when they were, labels told when they became known, in their order. Where
+    no version serves yet, what came before the start is imported, and the first version trained on it.
+
+    Try it: headwater serve examples/flights/live.py:pipeline, and beside it headwater replay
+    examples/flights
+    """
+    from headwater.serving.client import Client  # noqa: PLC0415
+    from headwater.serving.replaying import Sent  # noqa: PLC0415
+    from headwater.serving.replaying import replay as replay_now  # noqa: PLC0415
+
+    pipeline, events, usual = _example(what)
+    first = usual if start is None else start.replace(tzinfo=UTC)
+    _prepare(pipeline, events, first)
+    served_at, stop = events["served_at"], first + timedelta(days=days)
+    chosen = events.filter((served_at >= first) & (served_at < stop))
+    sent = Sent(total=0)
+    with Client(address) as client, progress("replaying", json) as tell:
+        _await_ready(client)
+        for sent in replay_now(client, pipeline.name, chosen, pipeline.feature_names, speed):
+            tell(sent.predictions + sent.labels, sent.total)
+    answered = ", ".join(f"version {name} {count:,}" for name, count in sent.versions.items())
+    show(
+        sent,
+        json,
+        lambda: [f"{sent.predictions:,} predicted, {sent.labels:,} labelled; answered: {answered}"],
+    )
+
+
+def _example(folder: str) -> "tuple[Pipeline, pl.DataFrame, datetime]":
+    """Load an example's pipeline, its events, and where a replay starts if nobody says."""
+    import importlib  # noqa: PLC0415
+
+    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+
+    file = Path(folder) / "live.py"
+    pipeline = load_pipeline(f"{file}:pipeline")
+    module = next(
+        found
+        for found in list(sys.modules.values())
+        if getattr(found, "pipeline", None) is pipeline and hasattr(found, "events")
+    )
+    live = importlib.import_module(module.__name__)
+    return pipeline, live.events(), live.START
+
+
+def _prepare(pipeline: "Pipeline", events: "pl.DataFrame", start: datetime) -> None:
+    """Import what came before the start and train on it, where no version serves yet."""
+    import polars as pl  # noqa: PLC0415
+
+    from headwater.infra.settings import settings  # noqa: PLC0415
+    from headwater.loop.binding import Bound  # noqa: PLC0415
+    from headwater.loop.collect import collect  # noqa: PLC0415
+    from headwater.loop.history import Columns, import_history  # noqa: PLC0415
+    from headwater.loop.update import train  # noqa: PLC0415
+
+    with Bound(pipeline, settings()) as bound:
+        if bound.registry.championship.epoch() is not None:
+            return
+        known = pl.when(pl.col("known_at") <= start)
+        past = events.filter(pl.col("served_at") < start).with_columns(
+            known.then(pl.col(name)).alias(name) for name in ("label", "known_at")
+        )
+        with busy(f"importing {past.height:,} predictions of before, and training on them", False):
+            import_history(bound.log, past, Columns())
+            collect(bound.log)
+            train(bound, by="headwater replay")

@@ -1,0 +1,133 @@
+"""Send what happened to a live service, in the order and at the pace at which it happened."""
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from typing import Any, NamedTuple
+
+import msgspec
+import polars as pl
+
+from headwater.infra.clock import to_us
+from headwater.serving.client import Client
+from headwater.serving.wire import MOST_ITEMS
+from headwater.spec.errors import ConflictError, NotEnoughError
+
+__all__ = ["Sent", "replay"]
+
+_SLICE_S = 0.05
+
+
+class Sent(msgspec.Struct, kw_only=True):
+    """What a replay has sent so far.
+
+    Parameters
+    ----------
+    predictions, labels
+        How many were recorded.
+    total
+        Events there are in all, of both kinds.
+    versions
+        How many predictions each version answered.
+    behind_s
+        How far it is behind its pace, in seconds.
+    """
+
+    total: int
+    predictions: int = 0
+    labels: int = 0
+    versions: dict[str, int] = {}
+    behind_s: float = 0.0
+
+
+class _Event(NamedTuple):
+    at_us: int
+    is_label: bool
+    body: dict[str, Any]
+
+
+def replay(
+    client: Client, pipeline: str, events: pl.DataFrame, features: Sequence[str], speed: float
+) -> Iterator[Sent]:
+    """Send predictions as they were asked for, and labels as they became known.
+
+    One request at a time: the service records events in exactly this order, so that offsets and digests
+    are those of a replay in process (:class:`headwater.loop.replay.Replay`).
+
+    Parameters
+    ----------
+    client
+        Of the service.
+    pipeline
+        Whose events.
+    events
+        Columns ``id``, ``served_at``, ``label`` and ``known_at`` (both null where never known), and the
+        features; sorted by ``served_at``.
+    features
+        Names of the features.
+    speed
+        How many times faster than it happened; infinity sends as fast as it can.
+
+    Yields
+    ------
+    Sent
+        After each request; always the same record, which grows.
+
+    Raises
+    ------
+    NotEnoughError
+        If there are no events.
+    ConflictError
+        If the service has another label under the same key.
+    HeadwaterError
+        As the service says.
+    """
+    if events.is_empty():
+        raise NotEnoughError("there are no events to replay", hint="choose other days")
+    ordered = _ordered(events, features)
+    sent, first_us, began_s = Sent(total=len(ordered)), ordered[0].at_us, time.monotonic()
+
+    def due_s(event: _Event) -> float:
+        return (event.at_us - first_us) / 1e6 / speed
+
+    for _, slice_ in groupby(ordered, key=lambda event: due_s(event) // _SLICE_S):
+        for is_label, same in groupby(slice_, key=lambda event: event.is_label):
+            while some := list(islice(same, MOST_ITEMS)):
+                ahead_s = due_s(some[0]) - (time.monotonic() - began_s)
+                sent.behind_s = max(0.0, -ahead_s)
+                time.sleep(max(0.0, ahead_s))
+                _send(client, pipeline, is_label, [event.body for event in some], sent)
+                yield sent
+
+
+def _ordered(events: pl.DataFrame, features: Sequence[str]) -> list[_Event]:
+    names = [str(name) for name in features]
+    found = []
+    columns = ("id", "served_at", "label", "known_at", *names)
+    for id_, served_at, label, known_at, *values in events.select(columns).iter_rows():
+        body = {"id": str(id_), "features": dict(zip(names, values, strict=True))}
+        found.append(_Event(to_us(served_at), False, body))
+        if label is not None and known_at is not None:
+            told = {"prediction_id": str(id_), "value": label, "known_at": known_at}
+            found.append(_Event(to_us(known_at), True, told))
+    found.sort(key=lambda event: (event.at_us, event.is_label))
+    return found
+
+
+def _send(
+    client: Client, pipeline: str, is_label: bool, bodies: list[dict[str, Any]], sent: Sent
+) -> None:
+    if not is_label:
+        for answer in client.send_predictions(bodies, pipeline=pipeline):
+            sent.versions[answer.version] = sent.versions.get(answer.version, 0) + 1
+        sent.predictions += len(bodies)
+        return
+    results = client.send_labels(bodies, pipeline=pipeline)
+    refused = [one for one in results if one.status in ("conflict", "refused")]
+    if refused:
+        raise ConflictError(
+            f"{len(refused)} labels were refused, first that of {refused[0].prediction_id!r}: "
+            f"{refused[0].detail}",
+            hint=refused[0].hint,
+        )
+    sent.labels += len(bodies)
