@@ -59,7 +59,7 @@ class _Row(NamedTuple):
 
 
 def measure(*, short: bool) -> Outcome:
-    """Play each setting a thousand times with each method (three minutes).
+    """Play each setting a thousand times with each method (four minutes).
 
     Two and five versions: the champion and all challengers but one succeed at 5 %, that one at 5.25 %.
     The fixed A/B test has equal shares and the length that finds this with power 0.8 at 95 % (with four

@@ -58,8 +58,7 @@ class Trial(NamedTuple):
 
 
 class Method(Protocol):
-    """A way to choose: :func:`play` asks it for shares before each batch, and for a version in the
-    end."""
+    """A way to choose: :func:`play` asks for shares before each batch, and for a version in the end."""
 
     def shares(self, labels: np.ndarray, gained: np.ndarray, done: float) -> np.ndarray:
         """Give each version's share of the next batch, by the labels that came.
@@ -264,15 +263,17 @@ def obrien_fleming(alpha: float, looks: int) -> float:
     2.087
     """
 
-    def crossed(bound: float) -> float:
-        points, width = np.linspace(-bound * looks**0.5, bound * looks**0.5, 401, retstep=True)
-        step = norm.pdf(points[:, None] - points) * width
+    def excess(bound: float) -> float:
+        points = np.linspace(-bound * looks**0.5, bound * looks**0.5, 401)
+        weights = np.full(401, points[1] - points[0])
+        weights[[0, -1]] /= 2
+        step = norm.pdf(points[:, None] - points) * weights
         density = norm.pdf(points)
         for _ in range(looks - 1):
             density = step @ density
-        return float(1 - density.sum() * width - alpha)
+        return float(1 - density @ weights - alpha)
 
-    return float(brentq(crossed, 1.0, 6.0))
+    return float(brentq(excess, 1.0, 6.0))
 
 
 def thompson_shares(labels: np.ndarray, gained: np.ndarray) -> np.ndarray:
