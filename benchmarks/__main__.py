@@ -18,6 +18,7 @@ CLAIMS = (
     "read-recent",
     "memory",
     "rebuild",
+    "bandit",
     "crash",
     "exactly-once",
     "storm",

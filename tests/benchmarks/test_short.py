@@ -23,6 +23,7 @@ _FILES = {
     "models",
     "pieces",
     "preset",
+    "trials",
     "year",
 }
 

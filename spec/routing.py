@@ -1,0 +1,271 @@
+"""Routings: which version answers a request. Plain data; ``headwater.spec.plan`` carries them out."""
+
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import msgspec
+
+from headwater.spec.bandit import BanditState, Policy, RewardRule, kl_ucb, thompson
+from headwater.spec.errors import DeclarationError
+from headwater.spec.serve_best import ServeBest
+
+__all__ = ["ABTest", "Bandit", "Canary", "ChampionOnly", "Part", "Routing", "Shadow"]
+
+
+class Part(NamedTuple):
+    """A stretch of what is dealt.
+
+    Parameters
+    ----------
+    version
+        Number of the version that answers it; None where the one that was meant cannot.
+    share
+        How long it is.
+    """
+
+    version: str | None
+    share: float
+
+
+Find = Callable[[str], str | None]
+"""Gives the number of a version that can answer, by number or by word."""
+
+
+class _Routing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every routing has: unless it says otherwise, the champion answers, and it alone predicts."""
+
+    sticky: ClassVar[bool] = True
+    """Whether a unit always meets the same version; else each prediction is dealt anew."""
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The versions that predict beside the answer, by number or by word."""
+        return ()
+
+    def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
+        """Give the parts, in an order that stays; what is left after them is the champion's.
+
+        ``plan`` calls it when the routing, the champion or what a bandit knows has changed.
+        """
+        del find, state
+        return ()
+
+
+class ChampionOnly(_Routing, frozen=True, tag="champion_only"):
+    """The champion answers every request."""
+
+
+class Shadow(_Routing, frozen=True, tag="shadow"):
+    """The champion answers; other versions predict every request beside it, and never answer.
+
+    Parameters
+    ----------
+    versions
+        Those that predict beside it: numbers, or ``"challenger"``.
+    serve_best
+        Promote the best of them when it is better than the champion; None leaves it to a person.
+
+    Raises
+    ------
+    DeclarationError
+        If no version is named, or the champion is.
+    """
+
+    versions: tuple[str, ...]
+    serve_best: ServeBest | None = None
+
+    def __post_init__(self) -> None:
+        _check_versions("Shadow", self.versions, least=1)
+        _check_not_champion("Shadow", self.versions)
+        if self.serve_best is not None and not isinstance(self.serve_best, ServeBest):
+            raise DeclarationError(
+                f"Shadow(serve_best={self.serve_best!r}) does not say when",
+                hint="write serve_best=ServeBest(margin=0.01, least=1_000)",
+            )
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The shadows."""
+        return self.versions
+
+
+class Canary(_Routing, frozen=True, tag="canary"):
+    """One version answers a share of the units, always the same ones; the champion answers the others.
+
+    A larger share keeps the units of a smaller one.
+
+    Parameters
+    ----------
+    share
+        How much of the units it answers, above 0 and below 1.
+    version
+        Which one: a number, or ``"challenger"``.
+    salt
+        Another salt deals the units anew.
+
+    Raises
+    ------
+    DeclarationError
+        If the share is none, or the version is the champion.
+    """
+
+    share: float
+    version: str = "challenger"
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        _check_versions("Canary", (self.version,), least=1)
+        _check_not_champion("Canary", (self.version,))
+        _check_share("Canary", self.share)
+        _check_salt("Canary", self.salt)
+
+    def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
+        """Give the canary its share, first, so that it grows where it stands."""
+        del state
+        return (Part(find(self.version), self.share),)
+
+
+class ABTest(_Routing, frozen=True, tag="ab_test"):
+    """Versions answer fixed shares of the units, each always the same ones.
+
+    Parameters
+    ----------
+    shares
+        The share of each version, by number or by word; together 1. The share of a version that cannot
+        answer goes to the champion.
+    salt
+        Another salt deals the units anew, so that a test does not inherit the groups of the last one.
+
+    Raises
+    ------
+    DeclarationError
+        If there are fewer than two versions, or the shares are not together 1.
+    """
+
+    shares: dict[str, float]
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.shares, dict):
+            raise DeclarationError(
+                f"ABTest(shares={self.shares!r}) is not a share by version",
+                hint='write shares={"champion": 0.5, "challenger": 0.5}',
+            )
+        _check_versions("ABTest", tuple(self.shares), least=2)
+        for share in self.shares.values():
+            _check_share("ABTest", share)
+        if abs(sum(self.shares.values()) - 1) > 1e-9:
+            raise DeclarationError(
+                f"the shares of ABTest are together {sum(self.shares.values()):g}",
+                hint='write shares that are together 1, as in {"champion": 0.9, "challenger": 0.1}',
+            )
+        _check_salt("ABTest", self.salt)
+
+    def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
+        """Give each its share, in the order of the declaration."""
+        del state
+        return tuple(Part(find(name), share) for name, share in self.shares.items())
+
+
+class Bandit(_Routing, frozen=True, tag="bandit"):
+    """Versions answer by how well they did; rewards may come late, and in any order.
+
+    Each prediction is dealt anew, since the shares move: what a unit met before says nothing about what
+    it meets next, and the propensity is a true one.
+
+    Parameters
+    ----------
+    versions
+        Those that answer, by number or by word.
+    policy
+        ``"thompson"`` answers with a version as often as it is likely to be the best (Thompson
+        sampling); ``"ucb"`` with the one that may be the best (KL-UCB).
+    explore
+        The share that is dealt evenly over the versions, whatever the policy says, so that any policy
+        can be evaluated on what was logged, and none is given up for bad luck.
+    reward
+        ``"correct"`` or ``"label"``: what a label is worth, as ``reward_of`` of ``spec/bandit.py`` has
+        it.
+    salt
+        Another salt draws anew.
+
+    Raises
+    ------
+    DeclarationError
+        If there are fewer than two versions, or the policy is not known.
+    """
+
+    sticky: ClassVar[bool] = False
+    versions: tuple[str, ...]
+    policy: Policy = "thompson"
+    explore: float = 0.05
+    reward: RewardRule = "correct"
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        _check_versions("Bandit", self.versions, least=2)
+        if self.policy not in ("thompson", "ucb"):
+            raise DeclarationError(
+                f"Bandit(policy={self.policy!r}) is not known", hint='write policy="thompson" or "ucb"'
+            )
+        if self.reward not in ("correct", "label"):
+            raise DeclarationError(
+                f"Bandit(reward={self.reward!r}) is not known", hint='write reward="correct" or "label"'
+            )
+        _check_share("Bandit", self.explore, field="explore")
+        _check_salt("Bandit", self.salt)
+
+    def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
+        """Ask the policy, and deal a part evenly."""
+        found = dict.fromkeys(filter(None, map(find, self.versions)))
+        if not found:
+            return ()
+        arms = [state.arm(version) for version in found]
+        asked = thompson(arms) if self.policy == "thompson" else kl_ucb(arms)
+        evenly = self.explore / len(arms)
+        shares = ((1 - self.explore) * share + evenly for share in asked)
+        return tuple(map(Part, found, shares))
+
+
+Routing = ChampionOnly | Shadow | Canary | ABTest | Bandit
+"""Any one of them; in JSON the field ``type`` says which."""
+
+
+def _check_versions(what: str, names: object, *, least: int) -> None:
+    if not isinstance(names, tuple) or len(names) < least:
+        raise DeclarationError(
+            f"{what} names {names!r}, which is not {least} or more versions",
+            hint='write ("champion", "challenger"), or ("7", "9")',
+        )
+    for name in names:
+        if name not in ("champion", "challenger") and not _is_number(name):
+            raise DeclarationError(
+                f"{what} names {name!r}, which is no version",
+                hint='write its number, as in "7", or "champion" or "challenger"',
+            )
+    if len(set(names)) < len(names):
+        raise DeclarationError(f"{what} names a version twice: {names!r}", hint="name each one once")
+
+
+def _is_number(name: object) -> bool:
+    return isinstance(name, str) and name.isascii() and name.isdecimal() and not name.startswith("0")
+
+
+def _check_not_champion(what: str, names: tuple[str, ...]) -> None:
+    if "champion" in names:
+        raise DeclarationError(
+            f"{what} names the champion, which answers anyway", hint='write "challenger", or a number'
+        )
+
+
+def _check_share(what: str, share: object, *, field: str = "share") -> None:
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise DeclarationError(
+            f"{what} has {field}={share!r}, which is not between 0 and 1",
+            hint=f"write {field}=0.05, say",
+        )
+
+
+def _check_salt(what: str, salt: object) -> None:
+    if not isinstance(salt, str):
+        raise DeclarationError(f"{what}(salt={salt!r}) is not text", hint='write salt="autumn", say')
