@@ -8,7 +8,7 @@ from types import ModuleType
 from headwater.spec.errors import DeclarationError, HeadwaterError, NotFoundError, few
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["load_pipeline"]
+__all__ = ["load_module", "load_pipeline"]
 
 
 def load_pipeline(reference: str) -> Pipeline:
@@ -36,18 +36,47 @@ def load_pipeline(reference: str) -> Pipeline:
             f"{reference!r} does not name a pipeline",
             hint="write module:attribute or path.py:attribute",
         )
+    module = load_module(where)
+    found = getattr(module, attribute, None)
+    if isinstance(found, Pipeline):
+        return found
+    pipelines = [name for name, value in vars(module).items() if isinstance(value, Pipeline)]
+    if found is None:
+        raise NotFoundError(
+            f"{where!r} has no {attribute!r}",
+            hint=f"it declares {few(pipelines)}" if pipelines else "declare one: x = Pipeline(...)",
+        )
+    raise DeclarationError(
+        f"{reference!r} is {type(found).__name__}, not a pipeline",
+        hint=f"it declares {few(pipelines)}" if pipelines else "declare one: x = Pipeline(...)",
+    )
+
+
+def load_module(where: str) -> ModuleType:
+    """Import what declares pipelines, by its name or its file.
+
+    Parameters
+    ----------
+    where
+        ``"package.module"`` or ``"folder/file.py"``.
+
+    Raises
+    ------
+    NotFoundError, DeclarationError
+        As for :func:`load_pipeline`.
+    """
     module_name = _module_of(Path(where)) if where.endswith(".py") else where
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     if module_name.startswith("."):
         raise DeclarationError(
-            f"{reference!r} is relative", hint="write module:attribute or path.py:attribute"
+            f"{where!r} is relative", hint="write module:attribute or path.py:attribute"
         )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise NotFoundError(
-            f"cannot import {module_name!r} for pipeline {reference!r}: {error}",
+            f"cannot import {module_name!r} for {where!r}: {error}",
             hint="check the name, or give the file: path.py:attribute",
         ) from error
     except HeadwaterError:
@@ -62,19 +91,7 @@ def load_pipeline(reference: str) -> Pipeline:
             f"{where!r} would be the module {module_name!r}, which is {_file_of(module)} already",
             hint="give the file a name of its own, or put it in a package",
         )
-    found = getattr(module, attribute, None)
-    if isinstance(found, Pipeline):
-        return found
-    pipelines = [name for name, value in vars(module).items() if isinstance(value, Pipeline)]
-    if found is None:
-        raise NotFoundError(
-            f"{where!r} has no {attribute!r}",
-            hint=f"it declares {few(pipelines)}" if pipelines else "declare one: x = Pipeline(...)",
-        )
-    raise DeclarationError(
-        f"{reference!r} is {type(found).__name__}, not a pipeline",
-        hint=f"it declares {few(pipelines)}" if pipelines else "declare one: x = Pipeline(...)",
-    )
+    return module
 
 
 def _file_of(module: ModuleType) -> Path | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.screen import show_lines
+from headwater.screen import busy, progress, show, show_lines
 from headwater.spec.errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def serve(
 
 
 @commands.command()
-def replay(  # noqa: PLR0913, PLR0917 - an option each
+def replay(
     what: Annotated[
         str, typer.Argument(metavar="EXAMPLE", help="A folder whose live.py has pipeline and events()")
     ],
@@ -93,7 +93,6 @@ def replay(  # noqa: PLR0913, PLR0917 - an option each
     chosen = events.filter((served_at >= first) & (served_at < stop))
     sent = Sent(total=0)
     with Client(address) as client, progress("replaying", json) as tell:
-        _await_ready(client)
         for sent in replay_now(client, pipeline.name, chosen, pipeline.feature_names, speed):
             tell(sent.predictions + sent.labels, sent.total)
     answered = ", ".join(f"version {name} {count:,}" for name, count in sent.versions.items())
@@ -106,19 +105,11 @@ def replay(  # noqa: PLR0913, PLR0917 - an option each
 
 def _example(folder: str) -> "tuple[Pipeline, pl.DataFrame, datetime]":
     """Load an example's pipeline, its events, and where a replay starts if nobody says."""
-    import importlib  # noqa: PLC0415
+    from headwater.spec.loading import load_module, load_pipeline  # noqa: PLC0415
 
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
-
-    file = Path(folder) / "live.py"
-    pipeline = load_pipeline(f"{file}:pipeline")
-    module = next(
-        found
-        for found in list(sys.modules.values())
-        if getattr(found, "pipeline", None) is pipeline and hasattr(found, "events")
-    )
-    live = importlib.import_module(module.__name__)
-    return pipeline, live.events(), live.START
+    where = str(Path(folder) / "live.py")
+    live = load_module(where)
+    return load_pipeline(f"{where}:pipeline"), live.events(), live.START
 
 
 def _prepare(pipeline: "Pipeline", events: "pl.DataFrame", start: datetime) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "decisions_table",
     "plain",
     "print_json",
+    "progress",
     "rebuilt_lines",
     "show",
     "show_lines",
@@ -73,6 +74,20 @@ def busy(what: str, as_json: bool) -> Iterator[None]:
 
     with Console(stderr=True).status(f"{what} ..."):
         yield
+
+
+@contextmanager
+def progress(what: str, as_json: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something is, on a terminal: gives a function of what is done and the total."""
+    if as_json or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
