@@ -10,6 +10,7 @@ from headwater.infra.settings import Settings, settings
 from headwater.learners.learner import Capabilities
 from headwater.learners.wrap import check_bound
 from headwater.loop.decisions import Decisions
+from headwater.loop.folding import check_folds
 from headwater.registry.registry import Registry
 from headwater.spec.pipeline import Pipeline
 
@@ -47,7 +48,10 @@ class Bound:
         clock: Clock | None = None,
         database: Database | None = None,
     ) -> None:
-        self.capabilities: Capabilities = check_bound(pipeline).capabilities
+        learner = check_bound(pipeline)
+        if pipeline.learn == "each label":
+            check_folds(pipeline, learner)
+        self.capabilities: Capabilities = learner.capabilities
         self.pipeline = pipeline
         self.settings = settings or _settings()
         self.clock = clock or _clock(self.settings)

@@ -1,8 +1,9 @@
 """The one idea: a state is the fold of a learner over the examples that its recipe names."""
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from headwater.loop.assemble import batches, classes
 from headwater.registry.restore import fresh
 from headwater.spec.recipe import Recipe
 
-__all__ = ["fold"]
+__all__ = ["Computing", "fold"]
 
 
 def fold(
@@ -49,7 +50,7 @@ def fold(
         If the examples cannot be read.
     """
     learned = 0
-    with _computing(recipe):
+    with Computing(recipe.seed, recipe.threads):
         learner = base or fresh(recipe, factory)
         learner.expect_classes(classes(log, recipe))
         for _ in range(recipe.passes):
@@ -59,17 +60,46 @@ def fold(
     return learner, learned
 
 
-@contextmanager
-def _computing(recipe: Recipe) -> Iterator[None]:
-    """Seed the global generators, which unseeded estimators draw from, and limit the threads."""
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
+class Computing:
+    """Where a fold computes: seeded global generators, which unseeded estimators draw from, and threads.
 
-    before, before_np = random.getstate(), np.random.get_state()
-    random.seed(recipe.seed)
-    np.random.seed(recipe.seed % 2**32)
-    try:
-        with threadpool_limits(recipe.threads):
-            yield
-    finally:
-        random.setstate(before)
-        np.random.set_state(before_np)
+    Entered again, it draws on from where it was left: a fold in steps draws what one in a go does.
+
+    Parameters
+    ----------
+    seed, threads
+        As in the recipe.
+    """
+
+    def __init__(self, seed: int, threads: int) -> None:
+        self._threads = threads
+        self._drawn = _generators(seed)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
+
+        self._before = random.getstate(), np.random.get_state()
+        _set(self._drawn)
+        self._stack.enter_context(threadpool_limits(self._threads))
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        self._drawn = random.getstate(), np.random.get_state()
+        _set(self._before)
+
+
+_Generators = tuple[Any, Any]
+
+
+def _generators(seed: int) -> _Generators:
+    return _seeded(seed).getstate(), np.random.RandomState(seed % 2**32).get_state()
+
+
+def _seeded(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - what estimators draw
+
+
+def _set(generators: _Generators) -> None:
+    random.setstate(generators[0])
+    np.random.set_state(generators[1])

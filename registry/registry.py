@@ -10,7 +10,7 @@ from headwater.infra.settings import Settings
 from headwater.registry.champion import Championship, Reign
 from headwater.registry.store import VersionStore
 from headwater.registry.version import Candidate, Version
-from headwater.spec.errors import HeadwaterError, NotFoundError
+from headwater.spec.errors import ConflictError, HeadwaterError, NotFoundError
 from headwater.spec.recipe import OffsetRange
 
 __all__ = ["Registry"]
@@ -113,6 +113,29 @@ class Registry:
             return expected
         reign = self.championship.swap(
             number, expected=expected, by=by, reason=reason, lease=lease, quarantine=quarantine
+        )
+        self.mirror()
+        return reign
+
+    def succeed(self, parent: Version, child: Version, *, by: str, reason: str, lease: Lease) -> Reign:
+        """Make a version champion in place of its parent, if that is champion still.
+
+        Raises
+        ------
+        ConflictError
+            If another version is champion.
+        FencedError
+            If the lease was taken over.
+        """
+        expected = self.championship.reign()
+        if expected is None or expected.version != parent.number:
+            now = "none" if expected is None else f"version {expected.version}"
+            raise ConflictError(
+                f"the champion of {self.pipeline!r} is {now}, and no longer version {parent.number}",
+                hint="nothing is to be done: the service follows the new champion",
+            )
+        reign = self.championship.swap(
+            child.number, expected=expected, by=by, reason=reason, lease=lease
         )
         self.mirror()
         return reign

@@ -9,25 +9,30 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Self
 
 from headwater.infra.settings import settings
-from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
 from headwater.registry.restore import restore
+from headwater.serving.learning import EachLabel
 from headwater.serving.live import Live, Probe, ServedState, ServingFile
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.loading import load_pipeline
+from headwater.spec.records import FeatureValue
 
 __all__ = ["Keeper", "main"]
 
-_LOOK_S = 0.25
+_LOOK_S = 0.1
 _PROBES = 8
 
 _logger = logging.getLogger("headwater.keeper")
 
 
 class Keeper:
-    """Keeps what one pipeline serves up to date.
+    """Keeps what one pipeline serves up to date; with ``learn="each label"`` it learns, too.
+
+    Used in a ``with`` block.
 
     Parameters
     ----------
@@ -38,11 +43,22 @@ class Keeper:
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self._live = Live(bound.pipeline, bound.settings)
-        self._published: ServingFile | None = None
-        self._refused_epoch: int | None = None
+        self._published = self._live.read()
+        self._epoch: int | None = None
+        self._probe_rows: list[dict[str, FeatureValue]] = []
+        self._learning = EachLabel(bound) if bound.pipeline.learn == "each label" else None
+
+    def __enter__(self) -> Self:
+        if self._learning is not None:
+            self._learning.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._learning is not None:
+            self._learning.__exit__(*error)
 
     def step(self) -> bool:
-        """Publish the champion, if it is another than the one published last.
+        """Publish what is to serve, if it is another state than the one published last.
 
         Returns
         -------
@@ -56,46 +72,72 @@ class Keeper:
             a reign.
         StorageError
             If a store is away: what serves stays.
+        FencedError, NonFiniteError, SchemaError
+            If another process learns, or an example cannot be learned: what serves stays.
         """
         epoch = self._bound.registry.championship.epoch()
-        if epoch is None or epoch == self._refused_epoch:
-            return False
-        if self._published is None:
-            self._published = self._live.read()
-        if self._published is not None and self._published.epoch == epoch:
-            return False
-        try:
-            self._publish(epoch)
-        except HeadwaterError:
-            self._refused_epoch = epoch
-            raise
-        return True
+        changed = epoch is not None and epoch != self._epoch
+        if epoch is not None and changed:
+            first, self._epoch = self._epoch is None, epoch  # a champion that fails is tried once
+            self._follow(epoch, first=first)
+        return self._learn() or changed
 
-    def _publish(self, epoch: int) -> None:
+    def _follow(self, epoch: int, *, first: bool) -> None:
+        """Publish the champion, or what was learned on from it already.
+
+        A champion that somebody else made is caught up before it serves: what it has missed is learned,
+        and becomes a version, which is the next to be followed.
+        """
         registry = self._bound.registry
         champion = registry.champion()
         if champion is None:
             return
         kept = registry.store.kept(champion, again=True)
-        learner = restore(kept.state, kept.recipe, kept.proof, self._bound.settings.key())
+        learned_to, content = champion.examples.stop, (kept.state, kept.recipe, kept.proof)
+        if self._learning is not None:
+            self._learning.begin(champion)
+            learned = self._learning.learned()
+            if learned is not None and not first and not self._learning.made(champion):
+                self._learning.checkpoint()
+                return
+            if learned is not None:
+                learned_to, content = learned.learned_to, (learned.state, learned.recipe, learned.proof)
+        self._probe_rows = self._newest_features()
+        self._publish(epoch, champion.number, content, learned_to)
+        _logger.info("%s: version %s serves", self._bound.pipeline.name, champion.number)
+
+    def _learn(self) -> bool:
+        learning, epoch = self._learning, self._epoch
+        if learning is None or epoch is None or learning.parent is None:
+            return False
+        learned = learning.step()
+        if learned is not None:
+            content = (learned.state, learned.recipe, learned.proof)
+            self._publish(epoch, learning.parent.number, content, learned.learned_to)
+        if learning.due():
+            learning.checkpoint()  # a new reign, which the next step follows
+        return learned is not None
+
+    def _publish(
+        self, epoch: int, version: str, content: tuple[bytes, bytes, bytes], learned_to: int
+    ) -> None:
+        learner = restore(*content, self._bound.settings.key())
         state = ServedState(
-            version=champion.number,
+            version=version,
             role="champion",
-            name=self._live.put(kept.state, kept.recipe, kept.proof),
-            learned_to=champion.examples.stop,
-            probes=self._probes(learner),
+            name=self._live.put(*content),
+            learned_to=learned_to,
+            probes=tuple(Probe(row, learner.predict_one(row)) for row in self._probe_rows),
         )
         number = 1 if self._published is None else self._published.number + 1
         self._published = ServingFile(number=number, epoch=epoch, states=(state,))
         self._live.publish(self._published)
-        _logger.info("%s: version %s serves", self._bound.pipeline.name, champion.number)
 
-    def _probes(self, learner: Learner) -> tuple[Probe, ...]:
-        """Take the features of the newest predictions, and what the state answers here."""
+    def _newest_features(self) -> list[dict[str, FeatureValue]]:
         log = self._bound.log
         stop = log.positions()
-        rows = log.served(max(0, stop - _PROBES), stop, ("features",))["features"].to_list()
-        return tuple(Probe(features, learner.predict_one(features)) for features in rows)
+        served = log.served(max(0, stop - _PROBES), stop, ("features",))
+        return list(served["features"].to_list())
 
 
 def main(references: Sequence[str]) -> int:
@@ -110,18 +152,22 @@ def main(references: Sequence[str]) -> int:
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())
-    bounds = [Bound(load_pipeline(reference), settings()) for reference in references]
-    keepers = [Keeper(bound) for bound in bounds]
-    while not ended.is_set():
-        for keeper in keepers:
-            try:
-                keeper.step()
-            except HeadwaterError as error:
-                _logger.warning("what serves stays: %s", error)
-        ended.wait(_LOOK_S)
-    for bound in bounds:
-        bound.close()
+    with ExitStack() as stack:
+        bounds = [stack.enter_context(Bound(load_pipeline(one), settings())) for one in references]
+        keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
+        while not ended.is_set():
+            busy = [keeper for keeper in keepers if _step(keeper)]
+            if not busy:
+                ended.wait(_LOOK_S)
     return 0
+
+
+def _step(keeper: Keeper) -> bool:
+    try:
+        return keeper.step()
+    except HeadwaterError as error:
+        _logger.warning("what serves stays: %s", error)
+        return False
 
 
 if __name__ == "__main__":

@@ -296,6 +296,15 @@ def _check_numbers(pipeline: Pipeline) -> None:
     rows = pipeline.batch_rows
     if rows is not None and (not isinstance(rows, int) or rows < 1):
         raise DeclarationError(f"batch_rows={rows!r} is not a count", hint="write batch_rows=1_000")
+    if pipeline.learn not in ("on schedule", "each label"):
+        raise DeclarationError(
+            f"learn={pipeline.learn!r} is not known", hint="write 'on schedule' or 'each label'"
+        )
+    if not isinstance(pipeline.serving, Serving):
+        raise DeclarationError(
+            f"serving={pipeline.serving!r} does not say how to serve",
+            hint='write serving=Serving(durability="synced")',
+        )
     if pipeline.promotion not in ("always", "by hand"):
         raise DeclarationError(
             f"promotion={pipeline.promotion!r} is not known", hint="write 'always' or 'by hand'"

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
 
 __all__ = ["Durability", "Learning", "Serving"]
@@ -25,13 +26,17 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         How long after its answer, at most, a record of ``"batch"`` is synced, in milliseconds.
     most_waiting
         How many records may wait for their sync; further requests are told to come back.
+    checkpoint
+        With ``learn="each label"``: how often what was learned becomes a version.
     """
 
     durability: Durability = "synced"
     window_ms: int = 100
     most_waiting: int = 10_000
+    checkpoint: Duration = "1h"
 
     def __post_init__(self) -> None:
+        duration(self.checkpoint, "checkpoint")
         if self.durability not in ("synced", "batch"):
             raise DeclarationError(
                 f"durability={self.durability!r} is not known", hint="write 'synced' or 'batch'"

@@ -1,6 +1,7 @@
 """A service in this process, over a home with one trained version."""
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -80,3 +81,17 @@ def open_service(home: Settings, clock: SimulatedClock) -> Iterator[Opener]:
 @pytest.fixture
 def client(keeper: Keeper, open_service: Opener) -> httpx.Client:
     return open_service()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Wait until something holds; how long that takes does not matter."""
+
+    def wait(holds: Callable[[], bool]) -> None:
+        pause, tries = threading.Event(), 3_000
+        while not holds():
+            tries -= 1
+            assert tries, "it never holds"
+            pause.wait(0.02)
+
+    return wait

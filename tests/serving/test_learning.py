@@ -1,0 +1,171 @@
+import random
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import accumulate
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+from msgspec.structs import replace
+from tests.loop import models
+from tests.loop.conftest import PIPELINE
+from tests.serving.conftest import NOW, Opener
+
+from headwater.infra.clock import SimulatedClock
+from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
+from headwater.loop.collect import collect
+from headwater.loop.fold import fold
+from headwater.loop.folding import Folding
+from headwater.loop.rebuild import rebuild
+from headwater.loop.update import Plan, recipe_of
+from headwater.registry.restore import fresh, restore
+from headwater.serving.keeper import Keeper
+from headwater.serving.live import Live
+from headwater.spec.errors import DeclarationError
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import OffsetRange, Recipe
+
+EACH = replace(PIPELINE, learn="each label", batch_rows=10)
+
+
+@pytest.fixture
+def each(home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
+    with Bound(EACH, home, clock) as bound:
+        yield bound
+
+
+def send(client: httpx.Client, first: int, last: int, seed: int = 0) -> None:
+    """Predict, and label in another order."""
+    drawn = random.Random(seed)
+    items = [
+        {"id": f"p{n}", "features": {"a": drawn.gauss(0, 1), "b": drawn.gauss(0, 1)}}
+        for n in range(first, last)
+    ]
+    assert client.post("/predict", json={"predictions": items}).status_code == 200
+    labels = [{"prediction_id": i["id"], "value": i["features"]["a"] > 0} for i in items]  # type: ignore[index] # a dict
+    drawn.shuffle(labels)
+    answer = client.post("/labels", json={"labels": labels})
+    assert {one["status"] for one in answer.json()["labels"]} == {"recorded"}
+
+
+def live_digest(bound: Bound) -> tuple[int, str, Recipe]:
+    """Where the served state has learned to, its digest, and the recipe that it claims."""
+    live = Live(bound.pipeline, bound.settings)
+    serving = live.read()
+    assert serving is not None
+    (state,) = serving.states
+    kept = [(live.folder / f"{state.name}.{kind}").read_bytes() for kind in ("state", "recipe", "proof")]
+    learner = restore(*kept, bound.settings.key())
+    return state.learned_to, learner.digest(), Recipe.from_json(kept[1])
+
+
+def folded(bound: Bound, recipe: Recipe) -> str:
+    """The digest of one fold of a recipe, from its parent."""
+    assert recipe.parent is not None
+    store = bound.registry.store
+    base = store.learner(store.get(recipe.parent))
+    return fold(recipe, bound.log, base)[0].digest()
+
+
+def test_what_is_labelled_is_learned_and_serves(
+    each: Bound, open_service: Opener, eventually: Callable[..., None]
+) -> None:
+    with Keeper(each) as keeper:
+        keeper.step()
+        client = open_service(EACH)
+        before = client.post("/predict", json={"features": {"a": 1, "b": 0}}).json()["output"]
+        send(client, 0, 45)
+        assert keeper.step()
+        learned_to, digest, recipe = live_digest(each)
+        assert learned_to == 240  # whole batches of 10
+        assert digest == folded(each, recipe)
+        eventually(lambda: client.get("/pipelines").json()[0]["learned_to"] == 240)
+        assert client.post("/predict", json={"features": {"a": 1, "b": 0}}).json()["output"] != before
+
+
+def test_a_checkpoint_is_a_version_that_rebuilds(each: Bound, open_service: Opener) -> None:
+    with Keeper(each) as keeper:
+        keeper.step()
+        send(open_service(EACH), 0, 40)
+        keeper.step()
+    champion = each.registry.champion()
+    assert champion is not None
+    assert (champion.number, champion.parent, champion.learned) == ("2", "1", 40)
+    assert (champion.examples.start, champion.examples.stop) == (200, 240)
+    (rebuilt,) = rebuild(EACH.name, champion.number, each.settings).versions
+    assert rebuilt.rebuilt_digest == champion.digest
+
+
+def test_after_a_crash_it_folds_on_from_the_last_version(
+    each: Bound, home: Settings, clock: SimulatedClock, open_service: Opener
+) -> None:
+    keeper = Keeper(each)
+    keeper.__enter__()
+    keeper.step()
+    client = open_service(EACH)
+    send(client, 0, 40)
+    keeper.step()
+    crashed = live_digest(each)
+    # Nobody leaves the block: the lease is still this living process's, so time must pass.
+    clock.advance_to(NOW + timedelta(days=1))
+    with Bound(EACH, home, clock) as bound, Keeper(bound) as other:
+        other.step()
+        assert live_digest(bound)[:2] == crashed[:2]
+
+
+def test_a_champion_from_elsewhere_is_caught_up_before_it_serves(
+    each: Bound, open_service: Opener
+) -> None:
+    with Keeper(each) as keeper:
+        keeper.step()
+        client = open_service(EACH)
+        send(client, 0, 40)
+        keeper.step()
+        assert keeper._learning is not None
+        keeper._learning.checkpoint()
+        keeper.step()
+        send(client, 40, 60)
+        keeper.step()
+        each.registry.rollback(by="test", reason="to the first")
+        keeper.step()
+        keeper.step()
+        champion = each.registry.champion()
+        assert champion is not None
+        assert (champion.parent, champion.examples.start, champion.examples.stop) == ("1", 200, 260)
+        learned_to, digest, _ = live_digest(each)
+        assert (learned_to, digest) == (260, champion.digest)
+
+
+def test_collect_leaves_the_sequencing_to_the_service(each: Bound, home: Settings) -> None:
+    with Keeper(each) as keeper:
+        keeper.step()
+        with Bound(EACH, home, SimulatedClock(NOW)) as other:
+            assert collect(other.log).emitted == 0
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(steps=strategies.lists(strategies.integers(1, 30), min_size=1, max_size=6))
+def test_steps_of_any_length_give_one_state(bound: Bound, steps: list[int]) -> None:
+    plan = Plan(parent=None, reason="test")
+    recipe = replace(recipe_of(bound, plan, sum(steps) // 7 * 7, NOW), batch_rows=7)
+    whole, learned = fold(recipe, bound.log, None, PIPELINE.model)
+    folding = Folding(replace(recipe, examples=OffsetRange(0, 0)), bound.log, fresh(recipe))
+    for place in accumulate(steps):
+        folding.advance(place)
+    assert folding.learned == learned
+    assert folding.recipe == recipe
+    if learned:
+        assert folding.learner.digest() == whole.digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"model": models.trees, "batch_rows": None}, "batch_rows"), ({"passes": 2}, "passes=1")],
+)
+def test_what_cannot_learn_each_label_is_refused(
+    changes: dict[str, object], said: str, home: Settings
+) -> None:
+    pipeline: Pipeline = replace(EACH, **changes)
+    with pytest.raises(DeclarationError, match=said):
+        Bound(pipeline, home)
