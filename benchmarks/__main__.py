@@ -22,6 +22,7 @@ CLAIMS = (
     "crash",
     "exactly-once",
     "storm",
+    "prediction-cost",
     "demo",
     "stateful-cost",
     "honest-baseline",
