@@ -126,7 +126,13 @@ def load(
 def _run(make: Callable[[Settings], ASGIApp], settings: Settings, listening: socket.socket) -> None:
     pin(_SERVER_CORE)
     config = uvicorn.Config(
-        make(settings), loop="uvloop", http="httptools", ws="none", access_log=False, log_level="error"
+        make(settings),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        proxy_headers=False,
+        access_log=False,
+        log_level="error",
     )
     uvicorn.Server(config).run(sockets=[listening])
 

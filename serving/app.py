@@ -9,13 +9,14 @@ import msgspec
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.serving.documented import describe
-from headwater.serving.hot import Pipelines, labels_route, named, predict_route
+from headwater.serving.hot import HotPaths, Pipelines, labels_route, named, predict_route
 from headwater.serving.inference_protocol import protocol_routes
-from headwater.serving.problems import PROBLEM_TYPE, Problem, problem_of
+from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
@@ -28,7 +29,7 @@ MOST_BODY_BYTES = 2_000_000
 _FOLLOW_S = 0.1
 
 
-def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock | None = None) -> FastAPI:
+def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock | None = None) -> ASGIApp:
     """Make the service.
 
     Parameters
@@ -62,16 +63,20 @@ def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock |
         lifespan=lifespan,
         redoc_url=None,
     )
+    hot = {
+        "/predict": predict_route(served, MOST_BODY_BYTES),
+        "/labels": labels_route(served, MOST_BODY_BYTES),
+    }
     app.router.routes[:0] = [
-        Route("/predict", predict_route(served, MOST_BODY_BYTES), methods=["POST"]),
-        Route("/labels", labels_route(served, MOST_BODY_BYTES), methods=["POST"]),
+        # Reached with another method only, to be told so.
+        *(Route(path, route, methods=["POST"]) for path, route in hot.items()),
         *protocol_routes(served, MOST_BODY_BYTES),
     ]
     app.add_exception_handler(HeadwaterError, _refused)
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served)
     describe(app, pipelines)
-    return app
+    return HotPaths(app, hot)
 
 
 def _add_lookups(app: FastAPI, served: Pipelines) -> None:
@@ -108,12 +113,9 @@ def _json(found: object, status: int = 200, kind: str = "application/json") -> R
 
 
 def _refused(_request: Request, error: Exception) -> Response:
-    problem = problem_of(error) if isinstance(error, HeadwaterError) else _FAILED
+    problem = problem_of(error) if isinstance(error, HeadwaterError) else FAILED
     return _json(problem, problem.status, PROBLEM_TYPE.decode())
 
 
 def _failed(_request: Request, _error: Exception) -> Response:
-    return _json(_FAILED, 500, PROBLEM_TYPE.decode())
-
-
-_FAILED = Problem(status=500, title="headwater failed", detail="an unexpected error; the log has it")
+    return _json(FAILED, 500, PROBLEM_TYPE.decode())

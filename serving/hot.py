@@ -1,14 +1,15 @@
 """The two hot routes, predict and labels, without a framework between the socket and the work."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headwater.serving.problems import PROBLEM_TYPE, problem_of
+from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.serving.wire import (
     Answers,
@@ -27,10 +28,11 @@ from headwater.spec.errors import (
     few,
 )
 
-__all__ = ["HotRoute", "labels_route", "named", "predict_route", "read_body"]
+__all__ = ["HotPaths", "HotRoute", "labels_route", "named", "predict_route", "read_body"]
 
 _JSON = b"application/json"
 _BODY_S = 10.0
+_logger = logging.getLogger("headwater.serving")
 _Request = TypeVar("_Request", PredictRequest, LabelRequest)
 _ENCODER = msgspec.json.Encoder()
 _PREDICT = msgspec.json.Decoder(PredictRequest)
@@ -62,12 +64,40 @@ class HotRoute:
         except HeadwaterError as error:
             problem = problem_of(error)
             answer, status, kind = problem, problem.status, PROBLEM_TYPE
+        except Exception:
+            _logger.exception("a request failed")
+            answer, status, kind = FAILED, 500, PROBLEM_TYPE
         body = _ENCODER.encode(answer)
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         if status == 503:
             headers.append((b"retry-after", b"1"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+class HotPaths:
+    """The service with its hot routes in front: what is asked for most passes no framework.
+
+    Parameters
+    ----------
+    app
+        Answers everything else.
+    hot
+        A route for each path.
+    """
+
+    def __init__(self, app: ASGIApp, hot: Mapping[str, HotRoute]) -> None:
+        self._app = app
+        self._hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; or run the service's start and end."""
+        if scope["type"] == "http":
+            route = self._hot.get(scope["path"])
+            if route is not None and scope["method"] == "POST":
+                await route(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def predict_route(pipelines: Pipelines, most_bytes: int) -> HotRoute:

@@ -14,7 +14,7 @@ from headwater.spec.errors import (
     TooLargeError,
 )
 
-__all__ = ["PROBLEM_TYPE", "Problem", "problem_of"]
+__all__ = ["FAILED", "PROBLEM_TYPE", "Problem", "problem_of"]
 
 PROBLEM_TYPE = b"application/problem+json"
 """Media type of a problem document."""
@@ -53,6 +53,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     hint: str = ""
     code: str = ""
+
+
+FAILED = Problem(
+    status=500, title="headwater failed", detail="an unexpected error; the service's log has it"
+)
+"""What answers a request on which the service failed unexpectedly."""
 
 
 def problem_of(error: HeadwaterError) -> Problem:

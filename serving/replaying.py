@@ -47,7 +47,13 @@ class _Event(NamedTuple):
 
 
 def replay(
-    client: Client, pipeline: str, events: pl.DataFrame, features: Sequence[str], speed: float
+    client: Client,
+    pipeline: str,
+    events: pl.DataFrame,
+    features: Sequence[str],
+    speed: float,
+    *,
+    known_later: pl.DataFrame | None = None,
 ) -> Iterator[Sent]:
     """Send predictions as they were asked for, and labels as they became known.
 
@@ -67,6 +73,8 @@ def replay(
         Names of the features.
     speed
         How many times faster than it happened; infinity sends as fast as it can.
+    known_later
+        Events that were predicted before, of which only the labels are sent.
 
     Yields
     ------
@@ -84,7 +92,7 @@ def replay(
     """
     if events.is_empty():
         raise NotEnoughError("there are no events to replay", hint="choose other days")
-    ordered = _ordered(events, features)
+    ordered = _ordered(events, features, known_later)
     sent, first_us, began_s = Sent(total=len(ordered)), ordered[0].at_us, time.monotonic()
 
     def due_s(event: _Event) -> float:
@@ -100,18 +108,25 @@ def replay(
                 yield sent
 
 
-def _ordered(events: pl.DataFrame, features: Sequence[str]) -> list[_Event]:
-    names = [str(name) for name in features]
-    found = []
-    columns = ("id", "served_at", "label", "known_at", *names)
-    for id_, served_at, label, known_at, *values in events.select(columns).iter_rows():
+def _ordered(
+    events: pl.DataFrame, features: Sequence[str], known_later: pl.DataFrame | None
+) -> list[_Event]:
+    names = list(features)
+    found = list(_labels(events))
+    if known_later is not None:
+        found += _labels(known_later)
+    for id_, served_at, *values in events.select("id", "served_at", *names).iter_rows():
         body = {"id": str(id_), "features": dict(zip(names, values, strict=True))}
         found.append(_Event(to_us(served_at), False, body))
-        if label is not None and known_at is not None:
-            told = {"prediction_id": str(id_), "value": label, "known_at": known_at}
-            found.append(_Event(to_us(known_at), True, told))
     found.sort(key=lambda event: (event.at_us, event.is_label))
     return found
+
+
+def _labels(events: pl.DataFrame) -> Iterator[_Event]:
+    told = events.select("id", "label", "known_at").drop_nulls()
+    for id_, label, known_at in told.iter_rows():
+        body = {"prediction_id": str(id_), "value": label, "known_at": known_at}
+        yield _Event(to_us(known_at), True, body)
 
 
 def _send(

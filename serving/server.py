@@ -72,6 +72,7 @@ def serve(references: Sequence[str], listening: socket.socket, workers: int, whe
         loop="uvloop",
         http="httptools",
         ws="none",
+        proxy_headers=False,
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -91,9 +91,12 @@ def replay(
     _prepare(pipeline, events, first)
     served_at, stop = events["served_at"], first + timedelta(days=days)
     chosen = events.filter((served_at >= first) & (served_at < stop))
+    later = events.filter((served_at < first) & (events["known_at"] > first))
     sent = Sent(total=0)
     with Client(address) as client, progress("replaying", json) as tell:
-        for sent in replay_now(client, pipeline.name, chosen, pipeline.feature_names, speed):
+        for sent in replay_now(
+            client, pipeline.name, chosen, pipeline.feature_names, speed, known_later=later
+        ):
             tell(sent.predictions + sent.labels, sent.total)
     answered = ", ".join(f"version {name} {count:,}" for name, count in sent.versions.items())
     show(

@@ -71,7 +71,9 @@ def open_service(home: Settings, clock: SimulatedClock) -> Iterator[Opener]:
     """Open a service of pipelines, the toy where none are given; it ends with the test."""
     with ExitStack() as stack:
 
-        def opener(*pipelines: Pipeline) -> httpx.Client:
+        def opener(
+            *pipelines: Pipeline, home: Settings = home, clock: SimulatedClock = clock
+        ) -> httpx.Client:
             app = create_app(pipelines or (PIPELINE,), home, clock)
             return stack.enter_context(running(app))
 
