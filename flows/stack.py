@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,11 +70,14 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     prefect_api, prefect_ui, mlflow_ui
         Addresses; MLflow's is the tracking server's own where ``HEADWATER_MLFLOW_URI`` names one.
+    service
+        Of the inference service; None where the stack serves no pipelines.
     """
 
     prefect_api: str
     prefect_ui: str
     mlflow_ui: str
+    service: str | None = None
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,14 +139,22 @@ class Stack:
         table = Table("what", "where", box=None, title="headwater is up; Ctrl-C ends it")
         table.add_row("Prefect: runs, schedules, artifacts", self.prefect_ui)
         table.add_row("MLflow: models, versions, runs", self.mlflow_ui)
+        if self.addresses.service is not None:
+            table.add_row("service: predict, label", f"{self.addresses.service}/docs")
         for child in self.children:
             table.add_row(f"log of {child.name}, process {child.pid}", str(child.log))
         return table
 
 
 @contextmanager
-def running_stack(settings: Settings, prefect_port: int = 0, mlflow_port: int = 0) -> Iterator[Stack]:
-    """Start Prefect, MLflow and a worker; end them all when the block ends.
+def running_stack(
+    settings: Settings,
+    prefect_port: int = 0,
+    mlflow_port: int = 0,
+    serves: Sequence[str] = (),
+    service_port: int = 0,
+) -> Iterator[Stack]:
+    """Start Prefect, MLflow, a worker and the service; end them all when the block ends.
 
     SIGTERM and a closed terminal end the block as Ctrl-C does. What a killed stack left behind is
     ended first.
@@ -152,8 +163,10 @@ def running_stack(settings: Settings, prefect_port: int = 0, mlflow_port: int = 
     ----------
     settings
         Where everything is kept.
-    prefect_port, mlflow_port
+    prefect_port, mlflow_port, service_port
         Ports on loopback; 0 takes a free one.
+    serves
+        Where the pipelines are declared that the service answers for; without any there is none.
 
     Raises
     ------
@@ -165,14 +178,18 @@ def running_stack(settings: Settings, prefect_port: int = 0, mlflow_port: int = 
         _end_leftovers(root)
         prefect = free_port(prefect_port, "--prefect-port")
         mlflow = None if _is_remote(settings) else free_port(mlflow_port, "--mlflow-port")
+        service = free_port(service_port, "--service-port") if serves else None
         addresses = Addresses(
             prefect_api=f"http://127.0.0.1:{prefect}/api",
             prefect_ui=f"http://127.0.0.1:{prefect}",
             mlflow_ui=f"http://127.0.0.1:{mlflow}" if mlflow else settings.tracking_uri,
+            service=f"http://127.0.0.1:{service}" if service else None,
         )
         children: list[Child] = []
         try:
             _start(settings, prefect, mlflow, children)
+            if service is not None:
+                _start_service(settings, prefect, service, serves, children)
             _write(root, addresses, children)
             yield Stack(addresses, children)
         finally:
@@ -268,6 +285,19 @@ def _start(settings: Settings, prefect: int, mlflow: int | None, children: list[
     began = datetime.now(UTC)  # of this machine, as Prefect's heartbeats are
     start("worker", worker_command(), {}, lambda: _works(prefect, began))
     settle()
+
+
+def _start_service(
+    settings: Settings, prefect: int, port: int, serves: Sequence[str], children: list[Child]
+) -> None:
+    """Start the service once the stores are there; it must answer, if only that nothing serves yet."""
+    command = [sys.executable, "-m", "headwater.cli", "serve", *serves, "--port", str(port)]
+    variables = stack_variables(settings, prefect)
+    child = Child("service", command, variables, settings.root / "logs" / "service.log")
+    children.append(child)
+    _write(settings.root, None, children)
+    with Console(stderr=True).status("starting service ..."):
+        child.await_answer(lambda: fetch(port, "/v2/health/live") is not None, _START_LIMIT_S)
 
 
 def server_command(port: int) -> list[str]:

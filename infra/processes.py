@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,12 +16,13 @@ import psutil
 
 from headwater.spec.errors import ServerError
 
-__all__ = ["Child", "Mark", "end_marked", "fetch", "free_port"]
+__all__ = ["Child", "Mark", "end_marked", "end_with_parent", "fetch", "free_port"]
 
 _HOST = "127.0.0.1"
 _MARK = "_HEADWATER_STACK"
 _END_S = 15.0
 _POLL_S = 0.2
+_WATCH_S = 1.0
 _TAIL_LINES = 15
 
 
@@ -157,6 +159,18 @@ def end_marked(mark: Mark) -> list[int]:
         _quietly(process.kill)
     psutil.wait_procs(stubborn, timeout=_END_S)
     return [process.pid for process in left]
+
+
+def end_with_parent() -> None:
+    """Send this process SIGTERM when the one that started it is gone, however that ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def free_port(wanted: int, option: str) -> int:

@@ -180,6 +180,13 @@ class Client(_Base):
         params = {} if pipeline is None else {"pipeline": pipeline}
         return self._send("GET", f"/predictions/{prediction_id}", None, Recorded, params)
 
+    def is_ready(self) -> bool:
+        """Say whether every pipeline has a version that serves; False where nobody answers."""
+        try:
+            return self._http.get("/v2/health/ready").is_success
+        except httpx.TransportError:
+            return False
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()

@@ -5,14 +5,17 @@ and answer on when either is away.
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Self
 
-from headwater.infra.settings import settings
+from headwater.infra.processes import end_with_parent
+from headwater.infra.settings import Settings, settings
 from headwater.loop.binding import Bound
 from headwater.registry.restore import restore
 from headwater.serving.learning import EachLabel
@@ -21,7 +24,7 @@ from headwater.spec.errors import HeadwaterError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.records import FeatureValue
 
-__all__ = ["Keeper", "main"]
+__all__ = ["Keeper", "looked_file", "main"]
 
 _LOOK_S = 0.1
 _PROBES = 8
@@ -152,14 +155,26 @@ def main(references: Sequence[str]) -> int:
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())
+    end_with_parent()
     with ExitStack() as stack:
         bounds = [stack.enter_context(Bound(load_pipeline(one), settings())) for one in references]
         keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
+        looked = False
         while not ended.is_set():
             busy = [keeper for keeper in keepers if _step(keeper)]
+            if not looked:
+                looked_file(settings()).write_text(str(os.getpid()))
+                looked = True
             if not busy:
                 ended.wait(_LOOK_S)
     return 0
+
+
+def looked_file(where: Settings) -> Path:
+    """Give the file that a keeper makes once it has looked at every champion."""
+    folder = where.root / "live"
+    folder.mkdir(exist_ok=True)
+    return folder / "looked"
 
 
 def _step(keeper: Keeper) -> bool:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
-from headwater.infra.processes import Child
+from headwater.infra.processes import Child, end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.serving.app import create_app
 from headwater.serving.draining import Draining
@@ -21,6 +21,7 @@ __all__ = ["bind", "serve", "worker_app"]
 _PIPELINES = "HEADWATER_SERVED_PIPELINES"
 _DRAIN_S = 1.0
 _GRACE_S = 20
+_START_S = 60
 _BACKLOG = 2_048
 
 
@@ -77,6 +78,7 @@ def serve(references: Sequence[str], listening: socket.socket, workers: int, whe
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
+        timeout_worker_healthcheck=_START_S,
     )
     processes = _Processes(config, [listening], references, where)
     try:
@@ -87,6 +89,7 @@ def serve(references: Sequence[str], listening: socket.socket, workers: int, whe
 
 def worker_app() -> ASGIApp:
     """Make the application of one worker, from what :func:`serve` left in the environment."""
+    end_with_parent()
     pipelines = [load_pipeline(reference) for reference in os.environ[_PIPELINES].splitlines()]
     return Draining(create_app(pipelines, settings()), _DRAIN_S)
 
@@ -104,7 +107,11 @@ class _Processes(Multiprocess):
         super().__init__(config, sockets)
         self._command = [sys.executable, "-m", "headwater.serving.keeper", *references]
         self._log = where.root / "logs" / "keeper.log"
+        self._looked = where.root / "live" / "looked"
+        self._looked.unlink(missing_ok=True)
         self._keeper = self._start_keeper()
+        # A worker loads what is published before it takes requests: let there be something.
+        self._keeper.await_answer(self._looked.exists, _START_S)
 
     def keep_subprocess_alive(self) -> None:
         """Replace what died."""

@@ -446,16 +446,21 @@ def deploy(
 
 @app.command()
 def up(
+    pipelines: Annotated[
+        list[str] | None, typer.Argument(metavar="[PIPELINE...]", help="Serve these, too")
+    ] = None,
     prefect_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
     mlflow_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
+    service_port: Annotated[int, typer.Option(help="0 takes a free one")] = 8000,
 ) -> None:
-    """Start Prefect, MLflow and a worker.
+    """Start Prefect, MLflow, a worker, and the service.
 
     All of them listen on loopback only. Ctrl-C ends them.
     """
     from headwater.flows.stack import running_stack  # noqa: PLC0415
 
-    with running_stack(_settings(), prefect_port=prefect_port, mlflow_port=mlflow_port) as stack:
+    served = pipelines or []
+    with running_stack(_settings(), prefect_port, mlflow_port, served, service_port) as stack:
         stack.wait()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,17 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwater.screen import busy, progress, show, show_lines
-from headwater.spec.errors import DeclarationError
+from headwater.spec.errors import DeclarationError, NotReadyError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from headwater.serving.client import Client
     from headwater.spec.pipeline import Pipeline
 
 __all__ = ["commands"]
 
 commands = typer.Typer()
 
+_READY_S = 60.0
+_LOOK_S = 0.2
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -94,6 +98,7 @@ def replay(
     later = events.filter((served_at < first) & (events["known_at"] > first))
     sent = Sent(total=0)
     with Client(address) as client, progress("replaying", json) as tell:
+        _await_ready(client, address)
         for sent in replay_now(
             client, pipeline.name, chosen, pipeline.feature_names, speed, known_later=later
         ):
@@ -104,6 +109,25 @@ def replay(
         json,
         lambda: [f"{sent.predictions:,} predicted, {sent.labels:,} labelled; answered: {answered}"],
     )
+
+
+def _await_ready(client: "Client", address: str) -> None:
+    """Wait until the service has taken up the champion.
+
+    Raises
+    ------
+    NotReadyError
+        If it has none after a minute.
+    """
+    until = time.monotonic() + _READY_S
+    with busy("waiting for the service", False):
+        while not client.is_ready():
+            if time.monotonic() > until:
+                raise NotReadyError(
+                    f"the service at {address} has no version that serves after {_READY_S:.0f} seconds",
+                    hint="start it for this pipeline, with the same HEADWATER_HOME: headwater serve",
+                )
+            time.sleep(_LOOK_S)
 
 
 def _example(folder: str) -> "tuple[Pipeline, pl.DataFrame, datetime]":

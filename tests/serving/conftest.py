@@ -11,7 +11,7 @@ import httpx
 import pytest
 from tests.conftest import START
 from tests.loop.conftest import PIPELINE, mlflow_template
-from tests.serving.flow import history
+from tests.serving.flow import history_of
 from tests.serving.running import running
 
 from headwater.infra.clock import SimulatedClock
@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> 
     settings = Settings(home=tmp_path_factory.mktemp("trained") / "home")
     shutil.copy(mlflow_template, settings.root / "mlflow.sqlite")
     with Bound(PIPELINE, settings, SimulatedClock(NOW)) as bound:
-        bound.log.import_history(history(200))
+        bound.log.import_history(history_of(("a", "b"), 0, 200))
         collect(bound.log)
         train(bound)
     return settings.root

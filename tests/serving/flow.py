@@ -1,7 +1,7 @@
 """What happened, for services to be trained on."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from tests.conftest import START
@@ -9,12 +9,17 @@ from tests.conftest import START
 from headwater.spec.records import Label, Prediction
 
 
-def history(rows: int) -> Iterator[tuple[Prediction, Label]]:
-    drawn = random.Random(0)
-    for row in range(rows):
-        a, b = drawn.gauss(0, 1), drawn.gauss(0, 1)
+def history_of(names: Sequence[str], first: int, last: int) -> Iterator[tuple[Prediction, Label]]:
+    """Predictions with their labels, a minute apart; the label says whether the sum is positive."""
+    drawn = random.Random(first)
+    for row in range(first, last):
+        features = {name: drawn.gauss(0, 1) for name in names}
         at = START + timedelta(minutes=row)
         yield (
-            Prediction(id=f"past-{row}", features={"a": a, "b": b}, output=0.5, served_at=at),
-            Label(prediction_id=f"past-{row}", value=a + b > 0, known_at=at + timedelta(minutes=1)),
+            Prediction(id=f"past-{row}", features=dict(features), output=0.5, served_at=at),
+            Label(
+                prediction_id=f"past-{row}",
+                value=sum(features.values()) > 0,
+                known_at=at + timedelta(minutes=1),
+            ),
         )
