@@ -13,6 +13,9 @@ import traceback
 from datetime import datetime
 
 import mlflow.pyfunc
+import mlflow.store.model_registry.sqlalchemy_workspace_store
+import mlflow.store.tracking.sqlalchemy_workspace_store
+import mlflow.tracing.processor.otel
 import sklearn.linear_model
 import sklearn.metrics
 import sklearn.pipeline

@@ -9,6 +9,9 @@ from multiprocessing.context import ForkServerContext
 
 import lightgbm
 import mlflow.pyfunc
+import mlflow.store.model_registry.sqlalchemy_workspace_store
+import mlflow.store.tracking.sqlalchemy_workspace_store
+import mlflow.tracing.processor.otel
 import river.forest
 import river.linear_model
 import sklearn.linear_model

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import hypothesis
 import msgspec
 import pytest
 
@@ -16,6 +17,14 @@ from headwater.spec.pipeline import Pipeline
 from headwater.spec.update import Stateful
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
+
+hypothesis.settings.register_profile("headwater", deadline=None)  # others use the machine too
+hypothesis.settings.load_profile("headwater")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what starts the real stack: it waits much, and the rest runs meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)
 
 
 def sgd() -> object:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from headwater.flows.environment import environment, within
@@ -83,3 +84,4 @@ def recorded(prefect_api: str, settings: Settings) -> Iterator[str]:
     """Let flows of this process work on `settings`, and be recorded by the server."""
     with within(environment(settings, secrets=True)), temporary_settings({PREFECT_API_URL: prefect_api}):
         yield prefect_api
+        EventsWorker.drain_all()  # while the server lives; what is told later may be for another

@@ -18,9 +18,8 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore
-from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from tests.system.up import Up, await_
+from tests.system.up import Up, await_, tell_all
 
 from headwater.cli import main
 from headwater.flows.automations import failures_now
@@ -91,7 +90,6 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def up(settings: Settings) -> Iterator[list[Up]]:
     """Give the stacks that were started, the one that runs last."""
-    EventsWorker.drain_all()  # of earlier tests in this process: they emit to a server that is gone
     started = [Up(settings)]
     try:
         yield started
@@ -169,6 +167,7 @@ def test_what_it_did_not_start_survives_the_death_of_the_stack(up, bound, watche
         assert ask_again(bound, client, decision.at + LATER) == [decision.id]
         lease = _take_slot(client, "monitor/watched")
     await_(lambda: bound.decisions.get(decision.id).claimed_by, 120)
+    tell_all()
     _kill_worker(settings)
     assert up[-1].process.wait(60) == 1  # the stack ends with it
     up.append(Up(settings))

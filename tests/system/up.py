@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import psutil
+from prefect.events.worker import EventsWorker
 
 from headwater.flows.stack import Addresses, find_stack
 from headwater.infra.settings import Settings
@@ -50,12 +51,22 @@ class Up:
         return await_(found, 280)
 
     def end(self, sign: signal.Signals) -> int:
+        tell_all()
         self.process.send_signal(sign)
         return self.process.wait(60)
 
     def left(self) -> list[psutil.Process]:
         """Give the processes that work on these settings, whoever their parent is."""
         return [each for each in psutil.process_iter() if home_of(each) == str(self.settings.root)]
+
+
+def tell_all() -> None:
+    """Send what this process has to tell, before the server is gone.
+
+    Each event that is left is tried for many seconds, up to the end of the process, and what comes after
+    it goes to the same address.
+    """
+    EventsWorker.drain_all()
 
 
 def await_(ask: Callable[[], T | None], limit_s: float) -> T:

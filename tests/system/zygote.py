@@ -1,8 +1,8 @@
 """Imports what the worker needs once, then forks a worker for each line it reads.
 
-Importing MLflow takes seconds, and a fault test needs two processes a point. Nothing is opened, and no
-thread is started, before the fork. A line is JSON: home, day and commit point; the answer is JSON too:
-the worker's exit status and what it wrote.
+Importing MLflow and its stores takes seconds, and a fault test needs two processes a point. Nothing is
+opened, and no thread is started, before the fork. A line is JSON: home, day and commit point; the answer
+is JSON too: the worker's exit status and what it wrote.
 """
 
 import importlib
@@ -15,17 +15,22 @@ import traceback
 import git
 import lightgbm
 import mlflow.pyfunc
+import mlflow.store.model_registry.sqlalchemy_workspace_store
+import mlflow.store.tracking.sqlalchemy_workspace_store
+import mlflow.tracing.processor.otel
 import narwhals
 import pyarrow.fs
 import river
 import sklearn.linear_model
 import sklearn.metrics
 import sklearn.pipeline
+from mlflow.utils.requirements_utils import _init_packages_to_modules_map
 from tests.system import worker
 
 from headwater.infra import commit_points
+from headwater.learners import batch
 
-IMPORTED = (git, lightgbm, mlflow, narwhals, pyarrow, river, sklearn)
+IMPORTED = (batch, git, lightgbm, mlflow, narwhals, pyarrow, river, sklearn)
 
 
 def child(home: str, day: int, kill_at: str, said: int) -> None:
@@ -45,6 +50,7 @@ def child(home: str, day: int, kill_at: str, said: int) -> None:
 
 def main() -> None:
     """Serve until the input ends."""
+    _init_packages_to_modules_map()  # MLflow reads all that is installed where a process logs a model
     for line in sys.stdin:
         order = json.loads(line)
         with tempfile.TemporaryFile("w+") as said:
