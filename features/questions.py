@@ -178,15 +178,15 @@ class Questions:
         told = [one for one in labels if one.label.source != "timeout"]
         answers = {one.label.by: one for one in told if one.label.source == "human" and one.label.by}
         changed = self._write_answers(connection, question, answers)
-        overtaken = any(one.label.source == "natural" or not one.label.by for one in told)
-        if overtaken:
-            return self._overtake(connection, question) or changed
         if changed:
             values = [one.label.value for one in answers.values()]
             enough = wanted(self._people, question.people, values)
-            skips = self._skips(connection, question)
-            closed = closing(enough, len(answers), skips)
-            self._set(connection, question, wanted=enough, given=len(answers), closed=closed)
+            closed = closing(enough, len(answers), self._skips(connection, question))
+            columns = {"wanted": enough, "given": len(answers), "seen": True}
+            self._set(connection, question, closed=closed, **columns)
+            question = question._replace(closed=closed, seen=True)
+        if any(one.label.source == "natural" or not one.label.by for one in told):
+            return self._overtake(connection, question) or changed
         return changed
 
     def remove(self, connection: Connection, question: Question) -> None:

@@ -16,6 +16,7 @@ from headwater.infra.settings import Settings
 from headwater.serving.documented import describe
 from headwater.serving.hot import HotPaths, Pipelines, labels_route, named, predict_route
 from headwater.serving.inference_protocol import protocol_routes
+from headwater.serving.label_queue import queue_router
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.spec.errors import HeadwaterError
@@ -75,6 +76,7 @@ def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock |
     app.add_exception_handler(HeadwaterError, _refused)
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served)
+    app.include_router(queue_router(served, settings, clock or SystemClock()))
     describe(app, pipelines)
     return HotPaths(app, hot)
 

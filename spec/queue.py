@@ -21,6 +21,8 @@ from headwater.spec.plan import uniform
 from headwater.spec.records import LabelValue, Output
 
 __all__ = [
+    "LONGEST_LEASE_S",
+    "MOST_CLAIMED",
     "Ask",
     "Closing",
     "People",
@@ -38,6 +40,12 @@ __all__ = [
 
 Why = Literal["random", "uncertain"]
 Closing = Literal["answered", "labelled", "skipped"]
+
+MOST_CLAIMED = 100
+"""How many questions one person may hold."""
+
+LONGEST_LEASE_S = 86_400
+"""How long a claim may hold, in seconds."""
 
 _MOST_PERSON = 100
 _MOST_SKIPS = 3
@@ -77,7 +85,10 @@ class People(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        duration(self.lease, "lease")
+        if duration(self.lease, "lease").total_seconds() > LONGEST_LEASE_S:
+            raise DeclarationError(
+                f"People(lease={self.lease!r}) is over a day", hint="write lease='15m', say"
+            )
         for name, usual in (("random", 0.2), ("twice", 0.1)):
             share = getattr(self, name)
             if not _is_number(share) or not 0.0 <= share <= 1.0:
