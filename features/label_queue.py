@@ -326,7 +326,8 @@ class LabelQueue:
                     hint="claim another, or claim for longer",
                 )
             until_us = to_us(from_us(now_us) + _TO_WRITE)
-            self._questions.take(connection, question, person, max(held_until or 0, until_us))
+            if held_until is None or held_until < until_us:
+                self._questions.take(connection, question, person, until_us)
         return None
 
     def _record(self, person: str, prediction_id: str, value: LabelValue) -> bool:

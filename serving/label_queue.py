@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, HTTPException, Path
+import msgspec
+from fastapi import APIRouter, Body, Path
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
@@ -261,6 +262,8 @@ class _BoundedRoute(APIRoute):
 
         async def bounded(request: Request) -> Response:
             body = await read_body(request.scope, request.receive, _MOST_BYTES)
+            if request.method == "POST":
+                _check_json(body)
 
             async def receive() -> Message:
                 return {"type": "http.request", "body": body, "more_body": False}
@@ -269,10 +272,16 @@ class _BoundedRoute(APIRoute):
                 return await handler(Request(request.scope, receive))
             except RequestValidationError as error:
                 raise _misfit(error) from error
-            except HTTPException as error:
-                raise SchemaError("the body is not JSON that can be read", hint="see /docs") from error
 
         return bounded
+
+
+def _check_json(body: bytes) -> None:
+    """Refuse what cannot be read before a parser meets it that cannot bear it."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SchemaError(f"the body is not JSON that can be read: {error}", hint="see /docs") from error
 
 
 def _misfit(error: RequestValidationError) -> SchemaError:

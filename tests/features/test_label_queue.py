@@ -75,18 +75,18 @@ def test_the_most_uncertain_come_first(opened: Opener) -> None:
 
 def test_of_what_is_dealt_a_share_is_random(opened: Opener) -> None:
     log = opened(random=0.25, twice=0.0)
-    serve(log, *(f"p{n}" for n in range(400)))
+    serve(log, *(f"p{n}" for n in range(80)))
     queue = log.queue()
     whys = [
         one.why
-        for _ in range(10)
-        for one in queue.claim("ada", 100)
+        for _ in range(4)
+        for one in queue.claim("ada", 20)
         if queue.answer("ada", one.prediction_id, True)
     ]
-    assert len(whys) == 400
-    assert whys[:100].count("random") == 25
+    assert len(whys) == 80
+    assert whys[:40].count("random") == 10
     counts = queue.counts()
-    assert (counts.answered, counts.open_random, counts.open_uncertain, counts.people) == (400, 0, 0, 1)
+    assert (counts.answered, counts.open_random, counts.open_uncertain, counts.people) == (80, 0, 0, 1)
 
 
 def test_shadows_imports_and_what_is_labelled_are_not_asked(opened: Opener) -> None:
@@ -345,13 +345,13 @@ def test_a_regression_measures_how_far_apart_answers_are(opened: Opener) -> None
 
 def test_many_at_once_share_the_questions(opened: Opener) -> None:
     log = opened(twice=0.0)
-    serve(log, *(f"p{n}" for n in range(60)))
+    serve(log, *(f"p{n}" for n in range(30)))
     queue, got = log.queue(), dict[str, list[str]]()
     queue.fill()
 
     def work(person: str) -> None:
         got[person] = [
-            id_ for _ in range(4) for id_ in ids(queue, person, 5) if queue.answer(person, id_, True)
+            id_ for _ in range(4) for id_ in ids(queue, person, 4) if queue.answer(person, id_, True)
         ]
 
     threads = [threading.Thread(target=work, args=(person,)) for person in ("ada", "bob", "cleo")]
@@ -359,8 +359,8 @@ def test_many_at_once_share_the_questions(opened: Opener) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(id_ for found in got.values() for id_ in found) == sorted(f"p{n}" for n in range(60))
-    assert [len(told(log, f"p{n}")) for n in range(60)] == [1] * 60
+    assert sorted(id_ for found in got.values() for id_ in found) == sorted(f"p{n}" for n in range(30))
+    assert [len(told(log, f"p{n}")) for n in range(30)] == [1] * 30
 
 
 def test_who_asks_nobody_is_told(log: FeatureLog) -> None:
