@@ -23,6 +23,8 @@ CLAIMS = (
     "exactly-once",
     "storm",
     "prediction-cost",
+    "one-loop",
+    "time-to-learn",
     "demo",
     "stateful-cost",
     "honest-baseline",
