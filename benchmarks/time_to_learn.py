@@ -22,7 +22,7 @@ from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.serving.client import Client
 
-__all__ = ["each_label", "measure"]
+__all__ = ["each_label", "keeping", "measure"]
 
 _BOUND_S = 1.0
 _RATE = 200.0
@@ -45,7 +45,7 @@ def measure(*, short: bool) -> Outcome:
         publish(settings)
         with Bound(each_label, settings) as bound:
             begun = bound.log.stop()
-        with _keeper(settings), server(served_app(each_label), settings) as to:
+        with keeping(settings), server(served_app(each_label), settings) as to:
             pin(1)
             told, learned = _run(f"http://127.0.0.1:{to.port}", begun, labels)
     waits = sorted(_waits(begun, told, learned))
@@ -61,7 +61,8 @@ def measure(*, short: bool) -> Outcome:
 
 
 @contextmanager
-def _keeper(settings: Settings) -> Iterator[None]:
+def keeping(settings: Settings) -> Iterator[None]:
+    """Run the keeper of the pipeline that learns each label; it makes a version when the block ends."""
     command = [sys.executable, "-m", "headwater.serving.keeper", f"{__file__}:each_label"]
     variables = {"HEADWATER_HOME": str(settings.root)}
     process = subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.DEVNULL)
