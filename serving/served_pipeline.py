@@ -1,6 +1,7 @@
 """One pipeline as a worker serves it: predict, log and wait, label, look up."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from headwater.spec.records import FeatureValue, Label, Output, Prediction, Reco
 
 __all__ = ["Loaded", "ServedPipeline"]
 
+_logger = logging.getLogger("headwater.serving")
 _LABEL = msgspec.json.Decoder(LabelItem)
 
 
@@ -239,12 +241,23 @@ class ServedPipeline:
         id_ = new_id() if item.id is UNSET else item.id
         features = self._decoded(id_, item.features, where)
         values: dict[str, FeatureValue] = msgspec.structs.asdict(features)
-        output = loaded.learner.predict_one(values)
+        output = self._output(loaded, id_, values, where)
         entry = self.recorder.served(
             id_, features, output, now, loaded.version, loaded.role, entity=item.entity
         )
         answer = self._answer(id_, output, loaded.version, loaded.role)
         return _Made(id_, features, item.entity, answer, entry)
+
+    def _output(self, loaded: Loaded, id_: str, values: dict[str, FeatureValue], where: str) -> Output:
+        """Let a version answer; what it fails on is refused, for it was tried before it served."""
+        try:
+            return loaded.learner.predict_one(values)
+        except Exception as error:
+            _logger.exception("version %s fails on prediction %s", loaded.version, id_)
+            raise SchemaError(
+                f"{where}features: version {loaded.version} cannot answer them ({type(error).__name__})",
+                hint="look for values far from what it has learned",
+            ) from error
 
     def _decoded(self, id_: str, features: msgspec.Raw, where: str) -> msgspec.Struct:
         try:
