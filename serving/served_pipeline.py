@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from headwater.features.checks import plain_words
 from headwater.features.inbox import Entry
 from headwater.features.recorder import Recorder, open_inbox
 from headwater.infra.clock import Clock
@@ -264,7 +265,7 @@ class ServedPipeline:
             found: msgspec.Struct = self._features.decode(features)
         except msgspec.ValidationError as error:
             raise SchemaError(
-                f"{where}features: {str(error).replace('Object', 'it').replace('$.', 'features.')}",
+                plain_words(error, f"{where}features."),
                 hint=f"send exactly the features {', '.join(self.pipeline.feature_names)}",
             ) from error
         self.recorder.fit(id_, found)
@@ -297,7 +298,7 @@ class ServedPipeline:
         try:
             given = _LABEL.decode(item)
         except msgspec.ValidationError as error:
-            return Labelled(_id_in(item), "refused", str(error), "send prediction_id and value")
+            return Labelled(_id_in(item), "refused", plain_words(error), "send prediction_id and value")
         try:
             return given, self._entry(given, by)
         except SchemaError as error:
