@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.serving.documented import describe
+from headwater.serving.guard import Access, Guard
 from headwater.serving.hot import HotPaths, Pipelines, labels_route, named, predict_route
 from headwater.serving.inference_protocol import protocol_routes
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
@@ -29,7 +30,12 @@ MOST_BODY_BYTES = 2_000_000
 _FOLLOW_S = 0.1
 
 
-def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock | None = None) -> ASGIApp:
+def create_app(
+    pipelines: Sequence[Pipeline],
+    settings: Settings,
+    clock: Clock | None = None,
+    access: Access | None = None,
+) -> ASGIApp:
     """Make the service.
 
     Parameters
@@ -40,21 +46,26 @@ def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock |
         Where inboxes and live states are.
     clock
         The machine's where not given.
+    access
+        Who may ask; where not given, everybody until the first key is made.
     """
+    clock = clock or SystemClock()
     served: dict[str, ServedPipeline] = {}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         for pipeline in pipelines:
-            served[pipeline.name] = ServedPipeline(pipeline, settings, clock or SystemClock())
+            served[pipeline.name] = ServedPipeline(pipeline, settings, clock)
         await asyncio.gather(*(one.swap() for one in served.values()))
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
+        following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
         yield
         for task in following:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*following)
         await asyncio.gather(*(one.close() for one in served.values()))
+        guard.close()
 
     app = FastAPI(
         title="headwater",
@@ -76,7 +87,8 @@ def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock |
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served)
     describe(app, pipelines)
-    return HotPaths(app, hot)
+    guard = Guard(HotPaths(app, hot), access or Access(), settings, clock, lambda _status: None)
+    return guard
 
 
 def _add_lookups(app: FastAPI, served: Pipelines) -> None:

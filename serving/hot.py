@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headwater.serving.guard import BY
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.serving.wire import (
@@ -47,12 +48,13 @@ class HotRoute:
     Parameters
     ----------
     work
-        Turns a body into an answer; raises a :class:`HeadwaterError` for a problem.
+        Turns a body, and the name of the key that sent it, into an answer; raises a
+        :class:`HeadwaterError` for a problem.
     most_bytes
         How long a body may be.
     """
 
-    def __init__(self, work: Callable[[bytes], Awaitable[object]], most_bytes: int) -> None:
+    def __init__(self, work: Callable[[bytes, str], Awaitable[object]], most_bytes: int) -> None:
         self._work = work
         self._most_bytes = most_bytes
 
@@ -60,19 +62,20 @@ class HotRoute:
         """Answer one request."""
         status, kind = 200, _JSON
         try:
-            answer = await self._work(await read_body(scope, receive, self._most_bytes))
+            body = await read_body(scope, receive, self._most_bytes)
+            answer = await self._work(body, scope.get(BY, ""))
         except HeadwaterError as error:
             problem = problem_of(error)
             answer, status, kind = problem, problem.status, PROBLEM_TYPE
         except Exception:
             _logger.exception("a request failed")
             answer, status, kind = FAILED, 500, PROBLEM_TYPE
-        body = _ENCODER.encode(answer)
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        content = _ENCODER.encode(answer)
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(content))]
         if status == 503:
             headers.append((b"retry-after", b"1"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": content})
 
 
 class HotPaths:
@@ -103,7 +106,7 @@ class HotPaths:
 def predict_route(pipelines: Pipelines, most_bytes: int) -> HotRoute:
     """Make ``POST /predict``."""
 
-    async def predict(body: bytes) -> object:
+    async def predict(body: bytes, _by: str) -> object:
         asked = _decoded(_PREDICT, body)
         pipeline = named(pipelines, asked.pipeline)
         if asked.predictions is not UNSET:
@@ -121,20 +124,20 @@ def predict_route(pipelines: Pipelines, most_bytes: int) -> HotRoute:
 def labels_route(pipelines: Pipelines, most_bytes: int) -> HotRoute:
     """Make ``POST /labels``."""
 
-    async def label(body: bytes) -> object:
+    async def label(body: bytes, by: str) -> object:
         asked = _decoded(_LABELS, body)
         pipeline = named(pipelines, asked.pipeline)
         if asked.labels is not UNSET:
             alone = asked.prediction_id is UNSET and asked.value is UNSET
             _check_alone(alone, "labels", "prediction_id")
-            return LabelResults(await pipeline.label(asked.labels, by=""))
+            return LabelResults(await pipeline.label(asked.labels, by=by))
         if asked.prediction_id is UNSET or asked.value is UNSET:
             missing = "prediction_id" if asked.prediction_id is UNSET else "value"
             raise SchemaError(
                 f"{missing}: it is missing", hint="send prediction_id and value, or many in labels"
             )
         item = LabelItem(asked.prediction_id, asked.value, asked.known_at, asked.source, asked.key)
-        return await pipeline.label_one(item, by="")
+        return await pipeline.label_one(item, by=by)
 
     return HotRoute(label, most_bytes)
 

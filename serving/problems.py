@@ -4,6 +4,7 @@ import msgspec
 
 from headwater.spec.errors import (
     ConflictError,
+    ForbiddenError,
     HeadwaterError,
     NotFoundError,
     NotReadyError,
@@ -12,6 +13,8 @@ from headwater.spec.errors import (
     SlowError,
     StorageError,
     TooLargeError,
+    TooOftenError,
+    UnauthorizedError,
 )
 
 __all__ = ["FAILED", "PROBLEM_TYPE", "Problem", "problem_of"]
@@ -25,6 +28,9 @@ _TITLES: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (NotFoundError, 404, "there is no such thing"),
     (SlowError, 408, "it came too slowly"),
     (TooLargeError, 413, "it is too long"),
+    (UnauthorizedError, 401, "a key is needed"),
+    (ForbiddenError, 403, "the key may not do this"),
+    (TooOftenError, 429, "too often"),
     (OverloadedError, 503, "too much at a time"),
     (NotReadyError, 503, "not ready"),
     (StorageError, 503, "storage refuses"),

@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
+import msgspec
 from starlette.types import ASGIApp
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
@@ -13,12 +14,14 @@ from headwater.infra.processes import Child, end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.serving.app import create_app
 from headwater.serving.draining import Draining
+from headwater.serving.guard import Access
 from headwater.spec.errors import ServerError
 from headwater.spec.loading import load_pipeline
 
 __all__ = ["bind", "serve", "worker_app"]
 
 _PIPELINES = "HEADWATER_SERVED_PIPELINES"
+_ACCESS = "HEADWATER_SERVED_ACCESS"
 _DRAIN_S = 1.0
 _GRACE_S = 20
 _START_S = 60
@@ -49,7 +52,13 @@ def bind(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(references: Sequence[str], listening: socket.socket, workers: int, where: Settings) -> None:
+def serve(
+    references: Sequence[str],
+    listening: socket.socket,
+    workers: int,
+    where: Settings,
+    access: Access,
+) -> None:
     """Serve pipelines until SIGTERM or SIGINT.
 
     A worker that dies is replaced; SIGHUP replaces all, one after the other, without a lost request.
@@ -64,8 +73,11 @@ def serve(references: Sequence[str], listening: socket.socket, workers: int, whe
         How many processes answer.
     where
         Where everything is kept.
+    access
+        Who may ask, and how often.
     """
     os.environ[_PIPELINES] = "\n".join(references)
+    os.environ[_ACCESS] = msgspec.json.encode(access).decode()
     config = Config(
         "headwater.serving.server:worker_app",
         factory=True,
@@ -91,7 +103,8 @@ def worker_app() -> ASGIApp:
     """Make the application of one worker, from what :func:`serve` left in the environment."""
     end_with_parent()
     pipelines = [load_pipeline(reference) for reference in os.environ[_PIPELINES].splitlines()]
-    return Draining(create_app(pipelines, settings()), _DRAIN_S)
+    access = msgspec.json.decode(os.environ[_ACCESS], type=Access)
+    return Draining(create_app(pipelines, settings(), access=access), _DRAIN_S)
 
 
 class _Processes(Multiprocess):
