@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headwater.loop.rebuild import rebuild
     from headwater.loop.replay import Replay
     from headwater.loop.update import train
+    from headwater.serving.client import AsyncClient, Client
     from headwater.spec.duration import duration
     from headwater.spec.errors import HeadwaterError
     from headwater.spec.feature import Feature
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from headwater.spec.pipeline import Pipeline
     from headwater.spec.recipe import OffsetRange
     from headwater.spec.records import Label, Prediction
+    from headwater.spec.serving import Serving
     from headwater.spec.trigger import (
         AllOf,
         AnyOf,
@@ -51,9 +53,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AllOf",
     "AnyOf",
+    "AsyncClient",
     "AtLeast",
     "Boosted",
     "Bound",
+    "Client",
     "Columns",
     "CostAware",
     "Cron",
@@ -73,6 +77,7 @@ __all__ = [
     "Prediction",
     "Replay",
     "Reset",
+    "Serving",
     "Settings",
     "SimulatedClock",
     "Stateful",
@@ -104,6 +109,7 @@ _NAMES = {
     "loop.rebuild": ("rebuild",),
     "loop.replay": ("Replay",),
     "loop.update": ("train",),
+    "serving.client": ("AsyncClient", "Client"),
     "spec.duration": ("duration",),
     "spec.errors": ("HeadwaterError",),
     "spec.feature": ("Feature",),
@@ -115,6 +121,7 @@ _NAMES = {
     "spec.pipeline": ("Pipeline",),
     "spec.recipe": ("OffsetRange",),
     "spec.records": ("Label", "Prediction"),
+    "spec.serving": ("Serving",),
     "spec.trigger": (
         "AllOf",
         "AnyOf",
