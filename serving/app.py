@@ -6,17 +6,19 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Query, Request
-from fastapi.responses import Response
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
+from headwater.serving.counters import Counters
 from headwater.serving.documented import describe
 from headwater.serving.guard import Access, Guard
 from headwater.serving.hot import HotPaths, Pipelines, labels_route, named, predict_route
 from headwater.serving.inference_protocol import protocol_routes
+from headwater.serving.metrics import Metrics
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.spec.errors import HeadwaterError
@@ -51,11 +53,12 @@ def create_app(
     """
     clock = clock or SystemClock()
     served: dict[str, ServedPipeline] = {}
+    metrics = Metrics(Counters(settings))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         for pipeline in pipelines:
-            served[pipeline.name] = ServedPipeline(pipeline, settings, clock)
+            served[pipeline.name] = ServedPipeline(pipeline, settings, clock, metrics.of(pipeline.name))
         await asyncio.gather(*(one.swap() for one in served.values()))
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
@@ -66,6 +69,7 @@ def create_app(
             await asyncio.gather(*following)
         await asyncio.gather(*(one.close() for one in served.values()))
         guard.close()
+        metrics.close()
 
     app = FastAPI(
         title="headwater",
@@ -75,8 +79,8 @@ def create_app(
         redoc_url=None,
     )
     hot = {
-        "/predict": predict_route(served, MOST_BODY_BYTES),
-        "/labels": labels_route(served, MOST_BODY_BYTES),
+        "/predict": predict_route(served, MOST_BODY_BYTES, metrics),
+        "/labels": labels_route(served, MOST_BODY_BYTES, metrics),
     }
     app.router.routes[:0] = [
         # Reached with another method only, to be told so.
@@ -86,8 +90,9 @@ def create_app(
     app.add_exception_handler(HeadwaterError, _refused)
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served)
+    _add_metrics(app, served, metrics)
     describe(app, pipelines)
-    guard = Guard(HotPaths(app, hot), access or Access(), settings, clock, lambda _status: None)
+    guard = Guard(HotPaths(app, hot, metrics), access or Access(), settings, clock, metrics.problem)
     return guard
 
 
@@ -104,6 +109,16 @@ def _add_lookups(app: FastAPI, served: Pipelines) -> None:
     async def statuses() -> Response:
         """Say of each pipeline which version serves, since when, and what waits."""
         return _json([_status(one) for one in served.values()])
+
+
+def _add_metrics(app: FastAPI, served: Pipelines, metrics: Metrics) -> None:
+    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
+    async def totals(accept: str = Header("", include_in_schema=False)) -> Response:
+        """Give what all workers counted, for Prometheus."""
+        for one in served.values():
+            one.sample()
+        content, kind = await asyncio.to_thread(metrics.text, accept)
+        return Response(content, headers={"content-type": kind})
 
 
 def _status(one: ServedPipeline) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.loop.binding import Bound
@@ -108,7 +109,8 @@ class Keeper:
                 learned_to, content = learned.learned_to, (learned.state, learned.recipe, learned.proof)
         self._probe_rows = self._newest_features()
         self._publish(epoch, champion.number, content, learned_to)
-        _logger.info("%s: version %s serves", self._bound.pipeline.name, champion.number)
+        told = {"pipeline": self._bound.pipeline.name, "version": champion.number, "epoch": epoch}
+        _logger.info("%s: version %s serves", told["pipeline"], champion.number, extra={"told": told})
 
     def _learn(self) -> bool:
         learning, epoch = self._learning, self._epoch
@@ -152,7 +154,7 @@ def main(references: Sequence[str]) -> int:
     references
         Where they are declared.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_as(settings(), logging.INFO)
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())

@@ -1,6 +1,9 @@
 """Errors as problem documents (RFC 9457): which status, and what to do next."""
 
+import logging
+
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from headwater.spec.errors import (
     ConflictError,
@@ -17,7 +20,9 @@ from headwater.spec.errors import (
     UnauthorizedError,
 )
 
-__all__ = ["FAILED", "PROBLEM_TYPE", "Problem", "problem_of"]
+__all__ = ["FAILED", "PROBLEM_TYPE", "Problem", "log_problem", "problem_of"]
+
+_logger = logging.getLogger("headwater.problems")
 
 PROBLEM_TYPE = b"application/problem+json"
 """Media type of a problem document."""
@@ -80,3 +85,31 @@ def problem_of(error: HeadwaterError) -> Problem:
     return Problem(
         status=status, title=title, detail=error.what, hint=error.hint, code=type(error).__name__
     )
+
+
+def log_problem(
+    error: HeadwaterError,
+    *,
+    pipeline: str | UnsetType = UNSET,
+    prediction_id: str | UnsetType = UNSET,
+) -> None:
+    """Log that a request was refused; with what is wrong only where that cannot quote the request.
+
+    Parameters
+    ----------
+    error
+        Why.
+    pipeline, prediction_id
+        Of which, where the request said so and could be read.
+    """
+    problem = problem_of(error)
+    level = logging.WARNING if problem.status >= 500 else logging.INFO
+    if not _logger.isEnabledFor(level):
+        return
+    told: dict[str, object] = {"status": problem.status, "code": problem.code}
+    if pipeline is not UNSET:
+        told["pipeline"] = pipeline
+    if prediction_id is not UNSET:
+        told["prediction_id"] = prediction_id
+    why = f": {problem.detail}" if problem.status >= 500 else ""
+    _logger.log(level, "%s%s", problem.title, why, extra={"told": told})

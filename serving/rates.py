@@ -47,7 +47,7 @@ class Rates:
         folder = settings.root / "live"
         folder.mkdir(exist_ok=True)
         self._file = os.open(folder / "rates", os.O_RDWR | os.O_CREAT, 0o600)
-        os.ftruncate(self._file, _SLOTS * _SLOT_BYTES)
+        os.posix_fallocate(self._file, 0, _SLOTS * _SLOT_BYTES)
         self._map = mmap.mmap(self._file, _SLOTS * _SLOT_BYTES)
 
     def take(self, number: int) -> None:

@@ -1,5 +1,6 @@
 """The processes of the service: workers that share one socket, and the keeper beside them."""
 
+import logging
 import os
 import socket
 import sys
@@ -10,9 +11,11 @@ from starlette.types import ASGIApp
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
+from headwater.infra.logs import log_as
 from headwater.infra.processes import Child, end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.serving.app import create_app
+from headwater.serving.counters import forget_counters
 from headwater.serving.draining import Draining
 from headwater.serving.guard import Access
 from headwater.spec.errors import ServerError
@@ -76,7 +79,9 @@ def serve(
     access
         Who may ask, and how often.
     """
+    log_as(where, logging.WARNING)
     os.environ[_PIPELINES] = "\n".join(references)
+    forget_counters(where)
     os.environ[_ACCESS] = msgspec.json.encode(access).decode()
     config = Config(
         "headwater.serving.server:worker_app",
@@ -87,7 +92,7 @@ def serve(
         ws="none",
         proxy_headers=False,
         access_log=False,
-        log_level="warning",
+        log_config=None,  # the processes' own
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
         timeout_worker_healthcheck=_START_S,
@@ -102,6 +107,7 @@ def serve(
 def worker_app() -> ASGIApp:
     """Make the application of one worker, from what :func:`serve` left in the environment."""
     end_with_parent()
+    log_as(settings(), logging.WARNING)
     pipelines = [load_pipeline(reference) for reference in os.environ[_PIPELINES].splitlines()]
     access = msgspec.json.decode(os.environ[_ACCESS], type=Access)
     return Draining(create_app(pipelines, settings(), access=access), _DRAIN_S)

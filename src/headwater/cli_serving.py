@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -190,6 +190,35 @@ def revoke_key(name: Annotated[str, typer.Argument(help="Of the key")], json: As
     with _key_store() as store:
         store.revoke(name, by=getpass.getuser())
     show({"revoked": name}, json, lambda: [f"{name} is revoked"])
+
+
+@commands.command()
+def audit(
+    last: Annotated[int, typer.Option(min=1, help="How many rows, newest last")] = 50,
+    json: AsJson = False,
+) -> None:
+    """Show who promoted, rolled back, quarantined, made and revoked keys, and when.
+
+    A label is audited by its record, which bears who sent it, as what, and when it came.
+    """
+    from headwater.infra.audit import audited  # noqa: PLC0415
+
+    with _database() as database:
+        found = audited(database, last)
+    rows = [
+        (f"{row.at:{_SHOWN}}", row.by, row.action, row.pipeline or "-", _detail(row.detail))
+        for row in found
+    ]
+    show(found, json, lambda: [table(("at (UTC)", "by", "did", "pipeline", "detail"), rows)])
+
+
+def _detail(detail: dict[str, Any]) -> str:
+    told = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in detail.items()
+        if value is not None
+    }
+    return "; ".join(f"{name} {value}" for name, value in told.items())
 
 
 @contextmanager

@@ -21,6 +21,17 @@ def test_a_key_is_shown_once_listed_and_revoked(run: Run) -> None:
     assert again["key"] != key
 
 
+def test_the_audit_tells_who_did_what(run: Run) -> None:
+    run("keys", "add", "shop", "--scope", "predict", "--scope", "label")
+    run("keys", "revoke", "shop")
+    rows = run("audit", "--json").json
+    assert [row["action"] for row in rows] == ["add key", "revoke key"]
+    assert all(row["by"] and row["at"] for row in rows)
+    said = run("audit", "--last", "1").out
+    assert "revoke key" in said
+    assert "add key" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
