@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import PlainTextResponse, Response
+from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -71,12 +72,14 @@ def create_app(
         guard.close()
         metrics.close()
 
-    app = FastAPI(
+    # Its page of documentation comes from here, not from a content network: machines may be offline.
+    app = FastAPIOffline(
+        "/docs",
+        None,
         title="headwater",
         version="1",
         summary="Predict, label, learn.",
         lifespan=lifespan,
-        redoc_url=None,
     )
     hot = {
         "/predict": predict_route(served, MOST_BODY_BYTES, metrics),

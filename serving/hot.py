@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headwater.features.checks import plain_words
 from headwater.serving.guard import BY
 from headwater.serving.metrics import Metrics
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, log_problem, problem_of
@@ -250,7 +251,7 @@ def _decoded(decoder: "msgspec.json.Decoder[_Request]", body: bytes) -> _Request
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise SchemaError(str(error).replace("Object", "it"), hint="see /docs") from error
+        raise SchemaError(plain_words(error), hint="see /docs") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(f"the body is not JSON: {error}", hint="see /docs") from error
 
