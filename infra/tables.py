@@ -18,6 +18,8 @@ from sqlalchemy import (
 
 __all__ = [
     "answer",
+    "api_key",
+    "audit",
     "champion",
     "claim",
     "decision",
@@ -229,4 +231,34 @@ answer = Table(
     Column("turn", Integer, comment="place among those who answered; null where skipped"),
     Column("value", LargeBinary, comment="JSON; null where skipped"),
     sqlite_with_rowid=False,
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("sha256", LargeBinary, nullable=False, comment="of the whole key, which is kept nowhere"),
+    Column("scopes", String(200), nullable=False, comment="with commas between"),
+    Column("made_at_us", BigInteger, nullable=False),
+    Column("made_by", String(200), nullable=False),
+    Column("revoked_at_us", BigInteger),
+    Index(
+        "api_key_by_name",
+        "name",
+        unique=True,
+        sqlite_where=text("revoked_at_us IS NULL"),
+        postgresql_where=text("revoked_at_us IS NULL"),
+    ),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("pipeline_id", Integer, ForeignKey("pipeline.id")),
+    Column("detail", Text, nullable=False, comment="JSON"),
 )

@@ -90,6 +90,7 @@ class Registry:
         reason: str,
         lease: Lease | None = None,
         quarantine: Sequence[OffsetRange] = (),
+        action: str = "promote",
     ) -> Reign:
         """Make a version champion, after its state has been verified.
 
@@ -107,12 +108,17 @@ class Registry:
         self.store.kept(self.store.get(number), again=True)
         expected = self.championship.reign()
         if expected is not None and expected.version == number:
-            for span in quarantine:
-                self.championship.quarantine(span, reason)
+            self.championship.quarantine(quarantine, by=by, reason=reason)
             self.mirror()
             return expected
         reign = self.championship.swap(
-            number, expected=expected, by=by, reason=reason, lease=lease, quarantine=quarantine
+            number,
+            expected=expected,
+            by=by,
+            reason=reason,
+            lease=lease,
+            quarantine=quarantine,
+            action=action,
         )
         self.mirror()
         return reign
@@ -164,7 +170,7 @@ class Registry:
                 f"pipeline {self.pipeline!r} has no earlier champion",
                 hint="name a version with --to; headwater versions lists them",
             )
-        return self.promote(target, by=by, reason=reason, quarantine=quarantine)
+        return self.promote(target, by=by, reason=reason, quarantine=quarantine, action="roll back")
 
     def mirror(self) -> None:
         """Set the aliases to the present reign, as often as it takes."""
