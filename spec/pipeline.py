@@ -14,6 +14,7 @@ from headwater.spec.gate import Gate
 from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
 from headwater.spec.pace import Pace
+from headwater.spec.routing import ChampionOnly, Routing, check_routing
 from headwater.spec.serving import Learning, Serving
 from headwater.spec.trigger import Performance, Trigger, leaves
 from headwater.spec.update import Stateful, Stateless, Update
@@ -84,6 +85,9 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         in the service.
     serving
         How it answers over HTTP.
+    routing
+        Which version answers a request, and which predict beside it; ``headwater routing`` puts another
+        in its place while the service runs.
     promotion
         ``"always"`` makes each new version champion, ``"by hand"`` leaves it to ``headwater promote``.
 
@@ -110,6 +114,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     learn: Learning = "on schedule"
     serving: Serving = Serving()
+    routing: Routing = ChampionOnly()
     promotion: Promotion = "always"
 
     def __post_init__(self) -> None:
@@ -121,6 +126,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         _check_triggers(self)
         _check_monitoring(self)
         _check_numbers(self)
+        check_routing(self.routing, self.task, METRICS[self.task])
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from headwater.spec.pipeline import Pipeline
     from headwater.spec.recipe import OffsetRange
     from headwater.spec.records import Label, Prediction
+    from headwater.spec.routing import ABTest, Bandit, Canary, ChampionOnly, Shadow
+    from headwater.spec.serve_best import ServeBest
     from headwater.spec.trigger import (
         AllOf,
         AnyOf,
@@ -49,11 +51,15 @@ if TYPE_CHECKING:
     from headwater.spec.update import Reset, Stateful, Stateless, Subsample
 
 __all__ = [
+    "ABTest",
     "AllOf",
     "AnyOf",
     "AtLeast",
+    "Bandit",
     "Boosted",
     "Bound",
+    "Canary",
+    "ChampionOnly",
     "Columns",
     "CostAware",
     "Cron",
@@ -73,7 +79,9 @@ __all__ = [
     "Prediction",
     "Replay",
     "Reset",
+    "ServeBest",
     "Settings",
+    "Shadow",
     "SimulatedClock",
     "Stateful",
     "Stateless",
@@ -115,6 +123,8 @@ _NAMES = {
     "spec.pipeline": ("Pipeline",),
     "spec.recipe": ("OffsetRange",),
     "spec.records": ("Label", "Prediction"),
+    "spec.routing": ("ABTest", "Bandit", "Canary", "ChampionOnly", "Shadow"),
+    "spec.serve_best": ("ServeBest",),
     "spec.trigger": (
         "AllOf",
         "AnyOf",
