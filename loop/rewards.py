@@ -126,8 +126,8 @@ class Rewards:
             row = connection.execute(select(*columns).where(mine)).one_or_none()
         if row is None:
             return None
-        reward, *places = row[:-1]
-        return _Known(reward, *places, state=msgspec.json.decode(row.state, type=BanditState))
+        reward, first, offset, position, state = row
+        return _Known(reward, first, offset, position, msgspec.json.decode(state, type=BanditState))
 
     def _begin(self, reward: RewardRule) -> _Known:
         table, log = tables.bandit, self._bound.log

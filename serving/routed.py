@@ -53,7 +53,7 @@ class Routed:
         self._states: dict[str, ServedState] = {}
         self._looked_at: datetime | None = None
         self._refused: dict[str, datetime] = {}
-        self._judged: tuple[datetime, int] | None = None
+        self._judged_at: datetime | None = None
         self.behind = False
         """Whether shadows have more to predict."""
 
@@ -149,11 +149,11 @@ class Routed:
         )
 
     def _judge(self) -> None:
-        """Promote the best shadow, where labels came; looked at once a minute."""
-        now, stop = self._bound.clock.now(), self._bound.log.stop()
-        if self._judged is not None and (now - self._judged[0] < _AGAIN or stop == self._judged[1]):
+        """Promote the best shadow, if it is good enough; looked at once a minute."""
+        now = self._bound.clock.now()
+        if self._judged_at is not None and now - self._judged_at < _AGAIN:
             return
-        self._judged = now, stop
+        self._judged_at = now
         reign = serve_best(self._bound)
         if reign is not None:
             _logger.info("%s: %s", self._bound.pipeline.name, reign.reason)
