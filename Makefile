@@ -26,7 +26,7 @@ $(VENV)/.installed: requirements/dev.txt requirements/installer.txt pyproject.to
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(VENV)/.installed  ## Replay real flights through three pipelines (DAYS=60 START=2013-03-01)
+demo: $(VENV)/.installed  ## Replay real flights through four pipelines (DAYS=60 START=2013-03-01)
 	$(BIN)/python -m examples.flights.demo --days $(DAYS) --start $(START)
 
 test: $(VENV)/.installed  ## Run every test (JOBS=2 at a time, a file each)

@@ -19,8 +19,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from headwater.infra.settings import Settings
+from headwater.spec.pipeline import Pipeline
 
-__all__ = ["Measured", "Server", "load", "noop_app", "pin", "server", "service_app"]
+__all__ = ["Measured", "Server", "load", "noop_app", "pin", "served_app", "server"]
 
 _SERVER_CORE, _LOAD_CORE = 0, 1
 
@@ -72,12 +73,15 @@ def noop_app(_settings: Settings) -> ASGIApp:
     return Starlette(routes=[Route("/predict", noop, methods=["POST"])])
 
 
-def service_app(settings: Settings) -> ASGIApp:
-    """Make the service of the toy pipeline."""
-    from benchmarks.serving_toy import pipeline  # noqa: PLC0415
-    from headwater.serving.app import create_app  # noqa: PLC0415
+def served_app(pipeline: Pipeline) -> Callable[[Settings], ASGIApp]:
+    """Give what makes the service of a pipeline."""
 
-    return create_app([pipeline], settings)
+    def make(settings: Settings) -> ASGIApp:
+        from headwater.serving.app import create_app  # noqa: PLC0415 - in the server's process
+
+        return create_app([pipeline], settings)
+
+    return make
 
 
 def pin(core: int) -> None:

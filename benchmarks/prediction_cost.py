@@ -6,8 +6,8 @@ import statistics
 import msgspec
 
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
-from benchmarks.load import load, noop_app, pin, server, service_app
-from benchmarks.serving_toy import features, publish
+from benchmarks.load import load, noop_app, pin, served_app, server
+from benchmarks.serving_toy import features, pipeline, publish
 
 __all__ = ["measure"]
 
@@ -30,7 +30,7 @@ def measure(*, short: bool) -> Outcome:
     found, failed = [], 0
     with fresh_home(mlflow_database()) as settings:
         publish(settings)
-        with server(service_app, settings) as ours, server(noop_app, settings) as noop:
+        with server(served_app(pipeline), settings) as ours, server(noop_app, settings) as noop:
             pin(1)
             for turn in range(1 + (_SHORT_TURNS if short else _TURNS)):
                 a, b = (load(to, bodies, _CONNECTIONS) for to in (ours, noop))

@@ -38,7 +38,7 @@ def features(drawn: random.Random) -> dict[str, float]:
 
 
 def publish(settings: Settings) -> None:
-    """Train a version on two thousand examples, and publish it to the workers."""
+    """Train two versions on a thousand examples each, and publish the second to the workers."""
     drawn, history = random.Random(0), []
     for row in range(_ROWS):
         seen, at = features(drawn), _START + timedelta(minutes=row)
@@ -46,8 +46,9 @@ def publish(settings: Settings) -> None:
         label = Label(prediction_id=f"past-{row}", value=seen["x0"] + seen["x1"] > 0, known_at=at)
         history.append((prediction, label))
     with Bound(pipeline, settings, SimulatedClock(_START + timedelta(days=7))) as bound:
-        bound.log.import_history(history)
-        collect(bound.log)
-        train(bound)
+        for half in (history[: _ROWS // 2], history[_ROWS // 2 :]):
+            bound.log.import_history(half)
+            collect(bound.log)
+            train(bound)
         with Keeper(bound) as keeper:
             keeper.step()

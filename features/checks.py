@@ -12,7 +12,7 @@ from headwater.spec.feature import python_type
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import FeatureValue, Label, Output, Prediction, Role, Source
 
-__all__ = ["Checks"]
+__all__ = ["Checks", "plain_words"]
 
 _ROLES: tuple[str, ...] = get_args(Role)
 _SOURCES: tuple[str, ...] = get_args(Source)
@@ -70,7 +70,7 @@ class Checks:
             fitting = msgspec.convert(features, self._schema)
         except msgspec.ValidationError as error:
             raise SchemaError(
-                f"prediction {prediction_id!r}: {_plain(error)}",
+                f"prediction {prediction_id!r}: {plain_words(error)}",
                 hint=f"send exactly the features {', '.join(self._names)}",
             ) from error
         self.fit(prediction_id, fitting)
@@ -223,6 +223,25 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _plain(error: msgspec.ValidationError) -> str:
-    """Turn msgspec's words into ours."""
-    return str(error).replace("Object", "it").replace(" - at `$.", ", at `").replace("field", "feature")
+def plain_words(error: msgspec.ValidationError, within: str = "") -> str:
+    """Say in plain words what msgspec found.
+
+    Parameters
+    ----------
+    error
+        As msgspec raises it.
+    within
+        Where what was decoded stands, such as ``features.``; put before the place in it.
+
+    Examples
+    --------
+    >>> plain_words(msgspec.ValidationError("Object missing required field `x`"))
+    'it lacks `x`'
+    >>> plain_words(msgspec.ValidationError("Expected `float`, got `str` - at `$.x`"), "features.")
+    'features.x: expected `float`, got `str`'
+    """
+    said, _, place = str(error).partition(" - at `$")
+    said = said.replace("Object missing required field", "it lacks")
+    said = said.replace("Object contains unknown field", "it holds the unknown field")
+    where = (within + place.rstrip("`").removeprefix(".")).rstrip(".")
+    return f"{where}: {said[0].lower()}{said[1:]}" if where else said

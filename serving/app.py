@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
+from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -56,12 +57,14 @@ def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock |
             await asyncio.gather(*following)
         await asyncio.gather(*(one.close() for one in served.values()))
 
-    app = FastAPI(
+    # Its page of documentation comes from here, not from a content network: machines may be offline.
+    app = FastAPIOffline(
+        "/docs",
+        None,
         title="headwater",
         version="1",
         summary="Predict, label, learn.",
         lifespan=lifespan,
-        redoc_url=None,
     )
     hot = {
         "/predict": predict_route(served, MOST_BODY_BYTES),

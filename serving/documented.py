@@ -1,4 +1,7 @@
-"""The OpenAPI document: FastAPI's own, with the hot routes that it does not know."""
+"""The OpenAPI document: FastAPI's own, with the hot routes, which it does not know.
+
+What a pipeline takes is in it to the letter, so that a generated client or a fuzzer sends what fits.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,28 +10,42 @@ import msgspec
 from fastapi import FastAPI
 
 from headwater.serving.problems import Problem
-from headwater.serving.wire import Answer, Answers, Labelled, LabelRequest, LabelResults, PredictRequest
-from headwater.spec.pipeline import Pipeline
+from headwater.serving.wire import MOST_ITEMS, Answer, Answers, Labelled, LabelResults
+from headwater.spec.feature import FeatureKind
+from headwater.spec.pipeline import Pipeline, Task
 from headwater.spec.records import LabelValue
 
 __all__ = ["describe"]
 
 _REF = "#/components/schemas/{name}"
+_ID = {"type": "string", "minLength": 1, "maxLength": 200}
+_ENTITY = {"type": "object", "propertyNames": _ID, "additionalProperties": _ID, "maxProperties": 20}
+_VALUES: dict[str, dict[str, Any]] = {
+    "float": {"type": "number", "description": "Finite, as a float of 64 bits"},
+    "int": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "str": {"type": "string"},
+    "bool": {"type": "boolean"},
+}
+_LABELS: dict[Task, dict[str, Any]] = {
+    "binary": _VALUES["bool"],
+    "multiclass": _VALUES["str"],
+    "regression": _VALUES["float"],
+}
 _EXAMPLES: dict[str, object] = {"float": 1.5, "int": 2, "str": "text", "bool": True}
-_LABELS: dict[str, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
+_TRUTHS: dict[Task, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
 _PROBLEMS = {
+    "404": "No such pipeline, or no such prediction",
     "408": "The body came too slowly",
-    "409": "The id came before, with another content",
+    "409": "The id or the key came before, with another content",
     "413": "The body is too long",
     "422": "It does not fit; the detail names the field",
-    "404": "No such pipeline",
     "500": "The service failed",
-    "503": "Not ready, or too much at a time",
+    "503": "Not ready, or too much at a time: come back",
 }
 
 
 def describe(app: FastAPI, pipelines: Sequence[Pipeline]) -> None:
-    """Let ``/openapi.json`` tell of the hot routes too, with examples of the pipelines served.
+    """Let ``/openapi.json`` tell of all routes, with what these pipelines take and examples of it.
 
     Parameters
     ----------
@@ -50,49 +67,114 @@ def describe(app: FastAPI, pipelines: Sequence[Pipeline]) -> None:
 
 
 def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
-    types = [PredictRequest, LabelRequest, Answer, Answers, Labelled, LabelResults, Problem]
+    types = [Answer, Answers, Labelled, LabelResults, Problem]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     document.setdefault("components", {}).setdefault("schemas", {}).update(components)
-    predict, label, answer, answers, labelled, results, problem = schemas
-    paths = document["paths"]
-    paths["/predict"] = {
-        "post": _operation(
-            "Predict one, or many in predictions. Answered when the record is durable.",
-            predict,
-            {"anyOf": [answer, answers]},
-            problem,
-            {pipeline.name: {"value": _prediction(pipeline)} for pipeline in pipelines},
-        )
-    }
-    paths["/labels"] = {
-        "post": _operation(
-            "Tell the truth of one prediction, or of many in labels, each with its own result.",
-            label,
-            {"anyOf": [labelled, results]},
-            problem,
-            {pipeline.name: {"value": _label(pipeline)} for pipeline in pipelines},
-        )
-    }
+    answer, answers, labelled, results, problem = schemas
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"] |= _problems(problem)
+    several = len(pipelines) > 1
+    document["paths"]["/predict"] = _post(
+        "Predict one, or many in predictions. Answered when the record is durable.",
+        [request for pipeline in pipelines for request in _predictions(pipeline, several)],
+        _either(answer, answers),
+        problem,
+        {pipeline.name: {"value": _prediction(pipeline)} for pipeline in pipelines},
+    )
+    document["paths"]["/labels"] = _post(
+        "Tell the truth of one prediction, or of many in labels, each with its own result.",
+        [request for pipeline in pipelines for request in _labels(pipeline, several)],
+        _either(labelled, results),
+        problem,
+        {pipeline.name: {"value": _truth(pipeline)} for pipeline in pipelines},
+    )
 
 
-def _operation(
-    summary: str, request: Any, answer: Any, problem: Any, examples: dict[str, Any]
-) -> dict[str, Any]:
-    answers = {"200": _content("It is durable", "application/json", answer)}
-    for status, words in _PROBLEMS.items():
-        answers[status] = _content(words, "application/problem+json", problem)
+def _predictions(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
+    """Give the schemas of a request for one prediction, and of one for many."""
+    features = {feature.name: _value(feature) for feature in pipeline.features}
+    item = {"features": _object(features, list(features)), "id": _ID, "entity": _ENTITY, "unit": _ID}
+    many = {"type": "array", "items": _object(item, ["features"]), **_SOME}
+    return [
+        _of(pipeline, several, item, "features"),
+        _of(pipeline, several, {"predictions": many}, "predictions"),
+    ]
+
+
+def _labels(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
+    """Give the schemas of a request with one label, and of one with many."""
+    item = {
+        "prediction_id": _ID,
+        "value": _LABELS[pipeline.task],
+        "known_at": {"type": "string", "format": "date-time"},
+        "source": {"enum": ["natural", "human", "timeout"]},
+        "key": _ID,
+    }
+    # Any item is taken, since each has its own result: one that does not fit is refused there.
+    words = "Each as a single label is sent, without pipeline; one that does not fit is refused alone"
+    many = {"type": "array", "items": {"description": words}, **_SOME}
+    return [
+        _of(pipeline, several, item, "prediction_id", "value"),
+        _of(pipeline, several, {"labels": many}, "labels"),
+    ]
+
+
+_SOME = {"minItems": 1, "maxItems": MOST_ITEMS}
+
+
+def _of(pipeline: Pipeline, several: bool, parts: dict[str, Any], *required: str) -> dict[str, Any]:
+    named = {
+        "pipeline": {"const": pipeline.name, "description": "May be left out if only one is served"}
+    }
+    return _object(named | parts, [*required, *(["pipeline"] if several else [])])
+
+
+def _object(parts: dict[str, Any], required: list[str]) -> dict[str, Any]:
     return {
-        "summary": summary,
-        "tags": ["hot"],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": request, "examples": examples}},
-        },
-        "responses": answers,
+        "type": "object",
+        "properties": parts,
+        "required": required,
+        "additionalProperties": False,
     }
 
 
-def _content(words: str, kind: str, schema: Any) -> dict[str, Any]:
+def _value(feature: FeatureKind) -> dict[str, Any]:
+    value = _VALUES[feature.dtype]
+    return {"anyOf": [value, {"type": "null"}]} if feature.nullable else value
+
+
+def _either(one: dict[str, Any], many: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [one, many]}
+
+
+def _post(
+    summary: str,
+    requests: list[dict[str, Any]],
+    answer: dict[str, Any],
+    problem: dict[str, Any],
+    examples: dict[str, Any],
+) -> dict[str, Any]:
+    content = {"schema": {"oneOf": requests}, "examples": examples}
+    return {
+        "post": {
+            "summary": summary,
+            "tags": ["predictions"],
+            "requestBody": {"required": True, "content": {"application/json": content}},
+            "responses": {"200": _content("It is durable", "application/json", answer)}
+            | _problems(problem),
+        }
+    }
+
+
+def _problems(problem: dict[str, Any]) -> dict[str, Any]:
+    return {
+        status: _content(words, "application/problem+json", problem)
+        for status, words in _PROBLEMS.items()
+    }
+
+
+def _content(words: str, kind: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": words, "content": {kind: {"schema": schema}}}
 
 
@@ -101,10 +183,6 @@ def _prediction(pipeline: Pipeline) -> dict[str, Any]:
     return {"pipeline": pipeline.name, "id": "order-17", "features": features}
 
 
-def _label(pipeline: Pipeline) -> dict[str, Any]:
-    return {
-        "pipeline": pipeline.name,
-        "prediction_id": "order-17",
-        "value": _LABELS[pipeline.task],
-        "key": "first",
-    }
+def _truth(pipeline: Pipeline) -> dict[str, Any]:
+    value = _TRUTHS[pipeline.task]
+    return {"pipeline": pipeline.name, "prediction_id": "order-17", "value": value, "key": "first"}

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from headwater.features.checks import plain_words
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.serving.wire import (
@@ -213,7 +214,7 @@ def _decoded(decoder: "msgspec.json.Decoder[_Request]", body: bytes) -> _Request
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise SchemaError(str(error).replace("Object", "it"), hint="see /docs") from error
+        raise SchemaError(plain_words(error), hint="see /docs") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(f"the body is not JSON: {error}", hint="see /docs") from error
 

@@ -151,7 +151,7 @@ class Keeper:
             self._routed.step(self._champion.version, self._probe_rows)
         except HeadwaterError as error:
             _logger.warning("%s: the routing stays: %s", self._bound.pipeline.name, error)
-        return self._publish() or self._routed.behind
+        return self._publish() or self._routed.unfinished
 
     def _publish(self) -> bool:
         """Write what is to serve, if that is not what was written last."""

@@ -54,8 +54,8 @@ class Routed:
         self._looked_at: datetime | None = None
         self._refused: dict[str, datetime] = {}
         self._judged_at: datetime | None = None
-        self.behind = False
-        """Whether shadows have more to predict."""
+        self.unfinished = False
+        """Whether shadows have more to predict, or one was promoted."""
 
     def step(self, champion: str, rows: Sequence[dict[str, FeatureValue]]) -> None:
         """Look at the routing, load what it names, count rewards, and let shadows predict.
@@ -72,7 +72,7 @@ class Routed:
         HeadwaterError
             If a store is away, or another process does the same: what serves stays.
         """
-        self.behind = False
+        self.unfinished = False
         self._look()
         bandit = self._routing if isinstance(self._routing, Bandit) else None
         self._bandit = BanditState() if bandit is None else self._rewards.step(bandit.reward)
@@ -80,7 +80,7 @@ class Routed:
         its = plan(self._routing, aliases, self._bandit, pipeline=self._bound.pipeline.name)
         self._load([version for version in its.shares if version != champion], rows)
         self._shadows = its.shadows
-        self.behind = self._shadowing.step(its.shadows)
+        self.unfinished = self._shadowing.step(its.shadows)
         if isinstance(self._routing, Shadow) and self._routing.serve_best is not None:
             self._judge()
 
@@ -156,4 +156,5 @@ class Routed:
         self._judged_at = now
         reign = serve_best(self._bound)
         if reign is not None:
+            self.unfinished = True
             _logger.info("%s: %s", self._bound.pipeline.name, reign.reason)

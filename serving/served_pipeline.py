@@ -1,6 +1,7 @@
 """One pipeline as a worker serves it: predict, log and wait, label, look up."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from headwater.features.checks import plain_words
 from headwater.features.inbox import Entry
 from headwater.features.recorder import Recorder, open_inbox
 from headwater.infra.clock import Clock
@@ -29,6 +31,7 @@ from headwater.spec.records import FeatureValue, Label, Output, Prediction, Reco
 
 __all__ = ["ServedPipeline"]
 
+_logger = logging.getLogger("headwater.serving")
 _LABEL = msgspec.json.Decoder(LabelItem)
 
 
@@ -219,19 +222,30 @@ class ServedPipeline:
         loaded, share = answering.choose(id_, item.unit)
         features = self._decoded(id_, item.features, where)
         values: dict[str, FeatureValue] = msgspec.structs.asdict(features)
-        output = loaded.learner.predict_one(values)
+        output = self._output(loaded, id_, values, where)
         entry = self.recorder.served(
             id_, features, output, now, loaded.version, loaded.role, share, item.entity
         )
         answer = self._answer(id_, output, loaded.version, loaded.role)
         return _Made(id_, features, item.entity, answer, entry)
 
+    def _output(self, loaded: Loaded, id_: str, values: dict[str, FeatureValue], where: str) -> Output:
+        """Let a version answer; what it fails on is refused, for it was tried before it served."""
+        try:
+            return loaded.learner.predict_one(values)
+        except Exception as error:
+            _logger.exception("version %s fails on prediction %s", loaded.version, id_)
+            raise SchemaError(
+                f"{where}features: version {loaded.version} cannot answer them ({type(error).__name__})",
+                hint="look for values far from what it has learned",
+            ) from error
+
     def _decoded(self, id_: str, features: msgspec.Raw, where: str) -> msgspec.Struct:
         try:
             found: msgspec.Struct = self._features.decode(features)
         except msgspec.ValidationError as error:
             raise SchemaError(
-                f"{where}features: {str(error).replace('Object', 'it').replace('$.', 'features.')}",
+                plain_words(error, f"{where}features."),
                 hint=f"send exactly the features {', '.join(self.pipeline.feature_names)}",
             ) from error
         self.recorder.fit(id_, found)
@@ -264,7 +278,7 @@ class ServedPipeline:
         try:
             given = _LABEL.decode(item)
         except msgspec.ValidationError as error:
-            return Labelled(_id_in(item), "refused", str(error), "send prediction_id and value")
+            return Labelled(_id_in(item), "refused", plain_words(error), "send prediction_id and value")
         try:
             return given, self._entry(given, by)
         except SchemaError as error:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headwater.loop.rebuild import rebuild
     from headwater.loop.replay import Replay
     from headwater.loop.update import train
+    from headwater.serving.client import AsyncClient, Client
     from headwater.spec.duration import duration
     from headwater.spec.errors import HeadwaterError
     from headwater.spec.feature import Feature
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from headwater.spec.records import Label, Prediction
     from headwater.spec.routing import ABTest, Bandit, Canary, ChampionOnly, Shadow
     from headwater.spec.serve_best import ServeBest
+    from headwater.spec.serving import Serving
     from headwater.spec.trigger import (
         AllOf,
         AnyOf,
@@ -54,12 +56,14 @@ __all__ = [
     "ABTest",
     "AllOf",
     "AnyOf",
+    "AsyncClient",
     "AtLeast",
     "Bandit",
     "Boosted",
     "Bound",
     "Canary",
     "ChampionOnly",
+    "Client",
     "Columns",
     "CostAware",
     "Cron",
@@ -80,6 +84,7 @@ __all__ = [
     "Replay",
     "Reset",
     "ServeBest",
+    "Serving",
     "Settings",
     "Shadow",
     "SimulatedClock",
@@ -112,6 +117,7 @@ _NAMES = {
     "loop.rebuild": ("rebuild",),
     "loop.replay": ("Replay",),
     "loop.update": ("train",),
+    "serving.client": ("AsyncClient", "Client"),
     "spec.duration": ("duration",),
     "spec.errors": ("HeadwaterError",),
     "spec.feature": ("Feature",),
@@ -125,6 +131,7 @@ _NAMES = {
     "spec.records": ("Label", "Prediction"),
     "spec.routing": ("ABTest", "Bandit", "Canary", "ChampionOnly", "Shadow"),
     "spec.serve_best": ("ServeBest",),
+    "spec.serving": ("Serving",),
     "spec.trigger": (
         "AllOf",
         "AnyOf",

@@ -75,7 +75,8 @@ def test_the_wheel_holds_what_is_tracked(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    wanted = {"headwater/__init__.py", "headwater/cli.py", "headwater/screen.py", "headwater/py.typed"}
+    wanted = {name.removeprefix("src/") for name in tracked("src/headwater/*.py")}
+    wanted |= {"headwater/py.typed"}
     wanted |= {
         f"headwater/{name}" for room in ROOMS for name in tracked(f"{room}/*.py", f"{room}/*.mako")
     }

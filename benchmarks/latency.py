@@ -1,0 +1,54 @@
+"""The 99th percentile of a prediction at half the saturating load, beside a no-op endpoint."""
+
+import random
+import statistics
+
+import msgspec
+
+from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
+from benchmarks.load import load, noop_app, pin, served_app, server
+from benchmarks.serving_toy import features, pipeline, publish
+
+__all__ = ["measure"]
+
+_BOUND = 3.0
+_CONNECTIONS = 64
+_REQUESTS, _SHORT_REQUESTS = 20_000, 400
+_TURNS, _SHORT_TURNS = 5, 1
+
+
+def measure(*, short: bool) -> Outcome:
+    """Send to both at the same rate: half of what the service answers when it is asked without pause.
+
+    As in `prediction-cost`: twenty features, a durable record, 64 connections, one core each. A latency
+    counts from when its request was due. ``ratio`` is of the medians over five turns.
+    """
+    requests = _SHORT_REQUESTS if short else _REQUESTS
+    drawn = random.Random(7)
+    bodies = [msgspec.json.encode({"features": features(drawn)}) for _ in range(requests)]
+    found, failed = [], 0
+    with fresh_home(mlflow_database()) as settings:
+        publish(settings)
+        with (
+            server(served_app(pipeline), settings) as ours,
+            server(noop_app, settings) as noop,
+        ):
+            pin(1)
+            load(ours, bodies, _CONNECTIONS)
+            full = load(ours, bodies, _CONNECTIONS)
+            rate = full.requests / full.wall_s / 2
+            for _ in range(_SHORT_TURNS if short else _TURNS):
+                a, b = (load(to, bodies, _CONNECTIONS, rate) for to in (ours, noop))
+                failed += a.failed + b.failed
+                found.append((a.percentile(0.99), b.percentile(0.99)))
+                say(f"  {found[-1][0]:.1f} ms against {found[-1][1]:.1f} at {rate:.0f} a second")
+    ours_ms, noop_ms = (statistics.median(side) for side in zip(*found, strict=True))
+    return at_most(
+        ours_ms / noop_ms,
+        _BOUND,
+        also=failed == 0,
+        prediction_ms=round(ours_ms, 2),
+        noop_ms=round(noop_ms, 2),
+        rate=round(rate),
+        failed=failed,
+    )

@@ -1,0 +1,120 @@
+"""The Open Inference Protocol, spoken by Triton's own client."""
+
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+
+@pytest.fixture
+def triton(client: httpx.Client) -> Iterator[InferenceServerClient]:
+    triton = InferenceServerClient(f"{client.base_url.host}:{client.base_url.port}")
+    yield triton
+    triton.close()
+
+
+def inputs(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic], *, binary: bool) -> list[InferInput]:
+    found = []
+    for name, values in (("a", a), ("b", b)):
+        datatype = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "object": "BYTES"}[
+            values.dtype.name
+        ]
+        tensor = InferInput(name, list(values.shape), datatype)
+        tensor.set_data_from_numpy(values, binary_data=binary)
+        found.append(tensor)
+    return found
+
+
+def test_health_and_metadata(triton: InferenceServerClient) -> None:
+    assert triton.is_server_live()
+    assert triton.is_server_ready()
+    assert triton.is_model_ready("line")
+    assert triton.is_model_ready("line", "1")
+    assert not triton.is_model_ready("line", "9")
+    assert triton.get_server_metadata()["name"] == "headwater"
+    metadata = triton.get_model_metadata("line")
+    assert metadata["versions"] == ["1"]
+    assert metadata["inputs"] == [
+        {"name": "a", "datatype": "FP64", "shape": [-1]},
+        {"name": "b", "datatype": "FP64", "shape": [-1]},
+    ]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_tensors_in_both_forms_get_our_answers(
+    triton: InferenceServerClient, client: httpx.Client, binary: bool, shape: tuple[int, ...]
+) -> None:
+    a, b = np.array([0.5, 1.0, -2.0]), np.array([1.5, 0.0, 0.25])
+    asked = inputs(a.reshape(shape), b.reshape(shape), binary=binary)
+    found = triton.infer("line", asked, request_id="r")
+    items = [{"features": {"a": x, "b": y}} for x, y in zip(a, b, strict=True)]
+    ours = client.post("/predict", json={"predictions": items}).json()["predictions"]
+    assert found.as_numpy("output").tolist() == [one["output"] for one in ours]
+    assert found.as_numpy("prediction_id").tolist() == ["r-0", "r-1", "r-2"]
+    assert found.as_numpy("probabilities")[:, 1].tolist() == [one["output"] for one in ours]
+    assert client.get("/predictions/r-1").json()["prediction"]["features"] == {"a": 1.0, "b": 0.0}
+
+
+def test_other_numbers_stand_for_floats(triton: InferenceServerClient) -> None:
+    asked = inputs(np.array([1], dtype=np.int64), np.array([0.5], dtype=np.float32), binary=True)
+    found = triton.infer("line", asked, outputs=[InferRequestedOutput("output", binary_data=True)])
+    assert found.as_numpy("output").shape == (1,)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_what_does_not_fit_is_an_error_of_the_protocol(
+    triton: InferenceServerClient, binary: bool
+) -> None:
+    one, two = np.array([1.0]), np.array([1.0, 2.0])
+    with pytest.raises(InferenceServerException, match="it lacks `b`"):
+        triton.infer("line", inputs(one, one, binary=binary)[:1])
+    with pytest.raises(InferenceServerException, match="rows"):
+        triton.infer("line", inputs(one, two, binary=binary))
+    with pytest.raises(InferenceServerException, match="expected `float`"):
+        triton.infer("line", inputs(one, np.array(["x"], dtype=np.object_), binary=binary))
+    with pytest.raises(InferenceServerException, match="no pipeline 'other'"):
+        triton.infer("other", inputs(one, one, binary=binary))
+
+
+BAD = [
+    b"",
+    b"{",
+    b"[]",
+    b'{"inputs": []}',
+    b'{"inputs": [{"name": "a", "shape": [-1], "datatype": "FP64"}]}',
+]
+
+
+@pytest.mark.parametrize("body", BAD, ids=range(len(BAD)))
+@pytest.mark.parametrize("length", [None, "2", "x", "99999999999999999999", "-1"])
+def test_damaged_bodies_are_refused(client: httpx.Client, body: bytes, length: str | None) -> None:
+    headers = {} if length is None else {"Inference-Header-Content-Length": length}
+    answer = client.post("/v2/models/line/infer", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["error"]
+
+
+def test_lengths_of_binary_data_are_checked(client: httpx.Client) -> None:
+    for size in (-1, 7, 9, 10**9, "8", True):
+        head = httpx.Request(
+            "POST",
+            "http://x",
+            json={
+                "inputs": [
+                    {
+                        "name": "a",
+                        "shape": [1],
+                        "datatype": "FP64",
+                        "parameters": {"binary_data_size": size},
+                    }
+                ]
+            },
+        ).content
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        answer = client.post("/v2/models/line/infer", content=head + b"12345678", headers=headers)
+        assert answer.status_code == 422
