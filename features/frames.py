@@ -175,6 +175,36 @@ class Frames:
             newest.select("position", "label"), on="position", how="left", maintain_order="left"
         )
 
+    def beside(self, served: pl.DataFrame, outputs: Sequence[tuple[int, str, bytes]]) -> pl.DataFrame:
+        """Put a row for each shadow's output behind that of the prediction, whose other columns it has.
+
+        Parameters
+        ----------
+        served
+            As :meth:`served` gives it.
+        outputs
+            Position, version and output as JSON.
+        """
+        if not outputs:
+            return served
+        texts = [said for _, _, said in outputs]
+        said = pl.Series("output", [t.decode() for t in texts], dtype=pl.String)
+        if not self._by_class:
+            numbers = msgspec.json.decode(b"[" + b",".join(texts) + b"]", type=list[float])
+            said = pl.Series("output", numbers, dtype=pl.Float64)
+        made = pl.DataFrame(
+            {
+                "position": pl.Series([row[0] for row in outputs], dtype=pl.Int64),
+                "version": pl.Series([row[1] for row in outputs], dtype=pl.String),
+                "output": said,
+                "role": pl.repeat("shadow", len(outputs), dtype=pl.String, eager=True),
+                "propensity": pl.repeat(1.0, len(outputs), dtype=pl.Float64, eager=True),
+            }
+        )
+        own = [name for name in served.columns if name == "position" or name not in made.columns]
+        shadows = served.select(own).join(made, on="position").select(served.columns)
+        return pl.concat([served, shadows]).sort("position", maintain_order=True)
+
     def examples(self, rows: Sequence[ExampleRow], columns: Collection[str]) -> pl.DataFrame:
         """Give the wanted ones of :data:`EXAMPLE`, in the order in which they are named."""
         made: dict[str, pl.Series] = {}

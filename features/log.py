@@ -12,6 +12,7 @@ from headwater.features.frames import EXAMPLE, Frames
 from headwater.features.label_queue import LabelQueue
 from headwater.features.recorder import Recorder, open_inbox
 from headwater.features.sequencer import Sequencer
+from headwater.features.shadows import Shadows
 from headwater.features.stored import LogCounts, Stored, register
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
 from headwater.infra.commit_points import reached
@@ -63,6 +64,7 @@ class FeatureLog:
         self.pipeline_id = register(self.database, pipeline, self.inbox.path.stem)
         self._stored = Stored(self.database, self.pipeline_id)
         self.recorder = Recorder(pipeline, self.inbox, self.clock)
+        self.shadows = Shadows(self.database, self.pipeline_id)
         self._frames = Frames(pipeline)
 
     def record(self, predictions: Sequence[Prediction]) -> int:
@@ -256,7 +258,12 @@ class FeatureLog:
         return self._stored.count(start, stop)
 
     def served(
-        self, start: int, stop: int, columns: Collection[str] = ("version", "role", "output", "features")
+        self,
+        start: int,
+        stop: int,
+        columns: Collection[str] = ("version", "role", "output", "features"),
+        *,
+        shadows: bool = False,
     ) -> pl.DataFrame:
         """Give the predictions of a range of positions, with or without labels.
 
@@ -269,6 +276,9 @@ class FeatureLog:
             From `start` up to, but not including, `stop`.
         columns
             Which ones of a prediction to read.
+        shadows
+            Give a row, too, for each version that predicted beside the one that answered: with that
+            version, its output, the role ``"shadow"``, and all else as the prediction has it.
 
         Returns
         -------
@@ -278,7 +288,8 @@ class FeatureLog:
             after the wait.
         """
         rows = self._stored.predictions(start, stop)
-        return self._frames.served(rows, self._stored.labels_of(start, stop), list(columns))
+        found = self._frames.served(rows, self._stored.labels_of(start, stop), list(columns))
+        return self._frames.beside(found, self.shadows.between(start, stop)) if shadows else found
 
     def superseded(self, start: int, stop: int) -> list[int]:
         """Give the offsets of a range whose label a newer example of the range corrects, rising."""

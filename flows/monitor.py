@@ -9,13 +9,14 @@ from headwater.flows.dispatch import dispatch_lost
 from headwater.flows.events import tell_decided
 from headwater.tasks.collect import collect_examples
 from headwater.tasks.decide import make_decision
+from headwater.tasks.shadows import promote_best_shadow
 
 __all__ = ["monitor"]
 
 
 @flow(name="monitor")
 def monitor(pipeline: str) -> dict[str, Any]:
-    """Collect, decide, tell Prefect, and ask again for runs that were lost.
+    """Collect, promote a better shadow, decide, tell Prefect, and ask again for lost runs.
 
     Parameters
     ----------
@@ -28,6 +29,7 @@ def monitor(pipeline: str) -> dict[str, Any]:
         The fields of the :class:`~headwater.spec.decision.Decision`.
     """
     collect_examples(pipeline)
+    promote_best_shadow(pipeline)
     decision = make_decision(pipeline)
     tell_decided(decision)
     dispatch_lost(pipeline)

@@ -233,7 +233,8 @@ def judged(
     for span in reversed([span for span in spans if span.mature]):
         if rows >= most:
             break
-        frame = log.served(span.first, span.behind, ("version", "role", "output"))
+        columns = ("version", "role", "output")
+        frame = log.served(span.first, span.behind, columns, shadows=role == "shadow")
         mine = frame.filter(version=version, role=role).select("output", "label").drop_nulls()
         found.insert(0, mine)
         rows += mine.height
@@ -363,7 +364,7 @@ def _refused(address: str, error: Exception) -> TableError:
 def _parts(log: FeatureLog, span: Span, slices: Sequence[str]) -> Iterator[_Part]:
     """Give what each version answered in each role, in order."""
     columns = ("version", "role", "output", *(("features",) if slices else ()))
-    frame = log.served(span.first, span.behind, columns)
+    frame = log.served(span.first, span.behind, columns, shadows=True)
     frame = frame.filter(pl.col("role") != "imported").drop_nulls("output")
     if slices:
         wanted = [pl.col("features").struct.field(name).cast(pl.String) for name in slices]

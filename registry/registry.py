@@ -1,4 +1,4 @@
-"""The registry of one pipeline: its versions, and which of them serves."""
+"""The registry of one pipeline: its versions, which of them serves, and how requests are routed."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,10 +8,12 @@ from headwater.infra.database import Database
 from headwater.infra.lease import Lease, check
 from headwater.infra.settings import Settings
 from headwater.registry.champion import Championship, Reign
+from headwater.registry.routings import Routings, Ruling
 from headwater.registry.store import VersionStore
 from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import ConflictError, HeadwaterError, NotFoundError
 from headwater.spec.recipe import OffsetRange
+from headwater.spec.routing import Routing
 
 __all__ = ["Registry"]
 
@@ -44,7 +46,9 @@ class Registry:
     ) -> None:
         self.pipeline = pipeline
         self.store = VersionStore(pipeline, settings)
-        self.championship = Championship(pipeline, pipeline_id, database, clock or SystemClock())
+        clock = clock or SystemClock()
+        self.championship = Championship(pipeline, pipeline_id, database, clock)
+        self.routings = Routings(pipeline, pipeline_id, database, clock)
         self._database = database
 
     def publish(self, candidate: Candidate, lease: Lease) -> Version:
@@ -171,6 +175,31 @@ class Registry:
                 hint="name a version with --to; headwater versions lists them",
             )
         return self.promote(target, by=by, reason=reason, quarantine=quarantine, action="roll back")
+
+    def route(
+        self, routing: Routing | None, *, by: str, reason: str, expected: int | None = None
+    ) -> Ruling:
+        """Set how requests are routed, at run time; the service follows within a moment.
+
+        Parameters
+        ----------
+        routing
+            One that fits the pipeline (:func:`~headwater.spec.routing.check_routing`); None returns to
+            what it declares.
+        by, reason, expected
+            As for :meth:`~headwater.registry.routings.Routings.put`.
+
+        Raises
+        ------
+        NotFoundError
+            If it names a version that does not exist.
+        ConflictError
+            If another ruling came meanwhile.
+        """
+        for name in () if routing is None else routing.named:
+            if name not in (_CHAMPION, _CHALLENGER):
+                self.store.get(name)
+        return self.routings.put(routing, by=by, reason=reason, expected=expected)
 
     def mirror(self) -> None:
         """Set the aliases to the present reign, as often as it takes."""

@@ -127,14 +127,16 @@ def _add_metrics(app: FastAPI, served: Pipelines, metrics: Metrics) -> None:
 
 
 def _status(one: ServedPipeline) -> dict[str, Any]:
-    champion = one.champion
+    champion, serving = one.champion, one.serving
     return {
         "pipeline": one.pipeline.name,
         "task": one.pipeline.task,
         "version": None if champion is None else champion.version,
         "learned_to": None if champion is None else champion.learned_to,
-        "epoch": None if one.serving is None else one.serving.epoch,
-        "shadows": [shadow.version for shadow in one.shadows],
+        "epoch": None if serving is None else serving.epoch,
+        "routing": None if serving is None else serving.routing,
+        "shares": {} if one.answering is None else one.answering.plan.shares,
+        "shadows": () if serving is None else serving.shadows,
         "waiting": one.waiting,
         "swap_failure": one.swap_failure,
     }

@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from msgspec.structs import replace
+
 from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
@@ -22,6 +24,7 @@ from headwater.registry.restore import restore
 from headwater.serving.key_store import KeyWatch
 from headwater.serving.learning import EachLabel
 from headwater.serving.live import Live, Probe, ServedState, ServingFile
+from headwater.serving.routed import Routed
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.records import FeatureValue
@@ -50,7 +53,10 @@ class Keeper:
         self._live = Live(bound.pipeline, bound.settings)
         self._published = self._live.read()
         self._epoch: int | None = None
+        self._served_epoch: int | None = None
         self._probe_rows: list[dict[str, FeatureValue]] = []
+        self._champion: ServedState | None = None
+        self._routed = Routed(bound, self._live)
         self._learning = EachLabel(bound) if bound.pipeline.learn == "each label" else None
 
     def __enter__(self) -> Self:
@@ -63,12 +69,12 @@ class Keeper:
             self._learning.__exit__(*error)
 
     def step(self) -> bool:
-        """Publish what is to serve, if it is another state than the one published last.
+        """Publish what is to serve, if it is not what was published last.
 
         Returns
         -------
         bool
-            Whether something was published.
+            Whether something was done, so that there may be more to do.
 
         Raises
         ------
@@ -82,12 +88,16 @@ class Keeper:
         """
         epoch = self._bound.registry.championship.epoch()
         changed = epoch is not None and epoch != self._epoch
-        if epoch is not None and changed:
-            first, self._epoch = self._epoch is None, epoch  # a champion that fails is tried once
-            self._follow(epoch, first=first)
-        return self._learn() or changed
+        try:
+            if changed:
+                first, self._epoch = self._epoch is None, epoch  # a champion that fails is tried once
+                self._follow(first=first)
+            learned = self._learn()
+        finally:
+            published = self._route()  # whatever failed: what serves may be routed in another way
+        return changed or learned or published
 
-    def _follow(self, epoch: int, *, first: bool) -> None:
+    def _follow(self, *, first: bool) -> None:
         """Publish the champion, or what was learned on from it already.
 
         A champion that somebody else made is caught up before it serves: what it has missed is learned,
@@ -108,36 +118,58 @@ class Keeper:
             if learned is not None:
                 learned_to, content = learned.learned_to, (learned.state, learned.recipe, learned.proof)
         self._probe_rows = self._newest_features()
-        self._publish(epoch, champion.number, content, learned_to)
-        told = {"pipeline": self._bound.pipeline.name, "version": champion.number, "epoch": epoch}
+        self._serve(champion.number, content, learned_to)
+        told = {"pipeline": self._bound.pipeline.name, "version": champion.number, "epoch": self._epoch}
         _logger.info("%s: version %s serves", told["pipeline"], champion.number, extra={"told": told})
 
     def _learn(self) -> bool:
-        learning, epoch = self._learning, self._epoch
-        if learning is None or epoch is None or learning.parent is None:
+        learning = self._learning
+        if learning is None or learning.parent is None:
             return False
         learned = learning.step()
         if learned is not None:
             content = (learned.state, learned.recipe, learned.proof)
-            self._publish(epoch, learning.parent.number, content, learned.learned_to)
+            self._serve(learning.parent.number, content, learned.learned_to)
         if learning.due():
             learning.checkpoint()  # a new reign, which the next step follows
         return learned is not None
 
-    def _publish(
-        self, epoch: int, version: str, content: tuple[bytes, bytes, bytes], learned_to: int
-    ) -> None:
+    def _serve(self, version: str, content: tuple[bytes, bytes, bytes], learned_to: int) -> None:
+        """Let another state be the champion's, to be published at the end of the step."""
         learner = restore(*content, self._bound.settings.key())
-        state = ServedState(
+        self._champion = ServedState(
             version=version,
             role="champion",
             name=self._live.put(*content),
             learned_to=learned_to,
             probes=tuple(Probe(row, learner.predict_one(row)) for row in self._probe_rows),
         )
-        number = 1 if self._published is None else self._published.number + 1
-        self._published = ServingFile(number=number, epoch=epoch, states=(state,))
+        self._served_epoch = self._epoch
+
+    def _route(self) -> bool:
+        """Follow the routing; whatever fails of it, the champion serves."""
+        if self._champion is None:
+            return False
+        try:
+            self._routed.step(self._champion.version, self._probe_rows)
+        except HeadwaterError as error:
+            _logger.warning("%s: the routing stays: %s", self._bound.pipeline.name, error)
+        return self._publish() or self._routed.unfinished
+
+    def _publish(self) -> bool:
+        """Write what is to serve, if that is not what was written last."""
+        if self._champion is None or self._served_epoch is None:
+            return False
+        before = self._published
+        number = 0 if before is None else before.number
+        wanted = self._routed.complete(
+            ServingFile(number=number, epoch=self._served_epoch, states=(self._champion,))
+        )
+        if wanted == before:
+            return False
+        self._published = replace(wanted, number=number + 1)
         self._live.publish(self._published)
+        return True
 
     def _newest_features(self) -> list[dict[str, FeatureValue]]:
         log = self._bound.log

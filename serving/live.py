@@ -14,9 +14,11 @@ from headwater.infra.settings import Settings
 from headwater.learners.learner import Learner
 from headwater.registry.proof import Proof
 from headwater.registry.restore import restore
+from headwater.spec.bandit import BanditState
 from headwater.spec.errors import DigestError, StorageError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import FeatureValue, Output
+from headwater.spec.routing import ChampionOnly, Routing
 
 __all__ = ["Live", "Probe", "ServedState", "ServingFile"]
 
@@ -48,7 +50,7 @@ class ServedState(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: str
-    role: Literal["champion", "shadow"]
+    role: Literal["champion", "challenger"]
     name: str
     learned_to: int
     probes: tuple[Probe, ...] = ()
@@ -64,12 +66,24 @@ class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
     epoch
         Of the champion's reign.
     states
-        The champion first, then any shadows.
+        The champion first, then others that the routing lets answer.
+    routing
+        Which of them answers a request.
+    challenger
+        Number of the version that the word stands for.
+    shadows
+        Numbers of the versions that predict beside the answer; workers do not load them.
+    bandit
+        What is known of the versions, where the routing is a bandit.
     """
 
     number: int
     epoch: int
     states: tuple[ServedState, ...]
+    routing: Routing = ChampionOnly()
+    challenger: str | None = None
+    shadows: tuple[str, ...] = ()
+    bandit: BanditState = BanditState()
 
 
 class Live:

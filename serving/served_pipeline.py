@@ -15,7 +15,7 @@ from headwater.features.inbox import Entry
 from headwater.features.recorder import Recorder, open_inbox
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
-from headwater.learners.learner import Learner
+from headwater.serving.answering import Answering, Loaded, Loader
 from headwater.serving.group_commit import Ended, GroupCommit
 from headwater.serving.ids import new_id
 from headwater.serving.live import Live, ServingFile
@@ -31,29 +31,10 @@ from headwater.spec.errors import (
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import FeatureValue, Label, Output, Prediction, Recorded, Role
 
-__all__ = ["Loaded", "ServedPipeline"]
+__all__ = ["ServedPipeline"]
 
 _logger = logging.getLogger("headwater.serving")
 _LABEL = msgspec.json.Decoder(LabelItem)
-
-
-class Loaded(NamedTuple):
-    """A version that answers.
-
-    Parameters
-    ----------
-    version, role
-        Which one, as what.
-    learner
-        Its state.
-    learned_to
-        The offset up to which it has learned.
-    """
-
-    version: str
-    role: Role
-    learner: Learner
-    learned_to: int
 
 
 class _Made(NamedTuple):
@@ -85,13 +66,13 @@ class ServedPipeline:
     ) -> None:
         self.pipeline = pipeline
         self.metrics = metrics
-        self.champion: Loaded | None = None
-        self.shadows: tuple[Loaded, ...] = ()
+        self.answering: Answering | None = None
         self.serving: ServingFile | None = None
         self.swap_failure: str | None = None
         self.recorder = Recorder(pipeline, open_inbox(pipeline, settings), clock)
         self._clock = clock
         self._live = Live(pipeline, settings)
+        self._loader = Loader(pipeline.name, self._live)
         self._features: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.recorder.features_type)
         serving = pipeline.serving
         batch = serving.durability == "batch"
@@ -117,8 +98,8 @@ class ServedPipeline:
         NotReadyError, OverloadedError, StorageError
             If nothing serves yet, too much waits, or the disk refuses.
         """
-        champion = self.champion
-        if champion is None:
+        answering = self.answering
+        if answering is None:
             raise NotReadyError(
                 f"pipeline {self.pipeline.name!r} has no version that serves",
                 hint=self.swap_failure or "train one: headwater train",
@@ -126,7 +107,7 @@ class ServedPipeline:
         now, began_s = self._clock.now(), perf_counter()
         many = len(items) > 1
         made = [
-            self._make(champion, item, now, f"predictions[{place}]." if many else "")
+            self._make(answering, item, now, f"predictions[{place}]." if many else "")
             for place, item in enumerate(items)
         ]
         batches = [[one.entry] for one in made] if many else [[made[0].entry]]
@@ -229,28 +210,32 @@ class ServedPipeline:
             serving = await asyncio.to_thread(self._live.read)
             if serving is None or not serving.states:
                 return
-            loaded = await asyncio.to_thread(self._load, serving)
+            self.answering = await asyncio.to_thread(self._loader.load, serving)
         except HeadwaterError as error:
             self.swap_failure = str(error)
             self.metrics.swap_failed()
             told = {"pipeline": self.pipeline.name, "code": type(error).__name__}
             _logger.warning("what serves stays: %s", error, extra={"told": told})
             return
-        before = self.champion
-        self.champion, self.shadows = loaded[0], tuple(loaded[1:])
-        self.serving, self.swap_failure = serving, None
-        if before is None or before.version != self.champion.version:
-            self._log_swap(before, self.champion, serving.epoch)
+        before, now = self.serving, serving
+        self.serving, self.swap_failure = serving, self._loader.left_out
+        if before is None or before.states[0].version != now.states[0].version:
+            self._log_swap(before, now)
 
-    def _log_swap(self, before: Loaded | None, now: Loaded, epoch: int) -> None:
-        told = {"pipeline": self.pipeline.name, "version": now.version, "epoch": epoch}
-        replaced = None if before is None else before.version
+    def _log_swap(self, before: ServingFile | None, now: ServingFile) -> None:
+        told = {"pipeline": self.pipeline.name, "version": now.states[0].version, "epoch": now.epoch}
+        replaced = None if before is None else before.states[0].version
         _logger.info("another version serves", extra={"told": {**told, "replaced": replaced}})
 
     async def close(self) -> None:
         """Write what waits for its sync, and close the inbox."""
         await self._commit.close()
         self.recorder.inbox.close()
+
+    @property
+    def champion(self) -> Loaded | None:
+        """The champion that answers, if one does."""
+        return None if self.answering is None else self.answering.champion
 
     @property
     def waiting(self) -> int:
@@ -262,19 +247,14 @@ class ServedPipeline:
         """How often this process has synced."""
         return self._commit.syncs
 
-    def _load(self, serving: ServingFile) -> list[Loaded]:
-        return [
-            Loaded(state.version, state.role, self._live.load(state), state.learned_to)
-            for state in serving.states
-        ]
-
-    def _make(self, loaded: Loaded, item: PredictItem, now: datetime, where: str) -> _Made:
+    def _make(self, answering: Answering, item: PredictItem, now: datetime, where: str) -> _Made:
         id_ = new_id() if item.id is UNSET else item.id
+        loaded, share = answering.choose(id_, item.unit)
         features = self._decoded(id_, item.features, where)
         values: dict[str, FeatureValue] = msgspec.structs.asdict(features)
         output = self._output(loaded, id_, values, where)
         entry = self.recorder.served(
-            id_, features, output, now, loaded.version, loaded.role, entity=item.entity
+            id_, features, output, now, loaded.version, loaded.role, share, item.entity
         )
         answer = self._answer(id_, output, loaded.version, loaded.role)
         return _Made(id_, features, item.entity, answer, entry)

@@ -15,6 +15,7 @@ from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
 from headwater.spec.pace import Pace
 from headwater.spec.queue import People
+from headwater.spec.routing import ChampionOnly, Routing, check_routing
 from headwater.spec.serving import Learning, Serving
 from headwater.spec.trigger import Performance, Trigger, leaves
 from headwater.spec.update import Stateful, Stateless, Update
@@ -87,6 +88,9 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         How it answers over HTTP.
     people
         How people are asked for labels; None asks nobody.
+    routing
+        Which version answers a request, and which predict beside it; ``headwater routing`` puts another
+        in its place while the service runs.
     promotion
         ``"always"`` makes each new version champion, ``"by hand"`` leaves it to ``headwater promote``.
 
@@ -114,6 +118,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     learn: Learning = "on schedule"
     serving: Serving = Serving()
     people: People | None = None
+    routing: Routing = ChampionOnly()
     promotion: Promotion = "always"
 
     def __post_init__(self) -> None:
@@ -125,6 +130,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         _check_triggers(self)
         _check_monitoring(self)
         _check_numbers(self)
+        check_routing(self.routing, self.task, METRICS[self.task])
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -1,15 +1,16 @@
 """Routings: which version answers a request. Plain data; ``headwater.spec.plan`` carries them out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
 from headwater.spec.bandit import BanditState, Policy, RewardRule, kl_ucb, thompson
-from headwater.spec.errors import DeclarationError
+from headwater.spec.errors import DeclarationError, few
+from headwater.spec.routing_checks import check_not_champion, check_salt, check_share, check_versions
 from headwater.spec.serve_best import ServeBest
 
-__all__ = ["ABTest", "Bandit", "Canary", "ChampionOnly", "Part", "Routing", "Shadow"]
+__all__ = ["ABTest", "Bandit", "Canary", "ChampionOnly", "Part", "Routing", "Shadow", "check_routing"]
 
 
 class Part(NamedTuple):
@@ -36,6 +37,11 @@ class _Routing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     sticky: ClassVar[bool] = True
     """Whether a unit always meets the same version; else each prediction is dealt anew."""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The versions that are named, by number or by word."""
+        return ()
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -75,13 +81,18 @@ class Shadow(_Routing, frozen=True, tag="shadow"):
     serve_best: ServeBest | None = None
 
     def __post_init__(self) -> None:
-        _check_versions("Shadow", self.versions, least=1)
-        _check_not_champion("Shadow", self.versions)
+        check_versions("Shadow", self.versions, least=1)
+        check_not_champion("Shadow", self.versions)
         if self.serve_best is not None and not isinstance(self.serve_best, ServeBest):
             raise DeclarationError(
                 f"Shadow(serve_best={self.serve_best!r}) does not say when",
                 hint="write serve_best=ServeBest(margin=0.01, least=1_000)",
             )
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The shadows."""
+        return self.versions
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -114,10 +125,15 @@ class Canary(_Routing, frozen=True, tag="canary"):
     salt: str = ""
 
     def __post_init__(self) -> None:
-        _check_versions("Canary", (self.version,), least=1)
-        _check_not_champion("Canary", (self.version,))
-        _check_share("Canary", self.share)
-        _check_salt("Canary", self.salt)
+        check_versions("Canary", (self.version,), least=1)
+        check_not_champion("Canary", (self.version,))
+        check_share("Canary", self.share)
+        check_salt("Canary", self.salt)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The canary."""
+        return (self.version,)
 
     def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
         """Give the canary its share, first, so that it grows where it stands."""
@@ -151,15 +167,20 @@ class ABTest(_Routing, frozen=True, tag="ab_test"):
                 f"ABTest(shares={self.shares!r}) is not a share by version",
                 hint='write shares={"champion": 0.5, "challenger": 0.5}',
             )
-        _check_versions("ABTest", tuple(self.shares), least=2)
+        check_versions("ABTest", tuple(self.shares), least=2)
         for share in self.shares.values():
-            _check_share("ABTest", share)
+            check_share("ABTest", share)
         if abs(sum(self.shares.values()) - 1) > 1e-9:
             raise DeclarationError(
                 f"the shares of ABTest are together {sum(self.shares.values()):g}",
                 hint='write shares that are together 1, as in {"champion": 0.9, "challenger": 0.1}',
             )
-        _check_salt("ABTest", self.salt)
+        check_salt("ABTest", self.salt)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Those that have a share."""
+        return tuple(self.shares)
 
     def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
         """Give each its share, in the order of the declaration."""
@@ -203,7 +224,7 @@ class Bandit(_Routing, frozen=True, tag="bandit"):
     salt: str = ""
 
     def __post_init__(self) -> None:
-        _check_versions("Bandit", self.versions, least=2)
+        check_versions("Bandit", self.versions, least=2)
         if self.policy not in ("thompson", "ucb"):
             raise DeclarationError(
                 f"Bandit(policy={self.policy!r}) is not known", hint='write policy="thompson" or "ucb"'
@@ -212,8 +233,13 @@ class Bandit(_Routing, frozen=True, tag="bandit"):
             raise DeclarationError(
                 f"Bandit(reward={self.reward!r}) is not known", hint='write reward="correct" or "label"'
             )
-        _check_share("Bandit", self.explore, field="explore")
-        _check_salt("Bandit", self.salt)
+        check_share("Bandit", self.explore, field="explore")
+        check_salt("Bandit", self.salt)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Those that answer."""
+        return self.versions
 
     def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
         """Ask the policy, and deal a part evenly."""
@@ -231,41 +257,42 @@ Routing = ChampionOnly | Shadow | Canary | ABTest | Bandit
 """Any one of them; in JSON the field ``type`` says which."""
 
 
-def _check_versions(what: str, names: object, *, least: int) -> None:
-    if not isinstance(names, tuple) or len(names) < least:
+def check_routing(routing: object, task: str, metrics: Collection[str]) -> None:
+    """Check that a routing fits a pipeline.
+
+    Parameters
+    ----------
+    routing
+        What was declared, or asked for at run time.
+    task
+        The pipeline's.
+    metrics
+        The metrics that judge such a task.
+
+    Raises
+    ------
+    DeclarationError
+        If it is no routing, or goes by what the task does not have.
+    """
+    if not isinstance(routing, Routing):
         raise DeclarationError(
-            f"{what} names {names!r}, which is not {least} or more versions",
-            hint='write ("champion", "challenger"), or ("7", "9")',
+            f"routing={routing!r} is no routing",
+            hint='write routing=Canary(share=0.05), say, or Shadow(versions=("challenger",))',
         )
-    for name in names:
-        if name not in ("champion", "challenger") and not _is_number(name):
-            raise DeclarationError(
-                f"{what} names {name!r}, which is no version",
-                hint='write its number, as in "7", or "champion" or "challenger"',
-            )
-    if len(set(names)) < len(names):
-        raise DeclarationError(f"{what} names a version twice: {names!r}", hint="name each one once")
-
-
-def _is_number(name: object) -> bool:
-    return isinstance(name, str) and name.isascii() and name.isdecimal() and not name.startswith("0")
-
-
-def _check_not_champion(what: str, names: tuple[str, ...]) -> None:
-    if "champion" in names:
+    if isinstance(routing, Bandit) and (task, routing.reward) in _NO_REWARD:
         raise DeclarationError(
-            f"{what} names the champion, which answers anyway", hint='write "challenger", or a number'
+            f"Bandit(reward={routing.reward!r}) makes no reward of the labels of a {task} task",
+            hint=_NO_REWARD[task, routing.reward],
         )
-
-
-def _check_share(what: str, share: object, *, field: str = "share") -> None:
-    if not isinstance(share, float) or not 0 < share < 1:
+    rule = routing.serve_best if isinstance(routing, Shadow) else None
+    if rule is not None and rule.metric is not None and rule.metric not in metrics:
         raise DeclarationError(
-            f"{what} has {field}={share!r}, which is not between 0 and 1",
-            hint=f"write {field}=0.05, say",
+            f"ServeBest goes by {rule.metric!r}, which does not judge a {task} task",
+            hint=f"write one of {few(metrics)}",
         )
 
 
-def _check_salt(what: str, salt: object) -> None:
-    if not isinstance(salt, str):
-        raise DeclarationError(f"{what}(salt={salt!r}) is not text", hint='write salt="autumn", say')
+_NO_REWARD = {
+    ("regression", "correct"): 'write reward="label", with labels from 0 to 1',
+    ("multiclass", "label"): 'write reward="correct"',
+}

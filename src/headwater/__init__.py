@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from headwater.spec.queue import People
     from headwater.spec.recipe import OffsetRange
     from headwater.spec.records import Label, Prediction
+    from headwater.spec.routing import ABTest, Bandit, Canary, ChampionOnly, Shadow
+    from headwater.spec.serve_best import ServeBest
     from headwater.spec.serving import Serving
     from headwater.spec.trigger import (
         AllOf,
@@ -53,12 +55,16 @@ if TYPE_CHECKING:
     from headwater.spec.update import Reset, Stateful, Stateless, Subsample
 
 __all__ = [
+    "ABTest",
     "AllOf",
     "AnyOf",
     "AsyncClient",
     "AtLeast",
+    "Bandit",
     "Boosted",
     "Bound",
+    "Canary",
+    "ChampionOnly",
     "Client",
     "Columns",
     "CostAware",
@@ -81,8 +87,10 @@ __all__ = [
     "Prediction",
     "Replay",
     "Reset",
+    "ServeBest",
     "Serving",
     "Settings",
+    "Shadow",
     "SimulatedClock",
     "Stateful",
     "Stateless",
@@ -127,6 +135,8 @@ _NAMES = {
     "spec.queue": ("People",),
     "spec.recipe": ("OffsetRange",),
     "spec.records": ("Label", "Prediction"),
+    "spec.routing": ("ABTest", "Bandit", "Canary", "ChampionOnly", "Shadow"),
+    "spec.serve_best": ("ServeBest",),
     "spec.serving": ("Serving",),
     "spec.trigger": (
         "AllOf",

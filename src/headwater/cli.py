@@ -19,6 +19,7 @@ from headwater.screen import (
     plain,
     print_json,
     rebuilt_lines,
+    routing_lines,
     show,
     show_lines,
     table,
@@ -419,6 +420,37 @@ def rollback(
         reign = registry.rollback(by=_user(), reason=reason, to=to, quarantine=spans)
     kept = f"; quarantined: {', '.join(map(str, spans))}" if spans else ""
     show(reign, json, lambda: [f"version {reign.version} is champion again{kept}"])
+
+
+@app.command()
+def routing(
+    pipeline: Declared,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--set",
+            help="champion, shadow:7,9, canary:0.05, canary:0.05:7, ab:champion=0.5,challenger=0.5, "
+            "bandit:champion,challenger; or JSON",
+        ),
+    ] = None,
+    declared: Annotated[
+        bool, typer.Option("--declared", help="Return to what the pipeline declares")
+    ] = False,
+    reason: Reason = "routed by hand",
+    json: AsJson = False,
+) -> None:
+    """Show how requests are routed to versions, or set it; a running service follows at once."""
+    from headwater.loop.routing import routed, set_routing  # noqa: PLC0415
+    from headwater.spec.routing_text import parse_routing  # noqa: PLC0415
+
+    if to is not None and declared:
+        raise DeclarationError("--set and --declared are both there", hint="give one of them")
+    with _bound(pipeline) as bound:
+        if to is not None or declared:
+            wanted = None if to is None else parse_routing(to)
+            set_routing(bound, wanted, by=_user(), reason=reason)
+        found = routed(bound)
+    show(found, json, lambda: routing_lines(found))
 
 
 @app.command()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from headwater.features.queue_counts import QueueCounts
     from headwater.loop.rebuild import Rebuilt
+    from headwater.loop.routing import Routed
     from headwater.loop.update import Updated
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
@@ -26,6 +27,7 @@ __all__ = [
     "progress",
     "queue_lines",
     "rebuilt_lines",
+    "routing_lines",
     "show",
     "show_lines",
     "table",
@@ -173,6 +175,19 @@ def decision_lines(decision: "Decision") -> list[str]:
     ]
     lines += [f"  {f.verdict}: {f.sentence}" for f in evidence.findings]
     return lines + [f"  note: {note}" for note in evidence.notes]
+
+
+def routing_lines(found: "Routed") -> list[str]:
+    """Say how requests are routed, who decided that, and how far shadows are."""
+    from headwater.spec.routing_text import shortly  # noqa: PLC0415
+
+    lines = [
+        f"{found.pipeline} is routed: {shortly(found.routing)}; declared: {shortly(found.declared)}"
+    ]
+    for ruling in found.history:
+        what = "as declared" if ruling.routing is None else shortly(ruling.routing)
+        lines.append(f"  {ruling.since:%Y-%m-%d %H:%M} UTC, {ruling.by}: {what} ({ruling.reason})")
+    return lines + [f"  shadow {one.version} is {one.behind:,} records behind" for one in found.shadows]
 
 
 def _outcome(decision: "Decision") -> str:

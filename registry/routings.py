@@ -1,0 +1,131 @@
+"""How requests are routed: what was declared, or what somebody put in its place at run time."""
+
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import func, insert, select
+
+from headwater.infra import tables
+from headwater.infra.clock import Clock, from_us, to_us
+from headwater.infra.database import Database
+from headwater.spec.errors import ConflictError
+from headwater.spec.routing import Routing
+from headwater.spec.routing_text import routing_from_json, routing_to_json
+
+__all__ = ["Routings", "Ruling"]
+
+
+class Ruling(msgspec.Struct, frozen=True, kw_only=True):
+    """A routing that was set at run time, or taken back.
+
+    Parameters
+    ----------
+    number
+        From 1 on.
+    routing
+        What was set; None returned to what the pipeline declares.
+    since
+        When, by the pipeline's clock.
+    by, reason
+        Who decided, and why.
+    """
+
+    number: int
+    routing: Routing | None
+    since: datetime
+    by: str
+    reason: str
+
+
+class Routings:
+    """The routings that were set for one pipeline: rows that are added and never changed.
+
+    Parameters
+    ----------
+    pipeline, pipeline_id
+        Whose, and its number in the database.
+    database, clock
+        Where the rows are, and the time.
+    """
+
+    def __init__(self, pipeline: str, pipeline_id: int, database: Database, clock: Clock) -> None:
+        self._pipeline = pipeline
+        self._pipeline_id = pipeline_id
+        self._database = database
+        self._clock = clock
+        table = tables.routing.c
+        self._select_number = select(func.max(table.number)).where(table.pipeline_id == pipeline_id)
+
+    def number(self) -> int:
+        """Give the number of the newest ruling, without reading more; 0 before the first."""
+        with self._database.reading() as connection:
+            return connection.execute(self._select_number).scalar_one() or 0
+
+    def newest(self) -> Ruling | None:
+        """Give the ruling in force; None where there was none yet."""
+        found = self.history()
+        return found[-1] if found else None
+
+    def in_force(self, declared: Routing) -> Routing:
+        """Give the routing in force: what was set last, or else what is declared."""
+        newest = self.newest()
+        return declared if newest is None or newest.routing is None else newest.routing
+
+    def history(self) -> list[Ruling]:
+        """Give all rulings, oldest first."""
+        table = tables.routing.c
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                select(table.number, table.routing, table.since_us, table.by, table.reason)
+                .where(table.pipeline_id == self._pipeline_id)
+                .order_by(table.number)
+            ).all()
+        return [
+            Ruling(
+                number=number,
+                routing=None if text is None else routing_from_json(text),
+                since=from_us(us),
+                by=by,
+                reason=why,
+            )
+            for number, text, us, by, why in rows
+        ]
+
+    def put(
+        self, routing: Routing | None, *, by: str, reason: str, expected: int | None = None
+    ) -> Ruling:
+        """Set a routing in place of the one in force.
+
+        Parameters
+        ----------
+        routing
+            What is to be in force; None returns to what the pipeline declares.
+        by, reason
+            Who decides, and why.
+        expected
+            Number of the ruling that the caller saw; the last one to write wins where not given.
+
+        Raises
+        ------
+        ConflictError
+            If another ruling came after the one that was seen; nothing is changed then.
+        """
+        now_us = to_us(self._clock.now())
+        with self._database.transaction() as connection:
+            newest = connection.execute(self._select_number).scalar_one() or 0
+            if expected is not None and newest != expected:
+                raise ConflictError(
+                    f"the routing of {self._pipeline!r} was set meanwhile: by ruling {newest}",
+                    hint="look at headwater routing, then decide again",
+                )
+            connection.execute(
+                insert(tables.routing).values(
+                    pipeline_id=self._pipeline_id,
+                    number=newest + 1,
+                    routing=None if routing is None else routing_to_json(routing),
+                    since_us=now_us,
+                    by=by,
+                    reason=reason,
+                )
+            )
+        return Ruling(number=newest + 1, routing=routing, since=from_us(now_us), by=by, reason=reason)

@@ -1,0 +1,49 @@
+"""What every kind of routing checks of itself: a check raises an error that says what to write."""
+
+from headwater.spec.errors import DeclarationError
+
+__all__ = ["check_not_champion", "check_salt", "check_share", "check_versions"]
+
+
+def check_versions(what: str, names: object, *, least: int) -> None:
+    """Check that versions are named, at least so many, each once: by number or by word."""
+    if not isinstance(names, tuple) or len(names) < least:
+        raise DeclarationError(
+            f"{what} names {names!r}, which is not {least} or more versions",
+            hint='write ("champion", "challenger"), or ("7", "9")',
+        )
+    for name in names:
+        if name not in ("champion", "challenger") and not _is_number(name):
+            raise DeclarationError(
+                f"{what} names {name!r}, which is no version",
+                hint='write its number, as in "7", or "champion" or "challenger"',
+            )
+    if len(set(names)) < len(names):
+        raise DeclarationError(f"{what} names a version twice: {names!r}", hint="name each one once")
+
+
+def _is_number(name: object) -> bool:
+    return isinstance(name, str) and name.isascii() and name.isdecimal() and not name.startswith("0")
+
+
+def check_not_champion(what: str, names: tuple[str, ...]) -> None:
+    """Check that what predicts or answers beside the champion is not the champion."""
+    if "champion" in names:
+        raise DeclarationError(
+            f"{what} names the champion, which answers anyway", hint='write "challenger", or a number'
+        )
+
+
+def check_share(what: str, share: object, *, field: str = "share") -> None:
+    """Check that a share is neither nothing nor all."""
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise DeclarationError(
+            f"{what} has {field}={share!r}, which is not between 0 and 1",
+            hint=f"write {field}=0.05, say",
+        )
+
+
+def check_salt(what: str, salt: object) -> None:
+    """Check that a salt is text."""
+    if not isinstance(salt, str):
+        raise DeclarationError(f"{what}(salt={salt!r}) is not text", hint='write salt="autumn", say')

@@ -1,0 +1,38 @@
+"""The best shadow as a task: promoted, where the routing asks for that."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from headwater.loop.binding import Bound
+from headwater.loop.serve_best import serve_best
+from headwater.registry.champion import Reign
+from headwater.spec.loading import load_pipeline
+from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+
+__all__ = ["promote_best_shadow"]
+
+
+@task(
+    name="serve best",
+    retries=len(RETRY_AFTER_S),
+    retry_delay_seconds=RETRY_AFTER_S,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def promote_best_shadow(reference: str) -> Reign | None:
+    """Make the best shadow champion, if it is better by what the routing asks for.
+
+    Parameters
+    ----------
+    reference
+        The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
+
+    Raises
+    ------
+    ConflictError, StorageError
+        If they last longer than the retries.
+    DigestError
+        If the shadow's state does not hold; the champion stays.
+    """
+    with Bound(load_pipeline(reference)) as bound:
+        return serve_best(bound)

@@ -1,0 +1,38 @@
+import pytest
+from tests.loop.conftest import Binder, day
+
+from headwater.loop.update import train
+from headwater.spec.errors import ConflictError, NotFoundError
+from headwater.spec.routing import Canary, ChampionOnly, Shadow
+
+
+def test_what_is_set_last_is_in_force_until_it_is_taken_back(bind: Binder) -> None:
+    declared = Canary(share=0.5)
+    bound = bind(routing=declared)
+    routings = bound.registry.routings
+    assert routings.in_force(declared) == declared
+    assert routings.number() == 0
+    bound.registry.route(ChampionOnly(), by="ann", reason="a quiet week")
+    assert routings.in_force(declared) == ChampionOnly()
+    bound.registry.route(None, by="bob", reason="back")
+    assert routings.in_force(declared) == declared
+    told = [(one.number, one.routing, one.by, one.reason) for one in routings.history()]
+    assert told == [(1, ChampionOnly(), "ann", "a quiet week"), (2, None, "bob", "back")]
+    assert routings.history()[0].since == bound.clock.now()
+
+
+def test_who_did_not_see_the_last_ruling_is_refused(bind: Binder) -> None:
+    registry = bind().registry
+    registry.route(Canary(share=0.1), by="ann", reason="", expected=0)
+    with pytest.raises(ConflictError, match="ruling 1"):
+        registry.route(None, by="bob", reason="", expected=0)
+    assert registry.routings.number() == 1
+
+
+def test_a_version_that_does_not_exist_is_not_routed_to(bind: Binder) -> None:
+    bound = bind()
+    day(bound)
+    train(bound)
+    with pytest.raises(NotFoundError, match="'7'"):
+        bound.registry.route(Shadow(versions=("1", "7")), by="ann", reason="")
+    assert bound.registry.routings.number() == 0
