@@ -5,6 +5,7 @@ import secrets
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AwareDatetime, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,6 +37,8 @@ class Settings(BaseSettings):
     now
         A present that stands still, with a zone, to work on what was replayed; the machine's clock
         where not given.
+    log
+        How the service writes its log: ``text``, or ``json``, one line a record.
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="forbid")
@@ -48,6 +51,7 @@ class Settings(BaseSettings):
     s3_endpoint: str | None = None
     signing_key: SecretStr | None = None
     now: AwareDatetime | None = None
+    log: Literal["text", "json"] = "text"
 
     @property
     def root(self) -> Path:

@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -16,8 +17,12 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "answer",
+    "api_key",
+    "audit",
     "bandit",
     "champion",
+    "claim",
     "decision",
     "example",
     "inbox_position",
@@ -27,6 +32,8 @@ __all__ = [
     "pipeline",
     "prediction",
     "quarantine",
+    "question",
+    "queue",
     "reign",
     "routing",
     "sequencer",
@@ -219,4 +226,84 @@ bandit = Table(
     Column("next_offset", BigInteger, nullable=False),
     Column("next_position", BigInteger, nullable=False),
     Column("state", LargeBinary, nullable=False, comment="JSON, counts by version"),
+)
+
+queue = Table(
+    "queue",
+    metadata,
+    _of_pipeline(),
+    Column("next_position", BigInteger, nullable=False, comment="all before it was looked at"),
+    Column("dealt_random", BigInteger, nullable=False, comment="random questions anybody has seen"),
+    Column("dealt", BigInteger, nullable=False, comment="questions anybody has seen"),
+    Column("labelled", BigInteger, nullable=False, comment="questions that a label overtook"),
+)
+
+question = Table(
+    "question",
+    metadata,
+    _of_pipeline(),
+    _place("position"),
+    Column("prediction_id", String(200), nullable=False),
+    Column("why", String(20), nullable=False),
+    Column("priority", Float, nullable=False),
+    Column("people", Integer, nullable=False, comment="how many were meant to answer"),
+    Column("wanted", Integer, nullable=False, comment="how many are, by what was answered"),
+    Column("given", Integer, nullable=False, comment="how many have answered"),
+    Column("seen", Boolean, nullable=False, comment="somebody has claimed it once"),
+    Column("closed", String(20), comment="null while it is open"),
+    Index("question_by_prediction", "pipeline_id", "prediction_id", unique=True),
+    Index("question_by_priority", "pipeline_id", "closed", "why", "priority"),
+    sqlite_with_rowid=False,
+)
+
+claim = Table(
+    "claim",
+    metadata,
+    _of_pipeline(),
+    _place("position"),
+    Column("person", String(100), primary_key=True),
+    Column("until_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+answer = Table(
+    "answer",
+    metadata,
+    _of_pipeline(),
+    _place("position"),
+    Column("person", String(100), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("turn", Integer, comment="place among those who answered; null where skipped"),
+    Column("value", LargeBinary, comment="JSON; null where skipped"),
+    sqlite_with_rowid=False,
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("sha256", LargeBinary, nullable=False, comment="of the whole key, which is kept nowhere"),
+    Column("scopes", String(200), nullable=False, comment="with commas between"),
+    Column("made_at_us", BigInteger, nullable=False),
+    Column("made_by", String(200), nullable=False),
+    Column("revoked_at_us", BigInteger),
+    Index(
+        "api_key_by_name",
+        "name",
+        unique=True,
+        sqlite_where=text("revoked_at_us IS NULL"),
+        postgresql_where=text("revoked_at_us IS NULL"),
+    ),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("pipeline_id", Integer, ForeignKey("pipeline.id")),
+    Column("detail", Text, nullable=False, comment="JSON"),
 )

@@ -1,12 +1,13 @@
 """Who serves: a row in the operational database, set by compare-and-swap; the aliases mirror it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from headwater.infra import tables
+from headwater.infra.audit import note
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.database import Database
@@ -115,6 +116,7 @@ class Championship:
         reason: str,
         lease: Lease | None = None,
         quarantine: Sequence[OffsetRange] = (),
+        action: str = "promote",
     ) -> Reign:
         """Make a version champion, if the present reign is the expected one.
 
@@ -130,6 +132,8 @@ class Championship:
             Checked in the same transaction, where a trainer promotes.
         quarantine
             Offsets that later recipes exclude, noted in the same transaction.
+        action
+            What the audit calls it, in the same transaction.
 
         Raises
         ------
@@ -149,15 +153,26 @@ class Championship:
             self._write(connection, epoch, version, previous, now_us, by, reason)
             for span in quarantine:
                 self._quarantine(connection, span, now_us, reason)
+            detail: dict[str, object] = {
+                "version": version,
+                "previous": previous,
+                "epoch": epoch,
+                "reason": reason,
+            }
+            detail |= {"quarantined": [str(span) for span in quarantine]} if quarantine else {}
+            self._note(connection, now_us, by, action, detail)
         reached("promote.after_swap")
         return Reign(
             epoch=epoch, version=version, previous=previous, since=from_us(now_us), by=by, reason=reason
         )
 
-    def quarantine(self, span: OffsetRange, reason: str) -> None:
-        """Exclude offsets from every later recipe."""
+    def quarantine(self, spans: Sequence[OffsetRange], *, by: str, reason: str) -> None:
+        """Exclude offsets from every later recipe: all of them, or none."""
+        now_us = to_us(self._clock.now())
         with self._database.transaction() as connection:
-            self._quarantine(connection, span, to_us(self._clock.now()), reason)
+            for span in spans:
+                self._quarantine(connection, span, now_us, reason)
+                self._note(connection, now_us, by, "quarantine", {"span": str(span), "reason": reason})
 
     def quarantined(self) -> list[OffsetRange]:
         """Give the excluded ranges, in order."""
@@ -212,6 +227,11 @@ class Championship:
                 reason=reason,
             )
         )
+
+    def _note(
+        self, connection: Connection, now_us: int, by: str, action: str, detail: Mapping[str, object]
+    ) -> None:
+        note(connection, now_us, by, action, pipeline_id=self._pipeline_id, detail=detail)
 
     def _quarantine(self, connection: Connection, span: OffsetRange, now_us: int, reason: str) -> None:
         if span.start < 0 or len(span) == 0:

@@ -94,6 +94,7 @@ class Registry:
         reason: str,
         lease: Lease | None = None,
         quarantine: Sequence[OffsetRange] = (),
+        action: str = "promote",
     ) -> Reign:
         """Make a version champion, after its state has been verified.
 
@@ -111,12 +112,17 @@ class Registry:
         self.store.kept(self.store.get(number), again=True)
         expected = self.championship.reign()
         if expected is not None and expected.version == number:
-            for span in quarantine:
-                self.championship.quarantine(span, reason)
+            self.championship.quarantine(quarantine, by=by, reason=reason)
             self.mirror()
             return expected
         reign = self.championship.swap(
-            number, expected=expected, by=by, reason=reason, lease=lease, quarantine=quarantine
+            number,
+            expected=expected,
+            by=by,
+            reason=reason,
+            lease=lease,
+            quarantine=quarantine,
+            action=action,
         )
         self.mirror()
         return reign
@@ -168,7 +174,7 @@ class Registry:
                 f"pipeline {self.pipeline!r} has no earlier champion",
                 hint="name a version with --to; headwater versions lists them",
             )
-        return self.promote(target, by=by, reason=reason, quarantine=quarantine)
+        return self.promote(target, by=by, reason=reason, quarantine=quarantine, action="roll back")
 
     def route(
         self, routing: Routing | None, *, by: str, reason: str, expected: int | None = None

@@ -6,17 +6,21 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Query, Request
-from fastapi.responses import Response
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.responses import PlainTextResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
+from headwater.serving.counters import Counters
 from headwater.serving.documented import describe
+from headwater.serving.guard import Access, Guard
 from headwater.serving.hot import HotPaths, Pipelines, labels_route, named, predict_route
 from headwater.serving.inference_protocol import protocol_routes
+from headwater.serving.label_queue import queue_router
+from headwater.serving.metrics import Metrics
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.spec.errors import HeadwaterError
@@ -30,7 +34,12 @@ MOST_BODY_BYTES = 2_000_000
 _FOLLOW_S = 0.1
 
 
-def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock | None = None) -> ASGIApp:
+def create_app(
+    pipelines: Sequence[Pipeline],
+    settings: Settings,
+    clock: Clock | None = None,
+    access: Access | None = None,
+) -> ASGIApp:
     """Make the service.
 
     Parameters
@@ -41,21 +50,28 @@ def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock |
         Where inboxes and live states are.
     clock
         The machine's where not given.
+    access
+        Who may ask; where not given, everybody until the first key is made.
     """
+    clock = clock or SystemClock()
     served: dict[str, ServedPipeline] = {}
+    metrics = Metrics(Counters(settings))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         for pipeline in pipelines:
-            served[pipeline.name] = ServedPipeline(pipeline, settings, clock or SystemClock())
+            served[pipeline.name] = ServedPipeline(pipeline, settings, clock, metrics.of(pipeline.name))
         await asyncio.gather(*(one.swap() for one in served.values()))
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
+        following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
         yield
         for task in following:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*following)
         await asyncio.gather(*(one.close() for one in served.values()))
+        guard.close()
+        metrics.close()
 
     # Its page of documentation comes from here, not from a content network: machines may be offline.
     app = FastAPIOffline(
@@ -67,8 +83,8 @@ def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock |
         lifespan=lifespan,
     )
     hot = {
-        "/predict": predict_route(served, MOST_BODY_BYTES),
-        "/labels": labels_route(served, MOST_BODY_BYTES),
+        "/predict": predict_route(served, MOST_BODY_BYTES, metrics),
+        "/labels": labels_route(served, MOST_BODY_BYTES, metrics),
     }
     app.router.routes[:0] = [
         # Reached with another method only, to be told so.
@@ -78,8 +94,11 @@ def create_app(pipelines: Sequence[Pipeline], settings: Settings, clock: Clock |
     app.add_exception_handler(HeadwaterError, _refused)
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served)
+    app.include_router(queue_router(served, settings, clock))
+    _add_metrics(app, served, metrics)
     describe(app, pipelines)
-    return HotPaths(app, hot)
+    guard = Guard(HotPaths(app, hot, metrics), access or Access(), settings, clock, metrics.problem)
+    return guard
 
 
 def _add_lookups(app: FastAPI, served: Pipelines) -> None:
@@ -95,6 +114,16 @@ def _add_lookups(app: FastAPI, served: Pipelines) -> None:
     async def statuses() -> Response:
         """Say of each pipeline which version serves, since when, and what waits."""
         return _json([_status(one) for one in served.values()])
+
+
+def _add_metrics(app: FastAPI, served: Pipelines, metrics: Metrics) -> None:
+    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
+    async def totals(accept: str = Header("", include_in_schema=False)) -> Response:
+        """Give what all workers counted, for Prometheus."""
+        for one in served.values():
+            one.sample()
+        content, kind = await asyncio.to_thread(metrics.text, accept)
+        return Response(content, headers={"content-type": kind})
 
 
 def _status(one: ServedPipeline) -> dict[str, Any]:

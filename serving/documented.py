@@ -34,11 +34,14 @@ _LABELS: dict[Task, dict[str, Any]] = {
 _EXAMPLES: dict[str, object] = {"float": 1.5, "int": 2, "str": "text", "bool": True}
 _TRUTHS: dict[Task, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
 _PROBLEMS = {
+    "401": "A key is needed, once one was made",
+    "403": "The key may not do this",
     "404": "No such pipeline, or no such prediction",
     "408": "The body came too slowly",
     "409": "The id or the key came before, with another content",
     "413": "The body is too long",
     "422": "It does not fit; the detail names the field",
+    "429": "The key asks too often: come back",
     "500": "The service failed",
     "503": "Not ready, or too much at a time: come back",
 }
@@ -70,6 +73,8 @@ def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
     types = [Answer, Answers, Labelled, LabelResults, Problem]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     document.setdefault("components", {}).setdefault("schemas", {}).update(components)
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{}, {"key": []}]  # none is needed until the first was made
     answer, answers, labelled, results, problem = schemas
     for path in document["paths"].values():
         for operation in path.values():

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater.features.checks import plain_words
-from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
+from headwater.serving.guard import BY
+from headwater.serving.metrics import Metrics
+from headwater.serving.problems import FAILED, PROBLEM_TYPE, log_problem, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.serving.wire import (
     Answers,
@@ -48,32 +50,41 @@ class HotRoute:
     Parameters
     ----------
     work
-        Turns a body into an answer; raises a :class:`HeadwaterError` for a problem.
+        Turns a body, and the name of the key that sent it, into an answer; raises a
+        :class:`HeadwaterError` for a problem.
     most_bytes
         How long a body may be.
+    metrics
+        Counts problems.
     """
 
-    def __init__(self, work: Callable[[bytes], Awaitable[object]], most_bytes: int) -> None:
+    def __init__(
+        self, work: Callable[[bytes, str], Awaitable[object]], most_bytes: int, metrics: Metrics
+    ) -> None:
         self._work = work
         self._most_bytes = most_bytes
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         status, kind = 200, _JSON
         try:
-            answer = await self._work(await read_body(scope, receive, self._most_bytes))
+            body = await read_body(scope, receive, self._most_bytes)
+            answer = await self._work(body, scope.get(BY, ""))
         except HeadwaterError as error:
             problem = problem_of(error)
             answer, status, kind = problem, problem.status, PROBLEM_TYPE
         except Exception:
             _logger.exception("a request failed")
             answer, status, kind = FAILED, 500, PROBLEM_TYPE
-        body = _ENCODER.encode(answer)
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        content = _ENCODER.encode(answer)
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(content))]
+        if status != 200:
+            self._metrics.problem(status)
         if status == 503:
             headers.append((b"retry-after", b"1"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": content})
 
 
 class HotPaths:
@@ -85,11 +96,14 @@ class HotPaths:
         Answers everything else.
     hot
         A route for each path.
+    metrics
+        Counts problems of everything else.
     """
 
-    def __init__(self, app: ASGIApp, hot: Mapping[str, HotRoute]) -> None:
+    def __init__(self, app: ASGIApp, hot: Mapping[str, HotRoute], metrics: Metrics) -> None:
         self._app = app
         self._hot = hot
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; or run the service's start and end."""
@@ -98,14 +112,30 @@ class HotPaths:
             if route is not None and scope["method"] == "POST":
                 await route(scope, receive, send)
                 return
+            send = self._counting(send)
         await self._app(scope, receive, send)
 
+    def _counting(self, send: Send) -> Send:
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                self._metrics.problem(message["status"])
+            await send(message)
 
-def predict_route(pipelines: Pipelines, most_bytes: int) -> HotRoute:
+        return counting
+
+
+def predict_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> HotRoute:
     """Make ``POST /predict``."""
 
-    async def predict(body: bytes) -> object:
+    async def predict(body: bytes, _by: str) -> object:
         asked = _decoded(_PREDICT, body)
+        try:
+            return await answer(asked)
+        except HeadwaterError as error:
+            log_problem(error, pipeline=asked.pipeline, prediction_id=asked.id)
+            raise
+
+    async def answer(asked: PredictRequest) -> object:
         pipeline = named(pipelines, asked.pipeline)
         if asked.predictions is not UNSET:
             _check_alone(asked.features is UNSET and asked.id is UNSET, "predictions", "features")
@@ -113,31 +143,38 @@ def predict_route(pipelines: Pipelines, most_bytes: int) -> HotRoute:
         if asked.features is UNSET:
             raise SchemaError("features: it is missing", hint="send features, or many in predictions")
         item = PredictItem(asked.features, asked.id, asked.entity, asked.unit)
-        (answer,) = await pipeline.predict([item])
-        return answer
+        (found,) = await pipeline.predict([item])
+        return found
 
-    return HotRoute(predict, most_bytes)
+    return HotRoute(predict, most_bytes, metrics)
 
 
-def labels_route(pipelines: Pipelines, most_bytes: int) -> HotRoute:
+def labels_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> HotRoute:
     """Make ``POST /labels``."""
 
-    async def label(body: bytes) -> object:
+    async def label(body: bytes, by: str) -> object:
         asked = _decoded(_LABELS, body)
+        try:
+            return await tell(asked, by)
+        except HeadwaterError as error:
+            log_problem(error, pipeline=asked.pipeline, prediction_id=asked.prediction_id)
+            raise
+
+    async def tell(asked: LabelRequest, by: str) -> object:
         pipeline = named(pipelines, asked.pipeline)
         if asked.labels is not UNSET:
             alone = asked.prediction_id is UNSET and asked.value is UNSET
             _check_alone(alone, "labels", "prediction_id")
-            return LabelResults(await pipeline.label(asked.labels, by=""))
+            return LabelResults(await pipeline.label(asked.labels, by=by))
         if asked.prediction_id is UNSET or asked.value is UNSET:
             missing = "prediction_id" if asked.prediction_id is UNSET else "value"
             raise SchemaError(
                 f"{missing}: it is missing", hint="send prediction_id and value, or many in labels"
             )
         item = LabelItem(asked.prediction_id, asked.value, asked.known_at, asked.source, asked.key)
-        return await pipeline.label_one(item, by="")
+        return await pipeline.label_one(item, by=by)
 
-    return HotRoute(label, most_bytes)
+    return HotRoute(label, most_bytes, metrics)
 
 
 def named(pipelines: Pipelines, name: str | UnsetType) -> ServedPipeline:

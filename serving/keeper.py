@@ -16,10 +16,12 @@ from typing import Self
 
 from msgspec.structs import replace
 
+from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.loop.binding import Bound
 from headwater.registry.restore import restore
+from headwater.serving.key_store import KeyWatch
 from headwater.serving.learning import EachLabel
 from headwater.serving.live import Live, Probe, ServedState, ServingFile
 from headwater.serving.routed import Routed
@@ -117,7 +119,8 @@ class Keeper:
                 learned_to, content = learned.learned_to, (learned.state, learned.recipe, learned.proof)
         self._probe_rows = self._newest_features()
         self._serve(champion.number, content, learned_to)
-        _logger.info("%s: version %s serves", self._bound.pipeline.name, champion.number)
+        told = {"pipeline": self._bound.pipeline.name, "version": champion.number, "epoch": self._epoch}
+        _logger.info("%s: version %s serves", told["pipeline"], champion.number, extra={"told": told})
 
     def _learn(self) -> bool:
         learning = self._learning
@@ -183,13 +186,14 @@ def main(references: Sequence[str]) -> int:
     references
         Where they are declared.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_as(settings(), logging.INFO)
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())
     end_with_parent()
     with ExitStack() as stack:
         bounds = [stack.enter_context(Bound(load_pipeline(one), settings())) for one in references]
+        stack.enter_context(KeyWatch(settings()))
         keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
         looked = False
         while not ended.is_set():

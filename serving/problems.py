@@ -1,9 +1,13 @@
 """Errors as problem documents (RFC 9457): which status, and what to do next."""
 
+import logging
+
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from headwater.spec.errors import (
     ConflictError,
+    ForbiddenError,
     HeadwaterError,
     NotFoundError,
     NotReadyError,
@@ -12,9 +16,13 @@ from headwater.spec.errors import (
     SlowError,
     StorageError,
     TooLargeError,
+    TooOftenError,
+    UnauthorizedError,
 )
 
-__all__ = ["FAILED", "PROBLEM_TYPE", "Problem", "problem_of"]
+__all__ = ["FAILED", "PROBLEM_TYPE", "Problem", "log_problem", "problem_of"]
+
+_logger = logging.getLogger("headwater.problems")
 
 PROBLEM_TYPE = b"application/problem+json"
 """Media type of a problem document."""
@@ -25,6 +33,9 @@ _TITLES: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (NotFoundError, 404, "there is no such thing"),
     (SlowError, 408, "it came too slowly"),
     (TooLargeError, 413, "it is too long"),
+    (UnauthorizedError, 401, "a key is needed"),
+    (ForbiddenError, 403, "the key may not do this"),
+    (TooOftenError, 429, "too often"),
     (OverloadedError, 503, "too much at a time"),
     (NotReadyError, 503, "not ready"),
     (StorageError, 503, "storage refuses"),
@@ -74,3 +85,31 @@ def problem_of(error: HeadwaterError) -> Problem:
     return Problem(
         status=status, title=title, detail=error.what, hint=error.hint, code=type(error).__name__
     )
+
+
+def log_problem(
+    error: HeadwaterError,
+    *,
+    pipeline: str | UnsetType = UNSET,
+    prediction_id: str | UnsetType = UNSET,
+) -> None:
+    """Log that a request was refused; with what is wrong only where that cannot quote the request.
+
+    Parameters
+    ----------
+    error
+        Why.
+    pipeline, prediction_id
+        Of which, where the request said so and could be read.
+    """
+    problem = problem_of(error)
+    level = logging.WARNING if problem.status >= 500 else logging.INFO
+    if not _logger.isEnabledFor(level):
+        return
+    told: dict[str, object] = {"status": problem.status, "code": problem.code}
+    if pipeline is not UNSET:
+        told["pipeline"] = pipeline
+    if prediction_id is not UNSET:
+        told["prediction_id"] = prediction_id
+    why = f": {problem.detail}" if problem.status >= 500 else ""
+    _logger.log(level, "%s%s", problem.title, why, extra={"told": told})

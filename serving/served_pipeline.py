@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from headwater.serving.answering import Answering, Loaded, Loader
 from headwater.serving.group_commit import Ended, GroupCommit
 from headwater.serving.ids import new_id
 from headwater.serving.live import Live, ServingFile
+from headwater.serving.metrics import PipelineMetrics
 from headwater.serving.wire import Answer, LabelItem, Labelled, PredictItem
 from headwater.spec.errors import (
     ConflictError,
@@ -55,10 +57,15 @@ class ServedPipeline:
     ----------
     pipeline, settings, clock
         What to serve, where its inbox and its live states are, and the time.
+    metrics
+        Counts what it does.
     """
 
-    def __init__(self, pipeline: Pipeline, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, pipeline: Pipeline, settings: Settings, clock: Clock, metrics: PipelineMetrics
+    ) -> None:
         self.pipeline = pipeline
+        self.metrics = metrics
         self.answering: Answering | None = None
         self.serving: ServingFile | None = None
         self.swap_failure: str | None = None
@@ -97,7 +104,7 @@ class ServedPipeline:
                 f"pipeline {self.pipeline.name!r} has no version that serves",
                 hint=self.swap_failure or "train one: headwater train",
             )
-        now = self._clock.now()
+        now, began_s = self._clock.now(), perf_counter()
         many = len(items) > 1
         made = [
             self._make(answering, item, now, f"predictions[{place}]." if many else "")
@@ -106,12 +113,15 @@ class ServedPipeline:
         batches = [[one.entry] for one in made] if many else [[made[0].entry]]
         if self._loss_window_ms is not None:
             self._commit.append_later(batches)
-            return [one.answer for one in made]
-        ended = await self._commit.append(batches)
-        return [
-            one.answer if found == 1 else self._again(one, found)
-            for one, found in zip(made, ended, strict=True)
-        ]
+            answers = [one.answer for one in made]
+        else:
+            ended = await self._commit.append(batches)
+            answers = [
+                one.answer if found == 1 else self._again(one, found)
+                for one, found in zip(made, ended, strict=True)
+            ]
+        self.metrics.predicted(answers, perf_counter() - began_s)
+        return answers
 
     async def label(self, items: Sequence[msgspec.Raw], by: str) -> list[Labelled]:
         """Record labels, each for itself; durable when this returns.
@@ -139,7 +149,9 @@ class ServedPipeline:
                 entries.append(read[1])
         ended = await self._commit.append([[entry] for entry in entries]) if entries else []
         kept = iter([self._labelled(one, found) for one, found in zip(given, ended, strict=True)])
-        return [next(kept) if result is None else result for result in results]
+        told = [next(kept) if result is None else result for result in results]
+        self.metrics.labelled(told)
+        return told
 
     async def label_one(self, item: LabelItem, by: str) -> Labelled:
         """Record one label; durable when this returns.
@@ -152,6 +164,7 @@ class ServedPipeline:
         entry = self._entry(item, by)
         (ended,) = await self._commit.append([[entry]])
         found = self._labelled(item, ended)
+        self.metrics.labelled([found])
         if found.status == "conflict":
             raise ConflictError(found.detail, found.hint)
         return found
@@ -183,7 +196,13 @@ class ServedPipeline:
             if stamp != seen:
                 seen = stamp
                 await self.swap()
+            self.sample()
             await asyncio.sleep(every_s)
+
+    def sample(self) -> None:
+        """Bring the gauges up to the moment."""
+        learned_to = 0 if self.champion is None else self.champion.learned_to
+        self.metrics.sample(self._commit.waiting, self._commit.syncs, learned_to)
 
     async def swap(self) -> None:
         """Load what is published beside what serves, then serve it from the next request on."""
@@ -191,11 +210,23 @@ class ServedPipeline:
             serving = await asyncio.to_thread(self._live.read)
             if serving is None or not serving.states:
                 return
-            self.answering = await asyncio.to_thread(self._loader.load, serving)
+            answering = await asyncio.to_thread(self._loader.load, serving)
         except HeadwaterError as error:
             self.swap_failure = str(error)
+            self.metrics.swap_failed()
+            told = {"pipeline": self.pipeline.name, "code": type(error).__name__}
+            _logger.warning("what serves stays: %s", error, extra={"told": told})
             return
+        before = self.champion
+        if before is None or before.version != answering.champion.version:
+            self._log_swap(before, answering.champion, serving.epoch)
+        self.answering = answering
         self.serving, self.swap_failure = serving, self._loader.left_out
+
+    def _log_swap(self, before: Loaded | None, now: Loaded, epoch: int) -> None:
+        told = {"pipeline": self.pipeline.name, "version": now.version, "epoch": epoch}
+        replaced = None if before is None else before.version
+        _logger.info("another version serves", extra={"told": {**told, "replaced": replaced}})
 
     async def close(self) -> None:
         """Write what waits for its sync, and close the inbox."""

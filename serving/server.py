@@ -1,24 +1,30 @@
 """The processes of the service: workers that share one socket, and the keeper beside them."""
 
+import logging
 import os
 import socket
 import sys
 from collections.abc import Sequence
 
+import msgspec
 from starlette.types import ASGIApp
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
+from headwater.infra.logs import log_as
 from headwater.infra.processes import Child, end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.serving.app import create_app
+from headwater.serving.counters import forget_counters
 from headwater.serving.draining import Draining
+from headwater.serving.guard import Access
 from headwater.spec.errors import ServerError
 from headwater.spec.loading import load_pipeline
 
 __all__ = ["bind", "serve", "worker_app"]
 
 _PIPELINES = "HEADWATER_SERVED_PIPELINES"
+_ACCESS = "HEADWATER_SERVED_ACCESS"
 _DRAIN_S = 1.0
 _GRACE_S = 20
 _START_S = 60
@@ -49,7 +55,13 @@ def bind(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(references: Sequence[str], listening: socket.socket, workers: int, where: Settings) -> None:
+def serve(
+    references: Sequence[str],
+    listening: socket.socket,
+    workers: int,
+    where: Settings,
+    access: Access,
+) -> None:
     """Serve pipelines until SIGTERM or SIGINT.
 
     A worker that dies is replaced; SIGHUP replaces all, one after the other, without a lost request.
@@ -64,8 +76,13 @@ def serve(references: Sequence[str], listening: socket.socket, workers: int, whe
         How many processes answer.
     where
         Where everything is kept.
+    access
+        Who may ask, and how often.
     """
+    log_as(where, logging.WARNING)
     os.environ[_PIPELINES] = "\n".join(references)
+    forget_counters(where)
+    os.environ[_ACCESS] = msgspec.json.encode(access).decode()
     config = Config(
         "headwater.serving.server:worker_app",
         factory=True,
@@ -75,7 +92,7 @@ def serve(references: Sequence[str], listening: socket.socket, workers: int, whe
         ws="none",
         proxy_headers=False,
         access_log=False,
-        log_level="warning",
+        log_config=None,  # the processes' own
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
         timeout_worker_healthcheck=_START_S,
@@ -90,8 +107,10 @@ def serve(references: Sequence[str], listening: socket.socket, workers: int, whe
 def worker_app() -> ASGIApp:
     """Make the application of one worker, from what :func:`serve` left in the environment."""
     end_with_parent()
+    log_as(settings(), logging.WARNING)
     pipelines = [load_pipeline(reference) for reference in os.environ[_PIPELINES].splitlines()]
-    return Draining(create_app(pipelines, settings()), _DRAIN_S)
+    access = msgspec.json.decode(os.environ[_ACCESS], type=Access)
+    return Draining(create_app(pipelines, settings(), access=access), _DRAIN_S)
 
 
 class _Processes(Multiprocess):

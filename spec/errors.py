@@ -21,6 +21,9 @@
     ├── OverloadedError       more than a service takes at a time: come back later
     ├── SlowError             a request that does not come in time
     ├── TooLargeError         a request that is longer than a service takes
+    ├── UnauthorizedError     a request without a key that the service knows
+    ├── ForbiddenError        a key that may not do this
+    ├── TooOftenError         a key that asks more often than it may
     └── ServerError           a local server that does not start, or a port that is taken
 
 Each is a record first: ``what`` is wrong, and ``hint`` says what to do next.
@@ -34,6 +37,7 @@ __all__ = [
     "DeclarationError",
     "DigestError",
     "FencedError",
+    "ForbiddenError",
     "HeadwaterError",
     "IntegrityError",
     "NonFiniteError",
@@ -49,6 +53,8 @@ __all__ = [
     "StorageError",
     "TableError",
     "TooLargeError",
+    "TooOftenError",
+    "UnauthorizedError",
     "few",
 ]
 
@@ -162,6 +168,30 @@ class SlowError(HeadwaterError):
 
 class TooLargeError(HeadwaterError):
     """A request is longer than a service takes."""
+
+
+class UnauthorizedError(HeadwaterError):
+    """A request bears no key that the service knows."""
+
+
+class ForbiddenError(HeadwaterError):
+    """A key may not do what it asks for."""
+
+
+class TooOftenError(HeadwaterError):
+    """A key asks more often than it may.
+
+    Parameters
+    ----------
+    what, hint
+        What is wrong, and what to do.
+    wait_s
+        In how many seconds the request may be sent again.
+    """
+
+    def __init__(self, what: str, hint: str = "", wait_s: float = 1.0) -> None:
+        super().__init__(what, hint)
+        self.wait_s = wait_s
 
 
 class ServerError(HeadwaterError):

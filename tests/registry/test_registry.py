@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from tests.loop.conftest import Binder, day
 
+from headwater.infra.audit import audited
 from headwater.infra.lease import acquire
 from headwater.infra.settings import settings as read_settings
 from headwater.loop import update as updating
@@ -114,6 +115,25 @@ def test_one_of_two_promotions_from_the_same_reign_wins(line: Bound) -> None:
         championship.swap("2", expected=seen, by="two", reason="second")
     history = [(reign.epoch, reign.version, reign.previous) for reign in championship.history()]
     assert history == [(1, "1", None), (2, "2", "1"), (3, "1", "2")]
+
+
+def test_what_changes_the_champion_is_audited_with_it(line: Bound) -> None:
+    registry, before = line.registry, len(audited(line.database, 1_000))
+    registry.promote("1", by="ada", reason="better")
+    registry.rollback(by="bob", reason="worse", quarantine=[OffsetRange(130, 140)])
+    registry.promote("2", by="eve", reason="again", quarantine=[OffsetRange(5, 6)])
+    with pytest.raises(ConflictError):
+        registry.championship.swap("1", expected=None, by="late", reason="lost the race")
+    found = audited(line.database, 1_000)[before:]
+    told = [(row.by, row.action, row.pipeline, row.detail.get("version")) for row in found]
+    assert told == [
+        ("ada", "promote", "line", "1"),
+        ("bob", "roll back", "line", "2"),
+        ("eve", "quarantine", "line", None),
+    ]
+    assert found[0].detail == {"version": "1", "previous": "2", "epoch": 3, "reason": "better"}
+    assert found[1].detail["quarantined"] == [str(OffsetRange(130, 140))]
+    assert audited(line.database, 1) == found[-1:]
 
 
 def test_aliases_mirror_the_row_even_after_an_interruption(line: Bound) -> None:

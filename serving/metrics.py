@@ -1,0 +1,188 @@
+"""What the service counts, for Prometheus at ``GET /metrics``: the sum over all workers."""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from headwater.serving.counters import Cells, Counters
+from headwater.serving.wire import Answer, Labelled
+
+__all__ = ["BOUNDS_S", "Metrics", "PipelineMetrics"]
+
+BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the histogram of how long predictions take, in seconds."""
+
+_STATUSES = ("recorded", "known", "conflict", "refused")
+
+
+class _Family(NamedTuple):
+    """A metric: a sum, a gauge summed over the workers that live, or the least of theirs."""
+
+    kind: Literal["counter", "histogram", "gauge", "least"]
+    help: str
+    labels: tuple[str, ...]
+
+
+_FAMILIES = {
+    "headwater_predictions": _Family(
+        "counter", "Predictions answered or made in shadow.", ("pipeline", "version", "role")
+    ),
+    "headwater_prediction_seconds": _Family(
+        "histogram", "From a read request to its durable record, one or many predictions.", ("pipeline",)
+    ),
+    "headwater_labels": _Family("counter", "Labels, by what became of them.", ("pipeline", "status")),
+    "headwater_records_waiting": _Family("gauge", "Records that wait for their sync.", ("pipeline",)),
+    "headwater_syncs": _Family("counter", "Syncs of the inbox, many records each.", ("pipeline",)),
+    "headwater_swap_failures": _Family(
+        "counter", "States that were published and did not load, in each worker.", ("pipeline",)
+    ),
+    "headwater_learned_to": _Family(
+        "least", "Offset up to which what serves has learned, in the last worker.", ("pipeline",)
+    ),
+    "headwater_problems": _Family("counter", "Requests refused or failed, by status.", ("status",)),
+}
+
+
+class PipelineMetrics:
+    """What one worker counts of one pipeline; each method is one or two stores to memory.
+
+    Parameters
+    ----------
+    counters, pipeline
+        Where to, and the pipeline's name.
+    """
+
+    def __init__(self, counters: Counters, pipeline: str) -> None:
+        self._values = counters.values
+        self._pipeline = pipeline
+        self._place = counters.place
+        self._roles: dict[tuple[str, str], int] = {}
+        self._seconds = self._of("headwater_prediction_seconds", len(BOUNDS_S) + 2)
+        self._labels = {
+            status: counters.place("headwater_labels", (pipeline, status)) for status in _STATUSES
+        }
+        self._waiting = self._of("headwater_records_waiting")
+        self._syncs = self._of("headwater_syncs")
+        self._failures = self._of("headwater_swap_failures")
+        self._learned_to = self._of("headwater_learned_to")
+        self._synced = 0
+
+    def predicted(self, answers: Iterable[Answer], seconds: float) -> None:
+        """Count the answers of one request, and how long it took."""
+        values = self._values
+        for answer in answers:
+            place = self._roles.get((answer.version, answer.role))
+            if place is None:
+                place = self._role(answer.version, answer.role)
+            values[place] += 1.0
+        start = self._seconds
+        values[start + bisect_left(BOUNDS_S, seconds)] += 1.0
+        values[start + len(BOUNDS_S) + 1] += seconds
+
+    def labelled(self, results: Iterable[Labelled]) -> None:
+        """Count labels by what became of them."""
+        for result in results:
+            self._values[self._labels[result.status]] += 1.0
+
+    def swap_failed(self) -> None:
+        """Count a state that did not load."""
+        self._values[self._failures] += 1.0
+
+    def sample(self, waiting: int, syncs: int, learned_to: int) -> None:
+        """Take over what is not counted as it happens; called several times a second.
+
+        Parameters
+        ----------
+        waiting, syncs, learned_to
+            Records that wait, this worker's syncs so far, and what the champion has learned.
+        """
+        self._values[self._waiting] = waiting
+        self._values[self._syncs] += syncs - self._synced
+        self._synced = syncs
+        self._values[self._learned_to] = learned_to
+
+    def _of(self, family: str, size: int = 1) -> int:
+        return self._place(family, (self._pipeline,), size)
+
+    def _role(self, version: str, role: str) -> int:
+        found = self._place("headwater_predictions", (self._pipeline, version, role))
+        self._roles[version, role] = found
+        return found
+
+
+class Metrics:
+    """What one worker counts, and how anybody is told the sum.
+
+    Parameters
+    ----------
+    counters
+        This worker's.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+
+    def of(self, pipeline: str) -> PipelineMetrics:
+        """Give what counts of one pipeline."""
+        return PipelineMetrics(self._counters, pipeline)
+
+    def problem(self, status: int) -> None:
+        """Count a request that was refused or failed."""
+        place = self._counters.place("headwater_problems", (str(status),))
+        self._counters.values[place] += 1.0
+
+    def close(self) -> None:
+        """Leave what was counted to the next worker."""
+        self._counters.close()
+
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """Give what all workers counted, and the media type in which it is told.
+
+        Parameters
+        ----------
+        accept
+            What the asker takes.
+        """
+        registry = CollectorRegistry()
+        registry.register(_Collected(list(self._counters.everybody())))
+        encode, kind = choose_encoder(accept)
+        return encode(registry), kind
+
+
+class _Collected(Collector):
+    """Everybody's counters as Prometheus's families."""
+
+    def __init__(self, cells: Sequence[Cells]) -> None:
+        self._cells = cells
+
+    def collect(self) -> Iterator[Metric]:
+        for name, family in _FAMILIES.items():
+            found: defaultdict[tuple[str, ...], list[tuple[float, ...]]] = defaultdict(list)
+            for cell in self._cells:
+                if cell.family == name and (cell.lives or family.kind in {"counter", "histogram"}):
+                    found[cell.labels].append(cell.values)
+            yield _metric(name, family, found)
+
+
+def _metric(name: str, family: _Family, found: dict[tuple[str, ...], list[tuple[float, ...]]]) -> Metric:
+    if family.kind == "histogram":
+        histogram = HistogramMetricFamily(name, family.help, labels=family.labels)
+        for labels, rows in found.items():
+            *counts, total = (sum(column) for column in zip(*rows, strict=True))
+            bounds = [*map(str, BOUNDS_S), "+Inf"]
+            buckets = list(zip(bounds, accumulate(counts), strict=True))
+            histogram.add_metric(labels, buckets, sum_value=total)
+        return histogram
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = kind(name, family.help, labels=family.labels)
+    together = min if family.kind == "least" else sum
+    for labels, rows in found.items():
+        metric.add_metric(labels, together(value for (value,) in rows))
+    return metric

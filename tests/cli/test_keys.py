@@ -1,0 +1,60 @@
+"""Keys from the command line."""
+
+import pytest
+from tests.cli.conftest import TOY, Run
+
+
+def test_a_key_is_shown_once_listed_and_revoked(run: Run) -> None:
+    made = run("keys", "add", "shop", "--scope", "predict", "--scope", "label")
+    (key,) = made.out.split()
+    assert key.startswith("hw_")
+    listed = run("keys", "list")
+    assert "predict, label" in listed.out
+    assert key not in listed.out
+    (row,) = run("keys", "list", "--json").json
+    assert (row["name"], row["scopes"], row["revoked_at"]) == ("shop", ["predict", "label"], None)
+    assert "sha256" not in row
+    assert run("keys", "revoke", "shop").status == 0
+    (row,) = run("keys", "list", "--json").json
+    assert row["revoked_at"]
+    again = run("keys", "add", "shop", "--scope", "read", "--json").json
+    assert again["key"] != key
+
+
+def test_the_audit_tells_who_did_what(run: Run) -> None:
+    run("keys", "add", "shop", "--scope", "predict", "--scope", "label")
+    run("keys", "revoke", "shop")
+    rows = run("audit", "--json").json
+    assert [row["action"] for row in rows] == ["add key", "revoke key"]
+    assert all(row["by"] and row["at"] for row in rows)
+    said = run("audit", "--last", "1").out
+    assert "revoke key" in said
+    assert "add key" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("keys", "add", "shop", "--scope", "all"), ("'all'", "predict, label, operate, read")),
+        (("keys", "add", "a shop", "--scope", "read"), ("'a shop'",)),
+        (("keys", "revoke", "shop"), ("no key 'shop'", "none")),
+        (("serve", TOY, "--host", "0.0.0.0"), ("--host 0.0.0.0", "headwater keys add")),
+    ],
+    ids=lambda value: " ".join(value)[-40:],
+)
+def test_what_does_not_fit_is_refused(
+    run: Run, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    said = run(*arguments)
+    assert (said.status, said.out) == (1, "")
+    assert "next: " in said.err
+    for word in words:
+        assert word in said.err
+
+
+def test_a_revoked_key_is_none_to_listen_elsewhere_with(run: Run) -> None:
+    run("keys", "add", "shop", "--scope", "predict")
+    run("keys", "revoke", "shop")
+    said = run("serve", TOY, "--host", "0.0.0.0")
+    assert said.status == 1
+    assert "no key" in said.err

@@ -1,0 +1,141 @@
+"""Metrics: one worker tells what all of them counted, also those that ended."""
+
+from collections.abc import Callable
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from tests.loop.conftest import PIPELINE
+from tests.serving.conftest import Opener
+from tests.serving.running import running
+
+from headwater.infra.settings import Settings
+from headwater.serving.app import create_app
+from headwater.serving.counters import Counters, forget_counters
+from headwater.serving.keeper import Keeper
+from headwater.serving.live import Live
+from headwater.serving.metrics import Metrics
+from headwater.serving.wire import Answer
+
+Eventually = Callable[[Callable[[], bool]], None]
+ONE = {"features": {"a": 1.0, "b": 2.0}}
+
+
+def totals(client: httpx.Client) -> dict[str, float]:
+    """Give the samples that a worker tells of, by name and labels."""
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_any_worker_tells_the_sum_over_all(
+    keeper: Keeper, home: Settings, open_service: Opener, eventually: Eventually
+) -> None:
+    one, another = open_service(), open_service()
+    for client, count in ((one, 3), (another, 2)):
+        for _ in range(count):
+            client.post("/predict", json=ONE)
+    another.post("/predict", json={"predictions": [{"id": "p", **ONE}, {"id": "q", **ONE}]})
+    one.post("/labels", json={"labels": [{"prediction_id": "p", "value": True}, 7]})
+    another.post("/labels", json={"prediction_id": "p", "value": True, "key": "k"})
+    another.post("/labels", json={"prediction_id": "p", "value": True, "key": "k"})
+    one.post("/predict", json={"features": {}})
+    another.get("/predictions/none")
+    another.get("/nothing")
+    eventually(lambda: totals(one)["headwater_syncs_total line"] == 9)
+    for client in (one, another):
+        found = totals(client)
+        assert found["headwater_predictions_total line champion 1"] == 7
+        assert found["headwater_prediction_seconds_count line"] == 6
+        assert found["headwater_prediction_seconds_bucket +Inf line"] == 6
+        assert found["headwater_prediction_seconds_sum line"] > 0
+        assert found["headwater_labels_total line recorded"] == 2
+        assert found["headwater_labels_total line known"] == 1
+        assert found["headwater_labels_total line refused"] == 1
+        assert found["headwater_problems_total 422"] == 1
+        assert found["headwater_problems_total 404"] == 2
+        assert found["headwater_records_waiting line"] == 0
+        assert found["headwater_learned_to line"] == 200
+        assert found["headwater_swap_failures_total line"] == 0
+
+
+def test_the_histogram_is_cumulative(home: Settings) -> None:
+    metrics = Metrics(Counters(home))
+    line = metrics.of("line")
+    answer = Answer("p", 0.5, "1", "champion")
+    for seconds in (0.0004, 0.001, 0.03, 9.0):
+        line.predicted([answer], seconds)
+    content, _ = metrics.text("")
+    (family,) = [
+        family
+        for family in text_string_to_metric_families(content.decode())
+        if family.name == "headwater_prediction_seconds"
+    ]
+    found = {sample.labels.get("le"): sample.value for sample in family.samples if "le" in sample.labels}
+    assert (found["0.0005"], found["0.001"], found["0.025"], found["0.05"]) == (1, 2, 2, 3)
+    assert (found["2.5"], found["+Inf"]) == (3, 4)
+    metrics.close()
+
+
+def test_what_an_ended_worker_counted_is_kept_and_its_gauges_are_not(
+    keeper: Keeper, home: Settings, open_service: Opener
+) -> None:
+    stays = open_service()
+    with running(create_app([PIPELINE], home)) as ends:
+        ends.post("/predict", json=ONE)
+    first = Counters(home)
+    first.values[first.place("headwater_records_waiting", ("line",))] = 5
+    assert totals(stays)["headwater_records_waiting line"] == 5
+    first.close()
+    found = totals(stays)
+    assert found["headwater_predictions_total line champion 1"] == 1
+    assert found["headwater_records_waiting line"] == 0
+    with running(create_app([PIPELINE], home)) as next_:  # takes the file over, and counts on
+        next_.post("/predict", json=ONE)
+        assert totals(next_)["headwater_predictions_total line champion 1"] == 2
+    assert len(list((home.root / "live" / "counters").glob("*.values"))) == 2
+
+
+def test_a_new_service_begins_anew_beside_one_that_runs(home: Settings) -> None:
+    lives, ended = Counters(home), Counters(home)
+    for counters in (lives, ended):
+        counters.values[counters.place("headwater_problems", ("404",))] += 1
+    ended.close()
+    forget_counters(home)
+    assert [cells.values for cells in lives.everybody()] == [(1.0,)]
+    lives.close()
+
+
+def test_what_there_is_no_room_for_harms_nothing(home: Settings) -> None:
+    counters = Counters(home)
+    big = counters.place("headwater_problems", ("big",), size=16_000)
+    places = {counters.place("headwater_problems", (str(n),), size=200) for n in range(3)}
+    assert places == {big + 16_000, 0}
+    counters.close()
+
+
+def test_a_state_that_does_not_load_is_counted(
+    keeper: Keeper, home: Settings, client: httpx.Client, eventually: Eventually
+) -> None:
+    eventually(lambda: totals(client)["headwater_learned_to line"] == 200)
+    live = Live(PIPELINE, home)
+    serving = live.read()
+    assert serving is not None
+    (live.folder / f"{serving.states[0].name}.state").write_bytes(b"damaged")
+    live.publish(serving)
+    eventually(lambda: totals(client)["headwater_swap_failures_total line"] == 1)
+    assert client.post("/predict", json=ONE).status_code == 200
+
+
+def test_names_that_were_cut_are_left_out(home: Settings) -> None:
+    first = Counters(home)
+    first.values[first.place("headwater_problems", ("404",))] = 3
+    first.close()
+    (names,) = (home.root / "live" / "counters").glob("*.names")
+    names.write_bytes(names.read_bytes() + b'["headwater_prob')
+    second = Counters(home)
+    assert [cells.values for cells in second.everybody()] == [(3.0,)]
+    second.close()
