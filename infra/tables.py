@@ -187,6 +187,47 @@ decision = Table(
     Index("decision_by_time", "pipeline_id", "at_us"),
 )
 
+routing = Table(
+    "routing",
+    metadata,
+    _of_pipeline(),
+    _place("number"),
+    Column("routing", Text, comment="JSON; null is the declared one"),
+    Column("since_us", BigInteger, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+shadow = Table(
+    "shadow",
+    metadata,
+    _of_pipeline(),
+    Column("version", String(40), primary_key=True),
+    Column("first_position", BigInteger, nullable=False),
+    Column("next_position", BigInteger, nullable=False),
+)
+
+shadow_output = Table(
+    "shadow_output",
+    metadata,
+    _of_pipeline(),
+    _place("position"),
+    Column("version", String(40), primary_key=True),
+    Column("output", LargeBinary, nullable=False, comment="JSON"),
+    sqlite_with_rowid=False,
+)
+
+bandit = Table(
+    "bandit",
+    metadata,
+    _of_pipeline(),
+    Column("reward", String(20), nullable=False),
+    Column("first_offset", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("next_position", BigInteger, nullable=False),
+    Column("state", LargeBinary, nullable=False, comment="JSON, counts by version"),
+)
+
 queue = Table(
     "queue",
     metadata,
@@ -265,45 +306,4 @@ audit = Table(
     Column("action", String(40), nullable=False),
     Column("pipeline_id", Integer, ForeignKey("pipeline.id")),
     Column("detail", Text, nullable=False, comment="JSON"),
-)
-
-routing = Table(
-    "routing",
-    metadata,
-    _of_pipeline(),
-    _place("number"),
-    Column("routing", Text, comment="JSON; null is the declared one"),
-    Column("since_us", BigInteger, nullable=False),
-    Column("by", String(200), nullable=False),
-    Column("reason", Text, nullable=False),
-)
-
-shadow = Table(
-    "shadow",
-    metadata,
-    _of_pipeline(),
-    Column("version", String(40), primary_key=True),
-    Column("first_position", BigInteger, nullable=False),
-    Column("next_position", BigInteger, nullable=False),
-)
-
-shadow_output = Table(
-    "shadow_output",
-    metadata,
-    _of_pipeline(),
-    _place("position"),
-    Column("version", String(40), primary_key=True),
-    Column("output", LargeBinary, nullable=False, comment="JSON"),
-    sqlite_with_rowid=False,
-)
-
-bandit = Table(
-    "bandit",
-    metadata,
-    _of_pipeline(),
-    Column("reward", String(20), nullable=False),
-    Column("first_offset", BigInteger, nullable=False),
-    Column("next_offset", BigInteger, nullable=False),
-    Column("next_position", BigInteger, nullable=False),
-    Column("state", LargeBinary, nullable=False, comment="JSON, counts by version"),
 )

@@ -210,21 +210,22 @@ class ServedPipeline:
             serving = await asyncio.to_thread(self._live.read)
             if serving is None or not serving.states:
                 return
-            self.answering = await asyncio.to_thread(self._loader.load, serving)
+            answering = await asyncio.to_thread(self._loader.load, serving)
         except HeadwaterError as error:
             self.swap_failure = str(error)
             self.metrics.swap_failed()
             told = {"pipeline": self.pipeline.name, "code": type(error).__name__}
             _logger.warning("what serves stays: %s", error, extra={"told": told})
             return
-        before, now = self.serving, serving
+        before = self.champion
+        if before is None or before.version != answering.champion.version:
+            self._log_swap(before, answering.champion, serving.epoch)
+        self.answering = answering
         self.serving, self.swap_failure = serving, self._loader.left_out
-        if before is None or before.states[0].version != now.states[0].version:
-            self._log_swap(before, now)
 
-    def _log_swap(self, before: ServingFile | None, now: ServingFile) -> None:
-        told = {"pipeline": self.pipeline.name, "version": now.states[0].version, "epoch": now.epoch}
-        replaced = None if before is None else before.states[0].version
+    def _log_swap(self, before: Loaded | None, now: Loaded, epoch: int) -> None:
+        told = {"pipeline": self.pipeline.name, "version": now.version, "epoch": epoch}
+        replaced = None if before is None else before.version
         _logger.info("another version serves", extra={"told": {**told, "replaced": replaced}})
 
     async def close(self) -> None:

@@ -86,11 +86,11 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         in the service.
     serving
         How it answers over HTTP.
-    people
-        How people are asked for labels; None asks nobody.
     routing
         Which version answers a request, and which predict beside it; ``headwater routing`` puts another
         in its place while the service runs.
+    people
+        How people are asked for labels; None asks nobody.
     promotion
         ``"always"`` makes each new version champion, ``"by hand"`` leaves it to ``headwater promote``.
 
@@ -117,8 +117,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     learn: Learning = "on schedule"
     serving: Serving = Serving()
-    people: People | None = None
     routing: Routing = ChampionOnly()
+    people: People | None = None
     promotion: Promotion = "always"
 
     def __post_init__(self) -> None:
