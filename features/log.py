@@ -9,6 +9,7 @@ import polars as pl
 
 from headwater.features.archive import Archive, Archived
 from headwater.features.frames import EXAMPLE, Frames
+from headwater.features.label_queue import LabelQueue
 from headwater.features.recorder import Recorder, open_inbox
 from headwater.features.sequencer import Sequencer
 from headwater.features.stored import LogCounts, Stored, register
@@ -143,6 +144,16 @@ class FeatureLog:
     def sequencer(self) -> Sequencer:
         """Make the sequencer of this log, to be used in a ``with`` block."""
         return Sequencer(self.pipeline, self.pipeline_id, self.inbox, self.database, self.clock)
+
+    def queue(self) -> LabelQueue:
+        """Make the queue for people of this log.
+
+        Raises
+        ------
+        DeclarationError
+            If the pipeline asks nobody.
+        """
+        return LabelQueue(self.pipeline, self.pipeline_id, self.recorder, self.database, self.clock)
 
     def collect(self) -> int:
         """Write what is sequenced to the archive, range by range.

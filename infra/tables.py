@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -16,9 +17,11 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "answer",
     "api_key",
     "audit",
     "champion",
+    "claim",
     "decision",
     "example",
     "inbox_position",
@@ -28,6 +31,8 @@ __all__ = [
     "pipeline",
     "prediction",
     "quarantine",
+    "question",
+    "queue",
     "reign",
     "sequencer",
 ]
@@ -176,6 +181,56 @@ decision = Table(
     Column("ended_at_us", BigInteger),
     Column("outcome", LargeBinary, comment="JSON"),
     Index("decision_by_time", "pipeline_id", "at_us"),
+)
+
+queue = Table(
+    "queue",
+    metadata,
+    _of_pipeline(),
+    Column("next_position", BigInteger, nullable=False, comment="all before it was looked at"),
+    Column("dealt_random", BigInteger, nullable=False, comment="random questions anybody has seen"),
+    Column("dealt", BigInteger, nullable=False, comment="questions anybody has seen"),
+    Column("labelled", BigInteger, nullable=False, comment="questions that a label overtook"),
+)
+
+question = Table(
+    "question",
+    metadata,
+    _of_pipeline(),
+    _place("position"),
+    Column("prediction_id", String(200), nullable=False),
+    Column("why", String(20), nullable=False),
+    Column("priority", Float, nullable=False),
+    Column("people", Integer, nullable=False, comment="how many were meant to answer"),
+    Column("wanted", Integer, nullable=False, comment="how many are, by what was answered"),
+    Column("given", Integer, nullable=False, comment="how many have answered"),
+    Column("seen", Boolean, nullable=False, comment="somebody has claimed it once"),
+    Column("closed", String(20), comment="null while it is open"),
+    Index("question_by_prediction", "pipeline_id", "prediction_id", unique=True),
+    Index("question_by_priority", "pipeline_id", "closed", "why", "priority"),
+    sqlite_with_rowid=False,
+)
+
+claim = Table(
+    "claim",
+    metadata,
+    _of_pipeline(),
+    _place("position"),
+    Column("person", String(100), primary_key=True),
+    Column("until_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+answer = Table(
+    "answer",
+    metadata,
+    _of_pipeline(),
+    _place("position"),
+    Column("person", String(100), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("turn", Integer, comment="place among those who answered; null where skipped"),
+    Column("value", LargeBinary, comment="JSON; null where skipped"),
+    sqlite_with_rowid=False,
 )
 
 api_key = Table(

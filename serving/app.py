@@ -19,6 +19,7 @@ from headwater.serving.documented import describe
 from headwater.serving.guard import Access, Guard
 from headwater.serving.hot import HotPaths, Pipelines, labels_route, named, predict_route
 from headwater.serving.inference_protocol import protocol_routes
+from headwater.serving.label_queue import queue_router
 from headwater.serving.metrics import Metrics
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
@@ -94,6 +95,7 @@ def create_app(
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served)
     _add_metrics(app, served, metrics)
+    app.include_router(queue_router(served, settings, clock))
     describe(app, pipelines)
     guard = Guard(HotPaths(app, hot, metrics), access or Access(), settings, clock, metrics.problem)
     return guard

@@ -182,7 +182,7 @@ def _wanted(method: str, path: str) -> _Scopes:
         return _READ | _PREDICT if _is_of_protocol(path) else _READ
     if path == "/predict" or path.startswith("/v2/models/"):
         return _PREDICT
-    return _LABEL if path == "/labels" else _OPERATE
+    return _LABEL if path == "/labels" or path.startswith("/queue/") else _OPERATE
 
 
 def _is_of_protocol(path: str) -> bool:

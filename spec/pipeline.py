@@ -14,6 +14,7 @@ from headwater.spec.gate import Gate
 from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
 from headwater.spec.pace import Pace
+from headwater.spec.queue import People
 from headwater.spec.serving import Learning, Serving
 from headwater.spec.trigger import Performance, Trigger, leaves
 from headwater.spec.update import Stateful, Stateless, Update
@@ -84,6 +85,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         in the service.
     serving
         How it answers over HTTP.
+    people
+        How people are asked for labels; None asks nobody.
     promotion
         ``"always"`` makes each new version champion, ``"by hand"`` leaves it to ``headwater promote``.
 
@@ -110,6 +113,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     learn: Learning = "on schedule"
     serving: Serving = Serving()
+    people: People | None = None
     promotion: Promotion = "always"
 
     def __post_init__(self) -> None:
@@ -304,6 +308,10 @@ def _check_numbers(pipeline: Pipeline) -> None:
         raise DeclarationError(
             f"serving={pipeline.serving!r} does not say how to serve",
             hint='write serving=Serving(durability="synced")',
+        )
+    if pipeline.people is not None and not isinstance(pipeline.people, People):
+        raise DeclarationError(
+            f"people={pipeline.people!r} does not say how to ask", hint="write people=People(random=0.2)"
         )
     if pipeline.promotion not in ("always", "by hand"):
         raise DeclarationError(

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from headwater.features.label_queue import LabelQueue
     from headwater.features.log import FeatureLog
     from headwater.infra.clock import SimulatedClock, SystemClock
     from headwater.infra.settings import Settings, settings
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from headwater.spec.monitoring import Monitoring
     from headwater.spec.pace import Pace
     from headwater.spec.pipeline import Pipeline
+    from headwater.spec.queue import People
     from headwater.spec.recipe import OffsetRange
     from headwater.spec.records import Label, Prediction
     from headwater.spec.serving import Serving
@@ -68,10 +70,12 @@ __all__ = [
     "Gate",
     "HeadwaterError",
     "Label",
+    "LabelQueue",
     "LabelRule",
     "Monitoring",
     "OffsetRange",
     "Pace",
+    "People",
     "Performance",
     "Pipeline",
     "Prediction",
@@ -97,6 +101,7 @@ __all__ = [
 ]
 
 _NAMES = {
+    "features.label_queue": ("LabelQueue",),
     "features.log": ("FeatureLog",),
     "infra.clock": ("SimulatedClock", "SystemClock"),
     "infra.settings": ("Settings", "settings"),
@@ -119,6 +124,7 @@ _NAMES = {
     "spec.monitoring": ("Monitoring",),
     "spec.pace": ("Pace",),
     "spec.pipeline": ("Pipeline",),
+    "spec.queue": ("People",),
     "spec.recipe": ("OffsetRange",),
     "spec.records": ("Label", "Prediction"),
     "spec.serving": ("Serving",),

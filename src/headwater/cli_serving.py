@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.screen import busy, progress, show, show_lines, table
+from headwater.screen import busy, progress, queue_lines, show, show_lines, table
 from headwater.spec.errors import DeclarationError, NotReadyError
 
 if TYPE_CHECKING:
@@ -143,6 +143,34 @@ def replay(
         json,
         lambda: [f"{sent.predictions:,} predicted, {sent.labels:,} labelled; answered: {answered}"],
     )
+
+
+@commands.command()
+def queue(
+    pipeline: Annotated[
+        str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
+) -> None:
+    """Show what people are asked to label, and how far they agree.
+
+    Looks at what was sequenced since the last time, then counts. The pipeline says how people are
+    asked: people=People().
+    """
+    from headwater.features.log import FeatureLog  # noqa: PLC0415
+    from headwater.infra.settings import settings  # noqa: PLC0415
+    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+
+    log = FeatureLog(load_pipeline(pipeline), settings())
+    try:
+        asked = log.queue()
+        with busy("looking at what was predicted", json):
+            asked.fill()
+        found = asked.counts()
+    finally:
+        log.close()
+        log.database.close()
+    show(found, json, lambda: queue_lines(found))
 
 
 @keys.command("add")

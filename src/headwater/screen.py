@@ -10,6 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from headwater.features.queue_counts import QueueCounts
     from headwater.loop.rebuild import Rebuilt
     from headwater.loop.update import Updated
     from headwater.registry.lineage import Node
@@ -23,6 +24,7 @@ __all__ = [
     "plain",
     "print_json",
     "progress",
+    "queue_lines",
     "rebuilt_lines",
     "show",
     "show_lines",
@@ -215,3 +217,20 @@ def rebuilt_lines(rebuilt: "Rebuilt") -> list[str]:
         lines.append(f"  registered {version.digest}")
         lines.append(f"  rebuilt    {version.rebuilt_digest}")
     return lines
+
+
+def queue_lines(found: "QueueCounts") -> list[str]:
+    """Say what people are asked, and how far they agree."""
+    agreed, waiting = found.agreement, found.open_random + found.open_uncertain
+    strata = f"{found.open_uncertain:,} uncertain, {found.open_random:,} at random"
+    given = f"{found.answered:,} answered, with {found.answers:,} answers of {found.people:,} people"
+    others = (
+        f"{found.skips:,} skipped, {found.given_up:,} given up, {found.labelled:,} labelled meanwhile"
+    )
+    lines = [f"{waiting:,} questions wait: {strata}; {found.claimed:,} claimed", f"{given}; {others}"]
+    if not agreed.pairs:
+        return [*lines, "no question has two answers yet: agreement is unknown"]
+    beyond = f", mean difference {_number(agreed.mean_difference)}"
+    if agreed.mean_difference is None:
+        beyond = f", Cohen's kappa {_number(agreed.kappa)}"
+    return [*lines, f"agreement: {_number(agreed.raw)} of {agreed.pairs:,} pairs{beyond}"]

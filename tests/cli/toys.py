@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from headwater import Feature, LabelRule, Pipeline, Stateful, Volume
+from headwater import Feature, LabelRule, People, Pipeline, Stateful, Volume
 
 
 def sgd() -> object:
@@ -30,3 +30,4 @@ toy = Pipeline(
 by_hand = replace(toy, name="by-hand", promotion="by hand")
 fitted = replace(toy, name="fitted", model=forest)
 watched = replace(toy, name="watched", triggers=(Volume(50),))
+asking = replace(toy, name="asking", people=People(twice=1.0))

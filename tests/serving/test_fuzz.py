@@ -6,18 +6,35 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.serving.conftest import Opener
+from tests.serving.test_label_queue import ASKING
+
+from headwater.serving.keeper import Keeper
 
 
 @pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path) -> None:
+    finds_nothing(client, tmp_path, "--exclude-path-regex", "/queue")
+
+
+@pytest.mark.timeout(600)
+def test_schemathesis_finds_nothing_in_the_queue(
+    keeper: Keeper, open_service: Opener, tmp_path: Path
+) -> None:
+    client = open_service(ASKING)
+    finds_nothing(client, tmp_path, "--include-path-regex", "/queue")
+
+
+def finds_nothing(client: httpx.Client, folder: Path, *chosen: str) -> None:
+    """Run schemathesis against the paths that were chosen."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "run"]
     options = ["--checks", "all", "--max-examples", "60", "--seed", "7", "--no-color"]
     # A version may be unable to answer numbers far from what it has learned: that is a 422.
     options += ["--exclude-checks", "positive_data_acceptance"]
     options += ["--phases", "examples,coverage,fuzzing", "--generation-database", "none"]
     finished = subprocess.run(
-        [*command, f"{client.base_url}/openapi.json", *options],
-        cwd=tmp_path,
+        [*command, f"{client.base_url}/openapi.json", *options, *chosen],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,

@@ -39,6 +39,8 @@ ROUTES = [
     ("GET", "/v2/models/line", None, {"predict", "read"}),
     ("GET", "/v2", None, {"predict", "read"}),
     ("POST", "/labels", {"prediction_id": "one", "value": True}, {"label"}),
+    ("POST", "/queue/line/claim", {"person": "ada"}, {"label"}),
+    ("GET", "/queue/line", None, {"read"}),
     ("GET", "/predictions/one", None, {"read"}),
     ("GET", "/pipelines", None, {"read"}),
     ("GET", "/openapi.json", None, {"read"}),
