@@ -94,8 +94,8 @@ def create_app(
     app.add_exception_handler(HeadwaterError, _refused)
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served)
-    _add_metrics(app, served, metrics)
     app.include_router(queue_router(served, settings, clock))
+    _add_metrics(app, served, metrics)
     describe(app, pipelines)
     guard = Guard(HotPaths(app, hot, metrics), access or Access(), settings, clock, metrics.problem)
     return guard

@@ -54,7 +54,7 @@ class ClaimRequest(_Model):
 
 
 class AskedModel(BaseModel):
-    """A question that the person holds. What the version answered is left out: it would sway him."""
+    """A question that the person holds. What the version answered is left out: it would sway."""
 
     prediction_id: str
     why: Why
@@ -66,7 +66,7 @@ class AskedModel(BaseModel):
 
 
 class ClaimAnswer(BaseModel):
-    """What the person holds now, what he held before first; empty where nothing waits for him."""
+    """What the person holds now, what was held before first; empty where nothing waits."""
 
     questions: list[AskedModel]
 
