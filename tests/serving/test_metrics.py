@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import httpx
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import Opener
@@ -124,8 +125,11 @@ def test_a_state_that_does_not_load_is_counted(
     live = Live(PIPELINE, home)
     serving = live.read()
     assert serving is not None
-    (live.folder / f"{serving.states[0].name}.state").write_bytes(b"damaged")
-    live.publish(serving)
+    first = serving.states[0]
+    kept = [(live.folder / f"{first.name}.{kind}").read_bytes() for kind in ("recipe", "proof")]
+    for kind, content in zip(("state", "recipe", "proof"), (b"damaged", *kept), strict=True):
+        (live.folder / f"other.{kind}").write_bytes(content)
+    live.publish(replace(serving, number=2, states=(replace(first, name="other"),)))
     eventually(lambda: totals(client)["headwater_swap_failures_total line"] == 1)
     assert client.post("/predict", json=ONE).status_code == 200
 
