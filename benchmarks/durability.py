@@ -5,7 +5,7 @@ import time
 from collections import Counter
 
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
-from benchmarks.serving import Loaded, Running, loading, serving
+from benchmarks.serving import Loaded, Running, await_ready, loading, serving
 from benchmarks.serving_toy import pipeline, publish
 from headwater.loop.binding import Bound
 
@@ -13,7 +13,8 @@ __all__ = ["measure"]
 
 _KILLS, _SHORT_KILLS = 200, 2
 _CONNECTIONS = 8
-_MOST_PAUSE_S = 3.0
+_WORKERS = 2
+_MOST_PAUSE_S = 2.0
 _LOOK_S = 0.05
 _LIMIT_S = 120.0
 
@@ -53,13 +54,14 @@ def measure(*, short: bool) -> Outcome:
 
 def _kill(to: Running, drawn: random.Random, kills: int) -> int:
     for number in range(kills):
-        time.sleep(drawn.uniform(0.0, _MOST_PAUSE_S))
         until = time.monotonic() + _LIMIT_S
-        while not (workers := to.workers()):
+        while len(to.workers()) < _WORKERS:
             if time.monotonic() > until:
-                raise TimeoutError("no worker comes back")
+                raise TimeoutError("the workers do not come back")
             time.sleep(_LOOK_S)
-        drawn.choice(workers).kill()
+        await_ready(to.address)  # at least one answers: the kill falls into a load
+        time.sleep(drawn.uniform(0.0, _MOST_PAUSE_S))
+        drawn.choice(to.workers()).kill()
         if number % 20 == 19:
             say(f"  {number + 1} killed")
     return kills

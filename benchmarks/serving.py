@@ -21,7 +21,7 @@ import psutil
 from benchmarks.load import pin
 from headwater.infra.settings import Settings
 
-__all__ = ["Loaded", "Running", "loading", "serving"]
+__all__ = ["Loaded", "Running", "await_ready", "loading", "serving"]
 
 _TOY = f"{Path(__file__).parent / 'serving_toy.py'}:pipeline"
 _FEATURES = {f"x{n}": n / 20 for n in range(20)}
