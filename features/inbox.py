@@ -88,6 +88,7 @@ class Inbox:
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
         self._transaction = _Transaction(self._connection)
+        self._copying: sqlite3.Connection | None = None
 
     def append(self, entries: Sequence[Entry], name: str) -> int:
         """Store entries in one synced transaction: all of them, or none.
@@ -215,8 +216,28 @@ class Inbox:
         ((count,),) = self._select("SELECT count(*) FROM entry WHERE position > ?", (position,))
         return int(count)
 
+    def copy_log(self) -> None:
+        """Copy what SQLite's write-ahead log holds into the file, while others write.
+
+        SQLite does so within a commit once the log is long, and every caller waits for it; what was
+        copied here before is not copied then. From one thread at a time.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses; the log keeps what it holds.
+        """
+        try:
+            if self._copying is None:
+                self._copying = sqlite3.connect(self.path, timeout=BUSY_S, check_same_thread=False)
+            self._copying.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise self._refused(error) from error
+
     def close(self) -> None:
         """Close the file."""
+        if self._copying is not None:
+            self._copying.close()
         self._connection.close()
 
     def _select(self, statement: str, values: tuple[int | str, ...]) -> list[tuple[Any, ...]]:
