@@ -27,6 +27,7 @@ CLAIMS = (
     "exactly-once",
     "storm",
     "prediction-cost",
+    "peers",
     "latency",
     "one-loop",
     "time-to-learn",

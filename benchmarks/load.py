@@ -28,6 +28,7 @@ __all__ = [
     "Reply",
     "Server",
     "Wire",
+    "free_port",
     "load",
     "noop_app",
     "pin",
@@ -134,6 +135,12 @@ class Wire:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
+
+
+def free_port() -> int:
+    """Give a port of loopback on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 def noop_app(_settings: Settings) -> ASGIApp:

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 import psutil
 
-from benchmarks.load import pin
+from benchmarks.load import SERVER_CORE, pin, pinned
 from headwater.infra.settings import Settings
 
 __all__ = ["Loaded", "Running", "await_ready", "loading", "serving"]
@@ -26,7 +26,7 @@ __all__ = ["Loaded", "Running", "await_ready", "loading", "serving"]
 _TOY = f"{Path(__file__).parent / 'serving_toy.py'}:pipeline"
 _FEATURES = {f"x{n}": n / 20 for n in range(20)}
 _PAUSE_S = 0.02
-_START_S = 120.0
+_START_S = 300.0
 
 
 class Running(NamedTuple):
@@ -34,6 +34,11 @@ class Running(NamedTuple):
 
     address: str
     process: psutil.Process
+
+    @property
+    def port(self) -> int:
+        """Its port on loopback."""
+        return int(self.address.rpartition(":")[2])
 
     def workers(self) -> list[psutil.Process]:
         """Give its workers."""
@@ -66,15 +71,16 @@ class Loaded(NamedTuple):
 
 @contextmanager
 def serving(settings: Settings, workers: int = 2) -> Iterator[Running]:
-    """Start the service of the toy, which must have a version; end it with Ctrl-C."""
+    """Start the service of the toy on one core; it must have a version. Ends it with Ctrl-C."""
     command = [sys.executable, "-m", "headwater.cli", "serve", _TOY, "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--workers", str(workers)],
-        env=os.environ | {"HEADWATER_HOME": str(settings.root)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with pinned(SERVER_CORE):
+        process = subprocess.Popen(
+            [*command, "--workers", str(workers)],
+            env=os.environ | {"HEADWATER_HOME": str(settings.root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
     try:
         line = process.stdout.readline() if process.stdout else ""
         address = re.findall(r"http://\S+?:\d+", line)[0]
