@@ -35,6 +35,8 @@ CLAIMS = (
     "parity",
     "swap",
     "durability",
+    "syncs",
+    "soak",
     "demo",
     "stateful-cost",
     "honest-baseline",

@@ -7,7 +7,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import psutil
@@ -32,6 +32,7 @@ __all__ = [
     "load",
     "noop_app",
     "pin",
+    "pin_server",
     "pinned",
     "served_app",
     "server",
@@ -166,6 +167,14 @@ def served_app(pipeline: Pipeline) -> Callable[[Settings], ASGIApp]:
 def pin(core: int) -> None:
     """Keep this process on a core, where there are several, and what it starts from now on."""
     os.sched_setaffinity(0, {_CORES[core % len(_CORES)]})
+
+
+def pin_server(process: psutil.Process) -> None:
+    """Keep a server that has started on its core: all its processes, and what they start from now on."""
+    for one in (process, *process.children(recursive=True)):
+        for thread in one.threads():
+            with suppress(ProcessLookupError):  # it may just have ended
+                os.sched_setaffinity(thread.id, {_CORES[SERVER_CORE]})
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks.load import SERVER_CORE, Server, free_port, pinned
+from benchmarks.load import Server, free_port, pin_server
 from benchmarks.peer_setups import FOLDER, NAMES, Peer
 
 __all__ = ["NotInstalledError", "peer_server", "programs_of", "version_of"]
@@ -82,7 +82,7 @@ def peer_server(peer: Peer, estimator: Path, folder: Path) -> Iterator[Server]:
     programs, port = programs_of(peer.package), free_port()
     folder.mkdir()
     command = peer.command(programs, folder, estimator, port)
-    with pinned(SERVER_CORE), (folder / "log").open("wb") as log:
+    with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -92,7 +92,9 @@ def peer_server(peer: Peer, estimator: Path, folder: Path) -> Iterator[Server]:
         )
     try:
         _await_answer(process, f"http://127.0.0.1:{port}{peer.path}", peer, folder / "log")
-        yield Server(port, psutil.Process(process.pid))
+        found = Server(port, psutil.Process(process.pid))
+        pin_server(found.process)
+        yield found
     finally:
         _end(process)
 
