@@ -50,6 +50,8 @@ up: $(VENV)/.installed  ## Start Prefect, MLflow and a worker on loopback
 pins: $(VENV)/.installed  ## Compile requirements/ again: hashes, no addresses
 	$(BIN)/uv pip compile $(COMPILE) --group dev --all-extras pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile $(COMPILE) requirements/installer.in -o requirements/installer.txt
+	cd benchmarks/peer_setups && for peer in bentoml mlflow mlserver; do \
+	  $(abspath $(BIN))/uv pip compile $(COMPILE) $$peer.in -o $$peer.txt || exit 1; done
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

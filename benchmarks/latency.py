@@ -6,7 +6,7 @@ import statistics
 import msgspec
 
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
-from benchmarks.load import load, noop_app, pin, served_app, server
+from benchmarks.load import LOAD_CORE, load, noop_app, pinned, served_app, server
 from benchmarks.serving_toy import features, pipeline, publish
 
 __all__ = ["measure"]
@@ -32,8 +32,8 @@ def measure(*, short: bool) -> Outcome:
         with (
             server(served_app(pipeline), settings) as ours,
             server(noop_app, settings) as noop,
+            pinned(LOAD_CORE),
         ):
-            pin(1)
             load(ours, bodies, _CONNECTIONS)
             full = load(ours, bodies, _CONNECTIONS)
             rate = full.requests / full.wall_s / 2

@@ -7,7 +7,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import psutil
@@ -21,9 +21,25 @@ from starlette.types import ASGIApp
 from headwater.infra.settings import Settings
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["Measured", "Server", "load", "noop_app", "pin", "served_app", "server"]
+__all__ = [
+    "LOAD_CORE",
+    "SERVER_CORE",
+    "Measured",
+    "Reply",
+    "Server",
+    "Wire",
+    "free_port",
+    "load",
+    "noop_app",
+    "pin",
+    "pin_server",
+    "pinned",
+    "served_app",
+    "server",
+]
 
-_SERVER_CORE, _LOAD_CORE = 0, 1
+SERVER_CORE, LOAD_CORE = 0, 1
+_CORES = sorted(os.sched_getaffinity(0))  # before anything is pinned
 
 
 class Measured(NamedTuple):
@@ -58,10 +74,74 @@ class Measured(NamedTuple):
 
 
 class Server(NamedTuple):
-    """A running server: its port and its process."""
+    """A running server: its port and its first process."""
 
     port: int
     process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """Give the CPU seconds of all its processes."""
+        used = [one.cpu_times() for one in (self.process, *self.process.children(recursive=True))]
+        return float(sum(times.user + times.system for times in used))
+
+
+class Reply(NamedTuple):
+    """An answer: its status, and its body."""
+
+    status: int
+    content: bytes
+
+
+class Wire:
+    """One HTTP connection that is kept open; made again where it was closed or lost.
+
+    Parameters
+    ----------
+    port
+        Where, on loopback.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, path: str, body: bytes) -> Reply:
+        """Post JSON.
+
+        Raises
+        ------
+        ConnectionError
+            If there is no connection, or it was lost before the answer was whole.
+        """
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        writer.write(
+            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
+        )
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            start = head.index(b"content-length: ") + 16
+            content = await reader.readexactly(int(head[start : head.index(b"\r", start)]))
+        except (asyncio.IncompleteReadError, OSError) as error:
+            self.close()
+            raise ConnectionError("the connection was lost") from error
+        if b"connection: close" in head:
+            self.close()
+        return Reply(int(head[9:12]), content)
+
+    def close(self) -> None:
+        """Close it; the next question opens another."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+def free_port() -> int:
+    """Give a port of loopback on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 def noop_app(_settings: Settings) -> ASGIApp:
@@ -85,9 +165,27 @@ def served_app(pipeline: Pipeline) -> Callable[[Settings], ASGIApp]:
 
 
 def pin(core: int) -> None:
-    """Keep this process on a core, where there are several."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[core % len(cores)]})
+    """Keep this process on a core, where there are several, and what it starts from now on."""
+    os.sched_setaffinity(0, {_CORES[core % len(_CORES)]})
+
+
+def pin_server(process: psutil.Process) -> None:
+    """Keep a server that has started on its core: all its processes, and what they start from now on."""
+    for one in (process, *process.children(recursive=True)):
+        for thread in one.threads():
+            with suppress(ProcessLookupError):  # it may just have ended
+                os.sched_setaffinity(thread.id, {_CORES[SERVER_CORE]})
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Keep this process on a core until the block ends; what it starts there stays on that core."""
+    before = os.sched_getaffinity(0)
+    pin(core)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextmanager
@@ -118,17 +216,15 @@ def load(
     At a rate, a latency counts from when the request was due, so that a server that stalls is not
     forgiven (no coordinated omission).
     """
-    before = to.process.cpu_times()
+    before_s = to.cpu_s()
     started_s = time.perf_counter()
     latencies, failed = asyncio.run(_send(to.port, bodies, connections, rate, path))
     wall_s = time.perf_counter() - started_s
-    after = to.process.cpu_times()
-    cpu_s = after.user - before.user + after.system - before.system
-    return Measured(len(latencies), failed, cpu_s, latencies, wall_s)
+    return Measured(len(latencies), failed, to.cpu_s() - before_s, latencies, wall_s)
 
 
 def _run(make: Callable[[Settings], ASGIApp], settings: Settings, listening: socket.socket) -> None:
-    pin(_SERVER_CORE)
+    pin(SERVER_CORE)
     config = uvicorn.Config(
         make(settings),
         loop="uvloop",
@@ -145,28 +241,19 @@ async def _send(
     port: int, bodies: Sequence[bytes], connections: int, rate: float | None, path: str
 ) -> tuple[list[float], int]:
     latencies: list[float] = []
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
-    ).encode()
-    began = asyncio.get_running_loop().time()
+    now = asyncio.get_running_loop().time
+    began = now()
 
     async def connection(first: int) -> int:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        failed = 0
+        wire, failed = Wire(port), 0
         for place in range(first, len(bodies), connections):
-            body = bodies[place]
+            due = now()
             if rate is not None:
                 due = began + place / rate
-                await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-            else:
-                due = asyncio.get_running_loop().time()
-            writer.write(head + b"%d\r\n\r\n" % len(body) + body)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            start = answer.lower().index(b"content-length: ") + 16
-            await reader.readexactly(int(answer[start : answer.index(b"\r", start)]))
-            failed += not answer.startswith(b"HTTP/1.1 200")
-            latencies.append((asyncio.get_running_loop().time() - due) * 1e3)
-        writer.close()
+                await asyncio.sleep(max(0.0, due - now()))
+            failed += (await wire.ask(path, bodies[place])).status != 200
+            latencies.append((now() - due) * 1e3)
+        wire.close()
         return failed
 
     failures = await asyncio.gather(*(connection(n) for n in range(connections)))

@@ -6,7 +6,7 @@ import statistics
 import msgspec
 
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
-from benchmarks.load import load, noop_app, pin, served_app, server
+from benchmarks.load import LOAD_CORE, load, noop_app, pinned, served_app, server
 from benchmarks.serving_toy import features, pipeline, publish
 
 __all__ = ["measure"]
@@ -30,8 +30,11 @@ def measure(*, short: bool) -> Outcome:
     found, failed = [], 0
     with fresh_home(mlflow_database()) as settings:
         publish(settings)
-        with server(served_app(pipeline), settings) as ours, server(noop_app, settings) as noop:
-            pin(1)
+        with (
+            server(served_app(pipeline), settings) as ours,
+            server(noop_app, settings) as noop,
+            pinned(LOAD_CORE),
+        ):
             for turn in range(1 + (_SHORT_TURNS if short else _TURNS)):
                 a, b = (load(to, bodies, _CONNECTIONS) for to in (ours, noop))
                 failed += a.failed + b.failed

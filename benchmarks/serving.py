@@ -1,6 +1,7 @@
 """``headwater serve`` as a user starts it, under a load from another process that never stops."""
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import re
@@ -8,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +22,18 @@ import httpx
 import msgspec
 import psutil
 
-from benchmarks.load import pin
+from benchmarks.load import LOAD_CORE, Wire, pin, pin_server
 from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
 
-__all__ = ["Loaded", "Running", "await_ready", "loading", "serving"]
+__all__ = ["Load", "Loaded", "Running", "await_ready", "loading", "serving", "wrong_in_log"]
 
 _TOY = f"{Path(__file__).parent / 'serving_toy.py'}:pipeline"
-_FEATURES = {f"x{n}": n / 20 for n in range(20)}
+_FEATURES = msgspec.json.encode({f"x{n}": n / 20 for n in range(20)})
 _PAUSE_S = 0.02
-_START_S = 120.0
+_TRIES = 3_000
+_RENEWED = 50
+_START_S = 300.0
 
 
 class Running(NamedTuple):
@@ -35,6 +42,11 @@ class Running(NamedTuple):
     address: str
     process: psutil.Process
 
+    @property
+    def port(self) -> int:
+        """Its port on loopback."""
+        return int(self.address.rpartition(":")[2])
+
     def workers(self) -> list[psutil.Process]:
         """Give its workers."""
         found = []
@@ -42,6 +54,16 @@ class Running(NamedTuple):
             with suppress(psutil.Error):  # it may just have ended
                 if "spawn_main" in " ".join(child.cmdline()):
                     found.append(child)
+        return found
+
+    def answering(self) -> list[psutil.Process]:
+        """Give the workers that hold a connection of a client: those that a load reaches."""
+        found = []
+        for worker in self.workers():
+            with suppress(psutil.Error):
+                held = worker.net_connections(kind="tcp")
+                if any(one.raddr and one.laddr.port == self.port for one in held):
+                    found.append(worker)
         return found
 
 
@@ -56,17 +78,47 @@ class Loaded(NamedTuple):
         How many requests were not, or found no connection; sent once each where nothing is retried.
     versions
         Answers by version.
+    due_s, latencies_ms
+        When each acknowledged request was due, from the load's beginning, and how long its answer took
+        from then on, however often it was sent.
     """
 
     acknowledged: list[str]
     labelled: list[str]
     failed: int
     versions: dict[str, int]
+    due_s: "array[float]"
+    latencies_ms: "array[float]"
+
+
+class Load:
+    """A load that another process sends; from :func:`loading`.
+
+    Parameters
+    ----------
+    pipe, acknowledged
+        What the process listens to, and where it counts.
+    """
+
+    def __init__(self, pipe: Connection, acknowledged: "Synchronized[int]") -> None:
+        self._pipe = pipe
+        self._acknowledged = acknowledged
+
+    @property
+    def acknowledged(self) -> int:
+        """How many predictions and labels were acknowledged so far."""
+        return self._acknowledged.value
+
+    def end(self) -> Loaded:
+        """End it, and give what it came to."""
+        self._pipe.send(None)
+        found: Loaded = self._pipe.recv()
+        return found
 
 
 @contextmanager
 def serving(settings: Settings, workers: int = 2) -> Iterator[Running]:
-    """Start the service of the toy, which must have a version; end it with Ctrl-C."""
+    """Start the service of the toy, which must have a version, on one core; end it with Ctrl-C."""
     command = [sys.executable, "-m", "headwater.cli", "serve", _TOY, "--port", "0"]
     process = subprocess.Popen(
         [*command, "--workers", str(workers)],
@@ -79,7 +131,9 @@ def serving(settings: Settings, workers: int = 2) -> Iterator[Running]:
         line = process.stdout.readline() if process.stdout else ""
         address = re.findall(r"http://\S+?:\d+", line)[0]
         await_ready(address)
-        yield Running(address, psutil.Process(process.pid))
+        found = Running(address, psutil.Process(process.pid))
+        pin_server(found.process)
+        yield found
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate()
@@ -97,8 +151,11 @@ def await_ready(address: str) -> None:
 
 
 @contextmanager
-def loading(to: Running, connections: int, *, retry: bool) -> Iterator[Connection]:
-    """Load the service from a process of its own until the block ends.
+def loading(to: Running, connections: int, *, retry: bool, rate: float | None = None) -> Iterator[Load]:
+    """Load the service from a process of its own, on its own core, until the block ends.
+
+    Each prediction is followed by its label. A connection is made anew now and then, so that a worker
+    that was started later gets its share.
 
     Parameters
     ----------
@@ -108,66 +165,126 @@ def loading(to: Running, connections: int, *, retry: bool) -> Iterator[Connectio
         How many connections, each of which waits for its answers.
     retry
         Whether a request that fails is sent again until it does not.
+    rate
+        How many predictions are due in a second; as fast as answers come where not given.
 
     Yields
     ------
-    Connection
-        Gives a :class:`Loaded` to ``recv`` once ``send(None)`` has ended the load.
+    Load
+        To be ended.
     """
-    mine, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(
-        target=_load, args=(to.address, connections, retry, theirs), daemon=True
+    spawn = multiprocessing.get_context("spawn")
+    mine, theirs = spawn.Pipe()
+    acknowledged = spawn.Value("q", 0, lock=True)
+    child = spawn.Process(
+        target=_load, args=(to.port, connections, retry, rate, theirs, acknowledged), daemon=True
     )
     child.start()
     try:
         mine.recv()  # it has begun
-        yield mine
+        yield Load(mine, acknowledged)
     finally:
         child.kill()
         child.join()
 
 
-def _load(address: str, connections: int, retry: bool, pipe: Connection) -> None:
-    pin(1)
-    asyncio.run(_send(address, connections, retry, pipe))
+def wrong_in_log(bound: Bound, begun: int, found: Loaded) -> int:
+    """Count the acknowledged predictions and labels that are not in the log exactly once.
+
+    Parameters
+    ----------
+    bound
+        Whose log; it is sequenced to its end.
+    begun
+        The log's stop before the load began.
+    found
+        What was acknowledged.
+    """
+    with bound.log.sequencer() as sequencer:
+        sequencer.drain()
+    predicted = Counter(bound.log.predictions()["prediction_id"].to_list())
+    labelled = Counter(bound.log.examples(begun, None, ("prediction_id",))["prediction_id"].to_list())
+    wrong = sum(predicted[id_] != 1 for id_ in found.acknowledged)
+    return wrong + sum(labelled[id_] != 1 for id_ in found.labelled)
 
 
-async def _send(address: str, connections: int, retry: bool, pipe: Connection) -> None:
-    found, ends = Loaded([], [], 0, {}), asyncio.Event()
-    failures = [0]
-    tries = 200 if retry else 1
+class _Answer(msgspec.Struct):
+    version: str
 
-    async def ask(http: httpx.AsyncClient, path: str, body: object) -> dict[str, object] | None:
-        content = msgspec.json.encode(body)
-        for _ in range(tries):
-            with suppress(httpx.TransportError):
-                answer = await http.post(path, content=content)
-                if answer.is_success:
-                    return msgspec.json.decode(answer.content, type=dict[str, object])
-            failures[0] += 1
+
+def _load(
+    port: int,
+    connections: int,
+    retry: bool,
+    rate: float | None,
+    pipe: Connection,
+    acknowledged: "Synchronized[int]",
+) -> None:
+    pin(LOAD_CORE)
+    sender = _Sender(port, _TRIES if retry else 1, rate, acknowledged)
+    pipe.send(None)
+    pipe.send(asyncio.run(sender.run(connections, pipe)))
+
+
+class _Sender:
+    """Sends predictions, each with its label, and remembers what was acknowledged."""
+
+    def __init__(
+        self, port: int, tries: int, rate: float | None, acknowledged: "Synchronized[int]"
+    ) -> None:
+        self._port, self._tries, self._rate = port, tries, rate
+        self._count = acknowledged
+        self._places = itertools.count()
+        self._ends = False
+        self._found = Loaded([], [], 0, {}, array("d"), array("d"))
+        self._failed = 0
+        self._began = 0.0
+
+    async def run(self, connections: int, pipe: Connection) -> Loaded:
+        self._began = asyncio.get_running_loop().time()
+        sending = [asyncio.create_task(self._connection()) for _ in range(connections)]
+        await asyncio.to_thread(pipe.recv)
+        self._ends = True
+        await asyncio.gather(*sending)
+        return self._found._replace(failed=self._failed)
+
+    async def _connection(self) -> None:
+        wire, now = Wire(self._port), asyncio.get_running_loop().time
+        while not self._ends:
+            place = next(self._places)
+            due = now()
+            if self._rate is not None:
+                due = self._began + place / self._rate
+                await asyncio.sleep(max(0.0, due - now()))
+            if place % _RENEWED == 0:
+                wire.close()
+            await self._pair(wire, place, due)
+        wire.close()
+
+    async def _pair(self, wire: Wire, place: int, due: float) -> None:
+        id_ = f"r-{place:09}"
+        asked = b'{"id":"%b","features":%b}' % (id_.encode(), _FEATURES)
+        answer = await self._ask(wire, "/predict", asked, due)
+        if answer is None:
+            return
+        version = msgspec.json.decode(answer, type=_Answer).version
+        self._found.versions[version] = self._found.versions.get(version, 0) + 1
+        self._found.acknowledged.append(id_)
+        told = {"prediction_id": id_, "value": place % 2 == 0, "key": f"k-{place:09}"}
+        due = asyncio.get_running_loop().time()
+        if await self._ask(wire, "/labels", msgspec.json.encode(told), due) is not None:
+            self._found.labelled.append(id_)
+
+    async def _ask(self, wire: Wire, path: str, body: bytes, due: float) -> bytes | None:
+        for _ in range(self._tries):
+            with suppress(OSError):
+                reply = await wire.ask(path, body)
+                if reply.status == 200:
+                    self._count.value += 1
+                    self._found.due_s.append(due - self._began)
+                    took_s = asyncio.get_running_loop().time() - due
+                    self._found.latencies_ms.append(took_s * 1e3)
+                    return reply.content
+            self._failed += 1
             await asyncio.sleep(_PAUSE_S)
         return None
-
-    async def connection(name: int) -> None:
-        limits = httpx.Limits(max_connections=1)
-        async with httpx.AsyncClient(base_url=address, timeout=30, limits=limits) as http:
-            n = 0
-            while not ends.is_set():
-                n += 1
-                id_ = f"{name}-{n}"
-                answer = await ask(http, "/predict", {"id": id_, "features": _FEATURES})
-                if answer is None:
-                    continue
-                found.acknowledged.append(id_)
-                version = str(answer["version"])
-                found.versions[version] = found.versions.get(version, 0) + 1
-                told = {"prediction_id": id_, "value": n % 2 == 0, "key": "first"}
-                if await ask(http, "/labels", told) is not None:
-                    found.labelled.append(id_)
-
-    sending = [asyncio.create_task(connection(name)) for name in range(connections)]
-    pipe.send(None)
-    await asyncio.to_thread(pipe.recv)
-    ends.set()
-    await asyncio.gather(*sending)
-    pipe.send(found._replace(failed=failures[0]))

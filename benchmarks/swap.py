@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx
 
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
-from benchmarks.serving import Loaded, Running, loading, serving
+from benchmarks.serving import Running, loading, serving
 from benchmarks.serving_toy import pipeline, publish
 from headwater.loop.binding import Bound
 
@@ -37,8 +37,7 @@ def measure(*, short: bool) -> Outcome:
         ):
             swaps = _swap(bound, to, _SHORT_SWAPS if short else _SWAPS)
             restarts = _restart(to, _SHORT_RESTARTS if short else _RESTARTS)
-            load.send(None)
-            found: Loaded = load.recv()
+            found = load.end()
     return at_most(
         float(found.failed),
         0.0,

@@ -16,7 +16,7 @@ import httpx
 from msgspec.structs import replace
 
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database
-from benchmarks.load import pin, served_app, server
+from benchmarks.load import LOAD_CORE, pinned, served_app, server
 from benchmarks.serving_toy import features, pipeline, publish
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
@@ -45,8 +45,11 @@ def measure(*, short: bool) -> Outcome:
         publish(settings)
         with Bound(each_label, settings) as bound:
             begun = bound.log.stop()
-        with keeping(settings), server(served_app(each_label), settings) as to:
-            pin(1)
+        with (
+            server(served_app(each_label), settings) as to,
+            pinned(LOAD_CORE),
+            keeping(settings),
+        ):
             told, learned = _run(f"http://127.0.0.1:{to.port}", begun, labels)
     waits = sorted(_waits(begun, told, learned))
     return at_most(

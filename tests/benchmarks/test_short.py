@@ -22,6 +22,7 @@ _FILES = {
     "imported",
     "load",
     "models",
+    "peer_servers",
     "pieces",
     "preset",
     "serving",
@@ -48,7 +49,7 @@ def lines() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_500)
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_short_form(claim: str, lines: dict[str, dict[str, Any]]) -> None:
     line = lines[claim]
