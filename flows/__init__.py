@@ -1,5 +1,8 @@
 """Prefect flows, their deployments, and the local stack that they run on."""
 
 from headwater.infra.offline import quiet
+from headwater.infra.settings import settings
+from headwater.infra.tracing import begin_tracing
 
 quiet()  # before any module of this room imports Prefect
+begin_tracing(settings(), "headwater-flows")  # Prefect makes a span of each run then
