@@ -5,4 +5,5 @@ from headwater.infra.settings import settings
 from headwater.infra.tracing import begin_tracing
 
 quiet()  # before any module of this room imports Prefect
-begin_tracing(settings(), "headwater-flows")  # Prefect makes a span of each run then
+# Prefect makes a span of each run then. Nothing is kept of the settings: an import is no place to.
+begin_tracing(settings.__wrapped__(), "headwater-flows")
