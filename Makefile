@@ -32,11 +32,14 @@ demo: $(VENV)/.installed  ## Replay real flights through four pipelines (DAYS=60
 test: $(VENV)/.installed  ## Run every test (JOBS=2 at a time, a file each)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/.installed  ## Ruff, strict mypy, import-linter
+lint: $(VENV)/.installed  ## Ruff, strict mypy, import-linter; hadolint, yamllint, compose's schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint infra/Dockerfile
+	$(BIN)/yamllint --strict .
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
 
 bench: $(VENV)/.installed  ## Measure every claim, one JSON line each (takes hours: the whole year)
 	$(BIN)/python -m benchmarks
@@ -49,6 +52,7 @@ up: $(VENV)/.installed  ## Start Prefect, MLflow and a worker on loopback
 
 pins: $(VENV)/.installed  ## Compile requirements/ again: hashes, no addresses
 	$(BIN)/uv pip compile $(COMPILE) --group dev --all-extras pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile $(COMPILE) --all-extras --constraint requirements/dev.txt pyproject.toml -o requirements/image.txt
 	$(BIN)/uv pip compile $(COMPILE) requirements/installer.in -o requirements/installer.txt
 	cd benchmarks/peer_setups && for peer in bentoml mlflow mlserver; do \
 	  $(abspath $(BIN))/uv pip compile $(COMPILE) $$peer.in -o $$peer.txt || exit 1; done

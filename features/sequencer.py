@@ -21,7 +21,7 @@ from headwater.infra import tables
 from headwater.infra.clock import Clock, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.database import Database, insert_many
-from headwater.infra.lease import Lease, acquire, check, release
+from headwater.infra.lease import Lease, acquire, keep, release
 from headwater.spec.duration import duration
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import LabelValue
@@ -150,7 +150,7 @@ class Sequencer:
 
     def _step(self, lease: Lease) -> tuple[int, bool]:
         with self._database.transaction() as connection:
-            check(connection, lease)
+            keep(connection, self._clock, lease)
             place = self._place(connection)
             entries = self._inbox.read(place.inbox_position, _BATCH)
             more = len(entries) == _BATCH

@@ -15,6 +15,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCre
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_API_AUTH_STRING
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
@@ -114,7 +115,7 @@ def deploy(
         "env": environment(settings, secrets=False),
         "working_dir": str(Path.cwd()),
     }
-    with guarded(api), SyncPrefectClient(api) as client:
+    with guarded(api), SyncPrefectClient(api, auth_string=PREFECT_API_AUTH_STRING.value()) as client:
         _ensure_pool(client)
         deployed = [_put(client, each, variables) for each in wanted]
         _remove_others(client, deployed)

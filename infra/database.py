@@ -1,4 +1,9 @@
-"""The operational database: SQLite below the home folder, or PostgreSQL by its address."""
+"""The operational database: SQLite below the home folder, or PostgreSQL by its address.
+
+Both keep the same promise: who writes has the database to himself from the first statement to the
+commit, and who reads sees one moment. SQLite does so by its file's lock. On PostgreSQL writers take
+turns on an advisory lock of the transaction, so that none fails where SQLite's would have waited.
+"""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -6,8 +11,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, insert
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, insert, text
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -17,6 +22,9 @@ from headwater.spec.errors import StorageError
 __all__ = ["Database", "insert_many"]
 
 _READING = "headwater_reading"
+_TURN = text(
+    "SELECT set_config('lock_timeout', :patience, true), pg_advisory_xact_lock(:turn)"
+).bindparams(patience=f"{BUSY_S}s", turn=0x68656164)  # the number is ours alone: "head"
 
 
 class Database:
@@ -25,7 +33,7 @@ class Database:
     Parameters
     ----------
     url
-        SQLAlchemy address.
+        SQLAlchemy address; of PostgreSQL, ``postgresql://`` and ``postgresql+psycopg://`` are the same.
 
     Raises
     ------
@@ -38,6 +46,11 @@ class Database:
         try:
             self.engine = _engine(url)
             _migrate(self.engine)
+        except ModuleNotFoundError as error:
+            raise StorageError(
+                f"the driver of the database is not installed: {error.name}",
+                hint="pip install 'headwater[postgres]'; HEADWATER_DATABASE_URL begins with postgresql://",
+            ) from error
         except (SQLAlchemyError, OSError) as error:
             raise StorageError(
                 f"cannot open the database {make_url(url).render_as_string(hide_password=True)}: "
@@ -67,7 +80,7 @@ class Database:
             If the database is away or corrupt.
         """
         with _guarded(), self.engine.connect() as connection:
-            connection.execution_options(**{_READING: True})
+            connection.execution_options(**_reading(connection.dialect))
             with connection.begin():
                 yield connection
 
@@ -122,13 +135,33 @@ def _first_line(error: Exception) -> str:
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, isolation_level="SERIALIZABLE", pool_pre_ping=True)
+        return _engine_of_postgres(parsed)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_S, "isolation_level": None})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _engine_of_postgres(url: URL) -> Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    # Each statement of a writer sees what was committed before it, which is all: he has his turn.
+    engine = create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    event.listen(engine, "begin", _await_turn)
+    return engine
+
+
+def _await_turn(connection: Connection) -> None:
+    if not connection.get_execution_options().get(_READING, False):
+        connection.execute(_TURN)
+
+
+def _reading(dialect: Dialect) -> dict[str, object]:
+    if dialect.name == "sqlite":
+        return {_READING: True}
+    return {_READING: True, "isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:

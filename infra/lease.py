@@ -18,7 +18,7 @@ from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.database import Database
 from headwater.spec.errors import BusyError, FencedError
 
-__all__ = ["Lease", "acquire", "check", "is_held", "release"]
+__all__ = ["Lease", "acquire", "check", "is_held", "keep", "release"]
 
 _TERM = timedelta(minutes=10)
 
@@ -92,10 +92,28 @@ def check(connection: Connection, lease: Lease) -> None:
     epoch = connection.execute(
         select(tables.lease.c.epoch).where(tables.lease.c.name == lease.name).with_for_update()
     ).scalar_one()
-    if epoch != lease.epoch:
-        raise FencedError(
-            f"{lease.name!r} was taken over: epoch {epoch} holds it, this process has {lease.epoch}",
-            hint="let the newer process go on; this one has written nothing more",
+    _refuse_other(epoch, lease)
+
+
+def keep(connection: Connection, clock: Clock, lease: Lease) -> None:
+    """Refuse to go on if the lease was taken over, and else let its term begin anew.
+
+    For a holder that stays: in its open transactions, in place of :func:`check`, more often than a term.
+
+    Raises
+    ------
+    FencedError
+        If a newer epoch holds it.
+    """
+    row = tables.lease.c
+    found = connection.execute(
+        select(row.epoch, row.expires_at_us).where(row.name == lease.name).with_for_update()
+    ).one()
+    _refuse_other(found.epoch, lease)
+    if found.expires_at_us < to_us(clock.now() + _TERM / 2):
+        expires_us = to_us(clock.now() + _TERM)
+        connection.execute(
+            update(tables.lease).where(row.name == lease.name).values(expires_at_us=expires_us)
         )
 
 
@@ -118,6 +136,14 @@ def release(database: Database, lease: Lease) -> None:
             update(tables.lease)
             .where(tables.lease.c.name == lease.name, tables.lease.c.epoch == lease.epoch)
             .values(holder=None)
+        )
+
+
+def _refuse_other(epoch: int, lease: Lease) -> None:
+    if epoch != lease.epoch:
+        raise FencedError(
+            f"{lease.name!r} was taken over: epoch {epoch} holds it, this process has {lease.epoch}",
+            hint="let the newer process go on; this one has written nothing more",
         )
 
 

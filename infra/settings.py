@@ -39,6 +39,8 @@ class Settings(BaseSettings):
         where not given.
     log
         How the service writes its log: ``text``, or ``json``, one line a record.
+    otel
+        Whether traces are sent, as OpenTelemetry's own ``OTEL_*`` variables say.
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="forbid")
@@ -52,6 +54,7 @@ class Settings(BaseSettings):
     signing_key: SecretStr | None = None
     now: AwareDatetime | None = None
     log: Literal["text", "json"] = "text"
+    otel: bool = False
 
     @property
     def root(self) -> Path:

@@ -1,7 +1,7 @@
 """The service as an ASGI application: one for each worker process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
+from headwater.infra.tracing import begin_tracing
 from headwater.serving.counters import Counters
 from headwater.serving.documented import describe
 from headwater.serving.guard import Access, Guard
@@ -56,11 +57,12 @@ def create_app(
     clock = clock or SystemClock()
     served: dict[str, ServedPipeline] = {}
     metrics = Metrics(Counters(settings))
+    kind, traced = _made_of(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         for pipeline in pipelines:
-            served[pipeline.name] = ServedPipeline(pipeline, settings, clock, metrics.of(pipeline.name))
+            served[pipeline.name] = kind(pipeline, settings, clock, metrics.of(pipeline.name))
         await asyncio.gather(*(one.swap() for one in served.values()))
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
@@ -98,7 +100,16 @@ def create_app(
     _add_metrics(app, served, metrics)
     describe(app, pipelines)
     guard = Guard(HotPaths(app, hot, metrics), access or Access(), settings, clock, metrics.problem)
-    return guard
+    return traced(guard)
+
+
+def _made_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIApp], ASGIApp]]:
+    """Give what the service is made of: the plain parts, untouched, or where asked the traced ones."""
+    if not begin_tracing(settings, "headwater"):
+        return ServedPipeline, lambda app: app
+    from headwater.serving.tracing import Traced, TracedPipeline  # noqa: PLC0415 - only where asked for
+
+    return TracedPipeline, Traced
 
 
 def _add_lookups(app: FastAPI, served: Pipelines) -> None:

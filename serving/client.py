@@ -11,6 +11,7 @@ is the same request, so retries are safe.
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -212,7 +213,9 @@ class Client(_Base):
         while True:
             answer, failure = None, None
             try:
-                answer = self._http.request(method, path, content=body, params=params)
+                answer = self._http.request(
+                    method, path, content=body, params=params, headers=_trace_headers()
+                )
             except httpx.TransportError as error:
                 failure = error
             pause_s = self._pause_s(attempt, answer)
@@ -279,7 +282,7 @@ class AsyncClient(_Base):
         while True:
             answer, failure = None, None
             try:
-                answer = await self._http.post(path, content=content)
+                answer = await self._http.post(path, content=content, headers=_trace_headers())
             except httpx.TransportError as error:
                 failure = error
             pause_s = self._pause_s(attempt, answer)
@@ -289,6 +292,16 @@ class AsyncClient(_Base):
                 raise _unreachable(failure) from failure
             await asyncio.sleep(pause_s)
             attempt += 1
+
+
+def _trace_headers() -> dict[str, str]:
+    """Let the service's spans go on from the caller's, where the caller has any (W3C trace context)."""
+    headers: dict[str, str] = {}
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry.propagate import inject  # noqa: PLC0415 - only beside what is there already
+
+        inject(headers)
+    return headers
 
 
 def _item(

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
+from headwater.infra.tracing import Told, begin_tracing, past_span, span
 from headwater.loop.binding import Bound
 from headwater.registry.restore import restore
 from headwater.serving.key_store import KeyWatch
@@ -91,7 +93,8 @@ class Keeper:
         try:
             if changed:
                 first, self._epoch = self._epoch is None, epoch  # a champion that fails is tried once
-                self._follow(first=first)
+                with span("follow champion", {**self._told(), "epoch": epoch or 0}):
+                    self._follow(first=first)
             learned = self._learn()
         finally:
             published = self._route()  # whatever failed: what serves may be routed in another way
@@ -126,12 +129,15 @@ class Keeper:
         learning = self._learning
         if learning is None or learning.parent is None:
             return False
+        began_ns = time.time_ns()
         learned = learning.step()
         if learned is not None:
+            past_span("learn", began_ns, {**self._told(), "learned_to": learned.learned_to})
             content = (learned.state, learned.recipe, learned.proof)
             self._serve(learning.parent.number, content, learned.learned_to)
         if learning.due():
-            learning.checkpoint()  # a new reign, which the next step follows
+            with span("checkpoint", self._told()):
+                learning.checkpoint()  # a new reign, which the next step follows
         return learned is not None
 
     def _serve(self, version: str, content: tuple[bytes, bytes, bytes], learned_to: int) -> None:
@@ -168,8 +174,12 @@ class Keeper:
         if wanted == before:
             return False
         self._published = replace(wanted, number=number + 1)
-        self._live.publish(self._published)
+        with span("publish", {**self._told(), "version": self._champion.version}):
+            self._live.publish(self._published)
         return True
+
+    def _told(self) -> Told:
+        return {"pipeline": self._bound.pipeline.name}
 
     def _newest_features(self) -> list[dict[str, FeatureValue]]:
         log = self._bound.log
@@ -187,6 +197,7 @@ def main(references: Sequence[str]) -> int:
         Where they are declared.
     """
     log_as(settings(), logging.INFO)
+    begin_tracing(settings(), "headwater-keeper")
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -61,6 +61,9 @@ class ServedPipeline:
         Counts what it does.
     """
 
+    commits: ClassVar[type[GroupCommit]] = GroupCommit
+    """What records wait in for their sync."""
+
     def __init__(
         self, pipeline: Pipeline, settings: Settings, clock: Clock, metrics: PipelineMetrics
     ) -> None:
@@ -77,7 +80,7 @@ class ServedPipeline:
         serving = pipeline.serving
         batch = serving.durability == "batch"
         self._loss_window_ms = serving.window_ms if batch else None
-        self._commit = GroupCommit(
+        self._commit = self.commits(
             self.recorder.inbox, serving.most_waiting, serving.window_ms / 1_000 if batch else 0.0
         )
 

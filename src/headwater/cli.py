@@ -460,17 +460,26 @@ def deploy(
     monitor_every: Annotated[
         str, typer.Option(help="How often to decide, where triggers ask for evidence")
     ] = "15m",
+    prefect_api: Annotated[
+        str | None,
+        typer.Option(envvar="PREFECT_API_URL", help="Of a Prefect of one's own; the stack's by default"),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Put pipelines on their schedules.
 
-    Makes deployments for the worker of the stack, which must run: headwater up.
+    Makes deployments for the worker of the stack, which must run: headwater up. A Prefect of one's own
+    serves as well, with a worker of the pool headwater that has this HEADWATER_HOME.
     """
     from headwater.flows.deployments import deploy as deploy_all  # noqa: PLC0415
 
     with busy("deploying", json):
         found = deploy_all(
-            pipelines, _settings(), collect_every=collect_every, monitor_every=monitor_every
+            pipelines,
+            _settings(),
+            collect_every=collect_every,
+            monitor_every=monitor_every,
+            prefect_api=prefect_api,
         )
     rows = [(d.name, d.flow, d.pipeline, ", ".join(d.schedules) or "on request") for d in found]
     show(found, json, lambda: [table(("deployment", "flow", "pipeline", "schedule"), rows)])

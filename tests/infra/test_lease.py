@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from headwater.infra import tables
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.database import Database
-from headwater.infra.lease import Lease, acquire, check, release
+from headwater.infra.lease import Lease, acquire, check, keep, release
 from headwater.spec.errors import BusyError, FencedError
 
 NAME = "sequence/toy"
@@ -131,3 +131,18 @@ def test_the_epoch_rises_for_ever_and_each_name_has_its_own(
         release(database, lease)
     assert epochs == [1, 2, 3]
     assert acquire(database, clock, "sequence/other") == Lease("sequence/other", 1)
+
+
+def test_a_holder_that_stays_keeps_its_lease_beyond_the_term(
+    database: Database, clock: SimulatedClock
+) -> None:
+    mine = acquire(database, clock, NAME)
+    for _ in range(3):
+        clock.advance_to(clock.now() + timedelta(minutes=8))
+        with database.transaction() as connection:
+            keep(connection, clock, mine)
+    with another_process(database, clock) as (_, said):
+        assert said.startswith("busy")
+    acquire(database, clock, NAME, take_over=True)
+    with pytest.raises(FencedError), database.transaction() as connection:
+        keep(connection, clock, mine)

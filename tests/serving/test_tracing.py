@@ -1,0 +1,127 @@
+"""Traces: off by default at no cost; on, they go on from the caller's and tell of predictions."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from tests.loop.conftest import PIPELINE
+from tests.serving.otlp import Receiver, receiving
+from tests.system.up import await_
+
+from headwater.infra import tracing
+from headwater.infra.settings import Settings
+from headwater.infra.tracing import begin_tracing
+from headwater.serving.app import create_app
+from headwater.serving.client import Client
+from headwater.serving.guard import Guard
+from headwater.spec.errors import DeclarationError
+
+ROOT = Path(__file__).parents[2]
+CALLER = SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True, TraceFlags(1))
+UNTOLD = 7_654_321.25
+
+
+@contextmanager
+def serving(home: Settings, receiver: Receiver, log: Path) -> Iterator[str]:
+    """Run the service with traces, as a user would; give its address."""
+    variables = {
+        **os.environ,
+        "HEADWATER_HOME": str(home.root),
+        "HEADWATER_OTEL": "1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "headwater.cli", "serve", "tests.loop.conftest:PIPELINE"]
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            [*command, "--port", "0", "--workers", "1"],
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        found = re.search(r"at (http://\S+);", process.stdout.readline())
+        assert found is not None, log.read_text()
+        try:
+            yield found[1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def test_a_request_is_traced_from_the_caller_to_the_sync(home: Settings, tmp_path: Path) -> None:
+    with receiving() as receiver, serving(home, receiver, tmp_path / "log") as address:
+        with Client(address, timeout_s=60) as client:
+            await_(client.is_ready, 120)
+            with trace.use_span(NonRecordingSpan(CALLER)):
+                client.predict({"a": 1.0, "b": UNTOLD}, id="order-17")
+                client.label("order-17", True, key="first")
+            client.predict_many([{"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}])
+        await_(lambda: len(receiver.named("POST /predict")) == 2, 60)
+        await_(lambda: receiver.named("publish"), 60)
+    request, many = receiver.named("POST /predict")
+    caller = (f"{CALLER.trace_id:032x}", f"{CALLER.span_id:016x}")
+    assert (request.trace_id, request.parent_id) == caller
+    assert request.attributes == {
+        "http.request.method": "POST",
+        "http.response.status_code": 200,
+        "http.route": "/predict",
+    }
+    predicted, *_ = receiver.named("predict")
+    assert (predicted.trace_id, predicted.parent_id) == (request.trace_id, request.span_id)
+    assert predicted.attributes == {
+        "headwater.pipeline": PIPELINE.name,
+        "headwater.count": 1,
+        "headwater.prediction_id": "order-17",
+        "headwater.version": "1",
+        "headwater.role": "champion",
+    }
+    synced, *_ = receiver.named("sync")
+    assert (synced.parent_id, synced.attributes) == (predicted.span_id, {"headwater.records": 1})
+    (labelled,) = receiver.named("label")
+    assert labelled.trace_id == request.trace_id
+    assert labelled.attributes["headwater.prediction_id"] == "order-17"
+    assert many.parent_id == ""
+    assert len(receiver.named("predict")[1].attributes["headwater.prediction_ids"]) == 2
+    assert {span.service for span in receiver.spans} == {"headwater", "headwater-keeper"}
+    (published,) = receiver.named("publish")
+    assert published.attributes == {"headwater.pipeline": PIPELINE.name, "headwater.version": "1"}
+    everything = b"".join(receiver.bodies)
+    assert str(UNTOLD).encode() not in everything
+    assert not [span for span in receiver.spans if "health" in str(span.attributes)]
+
+
+def test_off_it_is_the_plain_service(home: Settings) -> None:
+    assert type(create_app((PIPELINE,), home)) is Guard
+
+
+def test_off_nothing_of_opentelemetry_is_loaded() -> None:
+    script = """
+import sys
+from headwater.infra.settings import Settings
+from headwater.infra.tracing import begin_tracing, past_span, span
+import headwater.serving.server, headwater.serving.client
+assert not begin_tracing(Settings(), "test")
+with span("nothing", {"a": 1}):
+    past_span("nothing", 0, {})
+assert not [name for name in sys.modules if name.startswith("opentelemetry")]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_on_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_began", False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(DeclarationError, match=r"(?s)not installed.*headwater\[otel\]"):
+        begin_tracing(Settings(otel=True), "test")
