@@ -195,9 +195,7 @@ class Archive:
         )
 
     def _reader_options(self) -> dict[str, str] | None:
-        kept = ("aws_endpoint_url", "aws_allow_http", "aws_region")
-        options = {name: value for name, value in self._storage.options.items() if name in kept}
-        return options or None
+        return self._storage.reader_options or None
 
     def _table(self, name: Archived) -> DeltaTable | None:
         """Open a table, or bring the open one up to date; None where there is none yet."""

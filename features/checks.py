@@ -1,19 +1,19 @@
 """Checks of what is recorded, before anything is stored."""
 
 from collections.abc import Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, get_args
 
 import msgspec
-from msgspec.structs import astuple
 
+from headwater.features.fields import Fields
 from headwater.spec.errors import NonFiniteError, SchemaError
-from headwater.spec.feature import python_type
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import FeatureValue, Label, Output, Prediction, Role, Source
 
 __all__ = ["Checks", "plain_words"]
 
+_LONGEST = 300  # what is wrong may quote a value
 _ROLES: tuple[str, ...] = get_args(Role)
 _SOURCES: tuple[str, ...] = get_args(Source)
 _LABEL_TYPES: dict[str, tuple[type, ...]] = {
@@ -30,26 +30,21 @@ class Checks:
     ----------
     pipeline
         Whose schema they must fit.
+
+    Attributes
+    ----------
+    logged, asked
+        The features that are logged, and those that arrive with a call: the same ones where none is
+        looked up and none declares a range.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._task = pipeline.task
         self._names = pipeline.feature_names
-        kinds = {"float": 0, "int": 1}
-        ordered = sorted(pipeline.features, key=lambda f: (kinds.get(f.dtype, 2), f.name))
-        floats = sum(f.dtype == "float" for f in ordered)
-        self._floats = slice(0, floats)
-        self._has_ints = any(f.dtype == "int" for f in ordered)
-        self._ints = slice(floats, floats + sum(f.dtype == "int" for f in ordered))
-        self._schema = msgspec.defstruct(
-            "Features",
-            [
-                (f.name, python_type(f.dtype) | None if f.nullable else python_type(f.dtype))
-                for f in ordered
-            ],
-            forbid_unknown_fields=True,
-            gc=False,
-        )
+        asked = pipeline.request_features
+        self.logged = Fields(pipeline.features, ranged=False)
+        plain = len(asked) == len(pipeline.features) and not any(f.is_ranged for f in asked)
+        self.asked = self.logged if plain else Fields(asked, ranged=True)
 
     def features(self, prediction_id: str, features: Mapping[str, FeatureValue]) -> msgspec.Struct:
         """Check one prediction's features.
@@ -67,57 +62,14 @@ class Checks:
             If a number is NaN or infinite.
         """
         try:
-            fitting = msgspec.convert(features, self._schema)
+            fitting = msgspec.convert(features, self.logged.type)
         except msgspec.ValidationError as error:
             raise SchemaError(
                 f"prediction {prediction_id!r}: {plain_words(error)}",
                 hint=f"send exactly the features {', '.join(self._names)}",
             ) from error
-        self.fit(prediction_id, fitting)
+        self.logged.fit(prediction_id, fitting)
         return fitting
-
-    @property
-    def features_type(self) -> type[msgspec.Struct]:
-        """The type that :meth:`features` gives, to decode JSON into."""
-        return self._schema
-
-    def fit(self, prediction_id: str, features: msgspec.Struct) -> None:
-        """Check the numbers of features that have the right types.
-
-        Raises
-        ------
-        SchemaError
-            If an integer does not fit 64 bits.
-        NonFiniteError
-            If a number is NaN or infinite.
-        """
-        values = astuple(features)
-        if self._has_ints:
-            self._check_ints(prediction_id, values)
-        # NaN and infinity survive a sum: one look at it does for nearly every prediction.
-        if not isfinite(sum(filter(None, values[self._floats]))):
-            self._check_floats(prediction_id, values)
-
-    def _check_ints(self, prediction_id: str, values: tuple[Any, ...]) -> None:
-        for value in values[self._ints]:
-            if value is not None and not -(2**63) <= value < 2**63:
-                raise SchemaError(
-                    f"prediction {prediction_id!r}: feature {self._name(value, values)!r} "
-                    "does not fit 64 bits",
-                    hint="send it as text, or declare a float",
-                )
-
-    def _check_floats(self, prediction_id: str, values: tuple[Any, ...]) -> None:
-        for value in filter(None, values[self._floats]):
-            if not isfinite(value):
-                raise NonFiniteError(
-                    f"prediction {prediction_id!r}: feature {self._name(value, values)!r} is {value}",
-                    hint="send None for what is not known, and declare the feature nullable",
-                )
-
-    def _name(self, value: object, values: tuple[object, ...]) -> str:
-        where = next(place for place, one in enumerate(values) if one is value)
-        return self._schema.__struct_fields__[where]
 
     def output(self, prediction_id: str, output: Output) -> None:
         """Check one prediction's output.
@@ -156,14 +108,16 @@ class Checks:
         Raises
         ------
         SchemaError
-            If the version is no text, the role is not known, or an entity key is no text.
+            If the version is no text, the role is not known, an entity key is no text, or an age is no
+            number of seconds.
         """
-        entity = prediction.entity
+        entity, ages_s = prediction.entity, prediction.ages_s
         if (
             type(prediction.version) is str
             and prediction.role in _ROLES
             and type(prediction.propensity) is float
             and entity == {}
+            and ages_s == {}
         ):
             return  # nearly every one
         if not isinstance(prediction.version, str) or prediction.role not in _ROLES:
@@ -183,6 +137,14 @@ class Checks:
             raise SchemaError(
                 f"prediction {prediction.id!r}: entity {prediction.entity!r} is not text by text",
                 hint='send keys such as {"customer": "c-17"}',
+            )
+        if not isinstance(ages_s, dict) or not all(
+            isinstance(name, str) and type(age) is float and 0.0 <= age < inf
+            for name, age in ages_s.items()
+        ):
+            raise SchemaError(
+                f"prediction {prediction.id!r}: ages_s {ages_s!r} is not seconds by table",
+                hint='send ages such as {"spending": 12.5}',
             )
 
     def label(self, label: Label) -> None:
@@ -243,5 +205,6 @@ def plain_words(error: msgspec.ValidationError, within: str = "") -> str:
     said, _, place = str(error).partition(" - at `$")
     said = said.replace("Object missing required field", "it lacks")
     said = said.replace("Object contains unknown field", "it holds the unknown field")
+    said = said.replace("Invalid enum value", "it may not be")[:_LONGEST]
     where = (within + place.rstrip("`").removeprefix(".")).rstrip(".")
     return f"{where}: {said[0].lower()}{said[1:]}" if where else said

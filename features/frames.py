@@ -68,6 +68,7 @@ PREDICTION = (
     "entity",
     "output",
     "features",
+    "ages_s",
 )
 """Columns of a prediction."""
 
@@ -112,6 +113,7 @@ class Frames:
             "role": ("role", str, "champion"),
             "propensity": ("propensity", float, 1.0),
             "entity": ("entity", dict[str, str] | None, None),
+            "ages_s": ("ages_s", dict[str, float] | None, None),
         }
 
     def schema(self, columns: Collection[str]) -> dict[str, pl.DataType]:
@@ -248,6 +250,9 @@ class Frames:
             case "entity":
                 texts = [msgspec.json.encode(keys).decode() if keys else "{}" for keys in values]
                 return pl.Series(texts, dtype=pl.String)
+            case "ages_s":
+                ages = [msgspec.json.encode(found).decode() if found else None for found in values]
+                return pl.Series(ages, dtype=pl.String)
             case "propensity":
                 return pl.Series(values, dtype=pl.Float64)
             case "output" if self._by_class:

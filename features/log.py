@@ -203,7 +203,8 @@ class FeatureLog:
         polars.DataFrame
             A row an example, by rising offset: ``offset``, ``label``, ``features`` (a struct),
             ``prediction_id``, ``served_at``, ``known_at`` and ``emitted_at`` (UTC), ``version``,
-            ``role``, ``propensity``, ``output``, ``source``, ``revision``, ``late``, ``supersedes``.
+            ``role``, ``propensity``, ``output``, ``source``, ``revision``, ``late``, ``supersedes``,
+            ``entity`` and ``ages_s`` (JSON; null where nothing was looked up).
 
         Raises
         ------

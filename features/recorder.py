@@ -41,6 +41,7 @@ class _Logged(msgspec.Struct, gc=False):
     role: Role | UnsetType
     propensity: float | UnsetType
     entity: dict[str, str] | UnsetType
+    ages_s: dict[str, float] | UnsetType
 
 
 class _Told(msgspec.Struct, gc=False):
@@ -65,6 +66,7 @@ class _Kept(msgspec.Struct, gc=False):
     role: Role = "champion"
     propensity: float = 1.0
     entity: dict[str, str] = {}
+    ages_s: dict[str, float] = {}
 
 
 _KEPT = msgspec.json.Decoder(_Kept)
@@ -99,21 +101,27 @@ class Recorder:
         self.inbox = inbox
         self._clock = clock
         self._checks = Checks(pipeline)
+        self._fit = self._checks.asked.fit
 
     @property
-    def features_type(self) -> type[msgspec.Struct]:
-        """The type of a prediction's features, to decode a request into."""
-        return self._checks.features_type
+    def asked_type(self) -> type[msgspec.Struct]:
+        """The type of the features that arrive with a call, to decode a request into."""
+        return self._checks.asked.type
+
+    @property
+    def logged_type(self) -> type[msgspec.Struct]:
+        """The type of all features of a prediction."""
+        return self._checks.logged.type
 
     def fit(self, prediction_id: str, features: msgspec.Struct) -> None:
-        """Check features that were decoded as :attr:`features_type`.
+        """Check features that were decoded as :attr:`asked_type`.
 
         Raises
         ------
         SchemaError, NonFiniteError
             If a number is not finite or too long; the text names the feature.
         """
-        self._checks.fit(prediction_id, features)
+        self._fit(prediction_id, features)
 
     def served(  # noqa: PLR0913, PLR0917 - a served prediction's parts, on the hot path
         self,
@@ -125,6 +133,7 @@ class Recorder:
         role: Role = "champion",
         propensity: float = 1.0,
         entity: dict[str, str] | None = None,
+        ages_s: dict[str, float] | None = None,
     ) -> Entry:
         """Make the entry of a prediction whose parts were checked as they came.
 
@@ -143,6 +152,7 @@ class Recorder:
             UNSET if role == "champion" else role,
             UNSET if propensity == 1.0 else propensity,
             entity or UNSET,
+            ages_s or UNSET,
         )
         return Entry(PREDICTION, id_, "", to_us(served_at), _encoded(logged, id_))
 
@@ -174,6 +184,7 @@ class Recorder:
             UNSET if prediction.role == "champion" else prediction.role,
             UNSET if prediction.propensity == 1.0 else prediction.propensity,
             prediction.entity or UNSET,
+            prediction.ages_s or UNSET,
         )
         at_us = self.now_us() if received_at_us is None else received_at_us
         return Entry(PREDICTION, id_, "", at_us, _encoded(logged, id_))

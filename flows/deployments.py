@@ -1,4 +1,4 @@
-"""Put pipelines on their schedules: deployments that update, collect, and where it is asked, monitor."""
+"""Put pipelines on their schedules: deployments that update, collect, monitor and materialise."""
 
 import sys
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from headwater.flows.collect import collect
 from headwater.flows.environment import environment
 from headwater.flows.fine_tune import fine_tune
 from headwater.flows.guard import guarded
+from headwater.flows.materialise import materialise
 from headwater.flows.monitor import monitor
 from headwater.flows.retrain import retrain
 from headwater.flows.stack import POOL, find_stack
@@ -176,6 +177,9 @@ def _wanted(
         where = absolute(reference)
         found.append(_update(pipeline, where))
         found.append(_every(collect, pipeline, where, collect_every, half))
+        if pipeline.tables:  # as often as the most frequent of them; a run does what is due
+            often = min(pipeline.tables, key=lambda table: table.interval).every
+            found.append(_every(materialise, pipeline, where, often))
         if not by_clock(pipeline.triggers):
             found.append(_every(monitor, pipeline, where, monitor_every))
             found.append(_Wanted(update, pipeline.name, where, (), [], pipeline.pace.cool_down_span))
@@ -256,10 +260,10 @@ def _automate(
 
 
 def _remove_others(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
-    """Remove what a pipeline had before it went from stateless to stateful, or to the clock, or back."""
+    """Remove what a pipeline had before it was declared otherwise: stateless, say, or without tables."""
     kept = {each.name for each in deployed}
     for name in {each.pipeline for each in deployed}:
-        for flow in (retrain, fine_tune, monitor, update):
+        for flow in (retrain, fine_tune, monitor, update, materialise):
             if f"{flow.name}/{name}" in kept:
                 continue
             try:

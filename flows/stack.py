@@ -50,6 +50,7 @@ FLOWS = {
     "fine-tune": "headwater.flows.fine_tune:fine_tune",
     "monitor": "headwater.flows.monitor:monitor",
     "update": "headwater.flows.update:update",
+    "materialise": "headwater.flows.materialise:materialise",
 }
 """The flows by name."""
 

@@ -1,6 +1,9 @@
 """Where tables live: a local folder, or a bucket of S3 or of a service that speaks its protocol."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +105,90 @@ class Storage:
         except (BotoCoreError, ClientError) as error:
             raise self._away(bucket, error) from error
         return self.address(*parts)
+
+    @property
+    def reader_options(self) -> dict[str, str]:
+        """What Polars needs to read from S3: endpoint and region."""
+        kept = ("aws_endpoint_url", "aws_allow_http", "aws_region")
+        return {name: value for name, value in self.options.items() if name in kept}
+
+    def put_file(self, file: Path, *parts: str) -> str:
+        """Copy a local file below the root, and give its address.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be reached or written.
+        """
+        self.prepare()
+        if not self.is_s3:
+            path = Path(self.address(*parts))
+            draft = path.with_name(f"{path.name}.new")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, draft)
+                draft.replace(path)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write {path}: {error.strerror}", hint="check the disk and HEADWATER_STORAGE"
+                ) from error
+            return str(path)
+        with self._reaching() as (client, bucket):
+            client.upload_file(str(file), bucket, self._object(parts))
+        return self.address(*parts)
+
+    def fetch_file(self, to: Path, *parts: str) -> None:
+        """Copy a file from below the root to a local place.
+
+        Raises
+        ------
+        StorageError
+            If it is not there, or cannot be reached or written.
+        """
+        if not self.is_s3:
+            try:
+                shutil.copyfile(self.address(*parts), to)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot copy {self.address(*parts)}: {error.strerror}",
+                    hint="check the disk and HEADWATER_STORAGE",
+                ) from error
+            return
+        with self._reaching() as (client, bucket):
+            client.download_file(bucket, self._object(parts), str(to))
+
+    def remove_file(self, *parts: str) -> None:
+        """Remove a file below the root; one that is not there is no fault.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be reached or removed.
+        """
+        if not self.is_s3:
+            try:
+                Path(self.address(*parts)).unlink(missing_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot remove {self.address(*parts)}: {error.strerror}", hint="check the disk"
+                ) from error
+            return
+        with self._reaching() as (client, bucket):
+            client.delete_object(Bucket=bucket, Key=self._object(parts))
+
+    @contextmanager
+    def _reaching(self) -> Iterator[tuple[Any, str]]:
+        from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415 - only where S3 is used
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        bucket, _ = self._bucket()
+        try:
+            yield self._client(), bucket
+        except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+            raise self._away(bucket, error) from error
+
+    def _object(self, parts: tuple[str, ...]) -> str:
+        return "/".join((self._bucket()[1], *parts)).lstrip("/")
 
     def check_conditional_write(self, key: str) -> None:
         """Check that S3 refuses to overwrite where it is told not to; Delta's commits rest on it.

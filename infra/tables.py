@@ -28,6 +28,7 @@ __all__ = [
     "inbox_position",
     "label",
     "lease",
+    "materialisation",
     "metadata",
     "pipeline",
     "prediction",
@@ -196,6 +197,18 @@ routing = Table(
     Column("since_us", BigInteger, nullable=False),
     Column("by", String(200), nullable=False),
     Column("reason", Text, nullable=False),
+)
+
+materialisation = Table(
+    "materialisation",
+    metadata,
+    _of_pipeline(),
+    Column("table_name", String(100), primary_key=True),
+    _place("number"),
+    Column("read_at_us", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("source", Text, nullable=False),
 )
 
 shadow = Table(

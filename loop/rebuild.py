@@ -19,6 +19,7 @@ from headwater.registry.restore import factory_of, library_versions
 from headwater.registry.store import VersionStore
 from headwater.registry.version import Version
 from headwater.spec.errors import DigestError, HeadwaterError, NotRebuildableError
+from headwater.spec.feature import RequestFeature
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import Recipe
@@ -182,11 +183,11 @@ def _check(version: Version, recipe: Recipe) -> None:
 
 
 def _declared(recipe: Recipe) -> Pipeline:
-    """Give as much of the pipeline as reading its log needs."""
+    """Give as much of the pipeline as reading its log needs: there, a feature is what was served."""
     return Pipeline(
         name=recipe.pipeline,
         task=recipe.task,
-        features=recipe.features,
+        features=tuple(RequestFeature(f.name, f.dtype, f.nullable) for f in recipe.features),
         label=LabelRule(wait="1d"),
         model=factory_of(recipe.learner),
         update=Stateless(),

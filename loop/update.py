@@ -20,6 +20,7 @@ from headwater.registry.restore import library_versions
 from headwater.registry.version import Candidate, Version
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import NotEnoughError
+from headwater.spec.feature import bare
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
 from headwater.spec.update import Stateless, Subsample
@@ -213,7 +214,7 @@ def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
             source=inspect.getsource(sys.modules[pipeline.model.__module__]),
             adapter=adapter,
         ),
-        features=pipeline.features,
+        features=tuple(map(bare, pipeline.features)),
         libraries=library_versions(adapter),
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -64,6 +65,7 @@ def create_app(
         for pipeline in pipelines:
             served[pipeline.name] = kind(pipeline, settings, clock, metrics.of(pipeline.name))
         await asyncio.gather(*(one.swap() for one in served.values()))
+        await asyncio.gather(*(one.follow_tables() for one in served.values()))
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
         yield
@@ -95,7 +97,7 @@ def create_app(
     ]
     app.add_exception_handler(HeadwaterError, _refused)
     app.add_exception_handler(Exception, _failed)
-    _add_lookups(app, served)
+    _add_lookups(app, served, clock)
     app.include_router(queue_router(served, settings, clock))
     _add_metrics(app, served, metrics)
     describe(app, pipelines)
@@ -112,7 +114,7 @@ def _made_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIAp
     return TracedPipeline, Traced
 
 
-def _add_lookups(app: FastAPI, served: Pipelines) -> None:
+def _add_lookups(app: FastAPI, served: Pipelines, clock: Clock) -> None:
     @app.get("/predictions/{prediction_id}", tags=["predictions"], response_class=Response)
     async def prediction(
         prediction_id: str, pipeline: str | None = Query(None, description="Its name")
@@ -124,7 +126,7 @@ def _add_lookups(app: FastAPI, served: Pipelines) -> None:
     @app.get("/pipelines", tags=["pipelines"], response_class=Response)
     async def statuses() -> Response:
         """Say of each pipeline which version serves, since when, and what waits."""
-        return _json([_status(one) for one in served.values()])
+        return _json([_status(one, clock.now()) for one in served.values()])
 
 
 def _add_metrics(app: FastAPI, served: Pipelines, metrics: Metrics) -> None:
@@ -137,7 +139,7 @@ def _add_metrics(app: FastAPI, served: Pipelines, metrics: Metrics) -> None:
         return Response(content, headers={"content-type": kind})
 
 
-def _status(one: ServedPipeline) -> dict[str, Any]:
+def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
     champion, serving = one.champion, one.serving
     return {
         "pipeline": one.pipeline.name,
@@ -150,6 +152,7 @@ def _status(one: ServedPipeline) -> dict[str, Any]:
         "shadows": () if serving is None else serving.shadows,
         "waiting": one.waiting,
         "swap_failure": one.swap_failure,
+        "tables": () if one.tables is None else one.tables.status(now),
     }
 
 

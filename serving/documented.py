@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from fastapi import FastAPI
+from msgspec import UNSET
 
 from headwater.serving.problems import Problem
 from headwater.serving.wire import MOST_ITEMS, Answer, Answers, Labelled, LabelResults
@@ -98,11 +99,17 @@ def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
 
 def _predictions(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
     """Give the schemas of a request for one prediction, and of one for many."""
-    features = {feature.name: _value(feature) for feature in pipeline.features}
-    item = {"features": _object(features, list(features)), "id": _ID, "entity": _ENTITY, "unit": _ID}
-    many = {"type": "array", "items": _object(item, ["features"]), **_SOME}
+    features = {feature.name: _value(feature) for feature in pipeline.request_features}
+    item = {
+        "features": _object(features, list(features)),
+        "id": _ID,
+        "entity": _entity(pipeline.entity_keys),
+        "unit": _ID,
+    }
+    needed = [*(["features"] if features else []), *(["entity"] if pipeline.entity_keys else [])]
+    many = {"type": "array", "items": _object(item, needed), **_SOME}
     return [
-        _of(pipeline, several, item, "features"),
+        _of(pipeline, several, item, *needed),
         _of(pipeline, several, {"predictions": many}, "predictions"),
     ]
 
@@ -144,8 +151,17 @@ def _object(parts: dict[str, Any], required: list[str]) -> dict[str, Any]:
     }
 
 
+def _entity(needed: Sequence[str]) -> dict[str, Any]:
+    """Give the schema of entity keys: those by which features are looked up, and any other."""
+    if not needed:
+        return _ENTITY
+    return _ENTITY | {"properties": dict.fromkeys(needed, _ID), "required": list(needed)}
+
+
 def _value(feature: FeatureKind) -> dict[str, Any]:
     value = _VALUES[feature.dtype]
+    declared = {"minimum": feature.low, "maximum": feature.high, "enum": feature.categories}
+    value = value | {name: limit for name, limit in declared.items() if limit is not UNSET}
     return {"anyOf": [value, {"type": "null"}]} if feature.nullable else value
 
 
@@ -184,8 +200,22 @@ def _content(words: str, kind: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prediction(pipeline: Pipeline) -> dict[str, Any]:
-    features = {feature.name: _EXAMPLES[feature.dtype] for feature in pipeline.features}
-    return {"pipeline": pipeline.name, "id": "order-17", "features": features}
+    features = {feature.name: _example(feature) for feature in pipeline.request_features}
+    found: dict[str, Any] = {"pipeline": pipeline.name, "id": "order-17"}
+    if features:
+        found["features"] = features
+    if pipeline.entity_keys:
+        found["entity"] = {name: f"{name}-17" for name in pipeline.entity_keys}
+    return found
+
+
+def _example(feature: FeatureKind) -> object:
+    """Give a value that the feature may have."""
+    if feature.categories is not UNSET:
+        return feature.categories[0]
+    if feature.low is not UNSET:
+        return feature.low
+    return _EXAMPLES[feature.dtype] if feature.high is UNSET else feature.high
 
 
 def _truth(pipeline: Pipeline) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from headwater.serving.metrics import Metrics
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, log_problem, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.serving.wire import (
+    NO_FEATURES,
     Answers,
     LabelItem,
     LabelRequest,
@@ -140,9 +141,14 @@ def predict_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> Ho
         if asked.predictions is not UNSET:
             _check_alone(asked.features is UNSET and asked.id is UNSET, "predictions", "features")
             return Answers(await pipeline.predict(asked.predictions))
-        if asked.features is UNSET:
-            raise SchemaError("features: it is missing", hint="send features, or many in predictions")
-        item = PredictItem(asked.features, asked.id, asked.entity, asked.unit)
+        features = asked.features
+        if features is UNSET:
+            if pipeline.pipeline.request_features:
+                raise SchemaError(
+                    "features: it is missing", hint="send features, or many in predictions"
+                )
+            features = NO_FEATURES
+        item = PredictItem(features, asked.id, asked.entity, asked.unit)
         (found,) = await pipeline.predict([item])
         return found
 

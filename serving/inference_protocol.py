@@ -1,8 +1,9 @@
 """The Open Inference Protocol (KServe's and Triton's V2, over HTTP) beside our own routes.
 
 Each feature is an input tensor of its name, with shape ``[n]`` or ``[n, 1]``, as JSON or in the binary
-tensor data extension. The answer's tensors are ``output``, ``prediction_id``, under which labels are
-awaited, and ``probabilities`` where the task has classes.
+tensor data extension; each entity key is one of text, with ``entity.`` before its name. The answer's
+tensors are ``output``, ``prediction_id``, under which labels are awaited, and ``probabilities`` where the
+task has classes.
 
 Source: https://github.com/kserve/open-inference-protocol, and Triton's extension "binary tensor data".
 """
@@ -18,11 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from headwater.features.checks import plain_words
 from headwater.serving.hot import Pipelines, named, read_body
 from headwater.serving.problems import problem_of
 from headwater.serving.served_pipeline import ServedPipeline
-from headwater.serving.wire import MOST_ITEMS, Answer, PredictItem
-from headwater.spec.errors import HeadwaterError, NotFoundError, NotReadyError, SchemaError
+from headwater.serving.wire import MOST_ITEMS, Answer, Entity, PredictItem
+from headwater.spec.errors import HeadwaterError, NotFoundError, SchemaError
+from headwater.spec.pipeline import Pipeline
 
 __all__ = ["protocol_routes"]
 
@@ -35,6 +38,7 @@ _NUMPY = {
     **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
     **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
 }
+_ENTITY = "entity."  # no feature's name has a point
 _HEADER_LENGTH = "inference-header-content-length"
 
 
@@ -69,7 +73,7 @@ def protocol_routes(served: Pipelines, most_bytes: int) -> list[BaseRoute]:
 
     async def ready(_request: Request) -> object:
         for pipeline in served.values():
-            _check_ready(pipeline)
+            pipeline.check_ready()
         return {"ready": True}
 
     async def server(_request: Request) -> object:
@@ -80,7 +84,7 @@ def protocol_routes(served: Pipelines, most_bytes: int) -> list[BaseRoute]:
 
     async def model_ready(request: Request) -> object:
         pipeline = _asked(served, request)
-        _check_ready(pipeline)
+        pipeline.check_ready()
         return {"name": pipeline.pipeline.name, "ready": True}
 
     async def infer(request: Request) -> object:
@@ -130,14 +134,6 @@ def _asked(served: Pipelines, request: Request) -> ServedPipeline:
     return pipeline
 
 
-def _check_ready(pipeline: ServedPipeline) -> None:
-    if pipeline.champion is None:
-        raise NotReadyError(
-            f"pipeline {pipeline.pipeline.name!r} has no version that serves",
-            hint="train one: headwater train",
-        )
-
-
 def _metadata(pipeline: ServedPipeline) -> dict[str, Any]:
     declared = pipeline.pipeline
     champion = pipeline.champion
@@ -148,21 +144,29 @@ def _metadata(pipeline: ServedPipeline) -> dict[str, Any]:
         "versions": [] if champion is None else [champion.version],
         "platform": "headwater",
         "inputs": [
-            {"name": feature.name, "datatype": _DATATYPES[feature.dtype], "shape": [-1]}
-            for feature in declared.features
+            {"name": name, "datatype": datatype, "shape": [-1]}
+            for name, datatype in _datatypes(declared).items()
         ],
         "outputs": [{**output, "shape": [-1]} for output in outputs],
     }
+
+
+def _datatypes(declared: Pipeline) -> dict[str, str]:
+    """Give the datatype of each input: features that arrive with the call, then entity keys."""
+    features = {feature.name: _DATATYPES[feature.dtype] for feature in declared.request_features}
+    return features | {f"{_ENTITY}{name}": "BYTES" for name in declared.entity_keys}
 
 
 async def _infer(pipeline: ServedPipeline, body: bytes, header_length: str | None) -> object:
     asked, columns = _read(pipeline, body, header_length)
     rows = len(next(iter(columns.values()), []))
     items = []
+    keys = {name: columns.pop(name) for name in list(columns) if name.startswith(_ENTITY)}
     for row in range(rows):
         features = {name: column[row] for name, column in columns.items()}
         given = UNSET if not asked.id else asked.id if rows == 1 else f"{asked.id}-{row}"
-        items.append(PredictItem(msgspec.Raw(msgspec.json.encode(features)), given))
+        entity = _entity({name.removeprefix(_ENTITY): column[row] for name, column in keys.items()})
+        items.append(PredictItem(msgspec.Raw(msgspec.json.encode(features)), given, entity))
     answers = await pipeline.predict(items)
     return {
         "model_name": pipeline.pipeline.name,
@@ -170,6 +174,15 @@ async def _infer(pipeline: ServedPipeline, body: bytes, header_length: str | Non
         **({"id": asked.id} if asked.id else {}),
         "outputs": _outputs(pipeline, answers),
     }
+
+
+def _entity(keys: dict[str, Any]) -> dict[str, str]:
+    try:
+        return msgspec.convert(keys, Entity)
+    except msgspec.ValidationError as error:
+        raise SchemaError(
+            plain_words(error, "entity."), hint="send each entity key as text of 1 to 200 characters"
+        ) from error
 
 
 def _outputs(pipeline: ServedPipeline, answers: Sequence[Answer]) -> list[_Output]:
@@ -206,7 +219,7 @@ def _read(
     if len(asked.id) > 150:
         raise SchemaError("id: it is longer than 150 characters", hint="send a shorter one")
     columns: dict[str, list[Any]] = {}
-    dtypes = {feature.name: _DATATYPES[feature.dtype] for feature in pipeline.pipeline.features}
+    dtypes = _datatypes(pipeline.pipeline)
     for tensor in asked.inputs:
         values, tail = _values(tensor, tail)
         columns[tensor.name] = _as_declared(values, tensor, dtypes.get(tensor.name))

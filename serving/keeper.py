@@ -27,6 +27,7 @@ from headwater.serving.key_store import KeyWatch
 from headwater.serving.learning import EachLabel
 from headwater.serving.live import Live, Probe, ServedState, ServingFile
 from headwater.serving.routed import Routed
+from headwater.serving.table_watch import TableWatch
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.records import FeatureValue
@@ -205,6 +206,7 @@ def main(references: Sequence[str]) -> int:
     with ExitStack() as stack:
         bounds = [stack.enter_context(Bound(load_pipeline(one), settings())) for one in references]
         stack.enter_context(KeyWatch(settings()))
+        stack.enter_context(TableWatch([bound.pipeline for bound in bounds], settings()))
         keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
         looked = False
         while not ended.is_set():

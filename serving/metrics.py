@@ -2,7 +2,8 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from prometheus_client.registry import Collector
 from headwater.serving.counters import Cells, Counters
 from headwater.serving.wire import Answer, Labelled
 
-__all__ = ["BOUNDS_S", "Metrics", "PipelineMetrics"]
+__all__ = ["BOUNDS_S", "Metrics", "PipelineMetrics", "TableMetrics"]
 
 BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the histogram of how long predictions take, in seconds."""
@@ -23,9 +24,9 @@ _STATUSES = ("recorded", "known", "conflict", "refused")
 
 
 class _Family(NamedTuple):
-    """A metric: a sum, a gauge summed over the workers that live, or the least of theirs."""
+    """A metric: a sum, a gauge summed over the workers that live, or the least or most of theirs."""
 
-    kind: Literal["counter", "histogram", "gauge", "least"]
+    kind: Literal["counter", "histogram", "gauge", "least", "most"]
     help: str
     labels: tuple[str, ...]
 
@@ -45,6 +46,12 @@ _FAMILIES = {
     ),
     "headwater_learned_to": _Family(
         "least", "Offset up to which what serves has learned, in the last worker.", ("pipeline",)
+    ),
+    "headwater_feature_lookups": _Family(
+        "counter", "Look-ups of entity keys, by what was found.", ("pipeline", "table", "result")
+    ),
+    "headwater_feature_age_seconds": _Family(
+        "most", "Since the source of a table was read, in the last worker.", ("pipeline", "table")
     ),
     "headwater_problems": _Family("counter", "Requests refused or failed, by status.", ("status",)),
 }
@@ -108,6 +115,10 @@ class PipelineMetrics:
         self._synced = syncs
         self._values[self._learned_to] = learned_to
 
+    def table(self, name: str) -> "TableMetrics":
+        """Give what counts look-ups in a table."""
+        return TableMetrics(self._values, self._place, self._pipeline, name)
+
     def _of(self, family: str, size: int = 1) -> int:
         return self._place(family, (self._pipeline,), size)
 
@@ -115,6 +126,47 @@ class PipelineMetrics:
         found = self._place("headwater_predictions", (self._pipeline, version, role))
         self._roles[version, role] = found
         return found
+
+
+class TableMetrics:
+    """What one worker counts of look-ups in one table.
+
+    Parameters
+    ----------
+    values, place
+        The worker's counters, and where each is in them.
+    pipeline, table
+        Names of both.
+    """
+
+    def __init__(
+        self, values: "memoryview[float]", place: Callable[..., int], pipeline: str, table: str
+    ) -> None:
+        self._values = values
+        self._found, self._unknown, self._stale = (
+            place("headwater_feature_lookups", (pipeline, table, result))
+            for result in ("found", "unknown", "stale")
+        )
+        self._place_age = partial(place, "headwater_feature_age_seconds", (pipeline, table))
+        self._age: int | None = None
+
+    def found(self) -> None:
+        """Count a key that was found."""
+        self._values[self._found] += 1.0
+
+    def unknown(self) -> None:
+        """Count a key that the table does not have."""
+        self._values[self._unknown] += 1.0
+
+    def stale(self) -> None:
+        """Count a value that is too old."""
+        self._values[self._stale] += 1.0
+
+    def sample(self, age_s: float) -> None:
+        """Take over how long ago the source was read, in seconds."""
+        if self._age is None:  # a table that was never materialised has none
+            self._age = self._place_age()
+        self._values[self._age] = age_s
 
 
 class Metrics:
@@ -182,7 +234,7 @@ def _metric(name: str, family: _Family, found: dict[tuple[str, ...], list[tuple[
         return histogram
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = kind(name, family.help, labels=family.labels)
-    together = min if family.kind == "least" else sum
+    together = {"least": min, "most": max}.get(family.kind, sum)
     for labels, rows in found.items():
         metric.add_metric(labels, together(value for (value,) in rows))
     return metric

@@ -14,6 +14,7 @@ from headwater.spec.errors import (
     OverloadedError,
     SchemaError,
     SlowError,
+    StaleError,
     StorageError,
     TooLargeError,
     TooOftenError,
@@ -38,6 +39,7 @@ _TITLES: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (TooOftenError, 429, "too often"),
     (OverloadedError, 503, "too much at a time"),
     (NotReadyError, 503, "not ready"),
+    (StaleError, 503, "what is looked up is too old"),
     (StorageError, 503, "storage refuses"),
 )
 

@@ -19,6 +19,7 @@ from headwater.serving.answering import Answering, Loaded, Loader
 from headwater.serving.group_commit import Ended, GroupCommit
 from headwater.serving.ids import new_id
 from headwater.serving.live import Live, ServingFile
+from headwater.serving.looking_up import LookingUp
 from headwater.serving.metrics import PipelineMetrics
 from headwater.serving.wire import Answer, LabelItem, Labelled, PredictItem
 from headwater.spec.errors import (
@@ -73,10 +74,12 @@ class ServedPipeline:
         self.serving: ServingFile | None = None
         self.swap_failure: str | None = None
         self.recorder = Recorder(pipeline, open_inbox(pipeline, settings), clock)
+        self._hint = _hint(pipeline)
         self._clock = clock
         self._live = Live(pipeline, settings)
         self._loader = Loader(pipeline.name, self._live)
-        self._features: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.recorder.features_type)
+        self.tables = LookingUp(pipeline, settings, metrics) if pipeline.tables else None
+        self._features: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.recorder.asked_type)
         serving = pipeline.serving
         batch = serving.durability == "batch"
         self._loss_window_ms = serving.window_ms if batch else None
@@ -95,11 +98,11 @@ class ServedPipeline:
         Raises
         ------
         SchemaError
-            If features do not fit; the text names the field, and the place among many.
+            If features or entity keys do not fit; the text names the field, and the place among many.
         ConflictError
             If an id came before with other features.
-        NotReadyError, OverloadedError, StorageError
-            If nothing serves yet, too much waits, or the disk refuses.
+        NotReadyError, StaleError, OverloadedError, StorageError
+            If nothing serves yet, what is looked up is too old, too much waits, or the disk refuses.
         """
         answering = self.answering
         if answering is None:
@@ -199,6 +202,7 @@ class ServedPipeline:
             if stamp != seen:
                 seen = stamp
                 await self.swap()
+            await self.follow_tables()
             self.sample()
             await asyncio.sleep(every_s)
 
@@ -206,6 +210,11 @@ class ServedPipeline:
         """Bring the gauges up to the moment."""
         learned_to = 0 if self.champion is None else self.champion.learned_to
         self.metrics.sample(self._commit.waiting, self._commit.syncs, learned_to)
+
+    async def follow_tables(self) -> None:
+        """Look features up in what is published, where there are any to look up."""
+        if self.tables is not None:
+            await self.tables.follow(self._clock.now())
 
     async def swap(self) -> None:
         """Load what is published beside what serves, then serve it from the next request on."""
@@ -235,6 +244,28 @@ class ServedPipeline:
         """Write what waits for its sync, and close the inbox."""
         await self._commit.close()
         self.recorder.inbox.close()
+        if self.tables is not None:
+            self.tables.close()
+
+    def check_ready(self) -> None:
+        """Check that there is a version that answers, and all that it looks up.
+
+        Raises
+        ------
+        NotReadyError
+            If not.
+        """
+        if self.champion is None:
+            raise NotReadyError(
+                f"pipeline {self.pipeline.name!r} has no version that serves",
+                hint="train one: headwater train",
+            )
+        lacking = None if self.tables is None else self.tables.lacking()
+        if lacking is not None:
+            raise NotReadyError(
+                f"table {lacking!r} of {self.pipeline.name!r} was never materialised",
+                hint="materialise it: headwater features materialise",
+            )
 
     @property
     def champion(self) -> Loaded | None:
@@ -254,11 +285,13 @@ class ServedPipeline:
     def _make(self, answering: Answering, item: PredictItem, now: datetime, where: str) -> _Made:
         id_ = new_id() if item.id is UNSET else item.id
         loaded, share = answering.choose(id_, item.unit)
-        features = self._decoded(id_, item.features, where)
+        features, ages_s = self._decoded(id_, item.features, where), None
+        if self.tables is not None:
+            features, ages_s = self._completed(self.tables, features, item, now, where)
         values: dict[str, FeatureValue] = msgspec.structs.asdict(features)
         output = self._output(loaded, id_, values, where)
         entry = self.recorder.served(
-            id_, features, output, now, loaded.version, loaded.role, share, item.entity
+            id_, features, output, now, loaded.version, loaded.role, share, item.entity, ages_s
         )
         answer = self._answer(id_, output, loaded.version, loaded.role)
         return _Made(id_, features, item.entity, answer, entry)
@@ -278,12 +311,25 @@ class ServedPipeline:
         try:
             found: msgspec.Struct = self._features.decode(features)
         except msgspec.ValidationError as error:
-            raise SchemaError(
-                plain_words(error, f"{where}features."),
-                hint=f"send exactly the features {', '.join(self.pipeline.feature_names)}",
-            ) from error
+            raise SchemaError(plain_words(error, f"{where}features."), hint=self._hint) from error
         self.recorder.fit(id_, found)
         return found
+
+    def _completed(
+        self, tables: LookingUp, asked: msgspec.Struct, item: PredictItem, now: datetime, where: str
+    ) -> tuple[msgspec.Struct, dict[str, float]]:
+        """Add what is looked up; for a request that came before, what was looked up then will do."""
+        values: dict[str, FeatureValue] = msgspec.structs.asdict(asked)
+        try:
+            found, ages_s = tables.look_up(item.entity, now, where)
+        except HeadwaterError:
+            recorded = None if item.id is UNSET else self.recorder.find(item.id)
+            before = None if recorded is None else recorded.prediction
+            if before is None or not self._came_before(before, values, item):
+                raise
+            found, ages_s = before.features, before.ages_s
+        values.update(found)
+        return self.recorder.logged_type(**values), ages_s
 
     def _answer(self, id_: str, output: Output, version: str, role: Role) -> Answer:
         window = UNSET if self._loss_window_ms is None else self._loss_window_ms
@@ -300,13 +346,28 @@ class ServedPipeline:
         if not isinstance(ended, ConflictError):
             return made.answer
         stored = self.find(made.id).prediction
-        same = stored is not None and _same(stored, made)
+        same = stored is not None and self._same(stored, made)
         if stored is None or not same:
             raise ConflictError(
                 f"prediction {made.id!r} came before with other features or entity keys",
                 hint="give a new prediction its own id",
             )
         return self._answer(made.id, stored.output, stored.version, stored.role)
+
+    def _same(self, stored: Prediction, made: _Made) -> bool:
+        """Say whether a request is that of a stored prediction; what was looked up may have changed."""
+        features: dict[str, FeatureValue] = msgspec.structs.asdict(made.features)
+        before = stored.features
+        if self.tables is not None:
+            names = [feature.name for feature in self.pipeline.request_features]
+            features, before = ({name: each.get(name) for name in names} for each in (features, before))
+        return before == features and stored.entity == made.entity
+
+    def _came_before(
+        self, before: Prediction, asked: dict[str, FeatureValue], item: PredictItem
+    ) -> bool:
+        whole = before.features.keys() == set(self.pipeline.feature_names)
+        return whole and before.entity == item.entity and asked.items() <= before.features.items()
 
     def _read(self, item: msgspec.Raw, by: str) -> tuple[LabelItem, Entry] | Labelled:
         try:
@@ -348,9 +409,11 @@ class ServedPipeline:
         )
 
 
-def _same(stored: Prediction, made: _Made) -> bool:
-    features: dict[str, FeatureValue] = msgspec.structs.asdict(made.features)
-    return stored.features == features and stored.entity == made.entity
+def _hint(pipeline: Pipeline) -> str:
+    asked = pipeline.request_features
+    names = ", ".join(feature.name for feature in asked) or "none: all are looked up"
+    within = ", within what they declare: see /docs" if any(one.is_ranged for one in asked) else ""
+    return f"send exactly the features {names}{within}"
 
 
 class _WithId(msgspec.Struct):

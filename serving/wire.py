@@ -10,8 +10,10 @@ from headwater.spec.records import LabelValue, Role, Source
 
 __all__ = [
     "MOST_ITEMS",
+    "NO_FEATURES",
     "Answer",
     "Answers",
+    "Entity",
     "LabelItem",
     "LabelRequest",
     "LabelResults",
@@ -23,6 +25,9 @@ __all__ = [
 MOST_ITEMS = 1_000
 """How many predictions or labels one request may hold."""
 
+NO_FEATURES = msgspec.Raw(b"{}")
+"""What stands for features that are not sent, where all are looked up."""
+
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Entity = Annotated[dict[Id, Id], Meta(max_length=20)]
 
@@ -33,17 +38,17 @@ class PredictItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     Parameters
     ----------
     features
-        Values by name, as the pipeline declares them.
+        Values by name, as the pipeline declares them; left out where all are looked up.
     id
         The client's own; the service makes one where there is none. The same id with the same features
         gets the same answer, so that a request may be sent again.
     entity
-        Entity keys by name.
+        Entity keys by name, by which batch features are looked up.
     unit
         Whose traffic it is, for routing that sticks; the id where there is none.
     """
 
-    features: msgspec.Raw
+    features: msgspec.Raw = NO_FEATURES
     id: Id | UnsetType = UNSET
     entity: Entity = {}
     unit: Id | UnsetType = UNSET

@@ -18,6 +18,7 @@
     ├── NotRebuildableError   a recipe that this environment cannot fold again
     ├── StorageError          storage that is away, or refuses
     ├── NotReadyError         a service that has no version to answer with yet
+    ├── StaleError            a value that is older than it may be served
     ├── OverloadedError       more than a service takes at a time: come back later
     ├── SlowError             a request that does not come in time
     ├── TooLargeError         a request that is longer than a service takes
@@ -50,6 +51,7 @@ __all__ = [
     "SchemaError",
     "ServerError",
     "SlowError",
+    "StaleError",
     "StorageError",
     "TableError",
     "TooLargeError",
@@ -156,6 +158,10 @@ class StorageError(HeadwaterError):
 
 class NotReadyError(HeadwaterError):
     """The service has no version to answer with yet."""
+
+
+class StaleError(HeadwaterError):
+    """A value that was looked up is older than it may be served."""
 
 
 class OverloadedError(HeadwaterError):

@@ -9,7 +9,8 @@ from typing import Literal
 import msgspec
 
 from headwater.spec.errors import DeclarationError, few
-from headwater.spec.feature import FeatureKind, RequestFeature
+from headwater.spec.feature import BatchFeature, FeatureKind, RequestFeature, StreamingFeature
+from headwater.spec.feature_table import FeatureTable
 from headwater.spec.gate import Gate
 from headwater.spec.label import LabelRule
 from headwater.spec.monitoring import Monitoring
@@ -91,6 +92,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         in its place while the service runs.
     people
         How people are asked for labels; None asks nobody.
+    tables
+        Where batch features are looked up.
     promotion
         ``"always"`` makes each new version champion, ``"by hand"`` leaves it to ``headwater promote``.
 
@@ -119,12 +122,14 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     serving: Serving = Serving()
     routing: Routing = ChampionOnly()
     people: People | None = None
+    tables: tuple[FeatureTable, ...] = ()
     promotion: Promotion = "always"
 
     def __post_init__(self) -> None:
         _check_name(self.name)
         _check_task(self)
         _check_features(self)
+        _check_tables(self)
         _check_model(self)
         _check_update(self)
         _check_triggers(self)
@@ -136,6 +141,21 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in order."""
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def request_features(self) -> tuple[RequestFeature, ...]:
+        """The features that arrive with the call, in order."""
+        return tuple(feature for feature in self.features if isinstance(feature, RequestFeature))
+
+    @property
+    def entity_keys(self) -> tuple[str, ...]:
+        """Names of the entity keys that a call must carry, for features to be looked up."""
+        return tuple(dict.fromkeys(key for table in self.tables for key in table.entity))
+
+    def features_of(self, table: str) -> tuple[BatchFeature, ...]:
+        """Give the features that are looked up in a table, in order."""
+        batch = (feature for feature in self.features if isinstance(feature, BatchFeature))
+        return tuple(feature for feature in batch if feature.table == table)
 
     @property
     def judged_by(self) -> tuple[Metric, ...]:
@@ -196,18 +216,46 @@ def _check_features(pipeline: Pipeline) -> None:
         )
     seen: set[str] = set()
     for feature in pipeline.features:
-        if not isinstance(feature, RequestFeature):
+        name = getattr(feature, "name", feature)
+        if isinstance(feature, StreamingFeature):
             raise DeclarationError(
-                f"feature {getattr(feature, 'name', feature)!r} is not a request feature, "
-                "and only those are served yet",
-                hint=f'write Feature("{getattr(feature, "name", "name")}", float) '
-                "and send the value with the call",
+                f"feature {name!r} is a streaming feature, and those are not served yet",
+                hint="let a FeatureTable have it as a batch feature, or send it with the call: "
+                f'Feature("{name}", {feature.dtype})',
             )
+        if not isinstance(feature, RequestFeature | BatchFeature):
+            raise DeclarationError(f"{name!r} is not a feature", hint='write Feature("distance", float)')
         if feature.name in seen:
             raise DeclarationError(
                 f"feature {feature.name!r} is declared twice", hint="give each its own name"
             )
         seen.add(feature.name)
+
+
+def _check_tables(pipeline: Pipeline) -> None:
+    tables = pipeline.tables
+    if not isinstance(tables, tuple) or not all(isinstance(one, FeatureTable) for one in tables):
+        raise DeclarationError(
+            f"tables={tables!r} is not a tuple of tables", hint="write tables=(FeatureTable(...),)"
+        )
+    names = [table.name for table in tables]
+    if len(set(names)) < len(names):
+        raise DeclarationError(f"a table is declared twice among {names}", hint="give each its own name")
+    used = {
+        feature.table: feature.name for feature in pipeline.features if isinstance(feature, BatchFeature)
+    }
+    for table, feature in used.items():
+        if table not in names:
+            raise DeclarationError(
+                f"feature {feature!r} is looked up in table {table!r}, which the pipeline does not have",
+                hint=f"add it: tables=({', '.join([*names, table])},)",
+            )
+    for name in names:
+        if name not in used:
+            raise DeclarationError(
+                f"no feature is looked up in table {name!r}",
+                hint=f"add {name}.feature('spent', float) to the features, or leave the table out",
+            )
 
 
 def _check_model(pipeline: Pipeline) -> None:

@@ -88,6 +88,9 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Probability with which the router chose this version, in (0, 1].
     entity
         Entity keys by name, such as ``{"customer": "c-17"}``.
+    ages_s
+        How old the values were that were looked up, in seconds, by table; a table that did not know the
+        entity keys is not in it.
     """
 
     id: str
@@ -98,6 +101,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     role: Role = "champion"
     propensity: float = 1.0
     entity: dict[str, str] = {}
+    ages_s: dict[str, float] = {}
 
     def __post_init__(self) -> None:
         _check_id(self.id, "id")

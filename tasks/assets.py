@@ -2,7 +2,7 @@
 
 from prefect.assets import Asset, AssetProperties
 
-__all__ = ["examples_asset", "model_asset"]
+__all__ = ["examples_asset", "model_asset", "table_asset"]
 
 
 def examples_asset(pipeline: str) -> Asset:
@@ -29,3 +29,15 @@ def model_asset(pipeline: str) -> Asset:
         description="The registered model in MLflow; the metadata names the version.",
     )
     return Asset(key=f"headwater://{pipeline}/model", properties=properties)
+
+
+def table_asset(pipeline: str, table: str) -> Asset:
+    """Name a table of batch features.
+
+    >>> table_asset("shop", "spending").key
+    'headwater://shop/features/spending'
+    """
+    properties = AssetProperties(
+        name=f"{pipeline}: {table}", description="Batch features by entity key, for the service."
+    )
+    return Asset(key=f"headwater://{pipeline}/features/{table}", properties=properties)

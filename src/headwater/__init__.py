@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headwater.loop.collect import collect
     from headwater.loop.decide import decide
     from headwater.loop.history import Columns, import_history
+    from headwater.loop.materialise import materialise
     from headwater.loop.rebuild import rebuild
     from headwater.loop.replay import Replay
     from headwater.loop.update import train
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from headwater.spec.duration import duration
     from headwater.spec.errors import HeadwaterError
     from headwater.spec.feature import Feature
+    from headwater.spec.feature_table import FeatureTable
     from headwater.spec.gate import Gate
     from headwater.spec.label import LabelRule
     from headwater.spec.loading import load_pipeline
@@ -73,6 +75,7 @@ __all__ = [
     "Every",
     "Feature",
     "FeatureLog",
+    "FeatureTable",
     "Gate",
     "HeadwaterError",
     "Label",
@@ -103,6 +106,7 @@ __all__ = [
     "duration",
     "import_history",
     "load_pipeline",
+    "materialise",
     "rebuild",
     "settings",
     "train",
@@ -119,6 +123,7 @@ _NAMES = {
     "loop.collect": ("collect",),
     "loop.decide": ("decide",),
     "loop.history": ("Columns", "import_history"),
+    "loop.materialise": ("materialise",),
     "loop.rebuild": ("rebuild",),
     "loop.replay": ("Replay",),
     "loop.update": ("train",),
@@ -126,6 +131,7 @@ _NAMES = {
     "spec.duration": ("duration",),
     "spec.errors": ("HeadwaterError",),
     "spec.feature": ("Feature",),
+    "spec.feature_table": ("FeatureTable",),
     "spec.gate": ("Gate",),
     "spec.label": ("LabelRule",),
     "spec.loading": ("load_pipeline",),

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from headwater import Feature, LabelRule, People, Pipeline, Stateful, Volume
+from headwater import Feature, FeatureTable, LabelRule, People, Pipeline, Stateful, Volume
 
 
 def sgd() -> object:
@@ -31,3 +31,13 @@ by_hand = replace(toy, name="by-hand", promotion="by hand")
 fitted = replace(toy, name="fitted", model=forest)
 watched = replace(toy, name="watched", triggers=(Volume(50),))
 asking = replace(toy, name="asking", people=People(twice=1.0))
+
+spending = FeatureTable(
+    name="spending", entity=("customer",), source="spending.parquet", every="1h", max_age="1d"
+)
+looking = replace(
+    toy,
+    name="looking",
+    features=(Feature("x", float), spending.feature("spent", float)),
+    tables=(spending,),
+)

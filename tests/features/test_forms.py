@@ -1,12 +1,14 @@
 """Each task's records come back as they were given, from the database and from the archive alike."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from tests.features.records import NOW, drain
 
 from headwater.features.log import FeatureLog
@@ -63,7 +65,14 @@ def fill(log: FeatureLog) -> pl.DataFrame:
     outputs, labels = ANSWERS[log.pipeline.task]
     log.record(
         [
-            predict(str(i), ROWS[i], outputs[i], served_at=TIMES[i], entity={"customer": f"c-{i}"})
+            predict(
+                str(i),
+                ROWS[i],
+                outputs[i],
+                served_at=TIMES[i],
+                entity={"customer": f"c-{i}"},
+                ages_s={"spending": i / 7} if i else {},
+            )
             for i in range(len(ROWS))
         ]
     )
@@ -89,6 +98,8 @@ def test_examples_hold_what_was_recorded(log: FeatureLog) -> None:
     assert [msgspec.json.decode(text) for text in found["entity"]] == [
         {"customer": f"c-{i}"} for i in range(len(ROWS))
     ]
+    ages = [None if text is None else msgspec.json.decode(text) for text in found["ages_s"]]
+    assert ages == [None, *({"spending": i / 7} for i in range(1, len(ROWS)))]
     given = found["output"].to_list()
     assert [msgspec.json.decode(one) if isinstance(one, str) else one for one in given] == outputs
 
@@ -103,6 +114,36 @@ def test_every_range_is_the_same_from_the_archive(log: FeatureLog) -> None:
         after = log.examples(*span)
         assert after.schema == before[span].schema
         assert after.equals(before[span])
+
+
+@pytest.mark.parametrize("log", ["binary"], indirect=True)
+def test_what_was_archived_before_there_were_ages_is_read(
+    log: FeatureLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.record([predict("old", ROWS[0], 0.5)])
+    log.label([Label(prediction_id="old", value=True, known_at=NOW)])
+    drain(log)
+    with monkeypatch.context() as before:
+        for module, name in (("log", "EXAMPLE"), ("frames", "PREDICTION")):
+            columns = getattr(sys.modules[f"headwater.features.{module}"], name)
+            kept = tuple(column for column in columns if column != "ages_s")
+            before.setattr(f"headwater.features.{module}.{name}", kept)
+        log.collect()
+    assert "ages_s" not in DeltaTable(log.archive.address("examples")).schema().to_json()
+    assert log.examples()["ages_s"].to_list() == [None]
+    log.record([predict("new", ROWS[1], 0.5, ages_s={"spending": 2.5})])
+    log.label([Label(prediction_id="new", value=True, known_at=NOW)])
+    drain(log)
+    expected = log.examples()
+    log.collect()
+    assert log.examples().equals(expected)
+    assert expected["ages_s"].to_list() == [None, '{"spending":2.5}']
+
+
+@pytest.mark.parametrize("ages_s", [{"t": -1.0}, {"t": float("nan")}, {"t": "old"}, {1: 1.0}, [1.0]])
+def test_an_age_that_is_none_is_refused(open_log: Callable[[], FeatureLog], ages_s: Any) -> None:
+    with pytest.raises(SchemaError, match="ages_s"):
+        open_log().record([predict("p", {"x": 1.0, "city": None}, 0.5, ages_s=ages_s)])
 
 
 @each_task

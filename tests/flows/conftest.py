@@ -15,9 +15,11 @@ from headwater.infra.processes import Child, fetch, free_port
 from headwater.infra.settings import Settings
 
 TOY = """
+import polars as pl
 from sklearn.linear_model import SGDClassifier
 
 from headwater.spec.feature import Feature
+from headwater.spec.feature_table import FeatureTable
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.trigger import Cron, Every, Pace, Volume
@@ -48,6 +50,29 @@ twin = toy(Stateful())
 watched = toy(Stateful(), Volume(10), name="watched", pace=Pace(cool_down="1h"))
 watched_by_clock = toy(Stateful(), Every("1d"), name="watched")
 never = toy(Stateful(), Cron("99 2 * * *"))
+
+
+def spending():
+    return pl.DataFrame({"customer": ["a", "b"], "spent": [1.0, 2.0]})
+
+
+def faulty():
+    return pl.DataFrame({"customer": ["a", "b"], "calls": [1, None]})
+
+
+tables = (
+    FeatureTable(name="calls", entity=("customer",), source=faulty, every="1d"),
+    FeatureTable(name="spending", entity=("customer",), source=spending, every="1h"),
+)
+looking = Pipeline(
+    name="toy",
+    task="binary",
+    features=(tables[0].feature("calls", int), tables[1].feature("spent", float)),
+    label=LabelRule(wait="1d"),
+    model=model,
+    update=Stateful(),
+    tables=tables,
+)
 """
 
 

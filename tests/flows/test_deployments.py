@@ -60,6 +60,18 @@ def test_a_stateless_pipeline_is_retrained_and_a_stateful_one_fine_tuned(toy, se
         client.read_deployment_by_name("retrain/toy")  # its schedule must not go on
 
 
+def test_tables_are_materialised_as_often_as_the_most_frequent_one(toy, settings, prefect_api):
+    deployed = deploy([f"{toy}:looking"], settings, prefect_api=prefect_api)
+    assert [(d.name, d.schedules) for d in deployed] == [
+        ("fine-tune/toy", ()),
+        ("collect/toy", ("every 1h",)),
+        ("materialise/toy", ("every 1h",)),
+    ]
+    deploy([f"{toy}:twin"], settings, prefect_api=prefect_api)
+    with SyncPrefectClient(prefect_api) as client, pytest.raises(ObjectNotFound):
+        client.read_deployment_by_name("materialise/toy")
+
+
 def test_deploying_again_replaces(toy, settings, prefect_api):
     first = deploy([f"{toy}:stateful"], settings, prefect_api=prefect_api)
     again = deploy([f"{toy}:stateful"], settings, prefect_api=prefect_api)

@@ -6,11 +6,20 @@ from prefect.states import Failed
 
 from headwater.features.log import FeatureLog
 from headwater.flows.collect import collect
+from headwater.flows.materialise import materialise
 from headwater.flows.retrain import retrain
 from headwater.flows.update import update
 from headwater.loop.binding import Bound
+from headwater.loop.materialise import table_states
 from headwater.spec.decision import decision_of
-from headwater.spec.errors import BusyError, DigestError, NotEnoughError, NotFoundError, StorageError
+from headwater.spec.errors import (
+    BusyError,
+    DigestError,
+    NotEnoughError,
+    NotFoundError,
+    SchemaError,
+    StorageError,
+)
 from headwater.spec.evidence import Evidence
 from headwater.spec.loading import load_pipeline
 from headwater.spec.records import Label, Prediction
@@ -103,6 +112,21 @@ def test_whoever_is_woken_carries_out_what_waits(toy, recorded, settings):
     assert update(reference) is None  # nothing waits
     with pytest.raises(NotFoundError, match="no decision 'nobody-made-it'"):
         update(reference, "nobody-made-it")
+
+
+def test_a_table_that_fails_keeps_no_other_from_being_materialised(toy, recorded, settings):
+    with pytest.raises(SchemaError, match="'calls' is null in 1 rows"):
+        materialise(f"{toy}:looking")
+    with Bound(load_pipeline(f"{toy}:looking"), settings) as bound:
+        calls, spending = table_states(bound)
+    assert calls.newest is None
+    assert spending.newest is not None
+    assert "headwater_toy_of_flows:spending of " in spending.newest.source
+    with SyncPrefectClient(recorded) as client:
+        shown = {each.key: str(each.data) for each in client.read_artifacts()}
+    assert "2 rows" in shown["toy-spending-materialised"]
+    (again,) = materialise(f"{toy}:looking", ["spending"])
+    assert (again["number"], again["rows"]) == (2, 2)
 
 
 def test_without_examples_the_reason_is_raised(toy, recorded):

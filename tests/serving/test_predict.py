@@ -13,6 +13,7 @@ from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.serving.app import create_app
 from headwater.serving.keeper import Keeper
+from headwater.spec.feature import Feature
 from headwater.spec.serving import Serving
 
 ONE = {"id": "one", "features": {"a": 1.0, "b": 2.0}}
@@ -139,3 +140,48 @@ def test_batch_durability_states_its_window(
         assert client.post("/predict", json=ONE).json()["loss_window_ms"] == 5
     found = open_service().get("/predictions/one").json()
     assert found["prediction"]["id"] == "one"
+
+
+RANGED = replace(
+    PIPELINE,
+    features=(Feature("a", float, low=0, high=10), Feature("b", float, nullable=True, high=2.5)),
+)
+
+
+def test_what_is_outside_its_range_is_refused_and_never_logged(
+    keeper: Keeper, open_service: Opener, bound: Bound
+) -> None:
+    client, before = open_service(RANGED), bound.log.counts().unsequenced
+    for features, said in (
+        ({"a": -1.0, "b": 2.0}, "features.a: expected `float` >= 0"),
+        ({"a": 11, "b": 2.0}, "features.a: expected `float` <= 10"),
+        ({"a": 1.0, "b": 2.6}, "features.b: expected `float` <= 2.5"),
+    ):
+        answer = client.post("/predict", json={"features": features})
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith(said)
+        assert "/docs" in answer.json()["hint"]
+    many = [{"features": {"a": 1.0, "b": 2.0}}, {"features": {"a": -1.0, "b": 2.0}}]
+    refused = client.post("/predict", json={"predictions": many}).json()["detail"]
+    assert refused.startswith("predictions[1].features.a")
+    tensors = [
+        {"name": name, "datatype": "FP64", "shape": [1], "data": [value]}
+        for name, value in (("a", 10.5), ("b", 1.0))
+    ]
+    answer = client.post("/v2/models/line/infer", json={"inputs": tensors})
+    assert (answer.status_code, "features.a" in answer.json()["error"]) == (422, True)
+    assert bound.log.counts().unsequenced == before
+    assert client.post("/predict", json=ONE).status_code == 200
+
+
+def test_the_document_says_what_each_feature_may_be(open_service: Opener) -> None:
+    colour = Feature("colour", str, categories=("red", "green"))
+    client = open_service(replace(RANGED, features=(*RANGED.features, colour)))
+    document = client.get("/openapi.json").json()
+    body = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    one = body["schema"]["oneOf"][0]["properties"]["features"]["properties"]
+    assert (one["a"]["minimum"], one["a"]["maximum"]) == (0, 10)
+    assert one["b"]["anyOf"][0]["maximum"] == 2.5
+    assert one["colour"]["enum"] == ["red", "green"]
+    example = body["examples"]["line"]["value"]["features"]
+    assert example == {"a": 0, "b": 2.5, "colour": "red"}

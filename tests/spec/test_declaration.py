@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -9,7 +10,8 @@ import pytest
 from tests.conftest import sgd
 
 from headwater.spec.errors import DeclarationError
-from headwater.spec.feature import BatchFeature, Feature, StreamingFeature
+from headwater.spec.feature import Feature, StreamingFeature, bare
+from headwater.spec.feature_table import FeatureTable, due
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import METRICS, Pipeline
 from headwater.spec.trigger import Cron, Every
@@ -34,7 +36,8 @@ def nested() -> Callable[[], object]:
 
 RULE = LabelRule(wait="1d")
 X = Feature("x", float)
-ASKED = BatchFeature(name="spent", dtype="float", entity=("customer",), table="spending")
+SPENDING = FeatureTable(name="spending", entity=("customer",), source="spending.parquet", every="1h")
+SPENT = SPENDING.feature("spent", float)
 STREAMED = StreamingFeature(
     name="calls", dtype="int", entity=("customer",), events="calls", aggregate="count", window="1h"
 )
@@ -50,6 +53,10 @@ def declare(**changed: Any) -> Pipeline:
         "update": Stateful(),
     }
     return Pipeline(**(parts | changed))
+
+
+def changed_table(**changed: Any) -> FeatureTable:
+    return msgspec.structs.replace(SPENDING, **changed)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +85,12 @@ def declare(**changed: Any) -> Pipeline:
         ({"features": X}, "features=", 'Feature("distance", float)'),
         ({"features": ("x",)}, "'x'", "Feature("),
         ({"features": (X, Feature("x", str))}, "'x' is declared twice", "own name"),
-        ({"features": (X, ASKED)}, "'spent'", 'Feature("spent", float)'),
-        ({"features": (X, STREAMED)}, "'calls'", 'Feature("calls", float)'),
+        ({"features": (X, SPENT)}, "table 'spending'", "tables=(spending,)"),
+        ({"tables": (SPENDING,)}, "no feature", "spending.feature("),
+        ({"features": (SPENT,), "tables": (SPENDING, SPENDING)}, "twice", "own name"),
+        ({"features": (SPENT,), "tables": [SPENDING]}, "tables=[", "tables=("),
+        ({"features": (SPENT,), "tables": ("spending",)}, "tables=(", "FeatureTable"),
+        ({"features": (X, STREAMED)}, "'calls' is a streaming feature", 'Feature("calls", int)'),
         ({"model": sgd()}, "model=SGD", "model=make_model"),
         ({"model": lambda: None}, "<lambda>", "def make_model()"),
         ({"model": functools.partial(sgd)}, "partial", "def make_model()"),
@@ -132,6 +143,27 @@ def test_a_wrong_pipeline_says_what_to_write(changed: dict[str, Any], what: str,
         (lambda: Feature("when", complex), "'when' has dtype", "'float', 'int', 'str' and 'bool'"),
         (lambda: Feature("when", "date"), "dtype 'date'", "'float', 'int', 'str' and 'bool'"),  # type: ignore[arg-type] # on purpose
         (lambda: msgspec.structs.replace(STREAMED, window="long"), "window='long'", "'90d'"),
+        (lambda: Feature("x", float, low=2, high=1), "low=2 above high=1", "as low"),
+        (lambda: Feature("x", float, low=float("nan")), "low=nan", "finite"),
+        (lambda: Feature("x", int, high=0.5), "high=0.5", "whole"),
+        (lambda: Feature("x", int, high=2**63), "high=", "whole"),
+        (lambda: Feature("x", float, low=True), "low=True", "finite"),
+        (lambda: Feature("x", str, low=0), "'str' has low=0", "categories"),
+        (lambda: Feature("x", bool, categories=(True,)), "categories=(True,)", "text or int"),
+        (lambda: Feature("x", str, categories=()), "categories=()", "different values"),
+        (lambda: Feature("x", str, categories=("a", "a")), "categories=", "different values"),
+        (lambda: Feature("x", int, categories=("a",)), "categories=", "text or int"),
+        (lambda: Feature("x", int, low=0, categories=(1,)), "both", "one of them"),
+        (lambda: changed_table(name="spent on"), "'spent on'", "'spending'"),
+        (lambda: changed_table(entity="customer"), "entity='customer'", "('customer',)"),
+        (lambda: changed_table(entity=()), "entity=()", "('customer',)"),
+        (lambda: changed_table(entity=("k", "k")), "entity=('k', 'k')", "different"),
+        (lambda: changed_table(source=""), "source=''", "s3://"),
+        (lambda: changed_table(source=lambda: None), "<lambda>", "def spending()"),
+        (lambda: changed_table(source=takes_one), "takes_one", "function of none"),
+        (lambda: changed_table(every="often"), "'often'", "'90d'"),
+        (lambda: changed_table(max_age="59m"), "max_age='59m'", "a few times every"),
+        (lambda: changed_table(at=3), "at=3", "computed_at"),
     ],
 )
 def test_a_wrong_part_says_what_to_write(make: Callable[[], object], what: str, instead: str) -> None:
@@ -192,3 +224,25 @@ def test_a_change_is_checked_as_a_declaration_is() -> None:
 
 def test_features_keep_their_order() -> None:
     assert declare(features=(Feature("b", int), Feature("a", "bool"))).feature_names == ("b", "a")
+
+
+def test_a_recipe_does_not_change_with_a_range() -> None:
+    ranged, plain = Feature("x", float, low=0, high=1), Feature("x", float)
+    assert bare(ranged) == plain
+    assert (
+        msgspec.json.encode(plain) == b'{"type":"request","name":"x","dtype":"float","nullable":false}'
+    )
+
+
+def test_a_table_is_due_when_its_time_has_come() -> None:
+    daily = changed_table(name="daily", every="1d")
+    midnight, read = datetime(2026, 1, 1, tzinfo=UTC), {}
+    materialised: list[tuple[int, str]] = []
+    for hour in range(49):
+        late = timedelta(seconds=[7, 0, 3][hour % 3])  # a run starts a little late, or less so
+        now = midnight + timedelta(hours=hour) + late
+        for table in due((SPENDING, daily), read, now):
+            read[table.name] = now
+            materialised.append((hour, table.name))
+    assert [hour for hour, name in materialised if name == "spending"] == list(range(49))
+    assert [hour for hour, name in materialised if name == "daily"] == [0, 24, 48]

@@ -40,7 +40,7 @@ def declare(**changes: object) -> Pipeline:
         ({"task": "ranking"}, "regression"),
         ({"features": ()}, "features=("),
         ({"features": (Feature("x", float), Feature("x", int))}, "own name"),
-        ({"features": (BatchFeature("x", "float", entity=("k",), table="t"),)}, "request"),
+        ({"features": (BatchFeature("x", "float", table="t"),)}, "tables=(t,)"),
         ({"label": "1d"}, "LabelRule"),
         ({"label": LabelRule(wait="1d", timeout="no")}, "True or False"),
         ({"task": "regression", "label": LabelRule(wait="1d", timeout=True)}, "number"),

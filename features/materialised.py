@@ -1,0 +1,203 @@
+"""Which materialisation of each table is the newest: rows that are added, and files in storage."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, func, insert, select
+
+from headwater.infra import tables
+from headwater.infra.clock import from_us, to_us
+from headwater.infra.database import Database
+from headwater.infra.settings import Settings
+from headwater.infra.storage import Storage
+from headwater.spec.errors import ConflictError, DigestError, StorageError
+
+__all__ = ["Materialisations", "Materialised"]
+
+_KEPT = 3
+
+
+class Materialised(msgspec.Struct, frozen=True, kw_only=True):
+    """One materialisation of a table.
+
+    Parameters
+    ----------
+    table
+        Its name.
+    number
+        From 1 on, for each table.
+    read_at
+        When its source was read, by the pipeline's clock.
+    rows
+        How many keys it has.
+    sha256
+        Of its file, in hexadecimal digits.
+    source
+        Where its values came from.
+    """
+
+    table: str
+    number: int
+    read_at: datetime
+    rows: int
+    sha256: str
+    source: str
+
+
+class Materialisations:
+    """The materialisations of one pipeline's tables.
+
+    Parameters
+    ----------
+    pipeline, pipeline_id
+        Whose, and its number in the database.
+    database, settings
+        Where the rows are, and where the files are.
+    """
+
+    def __init__(self, pipeline: str, pipeline_id: int, database: Database, settings: Settings) -> None:
+        self._pipeline = pipeline
+        self._pipeline_id = pipeline_id
+        self._database = database
+        self._storage = Storage(settings)
+        self._scratch = settings.root / "materialising"
+        row = tables.materialisation.c
+        newest = (
+            select(row.table_name, func.max(row.number).label("number"))
+            .where(row.pipeline_id == pipeline_id)
+            .group_by(row.table_name)
+            .subquery()
+        )
+        self._select = select(tables.materialisation).where(row.pipeline_id == pipeline_id)
+        self._select_newest = self._select.join(
+            newest, (row.table_name == newest.c.table_name) & (row.number == newest.c.number)
+        ).order_by(row.table_name)
+
+    def newest(self) -> dict[str, Materialised]:
+        """Give the newest materialisation of each table, by its name."""
+        with self._database.reading() as connection:
+            rows = connection.execute(self._select_newest).all()
+        return {row.table_name: _of(row) for row in rows}
+
+    def history(self, table: str) -> list[Materialised]:
+        """Give all materialisations of a table, oldest first; files are kept of the newest three."""
+        row = tables.materialisation.c
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                self._select.where(row.table_name == table).order_by(row.number)
+            ).all()
+        return [_of(found) for found in rows]
+
+    @contextmanager
+    def drafting(self) -> Iterator[Path]:
+        """Give a place for a file that is to be put, and remove what is left there."""
+        self._scratch.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            yield Path(folder) / "table.sqlite"
+
+    def put(self, table: str, file: Path, read_at: datetime, rows: int, source: str) -> Materialised:
+        """Keep a file, and make it the newest of its table.
+
+        Raises
+        ------
+        ConflictError
+            If another process read the source later, and was faster.
+        StorageError
+            If a store refuses; what was the newest stays.
+        """
+        sha256, row = _sha256(file), tables.materialisation.c
+        self._storage.put_file(file, *self._parts(table, sha256))
+        of_table = (row.pipeline_id == self._pipeline_id) & (row.table_name == table)
+        with self._database.transaction() as connection:
+            number, newest_us = connection.execute(
+                select(func.max(row.number), func.max(row.read_at_us)).where(of_table)
+            ).one()
+            if newest_us is not None and newest_us > to_us(read_at):
+                raise ConflictError(
+                    f"table {table!r} of {self._pipeline!r} was materialised meanwhile, from a later "
+                    "reading of its source",
+                    hint="leave it at that one, or materialise again",
+                )
+            found = Materialised(
+                table=table,
+                number=(number or 0) + 1,
+                read_at=read_at,
+                rows=rows,
+                sha256=sha256,
+                source=source,
+            )
+            connection.execute(
+                insert(tables.materialisation).values(
+                    pipeline_id=self._pipeline_id,
+                    table_name=table,
+                    number=found.number,
+                    read_at_us=to_us(read_at),
+                    rows=rows,
+                    sha256=sha256,
+                    source=source,
+                )
+            )
+        self._remove_old(table)
+        return found
+
+    def fetch(self, wanted: Materialised, path: Path) -> None:
+        """Copy the file of a materialisation out of storage, and verify it.
+
+        Parameters
+        ----------
+        wanted
+            Which.
+        path
+            Where to; whole there, or not at all.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be read.
+        DigestError
+            If it is not what was put.
+        """
+        draft = path.with_name(f"{path.name}.new")
+        try:
+            self._storage.fetch_file(draft, *self._parts(wanted.table, wanted.sha256))
+            if _sha256(draft) != wanted.sha256:
+                raise DigestError(
+                    f"the file of materialisation {wanted.number} of table {wanted.table!r} is not what "
+                    "was written",
+                    hint="materialise the table again: headwater features materialise",
+                )
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _remove_old(self, table: str) -> None:
+        history = [one.sha256 for one in self.history(table)]
+        kept = set(history[-_KEPT:])
+        for sha256 in set(history[-2 * _KEPT : -_KEPT]) - kept:
+            with suppress(StorageError):  # it is tried again with the next ones
+                self._storage.remove_file(*self._parts(table, sha256))
+
+    def _parts(self, table: str, sha256: str) -> tuple[str, ...]:
+        return "features", self._pipeline, table, f"{sha256}.sqlite"
+
+
+def _of(row: Row[Any]) -> Materialised:
+    return Materialised(
+        table=row.table_name,
+        number=row.number,
+        read_at=from_us(row.read_at_us),
+        rows=row.rows,
+        sha256=row.sha256,
+        source=row.source,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,191 @@
+"""A table of batch features: where its values come from, which keys find them, how old they may be."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from headwater.spec.duration import Duration, duration
+from headwater.spec.errors import DeclarationError
+from headwater.spec.feature import BatchFeature, Dtype, dtype_of, is_name, limits
+
+__all__ = ["FeatureTable", "Source", "due"]
+
+Source = str | Callable[[], object]
+"""Address of a Parquet file (``*.parquet``) or a Delta table; or a function that gives a dataframe."""
+
+_MOST_KEYS = 5
+_LONGEST_KEY = 200
+
+
+class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
+    """Values of batch features by entity key, which a flow materialises for the service.
+
+    A key that the table does not have, and a value that is too old, are None where the feature may be
+    null, and are refused otherwise.
+
+    Parameters
+    ----------
+    name
+        Names the table in the record, in metrics and on the command line.
+    entity
+        Names of the entity keys that find a row: as they are sent with a request, and as the source's
+        columns have them.
+    source
+        Address of a Parquet file (it ends with ``.parquet``) or of a Delta table, local or ``s3://``;
+        or a named function of no arguments that gives a Polars or pandas dataframe.
+    every
+        How often the flow materialises it.
+    max_age
+        How old a value may be when it is served; as old as it gets where not given.
+    at
+        The source's column with the time of a row's values, with a zone: ages count from it, and of
+        several rows of a key the newest counts. Ages count from when the source was read where not
+        given, and a key has one row then.
+
+    Raises
+    ------
+    DeclarationError
+        If the parts do not go together; the text says what to write instead.
+
+    Examples
+    --------
+    >>> spending = FeatureTable(
+    ...     name="spending", entity=("customer",), source="s3://shop/spending.parquet", every="1h"
+    ... )
+    >>> spending.feature("spent", float, nullable=True)
+    BatchFeature(name='spent', dtype='float', nullable=True, table='spending')
+    """
+
+    name: str
+    entity: tuple[str, ...]
+    source: Source
+    every: Duration
+    max_age: Duration | None = None
+    at: str | None = None
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise DeclarationError(
+                f"table name {self.name!r} is not a name",
+                hint="write letters, digits and underscores, such as 'spending'",
+            )
+        self._check_entity()
+        self._check_source()
+        often = duration(self.every, f"every of table {self.name!r}")
+        if self.max_age is not None and duration(self.max_age, "max_age") < often:
+            raise DeclarationError(
+                f"table {self.name!r} has max_age={self.max_age!r}, and is materialised every "
+                f"{self.every!r}: its values would be too old by themselves",
+                hint="let max_age be a few times every",
+            )
+        if self.at is not None and (not isinstance(self.at, str) or not self.at):
+            raise DeclarationError(
+                f"at={self.at!r} of table {self.name!r} names no column", hint="write at='computed_at'"
+            )
+
+    def feature(
+        self,
+        name: str,
+        dtype: type | Dtype,
+        *,
+        nullable: bool = False,
+        low: float | None = None,
+        high: float | None = None,
+        categories: Sequence[str | int] | None = None,
+    ) -> BatchFeature:
+        """Declare a feature that is looked up in this table.
+
+        Parameters
+        ----------
+        name, dtype, nullable, low, high, categories
+            As in :func:`headwater.spec.feature.Feature`; the name is also that of the source's column.
+        """
+        low_, high_, categories_ = limits(low, high, categories)
+        return BatchFeature(
+            name=name,
+            dtype=dtype_of(dtype),
+            nullable=nullable,
+            low=low_,
+            high=high_,
+            categories=categories_,
+            table=self.name,
+        )
+
+    @property
+    def interval(self) -> timedelta:
+        """How often it is materialised."""
+        return duration(self.every)
+
+    @property
+    def source_text(self) -> str:
+        """Its source in words: an address, or ``module:function``."""
+        if isinstance(self.source, str):
+            return self.source
+        return f"{self.source.__module__}:{getattr(self.source, '__name__', '')}"
+
+    def _check_entity(self) -> None:
+        names = self.entity
+        fit = isinstance(names, tuple) and all(
+            isinstance(name, str) and 0 < len(name) <= _LONGEST_KEY for name in names
+        )
+        if not fit or not 0 < len(set(names)) == len(names) <= _MOST_KEYS:
+            raise DeclarationError(
+                f"entity={names!r} of table {self.name!r} does not name entity keys",
+                hint=f"write one to {_MOST_KEYS} different names: entity=('customer',)",
+            )
+
+    def _check_source(self) -> None:
+        source = self.source
+        if isinstance(source, str) and source:
+            return
+        name = getattr(source, "__qualname__", "")
+        if not inspect.isfunction(source) or not name.isidentifier() or name == "<lambda>":
+            raise DeclarationError(
+                f"source={source!r} of table {self.name!r} is neither an address nor a named function "
+                "at the top of a module",
+                hint="write source='s3://shop/spending.parquet', or def spending(): return dataframe",
+            )
+        if inspect.signature(source).parameters:
+            raise DeclarationError(
+                f"source={name} of table {self.name!r} takes arguments",
+                hint="make the dataframe in a function of none",
+            )
+
+
+def due(
+    tables: Iterable[FeatureTable], read_at: dict[str, datetime], now: datetime
+) -> list[FeatureTable]:
+    """Say which tables are to be materialised, by a flow that runs as often as the most frequent one.
+
+    Half of that interval is allowed for runs that start late or early, so that a table is not put off
+    to the next run by a second.
+
+    Parameters
+    ----------
+    tables
+        All of a pipeline.
+    read_at
+        When the source of each was read last, by its name; what was never read is due.
+    now
+        The present.
+
+    Examples
+    --------
+    >>> from datetime import UTC
+    >>> hourly, daily = (
+    ...     FeatureTable(name=n, entity=("k",), source="t", every=e)
+    ...     for n, e in (("a", "1h"), ("b", "1d"))
+    ... )
+    >>> read = {"a": datetime(2026, 1, 1, 5, tzinfo=UTC), "b": datetime(2026, 1, 1, tzinfo=UTC)}
+    >>> [table.name for table in due((hourly, daily), read, datetime(2026, 1, 1, 6, tzinfo=UTC))]
+    ['a']
+    """
+    wanted = list(tables)
+    slack = min((table.interval for table in wanted), default=timedelta(0)) / 2
+    return [
+        table
+        for table in wanted
+        if table.name not in read_at or now - read_at[table.name] + slack >= table.interval
+    ]

@@ -1,0 +1,97 @@
+"""Materialise as a task: a table of batch features is its asset."""
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.assets import add_asset_metadata, materialize
+from prefect.cache_policies import NO_CACHE
+
+from headwater.features.materialised import Materialised
+from headwater.loop.binding import Bound
+from headwater.loop.materialise import due_tables, materialise, table_of
+from headwater.spec.loading import load_pipeline
+from headwater.tasks.assets import table_asset
+from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+
+__all__ = ["find_due_tables", "materialise_tables"]
+
+
+@task(
+    name="due tables",
+    retries=len(RETRY_AFTER_S),
+    retry_delay_seconds=RETRY_AFTER_S,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def find_due_tables(reference: str) -> list[str]:
+    """Name the tables whose time has come.
+
+    Parameters
+    ----------
+    reference
+        The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
+
+    Raises
+    ------
+    StorageError
+        If the database is away for longer than the retries.
+    """
+    with Bound(load_pipeline(reference)) as bound:
+        return [table.name for table in due_tables(bound)]
+
+
+def materialise_tables(reference: str, names: list[str]) -> list[Materialised]:
+    """Materialise tables, each as a task of its own, and show them.
+
+    All are tried, also when one fails: the first fault is raised at the end.
+
+    Parameters
+    ----------
+    reference
+        The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
+    names
+        Of the tables.
+
+    Raises
+    ------
+    SchemaError, NonFiniteError, NotEnoughError
+        If a source does not fit what is declared.
+    StorageError
+        If a source or a store is away for longer than the retries.
+    """
+    pipeline = load_pipeline(reference).name
+    states = [
+        _materialise.with_options(assets=[table_asset(pipeline, name)])(
+            reference, name, return_state=True
+        )
+        for name in names
+    ]
+    found: list[Materialised] = [state.result() for state in states]
+    return found
+
+
+@materialize(
+    table_asset("any", "any"),  # the table's own takes its place
+    name="materialise",
+    retries=len(RETRY_AFTER_S),
+    retry_delay_seconds=RETRY_AFTER_S,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def _materialise(reference: str, name: str) -> Materialised:
+    with Bound(load_pipeline(reference)) as bound:
+        found, pipeline = materialise(bound, table_of(bound, name)), bound.pipeline.name
+    add_asset_metadata(
+        table_asset(pipeline, name),
+        {"number": found.number, "rows": found.rows, "source": found.source},
+    )
+    key = f"{pipeline}-{name}".replace("_", "-").lower()
+    create_markdown_artifact(_text(pipeline, found), f"{key}-materialised", "What was materialised")
+    return found
+
+
+def _text(pipeline: str, found: Materialised) -> str:
+    return (
+        f"# {pipeline}: table {found.table}, {found.rows:,} rows\n\n"
+        f"Materialisation {found.number}, read at {found.read_at:%Y-%m-%d %H:%M:%S} UTC\n\n"
+        f"Source `{found.source}`\n"
+    )

@@ -1,0 +1,50 @@
+"""What a feature declares is what is taken from a request."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from headwater.features.checks import plain_words
+from headwater.features.fields import Fields
+from headwater.spec.feature import Feature, RequestFeature
+
+RANGED: list[tuple[RequestFeature, list[Any], list[Any]]] = [
+    (Feature("x", float, low=0, high=1), [0, 0.0, 1, 0.5], [-0.1, 1.0000001, 2, None]),
+    (Feature("x", float, low=0.5), [0.5, 1e300], [0, 0.49]),
+    (Feature("x", float, high=2, nullable=True), [None, 2, -1e300], [2.1]),
+    (Feature("x", int, low=-3, high=2**63 - 1), [-3, 2**63 - 1], [-4, 0.5]),
+    (Feature("x", int, categories=(1, 5)), [1, 5], [2, "1"]),
+    (Feature("x", str, categories=("a", "ü")), ["a", "ü"], ["b", "", None, 1]),
+    (Feature("x", str, categories=("a",), nullable=True), ["a", None], ["b"]),
+]
+
+
+@pytest.mark.parametrize(("feature", "good", "bad"), RANGED)
+def test_what_is_within_is_taken_and_what_is_not_is_named(
+    feature: RequestFeature, good: list[Any], bad: list[Any]
+) -> None:
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(Fields((feature,), ranged=True).type).decode
+    for value in good:
+        assert decode(msgspec.json.encode({"x": value})).x == value
+    for value in bad:
+        with pytest.raises(msgspec.ValidationError) as refused:
+            decode(msgspec.json.encode({"x": value}))
+        assert plain_words(refused.value, "features.").startswith("features.x: ")
+
+
+@pytest.mark.parametrize("feature", [feature for feature, _, _ in RANGED])
+def test_what_is_logged_may_be_outside(feature: RequestFeature) -> None:
+    outside = {"float": -7.5, "int": -7, "str": "other"}[feature.dtype]
+    found = msgspec.convert({"x": outside}, Fields((feature,), ranged=False).type)
+    assert msgspec.structs.asdict(found) == {"x": outside}
+
+
+def test_a_long_value_is_not_quoted_whole() -> None:
+    kind = Fields((Feature("x", str, categories=("a",)),), ranged=True).type
+    with pytest.raises(msgspec.ValidationError) as refused:
+        msgspec.json.decode(msgspec.json.encode({"x": "long" * 10_000}), type=kind)
+    said = plain_words(refused.value)
+    assert said.startswith("x: it may not be 'long")
+    assert len(said) < 400

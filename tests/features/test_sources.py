@@ -1,0 +1,155 @@
+"""What a source may give: Parquet, Delta, functions; and what it may not."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pytest
+from deltalake import write_deltalake
+from msgspec.structs import replace
+
+from headwater.features.lookup import Lookup, write_lookup
+from headwater.features.sources import conform, read_source, rows_of
+from headwater.infra.settings import Settings
+from headwater.infra.storage import Storage
+from headwater.spec.errors import SchemaError, StorageError, TableError
+from headwater.spec.feature_table import FeatureTable
+
+TABLE = FeatureTable(name="shops", entity=("town", "street"), source="shops.parquet", every="1h")
+FEATURES = (
+    TABLE.feature("sales", int),
+    TABLE.feature("rate", float, nullable=True, low=0, high=1),
+    TABLE.feature("open", bool),
+    TABLE.feature("kind", str, categories=("big", "small")),
+)
+FRAME = pl.DataFrame(
+    {
+        "town": ["Ulm", "Ulm", "Bonn"],
+        "street": [3, 1, 3],
+        "sales": [30, 10, 2**63 - 1],
+        "rate": [0.1 + 0.2, None, 1.0],
+        "open": [True, False, True],
+        "kind": ["big", "small", "big"],
+        "more": [0, 0, 0],
+    }
+)
+
+
+def as_polars() -> pl.DataFrame:
+    return FRAME
+
+
+def as_lazy() -> pl.LazyFrame:
+    return FRAME.lazy()
+
+
+def as_pandas() -> pd.DataFrame:
+    return FRAME.drop("open").to_pandas().assign(open=[True, False, True])
+
+
+def as_list() -> list[int]:
+    return [1]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(Settings(home=tmp_path / "home"))
+
+
+def looked_up(table: FeatureTable, storage: Storage, path: Path) -> dict[tuple[str, ...], Any]:
+    frame = conform(table, FEATURES, read_source(table, storage))
+    write_lookup(path, table.entity, FEATURES, rows_of(table, frame))
+    lookup = Lookup(path, table.entity, FEATURES)
+    keys = [("Ulm", "1"), ("Ulm", "3"), ("Bonn", "3"), ("Bonn", "1"), ("Ulm", '3","')]
+    found = {key: lookup.find(key) for key in keys}
+    lookup.close()
+    return {key: one.values for key, one in found.items() if one is not None}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta", as_polars, as_lazy, as_pandas])
+def test_every_source_gives_the_same(kind: Any, storage: Storage, tmp_path: Path) -> None:
+    source: str | Callable[[], object] = kind
+    if kind == "parquet":
+        source = str(tmp_path / "shops.parquet")
+        FRAME.write_parquet(source)
+    elif kind == "delta":
+        source = str(tmp_path / "shops")
+        write_deltalake(source, FRAME.head(1))
+        write_deltalake(source, FRAME, mode="overwrite")
+    found = looked_up(replace(TABLE, source=source), storage, tmp_path / "found.sqlite")
+    assert found == {
+        ("Ulm", "1"): {"sales": 10, "rate": None, "open": False, "kind": "small"},
+        ("Ulm", "3"): {"sales": 30, "rate": 0.1 + 0.2, "open": True, "kind": "big"},
+        ("Bonn", "3"): {"sales": 2**63 - 1, "rate": 1.0, "open": True, "kind": "big"},
+    }
+    assert all(type(one["open"]) is bool and type(one["sales"]) is int for one in found.values())
+
+
+def test_of_several_rows_of_a_key_the_newest_counts(storage: Storage) -> None:
+    table = replace(TABLE, at="at")
+    times = [datetime(2026, 1, day, tzinfo=UTC) for day in (2, 1, 3)]
+    frame = FRAME.with_columns(town=pl.lit("Ulm"), street=pl.lit(1), at=pl.Series(times))
+    (row,) = rows_of(table, conform(table, FEATURES, frame))
+    assert row == (("Ulm", "1"), 1_767_398_400_000_000, (2**63 - 1, 1.0, True, "big"))
+    with pytest.raises(SchemaError, match="times with a zone"):
+        conform(table, FEATURES, frame.with_columns(pl.col("at").dt.replace_time_zone(None)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"sales": ["a", "b", "c"]}, "'sales' of table 'shops' is String"),
+        ({"sales": [0.5, 1.0, 2.0]}, "'sales' of table 'shops' is Float64"),
+        ({"sales": [None, 1, 2]}, "'sales' is null in 1 rows"),
+        ({"rate": [0.5, 1.5, 2.0]}, "'rate' is outside what it declares in 2 rows"),
+        ({"open": [0, 1, 2]}, "'open' of table 'shops' is Int64"),
+        ({"kind": ["big", "huge", "small"]}, "'kind' is outside .*huge"),
+        ({"town": ["", "Ulm", "Bonn"]}, "'town' of table 'shops' is null, empty or longer"),
+        ({"street": [0.5, 1.0, 2.0]}, "'street' of table 'shops' is Float64"),
+        ({"street": [3, 3, 3]}, "2 rows .* share a key: Ulm"),
+    ],
+)
+def test_what_does_not_fit_is_named(changed: dict[str, Any], said: str) -> None:
+    frame = FRAME.with_columns(pl.Series(name, values) for name, values in changed.items())
+    with pytest.raises(SchemaError, match=said):
+        conform(TABLE, FEATURES, frame)
+
+
+def test_a_missing_column_is_named() -> None:
+    with pytest.raises(SchemaError, match="no column kind; it has town"):
+        conform(TABLE, FEATURES, FRAME.drop("kind"))
+
+
+def test_a_source_that_is_away_says_so(storage: Storage, tmp_path: Path) -> None:
+    for source in ("gone.parquet", "gone"):
+        table = replace(TABLE, source=str(tmp_path / source))
+        with pytest.raises(StorageError, match=r"gone.* of table 'shops' cannot be read"):
+            read_source(table, storage)
+    with pytest.raises(SchemaError, match="gives list, not a dataframe"):
+        read_source(replace(TABLE, source=as_list), storage)
+
+
+def test_the_same_rows_make_the_same_file(storage: Storage, tmp_path: Path) -> None:
+    frame = conform(TABLE, FEATURES, FRAME)
+    for name in ("one", "two"):
+        write_lookup(tmp_path / name, TABLE.entity, FEATURES, rows_of(TABLE, frame))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_file_for_other_keys_or_types_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    write_lookup(path, TABLE.entity, FEATURES, rows_of(TABLE, conform(TABLE, FEATURES, FRAME)))
+    Lookup(path, TABLE.entity, FEATURES[:1]).close()  # fewer features are in it, too
+    for entity, features in (
+        (("street", "town"), FEATURES),
+        (TABLE.entity, (TABLE.feature("sales", float),)),
+        (TABLE.entity, (TABLE.feature("rate", float),)),  # which has a null
+    ):
+        with pytest.raises(TableError, match="headwater features materialise"):
+            Lookup(path, entity, features)
+    path.write_bytes(b"no table at all")
+    with pytest.raises(StorageError, match="cannot be read"):
+        Lookup(path, TABLE.entity, FEATURES)

@@ -1,0 +1,74 @@
+"""A pipeline that looks features up, and the table in which it does."""
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import polars as pl
+from tests.conftest import START
+from tests.loop import models
+
+from headwater.features.materialised import Materialised
+from headwater.infra.clock import SimulatedClock
+from headwater.loop.binding import Bound
+from headwater.loop.materialise import materialise, table_of
+from headwater.serving.table_watch import TableWatch
+from headwater.spec.feature import Feature
+from headwater.spec.feature_table import FeatureTable
+from headwater.spec.label import LabelRule
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.update import Stateful
+
+NOW = START + timedelta(days=2)
+ROWS: list[dict[str, Any]] = []
+"""What the source gives; each test fills it."""
+
+
+def source() -> pl.DataFrame:
+    """Give the rows that the test put."""
+    schema = {"customer": pl.String, "spent": pl.Float64, "city": pl.String}
+    return pl.DataFrame(ROWS, schema=schema)
+
+
+SPENDING = FeatureTable(name="spending", entity=("customer",), source=source, every="1h", max_age="2h")
+SHOP = Pipeline(
+    name="shop",
+    task="binary",
+    features=(Feature("a", float), SPENDING.feature("spent", float, low=0)),
+    label=LabelRule(wait="1d"),
+    model=models.sgd,
+    update=Stateful(),
+    tables=(SPENDING,),
+)
+
+
+def put(bound: Bound, **spent: float) -> Materialised:
+    """Materialise a table of what customers spent, and publish it to the workers."""
+    ROWS[:] = [{"customer": name, "spent": value} for name, value in spent.items()]
+    found = materialise(bound, table_of(bound, "spending"))
+    publish(bound)
+    return found
+
+
+def publish(bound: Bound) -> None:
+    """Publish what is materialised, as the keeper's thread does."""
+    watch = TableWatch([bound.pipeline], bound.settings)
+    watch.step()
+    watch._database.close()
+
+
+def asked(customer: str, a: float = 1.0, **more: Any) -> dict[str, Any]:
+    """Give a request."""
+    return {"features": {"a": a}, "entity": {"customer": customer}, **more}
+
+
+def number(client: httpx.Client) -> int | None:
+    """Say which materialisation the worker looks up in."""
+    found: int | None = client.get("/pipelines").json()[0]["tables"][0]["number"]
+    return found
+
+
+def later(bound: Bound, **by: float) -> None:
+    """Let time pass."""
+    assert isinstance(bound.clock, SimulatedClock)
+    bound.clock.advance_to(bound.clock.now() + timedelta(**by))
