@@ -29,6 +29,7 @@ __all__ = [
     "label",
     "lease",
     "metadata",
+    "pause",
     "pipeline",
     "prediction",
     "quarantine",
@@ -193,6 +194,19 @@ routing = Table(
     _of_pipeline(),
     _place("number"),
     Column("routing", Text, comment="JSON; null is the declared one"),
+    Column("since_us", BigInteger, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+pause = Table(
+    "pause",
+    metadata,
+    _of_pipeline(),
+    _place("number"),
+    Column("paused", Boolean, nullable=False, comment="false: it goes on from here"),
+    Column("offset", BigInteger, nullable=False, comment="the first one that is not learned"),
+    Column("epoch", BigInteger, nullable=False, comment="the reign that learned; 0 for none"),
     Column("since_us", BigInteger, nullable=False),
     Column("by", String(200), nullable=False),
     Column("reason", Text, nullable=False),
