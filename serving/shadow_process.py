@@ -22,7 +22,7 @@ from headwater.spec.records import FeatureValue, Output
 
 __all__ = ["Load", "Loaded", "Predict", "Said", "ShadowProcess", "main"]
 
-_START_S = 60.0
+_LOAD_S = 120.0  # to start, or to load a version: importing a library is slow on a busy machine
 _TELL_S = 1.0
 _WAIT_S = 0.02
 _ALARM_FACTOR = 2
@@ -72,7 +72,7 @@ class ShadowProcess:
     variables
         Its environment: home and settings.
     limit_s
-        How long it may take for one answer.
+        How long it may take for one prediction.
     """
 
     def __init__(self, variables: Mapping[str, str], limit_s: float) -> None:
@@ -86,7 +86,7 @@ class ShadowProcess:
             pass_fds=(there.fileno(),),
         )
         there.close()
-        self._until_s: float | None = time.monotonic() + _START_S
+        self._until_s: float | None = time.monotonic() + _LOAD_S
 
     def ask(self, what: Load | Predict) -> None:
         """Give it something to do; it has answered what it was asked before.
@@ -97,7 +97,8 @@ class ShadowProcess:
             If it has ended.
         """
         self._here.send_bytes(msgspec.msgpack.encode(what))
-        self._until_s = time.monotonic() + self._limit_s
+        limit_s = _LOAD_S if isinstance(what, Load) else self._limit_s
+        self._until_s = time.monotonic() + limit_s
 
     def answer(self) -> Loaded | Said | None:
         """Give its answer, if that comes within a moment.
@@ -131,8 +132,8 @@ def main(handle: int, limit_s: float) -> int:
     handle
         The pipe's file descriptor.
     limit_s
-        How long an answer may take. The kernel ends the process when twice that has passed: no model can
-        keep it, also where the keeper was killed.
+        How long a prediction may take. The kernel ends the process when twice that has passed: no model
+        can keep it, also where the keeper was killed.
     """
     end_with_parent()
     pipe = Connection(handle)
@@ -142,7 +143,8 @@ def main(handle: int, limit_s: float) -> int:
         while True:
             signal.setitimer(signal.ITIMER_REAL, 0)
             asked = _ASKED.decode(pipe.recv_bytes())
-            signal.setitimer(signal.ITIMER_REAL, limit_s * _ALARM_FACTOR)
+            within_s = _LOAD_S if isinstance(asked, Load) else limit_s + _TELL_S
+            signal.setitimer(signal.ITIMER_REAL, within_s * _ALARM_FACTOR)
             told = _load(asked, learners) if isinstance(asked, Load) else _predict(asked, learners)
             pipe.send_bytes(msgspec.msgpack.encode(told))
     return 0

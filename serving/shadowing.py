@@ -24,7 +24,7 @@ from headwater.spec.records import FeatureValue, Output
 __all__ = ["Shadowing"]
 
 LIMIT_S = 10.0
-"""How long a shadow may take for one prediction, or to be loaded."""
+"""How long a shadow may take for one prediction."""
 
 _BATCH = 500
 _MOST_BEHIND = 200_000
