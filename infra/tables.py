@@ -30,6 +30,7 @@ __all__ = [
     "lease",
     "materialisation",
     "metadata",
+    "pause",
     "pipeline",
     "prediction",
     "quarantine",
@@ -209,6 +210,19 @@ materialisation = Table(
     Column("rows", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("source", Text, nullable=False),
+)
+
+pause = Table(
+    "pause",
+    metadata,
+    _of_pipeline(),
+    _place("number"),
+    Column("paused", Boolean, nullable=False, comment="false: it goes on from here"),
+    Column("offset", BigInteger, nullable=False, comment="the first one that is not learned"),
+    Column("epoch", BigInteger, nullable=False, comment="the reign that learned; 0 for none"),
+    Column("since_us", BigInteger, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
 )
 
 shadow = Table(

@@ -59,7 +59,7 @@ def check_batch(names: Sequence[str], features: pl.DataFrame, labels: pl.Series)
         if series.dtype.is_float() and not _is_sound(series):
             raise NonFiniteError(
                 f"feature {series.name!r} holds NaN, infinity or a number beyond {LARGEST:.0e}",
-                hint="quarantine the offsets that hold it: headwater rollback --quarantine START:STOP",
+                hint="quarantine the offsets that hold it: headwater quarantine PIPELINE START:STOP",
             )
 
 

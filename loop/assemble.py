@@ -12,7 +12,7 @@ from headwater.spec.duration import duration
 from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.update import Subsample
 
-__all__ = ["batches", "classes", "draw", "unlearned"]
+__all__ = ["Offsets", "batches", "classes", "draw", "unlearned"]
 
 _PIECE_ROWS = 65_536
 _COLUMNS = ("offset", "features", "label")

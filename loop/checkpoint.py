@@ -4,10 +4,13 @@ from headwater.infra.clock import Clock
 from headwater.loop.binding import Bound
 from headwater.loop.folding import Folding
 from headwater.loop.update import trainer
-from headwater.registry.champion import Reign
 from headwater.registry.version import Candidate, Version
+from headwater.spec.rulings import Reign
 
-__all__ = ["candidate_of", "checkpoint"]
+__all__ = ["SERVICE", "candidate_of", "checkpoint"]
+
+SERVICE = "learning service"
+"""By whom a version reigns that the service made of what it learned."""
 
 
 def candidate_of(
@@ -61,7 +64,5 @@ def checkpoint(bound: Bound, folding: Folding, parent: Version) -> tuple[Version
     """
     with trainer(bound) as lease:
         version = bound.registry.publish(candidate_of(folding, parent, bound.clock), lease)
-        reign = bound.registry.succeed(
-            parent, version, by="learning service", reason="checkpoint", lease=lease
-        )
+        reign = bound.registry.succeed(parent, version, by=SERVICE, reason="checkpoint", lease=lease)
     return version, reign

@@ -6,13 +6,15 @@ from msgspec.structs import replace
 
 from headwater.features.log import FeatureLog
 from headwater.learners.learner import Learner
-from headwater.loop.assemble import batches
+from headwater.loop.assemble import Offsets, batches, unlearned
 from headwater.loop.fold import Computing
-from headwater.spec.errors import DeclarationError
+from headwater.spec.errors import DeclarationError, HeadwaterError, SchemaError, UnlearnableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange, Recipe
 
 __all__ = ["Folding", "check_folds"]
+
+_STEP = 1_024  # offsets of what is learned one by one; divides the pieces that examples are read in
 
 
 def check_folds(pipeline: Pipeline, learner: Learner) -> None:
@@ -89,24 +91,81 @@ class Folding:
 
         Raises
         ------
-        NonFiniteError, SchemaError
-            If an example cannot be learned: the state is what it was before its batch.
+        UnlearnableError
+            If an example cannot be learned; those before it, or before its batch, are.
         NotFoundError, TableError, StorageError
             If the examples cannot be read.
         """
-        rows = self._recipe.batch_rows or 1
-        learned, stop = 0, stop // rows * rows
+        learned, stop, most = 0, self.cut(stop), _STEP
         started_s = time.process_time()
         while self._learned_to < stop:
-            # One batch a step: a batch that fails leaves what was learned before it.
-            end = stop if rows == 1 else min(stop, (self._learned_to // rows + 1) * rows)
+            end = min(stop, self._end(most))
+            try:
+                count = self._learn(end)
+            except UnlearnableError as error:
+                if self.batch_rows > 1 or error.stop - error.start == 1:
+                    raise
+                most = max(1, (error.stop - error.start) // 2)  # closer to the one at fault
+                continue
+            learned += count
+            self.learned += count
+        self.train_cpu_s += time.process_time() - started_s
+        return learned
+
+    def exclude(self, exclusions: tuple[OffsetRange, ...]) -> bool:
+        """Leave offsets out from here on; False where some were learned here: then fold anew.
+
+        Parameters
+        ----------
+        exclusions
+            All that are to be left out.
+        """
+        start = self._recipe.examples.start
+        known = self._recipe.exclusions
+        new = [span for span in exclusions if span not in known]
+        if any(span.start < self._learned_to and span.stop > start for span in new):
+            return False
+        self._recipe = replace(self._recipe, exclusions=exclusions)
+        return True
+
+    @property
+    def batch_rows(self) -> int:
+        """How many offsets a batch has."""
+        return self._recipe.batch_rows or 1
+
+    @property
+    def next_cut(self) -> int:
+        """The offset behind the batch that is next."""
+        return (self._learned_to // self.batch_rows + 1) * self.batch_rows
+
+    def cut(self, offset: int) -> int:
+        """Give the end of the last batch that is full below an offset."""
+        return offset // self.batch_rows * self.batch_rows
+
+    def unlearned(self, start: int, stop: int) -> Offsets:
+        """Give the offsets of a range that are left out, rising."""
+        return unlearned(self._log, self._range(start, stop))
+
+    def _end(self, most: int) -> int:
+        """Say how far to learn at once: one batch, which a failure leaves unlearned as a whole."""
+        if self.batch_rows > 1:
+            return self.next_cut
+        return min(self._learned_to + most, (self._learned_to // _STEP + 1) * _STEP)
+
+    def _learn(self, stop: int) -> int:
+        """Learn up to an offset: all, or nothing."""
+        learned = 0
+        try:
             with self._computing:
-                for features, labels in batches(self._log, self._range(self._learned_to, end)):
+                for features, labels in batches(self._log, self._range(self._learned_to, stop)):
                     self.learner.learn(features, labels)
                     learned += len(labels)
-            self._learned_to = end
-        self.learned += learned
-        self.train_cpu_s += time.process_time() - started_s
+        except Exception as error:
+            if isinstance(error, HeadwaterError) and not isinstance(error, SchemaError):
+                raise
+            why = error.what if isinstance(error, HeadwaterError) else f"{type(error).__name__}: {error}"
+            raise UnlearnableError(self._recipe.pipeline, self._learned_to, stop, why) from error
+        self._learned_to = stop
         return learned
 
     def _range(self, start: int, stop: int) -> Recipe:

@@ -1,7 +1,5 @@
 """The gate before promotion: a candidate is compared with the champion on what neither has learned."""
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +9,8 @@ from headwater.learners.learner import Learner
 from headwater.monitoring.scores import as_logged, example_losses
 from headwater.spec.gate import Gate
 from headwater.spec.pipeline import Metric, Task
-from headwater.spec.records import Output
 
-__all__ = ["Judged", "held_back", "judge"]
+__all__ = ["Judged", "held_back", "judge", "judge_outputs"]
 
 _SHARE = 5
 
@@ -67,24 +64,39 @@ def judge(
     examples
         Columns ``features`` (a struct) and ``label``.
     """
-    if examples.height < 2:
-        return Judged(passes=True, reason="too few to judge", examples=0, worse=0.0, error=0.0)
     features = examples["features"].struct.unnest()
-    labels = examples["label"]
-    new = _losses(task, candidate.predict(features), labels)
-    old = _losses(task, champion.predict(features), labels)
-    worse = float((new - old).mean())
-    error = float((new - old).std(ddof=1) / np.sqrt(len(new)))
-    passes = worse <= gate.deviations * error
+    new, old = (as_logged(learner.predict(features)) for learner in (candidate, champion))
+    return judge_outputs(gate, task, new, old, examples["label"])
+
+
+def judge_outputs(gate: Gate, task: Task, new: pl.Series, old: pl.Series, labels: pl.Series) -> Judged:
+    """Compare the losses of outputs, pair by pair.
+
+    Parameters
+    ----------
+    gate, task
+        As for :func:`judge`.
+    new, old
+        What the candidate and the champion said of the same examples before they learned them, in the
+        form of the log.
+    labels
+        The truth.
+    """
+    if len(labels) < 2:
+        return Judged(passes=True, reason="too few to judge", examples=0, worse=0.0, error=0.0)
+    new_losses, old_losses = _losses(task, new, labels), _losses(task, old, labels)
+    worse = float((new_losses - old_losses).mean())
+    error = float((new_losses - old_losses).std(ddof=1) / np.sqrt(len(labels)))
     reason = (
-        f"mean loss {new.mean():.4f} against the champion's {old.mean():.4f} on the newest "
-        f"{len(new):,} examples, difference {worse:+.4f} ± {error:.4f}"
+        f"mean loss {new_losses.mean():.4f} against the champion's {old_losses.mean():.4f} on the "
+        f"newest {len(labels):,} examples, difference {worse:+.4f} ± {error:.4f}"
     )
-    return Judged(passes=passes, reason=reason, examples=len(new), worse=worse, error=error)
+    passes = worse <= gate.deviations * error
+    return Judged(passes=passes, reason=reason, examples=len(labels), worse=worse, error=error)
 
 
-def _losses(task: Task, outputs: Sequence[Output], labels: pl.Series) -> npt.NDArray[np.float64]:
+def _losses(task: Task, outputs: pl.Series, labels: pl.Series) -> npt.NDArray[np.float64]:
     """Give each example's log loss, or absolute error in a regression."""
     metric: Metric = "mae" if task == "regression" else "log_loss"
-    found = example_losses(task, metric, as_logged(outputs), labels)
+    found = example_losses(task, metric, outputs, labels)
     return np.zeros(0) if found is None else found

@@ -4,11 +4,11 @@ import polars as pl
 
 from headwater.loop.binding import Bound
 from headwater.monitoring.scores import gained, score
-from headwater.registry.champion import Reign
 from headwater.spec.duration import duration
 from headwater.spec.pipeline import Metric
 from headwater.spec.plan import Aliases, plan
 from headwater.spec.routing import Shadow
+from headwater.spec.rulings import Reign
 from headwater.spec.serve_best import Progress, ServeBest, best
 
 __all__ = ["progress_of", "serve_best"]

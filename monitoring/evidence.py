@@ -16,12 +16,12 @@ from headwater.monitoring.estimate import Compared, Estimator, shrunk
 from headwater.monitoring.performance import changed
 from headwater.monitoring.scores import as_logged, block_error, score
 from headwater.monitoring.windows import Span, standing, windows
-from headwater.registry.champion import Reign
 from headwater.registry.registry import Registry
 from headwater.registry.version import Version
 from headwater.spec.duration import duration
 from headwater.spec.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Verdict, Window
 from headwater.spec.pipeline import Metric, Pipeline
+from headwater.spec.rulings import Reign
 
 __all__ = ["Shown", "gather"]
 

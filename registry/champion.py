@@ -1,9 +1,7 @@
 """Who serves: a row in the operational database, set by compare-and-swap; the aliases mirror it."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
-import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from headwater.infra import tables
@@ -14,31 +12,9 @@ from headwater.infra.database import Database
 from headwater.infra.lease import Lease, check
 from headwater.spec.errors import ConflictError, NotFoundError
 from headwater.spec.recipe import OffsetRange
+from headwater.spec.rulings import Reign
 
 __all__ = ["Championship", "Reign"]
-
-
-class Reign(msgspec.Struct, frozen=True, kw_only=True):
-    """A version's time as champion.
-
-    Parameters
-    ----------
-    epoch
-        Number of the reign, from 1.
-    version, previous
-        Who came, and whom it replaced.
-    since
-        When, by the pipeline's clock.
-    by, reason
-        Who decided, and why.
-    """
-
-    epoch: int
-    version: str
-    previous: str | None
-    since: datetime
-    by: str
-    reason: str
 
 
 class Championship:

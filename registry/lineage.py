@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headwater.registry.champion import Reign
 from headwater.registry.version import Version
+from headwater.spec.rulings import Reign
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

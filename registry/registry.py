@@ -7,13 +7,15 @@ from headwater.infra.commit_points import reached
 from headwater.infra.database import Database
 from headwater.infra.lease import Lease, check
 from headwater.infra.settings import Settings
-from headwater.registry.champion import Championship, Reign
-from headwater.registry.routings import Routings, Ruling
+from headwater.registry.champion import Championship
+from headwater.registry.pauses import Pauses
+from headwater.registry.routings import Routings
 from headwater.registry.store import VersionStore
 from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import ConflictError, HeadwaterError, NotFoundError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.routing import Routing
+from headwater.spec.rulings import Reign, Ruling
 
 __all__ = ["Registry"]
 
@@ -49,6 +51,7 @@ class Registry:
         clock = clock or SystemClock()
         self.championship = Championship(pipeline, pipeline_id, database, clock)
         self.routings = Routings(pipeline, pipeline_id, database, clock)
+        self.pauses = Pauses(pipeline_id, database, clock)
         self._database = database
 
     def publish(self, candidate: Candidate, lease: Lease) -> Version:
@@ -146,6 +149,20 @@ class Registry:
             )
         reign = self.championship.swap(
             child.number, expected=expected, by=by, reason=reason, lease=lease
+        )
+        self.mirror()
+        return reign
+
+    def put_back(self, version: Version, *, expected: Reign, by: str, reason: str) -> Reign:
+        """Make the version champion again that serves still, in place of one that cannot.
+
+        Raises
+        ------
+        ConflictError
+            If another version became champion meanwhile.
+        """
+        reign = self.championship.swap(
+            version.number, expected=expected, by=by, reason=reason, action="put back"
         )
         self.mirror()
         return reign

@@ -1,40 +1,17 @@
 """How requests are routed: what was declared, or what somebody put in its place at run time."""
 
-from datetime import datetime
-
-import msgspec
 from sqlalchemy import func, insert, select
 
 from headwater.infra import tables
+from headwater.infra.audit import note
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.database import Database
 from headwater.spec.errors import ConflictError
 from headwater.spec.routing import Routing
-from headwater.spec.routing_text import routing_from_json, routing_to_json
+from headwater.spec.routing_text import routing_from_json, routing_to_json, shortly
+from headwater.spec.rulings import Ruling
 
 __all__ = ["Routings", "Ruling"]
-
-
-class Ruling(msgspec.Struct, frozen=True, kw_only=True):
-    """A routing that was set at run time, or taken back.
-
-    Parameters
-    ----------
-    number
-        From 1 on.
-    routing
-        What was set; None returned to what the pipeline declares.
-    since
-        When, by the pipeline's clock.
-    by, reason
-        Who decided, and why.
-    """
-
-    number: int
-    routing: Routing | None
-    since: datetime
-    by: str
-    reason: str
 
 
 class Routings:
@@ -94,7 +71,9 @@ class Routings:
     def put(
         self, routing: Routing | None, *, by: str, reason: str, expected: int | None = None
     ) -> Ruling:
-        """Set a routing in place of the one in force.
+        """Set a routing in place of the one in force, and note that for the audit.
+
+        What is set already, by the same for the same reason, is not set again: requests may be repeated.
 
         Parameters
         ----------
@@ -111,6 +90,10 @@ class Routings:
             If another ruling came after the one that was seen; nothing is changed then.
         """
         now_us = to_us(self._clock.now())
+        before = self.newest()
+        if before is not None and (before.routing, before.by, before.reason) == (routing, by, reason):
+            return before
+        text = None if routing is None else routing_to_json(routing)
         with self._database.transaction() as connection:
             newest = connection.execute(self._select_number).scalar_one() or 0
             if expected is not None and newest != expected:
@@ -122,10 +105,13 @@ class Routings:
                 insert(tables.routing).values(
                     pipeline_id=self._pipeline_id,
                     number=newest + 1,
-                    routing=None if routing is None else routing_to_json(routing),
+                    routing=text,
                     since_us=now_us,
                     by=by,
                     reason=reason,
                 )
             )
+            told = "as declared" if routing is None else shortly(routing)
+            detail = {"routing": told, "ruling": newest + 1, "reason": reason}
+            note(connection, now_us, by, "route", pipeline_id=self._pipeline_id, detail=detail)
         return Ruling(number=newest + 1, routing=routing, since=from_us(now_us), by=by, reason=reason)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.infra.tracing import begin_tracing
+from headwater.serving.alarms import KeeperTold, cells_of
 from headwater.serving.counters import Counters
 from headwater.serving.documented import describe
 from headwater.serving.guard import Access, Guard
@@ -23,6 +24,7 @@ from headwater.serving.hot import HotPaths, Pipelines, labels_route, named, pred
 from headwater.serving.inference_protocol import protocol_routes
 from headwater.serving.label_queue import queue_router
 from headwater.serving.metrics import Metrics
+from headwater.serving.orchestrating import operations_router
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.spec.errors import HeadwaterError
@@ -99,6 +101,7 @@ def create_app(
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served, clock)
     app.include_router(queue_router(served, settings, clock))
+    app.include_router(operations_router(served, settings))
     _add_metrics(app, served, metrics)
     describe(app, pipelines)
     guard = Guard(HotPaths(app, hot, metrics), access or Access(), settings, clock, metrics.problem)
@@ -135,12 +138,13 @@ def _add_metrics(app: FastAPI, served: Pipelines, metrics: Metrics) -> None:
         """Give what all workers counted, for Prometheus."""
         for one in served.values():
             one.sample()
-        content, kind = await asyncio.to_thread(metrics.text, accept)
+        told = [cell for one in served.values() for cell in cells_of(one.pipeline.name, one.told())]
+        content, kind = await asyncio.to_thread(metrics.text, accept, told)
         return Response(content, headers={"content-type": kind})
 
 
 def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
-    champion, serving = one.champion, one.serving
+    champion, serving, told = one.champion, one.serving, one.told()
     return {
         "pipeline": one.pipeline.name,
         "task": one.pipeline.task,
@@ -153,6 +157,20 @@ def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
         "waiting": one.waiting,
         "swap_failure": one.swap_failure,
         "tables": () if one.tables is None else one.tables.status(now),
+        "learning": _learning(told),
+        "alarms": told.alarms,
+    }
+
+
+def _learning(told: KeeperTold) -> dict[str, Any] | None:
+    """Say how learning each label stands; None where the flows learn."""
+    if not told.learns:
+        return None
+    return {
+        "learned_to": told.learned_to,
+        "sequenced_to": told.sequenced_to,
+        "paused": told.pause is not None,
+        "pause": told.pause,
     }
 
 

@@ -21,6 +21,7 @@ import httpx
 import msgspec
 
 from headwater.serving.ids import new_id
+from headwater.serving.operator_client import AsyncOperate, Operate
 from headwater.serving.problems import Problem
 from headwater.serving.wire import Answer, Answers, Labelled, LabelResults
 from headwater.spec import errors
@@ -76,6 +77,8 @@ class Client(_Base):
     ) -> None:
         super().__init__(retries, key)
         self._http = httpx.Client(base_url=address, headers=self._headers, timeout=timeout_s)
+        self.operate = Operate(self._send)
+        """What operators ask for: routing, shadows, learning, champions."""
 
     def predict(
         self,
@@ -241,6 +244,8 @@ class AsyncClient(_Base):
     ) -> None:
         super().__init__(retries, key)
         self._http = httpx.AsyncClient(base_url=address, headers=self._headers, timeout=timeout_s)
+        self.operate = AsyncOperate(self._send)
+        """What operators ask for, as :attr:`Client.operate`."""
 
     async def predict(
         self,
@@ -278,11 +283,23 @@ class AsyncClient(_Base):
         await self.close()
 
     async def _post(self, path: str, body: Mapping[str, Any], kind: type[_Found]) -> _Found:
-        content, attempt = msgspec.json.encode(body), 0
+        return await self._send("POST", path, msgspec.json.encode(body), kind)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        kind: type[_Found],
+        params: Mapping[str, str] | None = None,
+    ) -> _Found:
+        attempt = 0
         while True:
             answer, failure = None, None
             try:
-                answer = await self._http.post(path, content=content, headers=_trace_headers())
+                answer = await self._http.request(
+                    method, path, content=body, params=params, headers=_trace_headers()
+                )
             except httpx.TransportError as error:
                 failure = error
             pause_s = self._pause_s(attempt, answer)

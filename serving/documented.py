@@ -10,6 +10,7 @@ import msgspec
 from fastapi import FastAPI
 from msgspec import UNSET
 
+from headwater.serving.orchestrating import ORCHESTRATED
 from headwater.serving.problems import Problem
 from headwater.serving.wire import MOST_ITEMS, Answer, Answers, Labelled, LabelResults
 from headwater.spec.feature import FeatureKind
@@ -72,11 +73,11 @@ def describe(app: FastAPI, pipelines: Sequence[Pipeline]) -> None:
 
 def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
     types = [Answer, Answers, Labelled, LabelResults, Problem]
-    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    schemas, components = msgspec.json.schema_components([*types, *ORCHESTRATED], ref_template=_REF)
     document.setdefault("components", {}).setdefault("schemas", {}).update(components)
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{}, {"key": []}]  # none is needed until the first was made
-    answer, answers, labelled, results, problem = schemas
+    answer, answers, labelled, results, problem = schemas[: len(types)]
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"] |= _problems(problem)

@@ -179,6 +179,8 @@ def _wanted(method: str, path: str) -> _Scopes:
     if method in _LOOKS:
         if path in _HEALTH:
             return frozenset()
+        if path.startswith("/pipelines/"):  # who may change it may see it
+            return _READ | _OPERATE
         return _READ | _PREDICT if _is_of_protocol(path) else _READ
     if path == "/predict" or path.startswith("/v2/models/"):
         return _PREDICT

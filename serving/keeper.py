@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,24 +19,22 @@ from msgspec.structs import replace
 from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
-from headwater.infra.tracing import Told, begin_tracing, past_span, span
+from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound
-from headwater.registry.restore import restore
+from headwater.serving.alarms import Alarms, KeeperFile, KeeperTold
 from headwater.serving.key_store import KeyWatch
 from headwater.serving.learning import EachLabel
-from headwater.serving.live import Live, Probe, ServedState, ServingFile
+from headwater.serving.live import Live, ServedState, ServingFile
+from headwater.serving.operating import Operating
 from headwater.serving.routed import Routed
+from headwater.serving.succession import Succession
 from headwater.serving.table_watch import TableWatch
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.loading import load_pipeline
-from headwater.spec.records import FeatureValue
 
 __all__ = ["Keeper", "looked_file", "main"]
 
 _LOOK_S = 0.1
-_PROBES = 8
-
-_logger = logging.getLogger("headwater.keeper")
 
 
 class Keeper:
@@ -55,12 +52,13 @@ class Keeper:
         self._bound = bound
         self._live = Live(bound.pipeline, bound.settings)
         self._published = self._live.read()
-        self._epoch: int | None = None
-        self._served_epoch: int | None = None
-        self._probe_rows: list[dict[str, FeatureValue]] = []
-        self._champion: ServedState | None = None
-        self._routed = Routed(bound, self._live)
+        self._file = KeeperFile(bound.pipeline.name, bound.settings)
+        self._told = self._file.read()
+        self._alarms = Alarms(bound.pipeline.name, bound.clock, self._told)
         self._learning = EachLabel(bound) if bound.pipeline.learn == "each label" else None
+        served = None if self._published is None else self._published.states[0].version
+        self._succession = Succession(bound, self._live, self._learning, self._alarms, served)
+        self._routed = Routed(bound, self._live, self._alarms)
 
     def __enter__(self) -> Self:
         if self._learning is not None:
@@ -68,125 +66,73 @@ class Keeper:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._routed.close()
         if self._learning is not None:
             self._learning.__exit__(*error)
 
     def step(self) -> bool:
-        """Publish what is to serve, if it is not what was published last.
+        """Follow the champion, learn what came, and publish what is to serve.
+
+        Whatever fails of it, what serves stays, and an alarm tells what to do.
 
         Returns
         -------
         bool
             Whether something was done, so that there may be more to do.
-
-        Raises
-        ------
-        DigestError, NotRebuildableError
-            If the champion's state does not hold or cannot be loaded: what serves stays. Raised once
-            a reign.
-        StorageError
-            If a store is away: what serves stays.
-        FencedError, NonFiniteError, SchemaError
-            If another process learns, or an example cannot be learned: what serves stays.
         """
-        epoch = self._bound.registry.championship.epoch()
-        changed = epoch is not None and epoch != self._epoch
-        try:
-            if changed:
-                first, self._epoch = self._epoch is None, epoch  # a champion that fails is tried once
-                with span("follow champion", {**self._told(), "epoch": epoch or 0}):
-                    self._follow(first=first)
-            learned = self._learn()
-        finally:
-            published = self._route()  # whatever failed: what serves may be routed in another way
-        return changed or learned or published
-
-    def _follow(self, *, first: bool) -> None:
-        """Publish the champion, or what was learned on from it already.
-
-        A champion that somebody else made is caught up before it serves: what it has missed is learned,
-        and becomes a version, which is the next to be followed.
-        """
-        registry = self._bound.registry
-        champion = registry.champion()
-        if champion is None:
-            return
-        kept = registry.store.kept(champion, again=True)
-        learned_to, content = champion.examples.stop, (kept.state, kept.recipe, kept.proof)
-        if self._learning is not None:
-            self._learning.begin(champion)
-            learned = self._learning.learned()
-            if learned is not None and not first and not self._learning.made(champion):
-                self._learning.checkpoint()
-                return
-            if learned is not None:
-                learned_to, content = learned.learned_to, (learned.state, learned.recipe, learned.proof)
-        self._probe_rows = self._newest_features()
-        self._serve(champion.number, content, learned_to)
-        told = {"pipeline": self._bound.pipeline.name, "version": champion.number, "epoch": self._epoch}
-        _logger.info("%s: version %s serves", told["pipeline"], champion.number, extra={"told": told})
-
-    def _learn(self) -> bool:
-        learning = self._learning
-        if learning is None or learning.parent is None:
-            return False
-        began_ns = time.time_ns()
-        learned = learning.step()
-        if learned is not None:
-            past_span("learn", began_ns, {**self._told(), "learned_to": learned.learned_to})
-            content = (learned.state, learned.recipe, learned.proof)
-            self._serve(learning.parent.number, content, learned.learned_to)
-        if learning.due():
-            with span("checkpoint", self._told()):
-                learning.checkpoint()  # a new reign, which the next step follows
-        return learned is not None
-
-    def _serve(self, version: str, content: tuple[bytes, bytes, bytes], learned_to: int) -> None:
-        """Let another state be the champion's, to be published at the end of the step."""
-        learner = restore(*content, self._bound.settings.key())
-        self._champion = ServedState(
-            version=version,
-            role="champion",
-            name=self._live.put(*content),
-            learned_to=learned_to,
-            probes=tuple(Probe(row, learner.predict_one(row)) for row in self._probe_rows),
-        )
-        self._served_epoch = self._epoch
+        parts = (self._succession.look, self._succession.learn, self._route)
+        done, failure = [], None
+        for part in parts:
+            try:
+                done.append(part())
+            except HeadwaterError as error:
+                failure = error
+        if failure is None:
+            self._alarms.clear("stores")
+        else:
+            self._alarms.sound("stores", failure)
+        self._tell()
+        return any(done)
 
     def _route(self) -> bool:
-        """Follow the routing; whatever fails of it, the champion serves."""
-        if self._champion is None:
+        """Follow the routing, and publish; whatever fails of the routing, the champion serves."""
+        champion = self._succession.champion
+        if champion is None:
             return False
         try:
-            self._routed.step(self._champion.version, self._probe_rows)
-        except HeadwaterError as error:
-            _logger.warning("%s: the routing stays: %s", self._bound.pipeline.name, error)
-        return self._publish() or self._routed.unfinished
+            self._routed.step(champion.version, self._succession.probe_rows)
+        finally:
+            published = self._publish(champion)
+        return published or self._routed.unfinished
 
-    def _publish(self) -> bool:
+    def _publish(self, champion: ServedState) -> bool:
         """Write what is to serve, if that is not what was written last."""
-        if self._champion is None or self._served_epoch is None:
+        before, epoch = self._published, self._succession.epoch
+        if epoch is None:
             return False
-        before = self._published
         number = 0 if before is None else before.number
-        wanted = self._routed.complete(
-            ServingFile(number=number, epoch=self._served_epoch, states=(self._champion,))
-        )
+        wanted = self._routed.complete(ServingFile(number=number, epoch=epoch, states=(champion,)))
         if wanted == before:
             return False
         self._published = replace(wanted, number=number + 1)
-        with span("publish", {**self._told(), "version": self._champion.version}):
+        with span("publish", {"pipeline": self._bound.pipeline.name, "version": champion.version}):
             self._live.publish(self._published)
         return True
 
-    def _told(self) -> Told:
-        return {"pipeline": self._bound.pipeline.name}
-
-    def _newest_features(self) -> list[dict[str, FeatureValue]]:
-        log = self._bound.log
-        stop = log.positions()
-        served = log.served(max(0, stop - _PROBES), stop, ("features",))
-        return list(served["features"].to_list())
+    def _tell(self) -> None:
+        """Tell the workers how it stands, if that is not what they were told last."""
+        learning = self._learning
+        told = KeeperTold(
+            learns=learning is not None,
+            learned_to=0 if learning is None else learning.learned_to,
+            sequenced_to=0 if learning is None else learning.stop,
+            pause=None if learning is None else learning.pause,
+            alarms=self._alarms.held,
+            raised=self._alarms.raised,
+        )
+        if told != self._told:
+            self._file.write(told)
+            self._told = told
 
 
 def main(references: Sequence[str]) -> int:
@@ -207,10 +153,11 @@ def main(references: Sequence[str]) -> int:
         bounds = [stack.enter_context(Bound(load_pipeline(one), settings())) for one in references]
         stack.enter_context(KeyWatch(settings()))
         stack.enter_context(TableWatch([bound.pipeline for bound in bounds], settings()))
+        stack.enter_context(Operating([bound.pipeline for bound in bounds], settings()))
         keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
         looked = False
         while not ended.is_set():
-            busy = [keeper for keeper in keepers if _step(keeper)]
+            busy = [keeper for keeper in keepers if keeper.step()]
             if not looked:
                 looked_file(settings()).write_text(str(os.getpid()))
                 looked = True
@@ -224,14 +171,6 @@ def looked_file(where: Settings) -> Path:
     folder = where.root / "live"
     folder.mkdir(exist_ok=True)
     return folder / "looked"
-
-
-def _step(keeper: Keeper) -> bool:
-    try:
-        return keeper.step()
-    except HeadwaterError as error:
-        _logger.warning("what serves stays: %s", error)
-        return False
 
 
 if __name__ == "__main__":

@@ -1,25 +1,19 @@
 """The queue for people over HTTP: claim, answer, skip, and how it stands."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 from fastapi import APIRouter, Body, Path
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Message
 
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
-from headwater.serving.hot import Pipelines, named, read_body
-from headwater.serving.problems import PROBLEM_TYPE
-from headwater.spec.errors import NotFoundError, SchemaError
+from headwater.serving.bounded import BoundedRoute, problem_of_status
+from headwater.serving.hot import Pipelines, named
+from headwater.spec.errors import NotFoundError
 from headwater.spec.queue import LONGEST_LEASE_S, MOST_CLAIMED, Why
 from headwater.spec.records import FeatureValue
 
@@ -28,8 +22,6 @@ if TYPE_CHECKING:
     from headwater.infra.database import Database
 
 __all__ = ["queue_router"]
-
-_MOST_BYTES = 20_000
 
 _Person = Annotated[
     str, Field(min_length=1, max_length=100, description="Who; printable, without #", examples=["ada"])
@@ -148,9 +140,9 @@ def queue_router(served: Pipelines, settings: Settings, clock: Clock) -> APIRout
     router = APIRouter(
         prefix="/queue/{pipeline}",
         tags=["queue for people"],
-        route_class=_BoundedRoute,
+        route_class=BoundedRoute,
         lifespan=lifespan,
-        responses={status: _problem(words) for status, words in _PROBLEMS.items()},
+        responses={status: problem_of_status(words) for status, words in _PROBLEMS.items()},
     )
     _add_routes(router, queues)
     return router
@@ -203,11 +195,6 @@ _PROBLEMS = {
 }
 
 
-def _problem(words: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": words, "content": {PROBLEM_TYPE.decode(): {"schema": schema}}}
-
-
 class _Queues:
     """The queues of a worker: the operational database is opened when one is first asked for."""
 
@@ -251,41 +238,3 @@ class _Queues:
         inbox = one.recorder.inbox.path.stem
         pipeline_id = register(self._database, one.pipeline, inbox)
         return LabelQueue(one.pipeline, pipeline_id, one.recorder, self._database, self._clock)
-
-
-class _BoundedRoute(APIRoute):
-    """A route that reads bodies within bounds, and whose refusals name the field."""
-
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override] # the same, named by its protocol
-        """Give the handler, as FastAPI asks for it."""
-        handler = super().get_route_handler()
-
-        async def bounded(request: Request) -> Response:
-            body = await read_body(request.scope, request.receive, _MOST_BYTES)
-            if request.method == "POST":
-                _check_json(body)
-
-            async def receive() -> Message:
-                return {"type": "http.request", "body": body, "more_body": False}
-
-            try:
-                return await handler(Request(request.scope, receive))
-            except RequestValidationError as error:
-                raise _misfit(error) from error
-
-        return bounded
-
-
-def _check_json(body: bytes) -> None:
-    """Refuse what cannot be read before a parser meets it that cannot bear it."""
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise SchemaError(f"the body is not JSON that can be read: {error}", hint="see /docs") from error
-
-
-def _misfit(error: RequestValidationError) -> SchemaError:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body")[:200]
-    said = f"{where or 'the body'}: {first['msg']}"
-    return SchemaError(said.encode(errors="replace").decode(), hint="see /docs")

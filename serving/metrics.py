@@ -53,6 +53,18 @@ _FAMILIES = {
     "headwater_feature_age_seconds": _Family(
         "most", "Since the source of a table was read, in the last worker.", ("pipeline", "table")
     ),
+    "headwater_alarms": _Family(
+        "gauge", "Alarms of the keeper that hold, by kind.", ("pipeline", "kind")
+    ),
+    "headwater_alarms_raised": _Family(
+        "counter", "Alarms that the keeper has raised, by kind.", ("pipeline", "kind")
+    ),
+    "headwater_learning_paused": _Family(
+        "gauge", "1 while learning each label is paused.", ("pipeline",)
+    ),
+    "headwater_examples_unlearned": _Family(
+        "gauge", "Examples that were sequenced and not learned yet.", ("pipeline",)
+    ),
     "headwater_problems": _Family("counter", "Requests refused or failed, by status.", ("status",)),
 }
 
@@ -194,16 +206,18 @@ class Metrics:
         """Leave what was counted to the next worker."""
         self._counters.close()
 
-    def text(self, accept: str) -> tuple[bytes, str]:
+    def text(self, accept: str, told: Iterable[Cells] = ()) -> tuple[bytes, str]:
         """Give what all workers counted, and the media type in which it is told.
 
         Parameters
         ----------
         accept
             What the asker takes.
+        told
+            What the keeper told, beside what workers counted.
         """
         registry = CollectorRegistry()
-        registry.register(_Collected(list(self._counters.everybody())))
+        registry.register(_Collected([*self._counters.everybody(), *told]))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind
 

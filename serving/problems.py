@@ -7,10 +7,13 @@ from msgspec import UNSET, UnsetType
 
 from headwater.spec.errors import (
     ConflictError,
+    FencedError,
     ForbiddenError,
     HeadwaterError,
+    IntegrityError,
     NotFoundError,
     NotReadyError,
+    NotRebuildableError,
     OverloadedError,
     SchemaError,
     SlowError,
@@ -31,6 +34,9 @@ PROBLEM_TYPE = b"application/problem+json"
 _TITLES: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (SchemaError, 422, "it does not fit"),
     (ConflictError, 409, "it came before, with another content"),
+    (FencedError, 409, "another process does this"),
+    (IntegrityError, 409, "what is stored does not hold"),
+    (NotRebuildableError, 409, "it cannot be loaded here"),
     (NotFoundError, 404, "there is no such thing"),
     (SlowError, 408, "it came too slowly"),
     (TooLargeError, 413, "it is too long"),

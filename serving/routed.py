@@ -10,6 +10,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.rewards import Rewards
 from headwater.loop.serve_best import serve_best
 from headwater.registry.restore import restore
+from headwater.serving.alarms import Alarms
 from headwater.serving.live import Live, Probe, ServedState, ServingFile
 from headwater.serving.shadowing import Shadowing
 from headwater.spec.bandit import BanditState
@@ -38,12 +39,15 @@ class Routed:
         The pipeline with its stores.
     live
         Where states are kept.
+    alarms
+        Told of versions that are left out.
     """
 
-    def __init__(self, bound: Bound, live: Live) -> None:
+    def __init__(self, bound: Bound, live: Live, alarms: Alarms) -> None:
         self._bound = bound
         self._live = live
-        self._shadowing = Shadowing(bound)
+        self._alarms = alarms
+        self._shadowing = Shadowing(bound, alarms)
         self._rewards = Rewards(bound)
         self._ruling = -1
         self._routing: Routing = bound.pipeline.routing
@@ -84,6 +88,10 @@ class Routed:
         if isinstance(self._routing, Shadow) and self._routing.serve_best is not None:
             self._judge()
 
+    def close(self) -> None:
+        """End what predicts beside the answer."""
+        self._shadowing.close()
+
     def complete(self, serving: ServingFile) -> ServingFile:
         """Add to what serves all that the routing asks for."""
         first = serving.states[0]
@@ -105,6 +113,7 @@ class Routed:
         if changed:
             self._routing, self._ruling = self._in_force(), newest
             self._refused.clear()
+            self._shadowing.forgive()
         if "challenger" not in self._routing.named:
             self._challenger = None
         elif changed or self._looked_at is None or now - self._looked_at >= _LOOK:
@@ -125,15 +134,17 @@ class Routed:
         """Keep the states of versions that answer; one that cannot be loaded is tried again later."""
         now = self._bound.clock.now()
         self._states = {v: state for v, state in self._states.items() if v in versions}
+        self._alarms.keep("swap", versions)
         for version in versions:
             if version in self._states or now - self._refused.get(version, now - _AGAIN) < _AGAIN:
                 continue
             try:
                 self._states[version] = self._state(version, rows)
+                self._alarms.clear("swap", version)
             except HeadwaterError as error:
                 self._refused[version] = now
-                name = self._bound.pipeline.name
-                _logger.warning("%s: version %s is left out: %s", name, version, error)
+                what = f"version {version} is left out: {error.what}"
+                self._alarms.sound("swap", HeadwaterError(what, error.hint), version)
 
     def _state(self, number: str, rows: Sequence[dict[str, FeatureValue]]) -> ServedState:
         store = self._bound.registry.store

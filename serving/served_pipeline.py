@@ -15,6 +15,7 @@ from headwater.features.inbox import Entry
 from headwater.features.recorder import Recorder, open_inbox
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
+from headwater.serving.alarms import KeeperFile, KeeperTold
 from headwater.serving.answering import Answering, Loaded, Loader
 from headwater.serving.group_commit import Ended, GroupCommit
 from headwater.serving.ids import new_id
@@ -77,6 +78,7 @@ class ServedPipeline:
         self._hint = _hint(pipeline)
         self._clock = clock
         self._live = Live(pipeline, settings)
+        self._keeper = KeeperFile(pipeline.name, settings)
         self._loader = Loader(pipeline.name, self._live)
         self.tables = LookingUp(pipeline, settings, metrics) if pipeline.tables else None
         self._features: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.recorder.asked_type)
@@ -205,6 +207,10 @@ class ServedPipeline:
             await self.follow_tables()
             self.sample()
             await asyncio.sleep(every_s)
+
+    def told(self) -> KeeperTold:
+        """Give what the keeper told last: how learning stands, and its alarms."""
+        return self._keeper.read()
 
     def sample(self) -> None:
         """Bring the gauges up to the moment."""

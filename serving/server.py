@@ -27,7 +27,7 @@ _PIPELINES = "HEADWATER_SERVED_PIPELINES"
 _ACCESS = "HEADWATER_SERVED_ACCESS"
 _DRAIN_S = 1.0
 _GRACE_S = 20
-_START_S = 60
+_START_S = 180  # a keeper imports MLflow: slow on a busy machine
 _BACKLOG = 2_048
 
 

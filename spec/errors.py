@@ -6,7 +6,8 @@
     ├── DeclarationError      a pipeline that cannot be declared, loaded or bound
     │   └── NotStatefulError  the estimator cannot be fine-tuned
     ├── SchemaError           features or labels that do not fit the pipeline
-    │   └── NonFiniteError    NaN or infinity where a number is learned
+    │   ├── NonFiniteError    NaN or infinity where a number is learned
+    │   └── UnlearnableError  examples that the learner cannot learn; says which
     ├── ConflictError         the same id with another payload
     ├── NotFoundError         a pipeline, version, prediction or offset that does not exist
     ├── NotEnoughError        too few examples for what was asked
@@ -31,6 +32,7 @@ Each is a record first: ``what`` is wrong, and ``hint`` says what to do next.
 """
 
 from collections.abc import Iterable
+from typing import Self
 
 __all__ = [
     "BusyError",
@@ -57,6 +59,7 @@ __all__ = [
     "TooLargeError",
     "TooOftenError",
     "UnauthorizedError",
+    "UnlearnableError",
     "few",
 ]
 
@@ -114,6 +117,35 @@ class SchemaError(HeadwaterError):
 
 class NonFiniteError(SchemaError):
     """NaN or infinity where a number would be learned."""
+
+
+class UnlearnableError(SchemaError):
+    """Examples that the learner cannot learn.
+
+    Parameters
+    ----------
+    pipeline
+        Its name.
+    start, stop
+        Their offsets.
+    why
+        What the learner says.
+    """
+
+    def __init__(self, pipeline: str, start: int, stop: int, why: str) -> None:
+        self.pipeline = pipeline
+        self.start = start
+        self.stop = stop
+        self.why = why
+        one = stop - start == 1
+        named = f"example {start}" if one else f"one of the examples [{start}, {stop})"
+        super().__init__(
+            f"{named} of {pipeline!r} cannot be learned: {why}",
+            hint=f"leave {'it' if one else 'them'} out: headwater quarantine {pipeline} {start}:{stop}",
+        )
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int, int, str]]:
+        return type(self), (self.pipeline, self.start, self.stop, self.why)
 
 
 class ConflictError(HeadwaterError):

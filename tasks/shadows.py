@@ -5,8 +5,8 @@ from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
 from headwater.loop.serve_best import serve_best
-from headwater.registry.champion import Reign
 from headwater.spec.loading import load_pipeline
+from headwater.spec.rulings import Reign
 from headwater.tasks.faults import RETRY_AFTER_S, is_transient
 
 __all__ = ["promote_best_shadow"]

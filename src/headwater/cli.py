@@ -1,6 +1,5 @@
 """The command line: thin commands over the loop, which import what is heavy when they need it."""
 
-import getpass
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,9 @@ import msgspec
 import typer
 
 from headwater.cli_features import commands as features_commands
+from headwater.cli_operating import commands as operating_commands
 from headwater.cli_serving import commands as serving_commands
+from headwater.cli_stores import AsJson, Declared, Named, name_of, settings_now, stored, user
 from headwater.infra.offline import quiet
 from headwater.screen import (
     busy,
@@ -20,24 +21,19 @@ from headwater.screen import (
     plain,
     print_json,
     rebuilt_lines,
-    routing_lines,
     show,
     show_lines,
     table,
     tree_lines,
     update_lines,
-    versions_table,
 )
-from headwater.spec.errors import DeclarationError, HeadwaterError
+from headwater.spec.errors import HeadwaterError
 
 if TYPE_CHECKING:
-    from headwater.infra.database import Database
-    from headwater.infra.settings import Settings
     from headwater.loop.binding import Bound
     from headwater.loop.checkup import Finding
     from headwater.registry.registry import Registry
     from headwater.registry.version import Version
-    from headwater.spec.recipe import OffsetRange
 
 __all__ = ["app", "main"]
 
@@ -53,18 +49,11 @@ app = typer.Typer(
     "A first round: import history, train on it, look at "
     "versions; up and deploy make it go by itself.",
 )
+app.add_typer(operating_commands)
 app.add_typer(serving_commands)
 app.add_typer(features_commands, name="features")
 
-Declared = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
-]
-Named = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="The pipeline's name, or where it is declared")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
 _ANEW = "headwater deploy makes it anew; what it did not start, monitoring asks for all the same"
-Reason = Annotated[str, typer.Option(help="Why, for the record")]
 
 
 @app.command()
@@ -73,7 +62,7 @@ def doctor(json: AsJson = False) -> None:
     from headwater.loop.checkup import checkup  # noqa: PLC0415
 
     with busy("checking", json):
-        findings = [*checkup(_settings()), *_automations_checked()]
+        findings = [*checkup(settings_now()), *_automations_checked()]
     rows = [("ok" if f.good else "BAD", f.what, f.found, f.hint) for f in findings]
     show(findings, json, lambda: [table(("", "what", "found", "next"), rows)])
     raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
@@ -151,7 +140,7 @@ def train(
         ran = _by_flow("retrain" if scratch else "fine-tune", pipeline)
         if ran is None:
             collect_now(bound.log)
-            found = train_now(bound, by=_user(), from_scratch=fresh)
+            found = train_now(bound, by=user(), from_scratch=fresh)
         else:
             found = msgspec.convert(ran, Updated)
     show(found, json, lambda: update_lines(found))
@@ -196,23 +185,6 @@ def examples(
         sys.stdout.write(frame.write_ndjson())
     else:
         show_lines([str(flat)])
-
-
-@app.command()
-def versions(
-    pipeline: Named,
-    last: Annotated[int, typer.Option(help="How many, newest last; 0 for all")] = 20,
-    json: AsJson = False,
-) -> None:
-    """List the versions, and say who serves."""
-    with _registry(pipeline) as registry:
-        found = registry.store.versions()[-last:]
-        reign = registry.championship.reign()
-    serving = reign.version if reign else None
-    if json:
-        print_json([plain(v) | {"serving": v.number == serving} for v in found])
-        return
-    show_lines([versions_table(found, serving)])
 
 
 @app.command()
@@ -304,9 +276,9 @@ def rebuild(
     """
     from headwater.loop.rebuild import rebuild as rebuild_elsewhere  # noqa: PLC0415
 
-    name = _name_of(pipeline)
+    name = name_of(pipeline)
     with busy(f"rebuilding version {version}", json):
-        found = rebuild_elsewhere(name, version, _settings(), from_root=from_root)
+        found = rebuild_elsewhere(name, version, settings_now(), from_root=from_root)
     show(found, json, lambda: rebuilt_lines(found))
     raise typer.Exit(0 if found.equal else 1)
 
@@ -352,7 +324,7 @@ def decisions(
     from headwater.infra.clock import SystemClock  # noqa: PLC0415
     from headwater.loop.decisions import Decisions  # noqa: PLC0415
 
-    with _stored(pipeline) as (name, pipeline_id, database):
+    with stored(pipeline) as (name, pipeline_id, database):
         kept = Decisions(name, pipeline_id, database, SystemClock())
         found = kept.newest(last or None, fired=fired)
     show(found, json, lambda: [decisions_table(found)])
@@ -378,81 +350,9 @@ def update(
         waiting = [decision] if decision else [found.id for found in bound.decisions.unended()]
         if waiting:
             collect_now(bound.log)
-        found = carry_out(bound, waiting[0], by=_user()) if waiting else None
+        found = carry_out(bound, waiting[0], by=user()) if waiting else None
     nothing = f"no decision waits. Next: headwater monitor {pipeline}, or headwater train {pipeline}"
     show(found, json, lambda: [nothing] if found is None else update_lines(found))
-
-
-@app.command()
-def promote(
-    pipeline: Named,
-    version: Annotated[str, typer.Argument(help="Number of the version")],
-    reason: Reason = "promoted by hand",
-    json: AsJson = False,
-) -> None:
-    """Make a version champion, once its state is verified."""
-    with _registry(pipeline) as registry:
-        reign = registry.promote(version, by=_user(), reason=reason)
-    show(
-        reign,
-        json,
-        lambda: [f"version {reign.version} is champion; before it, {reign.previous or 'none'}"],
-    )
-
-
-@app.command()
-def rollback(
-    pipeline: Named,
-    to: Annotated[
-        str | None, typer.Option(help="Version to return to; the one before by default")
-    ] = None,
-    quarantine: Annotated[
-        list[str] | None,
-        typer.Option(help="START:STOP, offsets that no later update learns; can be repeated"),
-    ] = None,
-    reason: Reason = "rolled back by hand",
-    json: AsJson = False,
-) -> None:
-    """Return to an earlier champion.
-
-    Quarantined offsets are left out of every later recipe, so that a poison is not learned again.
-    """
-    spans = [_span(text) for text in quarantine or ()]
-    with _registry(pipeline) as registry:
-        reign = registry.rollback(by=_user(), reason=reason, to=to, quarantine=spans)
-    kept = f"; quarantined: {', '.join(map(str, spans))}" if spans else ""
-    show(reign, json, lambda: [f"version {reign.version} is champion again{kept}"])
-
-
-@app.command()
-def routing(
-    pipeline: Declared,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--set",
-            help="champion, shadow:7,9, canary:0.05, canary:0.05:7, ab:champion=0.5,challenger=0.5, "
-            "bandit:champion,challenger; or JSON",
-        ),
-    ] = None,
-    declared: Annotated[
-        bool, typer.Option("--declared", help="Return to what the pipeline declares")
-    ] = False,
-    reason: Reason = "routed by hand",
-    json: AsJson = False,
-) -> None:
-    """Show how requests are routed to versions, or set it; a running service follows at once."""
-    from headwater.loop.routing import routed, set_routing  # noqa: PLC0415
-    from headwater.spec.routing_text import parse_routing  # noqa: PLC0415
-
-    if to is not None and declared:
-        raise DeclarationError("--set and --declared are both there", hint="give one of them")
-    with _bound(pipeline) as bound:
-        if to is not None or declared:
-            wanted = None if to is None else parse_routing(to)
-            set_routing(bound, wanted, by=_user(), reason=reason)
-        found = routed(bound)
-    show(found, json, lambda: routing_lines(found))
 
 
 @app.command()
@@ -478,7 +378,7 @@ def deploy(
     with busy("deploying", json):
         found = deploy_all(
             pipelines,
-            _settings(),
+            settings_now(),
             collect_every=collect_every,
             monitor_every=monitor_every,
             prefect_api=prefect_api,
@@ -503,52 +403,23 @@ def up(
     from headwater.flows.stack import running_stack  # noqa: PLC0415
 
     served = pipelines or []
-    with running_stack(_settings(), prefect_port, mlflow_port, served, service_port) as stack:
+    with running_stack(settings_now(), prefect_port, mlflow_port, served, service_port) as stack:
         stack.wait()
-
-
-def _settings() -> "Settings":
-    from headwater.infra.settings import settings  # noqa: PLC0415
-
-    return settings()
 
 
 def _bound(reference: str) -> "Bound":
     from headwater.loop.binding import Bound  # noqa: PLC0415
     from headwater.spec.loading import load_pipeline  # noqa: PLC0415
 
-    return Bound(load_pipeline(reference), _settings())
-
-
-def _name_of(pipeline: str) -> str:
-    """Give the name that a name or a reference means."""
-    if ":" not in pipeline:
-        return pipeline
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
-
-    return load_pipeline(pipeline).name
-
-
-@contextmanager
-def _stored(pipeline: str) -> Iterator[tuple[str, int, "Database"]]:
-    """Give a pipeline's name, its number, and the database that holds its rows."""
-    from headwater.features.stored import find  # noqa: PLC0415
-    from headwater.infra.database import Database  # noqa: PLC0415
-
-    name = _name_of(pipeline)
-    database = Database(_settings().operational_url)
-    try:
-        yield name, find(database, name), database
-    finally:
-        database.close()
+    return Bound(load_pipeline(reference), settings_now())
 
 
 @contextmanager
 def _registry(pipeline: str) -> Iterator["Registry"]:
     from headwater.registry.registry import Registry  # noqa: PLC0415
 
-    with _stored(pipeline) as (name, pipeline_id, database):
-        yield Registry(name, pipeline_id, _settings(), database)
+    with stored(pipeline) as (name, pipeline_id, database):
+        yield Registry(name, pipeline_id, settings_now(), database)
 
 
 def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":
@@ -564,11 +435,11 @@ def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":
 
 def _failing_automations() -> "dict[str, list[str]]":
     """Say how the automations of the stack fail, by pipeline; empty where no stack runs."""
-    if not (_settings().root / "stack.json").is_file():
+    if not (settings_now().root / "stack.json").is_file():
         return {}
     from headwater.flows.automations import failures_now  # noqa: PLC0415
 
-    return failures_now(_settings())
+    return failures_now(settings_now())
 
 
 def _automations_checked() -> "Iterator[Finding]":
@@ -595,22 +466,6 @@ def _line_of(version: "Version", known: "list[Version]") -> "list[Version]":
         if found.parent in kept and int(found.number) > int(version.number):
             kept.add(found.number)
     return [found for found in known if found.number in kept]
-
-
-def _span(text: str) -> "OffsetRange":
-    from headwater.spec.recipe import OffsetRange  # noqa: PLC0415
-
-    start, colon, stop = text.partition(":")
-    if not colon or not start.isdecimal() or not stop.isdecimal() or int(start) >= int(stop):
-        raise DeclarationError(
-            f"{text!r} is no range of offsets",
-            hint="write START:STOP, with START < STOP, such as 1200:1900",
-        )
-    return OffsetRange(int(start), int(stop))
-
-
-def _user() -> str:
-    return getpass.getuser()
 
 
 def main() -> None:

@@ -225,7 +225,7 @@ def audit(
     last: Annotated[int, typer.Option(min=1, help="How many rows, newest last")] = 50,
     json: AsJson = False,
 ) -> None:
-    """Show who promoted, rolled back, quarantined, made and revoked keys, and when.
+    """Show who promoted, rolled back, routed, paused, quarantined, made and revoked keys, and when.
 
     A label is audited by its record, which bears who sent it, as what, and when it came.
     """

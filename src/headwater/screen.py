@@ -1,7 +1,7 @@
 """What the command line shows: tables, trees and lines; and the same as JSON."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from headwater.features.queue_counts import QueueCounts
     from headwater.loop.rebuild import Rebuilt
-    from headwater.loop.routing import Routed
     from headwater.loop.update import Updated
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
     from headwater.spec.decision import Decision
+    from headwater.spec.rulings import Learning, Routed
 
 __all__ = [
     "busy",
@@ -109,11 +109,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
     return made
 
 
-def versions_table(versions: Sequence["Version"], serving: str | None) -> "Table":
-    """List versions, oldest first; the champion is marked."""
+def versions_table(versions: Sequence["Version"], roles: Mapping[str, Sequence[str]]) -> "Table":
+    """List versions, oldest first, with what they do now; the champion is marked."""
     rows = [
         (
-            f"{v.number} *" if v.number == serving else v.number,
+            f"{v.number} *" if "champion" in roles.get(v.number, ()) else v.number,
+            ", ".join(roles.get(v.number, ())) or ("refused" if v.refused else "-"),
             v.update,
             v.parent or "-",
             str(v.examples),
@@ -124,8 +125,8 @@ def versions_table(versions: Sequence["Version"], serving: str | None) -> "Table
         )
         for v in versions
     ]
-    heads = ("version", "update", "parent", "offsets", "learned", "CPU s", "made at (UTC)", "digest")
-    return table(heads, rows)
+    heads = ("version", "role", "update", "parent", "offsets", "learned", "CPU s", "made at (UTC)")
+    return table((*heads, "digest"), rows)
 
 
 def tree_lines(walked: Sequence[tuple[int, "Node"]]) -> list[str]:
@@ -181,13 +182,24 @@ def routing_lines(found: "Routed") -> list[str]:
     """Say how requests are routed, who decided that, and how far shadows are."""
     from headwater.spec.routing_text import shortly  # noqa: PLC0415
 
-    lines = [
-        f"{found.pipeline} is routed: {shortly(found.routing)}; declared: {shortly(found.declared)}"
-    ]
+    known = "as declared" if found.routing is None else shortly(found.routing)
+    declared = "" if found.declared is None else f"; declared: {shortly(found.declared)}"
+    lines = [f"{found.pipeline} is routed: {known}{declared}"]
     for ruling in found.history:
         what = "as declared" if ruling.routing is None else shortly(ruling.routing)
         lines.append(f"  {ruling.since:%Y-%m-%d %H:%M} UTC, {ruling.by}: {what} ({ruling.reason})")
     return lines + [f"  shadow {one.version} is {one.behind:,} records behind" for one in found.shadows]
+
+
+def learning_lines(found: "Learning") -> list[str]:
+    """Say whether learning is paused, and what is quarantined."""
+    pause, lines = found.pause, [f"{found.pipeline} learns"]
+    if pause is not None:
+        since = f"{pause.since:%Y-%m-%d %H:%M} UTC"
+        where = f"{found.pipeline} is paused at offset {pause.offset:,}"
+        lines = [f"{where} since {since}, by {pause.by} ({pause.reason})"]
+    spans = ", ".join(map(str, found.quarantined))
+    return [*lines, f"quarantined: {spans}"] if spans else lines
 
 
 def _outcome(decision: "Decision") -> str:

@@ -30,6 +30,7 @@ toy = Pipeline(
 by_hand = replace(toy, name="by-hand", promotion="by hand")
 fitted = replace(toy, name="fitted", model=forest)
 watched = replace(toy, name="watched", triggers=(Volume(50),))
+each = replace(toy, name="each", learn="each label", batch_rows=10)
 asking = replace(toy, name="asking", people=People(twice=1.0))
 
 spending = FeatureTable(

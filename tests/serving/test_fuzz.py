@@ -6,15 +6,18 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import Opener
 from tests.serving.test_label_queue import ASKING
 
+from headwater.infra.settings import Settings
 from headwater.serving.keeper import Keeper
+from headwater.serving.operating import Operating
 
 
 @pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path) -> None:
-    finds_nothing(client, tmp_path, "--exclude-path-regex", "/queue")
+    finds_nothing(client, tmp_path, "--exclude-path-regex", "/queue|/pipelines/")
 
 
 @pytest.mark.timeout(600)
@@ -23,6 +26,14 @@ def test_schemathesis_finds_nothing_in_the_queue(
 ) -> None:
     client = open_service(ASKING)
     finds_nothing(client, tmp_path, "--include-path-regex", "/queue")
+
+
+@pytest.mark.timeout(600)
+def test_schemathesis_finds_nothing_in_what_operators_ask(
+    client: httpx.Client, home: Settings, tmp_path: Path
+) -> None:
+    with Operating([PIPELINE], home):
+        finds_nothing(client, tmp_path, "--include-path-regex", "/pipelines/")
 
 
 def finds_nothing(client: httpx.Client, folder: Path, *chosen: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from msgspec.structs import replace
+from tests.loop import models_at_fault
 from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import NOW, Opener
 from tests.serving.flow import history_of
@@ -21,9 +22,9 @@ from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.update import train
 from headwater.monitoring.performance import performance_of
+from headwater.serving.alarms import KeeperFile
 from headwater.serving.keeper import Keeper
 from headwater.serving.live import Live, ServingFile
-from headwater.serving.shadowing import Shadowing
 from headwater.spec.routing import ABTest, Bandit, Canary, ChampionOnly, Routing, Shadow
 from headwater.spec.serve_best import ServeBest
 
@@ -220,29 +221,79 @@ def test_a_version_that_cannot_be_loaded_leaves_the_others_serving(
     assert served["propensity"].unique().to_list() == [1.0]
 
 
-class Broken:
-    """A model that fails on every request."""
+@pytest.fixture
+def third(bound: Bound, home: Settings, clock: SimulatedClock) -> Callable[[Any], str]:
+    """Make a third version, of another model, beside the champion."""
 
-    def predict_one(self, features: object) -> float:
-        raise ZeroDivisionError(features)
+    def made(model: Callable[[], object]) -> str:
+        with Bound(replace(PIPELINE, model=model, promotion="by hand"), home, clock) as other:
+            version = train(other, from_scratch=True).version
+        assert version is not None
+        return version.number
+
+    return made
 
 
 def test_a_shadow_that_fails_does_no_harm(
+    third: Callable[[Any], str],
     route: Callable[..., None],
     open_service: Opener,
     bound: Bound,
     keeper: Keeper,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(Shadowing, "_learner", lambda _self, _version: Broken())
-    route(Shadow(versions=("2",)))
-    predict(open_service(), items_of("seen", 20))
+    route(Shadow(versions=(third(models_at_fault.failing), "2")))
+    items = items_of("seen", 20)
+    for item in items[5:15]:
+        item["features"]["a"] = 1_000.0
+    start = bound.log.positions()
+    predict(open_service(), items)
     sequence(bound)
     settle(keeper)
-    assert caplog.text.count("shadow 2 fails") == 1
-    place = bound.log.shadows.places()["2"]
-    assert (place.next, bound.log.shadows.between(0, place.next)) == (bound.log.positions(), [])
+    assert caplog.text.count("shadow 3 fails on a prediction: ZeroDivisionError") == 1
+    end = bound.log.positions()
+    assert {bound.log.shadows.places()[version].next for version in ("2", "3")} == {end}
+    said = Counter(one.version for one in bound.log.shadows.between(start, end))
+    assert said == {"2": 20, "3": 10}
+
+
+def test_a_shadow_that_hangs_is_dropped_and_holds_nothing_up(
+    third: Callable[[Any], str],
+    route: Callable[..., None],
+    open_service: Opener,
+    bound: Bound,
+    keeper: Keeper,
+    eventually: Eventually,
+) -> None:
+    hangs = third(models_at_fault.hanging)
+    route(Shadow(versions=(hangs, "2")))
+    client, items = open_service(), items_of("seen", 20)
+    predict(client, items)
+    sequence(bound)
+    settle(keeper)
+    place = bound.log.shadows.places()[hangs].next
+    items = [{**one, "id": f"more-{n}"} for n, one in enumerate(items)]
+    items[7]["features"]["a"] = 1_000.0
+    predict(client, items)
+    sequence(bound)
+    end = bound.log.positions()
+
+    def waits() -> bool:
+        keeper.step()
+        return bound.log.shadows.places()["2"].next == end
+
+    eventually(waits)  # the other shadow may come before it or after it
+    bound.registry.promote("2", by="test", reason="while it hangs")
+    keeper.step()
+    assert published(bound).states[0].version == "2"
+    route(Shadow(versions=(hangs,)))  # settles: it is dropped by then
+    told = KeeperFile(bound.pipeline.name, bound.settings).read()
+    assert [(one.kind, one.version) for one in told.alarms] == [("shadow", hangs)]
+    assert "was dropped" in told.alarms[0].what
+    assert bound.log.shadows.places()[hangs].next == place
+    assert told.raised["shadow"] >= 1
+    route(ChampionOnly())
+    assert KeeperFile(bound.pipeline.name, bound.settings).read().alarms == ()
 
 
 @pytest.fixture

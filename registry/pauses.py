@@ -1,0 +1,117 @@
+"""Pauses of learning each label: rows that are added and never changed, like routings."""
+
+from sqlalchemy import Connection, insert, select
+
+from headwater.infra import tables
+from headwater.infra.audit import note
+from headwater.infra.clock import Clock, from_us, to_us
+from headwater.infra.database import Database
+from headwater.spec.rulings import Pause
+
+__all__ = ["Pauses"]
+
+
+class Pauses:
+    """The pauses of one pipeline.
+
+    Parameters
+    ----------
+    pipeline_id
+        The pipeline's number in the database.
+    database, clock
+        Where the rows are, and the time.
+    """
+
+    def __init__(self, pipeline_id: int, database: Database, clock: Clock) -> None:
+        self._pipeline_id = pipeline_id
+        self._database = database
+        self._clock = clock
+        # Built once, since the keeper looks again and again.
+        self._select_newest = (
+            select(tables.pause)
+            .where(tables.pause.c.pipeline_id == pipeline_id)
+            .order_by(tables.pause.c.number.desc())
+            .limit(1)
+        )
+
+    def in_force(self) -> Pause | None:
+        """Give the pause in force; None where learning goes on."""
+        with self._database.reading() as connection:
+            return self._newest(connection)[1]
+
+    def pause(self, *, by: str, reason: str) -> Pause:
+        """Halt learning at the next offset that the sequencer will give; again, it changes nothing.
+
+        The offset is read in the transaction that halts: whoever learns looks for a pause after he has
+        seen how far examples go, so that no later one is learned.
+        """
+        now_us = to_us(self._clock.now())
+        with self._database.transaction() as connection:
+            number, there = self._newest(connection)
+            if there is not None:
+                return there
+            offset, epoch = self._place(connection)
+            self._add(connection, number + 1, now_us, by, reason, paused=True, at=(offset, epoch))
+        return Pause(offset=offset, epoch=epoch, since=from_us(now_us), by=by, reason=reason)
+
+    def resume(self, *, by: str, reason: str) -> None:
+        """Let learning go on from where it halted; where it does, this changes nothing."""
+        now_us = to_us(self._clock.now())
+        with self._database.transaction() as connection:
+            number, there = self._newest(connection)
+            if there is None:
+                return
+            at = there.offset, there.epoch
+            self._add(connection, number + 1, now_us, by, reason, paused=False, at=at)
+
+    def _newest(self, connection: Connection) -> tuple[int, Pause | None]:
+        row = connection.execute(self._select_newest).one_or_none()
+        if row is None:
+            return 0, None
+        if not row.paused:
+            return row.number, None
+        return row.number, Pause(
+            offset=row.offset,
+            epoch=row.epoch,
+            since=from_us(row.since_us),
+            by=row.by,
+            reason=row.reason,
+        )
+
+    def _place(self, connection: Connection) -> tuple[int, int]:
+        """Give the next offset, and the epoch of the present reign."""
+        sequencer, champion = tables.sequencer.c, tables.champion.c
+        offset = connection.execute(
+            select(sequencer.next_offset).where(sequencer.pipeline_id == self._pipeline_id)
+        ).scalar_one()
+        epoch = connection.execute(
+            select(champion.epoch).where(champion.pipeline_id == self._pipeline_id)
+        ).scalar_one_or_none()
+        return int(offset), int(epoch or 0)
+
+    def _add(
+        self,
+        connection: Connection,
+        number: int,
+        now_us: int,
+        by: str,
+        reason: str,
+        *,
+        paused: bool,
+        at: tuple[int, int],
+    ) -> None:
+        connection.execute(
+            insert(tables.pause).values(
+                pipeline_id=self._pipeline_id,
+                number=number,
+                paused=paused,
+                offset=at[0],
+                epoch=at[1],
+                since_us=now_us,
+                by=by,
+                reason=reason,
+            )
+        )
+        action = "pause learning" if paused else "resume learning"
+        detail = {"offset": at[0], "reason": reason}
+        note(connection, now_us, by, action, pipeline_id=self._pipeline_id, detail=detail)

@@ -1,0 +1,163 @@
+"""What somebody decided about a pipeline while it serves, and what is told of it: plain data."""
+
+from datetime import datetime
+
+import msgspec
+
+from headwater.spec.recipe import OffsetRange
+from headwater.spec.routing import Routing
+from headwater.spec.update import UpdateKind
+
+__all__ = ["Beside", "Learning", "Pause", "Reign", "Routed", "Ruling", "VersionInRole"]
+
+
+class Reign(msgspec.Struct, frozen=True, kw_only=True):
+    """A version's time as champion.
+
+    Parameters
+    ----------
+    epoch
+        Number of the reign, from 1.
+    version, previous
+        Who came, and whom it replaced.
+    since
+        When, by the pipeline's clock.
+    by, reason
+        Who decided, and why.
+    """
+
+    epoch: int
+    version: str
+    previous: str | None
+    since: datetime
+    by: str
+    reason: str
+
+
+class Ruling(msgspec.Struct, frozen=True, kw_only=True):
+    """A routing that was set at run time, or taken back.
+
+    Parameters
+    ----------
+    number
+        From 1 on.
+    routing
+        What was set; None returned to what the pipeline declares.
+    since
+        When, by the pipeline's clock.
+    by, reason
+        Who decided, and why.
+    """
+
+    number: int
+    routing: Routing | None
+    since: datetime
+    by: str
+    reason: str
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """A halt of learning each label.
+
+    Parameters
+    ----------
+    offset
+        The first one that is not learned.
+    epoch
+        Of the reign that learned then; a champion of a later reign serves as it is. 0 before the first.
+    since
+        When, by the pipeline's clock.
+    by, reason
+        Who decided, and why.
+    """
+
+    offset: int
+    epoch: int
+    since: datetime
+    by: str
+    reason: str
+
+
+class Learning(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a pipeline learns as labels come.
+
+    Parameters
+    ----------
+    pipeline
+        Its name.
+    pause
+        The halt that is in force; None where it goes on.
+    quarantined
+        Offsets that no later recipe learns.
+    """
+
+    pipeline: str
+    pause: Pause | None
+    quarantined: tuple[OffsetRange, ...]
+
+
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a shadow is.
+
+    Parameters
+    ----------
+    version
+        Its number.
+    behind
+        How many sequenced records it has not seen yet.
+    """
+
+    version: str
+    behind: int
+
+
+class Routed(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests are routed.
+
+    Parameters
+    ----------
+    pipeline
+        Its name.
+    number
+        Of the ruling in force; 0 before the first.
+    routing, declared
+        What is in force, and what the pipeline declares; None where only its name is known.
+    history
+        The newest that were set at run time, oldest first.
+    shadows
+        The shadows that the routing names.
+    """
+
+    pipeline: str
+    number: int
+    routing: Routing | None
+    declared: Routing | None
+    history: tuple[Ruling, ...]
+    shadows: tuple[Beside, ...]
+
+
+class VersionInRole(msgspec.Struct, frozen=True, kw_only=True):
+    """A version, and what it does now.
+
+    Parameters
+    ----------
+    number, parent
+        Its own number, and that of the version it was fine-tuned from.
+    roles
+        ``"champion"``, ``"previous"``, ``"challenger"``, ``"shadow"``; ``"answers"`` for one that a
+        routing gives a share.
+    update, examples, learned, made_at, digest
+        How it was made, the offsets it learned, how many examples, when, and its state's hash.
+    refused
+        Why a gate refused it; None where none did.
+    """
+
+    number: str
+    parent: str | None
+    roles: tuple[str, ...]
+    update: UpdateKind
+    examples: OffsetRange
+    learned: int
+    made_at: datetime
+    digest: str
+    refused: str | None

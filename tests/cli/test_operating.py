@@ -1,0 +1,56 @@
+"""Models orchestrated from the command line, by the pipeline's name where that says enough."""
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import TOY, Run, history
+
+
+@pytest.fixture
+def two(run: Run, tmp_path: Path) -> None:
+    """Two versions, the second of which is champion."""
+    run("import", TOY, history(tmp_path / "a.parquet"))
+    run("train", TOY)
+    run("import", TOY, history(tmp_path / "b.parquet", 200, 300))
+    run("train", TOY)
+
+
+@pytest.mark.usefixtures("two")
+def test_rulings_are_made_shown_and_audited(run: Run) -> None:
+    assert "toy is routed: as declared" in run("routing", "toy").out
+    unknown = run("shadow", "add", "toy", "1")
+    assert (unknown.status, "module:attribute" in unknown.err) == (1, True)
+    assert "toy is routed: shadow:1; declared: champion" in run("shadow", "add", TOY, "1").out
+    roles = {row["number"]: row["roles"] for row in run("versions", "toy", "--json").json}
+    assert roles == {"1": ["previous", "shadow"], "2": ["champion"]}
+    assert "previous, shadow" in run("versions", "toy").out
+    assert "toy is routed: champion" in run("shadow", "drop", "toy", "1").out
+    said = run("routing", "toy", "--set", "canary:0.1:1", "--reason", "a try").out
+    assert "toy is routed: canary:0.1:1" in said
+    assert "quarantined: [3, 5), [7, 9)" in run("quarantine", "toy", "3:5", "7:9").out
+    assert run("rollback", "toy", "--json").json["version"] == "1"
+    rows = [(row["action"], row["by"]) for row in run("audit", "--json").json][2:]
+    (who,) = {by for _, by in rows}
+    assert who
+    done = ["route", "route", "route", "quarantine", "quarantine", "roll back"]
+    assert [action for action, _ in rows] == done
+    assert "routing canary:0.1:1" in run("audit").out
+
+
+def test_learning_is_paused_where_each_label_is_learned(run: Run, tmp_path: Path) -> None:
+    each = TOY.replace(":toy", ":each")
+    run("import", each, history(tmp_path / "a.parquet"))
+    run("train", each)
+    assert "each is paused at offset 200" in run("pause", each, "--reason", "a look").out
+    assert run("resume", "each").out == "each learns\n"
+    actions = [row["action"] for row in run("audit", "--json").json]
+    assert actions[-2:] == ["pause learning", "resume learning"]
+    refused = run("pause", TOY)
+    assert (refused.status, "learns on schedule" in refused.err) == (1, True)
+
+
+def test_a_name_that_says_too_little_says_what_to_write(run: Run, tmp_path: Path) -> None:
+    assert "no pipeline 'toy'" in run("routing", "toy").err
+    run("import", TOY, history(tmp_path / "a.parquet"))
+    refused = run("routing", "toy", "--set", "champion")
+    assert (refused.status, "module:attribute or path.py:attribute" in refused.err) == (1, True)

@@ -1,0 +1,157 @@
+"""Learning is paused at an offset and goes on from it; what is quarantined is left out at once."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+from msgspec.structs import replace
+from tests.serving.conftest import NOW, Opener
+from tests.serving.examples import fill
+from tests.serving.test_catch_up import alarms, settle
+from tests.serving.test_learning import EACH, folded, live_digest
+from tests.serving.test_metrics import totals
+
+from headwater.infra.clock import SimulatedClock
+from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
+from headwater.serving.keeper import Keeper
+from headwater.spec.recipe import OffsetRange
+
+ONE_BY_ONE = replace(EACH, batch_rows=1)
+
+
+@pytest.fixture
+def each(home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
+    with Bound(EACH, home, clock) as bound:
+        yield bound
+
+
+def pause(bound: Bound) -> int:
+    return bound.registry.pauses.pause(by="test", reason="a look").offset
+
+
+def resume(bound: Bound) -> None:
+    bound.registry.pauses.resume(by="test", reason="seen")
+
+
+ACTIONS = strategies.one_of(
+    strategies.integers(1, 40),
+    strategies.sampled_from(["pause", "resume", "restart", "checkpoint"]),
+)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(actions=strategies.lists(ACTIONS, min_size=2, max_size=8))
+def test_however_it_is_paused_nothing_is_lost(trained: Path, actions: list[int | str]) -> None:
+    """Whatever comes between, a resumed fold is at every offset the fold that was never paused."""
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        home = Settings(home=Path(copytree(trained, Path(folder) / "home")))
+        bound = stack.enter_context(Bound(EACH, home, SimulatedClock(NOW)))
+        keeper, sent, halted = Keeper(bound), 0, None
+        keeper.__enter__()
+        settle(keeper)
+        for action in actions:
+            if isinstance(action, int):
+                fill(bound, sent, sent + action)
+                sent += action
+            elif action == "pause":
+                halted = pause(bound)
+            elif action == "resume":
+                resume(bound)
+                halted = None
+            elif action == "restart":  # as after a kill: nothing is told to the old one
+                keeper = Keeper(bound)
+                keeper.__enter__()
+            else:
+                learning = keeper._learning
+                assert learning is not None
+                learning.checkpoint()
+            settle(keeper)
+            stop = bound.log.stop() if halted is None else halted
+            assert live_digest(bound)[0] == max(200, stop // 10 * 10)
+        resume(bound)
+        settle(keeper)
+        learned_to, digest, recipe = live_digest(bound)
+        assert learned_to == (200 + sent) // 10 * 10
+        never_paused = replace(recipe, parent="1", examples=OffsetRange(200, learned_to))
+        assert digest == folded(bound, never_paused)
+        keeper.__exit__(None, None, None)
+
+
+def test_a_pause_is_told_and_records_go_on(each: Bound, open_service: Opener) -> None:
+    with Keeper(each) as keeper:
+        settle(keeper)
+        client = open_service(EACH)
+        fill(each, 0, 40)
+        settle(keeper)
+        pause(each)
+        pause(each)  # again changes nothing
+        fill(each, 40, 90)
+        settle(keeper)
+        told = client.get("/pipelines").json()[0]["learning"]
+        assert (told["learned_to"], told["sequenced_to"], told["paused"]) == (240, 290, True)
+        assert (told["pause"]["by"], told["pause"]["offset"]) == ("test", 240)
+        found = totals(client)
+        assert found["headwater_learning_paused line"] == 1
+        assert found["headwater_examples_unlearned line"] == 50
+        assert client.get("/v2/health/ready").status_code == 200
+        resume(each)
+        settle(keeper)
+        found = totals(client)
+        assert found["headwater_learning_paused line"] == 0
+        assert found["headwater_examples_unlearned line"] == 0
+
+
+def test_an_example_that_cannot_be_learned_waits_for_its_quarantine_alone(
+    home: Settings, clock: SimulatedClock, open_service: Opener
+) -> None:
+    with Bound(ONE_BY_ONE, home, clock) as bound, Keeper(bound) as keeper:
+        settle(keeper)
+        client = open_service(ONE_BY_ONE)
+        fill(bound, 0, 30)
+        fill(bound, 30, 31, a=1e150)
+        fill(bound, 31, 60)
+        settle(keeper)
+        ((kind, what, hint),) = alarms(bound)
+        assert (kind, "example 230" in what) == ("learning", True)
+        assert "headwater quarantine line 230:231" in hint
+        settle(keeper)
+        found = totals(client)
+        assert found["headwater_alarms learning line"] == 1
+        assert found["headwater_alarms_raised_total learning line"] == 1
+        assert found["headwater_examples_unlearned line"] == 30
+        bound.registry.championship.quarantine([OffsetRange(230, 231)], by="test", reason="poison")
+        settle(keeper)
+        learned_to, digest, recipe = live_digest(bound)
+        assert (learned_to, alarms(bound)) == (260, [])
+        assert recipe.exclusions == (OffsetRange(230, 231),)
+        assert digest == folded(bound, recipe)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(210, 220), (190, 240)])
+def test_what_was_learned_and_is_quarantined_is_folded_out_again(
+    each: Bound, start: int, stop: int
+) -> None:
+    with Keeper(each) as keeper:
+        settle(keeper)
+        before = live_digest(each)[1]
+        fill(each, 0, 40)
+        settle(keeper)
+        poisoned = live_digest(each)[1]
+        each.registry.championship.quarantine([OffsetRange(start, stop)], by="test", reason="poison")
+        settle(keeper)
+        learned_to, digest, recipe = live_digest(each)
+        assert (learned_to if start > 200 else 240) == 240
+        assert digest != poisoned
+        if start > 200:
+            assert digest == folded(each, recipe)
+        else:
+            assert digest == before  # nothing is left of it
