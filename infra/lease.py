@@ -18,7 +18,7 @@ from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.database import Database
 from headwater.spec.errors import BusyError, FencedError
 
-__all__ = ["Lease", "acquire", "check", "is_held", "release"]
+__all__ = ["Lease", "acquire", "check", "is_held", "release", "renew"]
 
 _TERM = timedelta(minutes=10)
 
@@ -96,6 +96,24 @@ def check(connection: Connection, lease: Lease) -> None:
         raise FencedError(
             f"{lease.name!r} was taken over: epoch {epoch} holds it, this process has {lease.epoch}",
             hint="let the newer process go on; this one has written nothing more",
+        )
+
+
+def renew(database: Database, clock: Clock, lease: Lease) -> None:
+    """Begin the lease's term anew, in long work, under the same epoch.
+
+    Raises
+    ------
+    FencedError
+        If a newer epoch holds it.
+    """
+    expires_us = to_us(clock.now() + _TERM)
+    with database.transaction() as connection:
+        check(connection, lease)
+        connection.execute(
+            update(tables.lease)
+            .where(tables.lease.c.name == lease.name)
+            .values(expires_at_us=expires_us)
         )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headwater.infra.clock import SimulatedClock, SystemClock
     from headwater.infra.settings import Settings, settings
     from headwater.learners.boosting import Boosted
+    from headwater.loop.batch_predict import batch_predict
     from headwater.loop.binding import Bound
     from headwater.loop.carry_out import carry_out
     from headwater.loop.collect import collect
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from headwater.loop.replay import Replay
     from headwater.loop.update import train
     from headwater.serving.client import AsyncClient, Client
+    from headwater.spec.batch import BatchPrediction, DeltaSource, ParquetSource, QuerySource
     from headwater.spec.duration import duration
     from headwater.spec.errors import HeadwaterError
     from headwater.spec.feature import Feature
@@ -61,6 +63,7 @@ __all__ = [
     "AsyncClient",
     "AtLeast",
     "Bandit",
+    "BatchPrediction",
     "Boosted",
     "Bound",
     "Canary",
@@ -69,6 +72,7 @@ __all__ = [
     "Columns",
     "CostAware",
     "Cron",
+    "DeltaSource",
     "Drift",
     "Every",
     "Feature",
@@ -81,10 +85,12 @@ __all__ = [
     "Monitoring",
     "OffsetRange",
     "Pace",
+    "ParquetSource",
     "People",
     "Performance",
     "Pipeline",
     "Prediction",
+    "QuerySource",
     "Replay",
     "Reset",
     "ServeBest",
@@ -97,6 +103,7 @@ __all__ = [
     "Subsample",
     "SystemClock",
     "Volume",
+    "batch_predict",
     "carry_out",
     "collect",
     "decide",
@@ -114,6 +121,7 @@ _NAMES = {
     "infra.clock": ("SimulatedClock", "SystemClock"),
     "infra.settings": ("Settings", "settings"),
     "learners.boosting": ("Boosted",),
+    "loop.batch_predict": ("batch_predict",),
     "loop.binding": ("Bound",),
     "loop.carry_out": ("carry_out",),
     "loop.collect": ("collect",),
@@ -123,6 +131,7 @@ _NAMES = {
     "loop.replay": ("Replay",),
     "loop.update": ("train",),
     "serving.client": ("AsyncClient", "Client"),
+    "spec.batch": ("BatchPrediction", "DeltaSource", "ParquetSource", "QuerySource"),
     "spec.duration": ("duration",),
     "spec.errors": ("HeadwaterError",),
     "spec.feature": ("Feature",),
