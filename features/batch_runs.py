@@ -1,8 +1,8 @@
 """The runs of batch prediction: rows that say how far each is, and how many of its answers were read.
 
-A run is *begun* while its table is scored: nobody knows of it, and if its process ends it leaves files and
-a row that the next run removes. It is *staged* when all its answers are in storage: from then on it is
-carried to its end, by whoever comes. It is *published* when all its predictions are in the log.
+A run is *begun* while its table is scored: nobody knows of it, and if its process ends it leaves files
+and a row that the next run removes. It is *staged* when all its answers are in storage: from then on it
+is carried to its end, by whoever comes. It is *published* when all its predictions are in the log.
 """
 
 from datetime import datetime

@@ -50,6 +50,7 @@ FLOWS = {
     "fine-tune": "headwater.flows.fine_tune:fine_tune",
     "monitor": "headwater.flows.monitor:monitor",
     "update": "headwater.flows.update:update",
+    "batch-predict": "headwater.flows.batch_predict:batch_predict",
 }
 """The flows by name."""
 

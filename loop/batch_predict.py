@@ -97,7 +97,7 @@ def check_declared(pipeline: Pipeline) -> BatchPrediction:
     if pipeline.batch is None:
         raise DeclarationError(
             f"pipeline {pipeline.name!r} scores no table",
-            hint='declare batch=BatchPrediction(source=ParquetSource("customers.parquet"), key="customer")',
+            hint='declare batch=BatchPrediction(source=ParquetSource("people.parquet"), key="person")',
         )
     return pipeline.batch
 

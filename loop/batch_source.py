@@ -91,7 +91,7 @@ def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) ->
     misfits = keys.filter(lengths.is_null() | ~lengths.is_between(1, LONGEST_KEY))
     if len(misfits):
         raise SchemaError(
-            f"column {batch.key!r} holds {few((repr(key)[:60] for key in misfits), 3)}, which are no keys",
+            f"in column {batch.key!r}, {few((repr(key)[:60] for key in misfits), 3)} are no keys",
             hint=f"give each row a key of 1 to {LONGEST_KEY} characters",
         )
     schema = feature_schema(pipeline.features)
@@ -186,10 +186,8 @@ def _reader_options(options: dict[str, str]) -> dict[str, str] | None:
 def _reading(batch: BatchPrediction) -> Iterator[None]:
     """Say which table cannot be read; what a query itself raises goes through as it is."""
     source = batch.source
-    if isinstance(source, QuerySource):
-        what = f"query {source.query.__name__}"
-    else:
-        what = source.address
+    stored = isinstance(source, DeltaSource | ParquetSource)
+    what = source.address if stored else f"query {source.query.__name__}"
     try:
         yield
     except HeadwaterError:

@@ -21,6 +21,7 @@ from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.loop.binding import Bound
 from headwater.registry.restore import restore
+from headwater.serving.batch_watch import BatchWatch
 from headwater.serving.key_store import KeyWatch
 from headwater.serving.learning import EachLabel
 from headwater.serving.live import Live, Probe, ServedState, ServingFile
@@ -194,6 +195,7 @@ def main(references: Sequence[str]) -> int:
     with ExitStack() as stack:
         bounds = [stack.enter_context(Bound(load_pipeline(one), settings())) for one in references]
         stack.enter_context(KeyWatch(settings()))
+        stack.enter_context(BatchWatch(bounds))
         keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
         looked = False
         while not ended.is_set():

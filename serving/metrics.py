@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from headwater.serving.counters import Cells, Counters
 from headwater.serving.wire import Answer, Labelled
 
-__all__ = ["BOUNDS_S", "Metrics", "PipelineMetrics"]
+__all__ = ["BOUNDS_S", "Metrics", "PipelineMetrics", "told_now"]
 
 BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the histogram of how long predictions take, in seconds."""
@@ -23,9 +23,9 @@ _STATUSES = ("recorded", "known", "conflict", "refused")
 
 
 class _Family(NamedTuple):
-    """A metric: a sum, a gauge summed over the workers that live, or the least of theirs."""
+    """A metric: a sum, a gauge summed over the workers that live, the least of theirs, or now's."""
 
-    kind: Literal["counter", "histogram", "gauge", "least"]
+    kind: Literal["counter", "histogram", "gauge", "least", "now"]
     help: str
     labels: tuple[str, ...]
 
@@ -46,6 +46,14 @@ _FAMILIES = {
     "headwater_learned_to": _Family(
         "least", "Offset up to which what serves has learned, in the last worker.", ("pipeline",)
     ),
+    "headwater_batch_lookups": _Family(
+        "counter", "Keys looked up, by who answered: batch, online or none.", ("pipeline", "found")
+    ),
+    "headwater_batch_predictions": _Family("now", "Predictions of the newest batch run.", ("pipeline",)),
+    "headwater_batch_predictions_read": _Family(
+        "now", "Those of them that anybody has looked up on this host.", ("pipeline",)
+    ),
+    "headwater_batch_age_seconds": _Family("now", "Age of the newest batch run.", ("pipeline",)),
     "headwater_problems": _Family("counter", "Requests refused or failed, by status.", ("status",)),
 }
 
@@ -138,22 +146,34 @@ class Metrics:
         place = self._counters.place("headwater_problems", (str(status),))
         self._counters.values[place] += 1.0
 
+    def looked_up(self, pipeline: str, found: Literal["batch", "online", "none"]) -> None:
+        """Count a key that was looked up, by who answered."""
+        place = self._counters.place("headwater_batch_lookups", (pipeline, found))
+        self._counters.values[place] += 1.0
+
     def close(self) -> None:
         """Leave what was counted to the next worker."""
         self._counters.close()
 
-    def text(self, accept: str) -> tuple[bytes, str]:
+    def text(self, accept: str, now: Iterable[Cells] = ()) -> tuple[bytes, str]:
         """Give what all workers counted, and the media type in which it is told.
 
         Parameters
         ----------
         accept
             What the asker takes.
+        now
+            What no worker counts, since any of them can see it at the moment it is asked.
         """
         registry = CollectorRegistry()
-        registry.register(_Collected(list(self._counters.everybody())))
+        registry.register(_Collected([*self._counters.everybody(), *now]))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind
+
+
+def told_now(family: str, pipeline: str, value: float) -> Cells:
+    """Give a number as it is at this moment, for :meth:`Metrics.text`."""
+    return Cells(family, (pipeline,), (value,), lives=True)
 
 
 class _Collected(Collector):

@@ -1,4 +1,4 @@
-"""What a pipeline says of batch prediction: which table is scored, how often, and who may ask for more."""
+"""What a pipeline says of batch prediction: which table, how often, and what if a key is not in it."""
 
 import inspect
 from collections.abc import Callable

@@ -326,7 +326,7 @@ def _check_numbers(pipeline: Pipeline) -> None:
     if pipeline.batch is not None and not isinstance(pipeline.batch, BatchPrediction):
         raise DeclarationError(
             f"batch={pipeline.batch!r} does not say what to score",
-            hint='write batch=BatchPrediction(source=ParquetSource("customers.parquet"), key="customer")',
+            hint='write batch=BatchPrediction(source=ParquetSource("people.parquet"), key="person")',
         )
     if pipeline.promotion not in ("always", "by hand"):
         raise DeclarationError(

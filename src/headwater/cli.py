@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
+from headwater.cli_batch import commands as batch_commands
 from headwater.cli_serving import commands as serving_commands
 from headwater.infra.offline import quiet
 from headwater.screen import (
@@ -53,6 +54,7 @@ app = typer.Typer(
     "versions; up and deploy make it go by itself.",
 )
 app.add_typer(serving_commands)
+app.add_typer(batch_commands, name="batch")
 
 Declared = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
