@@ -186,8 +186,7 @@ def _reader_options(options: dict[str, str]) -> dict[str, str] | None:
 def _reading(batch: BatchPrediction) -> Iterator[None]:
     """Say which table cannot be read; what a query itself raises goes through as it is."""
     source = batch.source
-    stored = isinstance(source, DeltaSource | ParquetSource)
-    what = source.address if stored else f"query {source.query.__name__}"
+    what = f"query {source.query.__name__}" if isinstance(source, QuerySource) else source.address
     try:
         yield
     except HeadwaterError:

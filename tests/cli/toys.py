@@ -2,7 +2,16 @@
 
 from msgspec.structs import replace
 
-from headwater import Feature, LabelRule, People, Pipeline, Stateful, Volume
+from headwater import (
+    BatchPrediction,
+    Feature,
+    LabelRule,
+    ParquetSource,
+    People,
+    Pipeline,
+    Stateful,
+    Volume,
+)
 
 
 def sgd() -> object:
@@ -31,3 +40,4 @@ by_hand = replace(toy, name="by-hand", promotion="by hand")
 fitted = replace(toy, name="fitted", model=forest)
 watched = replace(toy, name="watched", triggers=(Volume(50),))
 asking = replace(toy, name="asking", people=People(twice=1.0))
+scored = replace(toy, batch=BatchPrediction(source=ParquetSource("people.parquet"), key="person"))

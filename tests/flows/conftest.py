@@ -15,8 +15,10 @@ from headwater.infra.processes import Child, fetch, free_port
 from headwater.infra.settings import Settings
 
 TOY = """
+import polars as pl
 from sklearn.linear_model import SGDClassifier
 
+from headwater.spec.batch import BatchPrediction, QuerySource
 from headwater.spec.feature import Feature
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
@@ -28,7 +30,11 @@ def model():
     return SGDClassifier(loss="log_loss", random_state=0)
 
 
-def toy(update, *triggers, name="toy", pace=Pace()):
+def people():
+    return pl.DataFrame({"person": ["ada", "bob"], "x": [1.0, 2.0]})
+
+
+def toy(update, *triggers, name="toy", pace=Pace(), every=None):
     return Pipeline(
         name=name,
         task="binary",
@@ -38,6 +44,9 @@ def toy(update, *triggers, name="toy", pace=Pace()):
         update=update,
         triggers=triggers,
         pace=pace,
+        batch=every and BatchPrediction(
+            source=QuerySource(people), key="person", every=None if every == "by hand" else every
+        ),
     )
 
 
@@ -47,6 +56,9 @@ stateful = toy(Stateful(), Every("6h"), Cron("30 2 * * *", "Europe/Berlin"))
 twin = toy(Stateful())
 watched = toy(Stateful(), Volume(10), name="watched", pace=Pace(cool_down="1h"))
 watched_by_clock = toy(Stateful(), Every("1d"), name="watched")
+scored = toy(Stateful(), every="6h")
+scored_at_night = toy(Stateful(), every=Cron("30 2 * * *", "Europe/Berlin"))
+scored_by_hand = toy(Stateful(), every="by hand")
 never = toy(Stateful(), Cron("99 2 * * *"))
 """
 

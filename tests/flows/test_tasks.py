@@ -5,12 +5,21 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Failed
 
 from headwater.features.log import FeatureLog
+from headwater.flows.batch_predict import batch_predict
 from headwater.flows.collect import collect
+from headwater.flows.fine_tune import fine_tune
 from headwater.flows.retrain import retrain
 from headwater.flows.update import update
 from headwater.loop.binding import Bound
 from headwater.spec.decision import decision_of
-from headwater.spec.errors import BusyError, DigestError, NotEnoughError, NotFoundError, StorageError
+from headwater.spec.errors import (
+    BusyError,
+    DigestError,
+    NotEnoughError,
+    NotFoundError,
+    NotReadyError,
+    StorageError,
+)
 from headwater.spec.evidence import Evidence
 from headwater.spec.loading import load_pipeline
 from headwater.spec.records import Label, Prediction
@@ -103,6 +112,20 @@ def test_whoever_is_woken_carries_out_what_waits(toy, recorded, settings):
     assert update(reference) is None  # nothing waits
     with pytest.raises(NotFoundError, match="no decision 'nobody-made-it'"):
         update(reference, "nobody-made-it")
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")  # hints on log_model's arguments
+def test_the_batch_flow_scores_and_shows_its_run(toy, recorded, settings):
+    with pytest.raises(NotReadyError, match="no version"):
+        batch_predict(f"{toy}:scored")
+    _feed(f"{toy}:scored", settings, 40)
+    fine_tune(f"{toy}:scored")
+    run = batch_predict(f"{toy}:scored")
+    assert (run["state"], run["version"], run["rows"]) == ("published", "1", 2)
+    assert run["by"].startswith("flow run ")
+    with SyncPrefectClient(recorded) as client:
+        (shown,) = [each for each in client.read_artifacts() if each.key == "toy-batch"]
+    assert run["id"] in str(shown.data)
 
 
 def test_without_examples_the_reason_is_raised(toy, recorded):

@@ -13,8 +13,15 @@ import traceback
 from datetime import timedelta
 from pathlib import Path
 
-import mlflow.pyfunc  # imported before the fork
+import mlflow.pyfunc
+import mlflow.store.model_registry.sqlalchemy_workspace_store
+import mlflow.store.tracking.sqlalchemy_workspace_store
+import narwhals
 import polars as pl
+import pyarrow.fs
+import sklearn.linear_model
+import sklearn.pipeline
+import sklearn.preprocessing
 from msgspec.structs import replace
 from tests.conftest import START
 from tests.loop.conftest import PIPELINE
@@ -24,11 +31,11 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.batch_predict import batch_predict
 from headwater.loop.binding import Bound
-from headwater.registry.store import VersionStore
+from headwater.registry import registry
 from headwater.spec.batch import BatchPrediction, QuerySource
 
 ROWS = 2_500
-_ALSO_IMPORTED = (mlflow.pyfunc, VersionStore)
+IMPORTED = (mlflow, narwhals, pyarrow, registry, sklearn)  # before the fork, once for all
 
 
 def customers() -> pl.DataFrame:

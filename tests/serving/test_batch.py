@@ -22,9 +22,11 @@ from headwater.loop.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.serving.batch_live import BatchLive
 from headwater.serving.batch_watch import BatchWatch
+from headwater.serving.client import Client
 from headwater.serving.keeper import Keeper
 from headwater.spec.batch import BatchPrediction, QuerySource
-from headwater.spec.errors import DigestError
+from headwater.spec.errors import DigestError, NotFoundError
+from headwater.spec.records import FeatureValue
 
 KEYS = ["customer-17", "c-1", "c/2", "ü 3", "c%4"]
 ROWS = {"now": KEYS}
@@ -261,6 +263,16 @@ def test_what_was_published_serves_before_there_is_a_keeper_or_a_champion(
     assert client.post(quoted("c-1"), json={"features": FEATURES}).status_code == 200
     refused = client.post(quoted("new"), json={"features": FEATURES})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+
+
+def test_the_client_asks_for_both(client: httpx.Client) -> None:
+    with Client(str(client.base_url)) as asked:
+        assert asked.batch("c/2", pipeline="line").found == "batch"
+        with pytest.raises(NotFoundError, match="no answer"):
+            asked.batch("new", pipeline="line")
+        made = asked.batch("new", pipeline="line", features=dict[str, FeatureValue](FEATURES))
+        assert made.found == "online"
+        assert asked.prediction(made.id).prediction is not None
 
 
 def test_looking_up_opens_no_database() -> None:
