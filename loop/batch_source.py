@@ -184,7 +184,7 @@ def _reader_options(options: dict[str, str]) -> dict[str, str] | None:
 
 @contextmanager
 def _reading(batch: BatchPrediction) -> Iterator[None]:
-    """Say which table cannot be read; what a query itself raises goes through as it is."""
+    """Say which table cannot be read; a query's own errors pass, but for those of files and networks."""
     source = batch.source
     what = f"query {source.query.__name__}" if isinstance(source, QuerySource) else source.address
     try:

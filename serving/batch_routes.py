@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -21,6 +22,22 @@ from headwater.spec.pipeline import Pipeline
 
 __all__ = ["batch_routes"]
 
+
+class _KeyConvertor(Convertor[str]):
+    """Takes any key from a path: with slashes, and lines."""
+
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """Give the key as it stands in the path."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Give the path of a key."""
+        return value
+
+
+register_url_convertor("batch_key", _KeyConvertor())
 _ITEM = msgspec.json.Decoder(BatchItem)
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -52,8 +69,8 @@ def batch_routes(
         if pipeline.batch is not None:
             both = _both(pipeline.name, served, answers, clock, metrics, most_bytes)
             methods = ["GET", "POST"] if pipeline.batch.fall_through else ["GET"]
-            routes.append(Route(f"/batch/{pipeline.name}/{{key:path}}", both, methods=methods))
-    return [*routes, Route("/batch/{pipeline}/{key:path}", _none(served), methods=["GET"])]
+            routes.append(Route(f"/batch/{pipeline.name}/{{key:batch_key}}", both, methods=methods))
+    return [*routes, Route("/batch/{pipeline}/{key:batch_key}", _none(served), methods=["GET"])]
 
 
 def _both(

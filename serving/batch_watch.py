@@ -15,7 +15,7 @@ from headwater.spec.errors import DigestError, HeadwaterError, StorageError
 
 __all__ = ["BatchWatch"]
 
-_LOOK_S = 0.5
+_LOOK_S = 1.0
 _logger = logging.getLogger("headwater.keeper")
 
 

@@ -26,7 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
 
 @commands.command()
 def predict(pipeline: Declared, json: AsJson = False) -> None:
-    """Score the table that the pipeline declares: batch=BatchPrediction(...).
+    """Score the pipeline's table.
+
+    The pipeline says which: batch=BatchPrediction(...).
 
     All of it is scored, or nothing. Each prediction is logged with its features, so that its label can
     join it, and kept by key: GET /batch/PIPELINE/KEY of a running service looks one up. What a killed
@@ -55,10 +57,10 @@ def status(
     last: Annotated[int, typer.Option(min=1, help="How many runs, newest last")] = 20,
     json: AsJson = False,
 ) -> None:
-    """List the runs, and how many of their predictions anybody has looked up.
+    """List runs, and how much of them is read.
 
-    What is computed for nobody costs as much as what is read. A running service counts; a read shows
-    here within a few seconds.
+    A prediction is read when its key was looked up. What is computed for nobody costs as much as what
+    is read. A running service counts; a read shows here within a few seconds.
     """
     from headwater.features.batch_runs import BatchRuns  # noqa: PLC0415
     from headwater.features.stored import find  # noqa: PLC0415

@@ -28,7 +28,7 @@ from headwater.spec.batch import BatchPrediction, QuerySource
 from headwater.spec.errors import DigestError, NotFoundError
 from headwater.spec.records import FeatureValue
 
-KEYS = ["customer-17", "c-1", "c/2", "ü 3", "c%4"]
+KEYS = ["customer-17", "c-1", "c/2", "ü 3", "c%4\n"]
 ROWS = {"now": KEYS}
 FEATURES = {"a": 1.0, "b": 2.0}
 Eventually = Callable[[Callable[[], bool]], None]
@@ -101,7 +101,9 @@ def test_each_key_is_looked_up_with_its_age(
     assert recorded["features"] == {"a": 0.1, "b": 1.0}
 
 
-@pytest.mark.parametrize("path", ["/batch/line/nobody", "/batch/line/", "/batch/other/c-1"])
+@pytest.mark.parametrize(
+    "path", ["/batch/line/nobody", "/batch/line/", "/batch/line/%0A", "/batch/other/c-1"]
+)
 def test_what_has_no_answer_is_a_404_that_says_so(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
