@@ -112,7 +112,7 @@ class Materialisations:
             If a store refuses; what was the newest stays.
         """
         sha256, row = _sha256(file), tables.materialisation.c
-        self._storage.put_file(file, *self._parts(table, sha256))
+        self._storage.put(file, *self._parts(table, sha256))
         of_table = (row.pipeline_id == self._pipeline_id) & (row.table_name == table)
         with self._database.transaction() as connection:
             number, newest_us = connection.execute(
@@ -165,7 +165,7 @@ class Materialisations:
         """
         draft = path.with_name(f"{path.name}.new")
         try:
-            self._storage.fetch_file(draft, *self._parts(wanted.table, wanted.sha256))
+            self._storage.fetch(draft, *self._parts(wanted.table, wanted.sha256))
             if _sha256(draft) != wanted.sha256:
                 raise DigestError(
                     f"the file of materialisation {wanted.number} of table {wanted.table!r} is not what "

@@ -1,4 +1,4 @@
-"""Put pipelines on their schedules: deployments that update, collect, monitor and materialise."""
+"""Put pipelines on their schedules: deployments that update, collect, and where it is asked, do more."""
 
 import sys
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
 from headwater.flows.automations import automate, remove_automation
+from headwater.flows.batch_predict import batch_predict
 from headwater.flows.collect import collect
 from headwater.flows.environment import environment
 from headwater.flows.fine_tune import fine_tune
@@ -32,6 +33,7 @@ from headwater.flows.stack import POOL, find_stack
 from headwater.flows.update import update
 from headwater.infra.settings import Settings
 from headwater.learners.wrap import check_bound
+from headwater.spec.batch import BatchPrediction
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError, ServerError
 from headwater.spec.loading import load_pipeline
@@ -183,6 +185,8 @@ def _wanted(
         if not by_clock(pipeline.triggers):
             found.append(_every(monitor, pipeline, where, monitor_every))
             found.append(_Wanted(update, pipeline.name, where, (), [], pipeline.pace.cool_down_span))
+        if pipeline.batch is not None:
+            found.append(_batch(pipeline, pipeline.batch, where))
     return found
 
 
@@ -205,6 +209,15 @@ def _update(pipeline: Pipeline, reference: str) -> _Wanted:
     words = tuple(map(_words, clocks))
     made = [DeploymentScheduleCreate(schedule=schedule_of(trigger)) for trigger in clocks]
     return _Wanted(flow, pipeline.name, reference, words, made)
+
+
+def _batch(pipeline: Pipeline, batch: BatchPrediction, reference: str) -> _Wanted:
+    if batch.every is None:
+        return _Wanted(batch_predict, pipeline.name, reference, (), [])
+    if isinstance(batch.every, str):
+        return _every(batch_predict, pipeline, reference, batch.every)
+    made = [DeploymentScheduleCreate(schedule=schedule_of(batch.every))]
+    return _Wanted(batch_predict, pipeline.name, reference, (_words(batch.every),), made)
 
 
 def _interval(every: Duration, late: timedelta = timedelta(0)) -> IntervalSchedule:
@@ -263,7 +276,7 @@ def _remove_others(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> N
     """Remove what a pipeline had before it was declared otherwise: stateless, say, or without tables."""
     kept = {each.name for each in deployed}
     for name in {each.pipeline for each in deployed}:
-        for flow in (retrain, fine_tune, monitor, update, materialise):
+        for flow in (retrain, fine_tune, monitor, update, materialise, batch_predict):
             if f"{flow.name}/{name}" in kept:
                 continue
             try:

@@ -51,6 +51,7 @@ FLOWS = {
     "monitor": "headwater.flows.monitor:monitor",
     "update": "headwater.flows.update:update",
     "materialise": "headwater.flows.materialise:materialise",
+    "batch-predict": "headwater.flows.batch_predict:batch_predict",
 }
 """The flows by name."""
 

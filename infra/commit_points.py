@@ -7,7 +7,7 @@ to ``name`` or ``name:n`` the process kills itself, as a power cut would, the *n
 import os
 import signal
 
-__all__ = ["COMMIT_POINTS", "reached"]
+__all__ = ["BATCH_POINTS", "COMMIT_POINTS", "reached"]
 
 COMMIT_POINTS = (
     "record.before_sync",
@@ -34,6 +34,17 @@ COMMIT_POINTS = (
     "end.after_commit",
 )
 """Every commit point, in the order in which an example's life passes them."""
+
+BATCH_POINTS = (
+    "batch.after_begin",
+    "batch.after_part",
+    "batch.before_stage",
+    "batch.after_stage",
+    "batch.between_records",
+    "batch.before_publish",
+    "batch.after_publish",
+)
+"""Those of a batch prediction, which has no example's life."""
 
 _name, _, _count = os.environ.get("HEADWATER_KILL_AT", "").partition(":")
 _left = int(_count or 1)

@@ -18,7 +18,7 @@ from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.database import Database
 from headwater.spec.errors import BusyError, FencedError
 
-__all__ = ["Lease", "acquire", "check", "is_held", "keep", "release"]
+__all__ = ["Lease", "acquire", "check", "is_held", "keep", "release", "renew"]
 
 _TERM = timedelta(minutes=10)
 
@@ -115,6 +115,18 @@ def keep(connection: Connection, clock: Clock, lease: Lease) -> None:
         connection.execute(
             update(tables.lease).where(row.name == lease.name).values(expires_at_us=expires_us)
         )
+
+
+def renew(database: Database, clock: Clock, lease: Lease) -> None:
+    """Keep the lease in long work, as :func:`keep` does, in a transaction of its own.
+
+    Raises
+    ------
+    FencedError
+        If a newer epoch holds it.
+    """
+    with database.transaction() as connection:
+        keep(connection, clock, lease)
 
 
 def is_held(database: Database, clock: Clock, name: str) -> bool:

@@ -42,7 +42,11 @@ class Storage:
     @property
     def options(self) -> dict[str, str]:
         """What deltalake needs besides the address: endpoint, limits on retries and time."""
-        if not self.is_s3:
+        return self.options_for(self.root)
+
+    def options_for(self, address: str) -> dict[str, str]:
+        """Give what a library needs besides an address, which may be one outside the root."""
+        if not address.startswith("s3://"):
             return {}
         options = {
             "connect_timeout": f"{_CONNECT_S}s",
@@ -78,7 +82,7 @@ class Storage:
         self._prepare_bucket()
 
     def write(self, content: bytes, *parts: str) -> str:
-        """Put a file below the root, and give its address.
+        """Put a file below the root, whole and synced, and give its address.
 
         Raises
         ------
@@ -88,22 +92,11 @@ class Storage:
         self.prepare()
         if not self.is_s3:
             path = Path(self.address(*parts))
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            except OSError as error:
-                raise StorageError(
-                    f"cannot write {path}: {error.strerror}", hint="check the disk and HEADWATER_STORAGE"
-                ) from error
+            with _written(path) as draft:
+                draft.write_bytes(content)
             return str(path)
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-        bucket, prefix = self._bucket()
-        try:
-            key = "/".join((prefix, *parts)).lstrip("/")
-            self._client().put_object(Bucket=bucket, Key=key, Body=content)
-        except (BotoCoreError, ClientError) as error:
-            raise self._away(bucket, error) from error
+        with self._reached() as (client, bucket):
+            client.put_object(Bucket=bucket, Key=self._key(*parts), Body=content)
         return self.address(*parts)
 
     @property
@@ -112,8 +105,8 @@ class Storage:
         kept = ("aws_endpoint_url", "aws_allow_http", "aws_region")
         return {name: value for name, value in self.options.items() if name in kept}
 
-    def put_file(self, file: Path, *parts: str) -> str:
-        """Copy a local file below the root, and give its address.
+    def put(self, file: Path, *parts: str) -> str:
+        """Put a local file below the root, whole and synced, however long it is; give its address.
 
         Raises
         ------
@@ -123,39 +116,62 @@ class Storage:
         self.prepare()
         if not self.is_s3:
             path = Path(self.address(*parts))
-            draft = path.with_name(f"{path.name}.new")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+            with _written(path) as draft:
                 shutil.copyfile(file, draft)
-                draft.replace(path)
-            except OSError as error:
-                raise StorageError(
-                    f"cannot write {path}: {error.strerror}", hint="check the disk and HEADWATER_STORAGE"
-                ) from error
             return str(path)
-        with self._reaching() as (client, bucket):
-            client.upload_file(str(file), bucket, self._object(parts))
+        with self._reached() as (client, bucket):
+            client.upload_file(str(file), bucket, self._key(*parts))
         return self.address(*parts)
 
-    def fetch_file(self, to: Path, *parts: str) -> None:
-        """Copy a file from below the root to a local place.
+    def read(self, *parts: str) -> bytes:
+        """Give what a file below the root holds.
 
         Raises
         ------
         StorageError
-            If it is not there, or cannot be reached or written.
+            If it cannot be reached, or is not there.
         """
         if not self.is_s3:
-            try:
-                shutil.copyfile(self.address(*parts), to)
-            except OSError as error:
-                raise StorageError(
-                    f"cannot copy {self.address(*parts)}: {error.strerror}",
-                    hint="check the disk and HEADWATER_STORAGE",
-                ) from error
+            with _local(Path(self.address(*parts)), "read"):
+                return Path(self.address(*parts)).read_bytes()
+        with self._reached() as (client, bucket):
+            found: bytes = client.get_object(Bucket=bucket, Key=self._key(*parts))["Body"].read()
+            return found
+
+    def fetch(self, file: Path, *parts: str) -> None:
+        """Copy a file from below the root to a local one, however long it is.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be reached, is not there, or cannot be written.
+        """
+        if not self.is_s3:
+            with _local(file, "write"):
+                shutil.copyfile(self.address(*parts), file)
             return
-        with self._reaching() as (client, bucket):
-            client.download_file(bucket, self._object(parts), str(to))
+        with self._reached() as (client, bucket):
+            client.download_file(bucket, self._key(*parts), str(file))
+
+    def remove(self, *parts: str) -> None:
+        """Remove a folder below the root with all that is in it; there may be none.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be reached or removed.
+        """
+        if not self.is_s3:
+            folder = Path(self.address(*parts))
+            with _local(folder, "remove"):
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+            return
+        with self._reached() as (client, bucket):
+            pages = client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=bucket, Prefix=f"{self._key(*parts)}/"):
+                for found in page.get("Contents", ()):
+                    client.delete_object(Bucket=bucket, Key=found["Key"])
 
     def remove_file(self, *parts: str) -> None:
         """Remove a file below the root; one that is not there is no fault.
@@ -166,29 +182,11 @@ class Storage:
             If it cannot be reached or removed.
         """
         if not self.is_s3:
-            try:
+            with _local(Path(self.address(*parts)), "remove"):
                 Path(self.address(*parts)).unlink(missing_ok=True)
-            except OSError as error:
-                raise StorageError(
-                    f"cannot remove {self.address(*parts)}: {error.strerror}", hint="check the disk"
-                ) from error
             return
-        with self._reaching() as (client, bucket):
-            client.delete_object(Bucket=bucket, Key=self._object(parts))
-
-    @contextmanager
-    def _reaching(self) -> Iterator[tuple[Any, str]]:
-        from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415 - only where S3 is used
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-        bucket, _ = self._bucket()
-        try:
-            yield self._client(), bucket
-        except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-            raise self._away(bucket, error) from error
-
-    def _object(self, parts: tuple[str, ...]) -> str:
-        return "/".join((self._bucket()[1], *parts)).lstrip("/")
+        with self._reached() as (client, bucket):
+            client.delete_object(Bucket=bucket, Key=self._key(*parts))
 
     def check_conditional_write(self, key: str) -> None:
         """Check that S3 refuses to overwrite where it is told not to; Delta's commits rest on it.
@@ -225,6 +223,21 @@ class Storage:
                 f"the service of bucket {bucket!r} ignores conditional writes",
                 hint="use one that honours If-None-Match, or let one process alone collect",
             )
+
+    @contextmanager
+    def _reached(self) -> Iterator[tuple[Any, str]]:
+        """Give a client and the bucket; what fails within is storage that is away, or refuses."""
+        from boto3.exceptions import Boto3Error  # noqa: PLC0415 - only where S3 is used
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        bucket, _ = self._bucket()
+        try:
+            yield self._client(), bucket
+        except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
+            raise self._away(bucket, error) from error
+
+    def _key(self, *parts: str) -> str:
+        return "/".join((self._bucket()[1], *parts)).lstrip("/")
 
     def _bucket(self) -> tuple[str, str]:
         bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
@@ -263,3 +276,34 @@ class Storage:
                 client.create_bucket(Bucket=bucket)
         except (BotoCoreError, ClientError) as error:
             raise self._away(bucket, error) from error
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """Give a draft to write; when the block ends, it is synced, and takes the place of the file."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with _local(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            with draft.open("rb") as written:
+                os.fsync(written.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name, too, outlives the power
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def _local(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot {what} {path}: {error.strerror or error}",
+            hint="check the disk and HEADWATER_STORAGE",
+        ) from error

@@ -21,6 +21,7 @@ __all__ = [
     "api_key",
     "audit",
     "bandit",
+    "batch_run",
     "champion",
     "claim",
     "decision",
@@ -253,6 +254,24 @@ bandit = Table(
     Column("next_offset", BigInteger, nullable=False),
     Column("next_position", BigInteger, nullable=False),
     Column("state", LargeBinary, nullable=False, comment="JSON, counts by version"),
+)
+
+batch_run = Table(
+    "batch_run",
+    metadata,
+    _of_pipeline(),
+    _place("number"),
+    Column("id", String(40), nullable=False, comment="names its files, and is in its predictions' ids"),
+    Column("state", String(20), nullable=False, comment="begun, staged or published"),
+    Column("version", String(40), nullable=False),
+    Column("at_us", BigInteger, nullable=False, comment="when its predictions count as served"),
+    Column("by", String(200), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("parts", Integer, nullable=False),
+    Column("sha256", LargeBinary, comment="of the table that finds an answer; null until it is staged"),
+    Column("published_at_us", BigInteger),
+    Column("read", BigInteger, nullable=False, comment="predictions that somebody has looked up"),
+    Column("kept", Boolean, nullable=False, comment="its files are in storage"),
 )
 
 queue = Table(

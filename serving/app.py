@@ -1,7 +1,7 @@
 """The service as an ASGI application: one for each worker process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -17,13 +17,15 @@ from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.infra.tracing import begin_tracing
 from headwater.serving.alarms import KeeperTold, cells_of
-from headwater.serving.counters import Counters
+from headwater.serving.batch_answers import BatchAnswers
+from headwater.serving.batch_routes import batch_routes
+from headwater.serving.counters import Cells, Counters
 from headwater.serving.documented import describe
 from headwater.serving.guard import Access, Guard
 from headwater.serving.hot import HotPaths, Pipelines, labels_route, named, predict_route
 from headwater.serving.inference_protocol import protocol_routes
 from headwater.serving.label_queue import queue_router
-from headwater.serving.metrics import Metrics
+from headwater.serving.metrics import Metrics, told_now
 from headwater.serving.orchestrating import operations_router
 from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
@@ -59,6 +61,7 @@ def create_app(
     """
     clock = clock or SystemClock()
     served: dict[str, ServedPipeline] = {}
+    batches: dict[str, BatchAnswers] = {}
     metrics = Metrics(Counters(settings))
     kind, traced = _made_of(settings)
 
@@ -66,9 +69,12 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         for pipeline in pipelines:
             served[pipeline.name] = kind(pipeline, settings, clock, metrics.of(pipeline.name))
+            if pipeline.batch is not None:
+                batches[pipeline.name] = BatchAnswers(pipeline, pipeline.batch, settings, clock)
         await asyncio.gather(*(one.swap() for one in served.values()))
         await asyncio.gather(*(one.follow_tables() for one in served.values()))
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
+        following += [asyncio.create_task(one.follow(_FOLLOW_S)) for one in batches.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
         yield
         for task in following:
@@ -76,6 +82,8 @@ def create_app(
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*following)
         await asyncio.gather(*(one.close() for one in served.values()))
+        for batch in batches.values():
+            batch.close()
         guard.close()
         metrics.close()
 
@@ -96,13 +104,14 @@ def create_app(
         # Reached with another method only, to be told so.
         *(Route(path, route, methods=["POST"]) for path, route in hot.items()),
         *protocol_routes(served, MOST_BODY_BYTES),
+        *batch_routes(pipelines, served, batches, clock, metrics, MOST_BODY_BYTES),
     ]
     app.add_exception_handler(HeadwaterError, _refused)
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served, clock)
     app.include_router(queue_router(served, settings, clock))
     app.include_router(operations_router(served, settings))
-    _add_metrics(app, served, metrics)
+    _add_metrics(app, served, batches, metrics)
     describe(app, pipelines)
     guard = Guard(HotPaths(app, hot, metrics), access or Access(), settings, clock, metrics.problem)
     return traced(guard)
@@ -132,15 +141,27 @@ def _add_lookups(app: FastAPI, served: Pipelines, clock: Clock) -> None:
         return _json([_status(one, clock.now()) for one in served.values()])
 
 
-def _add_metrics(app: FastAPI, served: Pipelines, metrics: Metrics) -> None:
+def _add_metrics(
+    app: FastAPI, served: Pipelines, batches: Mapping[str, BatchAnswers], metrics: Metrics
+) -> None:
     @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def totals(accept: str = Header("", include_in_schema=False)) -> Response:
         """Give what all workers counted, for Prometheus."""
         for one in served.values():
             one.sample()
         told = [cell for one in served.values() for cell in cells_of(one.pipeline.name, one.told())]
+        told += _batch_cells(batches)
         content, kind = await asyncio.to_thread(metrics.text, accept, told)
         return Response(content, headers={"content-type": kind})
+
+
+def _batch_cells(batches: Mapping[str, BatchAnswers]) -> Iterator[Cells]:
+    for name, one in batches.items():
+        standing = one.standing()
+        if standing is not None:
+            yield told_now("headwater_batch_predictions", name, standing.rows)
+            yield told_now("headwater_batch_predictions_read", name, standing.read)
+            yield told_now("headwater_batch_age_seconds", name, standing.age_s)
 
 
 def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
@@ -180,7 +201,10 @@ def _json(found: object, status: int = 200, kind: str = "application/json") -> R
 
 def _refused(_request: Request, error: Exception) -> Response:
     problem = problem_of(error) if isinstance(error, HeadwaterError) else FAILED
-    return _json(problem, problem.status, PROBLEM_TYPE.decode())
+    answer = _json(problem, problem.status, PROBLEM_TYPE.decode())
+    if problem.status == 503:
+        answer.headers["retry-after"] = "1"
+    return answer
 
 
 def _failed(_request: Request, _error: Exception) -> Response:

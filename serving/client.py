@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -23,7 +24,7 @@ import msgspec
 from headwater.serving.ids import new_id
 from headwater.serving.operator_client import AsyncOperate, Operate
 from headwater.serving.problems import Problem
-from headwater.serving.wire import Answer, Answers, Labelled, LabelResults
+from headwater.serving.wire import Answer, Answers, BatchAnswer, Labelled, LabelResults
 from headwater.spec import errors
 from headwater.spec.errors import HeadwaterError, StorageError
 from headwater.spec.records import FeatureValue, LabelValue, Recorded, Source
@@ -183,6 +184,38 @@ class Client(_Base):
         """
         params = {} if pipeline is None else {"pipeline": pipeline}
         return self._send("GET", f"/predictions/{prediction_id}", None, Recorded, params)
+
+    def batch(
+        self,
+        key: str,
+        *,
+        pipeline: str,
+        features: Features | None = None,
+        id: str | None = None,  # noqa: A002 - its name on the wire
+    ) -> BatchAnswer:
+        """Give what the newest batch run predicted for a key.
+
+        Parameters
+        ----------
+        key, pipeline
+            Whose answer, and the pipeline's name.
+        features
+            Values by name, with which the online model answers where the batch has none; without, that
+            is an error.
+        id
+            Of the prediction that is made then; made where not given.
+
+        Raises
+        ------
+        NotFoundError
+            If the batch has no answer, and no features were given.
+        HeadwaterError
+            As for :meth:`predict`.
+        """
+        path = f"/batch/{pipeline}/{quote(key, safe='')}"
+        if features is None:
+            return self._send("GET", path, None, BatchAnswer)
+        return self._post(path, _item(features, id), BatchAnswer)
 
     def is_ready(self) -> bool:
         """Say whether every pipeline has a version that serves; False where nobody answers."""

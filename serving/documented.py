@@ -12,7 +12,8 @@ from msgspec import UNSET
 
 from headwater.serving.orchestrating import ORCHESTRATED
 from headwater.serving.problems import Problem
-from headwater.serving.wire import MOST_ITEMS, Answer, Answers, Labelled, LabelResults
+from headwater.serving.wire import MOST_ITEMS, Answer, Answers, BatchAnswer, Labelled, LabelResults
+from headwater.spec.batch import LONGEST_KEY
 from headwater.spec.feature import FeatureKind
 from headwater.spec.pipeline import Pipeline, Task
 from headwater.spec.records import LabelValue
@@ -72,12 +73,12 @@ def describe(app: FastAPI, pipelines: Sequence[Pipeline]) -> None:
 
 
 def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
-    types = [Answer, Answers, Labelled, LabelResults, Problem]
+    types = [Answer, Answers, Labelled, LabelResults, BatchAnswer, Problem]
     schemas, components = msgspec.json.schema_components([*types, *ORCHESTRATED], ref_template=_REF)
     document.setdefault("components", {}).setdefault("schemas", {}).update(components)
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{}, {"key": []}]  # none is needed until the first was made
-    answer, answers, labelled, results, problem = schemas[: len(types)]
+    answer, answers, labelled, results, batch_answer, problem = schemas[: len(types)]
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"] |= _problems(problem)
@@ -96,6 +97,34 @@ def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
         problem,
         {pipeline.name: {"value": _truth(pipeline)} for pipeline in pipelines},
     )
+    for pipeline in pipelines:
+        if pipeline.batch is not None:
+            path = f"/batch/{pipeline.name}/{{key}}"
+            document["paths"][path] = _batch(pipeline, batch_answer, problem)
+
+
+def _batch(pipeline: Pipeline, answer: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:
+    """Describe the look-up by key, and where it falls through, the request with features."""
+    key = {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY}
+    named = {"name": "key", "in": "path", "required": True, "schema": key, "example": "customer-17"}
+    get = {
+        "summary": "Look up what the newest batch run predicted for a key, with its age.",
+        "tags": ["predictions"],
+        "responses": {"200": _content("Its answer", "application/json", answer)} | _problems(problem),
+    }
+    path: dict[str, Any] = {"parameters": [named], "get": get}
+    if pipeline.batch is not None and pipeline.batch.fall_through:
+        features = {feature.name: _value(feature) for feature in pipeline.features}
+        item = {"features": _object(features, list(features)), "id": _ID, "unit": _ID}
+        example = {"features": _prediction(pipeline)["features"]}
+        path |= _post(
+            "Look a key up; where it has no answer the online model predicts, and that is durable.",
+            [_object(item, ["features"])],
+            answer,
+            problem,
+            {pipeline.name: {"value": example}},
+        )
+    return path
 
 
 def _predictions(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:

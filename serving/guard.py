@@ -181,8 +181,9 @@ def _wanted(method: str, path: str) -> _Scopes:
             return frozenset()
         if path.startswith("/pipelines/"):  # who may change it may see it
             return _READ | _OPERATE
-        return _READ | _PREDICT if _is_of_protocol(path) else _READ
-    if path == "/predict" or path.startswith("/v2/models/"):
+        both = _is_of_protocol(path) or path.startswith("/batch/")
+        return _READ | _PREDICT if both else _READ
+    if path == "/predict" or path.startswith(("/v2/models/", "/batch/")):
         return _PREDICT
     return _LABEL if path == "/labels" or path.startswith("/queue/") else _OPERATE
 

@@ -22,6 +22,7 @@ from headwater.infra.settings import Settings, settings
 from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound
 from headwater.serving.alarms import Alarms, KeeperFile, KeeperTold
+from headwater.serving.batch_watch import BatchWatch
 from headwater.serving.key_store import KeyWatch
 from headwater.serving.learning import EachLabel
 from headwater.serving.live import Live, ServedState, ServingFile
@@ -154,6 +155,7 @@ def main(references: Sequence[str]) -> int:
         stack.enter_context(KeyWatch(settings()))
         stack.enter_context(TableWatch([bound.pipeline for bound in bounds], settings()))
         stack.enter_context(Operating([bound.pipeline for bound in bounds], settings()))
+        stack.enter_context(BatchWatch(bounds))
         keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
         looked = False
         while not ended.is_set():

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from headwater.serving.counters import Cells, Counters
 from headwater.serving.wire import Answer, Labelled
 
-__all__ = ["BOUNDS_S", "Metrics", "PipelineMetrics", "TableMetrics"]
+__all__ = ["BOUNDS_S", "Metrics", "PipelineMetrics", "TableMetrics", "told_now"]
 
 BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the histogram of how long predictions take, in seconds."""
@@ -24,9 +24,9 @@ _STATUSES = ("recorded", "known", "conflict", "refused")
 
 
 class _Family(NamedTuple):
-    """A metric: a sum, a gauge summed over the workers that live, or the least or most of theirs."""
+    """A metric: a sum, a gauge summed over living workers, the least or most of theirs, or of now."""
 
-    kind: Literal["counter", "histogram", "gauge", "least", "most"]
+    kind: Literal["counter", "histogram", "gauge", "least", "most", "now"]
     help: str
     labels: tuple[str, ...]
 
@@ -65,6 +65,14 @@ _FAMILIES = {
     "headwater_examples_unlearned": _Family(
         "gauge", "Examples that were sequenced and not learned yet.", ("pipeline",)
     ),
+    "headwater_batch_lookups": _Family(
+        "counter", "Keys looked up, by who answered: batch, online or none.", ("pipeline", "found")
+    ),
+    "headwater_batch_predictions": _Family("now", "Predictions of the newest batch run.", ("pipeline",)),
+    "headwater_batch_predictions_read": _Family(
+        "now", "Those of them that anybody has looked up on this host.", ("pipeline",)
+    ),
+    "headwater_batch_age_seconds": _Family("now", "Age of the newest batch run.", ("pipeline",)),
     "headwater_problems": _Family("counter", "Requests refused or failed, by status.", ("status",)),
 }
 
@@ -202,6 +210,11 @@ class Metrics:
         place = self._counters.place("headwater_problems", (str(status),))
         self._counters.values[place] += 1.0
 
+    def looked_up(self, pipeline: str, found: Literal["batch", "online", "none"]) -> None:
+        """Count a key that was looked up, by who answered."""
+        place = self._counters.place("headwater_batch_lookups", (pipeline, found))
+        self._counters.values[place] += 1.0
+
     def close(self) -> None:
         """Leave what was counted to the next worker."""
         self._counters.close()
@@ -214,12 +227,17 @@ class Metrics:
         accept
             What the asker takes.
         told
-            What the keeper told, beside what workers counted.
+            What no worker counts: what the keeper told, and what can be seen at the moment it is asked.
         """
         registry = CollectorRegistry()
         registry.register(_Collected([*self._counters.everybody(), *told]))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind
+
+
+def told_now(family: str, pipeline: str, value: float) -> Cells:
+    """Give a number as it is at this moment, for :meth:`Metrics.text`."""
+    return Cells(family, (pipeline,), (value,), lives=True)
 
 
 class _Collected(Collector):

@@ -22,7 +22,7 @@ from headwater.serving.ids import new_id
 from headwater.serving.live import Live, ServingFile
 from headwater.serving.looking_up import LookingUp
 from headwater.serving.metrics import PipelineMetrics
-from headwater.serving.wire import Answer, LabelItem, Labelled, PredictItem
+from headwater.serving.wire import Answer, LabelItem, Labelled, PredictItem, answer_of
 from headwater.spec.errors import (
     ConflictError,
     HeadwaterError,
@@ -130,6 +130,16 @@ class ServedPipeline:
             ]
         self.metrics.predicted(answers, perf_counter() - began_s)
         return answers
+
+    def check(self, item: PredictItem) -> None:
+        """Check what is asked for, without answering.
+
+        Raises
+        ------
+        SchemaError
+            If features do not fit; the text names the field.
+        """
+        self._decoded("" if item.id is UNSET else item.id, item.features, "")
 
     async def label(self, items: Sequence[msgspec.Raw], by: str) -> list[Labelled]:
         """Record labels, each for itself; durable when this returns.
@@ -339,13 +349,7 @@ class ServedPipeline:
 
     def _answer(self, id_: str, output: Output, version: str, role: Role) -> Answer:
         window = UNSET if self._loss_window_ms is None else self._loss_window_ms
-        if isinstance(output, dict):
-            likeliest = max(output, key=output.__getitem__) if output else ""
-            return Answer(id_, likeliest, version, role, output, window)
-        if self.pipeline.task == "binary":
-            shares = {"false": 1.0 - output, "true": output}
-            return Answer(id_, output, version, role, shares, window)
-        return Answer(id_, output, version, role, UNSET, window)
+        return answer_of(self.pipeline.task, id_, output, version, role, window)
 
     def _again(self, made: _Made, ended: Ended) -> Answer:
         """Answer what came before as it was answered then, if it is the same request."""

@@ -6,13 +6,16 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from headwater.spec.records import LabelValue, Role, Source
+from headwater.spec.pipeline import Task
+from headwater.spec.records import LabelValue, Output, Role, Source
 
 __all__ = [
     "MOST_ITEMS",
     "NO_FEATURES",
     "Answer",
     "Answers",
+    "BatchAnswer",
+    "BatchItem",
     "Entity",
     "LabelItem",
     "LabelRequest",
@@ -20,6 +23,7 @@ __all__ = [
     "Labelled",
     "PredictItem",
     "PredictRequest",
+    "answer_of",
 ]
 
 MOST_ITEMS = 1_000
@@ -107,6 +111,72 @@ class Answers(msgspec.Struct, gc=False):
     """Many predictions, in the order in which they were asked for."""
 
     predictions: list[Answer]
+
+
+def answer_of(
+    task: Task,
+    id_: str,
+    output: Output,
+    version: str,
+    role: Role,
+    loss_window_ms: int | UnsetType = UNSET,
+) -> Answer:
+    """Say what a version answered, with a probability by class where the task has classes.
+
+    >>> answer_of("binary", "p-1", 0.25, "3", "champion").probabilities
+    {'false': 0.75, 'true': 0.25}
+    """
+    if isinstance(output, dict):
+        likeliest = max(output, key=output.__getitem__) if output else ""
+        return Answer(id_, likeliest, version, role, output, loss_window_ms)
+    if task == "binary":
+        shares = {"false": 1.0 - output, "true": output}
+        return Answer(id_, output, version, role, shares, loss_window_ms)
+    return Answer(id_, output, version, role, UNSET, loss_window_ms)
+
+
+class BatchItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What the online model needs where the batch has no answer for a key.
+
+    Parameters
+    ----------
+    features, id, unit
+        As in :class:`PredictItem`; the entity key is that of the path.
+    """
+
+    features: msgspec.Raw
+    id: Id | UnsetType = UNSET
+    unit: Id | UnsetType = UNSET
+
+
+class BatchAnswer(msgspec.Struct, gc=False):
+    """The answer for a key.
+
+    Parameters
+    ----------
+    key
+        Whose.
+    found
+        ``"batch"`` was computed before, ``"online"`` just now.
+    id, output, version, role, probabilities, loss_window_ms
+        As in :class:`Answer`.
+    predicted_at, age_s
+        When it was predicted, and how many seconds ago that was.
+    run
+        Which batch run has it.
+    """
+
+    key: str
+    found: Literal["batch", "online"]
+    id: str
+    output: float | str
+    version: str
+    role: Role
+    predicted_at: datetime
+    age_s: float
+    run: str | UnsetType = UNSET
+    probabilities: dict[str, float] | UnsetType = UNSET
+    loss_window_ms: int | UnsetType = UNSET
 
 
 class LabelItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):

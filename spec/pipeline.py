@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from headwater.spec.batch import BatchPrediction
 from headwater.spec.errors import DeclarationError, few
 from headwater.spec.feature import BatchFeature, FeatureKind, RequestFeature, StreamingFeature
 from headwater.spec.feature_table import FeatureTable
@@ -94,6 +95,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         How people are asked for labels; None asks nobody.
     tables
         Where batch features are looked up.
+    batch
+        Which table is scored on a schedule, its answers looked up by key; None scores none.
     promotion
         ``"always"`` makes each new version champion, ``"by hand"`` leaves it to ``headwater promote``.
 
@@ -123,6 +126,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     routing: Routing = ChampionOnly()
     people: People | None = None
     tables: tuple[FeatureTable, ...] = ()
+    batch: BatchPrediction | None = None
     promotion: Promotion = "always"
 
     def __post_init__(self) -> None:
@@ -366,6 +370,11 @@ def _check_numbers(pipeline: Pipeline) -> None:
     if pipeline.people is not None and not isinstance(pipeline.people, People):
         raise DeclarationError(
             f"people={pipeline.people!r} does not say how to ask", hint="write people=People(random=0.2)"
+        )
+    if pipeline.batch is not None and not isinstance(pipeline.batch, BatchPrediction):
+        raise DeclarationError(
+            f"batch={pipeline.batch!r} does not say what to score",
+            hint='write batch=BatchPrediction(source=ParquetSource("people.parquet"), key="person")',
         )
     if pipeline.promotion not in ("always", "by hand"):
         raise DeclarationError(

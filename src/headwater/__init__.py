@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headwater.infra.clock import SimulatedClock, SystemClock
     from headwater.infra.settings import Settings, settings
     from headwater.learners.boosting import Boosted
+    from headwater.loop.batch_predict import batch_predict
     from headwater.loop.binding import Bound
     from headwater.loop.carry_out import carry_out
     from headwater.loop.collect import collect
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from headwater.loop.replay import Replay
     from headwater.loop.update import train
     from headwater.serving.client import AsyncClient, Client
+    from headwater.spec.batch import BatchPrediction, DeltaSource, ParquetSource, QuerySource
     from headwater.spec.duration import duration
     from headwater.spec.errors import HeadwaterError
     from headwater.spec.feature import Feature
@@ -63,6 +65,7 @@ __all__ = [
     "AsyncClient",
     "AtLeast",
     "Bandit",
+    "BatchPrediction",
     "Boosted",
     "Bound",
     "Canary",
@@ -71,6 +74,7 @@ __all__ = [
     "Columns",
     "CostAware",
     "Cron",
+    "DeltaSource",
     "Drift",
     "Every",
     "Feature",
@@ -84,10 +88,12 @@ __all__ = [
     "Monitoring",
     "OffsetRange",
     "Pace",
+    "ParquetSource",
     "People",
     "Performance",
     "Pipeline",
     "Prediction",
+    "QuerySource",
     "Replay",
     "Reset",
     "ServeBest",
@@ -100,6 +106,7 @@ __all__ = [
     "Subsample",
     "SystemClock",
     "Volume",
+    "batch_predict",
     "carry_out",
     "collect",
     "decide",
@@ -118,6 +125,7 @@ _NAMES = {
     "infra.clock": ("SimulatedClock", "SystemClock"),
     "infra.settings": ("Settings", "settings"),
     "learners.boosting": ("Boosted",),
+    "loop.batch_predict": ("batch_predict",),
     "loop.binding": ("Bound",),
     "loop.carry_out": ("carry_out",),
     "loop.collect": ("collect",),
@@ -128,6 +136,7 @@ _NAMES = {
     "loop.replay": ("Replay",),
     "loop.update": ("train",),
     "serving.client": ("AsyncClient", "Client"),
+    "spec.batch": ("BatchPrediction", "DeltaSource", "ParquetSource", "QuerySource"),
     "spec.duration": ("duration",),
     "spec.errors": ("HeadwaterError",),
     "spec.feature": ("Feature",),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
+from headwater.cli_batch import commands as batch_commands
 from headwater.cli_features import commands as features_commands
 from headwater.cli_operating import commands as operating_commands
 from headwater.cli_serving import commands as serving_commands
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.add_typer(operating_commands)
 app.add_typer(serving_commands)
 app.add_typer(features_commands, name="features")
+app.add_typer(batch_commands, name="batch")
 
 _ANEW = "headwater deploy makes it anew; what it did not start, monitoring asks for all the same"
 

@@ -10,6 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from headwater.features.batch_runs import BatchRun
     from headwater.features.queue_counts import QueueCounts
     from headwater.loop.rebuild import Rebuilt
     from headwater.loop.update import Updated
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from headwater.spec.rulings import Learning, Routed
 
 __all__ = [
+    "batch_lines",
     "busy",
     "decision_lines",
     "decisions_table",
@@ -31,6 +33,7 @@ __all__ = [
     "show",
     "show_lines",
     "table",
+    "table_of_runs",
     "tree_lines",
     "update_lines",
     "versions_table",
@@ -261,3 +264,30 @@ def queue_lines(found: "QueueCounts") -> list[str]:
     if agreed.mean_difference is None:
         beyond = f", Cohen's kappa {_number(agreed.kappa)}"
     return [*lines, f"agreement: {_number(agreed.raw)} of {agreed.pairs:,} pairs{beyond}"]
+
+
+def batch_lines(run: "BatchRun") -> list[str]:
+    """Say what a batch prediction made."""
+    made = f"{run.rows:,} predictions of version {run.version} in run {run.id}, logged and published"
+    return [made, "headwater batch status counts how many are read"]
+
+
+def table_of_runs(runs: Sequence["BatchRun"], pipeline: str) -> "list[Table | str]":
+    """List runs of batch prediction, oldest first, with the share of their answers that was read."""
+    rows = [
+        (
+            run.id,
+            run.state,
+            f"{run.at:%Y-%m-%d %H:%M}",
+            run.version,
+            f"{run.rows:,}",
+            f"{run.read:,}",
+            f"{run.read / run.rows:.1%}" if run.rows else "-",
+            run.by,
+        )
+        for run in runs
+    ]
+    if not rows:
+        return [f"no runs yet. Next: headwater batch predict {pipeline}"]
+    heads = ("run", "state", "served at (UTC)", "version", "predictions", "read", "share", "by")
+    return [table(heads, rows)]

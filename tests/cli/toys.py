@@ -2,7 +2,17 @@
 
 from msgspec.structs import replace
 
-from headwater import Feature, FeatureTable, LabelRule, People, Pipeline, Stateful, Volume
+from headwater import (
+    BatchPrediction,
+    Feature,
+    FeatureTable,
+    LabelRule,
+    ParquetSource,
+    People,
+    Pipeline,
+    Stateful,
+    Volume,
+)
 
 
 def sgd() -> object:
@@ -42,3 +52,4 @@ looking = replace(
     features=(Feature("x", float), spending.feature("spent", float)),
     tables=(spending,),
 )
+scored = replace(toy, batch=BatchPrediction(source=ParquetSource("people.parquet"), key="person"))

@@ -18,6 +18,7 @@ TOY = """
 import polars as pl
 from sklearn.linear_model import SGDClassifier
 
+from headwater.spec.batch import BatchPrediction, QuerySource
 from headwater.spec.feature import Feature
 from headwater.spec.feature_table import FeatureTable
 from headwater.spec.label import LabelRule
@@ -30,7 +31,11 @@ def model():
     return SGDClassifier(loss="log_loss", random_state=0)
 
 
-def toy(update, *triggers, name="toy", pace=Pace()):
+def people():
+    return pl.DataFrame({"person": ["ada", "bob"], "x": [1.0, 2.0]})
+
+
+def toy(update, *triggers, name="toy", pace=Pace(), every=None):
     return Pipeline(
         name=name,
         task="binary",
@@ -40,6 +45,9 @@ def toy(update, *triggers, name="toy", pace=Pace()):
         update=update,
         triggers=triggers,
         pace=pace,
+        batch=every and BatchPrediction(
+            source=QuerySource(people), key="person", every=None if every == "by hand" else every
+        ),
     )
 
 
@@ -49,6 +57,9 @@ stateful = toy(Stateful(), Every("6h"), Cron("30 2 * * *", "Europe/Berlin"))
 twin = toy(Stateful())
 watched = toy(Stateful(), Volume(10), name="watched", pace=Pace(cool_down="1h"))
 watched_by_clock = toy(Stateful(), Every("1d"), name="watched")
+scored = toy(Stateful(), every="6h")
+scored_at_night = toy(Stateful(), every=Cron("30 2 * * *", "Europe/Berlin"))
+scored_by_hand = toy(Stateful(), every="by hand")
 never = toy(Stateful(), Cron("99 2 * * *"))
 
 

@@ -72,6 +72,27 @@ def test_tables_are_materialised_as_often_as_the_most_frequent_one(toy, settings
         client.read_deployment_by_name("materialise/toy")
 
 
+def test_a_batch_prediction_is_on_its_schedule(toy, settings, prefect_api):
+    found = {}
+    for name in ("scored", "scored_at_night", "scored_by_hand"):
+        (batch,) = (
+            each
+            for each in deploy([f"{toy}:{name}"], settings, prefect_api=prefect_api)
+            if each.flow == "batch-predict"
+        )
+        found[name] = (batch.name, batch.schedules)
+        assert len(_read(prefect_api, batch).schedules) == len(batch.schedules)
+        assert load_flow_from_entrypoint(_read(prefect_api, batch).entrypoint or "").name == batch.flow
+    assert found == {
+        "scored": ("batch-predict/toy", ("every 6h",)),
+        "scored_at_night": ("batch-predict/toy", ("30 2 * * * (Europe/Berlin)",)),
+        "scored_by_hand": ("batch-predict/toy", ()),
+    }
+    deploy([f"{toy}:twin"], settings, prefect_api=prefect_api)
+    with SyncPrefectClient(prefect_api) as client, pytest.raises(ObjectNotFound):
+        client.read_deployment_by_name("batch-predict/toy")  # it is not declared any more
+
+
 def test_deploying_again_replaces(toy, settings, prefect_api):
     first = deploy([f"{toy}:stateful"], settings, prefect_api=prefect_api)
     again = deploy([f"{toy}:stateful"], settings, prefect_api=prefect_api)

@@ -5,7 +5,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Failed
 
 from headwater.features.log import FeatureLog
+from headwater.flows.batch_predict import batch_predict
 from headwater.flows.collect import collect
+from headwater.flows.fine_tune import fine_tune
 from headwater.flows.materialise import materialise
 from headwater.flows.retrain import retrain
 from headwater.flows.update import update
@@ -17,6 +19,7 @@ from headwater.spec.errors import (
     DigestError,
     NotEnoughError,
     NotFoundError,
+    NotReadyError,
     SchemaError,
     StorageError,
 )
@@ -127,6 +130,20 @@ def test_a_table_that_fails_keeps_no_other_from_being_materialised(toy, recorded
     assert "2 rows" in shown["toy-spending-materialised"]
     (again,) = materialise(f"{toy}:looking", ["spending"])
     assert (again["number"], again["rows"]) == (2, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")  # hints on log_model's arguments
+def test_the_batch_flow_scores_and_shows_its_run(toy, recorded, settings):
+    with pytest.raises(NotReadyError, match="no version"):
+        batch_predict(f"{toy}:scored")
+    _feed(f"{toy}:scored", settings, 40)
+    fine_tune(f"{toy}:scored")
+    run = batch_predict(f"{toy}:scored")
+    assert (run["state"], run["version"], run["rows"]) == ("published", "1", 2)
+    assert run["by"].startswith("flow run ")
+    with SyncPrefectClient(recorded) as client:
+        (shown,) = [each for each in client.read_artifacts() if each.key == "toy-batch"]
+    assert run["id"] in str(shown.data)
 
 
 def test_without_examples_the_reason_is_raised(toy, recorded):

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from headwater.infra import tables
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.database import Database
-from headwater.infra.lease import Lease, acquire, check, keep, release
+from headwater.infra.lease import Lease, acquire, check, keep, release, renew
 from headwater.spec.errors import BusyError, FencedError
 
 NAME = "sequence/toy"
@@ -89,6 +89,21 @@ def test_a_term_that_passed_holds_nobody_off(database: Database, clock: Simulate
         assert said == "holds 1"
         clock.advance_to(clock.now() + timedelta(days=1))
         assert acquire(database, clock, NAME).epoch == 2
+
+
+def test_a_term_that_is_renewed_begins_anew_under_its_epoch(
+    database: Database, clock: SimulatedClock
+) -> None:
+    mine = acquire(database, clock, NAME)
+    clock.advance_to(clock.now() + timedelta(minutes=9))
+    renew(database, clock, mine)
+    clock.advance_to(clock.now() + timedelta(minutes=9))
+    with another_process(database, clock) as (_, said):
+        assert said.startswith("busy")
+    hold(database, mine)
+    acquire(database, clock, NAME, take_over=True)
+    with pytest.raises(FencedError):
+        renew(database, clock, mine)
 
 
 def test_what_was_given_back_is_free(database: Database, clock: SimulatedClock) -> None:

@@ -116,3 +116,37 @@ def test_the_endpoint_goes_with_the_tables(
     names = ("aws_endpoint_url", "aws_allow_http")
     assert {name: options[name] for name in names if name in options} == wanted
     assert options["aws_conditional_put"] == "etag"
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_files_are_put_read_fetched_and_removed(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    settings = request.getfixturevalue("on_s3") if where == "s3" else Settings(home=tmp_path / "home")
+    storage = Storage(settings)
+    (tmp_path / "long").write_bytes(b"long" * 5_000)
+    storage.write(b"one", "runs", "1", "part")
+    storage.put(tmp_path / "long", "runs", "1", "table")
+    storage.write(b"other", "runs", "10", "part")
+    storage.write(b"again", "runs", "1", "part")
+    assert storage.read("runs", "1", "part") == b"again"
+    storage.fetch(tmp_path / "copy", "runs", "1", "table")
+    assert (tmp_path / "copy").read_bytes() == b"long" * 5_000
+    storage.remove("runs", "1")
+    storage.remove("runs", "1")
+    for refused in (
+        lambda: storage.read("runs", "1", "part"),
+        lambda: storage.fetch(tmp_path / "none", "runs", "1", "table"),
+    ):
+        with pytest.raises(StorageError):
+            refused()
+    assert storage.read("runs", "10", "part") == b"other"
+
+
+def test_a_write_leaves_no_draft(tmp_path: Path) -> None:
+    storage = Storage(Settings(home=tmp_path / "home"))
+    storage.write(b"one", "a")
+    (Path(storage.root) / "folder").mkdir()
+    with pytest.raises(StorageError, match="cannot write"):
+        storage.write(b"two", "folder")  # a folder cannot be replaced
+    assert sorted(path.name for path in Path(storage.root).iterdir()) == ["a", "folder"]

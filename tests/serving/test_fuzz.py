@@ -8,11 +8,15 @@ import httpx
 import pytest
 from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import Opener
+from tests.serving.test_batch import SCORED, five_keys, scored, watch
 from tests.serving.test_label_queue import ASKING
 
 from headwater.infra.settings import Settings
+from headwater.serving.batch_watch import BatchWatch
 from headwater.serving.keeper import Keeper
 from headwater.serving.operating import Operating
+
+__all__ = ["five_keys", "scored", "watch"]
 
 
 @pytest.mark.timeout(600)
@@ -34,6 +38,15 @@ def test_schemathesis_finds_nothing_in_what_operators_ask(
 ) -> None:
     with Operating([PIPELINE], home):
         finds_nothing(client, tmp_path, "--include-path-regex", "/pipelines/")
+
+
+@pytest.mark.timeout(600)
+def test_schemathesis_finds_nothing_in_batch_answers(
+    watch: BatchWatch, open_service: Opener, tmp_path: Path
+) -> None:
+    client = open_service(SCORED)
+    assert client.get("/batch/line/customer-17").status_code == 200  # the example of the document
+    finds_nothing(client, tmp_path, "--include-path-regex", "/batch")
 
 
 def finds_nothing(client: httpx.Client, folder: Path, *chosen: str) -> None:

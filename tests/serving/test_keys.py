@@ -41,6 +41,8 @@ ROUTES = [
     ("POST", "/labels", {"prediction_id": "one", "value": True}, {"label"}),
     ("POST", "/queue/line/claim", {"person": "ada"}, {"label"}),
     ("GET", "/queue/line", None, {"read"}),
+    ("GET", "/batch/line/ada", None, {"predict", "read"}),
+    ("POST", "/batch/line/ada", ONE, {"predict"}),
     ("GET", "/predictions/one", None, {"read"}),
     ("GET", "/pipelines", None, {"read"}),
     ("GET", "/pipelines/line/routing", None, {"read", "operate"}),

@@ -1,0 +1,202 @@
+"""Read what a batch prediction scores: a few rows at a time, each checked before anything is kept."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from math import isfinite
+from typing import NamedTuple
+
+import pandas as pd
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from headwater.features.frames import feature_schema
+from headwater.infra.storage import Storage
+from headwater.spec.batch import LONGEST_KEY, BatchPrediction, DeltaSource, ParquetSource, QuerySource
+from headwater.spec.errors import (
+    HeadwaterError,
+    NonFiniteError,
+    NotFoundError,
+    SchemaError,
+    StorageError,
+    few,
+)
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["Chunk", "chunk_of", "read_chunks"]
+
+_READER_OPTIONS = ("aws_endpoint_url", "aws_allow_http", "aws_region")
+
+
+class Chunk(NamedTuple):
+    """Some rows of a table, as many in both.
+
+    Parameters
+    ----------
+    keys
+        Text, no nulls.
+    features
+        A column a feature, in the pipeline's order, of its type; nulls only where it is nullable.
+    """
+
+    keys: pl.Series
+    features: pl.DataFrame
+
+
+def read_chunks(pipeline: Pipeline, batch: BatchPrediction, storage: Storage) -> Iterator[Chunk]:
+    """Read a table a few rows at a time, in its order.
+
+    Parameters
+    ----------
+    pipeline
+        Says what a row holds.
+    batch
+        Says which table, and how many rows at a time.
+    storage
+        Knows how S3 is reached.
+
+    Yields
+    ------
+    Chunk
+        At most ``batch.rows`` rows, and at least one.
+
+    Raises
+    ------
+    NotFoundError
+        If the table does not exist.
+    SchemaError, NonFiniteError
+        If a column is missing or of another type, or a row does not fit; the text names it.
+    StorageError
+        If it cannot be read.
+    """
+    with _reading(batch):
+        for table in _tables(batch, storage):
+            for frame in _cut(_wanted(pipeline, batch, table), batch.rows):
+                if frame.height:
+                    yield chunk_of(pipeline, batch, frame)
+
+
+def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) -> Chunk:
+    """Give rows their types, and check every value. Pure.
+
+    Raises
+    ------
+    SchemaError
+        If a column has another type, a key is no key, or a value is missing; the text names it.
+    NonFiniteError
+        If a number is NaN or infinite.
+    """
+    keys = _cast(frame, batch.key, pl.String)
+    lengths = keys.str.len_chars()
+    misfits = keys.filter(lengths.is_null() | ~lengths.is_between(1, LONGEST_KEY))
+    if len(misfits):
+        raise SchemaError(
+            f"in column {batch.key!r}, {few((repr(key)[:60] for key in misfits), 3)} are no keys",
+            hint=f"give each row a key of 1 to {LONGEST_KEY} characters",
+        )
+    schema = feature_schema(pipeline.features)
+    features = pl.DataFrame({name: _cast(frame, name, dtype) for name, dtype in schema.items()})
+    for feature in pipeline.features:
+        column = features[feature.name]
+        if not feature.nullable and column.null_count():
+            key = keys.filter(column.is_null())[0]
+            raise SchemaError(
+                f"feature {feature.name!r} of key {key!r} is missing",
+                hint="fill it, or declare the feature nullable",
+            )
+        if feature.dtype == "float":
+            _check_finite(column, keys)
+    return Chunk(keys, features)
+
+
+def _check_finite(column: pl.Series, keys: pl.Series) -> None:
+    if isfinite(column.sum()):
+        return  # NaN and infinity survive a sum
+    wrong = column.is_finite().not_().fill_null(value=False)
+    if wrong.any():
+        raise NonFiniteError(
+            f"feature {column.name!r} of key {keys.filter(wrong)[0]!r} is {column.filter(wrong)[0]}",
+            hint="write null for what is not known, and declare the feature nullable",
+        )
+
+
+def _cast(frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.Series:
+    try:
+        return frame[name].cast(dtype)
+    except pl.exceptions.PolarsError as error:
+        raise SchemaError(
+            f"column {name!r} is {frame[name].dtype}, not {dtype}: {str(error).splitlines()[0][:150]}",
+            hint="convert it, or declare the feature with the type it has",
+        ) from error
+
+
+def _tables(batch: BatchPrediction, storage: Storage) -> Iterable[pl.LazyFrame]:
+    """Open what is scored; nothing of it is read yet, but what a query gives whole."""
+    source = batch.source
+    match source:
+        case DeltaSource(address):
+            options = storage.options_for(address)
+            version = DeltaTable(address, storage_options=options).version()
+            yield pl.scan_delta(address, version=version, storage_options=_reader_options(options))
+        case ParquetSource(address):
+            options = storage.options_for(address)
+            yield pl.scan_parquet(address, storage_options=_reader_options(options))
+        case QuerySource(query):
+            given = query()
+            for one in given if isinstance(given, Iterator) else (given,):
+                yield _lazy(one, query.__name__)
+
+
+def _lazy(given: object, name: str) -> pl.LazyFrame:
+    if isinstance(given, pl.LazyFrame):
+        return given
+    if isinstance(given, pd.DataFrame):
+        given = pl.from_pandas(given)
+    if not isinstance(given, pl.DataFrame):
+        raise SchemaError(
+            f"query {name} gives {type(given).__name__}, not a dataframe",
+            hint="return a dataframe of Polars or pandas, or an iterator of them",
+        )
+    return given.lazy()
+
+
+def _wanted(pipeline: Pipeline, batch: BatchPrediction, table: pl.LazyFrame) -> pl.LazyFrame:
+    wanted = list(dict.fromkeys((batch.key, *pipeline.feature_names)))
+    there = table.collect_schema().names()
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise SchemaError(
+            f"the table has no column {few(missing)}; it has {few(there, 20)}",
+            hint="features bear their own names; batch.key names the column that tells entities apart",
+        )
+    return table.select(wanted)
+
+
+def _cut(table: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
+    """Read a table at most so many rows at a time: what is read ahead is a few pieces, not all of it."""
+    for piece in table.collect_batches(chunk_size=rows, maintain_order=True):
+        yield from piece.iter_slices(rows)
+
+
+def _reader_options(options: dict[str, str]) -> dict[str, str] | None:
+    return {name: value for name, value in options.items() if name in _READER_OPTIONS} or None
+
+
+@contextmanager
+def _reading(batch: BatchPrediction) -> Iterator[None]:
+    """Say which table cannot be read; a query's own errors pass, but for those of files and networks."""
+    source = batch.source
+    what = f"query {source.query.__name__}" if isinstance(source, QuerySource) else source.address
+    try:
+        yield
+    except HeadwaterError:
+        raise
+    except (TableNotFoundError, FileNotFoundError) as error:
+        raise NotFoundError(
+            f"there is no table at {what}", hint="check the address in the pipeline's batch"
+        ) from error
+    except (pl.exceptions.PolarsError, DeltaError, OSError) as error:
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise StorageError(
+            f"{what} cannot be read: {first}", hint="check that it is there, and is whole"
+        ) from error

@@ -1,0 +1,91 @@
+"""Commands of batch prediction."""
+
+import getpass
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from headwater.screen import batch_lines, busy, show, table_of_runs
+
+if TYPE_CHECKING:
+    from headwater.features.batch_runs import BatchRun
+
+__all__ = ["commands"]
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    help="Score a table with the champion, and see how many of the answers are read.",
+)
+
+Declared = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
+
+
+@commands.command()
+def predict(pipeline: Declared, json: AsJson = False) -> None:
+    """Score the pipeline's table.
+
+    The pipeline says which: batch=BatchPrediction(...).
+
+    All of it is scored, or nothing. Each prediction is logged with its features, so that its label can
+    join it, and kept by key: GET /batch/PIPELINE/KEY of a running service looks one up. What a killed
+    run left staged is finished.
+
+    Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
+    """
+    from headwater.infra.settings import settings  # noqa: PLC0415
+    from headwater.loop.batch_predict import batch_predict, check_declared  # noqa: PLC0415
+    from headwater.loop.binding import Bound  # noqa: PLC0415
+    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+
+    declared = load_pipeline(pipeline)
+    check_declared(declared)
+    with busy("predicting", json):
+        found = _by_flow(pipeline)
+        if found is None:
+            with Bound(declared, settings()) as bound:
+                found = batch_predict(bound, by=getpass.getuser())
+    show(found, json, lambda: batch_lines(found))
+
+
+@commands.command()
+def status(
+    pipeline: Declared,
+    last: Annotated[int, typer.Option(min=1, help="How many runs, newest last")] = 20,
+    json: AsJson = False,
+) -> None:
+    """List runs, and how much of them is read.
+
+    A prediction is read when its key was looked up. What is computed for nobody costs as much as what
+    is read. A running service counts; a read shows here within a few seconds.
+    """
+    from headwater.features.batch_runs import BatchRuns  # noqa: PLC0415
+    from headwater.features.stored import find  # noqa: PLC0415
+    from headwater.infra.database import Database  # noqa: PLC0415
+    from headwater.infra.settings import settings  # noqa: PLC0415
+    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+
+    name = load_pipeline(pipeline).name if ":" in pipeline else pipeline
+    database = Database(settings().operational_url)
+    try:
+        found = BatchRuns(find(database, name), database).newest(last)
+    finally:
+        database.close()
+    show(found, json, lambda: table_of_runs(found, pipeline))
+
+
+def _by_flow(reference: str) -> "BatchRun | None":
+    """Run the flow against the stack, if one runs; None where none does."""
+    from headwater.features.batch_runs import BatchRun  # noqa: PLC0415
+    from headwater.infra.settings import settings  # noqa: PLC0415
+
+    if not (settings().root / "stack.json").is_file():
+        return None
+    from headwater.flows.stack import find_stack, run_flow  # noqa: PLC0415
+
+    if find_stack(settings()) is None:
+        return None
+    return msgspec.convert(run_flow("batch-predict", reference, settings()), BatchRun)

@@ -1,0 +1,49 @@
+"""A batch prediction as a task: its run is shown as an artifact."""
+
+from prefect import runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from headwater.features.batch_runs import BatchRun
+from headwater.loop.batch_predict import batch_predict
+from headwater.loop.binding import Bound
+from headwater.spec.loading import load_pipeline
+from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+
+__all__ = ["predict_batch"]
+
+
+@task(
+    name="batch predict",
+    retries=len(RETRY_AFTER_S),
+    retry_delay_seconds=RETRY_AFTER_S,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def predict_batch(reference: str) -> BatchRun:
+    """Score the pipeline's table with its champion, and show what became of it.
+
+    Parameters
+    ----------
+    reference
+        The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
+
+    Raises
+    ------
+    BusyError, StorageError
+        If they last longer than the retries; what is staged is finished by the next run.
+    HeadwaterError
+        As :func:`headwater.loop.batch_predict.batch_predict` does, at once.
+    """
+    with Bound(load_pipeline(reference)) as bound:
+        run = batch_predict(bound, by=f"flow run {runtime.flow_run.name}")
+        name = bound.pipeline.name
+    facts = {
+        "run": run.id,
+        "version": run.version,
+        "predictions": f"{run.rows:,}",
+        "served at": run.at.isoformat(timespec="seconds"),
+    }
+    rows = [{"what": what, "is": value} for what, value in facts.items()]
+    create_table_artifact(rows, f"{name}-batch", f"{name}: predictions by key")
+    return run

@@ -1,0 +1,90 @@
+"""What may be declared of batch prediction, and what is told to write instead."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from tests.loop.conftest import PIPELINE
+
+from headwater.spec.batch import (
+    BatchPrediction,
+    DeltaSource,
+    ParquetSource,
+    QuerySource,
+    is_due,
+    prediction_id,
+)
+from headwater.spec.errors import DeclarationError
+from headwater.spec.trigger import Cron
+
+TABLE = ParquetSource("people.parquet")
+BATCH = BatchPrediction(source=TABLE, key="person")
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def people(limit: int) -> object:
+    return limit
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"source": "people.parquet"}, "is no table"),
+        ({"key": ""}, "names no column"),
+        ({"every": "daily"}, "every='daily' is not a duration"),
+        ({"max_age": "1"}, "max_age='1' is not a duration"),
+        ({"every": "1d", "max_age": "23h"}, "is shorter than every"),
+        ({"fall_through": "yes"}, "fall_through='yes'"),
+        ({"rows": 0}, "rows=0 is not a number from 1 on"),
+        ({"keep": True}, "keep=True is not a number from 1 on"),
+    ],
+)
+def test_what_does_not_go_together_says_what_to_write(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(DeclarationError, match=says) as refused:
+        replace(BATCH, **changes)
+    assert "write" in refused.value.hint
+
+
+@pytest.mark.parametrize("query", [lambda: 1, people, "people", int])
+def test_a_query_is_a_named_function_of_no_arguments(query: object) -> None:
+    with pytest.raises(DeclarationError, match="query="):
+        QuerySource(query)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", [DeltaSource, ParquetSource])
+@pytest.mark.parametrize("address", ["", " ", None])
+def test_an_address_names_something(source: type, address: object) -> None:
+    with pytest.raises(DeclarationError, match="names no table"):
+        source(address)
+
+
+def test_a_pipeline_takes_nothing_else() -> None:
+    assert replace(PIPELINE, batch=BATCH).batch == BATCH
+    with pytest.raises(DeclarationError, match="does not say what to score"):
+        replace(PIPELINE, batch=TABLE)
+
+
+@pytest.mark.parametrize(
+    ("every", "hours", "due"),
+    [
+        ("1d", 23, False),
+        ("1d", 24, True),
+        (Cron("0 6 * * *", "Europe/Berlin"), 4, False),
+        (Cron("0 6 * * *", "Europe/Berlin"), 5, True),
+        (None, 9_999, False),
+    ],
+)
+def test_a_run_that_was_due_since(every: object, hours: int, due: object) -> None:
+    assert is_due(replace(BATCH, every=every), NOW, NOW + timedelta(hours=hours)) is due
+
+
+runs = st.from_regex(r"[1-9][0-9]{0,8}-[0-9a-f]{8}", fullmatch=True)
+
+
+@given(runs, st.text(min_size=1, max_size=150), runs, st.text(min_size=1, max_size=150))
+def test_ids_differ_where_run_or_key_do_and_fit(run: str, key: str, other: str, another: str) -> None:
+    same = (run, key) == (other, another)
+    assert (prediction_id(run, key) == prediction_id(other, another)) is same
+    assert len(prediction_id(run, key)) <= 200
