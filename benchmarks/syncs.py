@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -126,5 +125,5 @@ def _traced(pid: int, trace: Path) -> Iterator[None]:
             raise PermissionError(f"strace cannot trace a worker here: {told.strip()}")
         yield
     finally:
-        tracer.send_signal(signal.SIGINT)
+        tracer.terminate()
         tracer.communicate()
