@@ -109,7 +109,7 @@ def _start(
         say(f"  starting {peer.name}")
         try:
             server = stack.enter_context(peer_server(peer, estimator, settings.root / peer.name))
-        except NotInstalledError as error:
+        except (NotInstalledError, TimeoutError) as error:
             missing[peer.name] = str(error)
             continue
         bodies = [msgspec.json.encode(peer.body(row)) for row in rows]

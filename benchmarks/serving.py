@@ -151,7 +151,9 @@ def await_ready(address: str) -> None:
 
 
 @contextmanager
-def loading(to: Running, connections: int, *, retry: bool, rate: float | None = None) -> Iterator[Load]:
+def loading(
+    to: Running, connections: int, *, retry: bool, rate: float | None = None, first: int = 0
+) -> Iterator[Load]:
     """Load the service from a process of its own, on its own core, until the block ends.
 
     Each prediction is followed by its label. A connection is made anew now and then, so that a worker
@@ -167,6 +169,8 @@ def loading(to: Running, connections: int, *, retry: bool, rate: float | None = 
         Whether a request that fails is sent again until it does not.
     rate
         How many predictions are due in a second; as fast as answers come where not given.
+    first
+        Number of the first prediction: those of two loads must differ, or they are the same ones.
 
     Yields
     ------
@@ -177,7 +181,9 @@ def loading(to: Running, connections: int, *, retry: bool, rate: float | None = 
     mine, theirs = spawn.Pipe()
     acknowledged = spawn.Value("q", 0, lock=True)
     child = spawn.Process(
-        target=_load, args=(to.port, connections, retry, rate, theirs, acknowledged), daemon=True
+        target=_load,
+        args=(to.port, connections, retry, rate, first, theirs, acknowledged),
+        daemon=True,
     )
     child.start()
     try:
@@ -217,11 +223,12 @@ def _load(
     connections: int,
     retry: bool,
     rate: float | None,
+    first: int,
     pipe: Connection,
     acknowledged: "Synchronized[int]",
 ) -> None:
     pin(LOAD_CORE)
-    sender = _Sender(port, _TRIES if retry else 1, rate, acknowledged)
+    sender = _Sender(port, _TRIES if retry else 1, rate, first, acknowledged)
     pipe.send(None)
     pipe.send(asyncio.run(sender.run(connections, pipe)))
 
@@ -230,11 +237,16 @@ class _Sender:
     """Sends predictions, each with its label, and remembers what was acknowledged."""
 
     def __init__(
-        self, port: int, tries: int, rate: float | None, acknowledged: "Synchronized[int]"
+        self,
+        port: int,
+        tries: int,
+        rate: float | None,
+        first: int,
+        acknowledged: "Synchronized[int]",
     ) -> None:
-        self._port, self._tries, self._rate = port, tries, rate
+        self._port, self._tries, self._rate, self._first = port, tries, rate, first
         self._count = acknowledged
-        self._places = itertools.count()
+        self._places = itertools.count(first)
         self._ends = False
         self._found = Loaded([], [], 0, {}, array("d"), array("d"))
         self._failed = 0
@@ -254,7 +266,7 @@ class _Sender:
             place = next(self._places)
             due = now()
             if self._rate is not None:
-                due = self._began + place / self._rate
+                due = self._began + (place - self._first) / self._rate
                 await asyncio.sleep(max(0.0, due - now()))
             if place % _RENEWED == 0:
                 wire.close()

@@ -34,6 +34,7 @@ _KILL_EVERY_S = 100.0
 _SWAP_EVERY_S = 30.0
 _SAMPLE_EVERY_S = 2.0
 _LOOK_S = 0.05
+_FIRST = 100_000_000  # the load that saturates has those below
 
 
 class Sample(NamedTuple):
@@ -88,7 +89,7 @@ def soak(length_s: float, full_s: float = _FULL_S) -> Outcome:
             with serving(settings, _WORKERS) as to:
                 rate = _saturating(to, full_s) * 2 / 3
                 say(f"  {rate:.0f} predictions a second, each with its label")
-                with loading(to, _CONNECTIONS, retry=True, rate=rate) as load:
+                with loading(to, _CONNECTIONS, retry=True, rate=rate, first=_FIRST) as load:
                     samples, kills, swaps = _disturb(bound, to, load, length_s)
                     found = load.end()
             say(f"  counting {len(found.acknowledged):,} predictions")

@@ -33,5 +33,5 @@ def test_a_label_waits_for_its_own_record() -> None:
     assert counted([_WRITE, label, _BEGIN, _END, tell]).early == 0
 
 
-def test_what_was_written_before_the_trace_is_left_out() -> None:
+def test_what_the_trace_does_not_show_is_left_out() -> None:
     assert counted([_BEGIN, _END, _TELL]) == Counted(acknowledged=0, early=0, syncs=1)
