@@ -31,7 +31,7 @@ UNTOLD = 7_654_321.25
 
 @contextmanager
 def serving(home: Settings, receiver: Receiver, log: Path) -> Iterator[str]:
-    """Run the service with traces, as a user would; give its address."""
+    """Run the service with traces, as a user would; give its address once it is ready."""
     variables = {
         **os.environ,
         "HEADWATER_HOME": str(home.root),
@@ -54,7 +54,14 @@ def serving(home: Settings, receiver: Receiver, log: Path) -> Iterator[str]:
         assert process.stdout is not None
         found = re.search(r"at (http://\S+);", process.stdout.readline())
         assert found is not None, log.read_text()
+
+        def ready() -> bool:
+            assert process.poll() is None, log.read_text()
+            with Client(found[1], timeout_s=60) as client:
+                return client.is_ready()
+
         try:
+            await_(ready, 280)
             yield found[1]
         finally:
             process.send_signal(signal.SIGTERM)
@@ -63,13 +70,12 @@ def serving(home: Settings, receiver: Receiver, log: Path) -> Iterator[str]:
 def test_a_request_is_traced_from_the_caller_to_the_sync(home: Settings, tmp_path: Path) -> None:
     with receiving() as receiver, serving(home, receiver, tmp_path / "log") as address:
         with Client(address, timeout_s=60) as client:
-            await_(client.is_ready, 120)
             with trace.use_span(NonRecordingSpan(CALLER)):
                 client.predict({"a": 1.0, "b": UNTOLD}, id="order-17")
                 client.label("order-17", True, key="first")
             client.predict_many([{"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}])
-        await_(lambda: len(receiver.named("POST /predict")) == 2, 60)
-        await_(lambda: receiver.named("publish"), 60)
+        await_(lambda: len(receiver.named("POST /predict")) == 2, 120)
+        await_(lambda: receiver.named("publish"), 120)
     request, many = receiver.named("POST /predict")
     caller = (f"{CALLER.trace_id:032x}", f"{CALLER.span_id:016x}")
     assert (request.trace_id, request.parent_id) == caller

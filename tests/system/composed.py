@@ -82,7 +82,7 @@ class Composed:
             cwd=self._folders["/pipelines"],
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
             check=False,
         )
 

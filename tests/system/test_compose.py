@@ -19,9 +19,9 @@ from tests.system.up import await_
 from headwater.infra.processes import free_port
 from headwater.serving.client import Client
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1_500)]
 
-_START_S = 240.0
+_START_S = 600.0
 SECRETS = {
     "HEADWATER_SIGNING_KEY": "a key that signs",
     "POSTGRES_PASSWORD": "secret",
