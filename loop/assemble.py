@@ -12,7 +12,7 @@ from headwater.spec.duration import duration
 from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.update import Subsample
 
-__all__ = ["Offsets", "batches", "classes", "draw", "unlearned"]
+__all__ = ["Offsets", "batches", "classes", "draw", "takes_any", "unlearned"]
 
 _PIECE_ROWS = 65_536
 _COLUMNS = ("offset", "features", "label")
@@ -57,7 +57,7 @@ def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.
         frame = frame.filter(~offset.is_in(_within(left_out, piece)))
         if chosen is not None:
             frame = frame.filter(offset.is_in(_within(chosen, piece)))
-        for batch in _cut(frame, recipe.batch_rows):
+        for batch in [frame] if takes_any(recipe) else _cut(frame, recipe.batch_rows or 1):
             if batch.height:
                 yield batch["features"].struct.unnest().select(names), batch["label"]
 
@@ -139,10 +139,17 @@ def _pieces(recipe: Recipe) -> Iterator[OffsetRange]:
         start = end
 
 
-def _cut(frame: pl.DataFrame, batch_rows: int | None) -> Iterator[pl.DataFrame]:
-    if batch_rows is None or batch_rows == 1:  # one by one: no matter how many come at a time
-        yield frame
-        return
+def takes_any(recipe: Recipe) -> bool:
+    """Say whether it does not matter how many examples a learner is given at a time.
+
+    An update that is one batch is given as one, and River learns one by one whatever comes. To
+    scikit-learn a batch of one is another thing than one of two.
+    """
+    one_by_one = recipe.batch_rows == 1 and recipe.learner.adapter == "river"
+    return recipe.batch_rows is None or one_by_one
+
+
+def _cut(frame: pl.DataFrame, batch_rows: int) -> Iterator[pl.DataFrame]:
     places = (frame["offset"] // batch_rows).to_numpy()
     edges = [0, *(np.flatnonzero(np.diff(places)) + 1).tolist(), frame.height]
     for start, stop in pairwise(edges):

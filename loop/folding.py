@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from headwater.features.log import FeatureLog
 from headwater.learners.learner import Learner
-from headwater.loop.assemble import Offsets, batches, unlearned
+from headwater.loop.assemble import Offsets, batches, takes_any, unlearned
 from headwater.loop.fold import Computing
 from headwater.spec.errors import DeclarationError, HeadwaterError, SchemaError, UnlearnableError
 from headwater.spec.pipeline import Pipeline
@@ -69,6 +69,7 @@ class Folding:
         self._recipe = recipe
         self._log = log
         self._learned_to = recipe.examples.start
+        self._any = takes_any(recipe)
         self._computing = Computing(recipe.seed, recipe.threads)
 
     @property
@@ -103,7 +104,7 @@ class Folding:
             try:
                 count = self._learn(end)
             except UnlearnableError as error:
-                if self.batch_rows > 1 or error.stop - error.start == 1:
+                if not self._any or error.stop - error.start == 1:
                     raise
                 most = max(1, (error.stop - error.start) // 2)  # closer to the one at fault
                 continue
@@ -148,7 +149,7 @@ class Folding:
 
     def _end(self, most: int) -> int:
         """Say how far to learn at once: one batch, which a failure leaves unlearned as a whole."""
-        if self.batch_rows > 1:
+        if not self._any:
             return self.next_cut
         return min(self._learned_to + most, (self._learned_to // _STEP + 1) * _STEP)
 

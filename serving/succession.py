@@ -143,7 +143,7 @@ class Succession:
         if learning is not None and self._is_to_catch_up(learning, reign):
             self._catching = self._begun(reign)
         else:
-            self._take_over(champion, reign.epoch)
+            self._take_over(champion, reign)
 
     def _is_to_catch_up(self, learning: EachLabel, reign: Reign) -> bool:
         """Say whether it learns what it missed before it serves: not the first, nor in a pause."""
@@ -173,7 +173,7 @@ class Succession:
             if catching.folding.learned:
                 self._succeed(catching)
             else:
-                self._take_over(version, reign.epoch)
+                self._take_over(version, reign)
         except BusyError:
             return False  # the trainer that made it ends in a moment
         except (StorageError, FencedError):
@@ -211,17 +211,23 @@ class Succession:
         except ConflictError:
             return  # another came meanwhile, and is followed
 
-    def _take_over(self, champion: Version, epoch: int) -> None:
+    def _take_over(self, champion: Version, reign: Reign) -> None:
         """Let another champion serve, and learn on from it."""
+        goes_on = reign.by == SERVICE and self._served in {champion.number, champion.parent}
         if self._learning is not None:
-            self._learning.begin(champion, epoch)
+            self._learning.begin(champion, reign.epoch)
         kept = self._bound.registry.store.kept(champion)
         self.probe_rows = self._newest_features()
         stop = champion.examples.stop
         self._serve(champion.number, Learned(kept.state, kept.recipe, kept.proof, stop))
-        self.epoch = epoch
-        self._alarms.clear("swap")
-        told = {"pipeline": self._bound.pipeline.name, "version": champion.number, "epoch": epoch}
+        self.epoch = reign.epoch
+        if not goes_on:  # else what could not take over still has not
+            self._alarms.clear("swap")
+        told = {
+            "pipeline": self._bound.pipeline.name,
+            "version": champion.number,
+            "epoch": reign.epoch,
+        }
         _logger.info("%s: version %s serves", told["pipeline"], champion.number, extra={"told": told})
 
     def _serve(self, version: str, learned: Learned) -> None:

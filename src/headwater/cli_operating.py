@@ -19,9 +19,7 @@ from headwater.spec.errors import DeclarationError
 __all__ = ["commands"]
 
 commands = typer.Typer()
-shadow = typer.Typer(
-    no_args_is_help=True, help="Versions that predict every request beside the answer: add, drop."
-)
+shadow = typer.Typer(no_args_is_help=True, help="Versions that predict beside the answer: add, drop.")
 commands.add_typer(shadow, name="shadow")
 
 Number = Annotated[str, typer.Argument(help="Number of the version")]
@@ -33,7 +31,7 @@ def versions(
     last: Annotated[int, typer.Option(help="How many, newest last; 0 for all")] = 20,
     json: AsJson = False,
 ) -> None:
-    """List the versions, and say what each does now: who serves, and who predicts beside."""
+    """List the versions, and say what each does now."""
     with operating(pipeline) as operator:
         found = operator.registry.store.versions()[-last:]
         roles = operator.roles()
@@ -105,7 +103,10 @@ def routing(
     reason: Reason = "routed by hand",
     json: AsJson = False,
 ) -> None:
-    """Show how requests are routed to versions, or set it; a running service follows at once."""
+    """Show how requests are routed, or set it.
+
+    A running service follows within a moment, between two requests.
+    """
     from headwater.spec.routing_text import parse_routing  # noqa: PLC0415
 
     if to is not None and declared:
@@ -145,7 +146,7 @@ def drop_shadow(
 
 @commands.command()
 def pause(pipeline: Named, reason: Reason = "paused by hand", json: AsJson = False) -> None:
-    """Pause learning, where each label is learned as it comes.
+    """Pause learning each label.
 
     What was learned serves on, and labels are recorded as ever. headwater resume goes on from there.
     """
@@ -156,7 +157,10 @@ def pause(pipeline: Named, reason: Reason = "paused by hand", json: AsJson = Fal
 
 @commands.command()
 def resume(pipeline: Named, reason: Reason = "resumed by hand", json: AsJson = False) -> None:
-    """Let paused learning go on: what came meanwhile is learned, and nothing is lost."""
+    """Let paused learning go on.
+
+    What came meanwhile is learned, and nothing is lost.
+    """
     with operating(pipeline) as operator:
         found = operator.resume(by=user(), reason=reason)
     show(found, json, lambda: learning_lines(found))
@@ -169,9 +173,10 @@ def quarantine(
     reason: Reason = "quarantined by hand",
     json: AsJson = False,
 ) -> None:
-    """Leave examples out of every later recipe; a service that learns each label heeds it at once.
+    """Leave examples out of every later recipe.
 
-    What a version has learned already stays in it: headwater rollback returns to one before.
+    A service that learns each label heeds it at once. What a version has learned already stays in it:
+    headwater rollback returns to one before.
     """
     ranges = [span_of(text) for text in spans]
     with operating(pipeline) as operator:

@@ -59,11 +59,11 @@ def bound(home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
 
 
 @pytest.fixture
-def keeper(bound: Bound) -> Keeper:
+def keeper(bound: Bound) -> Iterator[Keeper]:
     """The champion is published."""
-    keeper = Keeper(bound)
-    keeper.step()
-    return keeper
+    with Keeper(bound) as keeper:
+        keeper.step()
+        yield keeper
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_every_ruling_is_followed_and_audited(
     assert state(client)["learning"]["paused"]
     assert ruled("PUT", "learning", paused=False)["pause"] is None
     assert not state(client)["learning"]["paused"]
-    spans = [{"start": 3, "stop": 5}]
+    spans = [{"start": 203, "stop": 205}]
     assert ruled("POST", "quarantine", spans=spans)["quarantined"] == spans
     assert ruled("POST", "champion", rollback=True, quarantine=[])["version"] == "1"
     eventually(lambda: state(client)["version"] == "3")  # version 1, caught up

@@ -1,14 +1,16 @@
 """Learning is paused at an offset and goes on from it; what is quarantined is left out at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 from msgspec.structs import replace
+from tests.loop import models
 from tests.serving.conftest import NOW, Opener
 from tests.serving.examples import fill
 from tests.serving.test_catch_up import alarms, settle
@@ -18,10 +20,9 @@ from tests.serving.test_metrics import totals
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
+from headwater.loop.update import train
 from headwater.serving.keeper import Keeper
 from headwater.spec.recipe import OffsetRange
-
-ONE_BY_ONE = replace(EACH, batch_rows=1)
 
 
 @pytest.fixture
@@ -110,30 +111,41 @@ def test_a_pause_is_told_and_records_go_on(each: Bound, open_service: Opener) ->
         assert found["headwater_examples_unlearned line"] == 0
 
 
+@pytest.mark.parametrize(("model", "rows"), [(models.sgd, 1), (models.river_lr, None)])
 def test_an_example_that_cannot_be_learned_waits_for_its_quarantine_alone(
-    home: Settings, clock: SimulatedClock, open_service: Opener
+    home: Settings,
+    clock: SimulatedClock,
+    open_service: Opener,
+    model: Callable[[], object],
+    rows: int | None,
 ) -> None:
-    with Bound(ONE_BY_ONE, home, clock) as bound, Keeper(bound) as keeper:
-        settle(keeper)
-        client = open_service(ONE_BY_ONE)
-        fill(bound, 0, 30)
-        fill(bound, 30, 31, a=1e150)
-        fill(bound, 31, 60)
-        settle(keeper)
-        ((kind, what, hint),) = alarms(bound)
-        assert (kind, "example 230" in what) == ("learning", True)
-        assert "headwater quarantine line 230:231" in hint
-        settle(keeper)
-        found = totals(client)
-        assert found["headwater_alarms learning line"] == 1
-        assert found["headwater_alarms_raised_total learning line"] == 1
-        assert found["headwater_examples_unlearned line"] == 30
-        bound.registry.championship.quarantine([OffsetRange(230, 231)], by="test", reason="poison")
-        settle(keeper)
-        learned_to, digest, recipe = live_digest(bound)
-        assert (learned_to, alarms(bound)) == (260, [])
-        assert recipe.exclusions == (OffsetRange(230, 231),)
-        assert digest == folded(bound, recipe)
+    one_by_one = replace(EACH, model=model, batch_rows=rows)
+    with Bound(one_by_one, home, clock) as bound:
+        train(bound, from_scratch=True)
+        with Keeper(bound) as keeper:
+            blocked_until_quarantined(bound, keeper, open_service(one_by_one))
+
+
+def blocked_until_quarantined(bound: Bound, keeper: Keeper, client: httpx.Client) -> None:
+    settle(keeper)
+    fill(bound, 0, 30)
+    fill(bound, 30, 31, a=1e150)
+    fill(bound, 31, 60)
+    settle(keeper)
+    ((kind, what, hint),) = alarms(bound)
+    assert (kind, "example 230" in what) == ("learning", True)
+    assert "headwater quarantine line 230:231" in hint
+    settle(keeper)
+    found = totals(client)
+    assert found["headwater_alarms learning line"] == 1
+    assert found["headwater_alarms_raised_total learning line"] == 1
+    assert found["headwater_examples_unlearned line"] == 30
+    bound.registry.championship.quarantine([OffsetRange(230, 231)], by="test", reason="poison")
+    settle(keeper)
+    learned_to, digest, recipe = live_digest(bound)
+    assert (learned_to, alarms(bound)) == (260, [])
+    assert recipe.exclusions == (OffsetRange(230, 231),)
+    assert digest == folded(bound, recipe)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(210, 220), (190, 240)])
