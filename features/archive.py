@@ -170,7 +170,7 @@ class Archive:
         files = pl.scan_parquet(
             list(paths),
             schema={key: pl.Int64(), **schema},
-            storage_options=self._reader_options(),
+            storage_options=self._storage.reader_options_for(self._storage.root),
             missing_columns="insert",
             extra_columns="ignore",
             cast_options=_ACROSS_SCHEMAS,
@@ -193,9 +193,6 @@ class Archive:
             f"table {name!r} of {self._pipeline!r} holds {found} of the {len(wanted)} offsets {wanted}",
             hint=f"restore the files of {self.address(name)}; nothing is trained over this range",
         )
-
-    def _reader_options(self) -> dict[str, str] | None:
-        return self._storage.reader_options or None
 
     def _table(self, name: Archived) -> DeltaTable | None:
         """Open a table, or bring the open one up to date; None where there is none yet."""

@@ -1,231 +1,104 @@
-"""Read the source of a table of batch features, and check what it gives before it is published."""
+"""Open a source: nothing is read of it before it is asked for, but what a query gives whole."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
+import pandas as pd
 import polars as pl
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
-from msgspec import UNSET
-from polars.exceptions import PolarsError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from headwater.features.frames import feature_schema
 from headwater.infra.storage import Storage
-from headwater.spec.errors import (
-    HeadwaterError,
-    NonFiniteError,
-    NotEnoughError,
-    SchemaError,
-    StorageError,
-    few,
-)
-from headwater.spec.feature import BatchFeature
-from headwater.spec.feature_table import FeatureTable
-from headwater.spec.records import FeatureValue
+from headwater.spec.errors import HeadwaterError, NotFoundError, SchemaError, StorageError
+from headwater.spec.source import DeltaSource, ParquetSource, QuerySource, Source, name_of_source
 
-__all__ = ["Row", "conform", "read_source", "rows_of"]
-
-Row = tuple[tuple[str, ...], int | None, tuple[FeatureValue, ...]]
-"""Key, time in microseconds since 1970 (UTC) or None, values."""
-
-_LONGEST_KEY = 200
-_KEYS = (pl.String, pl.Categorical, pl.Enum)
+__all__ = ["opened", "read_whole", "reading"]
 
 
-def read_source(table: FeatureTable, storage: Storage) -> pl.DataFrame:
-    """Read a table's source, whole.
+def read_whole(source: Source, storage: Storage) -> pl.DataFrame:
+    """Read a source, whole.
 
     Parameters
     ----------
-    table
-        Says where it is.
+    source
+        Where it is.
     storage
-        Says how S3 is reached.
+        Knows how S3 is reached.
 
     Raises
     ------
+    NotFoundError
+        If the table does not exist.
+    SchemaError
+        If a query gives no dataframe.
     StorageError
         If it cannot be read.
-    SchemaError
-        If the function gives no dataframe.
     """
-    source = table.source
-    if not isinstance(source, str):
-        return _frame(table, source())
-    options = storage.reader_options if source.startswith("s3://") else None
+    with reading(source):
+        return pl.concat([one.collect() for one in opened(source, storage)])
+
+
+def opened(source: Source, storage: Storage) -> Iterable[pl.LazyFrame]:
+    """Open a source, within :func:`reading`: one table, or as many as its query gives.
+
+    Parameters
+    ----------
+    source, storage
+        As for :func:`read_whole`.
+
+    Raises
+    ------
+    SchemaError
+        If a query gives no dataframe.
+    """
+    match source:
+        case DeltaSource(address):
+            version = DeltaTable(address, storage_options=storage.options_for(address)).version()
+            options = storage.reader_options_for(address)
+            yield pl.scan_delta(address, version=version, storage_options=options)
+        case ParquetSource(address):
+            yield pl.scan_parquet(address, storage_options=storage.reader_options_for(address))
+        case QuerySource(query):
+            given = query()
+            for one in given if isinstance(given, Iterator) else (given,):
+                yield _lazy(one, query.__name__)
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[None]:
+    """Say which source cannot be read; a query's own errors pass, but for those of files and networks.
+
+    Raises
+    ------
+    NotFoundError
+        If the table does not exist.
+    StorageError
+        If it cannot be read.
+    """
+    what = name_of_source(source)
     try:
-        if source.endswith(".parquet"):
-            return pl.read_parquet(source, storage_options=options)
-        delta_options = storage.options if source.startswith("s3://") else None
-        return pl.read_delta(DeltaTable(source, storage_options=delta_options))
-    except (PolarsError, DeltaError, OSError) as error:
+        yield
+    except HeadwaterError:
+        raise
+    except (TableNotFoundError, FileNotFoundError) as error:
+        raise NotFoundError(
+            f"there is no table at {what}", hint="check the address that the pipeline declares"
+        ) from error
+    except (pl.exceptions.PolarsError, DeltaError, OSError) as error:
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise StorageError(
-            f"the source {source} of table {table.name!r} cannot be read: {_first_line(error)}",
-            hint="write the address of a .parquet file or a Delta table; what serves stays",
+            f"{what} cannot be read: {first}", hint="check that it is there, and is whole"
         ) from error
 
 
-def _frame(table: FeatureTable, found: object) -> pl.DataFrame:
-    if isinstance(found, pl.LazyFrame):
-        found = found.collect()
-    if isinstance(found, pl.DataFrame):
-        return found
-    import pandas as pd  # noqa: PLC0415 - only where a source gives one
-
-    if isinstance(found, pd.DataFrame):
-        return pl.from_pandas(found)
-    raise SchemaError(
-        f"{table.source_text} gives {type(found).__name__}, not a dataframe",
-        hint="return a Polars or pandas dataframe",
-    )
-
-
-def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.DataFrame) -> pl.DataFrame:
-    """Check a source's rows, and give them the declared types.
-
-    Parameters
-    ----------
-    table, features
-        What is declared.
-    frame
-        As :func:`read_source` gives it.
-
-    Returns
-    -------
-    polars.DataFrame
-        The entity keys as text, ``at`` in microseconds (null where the source does not say), and the
-        features; a row a key, by rising key.
-
-    Raises
-    ------
-    SchemaError
-        If a column is missing or of another type, a key or a value is null that may not be, a value is
-        outside its range, or a key has several rows.
-    NonFiniteError
-        If a number is NaN or infinite.
-    NotEnoughError
-        If there are no rows.
-    """
-    names = [*table.entity, *([table.at] if table.at else []), *(f.name for f in features)]
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
+def _lazy(given: object, name: str) -> pl.LazyFrame:
+    if isinstance(given, pl.LazyFrame):
+        return given
+    if isinstance(given, pd.DataFrame):
+        given = pl.from_pandas(given)
+    if not isinstance(given, pl.DataFrame):
         raise SchemaError(
-            f"the source of table {table.name!r} has no column {few(missing)}; it has "
-            f"{few(frame.columns, 20)}",
-            hint="name the source's columns as the features and entity keys are named",
+            f"query {name} gives {type(given).__name__}, not a dataframe",
+            hint="return a dataframe of Polars or pandas, or an iterator of them",
         )
-    if frame.is_empty():
-        raise NotEnoughError(
-            f"the source of table {table.name!r} has no rows", hint="look at it; what serves stays"
-        )
-    keys = [_key(table, frame[name]) for name in table.entity]
-    values = [_values(table, feature, frame[feature.name]) for feature in features]
-    # By place, since a feature may bear the name of a key.
-    columns = [key.alias(f"key{place}") for place, key in enumerate(keys)]
-    columns += [_at(table, frame), *(one.alias(f"value{place}") for place, one in enumerate(values))]
-    return _one_a_key(table, pl.DataFrame(columns), len(keys))
-
-
-def rows_of(table: FeatureTable, frame: pl.DataFrame) -> Iterator[Row]:
-    """Give what :func:`conform` gave row by row."""
-    keys = len(table.entity)
-    for row in frame.iter_rows():
-        yield row[:keys], row[keys], row[keys + 1 :]
-
-
-def _key(table: FeatureTable, column: pl.Series) -> pl.Series:
-    if not (column.dtype.is_integer() or column.dtype in _KEYS):
-        raise SchemaError(
-            f"entity key {column.name!r} of table {table.name!r} is {column.dtype} in its source",
-            hint="let it be text, or whole numbers",
-        )
-    key = column.cast(pl.String)
-    length = key.str.len_chars()
-    wrong = int((key.is_null() | (length == 0) | (length > _LONGEST_KEY)).sum())
-    if wrong:
-        raise SchemaError(
-            f"entity key {column.name!r} of table {table.name!r} is null, empty or longer than "
-            f"{_LONGEST_KEY} characters in {wrong:,} rows of its source",
-            hint="leave those rows out: nobody can ask for them",
-        )
-    return key
-
-
-def _at(table: FeatureTable, frame: pl.DataFrame) -> pl.Series:
-    if table.at is None:
-        return pl.repeat(None, frame.height, dtype=pl.Int64, eager=True).alias("at")
-    column = frame[table.at]
-    if not isinstance(column.dtype, pl.Datetime) or column.dtype.time_zone is None or column.has_nulls():
-        raise SchemaError(
-            f"column {table.at!r} of table {table.name!r} does not hold times with a zone in every row, "
-            f"but {column.dtype}",
-            hint="write times in UTC, say, and no nulls",
-        )
-    return column.dt.epoch("us").alias("at")
-
-
-def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> pl.Series:
-    dtype = feature_schema((feature,))[feature.name]
-    try:
-        if (dtype == pl.Boolean) != (column.dtype == pl.Boolean) and column.dtype != pl.Null:
-            raise _other(table, feature, column)  # Polars would take any number for a bool
-        found = column.cast(dtype)
-    except PolarsError as error:
-        raise _other(table, feature, column) from error
-    if column.dtype.is_float() and dtype == pl.Int64 and not (found == column).fill_null(True).all():
-        raise _other(table, feature, column)
-    if not feature.nullable and found.has_nulls():
-        raise SchemaError(
-            f"feature {feature.name!r} is null in {found.null_count():,} rows of the source of table "
-            f"{table.name!r}",
-            hint="declare it nullable=True, or leave those rows out",
-        )
-    if dtype == pl.Float64 and not found.is_finite().fill_null(True).all():
-        raise NonFiniteError(
-            f"feature {feature.name!r} is NaN or infinite in the source of table {table.name!r}",
-            hint="write null for what is not known, and declare the feature nullable",
-        )
-    _check_range(table, feature, found)
-    return found
-
-
-def _check_range(table: FeatureTable, feature: BatchFeature, found: pl.Series) -> None:
-    outside = pl.repeat(False, len(found), dtype=pl.Boolean, eager=True)
-    if feature.low is not UNSET:
-        outside |= (found < feature.low).fill_null(False)
-    if feature.high is not UNSET:
-        outside |= (found > feature.high).fill_null(False)
-    if feature.categories is not UNSET:
-        outside |= ~found.is_in(list(feature.categories)).fill_null(True)
-    if outside.any():
-        raise SchemaError(
-            f"feature {feature.name!r} is outside what it declares in {int(outside.sum()):,} rows of "
-            f"the source of table {table.name!r}: {few(found.filter(outside).unique().sort())}",
-            hint="look at the source, or declare another range; what serves stays",
-        )
-
-
-def _one_a_key(table: FeatureTable, frame: pl.DataFrame, keys: int) -> pl.DataFrame:
-    names = frame.columns[:keys]
-    frame = frame.sort([*names, "at"], nulls_last=False, maintain_order=True)
-    repeated = frame.select(names).is_duplicated()
-    if not repeated.any():
-        return frame
-    if table.at is None:
-        raise SchemaError(
-            f"{int(repeated.sum()):,} rows of the source of table {table.name!r} share a key: "
-            f"{few(frame.filter(repeated)['key0'].unique(maintain_order=True).to_list())}",
-            hint="give each key one row, or name the column of their times: at='computed_at'",
-        )
-    return frame.unique(names, keep="last", maintain_order=True)
-
-
-def _other(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> HeadwaterError:
-    return SchemaError(
-        f"feature {feature.name!r} of table {table.name!r} is {column.dtype} in its source, not "
-        f"{feature.dtype}",
-        hint="convert it there, or declare the feature with the type it has",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return given.lazy()

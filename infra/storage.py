@@ -15,6 +15,7 @@ __all__ = ["Storage"]
 _ATTEMPTS = 3
 _CONNECT_S = 5
 _READ_S = 30
+_READERS = ("aws_endpoint_url", "aws_allow_http", "aws_region")
 
 
 class Storage:
@@ -62,6 +63,11 @@ class Storage:
         options.setdefault("aws_region", os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
         return options
 
+    def reader_options_for(self, address: str) -> dict[str, str] | None:
+        """Give what Polars needs to read from an address: endpoint and region; None for a local one."""
+        options = self.options_for(address)
+        return {name: value for name, value in options.items() if name in _READERS} or None
+
     def prepare(self) -> None:
         """Make the folder or the bucket where it is missing.
 
@@ -98,12 +104,6 @@ class Storage:
         with self._reached() as (client, bucket):
             client.put_object(Bucket=bucket, Key=self._key(*parts), Body=content)
         return self.address(*parts)
-
-    @property
-    def reader_options(self) -> dict[str, str]:
-        """What Polars needs to read from S3: endpoint and region."""
-        kept = ("aws_endpoint_url", "aws_allow_http", "aws_region")
-        return {name: value for name, value in self.options.items() if name in kept}
 
     def put(self, file: Path, *parts: str) -> str:
         """Put a local file below the root, whole and synced, however long it is; give its address.

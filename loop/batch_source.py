@@ -1,31 +1,19 @@
 """Read what a batch prediction scores: a few rows at a time, each checked before anything is kept."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from math import isfinite
 from typing import NamedTuple
 
-import pandas as pd
 import polars as pl
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from headwater.features.frames import feature_schema
+from headwater.features.sources import opened, reading
 from headwater.infra.storage import Storage
-from headwater.spec.batch import LONGEST_KEY, BatchPrediction, DeltaSource, ParquetSource, QuerySource
-from headwater.spec.errors import (
-    HeadwaterError,
-    NonFiniteError,
-    NotFoundError,
-    SchemaError,
-    StorageError,
-    few,
-)
+from headwater.spec.batch import LONGEST_KEY, BatchPrediction
+from headwater.spec.errors import NonFiniteError, SchemaError, few
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["Chunk", "chunk_of", "read_chunks"]
-
-_READER_OPTIONS = ("aws_endpoint_url", "aws_allow_http", "aws_region")
 
 
 class Chunk(NamedTuple):
@@ -69,8 +57,8 @@ def read_chunks(pipeline: Pipeline, batch: BatchPrediction, storage: Storage) ->
     StorageError
         If it cannot be read.
     """
-    with _reading(batch):
-        for table in _tables(batch, storage):
+    with reading(batch.source):
+        for table in opened(batch.source, storage):
             for frame in _cut(_wanted(pipeline, batch, table), batch.rows):
                 if frame.height:
                     yield chunk_of(pipeline, batch, frame)
@@ -130,36 +118,6 @@ def _cast(frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.Series
         ) from error
 
 
-def _tables(batch: BatchPrediction, storage: Storage) -> Iterable[pl.LazyFrame]:
-    """Open what is scored; nothing of it is read yet, but what a query gives whole."""
-    source = batch.source
-    match source:
-        case DeltaSource(address):
-            options = storage.options_for(address)
-            version = DeltaTable(address, storage_options=options).version()
-            yield pl.scan_delta(address, version=version, storage_options=_reader_options(options))
-        case ParquetSource(address):
-            options = storage.options_for(address)
-            yield pl.scan_parquet(address, storage_options=_reader_options(options))
-        case QuerySource(query):
-            given = query()
-            for one in given if isinstance(given, Iterator) else (given,):
-                yield _lazy(one, query.__name__)
-
-
-def _lazy(given: object, name: str) -> pl.LazyFrame:
-    if isinstance(given, pl.LazyFrame):
-        return given
-    if isinstance(given, pd.DataFrame):
-        given = pl.from_pandas(given)
-    if not isinstance(given, pl.DataFrame):
-        raise SchemaError(
-            f"query {name} gives {type(given).__name__}, not a dataframe",
-            hint="return a dataframe of Polars or pandas, or an iterator of them",
-        )
-    return given.lazy()
-
-
 def _wanted(pipeline: Pipeline, batch: BatchPrediction, table: pl.LazyFrame) -> pl.LazyFrame:
     wanted = list(dict.fromkeys((batch.key, *pipeline.feature_names)))
     there = table.collect_schema().names()
@@ -176,27 +134,3 @@ def _cut(table: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
     """Read a table at most so many rows at a time: what is read ahead is a few pieces, not all of it."""
     for piece in table.collect_batches(chunk_size=rows, maintain_order=True):
         yield from piece.iter_slices(rows)
-
-
-def _reader_options(options: dict[str, str]) -> dict[str, str] | None:
-    return {name: value for name, value in options.items() if name in _READER_OPTIONS} or None
-
-
-@contextmanager
-def _reading(batch: BatchPrediction) -> Iterator[None]:
-    """Say which table cannot be read; a query's own errors pass, but for those of files and networks."""
-    source = batch.source
-    what = f"query {source.query.__name__}" if isinstance(source, QuerySource) else source.address
-    try:
-        yield
-    except HeadwaterError:
-        raise
-    except (TableNotFoundError, FileNotFoundError) as error:
-        raise NotFoundError(
-            f"there is no table at {what}", hint="check the address in the pipeline's batch"
-        ) from error
-    except (pl.exceptions.PolarsError, DeltaError, OSError) as error:
-        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise StorageError(
-            f"{what} cannot be read: {first}", hint="check that it is there, and is whole"
-        ) from error

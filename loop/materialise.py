@@ -9,11 +9,13 @@ import msgspec
 
 from headwater.features.lookup import write_lookup
 from headwater.features.materialised import Materialisations, Materialised
-from headwater.features.sources import conform, read_source, rows_of
+from headwater.features.sources import read_whole
+from headwater.features.table_rows import conform, rows_of
 from headwater.infra.storage import Storage
 from headwater.loop.binding import Bound
 from headwater.spec.errors import DeclarationError, NotFoundError, few
 from headwater.spec.feature_table import FeatureTable, due
+from headwater.spec.source import QuerySource, name_of_source
 
 __all__ = ["TableState", "due_tables", "materialise", "table_of", "table_states"]
 
@@ -61,7 +63,7 @@ def materialise(bound: Bound, table: FeatureTable) -> Materialised:
         If the source or a store is away.
     """
     features, read_at = bound.pipeline.features_of(table.name), bound.clock.now()
-    frame = conform(table, features, read_source(table, Storage(bound.settings)))
+    frame = conform(table, features, read_whole(table.source, Storage(bound.settings)))
     kept = _kept(bound)
     with kept.drafting() as file:
         write_lookup(file, table.entity, features, rows_of(table, frame))
@@ -123,7 +125,7 @@ def _no_tables(bound: Bound) -> DeclarationError:
 def _state(table: FeatureTable, newest: Materialised | None, now: datetime) -> TableState:
     return TableState(
         table=table.name,
-        source=table.source_text,
+        source=name_of_source(table.source),
         every=table.every,
         max_age=table.max_age,
         newest=newest,
@@ -133,7 +135,8 @@ def _state(table: FeatureTable, newest: Materialised | None, now: datetime) -> T
 
 def _made_by(table: FeatureTable) -> str:
     """Say where values came from; of a function, with a hash of its module's text."""
-    if isinstance(table.source, str):
-        return table.source
-    code = inspect.getsource(sys.modules[table.source.__module__])
-    return f"{table.source_text} of {hashlib.sha256(code.encode()).hexdigest()[:16]}"
+    name = name_of_source(table.source)
+    if not isinstance(table.source, QuerySource):
+        return name
+    code = inspect.getsource(sys.modules[table.source.query.__module__])
+    return f"{name} of {hashlib.sha256(code.encode()).hexdigest()[:16]}"

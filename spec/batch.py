@@ -1,7 +1,5 @@
 """What a pipeline says of batch prediction: which table, how often, and what if a key is not in it."""
 
-import inspect
-from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -9,79 +7,18 @@ import msgspec
 
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
+from headwater.spec.source import Source, check_source
 from headwater.spec.trigger import Cron
 
 __all__ = [
     "LONGEST_KEY",
     "BatchPrediction",
-    "DeltaSource",
-    "ParquetSource",
-    "QuerySource",
-    "Source",
     "is_due",
     "prediction_id",
 ]
 
 LONGEST_KEY = 150
 """How many characters a key may have: a prediction's id holds it, and the run's."""
-
-
-class DeltaSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="delta"):
-    """A Delta Lake table, as it is when a run begins.
-
-    Parameters
-    ----------
-    address
-        A folder, or ``s3://bucket/prefix``.
-    """
-
-    address: str
-
-    def __post_init__(self) -> None:
-        _check_address(self.address, "DeltaSource", "lake/customers")
-
-
-class ParquetSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="parquet"):
-    """A Parquet file, or several by a pattern.
-
-    Parameters
-    ----------
-    address
-        A path or ``s3://bucket/key``; ``*`` stands for any part of a name.
-    """
-
-    address: str
-
-    def __post_init__(self) -> None:
-        _check_address(self.address, "ParquetSource", "customers.parquet")
-
-
-class QuerySource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="query"):
-    """What a function gives when a run begins.
-
-    Parameters
-    ----------
-    query
-        A named function of no arguments at the top of a module. It gives a dataframe of Polars, lazy or
-        not, or of pandas; or an iterator of them, so that a table need not fit in memory.
-    """
-
-    query: Callable[[], object]
-
-    def __post_init__(self) -> None:
-        name = getattr(self.query, "__qualname__", "")
-        if not inspect.isfunction(self.query) or not name.isidentifier() or name == "<lambda>":
-            raise DeclarationError(
-                f"query={self.query!r} is not a named function at the top of a module",
-                hint="write def customers(): return pl.read_database(...) and QuerySource(customers)",
-            )
-        if inspect.signature(self.query).parameters:
-            raise DeclarationError(
-                f"query={name} takes arguments", hint="read what it needs from the environment"
-            )
-
-
-Source = DeltaSource | ParquetSource | QuerySource
 
 
 class BatchPrediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,12 +53,7 @@ class BatchPrediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keep: int = 7
 
     def __post_init__(self) -> None:
-        if not isinstance(self.source, Source):
-            raise DeclarationError(
-                f"source={self.source!r} is no table",
-                hint='write ParquetSource("customers.parquet"), DeltaSource("lake/customers") '
-                "or QuerySource(customers)",
-            )
+        check_source(self.source, " of a batch")
         if not isinstance(self.key, str) or not 0 < len(self.key) <= LONGEST_KEY:
             raise DeclarationError(f"key={self.key!r} names no column", hint='write key="customer", say')
         if not isinstance(self.fall_through, bool):
@@ -163,6 +95,7 @@ def is_due(batch: BatchPrediction, since: datetime, now: datetime) -> bool:
     Examples
     --------
     >>> from datetime import UTC
+    >>> from headwater import ParquetSource
     >>> nightly = BatchPrediction(source=ParquetSource("t.parquet"), key="id", every=Cron("30 2 * * *"))
     >>> [is_due(nightly, datetime(2024, 1, 1, 3, tzinfo=UTC), datetime(2024, 1, 2, h, tzinfo=UTC))
     ...  for h in (2, 3)]
@@ -187,10 +120,3 @@ def prediction_id(run: str, key: str) -> str:
     'batch-7-9f31ac02-customer-17'
     """
     return f"batch-{run}-{key}"
-
-
-def _check_address(address: object, name: str, example: str) -> None:
-    if not isinstance(address, str) or not address.strip():
-        raise DeclarationError(
-            f"{name}({address!r}) names no table", hint=f'write {name}("{example}"), say'
-        )

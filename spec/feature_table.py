@@ -1,7 +1,6 @@
 """A table of batch features: where its values come from, which keys find them, how old they may be."""
 
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -9,11 +8,9 @@ import msgspec
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
 from headwater.spec.feature import BatchFeature, Dtype, dtype_of, is_name, limits
+from headwater.spec.source import Source, check_source
 
-__all__ = ["FeatureTable", "Source", "due"]
-
-Source = str | Callable[[], object]
-"""Address of a Parquet file (``*.parquet``) or a Delta table; or a function that gives a dataframe."""
+__all__ = ["FeatureTable", "due"]
 
 _MOST_KEYS = 5
 _LONGEST_KEY = 200
@@ -33,8 +30,7 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
         Names of the entity keys that find a row: as they are sent with a request, and as the source's
         columns have them.
     source
-        Address of a Parquet file (it ends with ``.parquet``) or of a Delta table, local or ``s3://``;
-        or a named function of no arguments that gives a Polars or pandas dataframe.
+        Where its rows are; they are read whole.
     every
         How often the flow materialises it.
     max_age
@@ -51,9 +47,9 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
 
     Examples
     --------
-    >>> spending = FeatureTable(
-    ...     name="spending", entity=("customer",), source="s3://shop/spending.parquet", every="1h"
-    ... )
+    >>> from headwater import ParquetSource
+    >>> source = ParquetSource("s3://shop/spending.parquet")
+    >>> spending = FeatureTable(name="spending", entity=("customer",), source=source, every="1h")
     >>> spending.feature("spent", float, nullable=True)
     BatchFeature(name='spent', dtype='float', nullable=True, table='spending')
     """
@@ -72,7 +68,7 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
                 hint="write letters, digits and underscores, such as 'spending'",
             )
         self._check_entity()
-        self._check_source()
+        check_source(self.source, f" of table {self.name!r}")
         often = duration(self.every, f"every of table {self.name!r}")
         if self.max_age is not None and duration(self.max_age, "max_age") < often:
             raise DeclarationError(
@@ -118,13 +114,6 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
         """How often it is materialised."""
         return duration(self.every)
 
-    @property
-    def source_text(self) -> str:
-        """Its source in words: an address, or ``module:function``."""
-        if isinstance(self.source, str):
-            return self.source
-        return f"{self.source.__module__}:{getattr(self.source, '__name__', '')}"
-
     def _check_entity(self) -> None:
         names = self.entity
         fit = isinstance(names, tuple) and all(
@@ -134,23 +123,6 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
             raise DeclarationError(
                 f"entity={names!r} of table {self.name!r} does not name entity keys",
                 hint=f"write one to {_MOST_KEYS} different names: entity=('customer',)",
-            )
-
-    def _check_source(self) -> None:
-        source = self.source
-        if isinstance(source, str) and source:
-            return
-        name = getattr(source, "__qualname__", "")
-        if not inspect.isfunction(source) or not name.isidentifier() or name == "<lambda>":
-            raise DeclarationError(
-                f"source={source!r} of table {self.name!r} is neither an address nor a named function "
-                "at the top of a module",
-                hint="write source='s3://shop/spending.parquet', or def spending(): return dataframe",
-            )
-        if inspect.signature(source).parameters:
-            raise DeclarationError(
-                f"source={name} of table {self.name!r} takes arguments",
-                hint="make the dataframe in a function of none",
             )
 
 
@@ -174,8 +146,9 @@ def due(
     Examples
     --------
     >>> from datetime import UTC
+    >>> from headwater import DeltaSource
     >>> hourly, daily = (
-    ...     FeatureTable(name=n, entity=("k",), source="t", every=e)
+    ...     FeatureTable(name=n, entity=("k",), source=DeltaSource("t"), every=e)
     ...     for n, e in (("a", "1h"), ("b", "1d"))
     ... )
     >>> read = {"a": datetime(2026, 1, 1, 5, tzinfo=UTC), "b": datetime(2026, 1, 1, tzinfo=UTC)}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headwater.loop.replay import Replay
     from headwater.loop.update import train
     from headwater.serving.client import AsyncClient, Client
-    from headwater.spec.batch import BatchPrediction, DeltaSource, ParquetSource, QuerySource
+    from headwater.spec.batch import BatchPrediction
     from headwater.spec.duration import duration
     from headwater.spec.errors import HeadwaterError
     from headwater.spec.feature import Feature
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from headwater.spec.routing import ABTest, Bandit, Canary, ChampionOnly, Shadow
     from headwater.spec.serve_best import ServeBest
     from headwater.spec.serving import Serving
+    from headwater.spec.source import DeltaSource, ParquetSource, QuerySource
     from headwater.spec.trigger import (
         AllOf,
         AnyOf,
@@ -136,7 +137,7 @@ _NAMES = {
     "loop.replay": ("Replay",),
     "loop.update": ("train",),
     "serving.client": ("AsyncClient", "Client"),
-    "spec.batch": ("BatchPrediction", "DeltaSource", "ParquetSource", "QuerySource"),
+    "spec.batch": ("BatchPrediction",),
     "spec.duration": ("duration",),
     "spec.errors": ("HeadwaterError",),
     "spec.feature": ("Feature",),
@@ -153,6 +154,7 @@ _NAMES = {
     "spec.routing": ("ABTest", "Bandit", "Canary", "ChampionOnly", "Shadow"),
     "spec.serve_best": ("ServeBest",),
     "spec.serving": ("Serving",),
+    "spec.source": ("DeltaSource", "ParquetSource", "QuerySource"),
     "spec.trigger": (
         "AllOf",
         "AnyOf",

@@ -44,7 +44,11 @@ each = replace(toy, name="each", learn="each label", batch_rows=10)
 asking = replace(toy, name="asking", people=People(twice=1.0))
 
 spending = FeatureTable(
-    name="spending", entity=("customer",), source="spending.parquet", every="1h", max_age="1d"
+    name="spending",
+    entity=("customer",),
+    source=ParquetSource("spending.parquet"),
+    every="1h",
+    max_age="1d",
 )
 looking = replace(
     toy,

@@ -1,6 +1,5 @@
 """What a source may give: Parquet, Delta, functions; and what it may not."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,17 @@ from deltalake import write_deltalake
 from msgspec.structs import replace
 
 from headwater.features.lookup import Lookup, write_lookup
-from headwater.features.sources import conform, read_source, rows_of
+from headwater.features.sources import read_whole
+from headwater.features.table_rows import conform, rows_of
 from headwater.infra.settings import Settings
 from headwater.infra.storage import Storage
-from headwater.spec.errors import SchemaError, StorageError, TableError
+from headwater.spec.errors import NotFoundError, SchemaError, StorageError, TableError
 from headwater.spec.feature_table import FeatureTable
+from headwater.spec.source import DeltaSource, ParquetSource, QuerySource, Source
 
-TABLE = FeatureTable(name="shops", entity=("town", "street"), source="shops.parquet", every="1h")
+TABLE = FeatureTable(
+    name="shops", entity=("town", "street"), source=ParquetSource("shops.parquet"), every="1h"
+)
 FEATURES = (
     TABLE.feature("sales", int),
     TABLE.feature("rate", float, nullable=True, low=0, high=1),
@@ -60,7 +63,7 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def looked_up(table: FeatureTable, storage: Storage, path: Path) -> dict[tuple[str, ...], Any]:
-    frame = conform(table, FEATURES, read_source(table, storage))
+    frame = conform(table, FEATURES, read_whole(table.source, storage))
     write_lookup(path, table.entity, FEATURES, rows_of(table, frame))
     lookup = Lookup(path, table.entity, FEATURES)
     keys = [("Ulm", "1"), ("Ulm", "3"), ("Bonn", "3"), ("Bonn", "1"), ("Ulm", '3","')]
@@ -71,14 +74,17 @@ def looked_up(table: FeatureTable, storage: Storage, path: Path) -> dict[tuple[s
 
 @pytest.mark.parametrize("kind", ["parquet", "delta", as_polars, as_lazy, as_pandas])
 def test_every_source_gives_the_same(kind: Any, storage: Storage, tmp_path: Path) -> None:
-    source: str | Callable[[], object] = kind
+    address = str(tmp_path / "shops")
+    source: Source
     if kind == "parquet":
-        source = str(tmp_path / "shops.parquet")
-        FRAME.write_parquet(source)
+        source = ParquetSource(address)
+        FRAME.write_parquet(address)
     elif kind == "delta":
-        source = str(tmp_path / "shops")
-        write_deltalake(source, FRAME.head(1))
-        write_deltalake(source, FRAME, mode="overwrite")
+        source = DeltaSource(address)
+        write_deltalake(address, FRAME.head(1))
+        write_deltalake(address, FRAME, mode="overwrite")
+    else:
+        source = QuerySource(kind)
     found = looked_up(replace(TABLE, source=source), storage, tmp_path / "found.sqlite")
     assert found == {
         ("Ulm", "1"): {"sales": 10, "rate": None, "open": False, "kind": "small"},
@@ -124,12 +130,11 @@ def test_a_missing_column_is_named() -> None:
 
 
 def test_a_source_that_is_away_says_so(storage: Storage, tmp_path: Path) -> None:
-    for source in ("gone.parquet", "gone"):
-        table = replace(TABLE, source=str(tmp_path / source))
-        with pytest.raises(StorageError, match=r"gone.* of table 'shops' cannot be read"):
-            read_source(table, storage)
+    for kind in (ParquetSource, DeltaSource):
+        with pytest.raises(NotFoundError, match=r"no table at .*gone"):
+            read_whole(kind(str(tmp_path / "gone")), storage)
     with pytest.raises(SchemaError, match="gives list, not a dataframe"):
-        read_source(replace(TABLE, source=as_list), storage)
+        read_whole(QuerySource(as_list), storage)
 
 
 def test_the_same_rows_make_the_same_file(storage: Storage, tmp_path: Path) -> None:

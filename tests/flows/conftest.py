@@ -18,9 +18,10 @@ TOY = """
 import polars as pl
 from sklearn.linear_model import SGDClassifier
 
-from headwater.spec.batch import BatchPrediction, QuerySource
+from headwater.spec.batch import BatchPrediction
 from headwater.spec.feature import Feature
 from headwater.spec.feature_table import FeatureTable
+from headwater.spec.source import QuerySource
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.trigger import Cron, Every, Pace, Volume
@@ -72,8 +73,8 @@ def faulty():
 
 
 tables = (
-    FeatureTable(name="calls", entity=("customer",), source=faulty, every="1d"),
-    FeatureTable(name="spending", entity=("customer",), source=spending, every="1h"),
+    FeatureTable(name="calls", entity=("customer",), source=QuerySource(faulty), every="1d"),
+    FeatureTable(name="spending", entity=("customer",), source=QuerySource(spending), every="1h"),
 )
 looking = Pipeline(
     name="toy",

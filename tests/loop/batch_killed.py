@@ -32,7 +32,8 @@ from headwater.infra.settings import Settings
 from headwater.loop.batch_predict import batch_predict
 from headwater.loop.binding import Bound
 from headwater.registry import registry
-from headwater.spec.batch import BatchPrediction, QuerySource
+from headwater.spec.batch import BatchPrediction
+from headwater.spec.source import QuerySource
 
 ROWS = 2_500
 IMPORTED = (mlflow, narwhals, pyarrow, registry, sklearn)  # before the fork, once for all

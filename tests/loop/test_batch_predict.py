@@ -23,7 +23,7 @@ from headwater.loop.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.update import train
-from headwater.spec.batch import BatchPrediction, DeltaSource, ParquetSource, QuerySource, Source
+from headwater.spec.batch import BatchPrediction
 from headwater.spec.errors import (
     DeclarationError,
     HeadwaterError,
@@ -35,6 +35,7 @@ from headwater.spec.errors import (
 )
 from headwater.spec.feature import Feature
 from headwater.spec.records import Label
+from headwater.spec.source import DeltaSource, ParquetSource, QuerySource, Source
 
 __all__ = ["S3", "on_s3", "s3"]
 

@@ -17,6 +17,7 @@ from headwater.spec.feature import Feature
 from headwater.spec.feature_table import FeatureTable
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
+from headwater.spec.source import QuerySource
 from headwater.spec.update import Stateful
 
 NOW = START + timedelta(days=2)
@@ -30,7 +31,9 @@ def source() -> pl.DataFrame:
     return pl.DataFrame(ROWS, schema=schema)
 
 
-SPENDING = FeatureTable(name="spending", entity=("customer",), source=source, every="1h", max_age="2h")
+SPENDING = FeatureTable(
+    name="spending", entity=("customer",), source=QuerySource(source), every="1h", max_age="2h"
+)
 SHOP = Pipeline(
     name="shop",
     task="binary",

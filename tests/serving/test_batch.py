@@ -24,9 +24,10 @@ from headwater.serving.batch_live import BatchLive
 from headwater.serving.batch_watch import BatchWatch
 from headwater.serving.client import Client
 from headwater.serving.keeper import Keeper
-from headwater.spec.batch import BatchPrediction, QuerySource
+from headwater.spec.batch import BatchPrediction
 from headwater.spec.errors import DigestError, NotFoundError
 from headwater.spec.records import FeatureValue
+from headwater.spec.source import QuerySource
 
 KEYS = ["customer-17", "c-1", "c/2", "ü 3", "c%4\n"]
 ROWS = {"now": KEYS}

@@ -8,15 +8,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.loop.conftest import PIPELINE
 
-from headwater.spec.batch import (
-    BatchPrediction,
-    DeltaSource,
-    ParquetSource,
-    QuerySource,
-    is_due,
-    prediction_id,
-)
+from headwater.spec.batch import BatchPrediction, is_due, prediction_id
 from headwater.spec.errors import DeclarationError
+from headwater.spec.source import DeltaSource, ParquetSource, QuerySource
 from headwater.spec.trigger import Cron
 
 TABLE = ParquetSource("people.parquet")

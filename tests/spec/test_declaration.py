@@ -14,6 +14,7 @@ from headwater.spec.feature import Feature, StreamingFeature, bare
 from headwater.spec.feature_table import FeatureTable, due
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import METRICS, Pipeline
+from headwater.spec.source import ParquetSource
 from headwater.spec.trigger import Cron, Every
 from headwater.spec.update import Reset, Stateful, Stateless, Subsample
 
@@ -36,7 +37,9 @@ def nested() -> Callable[[], object]:
 
 RULE = LabelRule(wait="1d")
 X = Feature("x", float)
-SPENDING = FeatureTable(name="spending", entity=("customer",), source="spending.parquet", every="1h")
+SPENDING = FeatureTable(
+    name="spending", entity=("customer",), source=ParquetSource("spending.parquet"), every="1h"
+)
 SPENT = SPENDING.feature("spent", float)
 STREAMED = StreamingFeature(
     name="calls", dtype="int", entity=("customer",), events="calls", aggregate="count", window="1h"
@@ -158,9 +161,7 @@ def test_a_wrong_pipeline_says_what_to_write(changed: dict[str, Any], what: str,
         (lambda: changed_table(entity="customer"), "entity='customer'", "('customer',)"),
         (lambda: changed_table(entity=()), "entity=()", "('customer',)"),
         (lambda: changed_table(entity=("k", "k")), "entity=('k', 'k')", "different"),
-        (lambda: changed_table(source=""), "source=''", "s3://"),
-        (lambda: changed_table(source=lambda: None), "<lambda>", "def spending()"),
-        (lambda: changed_table(source=takes_one), "takes_one", "function of none"),
+        (lambda: changed_table(source="a.parquet"), "source='a.parquet' of table", "ParquetSource("),
         (lambda: changed_table(every="often"), "'often'", "'90d'"),
         (lambda: changed_table(max_age="59m"), "max_age='59m'", "a few times every"),
         (lambda: changed_table(at=3), "at=3", "computed_at"),

@@ -1,0 +1,175 @@
+"""What the source of a table of batch features gives, checked before it is published."""
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+from msgspec import UNSET
+from polars.exceptions import PolarsError
+
+from headwater.features.frames import feature_schema
+from headwater.spec.errors import (
+    HeadwaterError,
+    NonFiniteError,
+    NotEnoughError,
+    SchemaError,
+    few,
+)
+from headwater.spec.feature import BatchFeature
+from headwater.spec.feature_table import FeatureTable
+from headwater.spec.records import FeatureValue
+
+__all__ = ["Row", "conform", "rows_of"]
+
+Row = tuple[tuple[str, ...], int | None, tuple[FeatureValue, ...]]
+"""Key, time in microseconds since 1970 (UTC) or None, values."""
+
+_LONGEST_KEY = 200
+_KEYS = (pl.String, pl.Categorical, pl.Enum)
+
+
+def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.DataFrame) -> pl.DataFrame:
+    """Check a source's rows, and give them the declared types.
+
+    Parameters
+    ----------
+    table, features
+        What is declared.
+    frame
+        As :func:`headwater.features.sources.read_whole` gives it.
+
+    Returns
+    -------
+    polars.DataFrame
+        The entity keys as text, ``at`` in microseconds (null where the source does not say), and the
+        features; a row a key, by rising key.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing or of another type, a key or a value is null that may not be, a value is
+        outside its range, or a key has several rows.
+    NonFiniteError
+        If a number is NaN or infinite.
+    NotEnoughError
+        If there are no rows.
+    """
+    names = [*table.entity, *([table.at] if table.at else []), *(f.name for f in features)]
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise SchemaError(
+            f"the source of table {table.name!r} has no column {few(missing)}; it has "
+            f"{few(frame.columns, 20)}",
+            hint="name the source's columns as the features and entity keys are named",
+        )
+    if frame.is_empty():
+        raise NotEnoughError(
+            f"the source of table {table.name!r} has no rows", hint="look at it; what serves stays"
+        )
+    keys = [_key(table, frame[name]) for name in table.entity]
+    values = [_values(table, feature, frame[feature.name]) for feature in features]
+    # By place, since a feature may bear the name of a key.
+    columns = [key.alias(f"key{place}") for place, key in enumerate(keys)]
+    columns += [_at(table, frame), *(one.alias(f"value{place}") for place, one in enumerate(values))]
+    return _one_a_key(table, pl.DataFrame(columns), len(keys))
+
+
+def rows_of(table: FeatureTable, frame: pl.DataFrame) -> Iterator[Row]:
+    """Give what :func:`conform` gave row by row."""
+    keys = len(table.entity)
+    for row in frame.iter_rows():
+        yield row[:keys], row[keys], row[keys + 1 :]
+
+
+def _key(table: FeatureTable, column: pl.Series) -> pl.Series:
+    if not (column.dtype.is_integer() or column.dtype in _KEYS):
+        raise SchemaError(
+            f"entity key {column.name!r} of table {table.name!r} is {column.dtype} in its source",
+            hint="let it be text, or whole numbers",
+        )
+    key = column.cast(pl.String)
+    length = key.str.len_chars()
+    wrong = int((key.is_null() | (length == 0) | (length > _LONGEST_KEY)).sum())
+    if wrong:
+        raise SchemaError(
+            f"entity key {column.name!r} of table {table.name!r} is null, empty or longer than "
+            f"{_LONGEST_KEY} characters in {wrong:,} rows of its source",
+            hint="leave those rows out: nobody can ask for them",
+        )
+    return key
+
+
+def _at(table: FeatureTable, frame: pl.DataFrame) -> pl.Series:
+    if table.at is None:
+        return pl.repeat(None, frame.height, dtype=pl.Int64, eager=True).alias("at")
+    column = frame[table.at]
+    if not isinstance(column.dtype, pl.Datetime) or column.dtype.time_zone is None or column.has_nulls():
+        raise SchemaError(
+            f"column {table.at!r} of table {table.name!r} does not hold times with a zone in every row, "
+            f"but {column.dtype}",
+            hint="write times in UTC, say, and no nulls",
+        )
+    return column.dt.epoch("us").alias("at")
+
+
+def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> pl.Series:
+    dtype = feature_schema((feature,))[feature.name]
+    try:
+        if (dtype == pl.Boolean) != (column.dtype == pl.Boolean) and column.dtype != pl.Null:
+            raise _other(table, feature, column)  # Polars would take any number for a bool
+        found = column.cast(dtype)
+    except PolarsError as error:
+        raise _other(table, feature, column) from error
+    if column.dtype.is_float() and dtype == pl.Int64 and not (found == column).fill_null(True).all():
+        raise _other(table, feature, column)
+    if not feature.nullable and found.has_nulls():
+        raise SchemaError(
+            f"feature {feature.name!r} is null in {found.null_count():,} rows of the source of table "
+            f"{table.name!r}",
+            hint="declare it nullable=True, or leave those rows out",
+        )
+    if dtype == pl.Float64 and not found.is_finite().fill_null(True).all():
+        raise NonFiniteError(
+            f"feature {feature.name!r} is NaN or infinite in the source of table {table.name!r}",
+            hint="write null for what is not known, and declare the feature nullable",
+        )
+    _check_range(table, feature, found)
+    return found
+
+
+def _check_range(table: FeatureTable, feature: BatchFeature, found: pl.Series) -> None:
+    outside = pl.repeat(False, len(found), dtype=pl.Boolean, eager=True)
+    if feature.low is not UNSET:
+        outside |= (found < feature.low).fill_null(False)
+    if feature.high is not UNSET:
+        outside |= (found > feature.high).fill_null(False)
+    if feature.categories is not UNSET:
+        outside |= ~found.is_in(list(feature.categories)).fill_null(True)
+    if outside.any():
+        raise SchemaError(
+            f"feature {feature.name!r} is outside what it declares in {int(outside.sum()):,} rows of "
+            f"the source of table {table.name!r}: {few(found.filter(outside).unique().sort())}",
+            hint="look at the source, or declare another range; what serves stays",
+        )
+
+
+def _one_a_key(table: FeatureTable, frame: pl.DataFrame, keys: int) -> pl.DataFrame:
+    names = frame.columns[:keys]
+    frame = frame.sort([*names, "at"], nulls_last=False, maintain_order=True)
+    repeated = frame.select(names).is_duplicated()
+    if not repeated.any():
+        return frame
+    if table.at is None:
+        raise SchemaError(
+            f"{int(repeated.sum()):,} rows of the source of table {table.name!r} share a key: "
+            f"{few(frame.filter(repeated)['key0'].unique(maintain_order=True).to_list())}",
+            hint="give each key one row, or name the column of their times: at='computed_at'",
+        )
+    return frame.unique(names, keep="last", maintain_order=True)
+
+
+def _other(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> HeadwaterError:
+    return SchemaError(
+        f"feature {feature.name!r} of table {table.name!r} is {column.dtype} in its source, not "
+        f"{feature.dtype}",
+        hint="convert it there, or declare the feature with the type it has",
+    )
