@@ -28,7 +28,7 @@ _ACCESS = "HEADWATER_SERVED_ACCESS"
 _DRAIN_S = 1.0
 _GRACE_S = 20
 _START_S = 60
-_KEEPER_START_S = 240.0  # a cold image on half a core takes minutes to import MLflow
+_KEEPER_S = 300  # a machine that is busy takes minutes to import MLflow
 _BACKLOG = 2_048
 
 
@@ -131,7 +131,7 @@ class _Processes(Multiprocess):
         self._looked.unlink(missing_ok=True)
         self._keeper = self._start_keeper()
         # A worker loads what is published before it takes requests: let there be something.
-        self._keeper.await_answer(self._looked.exists, _KEEPER_START_S)
+        self._keeper.await_answer(self._looked.exists, _KEEPER_S)
 
     def keep_subprocess_alive(self) -> None:
         """Replace what died."""
