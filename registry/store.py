@@ -263,6 +263,11 @@ class VersionStore:
         int
             How many were closed.
         """
+        from mlflow.entities import LoggedModelStatus  # noqa: PLC0415 - heavy
+
+        # MLflow keeps the status as a number and compares it with what stands in the filter: by its name
+        # SQLite finds none, and PostgreSQL refuses.
+        pending = LoggedModelStatus.PENDING.to_int()
         closed = 0
         with _guarded(self._settings):
             running = self.client.search_runs(
@@ -272,7 +277,7 @@ class VersionStore:
                 self.client.set_terminated(run.info.run_id, "KILLED")
                 closed += 1
             for model in self.client.search_logged_models(
-                [self.experiment_id], filter_string="status = 'PENDING'", max_results=_PAGE
+                [self.experiment_id], filter_string=f"status = '{pending}'", max_results=_PAGE
             ):
                 self.client.finalize_logged_model(model.model_id, "FAILED")
                 closed += 1

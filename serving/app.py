@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import PlainTextResponse, Response
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -38,6 +39,14 @@ MOST_BODY_BYTES = 2_000_000
 """How long a request may be."""
 
 _FOLLOW_S = 0.1
+
+# FastAPI's own spans and logs may quote what was sent.
+_OWN_TRACES: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
 
 
 def create_app(
@@ -95,6 +104,7 @@ def create_app(
         version="1",
         summary="Predict, label, learn.",
         lifespan=lifespan,
+        telemetry=_OWN_TRACES,
     )
     hot = {
         "/predict": predict_route(served, MOST_BODY_BYTES, metrics),

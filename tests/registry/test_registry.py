@@ -217,3 +217,12 @@ def test_the_key_is_made_once_and_is_the_owners_alone(line: Bound) -> None:
     path = line.settings.root / "signing.key"
     assert path.stat().st_mode & 0o777 == 0o600
     assert line.settings.key() == line.settings.key()
+
+
+def test_what_a_killed_trainer_left_open_is_closed(line: Bound) -> None:
+    store = line.registry.store
+    left = store.client.create_logged_model(store.experiment_id, name="left")
+    store.client.create_run(store.experiment_id)
+    assert store.close_leftovers() == 2
+    assert store.client.get_logged_model(left.model_id).status == "FAILED"
+    assert store.close_leftovers() == 0

@@ -117,7 +117,7 @@ def test_off_nothing_of_opentelemetry_is_loaded() -> None:
 import sys
 from headwater.infra.settings import Settings
 from headwater.infra.tracing import begin_tracing, past_span, span
-import headwater.serving.server, headwater.serving.client
+import headwater.infra.database, headwater.serving.client
 assert not begin_tracing(Settings(), "test")
 with span("nothing", {"a": 1}):
     past_span("nothing", 0, {})
