@@ -23,18 +23,20 @@ def test_rulings_are_made_shown_and_audited(run: Run) -> None:
     assert "toy is routed: shadow:1; declared: champion" in run("shadow", "add", TOY, "1").out
     roles = {row["number"]: row["roles"] for row in run("versions", "toy", "--json").json}
     assert roles == {"1": ["previous", "shadow"], "2": ["champion"]}
-    assert "previous, shadow" in run("versions", "toy").out
+    assert "shadow" in run("versions", "toy").out
     assert "toy is routed: champion" in run("shadow", "drop", "toy", "1").out
     said = run("routing", "toy", "--set", "canary:0.1:1", "--reason", "a try").out
     assert "toy is routed: canary:0.1:1" in said
     assert "quarantined: [3, 5), [7, 9)" in run("quarantine", "toy", "3:5", "7:9").out
     assert run("rollback", "toy", "--json").json["version"] == "1"
-    rows = [(row["action"], row["by"]) for row in run("audit", "--json").json][2:]
+    audited = run("audit", "--json").json[2:]
+    rows = [(row["action"], row["by"]) for row in audited]
+    assert audited[2]["detail"]["routing"] == "canary:0.1:1"
     (who,) = {by for _, by in rows}
     assert who
     done = ["route", "route", "route", "quarantine", "quarantine", "roll back"]
     assert [action for action, _ in rows] == done
-    assert "routing canary:0.1:1" in run("audit").out
+    assert "roll back" in run("audit").out
 
 
 def test_learning_is_paused_where_each_label_is_learned(run: Run, tmp_path: Path) -> None:
