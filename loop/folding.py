@@ -165,7 +165,7 @@ class Folding:
             if isinstance(error, HeadwaterError) and not isinstance(error, SchemaError):
                 raise
             why = error.what if isinstance(error, HeadwaterError) else f"{type(error).__name__}: {error}"
-            raise UnlearnableError(self._recipe.pipeline, self._learned_to, stop, why) from error
+            raise _unlearnable(self._recipe.pipeline, self._learned_to, stop, why) from error
         self._learned_to = stop
         return learned
 
@@ -174,3 +174,14 @@ class Folding:
             span for span in self._recipe.exclusions if span.start < stop and span.stop > start
         )
         return replace(self._recipe, examples=OffsetRange(start, stop), exclusions=exclusions)
+
+
+def _unlearnable(pipeline: str, start: int, stop: int, why: str) -> UnlearnableError:
+    one = stop - start == 1
+    named = f"example {start}" if one else f"one of the examples [{start}, {stop})"
+    return UnlearnableError(
+        f"{named} of {pipeline!r} cannot be learned: {why}",
+        f"leave {'it' if one else 'them'} out: headwater quarantine {pipeline} {start}:{stop}",
+        start,
+        stop,
+    )

@@ -32,7 +32,6 @@ Each is a record first: ``what`` is wrong, and ``hint`` says what to do next.
 """
 
 from collections.abc import Iterable
-from typing import Self
 
 __all__ = [
     "BusyError",
@@ -124,28 +123,16 @@ class UnlearnableError(SchemaError):
 
     Parameters
     ----------
-    pipeline
-        Its name.
+    what, hint
+        What is wrong, and what to do.
     start, stop
         Their offsets.
-    why
-        What the learner says.
     """
 
-    def __init__(self, pipeline: str, start: int, stop: int, why: str) -> None:
-        self.pipeline = pipeline
+    def __init__(self, what: str, hint: str = "", start: int = 0, stop: int = 0) -> None:
+        super().__init__(what, hint)
         self.start = start
         self.stop = stop
-        self.why = why
-        one = stop - start == 1
-        named = f"example {start}" if one else f"one of the examples [{start}, {stop})"
-        super().__init__(
-            f"{named} of {pipeline!r} cannot be learned: {why}",
-            hint=f"leave {'it' if one else 'them'} out: headwater quarantine {pipeline} {start}:{stop}",
-        )
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, int, int, str]]:
-        return type(self), (self.pipeline, self.start, self.stop, self.why)
 
 
 class ConflictError(HeadwaterError):
