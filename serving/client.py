@@ -212,7 +212,7 @@ class Client(_Base):
         HeadwaterError
             As for :meth:`predict`.
         """
-        path = f"/batch/{pipeline}/{quote(key, safe='')}"
+        path = _batch_path(pipeline, key)
         if features is None:
             return self._send("GET", path, None, BatchAnswer)
         return self._post(path, _item(features, id), BatchAnswer)
@@ -305,6 +305,20 @@ class AsyncClient(_Base):
         item = _label(prediction_id, value, known_at, source, key)
         return await self._post("/labels", _named(item, pipeline), Labelled)
 
+    async def batch(
+        self,
+        key: str,
+        *,
+        pipeline: str,
+        features: Features | None = None,
+        id: str | None = None,  # noqa: A002 - its name on the wire
+    ) -> BatchAnswer:
+        """Give what the newest batch run predicted for a key, as :meth:`Client.batch` does."""
+        path = _batch_path(pipeline, key)
+        if features is None:
+            return await self._send("GET", path, None, BatchAnswer)
+        return await self._post(path, _item(features, id), BatchAnswer)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
@@ -352,6 +366,10 @@ def _trace_headers() -> dict[str, str]:
 
         inject(headers)
     return headers
+
+
+def _batch_path(pipeline: str, key: str) -> str:
+    return f"/batch/{pipeline}/{quote(key, safe='')}"
 
 
 def _item(

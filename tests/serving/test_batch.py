@@ -1,5 +1,6 @@
 """Batch answers over HTTP: looked up by key, counted when read, with the online model behind them."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from headwater.loop.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.serving.batch_live import BatchLive
 from headwater.serving.batch_watch import BatchWatch
-from headwater.serving.client import Client
+from headwater.serving.client import AsyncClient, Client
 from headwater.serving.keeper import Keeper
 from headwater.spec.batch import BatchPrediction
 from headwater.spec.errors import DigestError, NotFoundError
@@ -276,6 +277,18 @@ def test_the_client_asks_for_both(client: httpx.Client) -> None:
         made = asked.batch("new", pipeline="line", features=dict[str, FeatureValue](FEATURES))
         assert made.found == "online"
         assert asked.prediction(made.id).prediction is not None
+
+
+def test_the_client_for_an_event_loop_asks_for_both(client: httpx.Client) -> None:
+    async def work() -> None:
+        async with AsyncClient(str(client.base_url)) as asked:
+            assert (await asked.batch("c/2", pipeline="line")).found == "batch"
+            with pytest.raises(NotFoundError, match="no answer"):
+                await asked.batch("new", pipeline="line")
+            given = dict[str, FeatureValue](FEATURES)
+            assert (await asked.batch("new", pipeline="line", features=given)).found == "online"
+
+    asyncio.run(work())
 
 
 def test_looking_up_opens_no_database() -> None:
