@@ -2,8 +2,8 @@
 
 Each feature is an input tensor of its name, with shape ``[n]`` or ``[n, 1]``, as JSON or in the binary
 tensor data extension; each entity key is one of text, with ``entity.`` before its name. The answer's
-tensors are ``output``, ``prediction_id``, under which labels are awaited, and ``probabilities`` where the
-task has classes.
+tensors are ``output``, ``prediction_id``, under which labels are awaited, and ``probabilities`` where
+the task has classes.
 
 Source: https://github.com/kserve/open-inference-protocol, and Triton's extension "binary tensor data".
 """
