@@ -51,7 +51,7 @@ def decide(bound: Bound) -> Decision:
             rehearsal = rehearse(bound, evidence, shown.mature, last)
             evidence = msgspec.structs.replace(evidence, rehearsal=rehearsal)
         answered = answer(pipeline.triggers, pipeline.pace, evidence)
-        if answered.fired or evidence.verdict == "act":
+        if pipeline.monitoring.report and (answered.fired or evidence.verdict == "act"):
             evidence = _reported(bound, evidence, shown, last)
         decision = decision_of(evidence, answered)
         bound.decisions.store(decision)

@@ -24,6 +24,9 @@ class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         How many of the newest examples that the champion has learned are the reference.
     slices
         Features by whose values performance is also given; text or bool.
+    report
+        Whether Evidently's report is kept where something needs somebody, or an update is due. It costs
+        seconds, and nothing is decided by it.
 
     Raises
     ------
@@ -36,6 +39,7 @@ class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     least: int = 200
     reference_rows: int = 20_000
     slices: tuple[str, ...] = ()
+    report: bool = True
 
     def __post_init__(self) -> None:
         if self.window is not None and self.rows is not None:
@@ -53,6 +57,11 @@ class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise DeclarationError(
                     f"Monitoring({field}={value!r}) is not a count", hint=f"write {field}=1_000, say"
                 )
+        if not isinstance(self.report, bool):
+            raise DeclarationError(
+                f"report={self.report!r} is neither True nor False",
+                hint="leave it out, or write report=False",
+            )
         if not isinstance(self.slices, tuple) or not all(isinstance(s, str) for s in self.slices):
             raise DeclarationError(
                 f"slices={self.slices!r} is not a tuple of feature names",
