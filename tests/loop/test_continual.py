@@ -398,3 +398,12 @@ def test_a_window_has_one_report(bind: Binder) -> None:
     assert isinstance(clock, SimulatedClock)
     clock.advance_to(clock.now() + timedelta(minutes=15))
     assert decide(bound).evidence.report == first.report
+
+
+def test_a_pipeline_may_do_without_a_report(bind: Binder) -> None:
+    bound = bind(**(WATCHED | {"monitoring": Monitoring(window="1d", least=100, report=False)}))
+    settle(bound)
+    serve(bound, 2, flipped=True)
+    found = decide(bound).evidence
+    assert found.verdict == "act"
+    assert found.report is None
