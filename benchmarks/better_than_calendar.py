@@ -14,7 +14,7 @@ from examples.electricity import pipeline as electricity_pipelines
 from examples.flights import data as flights
 from examples.flights import pipeline as flights_pipelines
 
-from benchmarks.claim import Outcome, fresh_home, mlflow_database, say
+from benchmarks.claim import Outcome, fresh_home, mlflow_database, say, unreported
 from benchmarks.imported import context
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
@@ -145,7 +145,7 @@ def _play(stream: _Stream, settings: Settings, kinds: Sequence[bool] | None) -> 
     clock = SimulatedClock(events["served_at"][0] - _DAY)
     stop = stream.start + stream.days * _DAY
     updates: list[tuple[float, bool]] = []
-    with Bound(stream.pipeline, settings, clock) as bound:
+    with Bound(unreported(stream.pipeline), settings, clock) as bound:
         replay = Replay(bound, clock, events)
         replay.begin(stream.start)
         if kinds is None:

@@ -10,7 +10,7 @@ import polars as pl
 from examples.flights.data import load
 from examples.flights.pipeline import by_evidence
 
-from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
+from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say, unreported
 from benchmarks.imported import context
 from headwater.infra.clock import SimulatedClock
 from headwater.loop.binding import Bound
@@ -84,7 +84,7 @@ def _listen(seed: int, short: bool, mlflow: Path) -> _Heard:
     events = shuffled(seed, (stop - _BEGIN) // _DAY + 1)
     clock = SimulatedClock(_BEGIN - _DAY)
     updates, acts, judged = [], 0, 0
-    with fresh_home(mlflow) as settings, Bound(by_evidence, settings, clock) as bound:
+    with fresh_home(mlflow) as settings, Bound(unreported(by_evidence), settings, clock) as bound:
         replay = Replay(bound, clock, events)
         replay.begin(start)
         for step in replay.run(start, stop, window, update=True):

@@ -10,9 +10,8 @@ import numpy as np
 import polars as pl
 from examples.flights.data import load
 from examples.flights.pipeline import by_evidence
-from msgspec.structs import replace
 
-from benchmarks.claim import Outcome, at_least, fresh_home, mlflow_database, say
+from benchmarks.claim import Outcome, at_least, fresh_home, mlflow_database, say, unreported
 from benchmarks.imported import context
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
@@ -34,8 +33,6 @@ _MOST_DAYS, _SHORT_DAYS = 50, 15
 _DAY = timedelta(days=1)
 _YEAR = datetime(2013, 1, 1, 8, tzinfo=UTC)
 
-# Nothing is decided by Evidently's report, which costs more than all the rest.
-_UNREPORTED = replace(by_evidence, monitoring=replace(by_evidence.monitoring, report=False))
 _late = pl.col("label")
 CHANGES: dict[str, Callable[[pl.Expr], list[pl.Expr]]] = {
     "the label says on time": lambda new: [pl.when(new).then(~_late).otherwise(_late).alias("label")],
@@ -124,7 +121,7 @@ def _play(case: _Case, short: bool, settings: Settings) -> _Reacted | None:
     clock = SimulatedClock(begin - _DAY)
     after: set[datetime] = set()
     before = 0
-    with Bound(_UNREPORTED, settings, clock) as bound:
+    with Bound(unreported(by_evidence), settings, clock) as bound:
         replay = Replay(bound, clock, case.changed(events))
         replay.begin(case.start)
         if not short and _harm(case, bound, events) < _HARM:
