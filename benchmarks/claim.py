@@ -151,5 +151,5 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 
 def unreported(pipeline: Pipeline) -> Pipeline:
-    """Do without Evidently's report, by which nothing is decided, and which costs more than all the rest."""
+    """Do without Evidently's report: nothing is decided by it, and it costs more than all the rest."""
     return replace(pipeline, monitoring=replace(pipeline.monitoring, report=False))
