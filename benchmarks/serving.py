@@ -33,7 +33,7 @@ _FEATURES = msgspec.json.encode({f"x{n}": n / 20 for n in range(20)})
 _PAUSE_S = 0.02
 _TRIES = 3_000
 _RENEWED = 50
-_START_S = 300.0
+_START_S = 900.0
 
 
 class Running(NamedTuple):

@@ -29,8 +29,8 @@ _LENGTH_S, _SHORT_LENGTH_S = 1_200.0, 4.0
 _FULL_S, _SHORT_FULL_S = 20.0, 1.0
 _CONNECTIONS = 64
 _WORKERS = 2
-_WARM_S = 60.0
-_KILL_EVERY_S = 100.0
+_WARM_S = 120.0
+_KILL_EVERY_S = 150.0
 _SWAP_EVERY_S = 30.0
 _SAMPLE_EVERY_S = 2.0
 _LOOK_S = 0.05
@@ -68,7 +68,7 @@ def soak(length_s: float, full_s: float = _FULL_S) -> Outcome:
     """Run the soak.
 
     Sixty-four connections of another process predict, and label what they have predicted. First as
-    fast as two workers answer, to find the saturating load; then at two thirds of it. In every hundred
+    fast as two workers answer, to find the saturating load; then at two thirds of it. In every 150
     seconds one worker is killed with SIGKILL, at a moment drawn from the middle of them; every half
     minute the other one of two versions is promoted.
 
@@ -97,7 +97,7 @@ def soak(length_s: float, full_s: float = _FULL_S) -> Outcome:
     first_ms, last_ms = (_p99(found, length_s * part / 4, length_s / 4) for part in (0, 3))
     resident = [sum(one.resident_bytes for one in tick) / 1e6 for tick in samples]
     return at_most(
-        growth([one for tick in samples for one in tick], len(samples)),
+        growth([one for tick in samples for one in tick], len(samples), min(_WARM_S, length_s / 4)),
         _BOUND,
         also=missing == 0 and last_ms <= _MOST_SLOWER * first_ms,
         p99_first_ms=round(first_ms, 1),
@@ -120,9 +120,10 @@ def growth(samples: Sequence[Sample], looks: int, warm_s: float = _WARM_S) -> fl
     """Give the growth of all resident memory in ten minutes, as a share of it.
 
     A killed worker's successor begins small, so that a sum over processes would hide what a worker
-    leaks. So growth is with the age of each process: a line through what it held once it was a minute
-    old, of one slope for all workers that ever were and a level for each of them. Slopes and levels are
-    added up, each as often as such a process was there.
+    leaks. So growth is with the age of each process: a line through what it held once it was warm, of
+    one slope for all workers that ever were, and a level for each of them. Slopes and levels are added
+    up, each as often as such a process was there. A worker is warm when its inbox's cache of 32 MB is
+    full, which forty thousand records do.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def growth(samples: Sequence[Sample], looks: int, warm_s: float = _WARM_S) -> fl
     looks
         How many looks there were.
     warm_s
-        How old a process must be to count, in seconds.
+        How old a process must be to count, in seconds; two minutes, or a quarter of a shorter soak.
     """
     slope = level = 0.0
     for role in sorted({one.role for one in samples}):
