@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from sqlalchemy import Row, func, insert, select
 
 from headwater.infra import tables
@@ -17,37 +16,11 @@ from headwater.infra.database import Database
 from headwater.infra.settings import Settings
 from headwater.infra.storage import Storage
 from headwater.spec.errors import ConflictError, DigestError, StorageError
+from headwater.spec.feature_table import Materialised
 
-__all__ = ["Materialisations", "Materialised"]
+__all__ = ["Materialisations"]
 
 _KEPT = 3
-
-
-class Materialised(msgspec.Struct, frozen=True, kw_only=True):
-    """One materialisation of a table.
-
-    Parameters
-    ----------
-    table
-        Its name.
-    number
-        From 1 on, for each table.
-    read_at
-        When its source was read, by the pipeline's clock.
-    rows
-        How many keys it has.
-    sha256
-        Of its file, in hexadecimal digits.
-    source
-        Where its values came from.
-    """
-
-    table: str
-    number: int
-    read_at: datetime
-    rows: int
-    sha256: str
-    source: str
 
 
 class Materialisations:

@@ -8,13 +8,13 @@ from datetime import datetime
 import msgspec
 
 from headwater.features.lookup import write_lookup
-from headwater.features.materialised import Materialisations, Materialised
+from headwater.features.materialised import Materialisations
 from headwater.features.sources import read_whole
 from headwater.features.table_rows import conform, rows_of
 from headwater.infra.storage import Storage
 from headwater.loop.binding import Bound
 from headwater.spec.errors import DeclarationError, NotFoundError, few
-from headwater.spec.feature_table import FeatureTable, due
+from headwater.spec.feature_table import FeatureTable, Materialised, due
 from headwater.spec.source import QuerySource, name_of_source
 
 __all__ = ["TableState", "due_tables", "materialise", "table_of", "table_states"]

@@ -11,7 +11,8 @@ from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
-from starlette.routing import Route
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from headwater.infra.clock import Clock, SystemClock
@@ -28,7 +29,7 @@ from headwater.serving.inference_protocol import protocol_routes
 from headwater.serving.label_queue import queue_router
 from headwater.serving.metrics import Metrics, told_now
 from headwater.serving.orchestrating import operations_router
-from headwater.serving.problems import FAILED, PROBLEM_TYPE, problem_of
+from headwater.serving.problems import FAILED, PROBLEM_TYPE, Problem, problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
@@ -117,6 +118,7 @@ def create_app(
         *batch_routes(pipelines, served, batches, clock, metrics, MOST_BODY_BYTES),
     ]
     app.add_exception_handler(HeadwaterError, _refused)
+    app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(Exception, _failed)
     _add_lookups(app, served, clock)
     app.include_router(queue_router(served, settings, clock))
@@ -214,6 +216,19 @@ def _refused(_request: Request, error: Exception) -> Response:
     answer = _json(problem, problem.status, PROBLEM_TYPE.decode())
     if problem.status == 503:
         answer.headers["retry-after"] = "1"
+    return answer
+
+
+def _unrouted(request: Request, error: Exception) -> Response:
+    """Answer a path that is not there, or a method that it does not take, with those that it does."""
+    if not isinstance(error, HTTPException):
+        return _failed(request, error)
+    problem = Problem(status=error.status_code, title=error.detail, hint="see /docs")
+    answer = _json(problem, problem.status, PROBLEM_TYPE.decode())
+    if problem.status == 405:
+        routes = [one for one in request.app.router.routes if isinstance(one, Route)]
+        there = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
+        answer.headers["allow"] = ", ".join(sorted({m for one in there for m in one.methods or ()}))
     return answer
 
 

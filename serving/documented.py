@@ -79,9 +79,13 @@ def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{}, {"key": []}]  # none is needed until the first was made
     answer, answers, labelled, results, batch_answer, problem = schemas[: len(types)]
+    names = [pipeline.name for pipeline in pipelines]
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"] |= _problems(problem)
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "pipeline" and parameter["in"] == "path":
+                    parameter["schema"] = {"type": "string", "enum": names}
     several = len(pipelines) > 1
     document["paths"]["/predict"] = _post(
         "Predict one, or many in predictions. Answered when the record is durable.",

@@ -10,10 +10,9 @@ from pathlib import Path
 import msgspec
 
 from headwater.features.lookup import Lookup
-from headwater.features.materialised import Materialised
 from headwater.infra.settings import Settings
 from headwater.spec.errors import StorageError
-from headwater.spec.feature_table import FeatureTable
+from headwater.spec.feature_table import FeatureTable, Materialised
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["LiveTables"]

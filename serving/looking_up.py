@@ -8,14 +8,13 @@ from datetime import datetime
 import msgspec
 
 from headwater.features.lookup import Lookup
-from headwater.features.materialised import Materialised
 from headwater.infra.clock import to_us
 from headwater.infra.settings import Settings
 from headwater.serving.live_tables import LiveTables
 from headwater.serving.metrics import PipelineMetrics, TableMetrics
 from headwater.spec.duration import duration
 from headwater.spec.errors import HeadwaterError, NotReadyError, SchemaError, StaleError
-from headwater.spec.feature_table import FeatureTable
+from headwater.spec.feature_table import FeatureTable, Materialised
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import FeatureValue
 

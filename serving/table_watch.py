@@ -5,12 +5,13 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from headwater.features.materialised import Materialisations, Materialised
+from headwater.features.materialised import Materialisations
 from headwater.features.stored import register
 from headwater.infra.database import Database
 from headwater.infra.settings import Settings
 from headwater.serving.live_tables import LiveTables
 from headwater.spec.errors import HeadwaterError
+from headwater.spec.feature_table import Materialised
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["TableWatch"]

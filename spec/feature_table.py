@@ -10,7 +10,7 @@ from headwater.spec.errors import DeclarationError
 from headwater.spec.feature import BatchFeature, Dtype, dtype_of, is_name, limits
 from headwater.spec.source import Source, check_source
 
-__all__ = ["FeatureTable", "due"]
+__all__ = ["FeatureTable", "Materialised", "due"]
 
 _MOST_KEYS = 5
 _LONGEST_KEY = 200
@@ -124,6 +124,33 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
                 f"entity={names!r} of table {self.name!r} does not name entity keys",
                 hint=f"write one to {_MOST_KEYS} different names: entity=('customer',)",
             )
+
+
+class Materialised(msgspec.Struct, frozen=True, kw_only=True):
+    """One materialisation of a table.
+
+    Parameters
+    ----------
+    table
+        Its name.
+    number
+        From 1 on, for each table.
+    read_at
+        When its source was read, by the pipeline's clock.
+    rows
+        How many keys it has.
+    sha256
+        Of its file, in hexadecimal digits.
+    source
+        Where its values came from.
+    """
+
+    table: str
+    number: int
+    read_at: datetime
+    rows: int
+    sha256: str
+    source: str
 
 
 def due(

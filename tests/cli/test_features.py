@@ -11,7 +11,7 @@ LOOKING = f"{TOYS}:looking"
 def test_tables_are_materialised_and_shown(run: Run, tmp_path: Path) -> None:
     assert "never" in run("features", "show", LOOKING).out
     gone = run("features", "materialise", LOOKING)
-    assert (gone.status, "spending.parquet of table 'spending'" in gone.err) == (1, True)
+    assert (gone.status, "no table at spending.parquet" in gone.err) == (1, True)
     pl.DataFrame({"customer": ["a", "b"], "spent": [1.0, 2.0]}).write_parquet("spending.parquet")
     said = run("features", "materialise", LOOKING).out
     assert said == "spending: 2 rows, materialisation 1\n"

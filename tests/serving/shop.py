@@ -8,13 +8,12 @@ import polars as pl
 from tests.conftest import START
 from tests.loop import models
 
-from headwater.features.materialised import Materialised
 from headwater.infra.clock import SimulatedClock
 from headwater.loop.binding import Bound
 from headwater.loop.materialise import materialise, table_of
 from headwater.serving.table_watch import TableWatch
 from headwater.spec.feature import Feature
-from headwater.spec.feature_table import FeatureTable
+from headwater.spec.feature_table import FeatureTable, Materialised
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.source import QuerySource
