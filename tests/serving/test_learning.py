@@ -61,10 +61,9 @@ def live_digest(bound: Bound) -> tuple[int, str, Recipe]:
 
 
 def folded(bound: Bound, recipe: Recipe) -> str:
-    """The digest of one fold of a recipe, from its parent."""
-    assert recipe.parent is not None
+    """The digest of one fold of a recipe, from its parent if it has one."""
     store = bound.registry.store
-    base = store.learner(store.get(recipe.parent))
+    base = None if recipe.parent is None else store.learner(store.get(recipe.parent))
     return fold(recipe, bound.log, base)[0].digest()
 
 
