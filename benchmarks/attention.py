@@ -267,7 +267,7 @@ def _champion(stream: Stream, drawn: _Random) -> Champion:
 
 
 def _trained(stream: Stream, rows: pl.DataFrame) -> _Predict:
-    import lightgbm  # noqa: PLC0415
+    import lightgbm  # noqa: PLC0415 - an extra
 
     names = [kind.name for kind in stream.features]
     known = {k.name: pl.Enum(rows[k.name].unique().sort()) for k in stream.features if k.dtype == "str"}

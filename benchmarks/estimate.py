@@ -118,8 +118,8 @@ def _errors_of(model: Any, stream: _Stream, *, short: bool) -> np.ndarray:
 
 
 def _models() -> Iterator[Any]:
-    from lightgbm import LGBMClassifier  # noqa: PLC0415
-    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
+    from lightgbm import LGBMClassifier  # noqa: PLC0415 - slow, and an extra
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - slow
 
     for seed in _SEEDS:
         yield LGBMClassifier(n_estimators=100, num_leaves=15, random_state=seed, n_jobs=1, verbose=-1)

@@ -151,7 +151,7 @@ def _scene(settings: Settings) -> Iterator[_Scene]:
 
 
 def _pool(scene: _Scene, *, paused: bool) -> None:
-    from prefect.client.schemas.actions import WorkPoolUpdate  # noqa: PLC0415
+    from prefect.client.schemas.actions import WorkPoolUpdate  # noqa: PLC0415 - slow
 
     with SyncPrefectClient(scene.pieces.api) as client:
         client.update_work_pool("headwater", WorkPoolUpdate(is_paused=paused))

@@ -127,7 +127,7 @@ def _work(what: str, arguments: list[str], said: int) -> None:
 
 def _drain() -> None:
     """Send the events that wait, as Prefect does when a process ends."""
-    from prefect.events.worker import EventsWorker  # noqa: PLC0415
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - slow
 
     EventsWorker.drain_all()
 

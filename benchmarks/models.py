@@ -3,10 +3,10 @@
 
 def scaled_sgd() -> object:
     """Linear classifier on scaled numbers; what is not known counts as the mean."""
-    import numpy as np  # noqa: PLC0415
-    from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import FunctionTransformer, StandardScaler  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415 - kept with each version
+    from sklearn.linear_model import SGDClassifier  # noqa: PLC0415 - kept with each version
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - kept with each version
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler  # noqa: PLC0415 - kept with each version
 
     # Of ten settings tried, this is the best one for stage 2 and for stage 3 alike.
     linear = SGDClassifier(loss="log_loss", learning_rate="constant", eta0=3e-4, random_state=0)
@@ -15,10 +15,10 @@ def scaled_sgd() -> object:
 
 def histogram_boosting() -> object:
     """Boosting of scikit-learn, as it comes: what a good team would take first."""
-    from sklearn.compose import make_column_transformer  # noqa: PLC0415
-    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import OrdinalEncoder  # noqa: PLC0415
+    from sklearn.compose import make_column_transformer  # noqa: PLC0415 - kept with each version
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - kept with each version
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - kept with each version
+    from sklearn.preprocessing import OrdinalEncoder  # noqa: PLC0415 - kept with each version
 
     texts = ["carrier", "origin", "dest"]
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=float("nan"))
@@ -30,27 +30,27 @@ def histogram_boosting() -> object:
 
 def river_regression() -> object:
     """Scaler and logistic regression of River."""
-    from river import linear_model, preprocessing  # noqa: PLC0415
+    from river import linear_model, preprocessing  # noqa: PLC0415 - kept with each version
 
     return preprocessing.StandardScaler() | linear_model.LogisticRegression()
 
 
 def river_tree() -> object:
     """Hoeffding adaptive tree of River."""
-    from river import tree  # noqa: PLC0415
+    from river import tree  # noqa: PLC0415 - kept with each version
 
     return tree.HoeffdingAdaptiveTreeClassifier(grace_period=100, seed=1)
 
 
 def river_forest() -> object:
     """Adaptive random forest of River."""
-    from river import forest  # noqa: PLC0415
+    from river import forest  # noqa: PLC0415 - kept with each version
 
     return forest.ARFClassifier(n_models=5, seed=1)
 
 
 def boosting() -> object:
     """Boosted trees of LightGBM, small ones, whose leaves are refitted."""
-    from lightgbm import LGBMClassifier  # noqa: PLC0415
+    from lightgbm import LGBMClassifier  # noqa: PLC0415 - kept with each version
 
     return LGBMClassifier(n_estimators=20, min_child_samples=5)

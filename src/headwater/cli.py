@@ -61,7 +61,7 @@ _ANEW = "headwater deploy makes it anew; what it did not start, monitoring asks 
 @app.command()
 def doctor(json: AsJson = False) -> None:
     """Check settings, libraries and stores; and the automations of the stack, where it runs."""
-    from headwater.loop.checkup import checkup  # noqa: PLC0415
+    from headwater.loop.checkup import checkup
 
     with busy("checking", json):
         findings = [*checkup(settings_now()), *_automations_checked()]
@@ -89,7 +89,7 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
     Feature columns bear the features' names. All rows are kept or none; rows that are there already
     are skipped.
     """
-    from headwater.loop.history import Columns, import_history  # noqa: PLC0415
+    from headwater.loop.history import Columns, import_history
 
     columns = Columns(id=id_column, served_at=served_at, label=label, known_at=known_at, output=output)
     with _bound(pipeline) as bound, busy(f"importing {file}", json):
@@ -107,8 +107,8 @@ def collect(pipeline: Declared, json: AsJson = False) -> None:
 
     Joins labels to predictions, gives the examples their offsets, writes them to the archive.
     """
-    from headwater.loop.collect import Collected  # noqa: PLC0415
-    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
+    from headwater.loop.collect import Collected
+    from headwater.loop.collect import collect as collect_now
 
     with _bound(pipeline) as bound, busy("collecting", json):
         ran = _by_flow("collect", pipeline)
@@ -132,10 +132,10 @@ def train(
 
     Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
-    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
-    from headwater.loop.update import Updated  # noqa: PLC0415
-    from headwater.loop.update import train as train_now  # noqa: PLC0415
-    from headwater.spec.update import Stateless  # noqa: PLC0415
+    from headwater.loop.collect import collect as collect_now
+    from headwater.loop.update import Updated
+    from headwater.loop.update import train as train_now
+    from headwater.spec.update import Stateless
 
     with _bound(pipeline) as bound, busy("updating", json):
         scratch = fresh or isinstance(bound.pipeline.update, Stateless)
@@ -201,8 +201,8 @@ def performance(
     Where labels are not mature, an estimate stands instead, marked as such. Rows of "all" are over the
     mature windows among the newest thirty.
     """
-    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
-    from headwater.monitoring.performance import newest, performance_of  # noqa: PLC0415
+    from headwater.loop.collect import collect as collect_now
+    from headwater.monitoring.performance import newest, performance_of
 
     with _bound(pipeline) as bound, busy("measuring", json):
         collect_now(bound.log)
@@ -244,8 +244,8 @@ def lineage(
 
     As a tree, as JSON, or as a picture over all generations.
     """
-    from headwater.registry.lineage import draw, walk  # noqa: PLC0415
-    from headwater.registry.lineage import lineage as trace  # noqa: PLC0415
+    from headwater.registry.lineage import draw, walk
+    from headwater.registry.lineage import lineage as trace
 
     with _registry(pipeline) as registry:
         found = registry.store.versions()
@@ -276,7 +276,7 @@ def rebuild(
 
     Its recipe is folded in another process, with another hash seed and the code that was kept.
     """
-    from headwater.loop.rebuild import rebuild as rebuild_elsewhere  # noqa: PLC0415
+    from headwater.loop.rebuild import rebuild as rebuild_elsewhere
 
     name = name_of(pipeline)
     with busy(f"rebuilding version {version}", json):
@@ -294,10 +294,10 @@ def monitor(pipeline: Declared, json: AsJson = False) -> None:
 
     Where the stack runs (headwater up), this is a flow run, and a decision that fires starts the update.
     """
-    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
-    from headwater.loop.decide import decide  # noqa: PLC0415
-    from headwater.loop.performance import keep_performance  # noqa: PLC0415
-    from headwater.spec.decision import Decision  # noqa: PLC0415
+    from headwater.loop.collect import collect as collect_now
+    from headwater.loop.decide import decide
+    from headwater.loop.performance import keep_performance
+    from headwater.spec.decision import Decision
 
     with _bound(pipeline) as bound, busy("monitoring", json):
         ran = _by_flow("monitor", pipeline)
@@ -323,8 +323,8 @@ def decisions(
     json: AsJson = False,
 ) -> None:
     """List what the triggers decided, and why."""
-    from headwater.infra.clock import SystemClock  # noqa: PLC0415
-    from headwater.loop.decisions import Decisions  # noqa: PLC0415
+    from headwater.infra.clock import SystemClock
+    from headwater.loop.decisions import Decisions
 
     with stored(pipeline) as (name, pipeline_id, database):
         kept = Decisions(name, pipeline_id, database, SystemClock())
@@ -345,8 +345,8 @@ def update(
     Claims it, collects, learns, passes the gate, registers the version with its decision, promotes it.
     However often this is called, and whatever is killed, a decision ends in one version.
     """
-    from headwater.loop.carry_out import carry_out  # noqa: PLC0415
-    from headwater.loop.collect import collect as collect_now  # noqa: PLC0415
+    from headwater.loop.carry_out import carry_out
+    from headwater.loop.collect import collect as collect_now
 
     with _bound(pipeline) as bound, busy("updating", json):
         waiting = [decision] if decision else [found.id for found in bound.decisions.unended()]
@@ -375,7 +375,7 @@ def deploy(
     Makes deployments for the worker of the stack, which must run: headwater up. A Prefect of one's own
     serves as well, with a worker of the pool headwater that has this HEADWATER_HOME.
     """
-    from headwater.flows.deployments import deploy as deploy_all  # noqa: PLC0415
+    from headwater.flows.deployments import deploy as deploy_all
 
     with busy("deploying", json):
         found = deploy_all(
@@ -402,7 +402,7 @@ def up(
 
     All of them listen on loopback only. Ctrl-C ends them.
     """
-    from headwater.flows.stack import running_stack  # noqa: PLC0415
+    from headwater.flows.stack import running_stack
 
     served = pipelines or []
     with running_stack(settings_now(), prefect_port, mlflow_port, served, service_port) as stack:
@@ -410,15 +410,15 @@ def up(
 
 
 def _bound(reference: str) -> "Bound":
-    from headwater.loop.binding import Bound  # noqa: PLC0415
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.loop.binding import Bound
+    from headwater.spec.loading import load_pipeline
 
     return Bound(load_pipeline(reference), settings_now())
 
 
 @contextmanager
 def _registry(pipeline: str) -> Iterator["Registry"]:
-    from headwater.registry.registry import Registry  # noqa: PLC0415
+    from headwater.registry.registry import Registry
 
     with stored(pipeline) as (name, pipeline_id, database):
         yield Registry(name, pipeline_id, settings_now(), database)
@@ -426,11 +426,11 @@ def _registry(pipeline: str) -> Iterator["Registry"]:
 
 def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":
     """Run a flow against the stack, if one runs; None where none does."""
-    from headwater.infra.settings import settings  # noqa: PLC0415
+    from headwater.infra.settings import settings
 
     if not (settings().root / "stack.json").is_file():
         return None
-    from headwater.flows.stack import find_stack, run_flow  # noqa: PLC0415
+    from headwater.flows.stack import find_stack, run_flow
 
     return run_flow(name, reference, settings()) if find_stack(settings()) else None
 
@@ -439,13 +439,13 @@ def _failing_automations() -> "dict[str, list[str]]":
     """Say how the automations of the stack fail, by pipeline; empty where no stack runs."""
     if not (settings_now().root / "stack.json").is_file():
         return {}
-    from headwater.flows.automations import failures_now  # noqa: PLC0415
+    from headwater.flows.automations import failures_now
 
     return failures_now(settings_now())
 
 
 def _automations_checked() -> "Iterator[Finding]":
-    from headwater.loop.checkup import Finding  # noqa: PLC0415
+    from headwater.loop.checkup import Finding
 
     try:
         found = _failing_automations()

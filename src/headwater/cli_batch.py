@@ -1,11 +1,11 @@
 """Commands of batch prediction."""
 
-import getpass
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
+from headwater.cli_stores import AsJson, Declared, user
 from headwater.screen import batch_lines, busy, show, table_of_runs
 
 if TYPE_CHECKING:
@@ -17,11 +17,6 @@ commands = typer.Typer(
     no_args_is_help=True,
     help="Score a table with the champion, and see how many of the answers are read.",
 )
-
-Declared = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
 
 
 @commands.command()
@@ -36,10 +31,10 @@ def predict(pipeline: Declared, json: AsJson = False) -> None:
 
     Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
-    from headwater.infra.settings import settings  # noqa: PLC0415
-    from headwater.loop.batch_predict import batch_predict, check_declared  # noqa: PLC0415
-    from headwater.loop.binding import Bound  # noqa: PLC0415
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.infra.settings import settings
+    from headwater.loop.batch_predict import batch_predict, check_declared
+    from headwater.loop.binding import Bound
+    from headwater.spec.loading import load_pipeline
 
     declared = load_pipeline(pipeline)
     check_declared(declared)
@@ -47,7 +42,7 @@ def predict(pipeline: Declared, json: AsJson = False) -> None:
         found = _by_flow(pipeline)
         if found is None:
             with Bound(declared, settings()) as bound:
-                found = batch_predict(bound, by=getpass.getuser())
+                found = batch_predict(bound, by=user())
     show(found, json, lambda: batch_lines(found))
 
 
@@ -62,11 +57,11 @@ def status(
     A prediction is read when its key was looked up. What is computed for nobody costs as much as what
     is read. A running service counts; a read shows here within a few seconds.
     """
-    from headwater.features.batch_runs import BatchRuns  # noqa: PLC0415
-    from headwater.features.stored import find  # noqa: PLC0415
-    from headwater.infra.database import Database  # noqa: PLC0415
-    from headwater.infra.settings import settings  # noqa: PLC0415
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.features.batch_runs import BatchRuns
+    from headwater.features.stored import find
+    from headwater.infra.database import Database
+    from headwater.infra.settings import settings
+    from headwater.spec.loading import load_pipeline
 
     name = load_pipeline(pipeline).name if ":" in pipeline else pipeline
     database = Database(settings().operational_url)
@@ -79,12 +74,12 @@ def status(
 
 def _by_flow(reference: str) -> "BatchRun | None":
     """Run the flow against the stack, if one runs; None where none does."""
-    from headwater.features.batch_runs import BatchRun  # noqa: PLC0415
-    from headwater.infra.settings import settings  # noqa: PLC0415
+    from headwater.features.batch_runs import BatchRun
+    from headwater.infra.settings import settings
 
     if not (settings().root / "stack.json").is_file():
         return None
-    from headwater.flows.stack import find_stack, run_flow  # noqa: PLC0415
+    from headwater.flows.stack import find_stack, run_flow
 
     if find_stack(settings()) is None:
         return None

@@ -4,16 +4,12 @@ from typing import Annotated
 
 import typer
 
+from headwater.cli_stores import AsJson, Declared
 from headwater.screen import busy, show, table
 
 __all__ = ["commands"]
 
 commands = typer.Typer(no_args_is_help=True, help="Batch features: materialise, show.")
-
-Declared = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
 
 
 @commands.command("materialise")
@@ -32,10 +28,10 @@ def materialise_features(
 
     headwater deploy puts the same on its schedule, as often as each table says.
     """
-    from headwater.infra.settings import settings  # noqa: PLC0415
-    from headwater.loop.binding import Bound  # noqa: PLC0415
-    from headwater.loop.materialise import materialise, table_of, table_states  # noqa: PLC0415
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.infra.settings import settings
+    from headwater.loop.binding import Bound
+    from headwater.loop.materialise import materialise, table_of, table_states
+    from headwater.spec.loading import load_pipeline
 
     with Bound(load_pipeline(pipeline), settings()) as bound:
         names = only or [state.table for state in table_states(bound)]
@@ -54,10 +50,10 @@ def materialise_features(
 @commands.command("show")
 def show_features(pipeline: Declared, json: AsJson = False) -> None:
     """Show the tables of batch features, and how old what is published is."""
-    from headwater.infra.settings import settings  # noqa: PLC0415
-    from headwater.loop.binding import Bound  # noqa: PLC0415
-    from headwater.loop.materialise import TableState, table_states  # noqa: PLC0415
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.infra.settings import settings
+    from headwater.loop.binding import Bound
+    from headwater.loop.materialise import TableState, table_states
+    from headwater.spec.loading import load_pipeline
 
     def row(state: TableState) -> tuple[str, ...]:
         newest = state.newest

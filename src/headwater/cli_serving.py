@@ -1,6 +1,5 @@
 """Commands of the service."""
 
-import getpass
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli_stores import AsJson, user
 from headwater.screen import busy, progress, queue_lines, show, show_lines, table
 from headwater.spec.errors import DeclarationError, NotReadyError
 
@@ -28,8 +28,6 @@ __all__ = ["commands"]
 commands = typer.Typer()
 keys = typer.Typer(no_args_is_help=True, help="API keys of the service: add, list, revoke.")
 commands.add_typer(keys, name="keys")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
 
 _READY_S = 60.0
 _LOOK_S = 0.2
@@ -60,11 +58,11 @@ def serve(
 
     Try it: curl localhost:8000/docs
     """
-    from headwater.infra.settings import settings  # noqa: PLC0415
-    from headwater.serving.guard import Access  # noqa: PLC0415
-    from headwater.serving.server import bind  # noqa: PLC0415
-    from headwater.serving.server import serve as serve_now  # noqa: PLC0415
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.infra.settings import settings
+    from headwater.serving.guard import Access
+    from headwater.serving.server import bind
+    from headwater.serving.server import serve as serve_now
+    from headwater.spec.loading import load_pipeline
 
     outside = host not in _LOOPBACK
     if outside:
@@ -120,9 +118,9 @@ def replay(
     Try it: headwater serve examples/flights/live.py:pipeline, and beside it headwater replay
     examples/flights
     """
-    from headwater.serving.client import Client  # noqa: PLC0415
-    from headwater.serving.replaying import Sent  # noqa: PLC0415
-    from headwater.serving.replaying import replay as replay_now  # noqa: PLC0415
+    from headwater.serving.client import Client
+    from headwater.serving.replaying import Sent
+    from headwater.serving.replaying import replay as replay_now
 
     pipeline, events, usual = _example(what)
     first = usual if start is None else start.replace(tzinfo=UTC)
@@ -157,9 +155,9 @@ def queue(
     Looks at what was sequenced since the last time, then counts. The pipeline says how people are
     asked: people=People().
     """
-    from headwater.features.log import FeatureLog  # noqa: PLC0415
-    from headwater.infra.settings import settings  # noqa: PLC0415
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.features.log import FeatureLog
+    from headwater.infra.settings import settings
+    from headwater.spec.loading import load_pipeline
 
     log = FeatureLog(load_pipeline(pipeline), settings())
     try:
@@ -189,7 +187,7 @@ def add_key(
     To replace a key, add another under a new name, hand it out, then revoke the old one.
     """
     with _key_store() as store:
-        made = store.add(name, scope, by=getpass.getuser())
+        made = store.add(name, scope, by=user())
     show({"name": name, "scopes": scope, "key": made}, json, lambda: [made])
 
 
@@ -216,7 +214,7 @@ def list_keys(json: AsJson = False) -> None:
 def revoke_key(name: Annotated[str, typer.Argument(help="Of the key")], json: AsJson = False) -> None:
     """End a key: the service refuses it within a second. Where none is left, nobody is let in."""
     with _key_store() as store:
-        store.revoke(name, by=getpass.getuser())
+        store.revoke(name, by=user())
     show({"revoked": name}, json, lambda: [f"{name} is revoked"])
 
 
@@ -229,7 +227,7 @@ def audit(
 
     A label is audited by its record, which bears who sent it, as what, and when it came.
     """
-    from headwater.infra.audit import audited  # noqa: PLC0415
+    from headwater.infra.audit import audited
 
     with _database() as database:
         found = audited(database, last)
@@ -251,8 +249,8 @@ def _detail(detail: dict[str, Any]) -> str:
 
 @contextmanager
 def _key_store() -> "Iterator[KeyStore]":
-    from headwater.infra.clock import SystemClock  # noqa: PLC0415
-    from headwater.serving.key_store import KeyStore  # noqa: PLC0415
+    from headwater.infra.clock import SystemClock
+    from headwater.serving.key_store import KeyStore
 
     with _database() as database:
         yield KeyStore(database, SystemClock())
@@ -260,8 +258,8 @@ def _key_store() -> "Iterator[KeyStore]":
 
 @contextmanager
 def _database() -> "Iterator[Database]":
-    from headwater.infra.database import Database  # noqa: PLC0415
-    from headwater.infra.settings import settings  # noqa: PLC0415
+    from headwater.infra.database import Database
+    from headwater.infra.settings import settings
 
     database = Database(settings().operational_url)
     try:
@@ -291,7 +289,7 @@ def _await_ready(client: "Client", address: str) -> None:
 
 def _example(folder: str) -> "tuple[Pipeline, pl.DataFrame, datetime]":
     """Load an example's pipeline, its events, and where a replay starts if nobody says."""
-    from headwater.spec.loading import load_module, load_pipeline  # noqa: PLC0415
+    from headwater.spec.loading import load_module, load_pipeline
 
     where = str(Path(folder) / "live.py")
     live = load_module(where)
@@ -300,13 +298,13 @@ def _example(folder: str) -> "tuple[Pipeline, pl.DataFrame, datetime]":
 
 def _prepare(pipeline: "Pipeline", events: "pl.DataFrame", start: datetime) -> None:
     """Import what came before the start and train on it, where no version serves yet."""
-    import polars as pl  # noqa: PLC0415
+    import polars as pl
 
-    from headwater.infra.settings import settings  # noqa: PLC0415
-    from headwater.loop.binding import Bound  # noqa: PLC0415
-    from headwater.loop.collect import collect  # noqa: PLC0415
-    from headwater.loop.history import Columns, import_history  # noqa: PLC0415
-    from headwater.loop.update import train  # noqa: PLC0415
+    from headwater.infra.settings import settings
+    from headwater.loop.binding import Bound
+    from headwater.loop.collect import collect
+    from headwater.loop.history import Columns, import_history
+    from headwater.loop.update import train
 
     with Bound(pipeline, settings()) as bound:
         if bound.registry.championship.epoch() is not None:

@@ -40,7 +40,7 @@ Reason = Annotated[str, typer.Option(help="Why, for the record")]
 
 def settings_now() -> "Settings":
     """Give the settings, read when a command needs them."""
-    from headwater.infra.settings import settings  # noqa: PLC0415
+    from headwater.infra.settings import settings
 
     return settings()
 
@@ -49,7 +49,7 @@ def name_of(pipeline: str) -> str:
     """Give the name that a name or a reference means."""
     if ":" not in pipeline:
         return pipeline
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.spec.loading import load_pipeline
 
     return load_pipeline(pipeline).name
 
@@ -57,8 +57,8 @@ def name_of(pipeline: str) -> str:
 @contextmanager
 def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
     """Give a pipeline's name, its number, and the database that holds its rows."""
-    from headwater.features.stored import find  # noqa: PLC0415
-    from headwater.infra.database import Database  # noqa: PLC0415
+    from headwater.features.stored import find
+    from headwater.infra.database import Database
 
     name = name_of(pipeline)
     database = Database(settings_now().operational_url)
@@ -71,9 +71,9 @@ def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
 @contextmanager
 def operating(pipeline: str) -> "Iterator[Operator]":
     """Give who operates a pipeline: as declared, or by its name alone."""
-    from headwater.infra.database import Database  # noqa: PLC0415
-    from headwater.loop.operating import Operator  # noqa: PLC0415
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.infra.database import Database
+    from headwater.loop.operating import Operator
+    from headwater.spec.loading import load_pipeline
 
     known = load_pipeline(pipeline) if ":" in pipeline else pipeline
     database = Database(settings_now().operational_url)
@@ -96,7 +96,7 @@ def span_of(text: str) -> "OffsetRange":
     DeclarationError
         If it is none.
     """
-    from headwater.spec.recipe import OffsetRange  # noqa: PLC0415
+    from headwater.spec.recipe import OffsetRange
 
     start, colon, stop = text.partition(":")
     if not colon or not start.isdecimal() or not stop.isdecimal() or int(start) >= int(stop):
