@@ -21,7 +21,7 @@ from headwater.serving.guard import Access
 from headwater.spec.errors import ServerError
 from headwater.spec.loading import load_pipeline
 
-__all__ = ["bind", "serve", "worker_app"]
+__all__ = ["Workers", "bind", "serve", "worker_app"]
 
 _PIPELINES = "HEADWATER_SERVED_PIPELINES"
 _ACCESS = "HEADWATER_SERVED_ACCESS"
@@ -114,8 +114,26 @@ def worker_app() -> ASGIApp:
     return Draining(create_app(pipelines, settings(), access=access), _DRAIN_S)
 
 
-class _Processes(Multiprocess):
-    """uvicorn's workers, with the keeper beside them, which is started again when it dies."""
+class Workers(Multiprocess):
+    """uvicorn's workers; one that dies while it is asked whether it lives is replaced at once.
+
+    Parameters
+    ----------
+    config, sockets
+        As uvicorn takes them.
+    """
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace what died."""
+        for process in self.processes:
+            # While its end is open here too, who waits for the answer does not hear that nobody is left
+            # to give it, and for that minute no other worker is replaced.
+            process.child_conn.close()
+        super().keep_subprocess_alive()
+
+
+class _Processes(Workers):
+    """The workers, with the keeper beside them, which is started again when it dies."""
 
     def __init__(
         self,
