@@ -31,7 +31,7 @@ def measure(*, short: bool) -> Outcome:
         publish(settings)
         with (
             server(served_app(pipeline), settings) as ours,
-            server(noop_app, settings) as noop,
+            server(noop_app, settings, "httptools") as noop,
             pinned(LOAD_CORE),
         ):
             load(ours, bodies, _CONNECTIONS)

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import psutil
 import uvicorn
@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from headwater.infra.settings import Settings
+from headwater.serving.hot_protocol import HotProtocol
 from headwater.spec.pipeline import Pipeline
 
 __all__ = [
@@ -189,12 +190,24 @@ def pinned(core: int) -> Iterator[None]:
 
 
 @contextmanager
-def server(make: Callable[[Settings], ASGIApp], settings: Settings) -> Iterator[Server]:
-    """Run an application on uvicorn (uvloop, httptools) in one process on the first core."""
+def server(
+    make: Callable[[Settings], ASGIApp],
+    settings: Settings,
+    http: type[asyncio.Protocol] | Literal["httptools"] = HotProtocol,
+) -> Iterator[Server]:
+    """Run an application on uvicorn (uvloop, httptools) in one process on the first core.
+
+    Parameters
+    ----------
+    make, settings
+        Makes it, from these.
+    http
+        The protocol: the service's, or uvicorn's own.
+    """
     listening = socket.create_server(("127.0.0.1", 0), backlog=1_024)
     listening.set_inheritable(True)
     spawn = multiprocessing.get_context("fork")
-    child = spawn.Process(target=_run, args=(make, settings, listening), daemon=True)
+    child = spawn.Process(target=_run, args=(make, settings, listening, http), daemon=True)
     child.start()
     try:
         yield Server(listening.getsockname()[1], psutil.Process(child.pid))
@@ -223,12 +236,17 @@ def load(
     return Measured(len(latencies), failed, to.cpu_s() - before_s, latencies, wall_s)
 
 
-def _run(make: Callable[[Settings], ASGIApp], settings: Settings, listening: socket.socket) -> None:
+def _run(
+    make: Callable[[Settings], ASGIApp],
+    settings: Settings,
+    listening: socket.socket,
+    http: type[asyncio.Protocol] | Literal["httptools"],
+) -> None:
     pin(SERVER_CORE)
     config = uvicorn.Config(
         make(settings),
         loop="uvloop",
-        http="httptools",
+        http=http,
         ws="none",
         proxy_headers=False,
         access_log=False,

@@ -32,7 +32,7 @@ def measure(*, short: bool) -> Outcome:
         publish(settings)
         with (
             server(served_app(pipeline), settings) as ours,
-            server(noop_app, settings) as noop,
+            server(noop_app, settings, "httptools") as noop,
             pinned(LOAD_CORE),
         ):
             for turn in range(1 + (_SHORT_TURNS if short else _TURNS)):

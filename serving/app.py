@@ -1,6 +1,7 @@
 """The service as an ASGI application: one for each worker process."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -25,6 +26,7 @@ from headwater.serving.counters import Cells, Counters
 from headwater.serving.documented import describe
 from headwater.serving.guard import Access, Guard
 from headwater.serving.hot import HotPaths, Pipelines, labels_route, named, predict_route
+from headwater.serving.hot_protocol import SHORT_WAY, ShortWay
 from headwater.serving.inference_protocol import protocol_routes
 from headwater.serving.label_queue import queue_router
 from headwater.serving.metrics import Metrics, told_now
@@ -73,10 +75,10 @@ def create_app(
     served: dict[str, ServedPipeline] = {}
     batches: dict[str, BatchAnswers] = {}
     metrics = Metrics(Counters(settings))
-    kind, traced = _made_of(settings)
+    kind, tracing = _made_of(settings)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, ShortWay]]:
         for pipeline in pipelines:
             served[pipeline.name] = kind(pipeline, settings, clock, metrics.of(pipeline.name))
             if pipeline.batch is not None:
@@ -86,7 +88,9 @@ def create_app(
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
         following += [asyncio.create_task(one.follow(_FOLLOW_S)) for one in batches.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
-        yield
+        gc.freeze()  # what is loaded by now stays; a collection that looks at it all stops every request
+        yield {} if tracing else {SHORT_WAY: ShortWay(guard, hot)}
+        gc.unfreeze()
         for task in following:
             task.cancel()
         with suppress(asyncio.CancelledError):
@@ -126,13 +130,13 @@ def create_app(
     _add_metrics(app, served, batches, metrics)
     describe(app, pipelines)
     guard = Guard(HotPaths(app, hot, metrics), access or Access(), settings, clock, metrics.problem)
-    return traced(guard)
+    return guard if tracing is None else tracing(guard)
 
 
-def _made_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIApp], ASGIApp]]:
+def _made_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIApp], ASGIApp] | None]:
     """Give what the service is made of: the plain parts, untouched, or where asked the traced ones."""
     if not begin_tracing(settings, "headwater"):
-        return ServedPipeline, lambda app: app
+        return ServedPipeline, None
     from headwater.serving.tracing import Traced, TracedPipeline  # noqa: PLC0415 - only where asked for
 
     return TracedPipeline, Traced

@@ -3,9 +3,12 @@
 import asyncio
 import signal
 import threading
+from collections.abc import MutableMapping
 from types import FrameType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headwater.serving.hot_protocol import DRAINS
 
 __all__ = ["Draining"]
 
@@ -34,13 +37,13 @@ class Draining:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; or run the service's start and end."""
         if scope["type"] == "lifespan":
-            self._take_signal()
+            self._take_signal(scope.get("state", {}))
         elif self._drains and scope["type"] == "http":
             await self._app(scope, receive, _closing(send))
             return
         await self._app(scope, receive, send)
 
-    def _take_signal(self) -> None:
+    def _take_signal(self, state: MutableMapping[str, object]) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
         loop, ends = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
@@ -51,7 +54,7 @@ class Draining:
             if self._drains:  # asked twice: at once
                 ends(sign, None)
                 return
-            self._drains = True
+            self._drains = state[DRAINS] = True
             loop.call_soon_threadsafe(loop.call_later, self._drain_s, ends, sign, None)
 
         signal.signal(signal.SIGTERM, drain)

@@ -51,7 +51,8 @@ class GroupCommit:
         self._inbox = inbox
         self._most_waiting = most_waiting
         self._gather_s = gather_s
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
+        self._gathered: list[_Waiting] = []
         self._loop = asyncio.get_running_loop()
         self._lost: StorageError | None = None
         self.waiting = 0
@@ -95,6 +96,7 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Write what waits, and end."""
+        self._hand_over()
         self._queue.put(None)
         self._copy_now.put(False)
         await asyncio.to_thread(self._thread.join)
@@ -110,7 +112,14 @@ class GroupCommit:
                 hint="send the request again in a second",
             )
         self.waiting += entries
-        self._queue.put(_Waiting(batches, entries, future))
+        if not self._gathered:  # the thread is woken once for all that comes in one turn of the loop
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Waiting(batches, entries, future))
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
 
     def _write(self) -> None:
         ends = False
@@ -136,18 +145,17 @@ class GroupCommit:
         first = self._queue.get()
         if first is None:
             return [], True
-        together, entries = [first], first.entries
-        if self._gather_s and first.future is None:
+        together = list(first)
+        if self._gather_s and all(one.future is None for one in first):
             time.sleep(self._gather_s)
-        while entries < _MOST_TOGETHER:
+        while sum(one.entries for one in together) < _MOST_TOGETHER:
             try:
                 more = self._queue.get_nowait()
             except Empty:
                 return together, False
             if more is None:
                 return together, True
-            together.append(more)
-            entries += more.entries
+            together += more
         return together, False
 
     def _tell(self, together: list[_Waiting], ended: list[Ended], failed: StorageError | None) -> None:

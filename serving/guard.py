@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,6 +14,7 @@ from headwater.serving import keys
 from headwater.serving.keys import KeyFile, KeyHash, KeyHashes, found_in
 from headwater.serving.problems import PROBLEM_TYPE, problem_of
 from headwater.serving.rates import Rates
+from headwater.serving.reply import Headers, Reply
 from headwater.spec.errors import (
     ForbiddenError,
     HeadwaterError,
@@ -114,28 +115,32 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; or run the service's start and end."""
-        if (self._needs_key or self._rates is not None) and scope["type"] == "http":
+        if scope["type"] == "http":
             try:
-                self._admit(scope)
+                by = self.admit(scope["method"], scope["path"], scope["headers"])
             except HeadwaterError as error:
-                await self._refuse(error, scope["path"], send)
+                await self.refusal(error, scope["path"]).send(send)
                 return
+            if by:
+                scope[BY] = by
         await self._app(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> None:
-        """Check a request's key, and note whose it is.
+    def admit(self, method: str, path: str, headers: Headers) -> str:
+        """Check a request's key, and give its name; nothing where none is needed.
 
         Raises
         ------
         UnauthorizedError, ForbiddenError, TooOftenError
-            If it is not to be let in.
+            If the request is not to be let in.
         """
-        wanted = _wanted(scope["method"], scope["path"])
+        if not self._needs_key and self._rates is None:
+            return ""
+        wanted = _wanted(method, path)
         if not wanted:
-            return
-        number = 0
+            return ""
+        number, by = 0, ""
         if self._needs_key:
-            key = found_in(self._keys, _told(scope["headers"]))
+            key = found_in(self._keys, _told(headers))
             if key is None:
                 raise UnauthorizedError(
                     "the request bears no key that holds",
@@ -146,26 +151,25 @@ class Guard:
                     f"key {key.name!r} is for {' and '.join(sorted(key.scopes))}",
                     hint=f"this needs a key for {' or '.join(sorted(wanted))}",
                 )
-            number = key.number
-            scope[BY] = key.name
+            number, by = key.number, key.name
         if self._rates is not None:
             self._rates.take(number)
+        return by
 
-    async def _refuse(self, error: HeadwaterError, path: str, send: Send) -> None:
+    def refusal(self, error: HeadwaterError, path: str) -> Reply:
+        """Say why a request is not let in."""
         problem = problem_of(error)
         self._refused(problem.status)
         answer: object = problem
         kind = PROBLEM_TYPE
         if _is_of_protocol(path):
             answer, kind = {"error": str(error)}, b"application/json"
-        body = msgspec.json.encode(answer)
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        headers = []
         if isinstance(error, UnauthorizedError):
             headers.append((b"www-authenticate", b'Bearer realm="headwater"'))
         if isinstance(error, TooOftenError):
             headers.append((b"retry-after", b"%d" % math.ceil(error.wait_s)))
-        await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        return Reply(problem.status, kind, msgspec.json.encode(answer), headers)
 
 
 def _wanted(method: str, path: str) -> _Scopes:
@@ -192,7 +196,7 @@ def _is_of_protocol(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
-def _told(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _told(headers: Headers) -> bytes:
     """Give what a request bears as its key; nothing where there is none, or several."""
     found = [value for name, value in headers if name == b"authorization"]
     if len(found) != 1 or found[0][:7].lower() != b"bearer ":

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from headwater.features.checks import plain_words
 from headwater.serving.guard import BY
 from headwater.serving.metrics import Metrics
-from headwater.serving.problems import FAILED, PROBLEM_TYPE, log_problem, problem_of
+from headwater.serving.problems import FAILED, PROBLEM_TYPE, Problem, log_problem, problem_of
+from headwater.serving.reply import Reply
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.serving.wire import (
     NO_FEATURES,
@@ -48,6 +49,8 @@ Pipelines = Mapping[str, ServedPipeline]
 class HotRoute:
     """A POST route as a bare ASGI application: reads a body, answers JSON or a problem.
 
+    Where the body is there already, :meth:`reply` answers it without ASGI.
+
     Parameters
     ----------
     work
@@ -68,24 +71,28 @@ class HotRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        status, kind = 200, _JSON
         try:
             body = await read_body(scope, receive, self._most_bytes)
-            answer = await self._work(body, scope.get(BY, ""))
         except HeadwaterError as error:
-            problem = problem_of(error)
-            answer, status, kind = problem, problem.status, PROBLEM_TYPE
+            reply = self._problem(problem_of(error))
+        else:
+            reply = await self.reply(body, scope.get(BY, ""))
+        await reply.send(send)
+
+    async def reply(self, body: bytes, by: str) -> Reply:
+        """Answer a body from the key of that name."""
+        try:
+            return Reply(200, _JSON, _ENCODER.encode(await self._work(body, by)))
+        except HeadwaterError as error:
+            return self._problem(problem_of(error))
         except Exception:
             _logger.exception("a request failed")
-            answer, status, kind = FAILED, 500, PROBLEM_TYPE
-        content = _ENCODER.encode(answer)
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(content))]
-        if status != 200:
-            self._metrics.problem(status)
-        if status == 503:
-            headers.append((b"retry-after", b"1"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+            return self._problem(FAILED)
+
+    def _problem(self, problem: Problem) -> Reply:
+        self._metrics.problem(problem.status)
+        headers = ((b"retry-after", b"1"),) if problem.status == 503 else ()
+        return Reply(problem.status, PROBLEM_TYPE, _ENCODER.encode(problem), headers)
 
 
 class HotPaths:

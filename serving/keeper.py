@@ -35,7 +35,7 @@ from headwater.spec.loading import load_pipeline
 
 __all__ = ["Keeper", "looked_file", "main"]
 
-_LOOK_S = 0.1
+_LOOK_S, _LEARN_S = 0.25, 0.1
 
 
 class Keeper:
@@ -157,6 +157,8 @@ def main(references: Sequence[str]) -> int:
         stack.enter_context(Operating([bound.pipeline for bound in bounds], settings()))
         stack.enter_context(BatchWatch(bounds))
         keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
+        learns = any(bound.pipeline.learn == "each label" for bound in bounds)
+        wait_s = _LEARN_S if learns else _LOOK_S
         looked = False
         while not ended.is_set():
             busy = [keeper for keeper in keepers if keeper.step()]
@@ -164,7 +166,7 @@ def main(references: Sequence[str]) -> int:
                 looked_file(settings()).write_text(str(os.getpid()))
                 looked = True
             if not busy:
-                ended.wait(_LOOK_S)
+                ended.wait(wait_s)
     return 0
 
 

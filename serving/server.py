@@ -18,6 +18,7 @@ from headwater.serving.app import create_app
 from headwater.serving.counters import forget_counters
 from headwater.serving.draining import Draining
 from headwater.serving.guard import Access
+from headwater.serving.hot_protocol import HotProtocol
 from headwater.spec.errors import ServerError
 from headwater.spec.loading import load_pipeline
 
@@ -89,7 +90,7 @@ def serve(
         factory=True,
         workers=workers,
         loop="uvloop",
-        http="httptools",
+        http=HotProtocol,
         ws="none",
         proxy_headers=False,
         access_log=False,

@@ -43,8 +43,8 @@ def _flights(name: str, update: Update, *triggers: Trigger) -> Pipeline:
         metrics=("roc_auc", "log_loss"),
         update=update,
         triggers=triggers,
-        pace=Pace(cool_down="2d"),
         monitoring=Monitoring(window="7d"),  # a day of the week is not like another
+        pace=Pace(cool_down="7d"),  # what the gate refused is asked for again by another window
     )
 
 

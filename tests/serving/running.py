@@ -9,12 +9,14 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+from headwater.serving.hot_protocol import HotProtocol
+
 
 @contextmanager
 def running(app: ASGIApp) -> Iterator[httpx.Client]:
     """Serve until the block ends; gives a client of the address."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http="httptools", ws="none", log_level="error", access_log=False)
+    config = uvicorn.Config(app, http=HotProtocol, ws="none", log_level="error", access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

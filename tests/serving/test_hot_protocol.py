@@ -1,0 +1,276 @@
+"""Requests of hot routes, byte by byte: however they come, each is answered once, and in order."""
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator, MutableMapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.loop.conftest import PIPELINE
+from tests.serving.running import running
+
+from headwater.infra.clock import SimulatedClock
+from headwater.infra.settings import Settings
+from headwater.serving import hot_protocol
+from headwater.serving.app import create_app
+from headwater.serving.hot_protocol import DRAINS
+from headwater.serving.keeper import Keeper
+
+_SIZE = re.compile(rb"content-length: (\d+)")
+_ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: here\r\n\r\n"
+
+
+class Answer(NamedTuple):
+    """A status, the lines before a body, and the body as it was read from JSON."""
+
+    status: int
+    head: bytes
+    body: Any
+
+
+class Raw:
+    """One connection, over which bytes go in the parts that are given."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._socket = socket.create_connection((client.base_url.host, client.base_url.port), 60)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._read = self._socket.makefile("rb")
+
+    def send(self, *parts: bytes) -> None:
+        for part in parts:
+            self._socket.sendall(part)
+
+    def answer(self) -> Answer:
+        lines = [self._read.readline()]
+        while lines[-1] not in {b"\r\n", b""}:
+            lines.append(self._read.readline())
+        head = b"".join(lines).lower()
+        found = _SIZE.search(head)
+        body = self._read.read(int(found[1])) if found else b""
+        read = msgspec.json.decode(body) if b"json" in head else body
+        return Answer(int(head[9:12]), head, read)
+
+    def ended(self) -> bool:
+        return self._read.read(1) == b""
+
+    def reset(self) -> None:
+        """Go away without a word."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self.close()
+
+    def close(self) -> None:
+        self._read.close()
+        self._socket.close()
+
+
+@pytest.fixture
+def connect(client: httpx.Client) -> Iterator[Callable[[], Raw]]:
+    made: list[Raw] = []
+
+    def opener() -> Raw:
+        made.append(Raw(client))
+        return made[-1]
+
+    yield opener
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def raw(connect: Callable[[], Raw]) -> Raw:
+    return connect()
+
+
+def predict(id_: str, version: bytes = b"1.1", extra: bytes = b"") -> bytes:
+    return post(b"/predict", {"id": id_, "features": {"a": 1.0, "b": 2.0}}, version, extra)
+
+
+def post(path: bytes, body: object, version: bytes = b"1.1", extra: bytes = b"") -> bytes:
+    content = msgspec.json.encode(body)
+    return b"POST %b HTTP/%b\r\nhost: here\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        path,
+        version,
+        extra,
+        len(content),
+        content,
+    )
+
+
+def test_an_answer_says_its_type_its_length_and_the_date(raw: Raw) -> None:
+    raw.send(predict("one"))
+    answer = raw.answer()
+    assert (answer.status, answer.body["id"]) == (200, "one")
+    assert b"\r\ncontent-type: application/json\r\n" in answer.head
+    assert answer.head.count(b"\r\ndate: ") == 1
+    assert b"connection: close" not in answer.head
+
+
+def test_what_was_learned_of_one_request_is_not_of_the_next(raw: Raw) -> None:
+    for id_ in ("one", "two"):
+        raw.send(predict(id_, extra=b"x-some: header\r\n"))
+        assert raw.answer().body["id"] == id_
+        raw.send(_ALIVE)
+        assert raw.answer().status == 200
+
+
+KINDS: dict[str, Callable[[int], bytes]] = {
+    "hot": lambda n: predict(f"p{n}"),
+    "refused": lambda n: post(b"/predict", {"id": f"p{n}", "features": {"a": "x", "b": n}}),
+    "long": lambda n: post(
+        b"/predict",
+        {"predictions": [{"id": f"p{n}-{k:060}", "features": {"a": k, "b": n}} for k in range(900)]},
+    ),
+    "other": lambda _: _ALIVE,
+    "query": lambda n: post(b"/predict?x=1", {"id": f"p{n}", "features": {"a": 1.0, "b": 2.0}}),
+    "chunked": lambda n: (
+        b"POST /predict HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
+        b'11\r\n{"features":{"a":\r\n10\r\n1,"b":2},"id":"p\r\n%x\r\n%d"}\r\n0\r\n\r\n'
+        % (len(str(n)) + 2, n)
+    ),
+    "get": lambda _: b"GET /labels HTTP/1.1\r\nhost: here\r\n\r\n",
+}
+STATUSES = {"refused": 422, "get": 405}
+
+
+@given(
+    kinds=st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=6),
+    cuts=st.lists(st.floats(0, 1), max_size=6),
+)
+@limits(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_whatever_comes_in_whatever_parts_is_answered_in_order(
+    connect: Callable[[], Raw], kinds: list[str], cuts: list[float]
+) -> None:
+    raw = connect()
+    whole = b"".join(KINDS[kind](place) for place, kind in enumerate(kinds))
+    places = [0, *sorted(int(cut * len(whole)) for cut in cuts), len(whole)]
+    sending = threading.Thread(target=raw.send, args=[whole[a:b] for a, b in pairwise(places)])
+    sending.start()  # beside the reading, or both sides could wait for the other
+    for place, kind in enumerate(kinds):
+        answer = raw.answer()
+        assert answer.status == STATUSES.get(kind, 200), kind
+        if kind in {"hot", "query", "chunked"}:
+            assert answer.body["id"] == f"p{place}"
+        if kind == "long":
+            assert answer.body["predictions"][-1]["id"] == f"p{place}-{899:060}"
+    sending.join()
+
+
+def test_a_body_that_is_slow_has_its_answer_when_it_is_there(
+    connect: Callable[[], Raw], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot_protocol, "_PATIENCE_S", 0.0)
+    slow, other = connect(), connect()
+    request = predict("slow")
+    slow.send(request[:-5])
+    for _ in range(3):  # meanwhile the service goes on
+        other.send(_ALIVE)
+        assert other.answer().status == 200
+    slow.send(request[-5:])
+    assert slow.answer().body["id"] == "slow"
+
+
+def test_a_body_that_does_not_come_is_told_so(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot_protocol, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr("headwater.serving.hot._BODY_S", 0.05)
+    raw.send(predict("slow")[:-5])
+    answer = raw.answer()
+    assert (answer.status, answer.body["code"]) == (408, "SlowError")
+
+
+def test_a_caller_that_asks_to_be_told_to_go_on_is_told(raw: Raw) -> None:
+    request = predict("one", extra=b"expect: 100-continue\r\n")
+    head, _, body = request.partition(b"\r\n\r\n")
+    raw.send(head + b"\r\n\r\n")
+    assert raw.answer().status == 100
+    raw.send(body)
+    assert raw.answer().body["id"] == "one"
+
+
+@pytest.mark.parametrize(
+    "request_", [predict("one", b"1.0"), predict("one", extra=b"connection: close\r\n")]
+)
+def test_a_connection_ends_where_the_caller_wants_it_to(raw: Raw, request_: bytes) -> None:
+    raw.send(request_)
+    answer = raw.answer()
+    assert answer.body["id"] == "one"
+    assert b"\r\nconnection: close\r\n" in answer.head
+    assert raw.ended()
+
+
+def test_who_goes_away_harms_nobody(connect: Callable[[], Raw]) -> None:
+    for part in (predict("gone")[:-5], predict("gone-after")):
+        gone = connect()
+        gone.send(part)
+        gone.reset()
+    stays = connect()
+    stays.send(predict("stays"))
+    assert stays.answer().body["id"] == "stays"
+
+
+def test_what_is_no_http_is_refused(raw: Raw) -> None:
+    raw.send(b"POST /predict\r\nnothing of the kind\r\n\r\n")
+    assert raw.answer().status == 400
+    assert raw.ended()
+
+
+def test_while_a_worker_drains_each_answer_ends_its_connection(
+    keeper: Keeper, home: Settings, clock: SimulatedClock
+) -> None:
+    states: list[MutableMapping[str, Any]] = []
+    app = create_app([PIPELINE], home, clock)
+    with running(_telling(app, states)) as client:
+        raw = Raw(client)
+        raw.send(predict("before"))
+        assert b"connection: close" not in raw.answer().head
+        states[0][DRAINS] = True
+        raw.send(predict("last"))
+        assert b"\r\nconnection: close\r\n" in raw.answer().head
+        assert raw.ended()
+        raw.close()
+
+
+def test_a_request_that_has_begun_to_come_is_answered_before_the_end(
+    keeper: Keeper, home: Settings, clock: SimulatedClock
+) -> None:
+    request = predict("begun")
+    with running(create_app([PIPELINE], home, clock)) as client:
+        begun, idle = Raw(client), Raw(client)
+        idle.send(_ALIVE)
+        idle.answer()
+        begun.send(request[:-5])
+        idle.send(_ALIVE)
+        idle.answer()  # what came before on the other connection was read by now
+        threading.Thread(target=_finish, args=(begun, idle, request[-5:])).start()
+    answer = begun.answer()
+    assert (answer.status, answer.body["id"]) == (200, "begun")
+    assert b"\r\nconnection: close\r\n" in answer.head
+    begun.close()
+
+
+def _finish(begun: Raw, idle: Raw, rest: bytes) -> None:
+    assert idle.ended()  # so the service is about to end
+    begun.send(rest)
+    idle.close()
+
+
+def _telling(app: ASGIApp, states: list[MutableMapping[str, Any]]) -> ASGIApp:
+    """Give an application that also tells the state of its lifespan."""
+
+    async def telling(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            states.append(scope["state"])
+        await app(scope, receive, send)
+
+    return telling
