@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,26 +139,25 @@ class Inbox:
         StorageError
             If the disk refuses; nothing of any batch is stored then.
         """
-        whole = [entry for batch in batches for entry in batch]
         try:
-            with self._transaction:
-                ended = self._try_all(batches, whole) or self._try_each(batches)
-                reached("record.before_sync")
+            ended = self._try_all(batches)
+            if ended is None:
+                with self._transaction:
+                    ended = self._try_each(batches)
+                    reached("record.before_sync")
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
         reached("record.after_sync")
         return ended
 
-    def _try_all(
-        self, batches: Sequence[Sequence[Entry]], whole: Sequence[Entry]
-    ) -> list[int | ConflictError] | None:
-        """Store all of it at once; undo it where something came twice: then each counts for itself."""
-        self._connection.execute("SAVEPOINT batches")
-        added = self._added(whole)
-        if added < len(whole):
-            self._connection.execute("ROLLBACK TO batches")
-        self._connection.execute("RELEASE batches")
-        return [len(batch) for batch in batches] if added == len(whole) else None
+    def _try_all(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError] | None:
+        """Store all of it at once; none of it where something came twice: then each counts for itself."""
+        with suppress(_CameTwiceError), self._transaction:
+            if self._added([entry for batch in batches for entry in batch]) < sum(map(len, batches)):
+                raise _CameTwiceError
+            reached("record.before_sync")
+            return [len(batch) for batch in batches]
+        return None
 
     def _try_each(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError]:
         ended: list[int | ConflictError] = []
@@ -272,6 +271,10 @@ class Inbox:
             f"the inbox {self.path} refuses: {error}",
             hint="nothing was kept; check the disk, then send the batch again",
         )
+
+
+class _CameTwiceError(Exception):
+    """Undoes a transaction."""
 
 
 class _Transaction:

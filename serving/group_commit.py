@@ -7,9 +7,10 @@ takes tens of milliseconds over it, in which hundreds of requests wait.
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from headwater.features.inbox import Entry, Inbox
@@ -51,8 +52,9 @@ class GroupCommit:
         self._inbox = inbox
         self._most_waiting = most_waiting
         self._gather_s = gather_s
-        self._queue: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
-        self._gathered: list[_Waiting] = []
+        self._waits: deque[_Waiting] = deque()
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        self._sleeps = False
         self._loop = asyncio.get_running_loop()
         self._lost: StorageError | None = None
         self.waiting = 0
@@ -96,8 +98,7 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Write what waits, and end."""
-        self._hand_over()
-        self._queue.put(None)
+        self._wake.put(False)
         self._copy_now.put(False)
         await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self._copier.join)
@@ -112,51 +113,46 @@ class GroupCommit:
                 hint="send the request again in a second",
             )
         self.waiting += entries
-        if not self._gathered:  # the thread is woken once for all that comes in one turn of the loop
-            self._loop.call_soon(self._hand_over)
-        self._gathered.append(_Waiting(batches, entries, future))
-
-    def _hand_over(self) -> None:
-        if self._gathered:
-            self._queue.put(self._gathered)
-            self._gathered = []
+        self._waits.append(_Waiting(batches, entries, future))
+        if self._sleeps:  # it is not woken while it writes: it looks again before it sleeps
+            self._sleeps = False
+            self._wake.put(True)
 
     def _write(self) -> None:
-        ends = False
-        while not ends:
-            together, ends = self._take()
-            if not together:
+        goes_on = True
+        while goes_on or self._waits:
+            together = self._take()
+            if together:
+                self._write_together(together)
                 continue
-            batches = [batch for one in together for batch in one.batches]
-            failed, ended = None, []
-            try:
-                ended = self._inbox.append_each(batches)
-            except StorageError as error:
-                failed = error
-            self._loop.call_soon_threadsafe(self._tell, together, ended, failed)
+            self._sleeps = True
+            if not self._waits:
+                goes_on = self._wake.get()
+            self._sleeps = False
+
+    def _write_together(self, together: list[_Waiting]) -> None:
+        batches = [batch for one in together for batch in one.batches]
+        failed, ended = None, []
+        try:
+            ended = self._inbox.append_each(batches)
+        except StorageError as error:
+            failed = error
+        self._loop.call_soon_threadsafe(self._tell, together, ended, failed)
 
     def _copy(self) -> None:
         while self._copy_now.get():
             with suppress(StorageError):  # the next commit meets it too, and tells those who wait
                 self._inbox.copy_log()
 
-    def _take(self) -> tuple[list[_Waiting], bool]:
-        """Take what waits, at least one; and say whether this is the end."""
-        first = self._queue.get()
-        if first is None:
-            return [], True
-        together = list(first)
-        if self._gather_s and all(one.future is None for one in first):
+    def _take(self) -> list[_Waiting]:
+        """Take what waits, which may be nothing."""
+        waits, together, entries = self._waits, [], 0
+        if self._gather_s and waits and waits[0].future is None:
             time.sleep(self._gather_s)
-        while sum(one.entries for one in together) < _MOST_TOGETHER:
-            try:
-                more = self._queue.get_nowait()
-            except Empty:
-                return together, False
-            if more is None:
-                return together, True
-            together += more
-        return together, False
+        while waits and entries < _MOST_TOGETHER:
+            together.append(waits.popleft())
+            entries += together[-1].entries
+        return together
 
     def _tell(self, together: list[_Waiting], ended: list[Ended], failed: StorageError | None) -> None:
         self.syncs += 1
