@@ -152,8 +152,9 @@ class Inbox:
 
     def _try_all(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError] | None:
         """Store all of it at once; none of it where something came twice: then each counts for itself."""
+        whole = [entry for batch in batches for entry in batch]
         with suppress(_CameTwiceError), self._transaction:
-            if self._added([entry for batch in batches for entry in batch]) < sum(map(len, batches)):
+            if self._added(whole) < len(whole):
                 raise _CameTwiceError
             reached("record.before_sync")
             return [len(batch) for batch in batches]
