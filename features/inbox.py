@@ -151,7 +151,7 @@ class Inbox:
         return ended
 
     def _try_all(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError] | None:
-        """Store all of it at once; none of it where something came twice: then each counts for itself."""
+        """Store all of it at once; nothing where something came twice: each counts for itself then."""
         whole = [entry for batch in batches for entry in batch]
         with suppress(_CameTwiceError), self._transaction:
             if self._added(whole) < len(whole):
