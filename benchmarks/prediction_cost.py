@@ -21,8 +21,9 @@ def measure(*, short: bool) -> Outcome:
     """Compare CPU for each request of ``/predict`` and of a no-op endpoint of plain Starlette.
 
     Twenty features, River's scaler and logistic regression, a durable record, 64 connections that each
-    wait for their answer. Both servers are one uvicorn process on one core, the load is on the other;
-    turns alternate, after one to warm up.
+    wait for their answer. Both servers are one uvicorn process on one core, ours with the protocol of
+    ``headwater serve``, the no-op with uvicorn's own; the load is on the other core. Turns alternate,
+    after one to warm up.
     """
     requests = _SHORT_REQUESTS if short else _REQUESTS
     drawn = random.Random(1)
