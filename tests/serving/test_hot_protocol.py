@@ -145,7 +145,7 @@ STATUSES = {"refused": 422, "get": 405}
     cuts=st.lists(st.floats(0, 1), max_size=6),
 )
 @limits(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
