@@ -3,6 +3,7 @@
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -56,9 +57,17 @@ def test_a_worker_that_dies_while_it_is_asked_is_replaced_at_once(workers: Worke
     workers.keep_subprocess_alive()
     (worker,) = workers.processes
     process = psutil.Process(worker.pid)
-    process.suspend()  # it hangs, and cannot answer any more
+    process.suspend()
+    while not _hangs(process):  # a thread of it could still answer
+        pass
     worker.parent_conn = DiesWhenAsked(process, worker.parent_conn)
     workers.keep_subprocess_alive()
     (now,) = workers.processes
     assert now.pid != process.pid
     assert now.is_alive(timeout=60)
+
+
+def _hangs(process: psutil.Process) -> bool:
+    """Say whether every thread is stopped; a process counts as stopped when its first one is."""
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
