@@ -9,7 +9,7 @@ from headwater.loop.rehearse import rehearse
 from headwater.monitoring.evidence import Shown, gather
 from headwater.monitoring.report import report_html
 from headwater.spec.decision import Decision, decision_of
-from headwater.spec.evidence import Evidence
+from headwater.spec.evidence import REHEARSALS, Evidence, Rehearsal
 from headwater.spec.trigger import decide as answer
 
 __all__ = ["decide"]
@@ -49,7 +49,8 @@ def decide(bound: Bound) -> Decision:
         )
         if shown is not None:
             rehearsal = rehearse(bound, evidence, shown.mature, last)
-            evidence = msgspec.structs.replace(evidence, rehearsal=rehearsal)
+            before = _rehearsed(last, evidence)
+            evidence = msgspec.structs.replace(evidence, rehearsal=rehearsal, rehearsed=before)
         answered = answer(pipeline.triggers, pipeline.pace, evidence)
         if pipeline.monitoring.report and (answered.fired or evidence.verdict == "act"):
             evidence = _reported(bound, evidence, shown, last)
@@ -58,6 +59,15 @@ def decide(bound: Bound) -> Decision:
     finally:
         release(bound.database, lease)
     return decision
+
+
+def _rehearsed(last: Evidence | None, evidence: Evidence) -> tuple[Rehearsal, ...]:
+    """Give the rehearsals before the newest one, as far as they were of the same champion."""
+    if last is None or last.champion != evidence.champion:
+        return ()
+    if last.mature == evidence.mature or last.rehearsal is None:
+        return last.rehearsed
+    return (*last.rehearsed, last.rehearsal)[1 - REHEARSALS :]
 
 
 def _reported(bound: Bound, evidence: Evidence, shown: Shown | None, last: Evidence | None) -> Evidence:

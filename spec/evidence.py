@@ -9,6 +9,7 @@ from headwater.spec.update import UpdateKind
 
 __all__ = [
     "LOWER_IS_BETTER",
+    "REHEARSALS",
     "Evidence",
     "Finding",
     "Rehearsal",
@@ -20,6 +21,9 @@ __all__ = [
 
 LOWER_IS_BETTER = ("log_loss", "mae", "rmse")
 """Metrics of which less is better."""
+
+REHEARSALS = 12
+"""How many of the newest rehearsals of a champion evidence keeps, the newest one counted."""
 
 Standing = Literal["enough", "insufficient_data", "starved", "no_champion"]
 """``starved``: predictions are mature and none has a label. Only ``enough`` means that it was judged."""
@@ -174,6 +178,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         reference, times the window's predictions; never below 0.
     rehearsal
         What an update would have changed; None where none was asked for, or could be.
+    rehearsed
+        The rehearsals on mature windows since the champion began and before the newest one, oldest
+        first; so many that with the newest one there are :data:`REHEARSALS` at most.
     train_s
         CPU seconds of the last update; None where there was none.
     fired
@@ -204,6 +211,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     changed: bool = False
     regret: float = 0.0
     rehearsal: Rehearsal | None = None
+    rehearsed: tuple[Rehearsal, ...] = ()
     train_s: float | None = None
     fired: tuple[datetime, ...] = ()
     open: str | None = None

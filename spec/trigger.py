@@ -4,6 +4,7 @@ A pipeline whose triggers all go by the clock (:class:`Every`, :class:`Cron`) is
 scheduler. With any other trigger the ``monitor`` flow makes evidence, and :func:`decide` answers.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +15,7 @@ import msgspec
 
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
-from headwater.spec.evidence import LOWER_IS_BETTER, Evidence, Score, Verdict
+from headwater.spec.evidence import LOWER_IS_BETTER, REHEARSALS, Evidence, Score, Verdict
 from headwater.spec.pace import Pace, ago, check_count
 from headwater.spec.update import UpdateKind
 
@@ -193,6 +194,9 @@ class Performance(_Rule, frozen=True, tag="performance"):
         Fire when an update, rehearsed on what was known as the newest mature window began, would have
         served that window better by this much, and by more than `sure` of its standard errors. This is
         the one that knows whether an update helps; a rehearsal costs what an update does, once a window.
+    over
+        How many of the newest rehearsals a gain is the mean of, at most twelve: a version that ages
+        slowly loses little in any window, and surely over many.
     change
         Fire when a change detector on the stream of errors saw a change (ADWIN: Bifet and Gavaldà,
         "Learning from time-changing data with adaptive windowing", 2007).
@@ -211,6 +215,7 @@ class Performance(_Rule, frozen=True, tag="performance"):
     fall: float | None = None
     below_past: float | None = None
     gain: float | None = None
+    over: int = 1
     change: bool = False
     estimate: bool = False
     least: int = 8
@@ -231,6 +236,12 @@ class Performance(_Rule, frozen=True, tag="performance"):
                     f"Performance({field}={value!r}) is not above 0", hint=f"write {field}=0.02, say"
                 )
         check_count("Performance", self.least)
+        check_count("Performance", self.over)
+        if self.over > REHEARSALS or (self.over > 1 and self.gain is None):
+            raise DeclarationError(
+                f"Performance(over={self.over}) is the mean of rehearsals, {REHEARSALS} at most",
+                hint="write Performance(gain=0.01, over=4), say",
+            )
 
     def decide(self, evidence: Evidence) -> Answer:
         """Go through the conditions."""
@@ -255,11 +266,16 @@ class Performance(_Rule, frozen=True, tag="performance"):
         return self._answer(False, said)
 
     def _would_gain(self, least: float, evidence: Evidence) -> Answer:
-        found = evidence.rehearsal
-        if found is None:
+        if evidence.rehearsal is None:
             return self._answer(False, f"no update was rehearsed ({evidence.standing})")
-        said = f"a rehearsed update gains {found.gain:+.4f} ± {found.error:.4f}"
-        if found.gain <= max(least, self.sure * found.error):
+        found = (*evidence.rehearsed, evidence.rehearsal)[-self.over :]
+        if len(found) < self.over:
+            return self._answer(False, f"{len(found)} of {self.over} windows were rehearsed")
+        gain = sum(one.gain for one in found) / self.over
+        error = math.hypot(*(one.error for one in found)) / self.over
+        mean = f" in the mean of {self.over} windows" if self.over > 1 else ""
+        said = f"a rehearsed update gains {gain:+.4f} ± {error:.4f}{mean}"
+        if gain <= max(least, self.sure * error):
             return self._answer(False, said)
         return self._answer(True, f"{said}, over {least:g}")
 

@@ -2,6 +2,7 @@
 
 import random
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -19,6 +20,7 @@ from headwater.loop.decide import decide
 from headwater.loop.performance import keep_performance
 from headwater.loop.update import train
 from headwater.monitoring import evidence as gathering
+from headwater.monitoring.attention import Attention
 from headwater.monitoring.performance import kept
 from headwater.registry.registry import Registry
 from headwater.spec.decision import Decision, decision_of
@@ -373,6 +375,42 @@ def test_a_window_is_rehearsed_once(bind: Binder, monkeypatch: pytest.MonkeyPatc
     assert first.rehearsal is not None
     assert second.rehearsal == first.rehearsal
     assert second.findings == first.findings
+
+
+def test_labels_of_some_windows_are_judged_together(
+    bind: Binder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest two once the champion has four: what they are compared with is not given up."""
+    judged: list[tuple[int, int]] = []
+    attend = gathering.attend
+
+    def heard(*frames: pl.DataFrame, **rest: Any) -> Attention:
+        earlier, mature = rest["earlier"], rest["mature"]
+        judged.append((0 if earlier is None else earlier.height // ROWS, mature.height // ROWS))
+        return attend(*frames, **rest)
+
+    monkeypatch.setattr(gathering, "attend", heard)
+    monitoring = Monitoring(window="1d", label_windows=2, least=100, reference_rows=2_000)
+    bound = bind(**(WATCHED | {"monitoring": monitoring}))
+    settle(bound)
+    for _ in range(3):
+        decide(bound)
+        serve(bound, 1)
+    decide(bound)
+    assert judged == [(1, 1), (2, 1), (2, 2), (3, 2)]
+
+
+def test_rehearsals_are_kept_for_as_long_as_the_champion_serves(bind: Binder) -> None:
+    bound = bind(**(WATCHED | {"triggers": (Performance(gain=0.9, over=3),)}))
+    settle(bound)
+    first = decide(bound).evidence
+    assert decide(bound).evidence.rehearsed == first.rehearsed, "the same window counts once"
+    serve(bound, 1)
+    second = decide(bound).evidence
+    assert second.rehearsed == (*first.rehearsed, first.rehearsal)
+    train(bound)
+    serve(bound, 3)
+    assert decide(bound).evidence.rehearsed == ()
 
 
 def test_what_goes_up_and_down_anyhow_is_no_reason_to_act(bind: Binder) -> None:

@@ -81,6 +81,27 @@ def test_a_gain_must_be_large_and_sure(gain: float, error: float, fires: bool) -
     assert (answer.fired, answer.update) == (fires, "stateless" if fires else None)
 
 
+def rehearsals(*gains: float) -> Evidence:
+    made = [Rehearsal(update="stateless", examples=900, gain=gain, error=0.006) for gain in gains]
+    return found(rehearsal=made[-1], rehearsed=tuple(made[:-1]))
+
+
+def test_a_small_gain_is_sure_over_many_windows() -> None:
+    """Twice the error of one window is four times that of the mean of four."""
+    assert not Performance(gain=0.01, sure=3.0).decide(rehearsals(0.012)).fired
+    slow = Performance(gain=0.01, sure=3.0, over=4)
+    fired = [slow.decide(rehearsals(*[0.012] * n)).fired for n in (1, 3, 4, 7)]
+    assert fired == [False, False, True, True]
+    assert not slow.decide(rehearsals(0.05, 0.012, 0.012, 0.012, 0.001)).fired, "the newest four"
+    assert "in the mean of 4 windows" in slow.decide(rehearsals(*[0.012] * 4)).reason
+
+
+@pytest.mark.parametrize("wrong", [{"over": 0}, {"over": 13}, {"over": 4, "gain": None, "fall": 0.1}])
+def test_a_mean_of_no_rehearsals_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationError):
+        Performance(**({"gain": 0.01} | wrong))
+
+
 def test_without_a_rehearsal_no_gain_is_seen() -> None:
     assert not Performance(gain=0.01).decide(found()).fired
     fell = found(scores=(Score(metric="roc_auc", reference=0.8, current=0.6),))
