@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS entry_by_id ON entry (id, kind, key);
 _INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
 _ROW = "(?, ?, ?, ?, ?)"
 _ONCE = "ON CONFLICT DO NOTHING"
+_AT_ONCE = 5_000  # SQLite takes 32,766 values in a statement
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -140,7 +142,7 @@ class Inbox:
             If the disk refuses; nothing of any batch is stored then.
         """
         try:
-            ended = self._try_all(batches)
+            ended = self._at_once(batches)
             if ended is None:
                 with self._transaction:
                     ended = self._try_each(batches)
@@ -150,13 +152,21 @@ class Inbox:
         reached("record.after_sync")
         return ended
 
-    def _try_all(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError] | None:
-        """Store all of it at once; nothing where something came twice: each counts for itself then."""
+    def _at_once(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError] | None:
+        """Store all of it by one statement; nothing where something came twice, or there is too much.
+
+        A statement is a transaction of its own: the interpreter's lock is given up and taken back once,
+        and not for each part of a transaction.
+        """
         whole = [entry for batch in batches for entry in batch]
-        with suppress(_CameTwiceError), self._transaction:
-            if self._added(whole) < len(whole):
-                raise _CameTwiceError
-            reached("record.before_sync")
+        if not 0 < len(whole) <= _AT_ONCE:
+            return None
+        reached("record.before_sync")
+        with suppress(sqlite3.IntegrityError), self._transaction.lock:
+            self._connection.execute(
+                f"{_INSERT} {', '.join([_ROW] * len(whole))}",
+                list(chain.from_iterable(map(astuple, whole))),
+            )
             return [len(batch) for batch in batches]
         return None
 
@@ -272,10 +282,6 @@ class Inbox:
             f"the inbox {self.path} refuses: {error}",
             hint="nothing was kept; check the disk, then send the batch again",
         )
-
-
-class _CameTwiceError(Exception):
-    """Undoes a transaction."""
 
 
 class _Transaction:
