@@ -6,24 +6,31 @@ of families, with its seeds, was for tuning; the printed figure comes from the o
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import polars as pl
+from examples.electricity import pipeline as electricity
+from examples.flights import pipeline as flights
 from examples.flights.data import FEATURES, load
 
 from benchmarks.claim import Outcome, at_least, say
+from benchmarks.imported import context
 from benchmarks.preset import preset
 from headwater.monitoring.attention import Attention, attend
 from headwater.spec.feature import Feature, RequestFeature
+from headwater.spec.monitoring import Monitoring
 
 __all__ = ["FIGURE", "TUNING", "Case", "cases", "measure", "streams"]
 
 _WITHOUT, _WITH = 0.75, 0.85
 _HARM = 0.01
-_WINDOWS, _SHORT_WINDOWS = 50, 1  # of each family and stream
+_WINDOWS, _SHORT_WINDOWS = 100, 1  # of each family and stream
 _CHAMPIONS = 5
 _GROUPS = 20
 _POOL = 100_000
@@ -34,14 +41,24 @@ _Random = np.random.Generator
 
 
 class Stream(NamedTuple):
-    """A labelled stream, its rows shuffled by whoever draws from it."""
+    """A labelled stream, its rows shuffled by whoever draws from it, and how its example is watched.
+
+    `learned` and `earlier` are how many rows a champion has learned, and has served long ago; `week` is
+    how many come in a window of the monitor.
+    """
 
     name: str
     rows: pl.DataFrame
     features: tuple[RequestFeature, ...]
+    monitoring: Monitoring
     learned: int
     earlier: int
-    window: int
+    week: int
+
+    @property
+    def drawn(self) -> int:
+        """Rows of the newest window, and of those whose labels are judged."""
+        return self.week * (1 + self.monitoring.label_windows)
 
 
 class Champion(NamedTuple):
@@ -59,7 +76,7 @@ class Champion(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One window, what was injected, what it cost, and what was said."""
+    """Some windows, what was injected, what it cost, and what was said."""
 
     stream: str
     family: str
@@ -122,26 +139,24 @@ class Tally(msgspec.Struct):
 
 
 def measure(*, short: bool) -> Outcome:
-    """Inject the families of the figure into windows of flights, and of elec2 (eleven minutes of CPU).
+    """Inject the families of the figure into windows of flights, and of elec2 (15 CPU minutes).
 
     The variable ``HEADWATER_ELEC2`` names the Parquet file of elec2; without it the claim does not hold,
     whatever flights come to. A window is harmful when its ROC AUC lost 0.01 or more and over two
     standard errors, benign when it lost less than both; the band between is left out. Every verdict is
-    of one call of `attend` with one configuration; windows of a champion are drawn from the same rows,
-    and of elec2, which is short, overlap, while Wilson's intervals take them for independent. A window
-    of flights is 25,000 rows, and 100,000 came before: a loss of 0.01 is then 2.5 standard errors of
-    what labels can tell; with 6,500 it is one, and no verdict on labels can be told from luck.
+    of one call of `attend` with the example's own `Monitoring`: the newest week, 6,500 flights or 336
+    half hours, and the labels of as many weeks as it judges together. The shift is in all of them, and
+    harm is measured on all of them. Windows of a champion are drawn from the same rows, and of elec2,
+    which is short, overlap, while Wilson's intervals take them for independent.
 
     Evidently's default verdict, that half of the columns drifted, is computed from our columns, and by
     Evidently itself on the first window of each family and champion. ``ratio`` is the least of the lower
     bounds over what it must reach.
     """
     windows, champions = (_SHORT_WINDOWS, 1) if short else (_WINDOWS, _CHAMPIONS)
-    found = [
-        case
-        for stream in streams(short=short)
-        for case in cases(stream, FIGURE, _FIGURE_SEED, windows, champions=champions, confirm=not short)
-    ]
+    draw = partial(_drawn, windows=windows, champions=champions, confirm=not short)
+    with ProcessPoolExecutor(2, mp_context=context()) as pool:
+        found = list(chain.from_iterable(pool.map(draw, streams(short=short))))
     names = sorted({case.stream for case in found})
     numbers: dict[str, object] = {}
     reached = []
@@ -163,6 +178,10 @@ def measure(*, short: bool) -> Outcome:
         evidently_itself={"windows": len(confirmed), "differs": confirmed.count(False)},
         **numbers,
     )
+
+
+def _drawn(stream: Stream, windows: int, champions: int, *, confirm: bool) -> list[Case]:
+    return list(cases(stream, FIGURE, _FIGURE_SEED, windows, champions=champions, confirm=confirm))
 
 
 def _tallies(found: Sequence[Case]) -> dict[str, Tally]:
@@ -210,12 +229,12 @@ def _wilson(hits: int, of: int) -> float:
 
 def streams(*, short: bool) -> Iterator[Stream]:
     """Give the streams that are here."""
-    flights = load().drop_nulls("late")
+    known = load().drop_nulls("late")
     if short:
-        flights = flights.sample(30_000, seed=0)
-    rows = flights.select(*[kind.name for kind in FEATURES], label="late")
-    sizes = (5_000, 4_000, 1_500) if short else (20_000, 100_000, 25_000)
-    yield Stream("flights", rows, FEATURES, *sizes)
+        known = known.sample(30_000, seed=0)
+    rows = known.select(*[kind.name for kind in FEATURES], label="late")
+    sizes = (5_000, 4_000, 700) if short else (20_000, 100_000, 6_500)
+    yield Stream("flights", rows, FEATURES, flights.by_evidence.monitoring, *sizes)
     path = os.environ.get("HEADWATER_ELEC2")
     if path and Path(path).exists() and not short:
         yield _elec2(Path(path))
@@ -228,7 +247,7 @@ def _elec2(path: Path) -> Stream:
         *[pl.col(name).cast(pl.Float64) for name in names], label=pl.col("class") == "UP"
     )
     features = tuple(Feature(name, float, nullable=True) for name in names)
-    return Stream("elec2", rows, features, 12_000, 10_000, 5_000)
+    return Stream("elec2", rows, features, electricity.stage4.monitoring, 12_000, 10_000, 336)
 
 
 def cases(
@@ -289,23 +308,25 @@ def _case(
     champion: Champion, name: str, family: "_Family", drawn: _Random, *, confirm: bool = False
 ) -> Case:
     stream = champion.stream
-    at = drawn.choice(champion.pool.height, stream.window, replace=False)
+    at = drawn.choice(champion.pool.height, stream.drawn, replace=False)
     shifted = family(champion, champion.pool[at], drawn)
-    window = champion.served(shifted.window)
-    harm, error = _harm(window, shifted)
+    served = champion.served(shifted.window)
+    harm, error = _harm(served, shifted)
+    served = served[drawn.permutation(served.height)]
+    window, judged = served[: stream.week].drop("label"), served[stream.week :]
     free, labelled = (
         attend(
-            champion.reference,
-            window.drop("label"),
+            champion.reference[: stream.monitoring.reference_rows],
+            window,
             features=stream.features,
             task="binary",
             metric="roc_auc",
             predict=champion.predict,
-            least=200,
+            least=stream.monitoring.least,
             mature=mature,
             earlier=champion.earlier,
         )
-        for mature in (None, window)
+        for mature in (None, judged)
     )
     confirmed = _confirmed(champion, window, free) if confirm else None
     concept = name.startswith("concept")
@@ -323,7 +344,8 @@ def _harmful(harm: float, error: float) -> bool | None:
 def _confirmed(champion: Champion, window: pl.DataFrame, said: Attention) -> bool:
     """Tell whether Evidently itself says the same of the window, and of each column."""
     names = [kind.name for kind in champion.stream.features]
-    theirs = preset(champion.reference[names].to_pandas(), window[names].to_pandas())
+    reference = champion.reference[: champion.stream.monitoring.reference_rows]
+    theirs = preset(reference[names].to_pandas(), window[names].to_pandas())
     ours = {column.name: column.drifted for column in said.columns}
     # Ours leaves out what it cannot judge, and theirs fails on some of that.
     return theirs.window == (2 * sum(ours.values()) >= len(ours)) and theirs.columns == ours
@@ -433,7 +455,7 @@ def _redrawn(champion: Champion, weights: np.ndarray, drawn: _Random) -> _Shifte
     """Draw a window of other rows."""
     weights = np.nan_to_num(weights, nan=float(np.nanmedian(weights)))
     chances = weights / weights.sum()
-    at = drawn.choice(champion.pool.height, champion.stream.window, p=chances)
+    at = drawn.choice(champion.pool.height, champion.stream.drawn, p=chances)
     return _Shifted(champion.pool[at], champion.pool, weights)
 
 

@@ -129,7 +129,7 @@ def attend(  # noqa: PLR0913 - named ones
     findings += output_findings(case, task)
     if mature is not None:
         measured = measured_loss(case, reference, mature, earlier, task, predict, least)
-        findings = weighed(metric, findings, measured.loss)
+        findings = weighed(metric, findings, measured.loss, measured.changed)
         findings += label_findings(reference, mature, task)
         notes = [*notes, *measured.notes]
     return _attention(findings, columns, notes)

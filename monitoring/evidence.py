@@ -284,7 +284,7 @@ def _attention(
     if shown is None:
         return Attention()
     learner = registry.store.learner(champion, pipeline.model)
-    mature = [one for one in seen if one.span.mature]
+    earlier, mature = _labels(pipeline, [one for one in seen if one.span.mature])
     found = attend(
         shown.reference,
         shown.current,
@@ -294,12 +294,20 @@ def _attention(
         predict=learner.predict,
         least=pipeline.monitoring.least,
         seed=pipeline.seed,
-        mature=mature[-1].labelled if mature else None,
-        earlier=pl.concat([one.labelled.select("label", "output") for one in mature[:-1]])
-        if len(mature) > 1
-        else None,
+        mature=mature,
+        earlier=earlier,
     )
     return _told_apart(found, _usual(pipeline, reference, learner, seen[-1].frame.height))
+
+
+def _labels(
+    pipeline: Pipeline, mature: Sequence[_Seen]
+) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+    """Give what the champion served long ago, and newly: the windows whose labels are judged."""
+    newest = min(pipeline.monitoring.label_windows, max(len(mature) // 2, 1))
+    known = [one.labelled.select("label", "output") for one in mature]
+    before, now = known[:-newest], known[-newest:]
+    return pl.concat(before) if before else None, pl.concat(now) if now else None
 
 
 def _usual(pipeline: Pipeline, reference: pl.DataFrame, learner: Learner, rows: int) -> float:

@@ -11,8 +11,17 @@ import msgspec
 import polars as pl
 
 from headwater.monitoring.case import Case, Predict
+from headwater.monitoring.concept import concept_changed
 from headwater.monitoring.findings import CALL, ERRORS, cost, judge
-from headwater.monitoring.labelled import classes_of, given, labelled, labels_of, outputs_of, sample
+from headwater.monitoring.labelled import (
+    classes_of,
+    given,
+    labelled,
+    labels_of,
+    outputs_of,
+    sample,
+    served,
+)
 from headwater.monitoring.losses import GROUPS, Badness, Loss, jackknifed, unit
 from headwater.spec.evidence import Finding
 from headwater.spec.pipeline import Metric, Task
@@ -28,10 +37,15 @@ _MODEL_ERROR = 0.25  # share of an estimated effect that the estimate may be wro
 
 
 class MeasuredLoss(NamedTuple):
-    """What the metric lost, None where that cannot be measured, and notes on how it was."""
+    """What the metric lost, None where that cannot be measured, and notes on how it was.
+
+    `changed` says whether labels follow the outputs in another way than before; None where it is not
+    known.
+    """
 
     loss: Loss | None
     notes: list[str]
+    changed: bool | None = None
 
 
 class _Base(NamedTuple):
@@ -85,7 +99,18 @@ def measured_loss(
         return MeasuredLoss(None, [*notes, f"{case.metric} is not defined on the mature window"])
     scale = unit(case.metric, case.labelled.labels)
     error = math.hypot(now.error / scale, before.error / scale, base.doubt)
-    return MeasuredLoss(Loss((now.value - before.value) / scale - base.allowed, error), notes)
+    lost = Loss((now.value - before.value) / scale - base.allowed, error)
+    return MeasuredLoss(lost, notes, _changed(base, known) if task == "binary" else None)
+
+
+def _changed(base: _Base, known: pl.DataFrame) -> bool | None:
+    """Tell whether labels follow outputs in another way; None where others served what came before."""
+    if base.allowed or base.doubt:
+        return None
+    before, now = served(base.rows), served(known)
+    if before is None or now is None:
+        return None
+    return concept_changed(before, labels_of(base.rows, ()), now, labels_of(known, ()))
 
 
 def _base(learned: pl.DataFrame, earlier: pl.DataFrame | None, enough: int) -> _Base:
@@ -100,7 +125,9 @@ def _base(learned: pl.DataFrame, earlier: pl.DataFrame | None, enough: int) -> _
     return _Base(learned.drop("output", strict=False), allowed=_OPTIMISM, doubt=0.0)
 
 
-def weighed(metric: Metric, findings: Sequence[Finding], measured: Loss | None) -> list[Finding]:
+def weighed(
+    metric: Metric, findings: Sequence[Finding], measured: Loss | None, changed: bool | None = None
+) -> list[Finding]:
     """Weigh what was estimated against what was measured, each by its precision.
 
     Parameters
@@ -111,6 +138,8 @@ def weighed(metric: Metric, findings: Sequence[Finding], measured: Loss | None) 
         With estimated effects.
     measured
         Loss of the mature window; None where it is not known, and then nothing changes.
+    changed
+        Whether labels follow outputs in another way than before; None where it is not known.
 
     Returns
     -------
@@ -127,10 +156,11 @@ def weighed(metric: Metric, findings: Sequence[Finding], measured: Loss | None) 
         both = Loss(share * measured.value + (1 - share) * estimate, error)
         corrected = [_corrected(metric, f, both, measured, estimate) for f in findings]
         unexplained = Loss(measured.value - estimate, math.hypot(measured.error, doubt))
-        return [*corrected, *_concept(metric, unexplained)]
+        return [*corrected, *_concept(metric, unexplained, changed, moved=True)]
     if judge(measured, _HARM) == "benign":
-        return [msgspec.structs.replace(finding, verdict="benign") for finding in findings]
-    return [*findings, *_concept(metric, measured)]
+        findings = [msgspec.structs.replace(finding, verdict="benign") for finding in findings]
+    moved = any(finding.what not in ("output", "label") for finding in findings)
+    return [*findings, *_concept(metric, measured, changed, moved=moved)]
 
 
 def _corrected(metric: Metric, finding: Finding, both: Loss, measured: Loss, estimate: float) -> Finding:
@@ -148,9 +178,16 @@ def _corrected(metric: Metric, finding: Finding, both: Loss, measured: Loss, est
     )
 
 
-def _concept(metric: Metric, unexplained: Loss) -> list[Finding]:
-    """Find a measured loss that no moved column explains."""
-    if judge(unexplained, _HARM) != "act":
+def _concept(metric: Metric, unexplained: Loss, changed: bool | None, *, moved: bool) -> list[Finding]:
+    """Find a measured loss that no moved column explains.
+
+    Two witnesses are better than one: where labels follow outputs in another way and no column moved
+    that could be the cause, the loss itself need not be clear of luck. Where they follow as before,
+    rows came that are harder, and no loss is laid to the concept.
+    """
+    clear = judge(unexplained, _HARM) == "act"
+    seen = changed is True and not moved and unexplained.value >= CALL
+    if changed is False or not (clear or seen):
         return []
     price = cost(metric, unexplained.value)
     return [

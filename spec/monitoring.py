@@ -4,6 +4,7 @@ import msgspec
 
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
+from headwater.spec.pace import check_count
 
 __all__ = ["Monitoring"]
 
@@ -18,6 +19,10 @@ class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         has them at whole multiples of the length since 1970, UTC.
     rows
         Instead of `window`: how many predictions make a window.
+    label_windows
+        How many of the newest mature windows labels are judged over together; the champion's windows
+        before are what they are compared with, and at most half of its windows are taken. Of one
+        window's labels a small loss often cannot be told from luck.
     least
         Fewer predictions than this are ``insufficient_data``; fewer labels leave a score out.
     reference_rows
@@ -36,6 +41,7 @@ class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     window: Duration | None = None
     rows: int | None = None
+    label_windows: int = 1
     least: int = 200
     reference_rows: int = 20_000
     slices: tuple[str, ...] = ()
@@ -57,6 +63,7 @@ class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise DeclarationError(
                     f"Monitoring({field}={value!r}) is not a count", hint=f"write {field}=1_000, say"
                 )
+        check_count("Monitoring", self.label_windows)
         if not isinstance(self.report, bool):
             raise DeclarationError(
                 f"report={self.report!r} is neither True nor False",

@@ -23,7 +23,10 @@ __all__ = ["never", "stage2", "stage3", "stage4"]
 
 _WEEK_ROWS = 336
 # Whole weeks, since working days and weekends differ: days would seem to drift every Saturday.
-_MONITORING = Monitoring(window="7d", least=_WEEK_ROWS // 2, reference_rows=12 * _WEEK_ROWS)
+# Their labels are few: a quarter of a year's are judged together.
+_MONITORING = Monitoring(
+    window="7d", label_windows=13, least=_WEEK_ROWS // 2, reference_rows=12 * _WEEK_ROWS
+)
 _ANY_PACE = Pace()
 # The market changes from month to month: what is two weeks older counts half as much.
 _RECENT = Subsample(rows=4 * _WEEK_ROWS, half_life="14d")
