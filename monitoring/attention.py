@@ -39,7 +39,7 @@ from headwater.spec.evidence import Finding, Verdict
 from headwater.spec.feature import FeatureKind
 from headwater.spec.pipeline import Metric, Task
 
-__all__ = ["Attention", "attend"]
+__all__ = ["Attention", "attend", "overruled"]
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +133,47 @@ def attend(  # noqa: PLR0913 - named ones
         findings += label_findings(reference, mature, task)
         notes = [*notes, *measured.notes]
     return _attention(findings, columns, notes)
+
+
+def overruled(newest: Attention, judged: Attention) -> Attention:
+    """Let labels overrule what is estimated of a newer window, as far as they have seen it.
+
+    A column that moved in the judged window too is what labels say of it there. What moved since, no
+    label has seen: its estimate stands.
+
+    Parameters
+    ----------
+    newest
+        Of the newest window, without labels.
+    judged
+        Of an older one, with its labels.
+
+    Returns
+    -------
+    Attention
+        Of the newest window, with what only labels show.
+    """
+    seen = {finding.what: finding for finding in judged.findings}
+    new = {finding.what for finding in newest.findings} - seen.keys() - {"joint", "output"}
+    findings = [
+        finding if new and finding.what == "joint" else _overruled(finding, seen.get(finding.what))
+        for finding in newest.findings
+    ]
+    findings += [finding for finding in judged.findings if finding.what in ("concept", "label")]
+    if newest.verdict is None and not findings:
+        return msgspec.structs.replace(newest, notes=(*newest.notes, *judged.notes))
+    return _attention(findings, newest.columns, (*newest.notes, *judged.notes))
+
+
+def _overruled(estimated: Finding, judged: Finding | None) -> Finding:
+    if judged is None:
+        return estimated
+    return msgspec.structs.replace(
+        estimated,
+        metric_effect=judged.metric_effect,
+        verdict=judged.verdict,
+        sentence=judged.sentence,
+    )
 
 
 def _attention(

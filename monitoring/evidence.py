@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import polars as pl
 
 from headwater.features.log import FeatureLog
 from headwater.learners.learner import Learner
-from headwater.monitoring.attention import Attention, attend
+from headwater.monitoring.attention import Attention, attend, overruled
 from headwater.monitoring.estimate import Compared, Estimator, shrunk
 from headwater.monitoring.performance import changed
 from headwater.monitoring.scores import as_logged, block_error, score
@@ -284,30 +285,32 @@ def _attention(
     if shown is None:
         return Attention()
     learner = registry.store.learner(champion, pipeline.model)
-    earlier, mature = _labels(pipeline, [one for one in seen if one.span.mature])
-    found = attend(
+    ask = partial(
+        attend,
         shown.reference,
-        shown.current,
         features=pipeline.features,
         task=pipeline.task,
         metric=pipeline.judged_by[0],
         predict=learner.predict,
         least=pipeline.monitoring.least,
         seed=pipeline.seed,
-        mature=mature,
-        earlier=earlier,
     )
+    mature = [one for one in seen if one.span.mature]
+    if not mature:
+        found = ask(shown.current)
+    else:
+        earlier, labels = _labels(pipeline, mature)
+        found = ask(_flat(mature[-1].frame), mature=labels, earlier=earlier)
+        if mature[-1] is not seen[-1]:
+            found = overruled(ask(shown.current), found)
     return _told_apart(found, _usual(pipeline, reference, learner, seen[-1].frame.height))
 
 
-def _labels(
-    pipeline: Pipeline, mature: Sequence[_Seen]
-) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+def _labels(pipeline: Pipeline, mature: Sequence[_Seen]) -> tuple[pl.DataFrame | None, pl.DataFrame]:
     """Give what the champion served long ago, and newly: the windows whose labels are judged."""
     newest = min(pipeline.monitoring.label_windows, max(len(mature) // 2, 1))
     known = [one.labelled.select("label", "output") for one in mature]
-    before, now = known[:-newest], known[-newest:]
-    return pl.concat(before) if before else None, pl.concat(now) if now else None
+    return pl.concat(known[:-newest]) if known[:-newest] else None, pl.concat(known[-newest:])
 
 
 def _usual(pipeline: Pipeline, reference: pl.DataFrame, learner: Learner, rows: int) -> float:

@@ -97,7 +97,8 @@ def _check_keys(host: str) -> None:
 @commands.command()
 def replay(
     what: Annotated[
-        str, typer.Argument(metavar="EXAMPLE", help="A folder whose live.py has pipeline and events()")
+        str,
+        typer.Argument(metavar="EXAMPLE", help="A folder: its live.py has pipeline, events() and START"),
     ],
     start: Annotated[
         datetime | None, typer.Option(help="First day, UTC; what came before is history")
@@ -288,11 +289,22 @@ def _await_ready(client: "Client", address: str) -> None:
 
 
 def _example(folder: str) -> "tuple[Pipeline, pl.DataFrame, datetime]":
-    """Load an example's pipeline, its events, and where a replay starts if nobody says."""
+    """Load an example's pipeline, its events, and where a replay starts if nobody says.
+
+    Raises
+    ------
+    DeclarationError
+        If its module lacks one of them.
+    """
     from headwater.spec.loading import load_module, load_pipeline
 
     where = str(Path(folder) / "live.py")
     live = load_module(where)
+    for name, what in (("events", "a function that gives a table"), ("START", "a time with a zone")):
+        if not hasattr(live, name):
+            raise DeclarationError(
+                f"{where} has no {name}", hint=f"write {name}, {what}: see examples/flights/live.py"
+            )
     return load_pipeline(f"{where}:pipeline"), live.events(), live.START
 
 

@@ -150,3 +150,8 @@ def test_machines_get_the_error_as_json(run: Run) -> None:
     assert said.status == 1
     assert said.json["error"] == "NotFoundError"
     assert said.json["hint"] == "it has 1"
+
+
+def test_a_replay_needs_all_of_an_example(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text("def events(): ...\n")
+    refused(run("replay", str(tmp_path)), "live.py has no START", "examples/flights/live.py")

@@ -45,8 +45,18 @@ WATCHED = {
 }
 
 
-def serve(bound: Bound, days: int = 1, *, flipped: bool = False, labelled: bool = True) -> None:
-    """Let days pass in which the champion predicts every three hours; labels come three hours after."""
+def serve(
+    bound: Bound,
+    days: int = 1,
+    *,
+    flipped: bool = False,
+    labelled: bool = True,
+    broken: bool = False,
+) -> None:
+    """Let days pass in which the champion predicts every three hours; labels come three hours after.
+
+    What is broken is one feature: it is stuck.
+    """
     champion = bound.registry.champion()
     assert champion is not None
     learner = bound.registry.store.learner(champion)
@@ -56,7 +66,8 @@ def serve(bound: Bound, days: int = 1, *, flipped: bool = False, labelled: bool 
         now = clock.now()
         drawn = random.Random(str(now))
         points = {f"{now:%d-%H}-{i}": (drawn.gauss(0, 1), drawn.gauss(0, 1)) for i in range(ROWS // 8)}
-        outputs = learner.predict(pl.DataFrame(list(points.values()), ("a", "b"), orient="row"))
+        told = {name: (2.0 if broken else a, b) for name, (a, b) in points.items()}
+        outputs = learner.predict(pl.DataFrame(list(told.values()), ("a", "b"), orient="row"))
         bound.log.record(
             [
                 Prediction(
@@ -66,7 +77,7 @@ def serve(bound: Bound, days: int = 1, *, flipped: bool = False, labelled: bool 
                     served_at=now,
                     version=champion.number,
                 )
-                for (name, (a, b)), output in zip(points.items(), outputs, strict=True)
+                for (name, (a, b)), output in zip(told.items(), outputs, strict=True)
             ]
         )
         clock.advance_to(now + timedelta(hours=24 // _HOURS))
@@ -385,8 +396,8 @@ def test_labels_of_some_windows_are_judged_together(
     attend = gathering.attend
 
     def heard(*frames: pl.DataFrame, **rest: Any) -> Attention:
-        earlier, mature = rest["earlier"], rest["mature"]
-        judged.append((0 if earlier is None else earlier.height // ROWS, mature.height // ROWS))
+        if "mature" in rest:
+            judged.append((rest["earlier"].height // ROWS, rest["mature"].height // ROWS))
         return attend(*frames, **rest)
 
     monkeypatch.setattr(gathering, "attend", heard)
@@ -398,6 +409,22 @@ def test_labels_of_some_windows_are_judged_together(
         serve(bound, 1)
     decide(bound)
     assert judged == [(1, 1), (2, 1), (2, 2), (3, 2)]
+
+
+def test_labels_of_a_time_before_do_not_excuse_what_broke_since(bind: Binder) -> None:
+    bound = bind(**WATCHED)
+    settle(bound)
+    serve(bound, 2)
+    train(bound)  # what it learned was served by a version that knew something
+    serve(bound, 2)
+    assert decide(bound).evidence.verdict == "benign"
+    serve(bound, 1, broken=True)
+    evidence = decide(bound).evidence
+    assert evidence.current is not None
+    assert not evidence.current.mature, "no label of it is judged yet"
+    assert evidence.verdict == "act", [finding.sentence for finding in evidence.findings]
+    serve(bound, 1, broken=True)
+    assert decide(bound).evidence.verdict == "act", "labels say so too"
 
 
 def test_rehearsals_are_kept_for_as_long_as_the_champion_serves(bind: Binder) -> None:
