@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.monitoring.attention import Attention, attend
+from headwater.monitoring.attention import Attention, attend, overruled
+from headwater.spec.evidence import Finding, Verdict
 from headwater.spec.feature import Feature
 from headwater.spec.pipeline import Metric, Task
 from headwater.spec.records import Output
@@ -349,3 +350,37 @@ def test_every_task_and_metric_calls_a_reversed_column_harmful(
             mature=mature,
         )
         assert found.verdict == "act"
+
+
+def _said(*its: tuple[str, Verdict]) -> Attention:
+    found = tuple(
+        Finding(what=what, distance=0.2, measure="", drifted=True, verdict=says, sentence=says)
+        for what, says in its
+    )
+    return Attention(verdict=found[0].verdict if found else "benign", findings=found, notes=("said",))
+
+
+@pytest.mark.parametrize(
+    ("newest", "judged", "verdict"),
+    [
+        ((("load", "act"),), (("load", "benign"),), "benign"),
+        ((("load", "watch"),), (("load", "act"),), "act"),
+        ((("load", "act"),), (), "act"),
+        ((("load", "act"),), (("heat", "benign"),), "act"),
+        ((("heat", "benign"),), (("load", "act"), ("heat", "benign")), "benign"),
+        ((), (("concept", "act"),), "act"),
+        ((("joint", "act"), ("load", "watch")), (("joint", "benign"), ("load", "benign")), "benign"),
+        ((("joint", "act"), ("load", "watch")), (("joint", "benign"),), "act"),
+    ],
+    ids=["excused", "worse", "unseen", "another", "over again", "concept", "joint", "joint of new ones"],
+)
+def test_labels_overrule_what_they_have_seen(
+    newest: Sequence[tuple[str, Verdict]], judged: Sequence[tuple[str, Verdict]], verdict: Verdict
+) -> None:
+    assert overruled(_said(*newest), _said(*judged)).verdict == verdict
+
+
+def test_too_little_to_judge_stays_too_little() -> None:
+    little = Attention(notes=("insufficient_data",))
+    found = overruled(little, _said(("load", "act")))
+    assert (found.verdict, found.notes) == (None, ("insufficient_data", "said"))
