@@ -42,6 +42,9 @@ from headwater.spec.pipeline import Metric, Task
 __all__ = ["Attention", "attend", "overruled"]
 
 
+_AS_MUCH = 0.5
+
+
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
     """What was found between two windows.
 
@@ -138,8 +141,8 @@ def attend(  # noqa: PLR0913 - named ones
 def overruled(newest: Attention, judged: Attention) -> Attention:
     """Let labels overrule what is estimated of a newer window, as far as they have seen it.
 
-    A column that moved in the judged window too is what labels say of it there. What moved since, no
-    label has seen: its estimate stands.
+    What moved the outputs at least half as much in the judged window is what labels say of it there. Of
+    what moved since, or moved on, no label tells: its estimate stands.
 
     Parameters
     ----------
@@ -154,11 +157,7 @@ def overruled(newest: Attention, judged: Attention) -> Attention:
         Of the newest window, with what only labels show.
     """
     seen = {finding.what: finding for finding in judged.findings}
-    new = {finding.what for finding in newest.findings} - seen.keys() - {"joint", "output"}
-    findings = [
-        finding if new and finding.what == "joint" else _overruled(finding, seen.get(finding.what))
-        for finding in newest.findings
-    ]
+    findings = [_overruled(finding, seen.get(finding.what)) for finding in newest.findings]
     findings += [finding for finding in judged.findings if finding.what in ("concept", "label")]
     if newest.verdict is None and not findings:
         return msgspec.structs.replace(newest, notes=(*newest.notes, *judged.notes))
@@ -166,7 +165,7 @@ def overruled(newest: Attention, judged: Attention) -> Attention:
 
 
 def _overruled(estimated: Finding, judged: Finding | None) -> Finding:
-    if judged is None:
+    if judged is None or judged.output_effect < _AS_MUCH * estimated.output_effect:
         return estimated
     return msgspec.structs.replace(
         estimated,

@@ -168,7 +168,9 @@ def _seen(
 def _reference(pipeline: Pipeline, log: FeatureLog, champion: Version) -> pl.DataFrame:
     stop = champion.examples.stop
     start = max(0, stop - pipeline.monitoring.reference_rows)
-    return log.examples(start, stop, ("features", "label", "output", "role", "version", "served_at"))
+    found = log.examples(start, stop, ("features", "label", "output", "role", "version", "served_at"))
+    # What was imported was served by nobody: its output only stands in.
+    return found.with_columns(pl.when(pl.col("role") != "imported").then("output"))
 
 
 def _window_of(reference: pl.DataFrame) -> Window | None:

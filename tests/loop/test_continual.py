@@ -17,6 +17,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
 from headwater.loop.decide import decide
+from headwater.loop.history import Columns, import_history
 from headwater.loop.performance import keep_performance
 from headwater.loop.update import train
 from headwater.monitoring import evidence as gathering
@@ -425,6 +426,27 @@ def test_labels_of_a_time_before_do_not_excuse_what_broke_since(bind: Binder) ->
     assert evidence.verdict == "act", [finding.sentence for finding in evidence.findings]
     serve(bound, 1, broken=True)
     assert decide(bound).evidence.verdict == "act", "labels say so too"
+
+
+def test_what_breaks_is_seen_of_a_champion_that_learned_imported_history(bind: Binder) -> None:
+    """What stands in for an output where nobody served says nothing of how labels follow features."""
+    bound = bind(SimulatedClock(START), **WATCHED)
+    drawn = random.Random(0)
+    points = [(drawn.gauss(0, 1), drawn.gauss(0, 1)) for _ in range(3 * ROWS)]
+    history = pl.DataFrame(points, ("a", "b"), orient="row").with_columns(
+        id=pl.format("h-{}", pl.int_range(len(points))),
+        served_at=pl.lit(START - timedelta(hours=12)),
+        known_at=pl.lit(START - timedelta(hours=1)),
+        label=pl.col("a") + pl.col("b") > 0,
+    )
+    import_history(bound.log, history, Columns())
+    collect(bound.log)
+    train(bound)
+    serve(bound, 1)
+    assert decide(bound).evidence.verdict == "benign"
+    serve(bound, 1, broken=True)
+    evidence = decide(bound).evidence
+    assert evidence.verdict == "act", [finding.sentence for finding in evidence.findings]
 
 
 def test_rehearsals_are_kept_for_as_long_as_the_champion_serves(bind: Binder) -> None:

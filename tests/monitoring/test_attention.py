@@ -352,10 +352,18 @@ def test_every_task_and_metric_calls_a_reversed_column_harmful(
         assert found.verdict == "act"
 
 
-def _said(*its: tuple[str, Verdict]) -> Attention:
+def _said(*its: tuple[str, Verdict, float]) -> Attention:
     found = tuple(
-        Finding(what=what, distance=0.2, measure="", drifted=True, verdict=says, sentence=says)
-        for what, says in its
+        Finding(
+            what=what,
+            distance=0.2,
+            measure="",
+            drifted=True,
+            output_effect=effect,
+            verdict=says,
+            sentence=says,
+        )
+        for what, says, effect in its
     )
     return Attention(verdict=found[0].verdict if found else "benign", findings=found, notes=("said",))
 
@@ -363,24 +371,25 @@ def _said(*its: tuple[str, Verdict]) -> Attention:
 @pytest.mark.parametrize(
     ("newest", "judged", "verdict"),
     [
-        ((("load", "act"),), (("load", "benign"),), "benign"),
-        ((("load", "watch"),), (("load", "act"),), "act"),
-        ((("load", "act"),), (), "act"),
-        ((("load", "act"),), (("heat", "benign"),), "act"),
-        ((("heat", "benign"),), (("load", "act"), ("heat", "benign")), "benign"),
-        ((), (("concept", "act"),), "act"),
-        ((("joint", "act"), ("load", "watch")), (("joint", "benign"), ("load", "benign")), "benign"),
-        ((("joint", "act"), ("load", "watch")), (("joint", "benign"),), "act"),
+        ((("load", "act", 0.1),), (("load", "benign", 0.1),), "benign"),
+        ((("load", "watch", 0.1),), (("load", "act", 0.06),), "act"),
+        ((("load", "act", 0.1),), (), "act"),
+        ((("load", "act", 0.1),), (("heat", "benign", 0.1),), "act"),
+        ((("load", "act", 0.1),), (("load", "benign", 0.03),), "act"),
+        ((("heat", "benign", 0.1),), (("load", "act", 0.1), ("heat", "benign", 0.1)), "benign"),
+        ((), (("concept", "act", 0.0),), "act"),
     ],
-    ids=["excused", "worse", "unseen", "another", "over again", "concept", "joint", "joint of new ones"],
+    ids=["excused", "worse", "unseen", "another", "more of it", "over again", "concept"],
 )
 def test_labels_overrule_what_they_have_seen(
-    newest: Sequence[tuple[str, Verdict]], judged: Sequence[tuple[str, Verdict]], verdict: Verdict
+    newest: Sequence[tuple[str, Verdict, float]],
+    judged: Sequence[tuple[str, Verdict, float]],
+    verdict: Verdict,
 ) -> None:
     assert overruled(_said(*newest), _said(*judged)).verdict == verdict
 
 
 def test_too_little_to_judge_stays_too_little() -> None:
     little = Attention(notes=("insufficient_data",))
-    found = overruled(little, _said(("load", "act")))
+    found = overruled(little, _said(("load", "act", 0.1)))
     assert (found.verdict, found.notes) == (None, ("insufficient_data", "said"))
