@@ -168,7 +168,8 @@ def _broken(case: Case, moved: set[str], alone: Sequence[str], least: float) -> 
     suspected: list[str] = []
     candidates = [k.name for k in case.features if k.name not in moved]
     while candidates and len(suspected) < MOST // 2:
-        lost = {name: case.relations.kept(name, [*alone, *suspected]).lost for name in candidates}
+        kept = case.relations.kept_each(candidates, [*alone, *suspected])
+        lost = {name: kept[name].lost for name in candidates}
         candidates = sorted((n for n in candidates if lost[n] > least), key=lambda n: -lost[n])
         suspected += candidates[:1]
         candidates = candidates[1:]

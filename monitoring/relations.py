@@ -84,13 +84,38 @@ class Relations(NamedTuple):
         without
             Other columns, which do not testify.
         """
-        own = self.blocks[name]
-        block = own + [code for other in without if other != name for code in self.blocks[other]]
-        weights = self._from_others(block)[:, : len(own)]
-        before, _ = _agreement(self.held, weights, own)
-        now, slopes = _agreement(self.now, weights, own)
-        best = int(np.argmax(np.abs(before)))
-        return Kept(float(before[best]), float(now[best]), float(slopes[best]))
+        return self.kept_each([name], without)[name]
+
+    def kept_each(self, names: Sequence[str], without: Sequence[str] = ()) -> dict[str, Kept]:
+        """As :meth:`kept`, for each of some columns by itself; all at once, which costs much less.
+
+        Parameters
+        ----------
+        names
+            The columns.
+        without
+            Other columns, which do not testify.
+        """
+        if not names:
+            return {}
+        owns = [self.blocks[name] for name in names]
+        weights = np.hstack(
+            [self._own_from_others(name, own, without) for name, own in zip(names, owns, strict=True)]
+        )
+        codes = [code for own in owns for code in own]
+        before, _ = _agreement(self.held, weights, codes)
+        now, slopes = _agreement(self.now, weights, codes)
+        found: dict[str, Kept] = {}
+        start = 0
+        for name, own in zip(names, owns, strict=True):
+            best = start + int(np.argmax(np.abs(before[start : start + len(own)])))
+            found[name] = Kept(float(before[best]), float(now[best]), float(slopes[best]))
+            start += len(own)
+        return found
+
+    def _own_from_others(self, name: str, own: Sequence[int], without: Sequence[str]) -> np.ndarray:
+        others = [code for other in without if other != name for code in self.blocks[other]]
+        return self._from_others([*own, *others])[:, : len(own)]
 
     def slope(self, name: str, ratios: np.ndarray, without: Sequence[str] = ()) -> Slope:
         """Say by how much the other columns moved, of what they would if the world had.
