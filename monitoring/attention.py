@@ -41,8 +41,7 @@ from headwater.spec.pipeline import Metric, Task
 
 __all__ = ["Attention", "attend", "overruled"]
 
-
-_AS_MUCH = 0.5
+_AS_MUCH = 0.5  # of what moves the outputs now that must have been there when labels judged it
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,9 +158,10 @@ def overruled(newest: Attention, judged: Attention) -> Attention:
     seen = {finding.what: finding for finding in judged.findings}
     findings = [_overruled(finding, seen.get(finding.what)) for finding in newest.findings]
     findings += [finding for finding in judged.findings if finding.what in ("concept", "label")]
-    if newest.verdict is None and not findings:
-        return msgspec.structs.replace(newest, notes=(*newest.notes, *judged.notes))
-    return _attention(findings, newest.columns, (*newest.notes, *judged.notes))
+    found = _attention(findings, newest.columns, (*newest.notes, *judged.notes))
+    if newest.verdict is None and found.verdict != "act":
+        return msgspec.structs.replace(found, verdict=None)  # too little to judge is not benign
+    return found
 
 
 def _overruled(estimated: Finding, judged: Finding | None) -> Finding:

@@ -389,7 +389,10 @@ def test_labels_overrule_what_they_have_seen(
     assert overruled(_said(*newest), _said(*judged)).verdict == verdict
 
 
-def test_too_little_to_judge_stays_too_little() -> None:
-    little = Attention(notes=("insufficient_data",))
-    found = overruled(little, _said(("load", "act", 0.1)))
-    assert (found.verdict, found.notes) == (None, ("insufficient_data", "said"))
+@pytest.mark.parametrize(
+    ("judged", "verdict"),
+    [(("load", "act", 0.1), None), (("label", "benign", 0.0), None), (("concept", "act", 0.0), "act")],
+)
+def test_too_little_to_judge_is_not_benign(judged: tuple[str, Verdict, float], verdict: Verdict) -> None:
+    found = overruled(Attention(notes=("insufficient_data",)), _said(judged))
+    assert (found.verdict, found.notes) == (verdict, ("insufficient_data", "said"))
