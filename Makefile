@@ -41,8 +41,8 @@ lint: $(VENV)/.installed  ## Ruff, strict mypy, import-linter; hadolint, yamllin
 	$(BIN)/yamllint --strict .
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
 
-bench: $(VENV)/.installed  ## Measure every claim, one JSON line each (takes hours: the whole year)
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.installed  ## Measure every claim, or CLAIMS="...", a JSON line each, then a table (hours)
+	$(BIN)/python -m benchmarks $(CLAIMS)
 
 exactly-once: $(VENV)/.installed  ## Kill flows, worker and server 100 times: one update a decision
 	$(BIN)/python -m benchmarks exactly-once
