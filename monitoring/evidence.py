@@ -330,17 +330,14 @@ def _usual(pipeline: Pipeline, reference: pl.DataFrame, learner: Learner, rows: 
 
 
 def _told_apart(found: Attention, usual: float) -> Attention:
-    """Keep `act` for what costs more than the metric goes up and down anyhow, since harder rows come.
-
-    What moved by itself is played through on the same rows, so that harder ones do not count.
-    """
+    """Keep `act` for what costs more than the metric goes up and down anyhow."""
     findings = tuple(
         msgspec.structs.replace(
             f,
             verdict="watch",
             sentence=f"{f.sentence}; from window to window it goes up and down by {usual:.3f} anyhow",
         )
-        if f.verdict == "act" and not f.alone and (f.metric_effect or 0.0) <= _USUAL * usual
+        if f.verdict == "act" and (f.metric_effect or 0.0) <= _USUAL * usual
         else f
         for f in found.findings
     )

@@ -92,7 +92,6 @@ def _column_finding(case: Case, column: ColumnDrift | None, closer: Closer) -> F
         drifted=bool(column and column.drifted),
         output_effect=closer.output_effect,
         metric_effect=closer.loss.value,
-        alone=closer.alone,
         verdict=judge(closer.loss, CALL if closer.alone else _CALL_WORLD),
         sentence=_sentence(case, closer),
     )
@@ -168,7 +167,6 @@ def joint_findings(case: Case, looked: Looked) -> list[Finding]:
             drifted=False,
             output_effect=float(np.abs(outputs - side.outputs).mean()),
             metric_effect=lost.value,
-            alone=True,
             verdict=judge(lost),
             sentence=f"{names} {what}, which {cost(case.metric, lost.value)}",
         )

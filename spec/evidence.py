@@ -100,9 +100,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     metric_effect
         Estimated loss of the pipeline's first metric because of it; above 0 is worse. None where it
         cannot be estimated.
-    alone
-        Whether it moved by itself, so that a column says something else than before; where other rows
-        came, all that goes with it moved too.
     verdict
         What to do.
     sentence
@@ -115,7 +112,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     drifted: bool
     output_effect: float = 0.0
     metric_effect: float | None = None
-    alone: bool = False
     verdict: Verdict
     sentence: str
 

@@ -474,20 +474,6 @@ def test_what_goes_up_and_down_anyhow_is_no_reason_to_act(bind: Binder) -> None:
     assert "from window to window it goes up and down" in found.findings[0].sentence
 
 
-def test_what_broke_is_a_reason_to_act_whatever_goes_up_and_down_anyhow(bind: Binder) -> None:
-    """Its cost is played through on the same rows, so that a hard day is not in it."""
-    bound = bind(**(WATCHED | {"update": Stateless(window="30d")}))
-    settle(bound)
-    for flipped in (False, False, False, True, False):
-        serve(bound, 1, flipped=flipped)
-    train(bound)
-    serve(bound, 1)
-    serve(bound, 1, broken=True)
-    evidence = decide(bound).evidence
-    assert evidence.verdict == "act", [finding.sentence for finding in evidence.findings]
-    assert evidence.findings[0].alone
-
-
 def test_a_window_has_one_report(bind: Binder) -> None:
     bound = bind(**WATCHED)
     settle(bound)
