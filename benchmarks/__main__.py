@@ -48,6 +48,7 @@ CLAIMS = (
     "reaction",
     "drift-cost",
     "attention",
+    "weeks",
 )
 """Every claim, the quick ones first; each is a module of its name here."""
 

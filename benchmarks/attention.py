@@ -26,7 +26,21 @@ from headwater.monitoring.attention import Attention, attend
 from headwater.spec.feature import Feature, RequestFeature
 from headwater.spec.monitoring import Monitoring
 
-__all__ = ["FIGURE", "TUNING", "Case", "cases", "measure", "streams"]
+__all__ = [
+    "FIGURE",
+    "TUNING",
+    "Case",
+    "Champion",
+    "Shifted",
+    "Stream",
+    "Tally",
+    "cases",
+    "harm_of",
+    "is_harmful",
+    "measure",
+    "streams",
+    "trained",
+]
 
 _WITHOUT, _WITH = 0.75, 0.85
 _HARM = 0.01
@@ -95,7 +109,7 @@ class Case(NamedTuple):
         return sum(drifted) / len(drifted)
 
 
-class _Shifted(NamedTuple):
+class Shifted(NamedTuple):
     """A window with a shift in it, the same rows without, and what weighs them so that they shifted.
 
     Where other rows come, the rows without the shift are all that can come, the shift is their weights,
@@ -278,14 +292,15 @@ def _champion(stream: Stream, drawn: _Random) -> Champion:
         rows[stream.learned : 2 * stream.learned],
         rows[2 * stream.learned :],
     )
-    predecessor, champion = _trained(stream, before), _trained(stream, learned)
+    predecessor, champion = trained(stream, before), trained(stream, learned)
     reference = learned.with_columns(output=pl.Series(predecessor(learned)))
     earlier, pool = pool[: stream.earlier], pool[stream.earlier :][:_POOL]
     found = Champion(stream, champion, reference, earlier, pool)
     return found._replace(earlier=found.served(earlier), pool=found.served(pool))
 
 
-def _trained(stream: Stream, rows: pl.DataFrame) -> _Predict:
+def trained(stream: Stream, rows: pl.DataFrame) -> _Predict:
+    """Train boosted trees on rows of a stream with ``label``."""
     import lightgbm  # noqa: PLC0415 - an extra
 
     names = [kind.name for kind in stream.features]
@@ -311,7 +326,7 @@ def _case(
     at = drawn.choice(champion.pool.height, stream.drawn, replace=False)
     shifted = family(champion, champion.pool[at], drawn)
     served = champion.served(shifted.window)
-    harm, error = _harm(served, shifted)
+    harm, error = harm_of(served, shifted)
     served = served[drawn.permutation(served.height)]
     window, judged = served[: stream.week].drop("label"), served[stream.week :]
     free, labelled = (
@@ -330,11 +345,11 @@ def _case(
     )
     confirmed = _confirmed(champion, window, free) if confirm else None
     concept = name.startswith("concept")
-    harmful = _harmful(harm, error)
+    harmful = is_harmful(harm, error)
     return Case(stream.name, name, harmful, concept, harm, error, free, labelled, confirmed)
 
 
-def _harmful(harm: float, error: float) -> bool | None:
+def is_harmful(harm: float, error: float) -> bool | None:
     """Tell harmful from benign; None in the band between."""
     if harm >= _HARM and harm > 2 * error:
         return True
@@ -351,7 +366,7 @@ def _confirmed(champion: Champion, window: pl.DataFrame, said: Attention) -> boo
     return theirs.window == (2 * sum(ours.values()) >= len(ours)) and theirs.columns == ours
 
 
-def _harm(window: pl.DataFrame, shifted: _Shifted) -> tuple[float, float]:
+def harm_of(window: pl.DataFrame, shifted: Shifted) -> tuple[float, float]:
     """Give what the shift costs on the same rows, and its standard error by a jackknife over them."""
     before = _aucs(shifted.before)
     after = _aucs(window) if shifted.weights is None else _aucs(shifted.before, shifted.weights)
@@ -379,7 +394,7 @@ def _auc(labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray | None = N
     return float((ups * (np.cumsum(downs) - downs / 2)).sum() / (ups.sum() * downs.sum()))
 
 
-_Family = Callable[[Champion, pl.DataFrame, _Random], _Shifted]
+_Family = Callable[[Champion, pl.DataFrame, _Random], Shifted]
 
 
 def _number(champion: Champion, drawn: _Random) -> str:
@@ -390,25 +405,25 @@ def _values(frame: pl.DataFrame, name: str) -> np.ndarray:
     return frame[name].fill_null(np.nan).to_numpy().copy()
 
 
-def _with(frame: pl.DataFrame, **columns: np.ndarray | pl.Series) -> _Shifted:
+def _with(frame: pl.DataFrame, **columns: np.ndarray | pl.Series) -> Shifted:
     series = [pl.Series(name, values) for name, values in columns.items()]
     series = [s.fill_nan(None) if s.dtype.is_float() else s for s in series]
-    return _Shifted(frame.with_columns(series), frame)
+    return Shifted(frame.with_columns(series), frame)
 
 
-def _nothing(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _nothing(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     del champion, drawn
-    return _Shifted(frame, frame)
+    return Shifted(frame, frame)
 
 
-def _scaled(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _scaled(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     name = _number(champion, drawn)
     return _with(
         frame, **{name: _values(frame, name) * float(drawn.choice([0.45, 0.8, 1.3, 2.2, 10.0]))}
     )
 
 
-def _noised(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _noised(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     name = _number(champion, drawn)
     values = _values(frame, name)
     noise = (
@@ -417,14 +432,14 @@ def _noised(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted
     return _with(frame, **{name: values + noise})
 
 
-def _nulled(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _nulled(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     name = _number(champion, drawn)
     values = _values(frame, name)
     values[drawn.random(len(values)) < float(drawn.choice([0.1, 0.4, 0.7, 1.0]))] = np.nan
     return _with(frame, **{name: values})
 
 
-def _reversed(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _reversed(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     """Turn some of a column's values around its mean."""
     name = _number(champion, drawn)
     values = _values(frame, name)
@@ -432,7 +447,7 @@ def _reversed(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shift
     return _with(frame, **{name: np.where(hit, 2 * np.nanmean(values) - values, values)})
 
 
-def _rounded(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _rounded(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     """Tell a column in steps of so many standard deviations only."""
     name = _number(champion, drawn)
     values = _values(frame, name)
@@ -440,7 +455,7 @@ def _rounded(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifte
     return _with(frame, **{name: np.round(values / step) * step})
 
 
-def _blended(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _blended(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     """Let a column leak into another one."""
     names = [k.name for k in champion.stream.features if k.dtype == "float"]
     name, other = (str(one) for one in drawn.choice(names, 2, replace=False))
@@ -451,15 +466,15 @@ def _blended(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifte
     return _with(frame, **{name: (1 - share) * values + share * leaks})
 
 
-def _redrawn(champion: Champion, weights: np.ndarray, drawn: _Random) -> _Shifted:
+def _redrawn(champion: Champion, weights: np.ndarray, drawn: _Random) -> Shifted:
     """Draw a window of other rows."""
     weights = np.nan_to_num(weights, nan=float(np.nanmedian(weights)))
     chances = weights / weights.sum()
     at = drawn.choice(champion.pool.height, champion.stream.drawn, p=chances)
-    return _Shifted(champion.pool[at], champion.pool, weights)
+    return Shifted(champion.pool[at], champion.pool, weights)
 
 
-def _tilted(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _tilted(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     del frame
     values = _values(champion.pool, _number(champion, drawn))
     spread = (values - np.nanmean(values)) / max(float(np.nanstd(values)), 1e-9)
@@ -468,14 +483,14 @@ def _tilted(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted
     )
 
 
-def _flipped(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _flipped(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     """Flip labels anywhere."""
     del champion
     flip = drawn.random(frame.height) < float(drawn.choice([0.0, 0.02, 0.08, 0.2]))
-    return _Shifted(frame.with_columns(label=frame["label"] != pl.Series(flip)), frame)
+    return Shifted(frame.with_columns(label=frame["label"] != pl.Series(flip)), frame)
 
 
-def _offset(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _offset(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     name = _number(champion, drawn)
     values = _values(frame, name)
     return _with(
@@ -483,7 +498,7 @@ def _offset(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted
     )
 
 
-def _stuck(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _stuck(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     """Hold a value of the window from some row on."""
     name = _number(champion, drawn)
     values = _values(frame, name)
@@ -492,13 +507,13 @@ def _stuck(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
     return _with(frame, **{name: values})
 
 
-def _swapped(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _swapped(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     names = [k.name for k in champion.stream.features if k.dtype == "float"]
     first, second = (str(name) for name in drawn.choice(names, 2, replace=False))
     return _with(frame, **{first: _values(frame, second), second: _values(frame, first)})
 
 
-def _permuted(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _permuted(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     name = _number(champion, drawn)
     values = _values(frame, name)
     hit = np.flatnonzero(drawn.random(len(values)) < float(drawn.choice([0.5, 1.0])))
@@ -506,7 +521,7 @@ def _permuted(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shift
     return _with(frame, **{name: values})
 
 
-def _clipped(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _clipped(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     """Saturate a column below, or above, one of its quantiles."""
     name = _number(champion, drawn)
     values = _values(frame, name)
@@ -516,7 +531,7 @@ def _clipped(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifte
     )
 
 
-def _unseen(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _unseen(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     """Write the most frequent values of a category in another way; an offset where there is none."""
     names = [k.name for k in champion.stream.features if k.dtype == "str"]
     if not names:
@@ -526,10 +541,10 @@ def _unseen(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted
     values = (
         pl.when(pl.col(name).is_in(common.to_list())).then(pl.col(name) + "-new").otherwise(pl.col(name))
     )
-    return _Shifted(frame.with_columns(values.alias(name)), frame)
+    return Shifted(frame.with_columns(values.alias(name)), frame)
 
 
-def _reweighted(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _reweighted(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     """Draw more rows of one subpopulation: a category, or a half by some column."""
     del frame
     kinds = champion.stream.features
@@ -543,12 +558,12 @@ def _reweighted(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shi
     return _redrawn(champion, np.where(inside, float(drawn.choice([2.0, 4.0, 8.0])), 1.0), drawn)
 
 
-def _regional(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> _Shifted:
+def _regional(champion: Champion, frame: pl.DataFrame, drawn: _Random) -> Shifted:
     """Flip labels in the upper part of some column."""
     values = _values(frame, _number(champion, drawn))
     inside = values > np.nanquantile(values, float(drawn.choice([0.6, 0.8, 0.9])))
     flip = inside & (drawn.random(frame.height) < float(drawn.choice([0.0, 0.1, 0.3, 0.6])))
-    return _Shifted(frame.with_columns(label=frame["label"] != pl.Series(flip)), frame)
+    return Shifted(frame.with_columns(label=frame["label"] != pl.Series(flip)), frame)
 
 
 TUNING: dict[str, _Family] = {

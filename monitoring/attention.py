@@ -5,6 +5,7 @@ came, or a column says something else than before. Which one it is, the other co
 labels the measured loss stands beside the estimate. The parts, in the order of their imports:
 
 - :mod:`~headwater.monitoring.columns` and :mod:`~headwater.monitoring.labelled`: rows as arrays;
+- :mod:`~headwater.monitoring.blocks`: errors of rows that come together and are alike;
 - :mod:`~headwater.monitoring.losses`: the metric, a loss of it, and its error;
 - :mod:`~headwater.monitoring.relations`: how columns hang together;
 - :mod:`~headwater.monitoring.replaced`: a column that moved alone, played through;
@@ -79,6 +80,9 @@ def attend(  # noqa: PLR0913 - named ones
     earlier: pl.DataFrame | None = None,
 ) -> Attention:
     """Say which change between two windows needs somebody.
+
+    Rows of every frame are in order of time: those that come together are alike, and say less than as
+    many others (:mod:`headwater.monitoring.blocks`).
 
     Parameters
     ----------

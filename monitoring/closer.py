@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from headwater.monitoring.blocks import mean_errors
 from headwater.monitoring.case import Case
 from headwater.monitoring.columns import missing_share, numbers, texts
 from headwater.monitoring.drift import ColumnDrift
@@ -32,6 +33,8 @@ _RANKS = 0.06  # distance of distribution functions from which a column is looke
 _BROKEN = 0.08  # rank correlation that a column must have lost before its relation is called broken
 _BROKEN_WORLD = 0.3  # the same where other rows came
 _RATIO = 20.0  # that a density ratio is cut at
+_FREQUENT = 21  # bins that are compared
+_CLEAR = 4.0  # standard errors from which a column moved by more than it does from time to time
 
 
 class Closer(NamedTuple):
@@ -51,6 +54,8 @@ class Closer(NamedTuple):
         Share of its rank that it still says: 1 all, 0 none, below 0 the reverse.
     broken
         Whether only its relations told.
+    clear
+        Whether it moved by more than it does from time to time.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Closer(NamedTuple):
     column: pl.Series | None
     kept: float
     broken: bool
+    clear: bool
 
     @property
     def alone(self) -> bool:
@@ -83,12 +89,14 @@ class Looked(NamedTuple):
 class _Ratios(NamedTuple):
     """Density now over density then, for each row of reference and weighted side.
 
-    `outside` is the share of the current window where the reference has next to nothing.
+    `outside` is the share of the current window where the reference has next to nothing; `clear` says
+    whether they differ by more than luck and the time make them.
     """
 
     reference: np.ndarray
     weighted: np.ndarray
     outside: float
+    clear: bool
 
 
 def look(case: Case, columns: Sequence[ColumnDrift]) -> Looked:
@@ -115,8 +123,11 @@ def look(case: Case, columns: Sequence[ColumnDrift]) -> Looked:
     closer = [_closer(case, name, sorted(moved - {name})) for name in chosen]
     alone = [one.name for one in closer if one.alone]
     world = len(alone) < len(closer) or bool(skipped)
-    quiet = _broken(case, moved, alone, _BROKEN_WORLD if world else _BROKEN)
-    closer += [_closer(case, name, [*sorted(moved), *quiet], broken=True) for name in quiet]
+    left = [name for name in moved if name not in chosen]
+    broken = _broken(case, {*alone, *left}, alone, _BROKEN_WORLD if world else _BROKEN)
+    closer = [one for one in closer if one.name not in broken]
+    for name in broken:
+        closer.append(_closer(case, name, sorted({*alone, *broken} - {name}), broken=True))
     return Looked(closer, skipped)
 
 
@@ -159,14 +170,14 @@ def _weight(case: Case, name: str) -> float:
     return float(np.abs(case.predict(few.with_columns(drawn)) - case.labelled.outputs[:300]).mean())
 
 
-def _broken(case: Case, moved: set[str], alone: Sequence[str], least: float) -> list[str]:
-    """Name columns that moved in no test, and are no longer what the others say, the clearest first.
+def _broken(case: Case, known: set[str], alone: Sequence[str], least: float) -> list[str]:
+    """Name columns that are no longer what the others say, but those known; the clearest first.
 
     A column that is already suspected does not testify against others.
     """
     least = max(least, 8 / math.sqrt(min(case.current.height, case.reference.height)))
     suspected: list[str] = []
-    candidates = [k.name for k in case.features if k.name not in moved]
+    candidates = [k.name for k in case.features if k.name not in known]
     while candidates and len(suspected) < MOST // 2:
         kept = case.relations.kept_each(candidates, [*alone, *suspected])
         lost = {name: kept[name].lost for name in candidates}
@@ -182,21 +193,22 @@ def _broken(case: Case, moved: set[str], alone: Sequence[str], least: float) -> 
 def _closer(case: Case, name: str, others: Sequence[str], *, broken: bool = False) -> Closer:
     ratios = _ratios(case, name)
     if broken or _moved_alone(case, name, ratios, others):
-        return _replaced(case, name, case.relations.kept(name, others), broken=broken)
+        kept = case.relations.kept(name, others)
+        return _replaced(case, name, kept, broken=broken, clear=ratios.clear)
     side, weights = case.weighted, ratios.weighted
     mean = float((side.outputs.T * weights).mean() / max(weights.mean(), 1e-9))
     effect = abs(mean - float(side.outputs.mean())) if side.outputs.ndim == 1 else 0.0
     lost = loss(case.metric, side, side.outputs, weights)
-    return Closer(name, effect, lost, column=None, kept=1.0, broken=False)
+    return Closer(name, effect, lost, column=None, kept=1.0, broken=False, clear=ratios.clear)
 
 
-def _replaced(case: Case, name: str, kept: Kept, *, broken: bool) -> Closer:
+def _replaced(case: Case, name: str, kept: Kept, *, broken: bool, clear: bool) -> Closer:
     side, still = case.labelled, _still_says(kept)
     play = replaced_numbers if case.is_number(name) else replaced_categories
     column = play(side.frame[name], case.current[name], still, case.drawn)
     outputs = case.predict(side.frame.with_columns(column))
     effect = float(np.abs(outputs - side.outputs).mean())
-    return Closer(name, effect, loss(case.metric, side, outputs), column, still, broken)
+    return Closer(name, effect, loss(case.metric, side, outputs), column, still, broken, clear)
 
 
 def _still_says(kept: Kept) -> float:
@@ -210,29 +222,43 @@ def _still_says(kept: Kept) -> float:
 def _moved_alone(case: Case, name: str, ratios: _Ratios, others: Sequence[str]) -> bool:
     """Tell whether the others stayed; asked with and without those that moved too.
 
-    Where no other column goes with this one, that is no witness. Then a number is taken to have moved
-    alone, and a category only by values that the reference did not have.
+    A number that moved no further than it does from time to time is not suspected. Where no other column
+    goes with this one, that is no witness. Then a number is taken to have moved alone, and a category
+    only by values that the reference did not have.
     """
     number = case.is_number(name)
+    if number and not ratios.clear:
+        return False
     if ratios.outside > (0.2 if number else 0.02):
         return True
     slope, error = case.relations.slope(name, ratios.reference)
     if not math.isfinite(error):
         return number
-    if slope < 0.5 or not others:
-        return slope < 0.5
+    if slope + error < 0.5 or not others:
+        return slope + error < 0.5
     slope, error = case.relations.slope(name, ratios.reference, others)
     return math.isfinite(error) and slope + error < 0.5
 
 
 def _ratios(case: Case, name: str) -> _Ratios:
     columns = [frame[name] for frame in (case.reference, case.current, case.weighted.frame)]
-    binned = _number_bins(columns) if case.is_number(name) else _category_bins(columns)
+    number = case.is_number(name)
+    binned = _number_bins(columns) if number else _category_bins(columns)
     size = int(max(b.max() for b in binned)) + 1
     before, now = (np.bincount(b, minlength=size) / len(b) for b in binned[:2])
     ratio = np.minimum(now / np.maximum(before, 1e-9), _RATIO)
     outside = float(np.maximum(now - _RATIO * before, 0.0).sum())
-    return _Ratios(ratio[binned[0]], ratio[binned[2]], outside)
+    clear = _clear(binned[0], binned[1], np.argsort(before + now)[-_FREQUENT:], ordered=number)
+    return _Ratios(ratio[binned[0]], ratio[binned[2]], outside, clear)
+
+
+def _clear(before: np.ndarray, now: np.ndarray, bins: np.ndarray, *, ordered: bool) -> bool:
+    """Tell whether the share of rows in a bin, or up to it, moved by more than from time to time."""
+    first, second = (
+        (at[:, None] <= bins if ordered else at[:, None] == bins).astype(float) for at in (before, now)
+    )
+    error = np.maximum(np.hypot(mean_errors(first), mean_errors(second)), 1e-9)
+    return bool((np.abs(second.mean(axis=0) - first.mean(axis=0)) > _CLEAR * error).any())
 
 
 def _number_bins(columns: Sequence[pl.Series]) -> list[np.ndarray]:

@@ -3,24 +3,22 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import polars as pl
 
 from headwater.features.log import FeatureLog
-from headwater.learners.learner import Learner
 from headwater.monitoring.attention import Attention, attend, overruled
 from headwater.monitoring.estimate import Compared, Estimator, shrunk
+from headwater.monitoring.labelled import sample
 from headwater.monitoring.performance import changed
-from headwater.monitoring.scores import as_logged, block_error, score
+from headwater.monitoring.scores import block_error, score
 from headwater.monitoring.windows import Span, standing, windows
 from headwater.registry.registry import Registry
 from headwater.registry.version import Version
 from headwater.spec.duration import duration
-from headwater.spec.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Verdict, Window
+from headwater.spec.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Window
 from headwater.spec.pipeline import Metric, Pipeline
 from headwater.spec.rulings import Reign
 
@@ -28,8 +26,6 @@ __all__ = ["Shown", "gather"]
 
 _WINDOWS = 30
 _COMPARED = 8
-_LEAST_PARTS = 3
-_USUAL = 2.0
 _DRIFT_ROWS = 10_000
 _SERVED = ("version", "role", "output", "features")
 
@@ -121,7 +117,7 @@ def gather(
     scores = _scores(pipeline, served, seen)
     shown = _shown(reference, seen, mature)
     attention = _again(last, champion, seen, mature) or _attention(
-        pipeline, registry, champion, reference, seen, shown
+        pipeline, registry, champion, seen, shown
     )
     known = mature[-1].labelled if mature else served.clear()
     evidence = Evidence(
@@ -280,7 +276,6 @@ def _attention(
     pipeline: Pipeline,
     registry: Registry,
     champion: Version,
-    reference: pl.DataFrame,
     seen: Sequence[_Seen],
     shown: Shown | None,
 ) -> Attention:
@@ -305,7 +300,7 @@ def _attention(
         found = ask(_flat(mature[-1].frame), mature=labels, earlier=earlier)
         if mature[-1] is not seen[-1]:
             found = overruled(ask(shown.current), found)
-    return _told_apart(found, _usual(pipeline, reference, learner, seen[-1].frame.height))
+    return found
 
 
 def _labels(pipeline: Pipeline, mature: Sequence[_Seen]) -> tuple[pl.DataFrame | None, pl.DataFrame]:
@@ -315,39 +310,8 @@ def _labels(pipeline: Pipeline, mature: Sequence[_Seen]) -> tuple[pl.DataFrame |
     return pl.concat(known[:-newest]) if known[:-newest] else None, pl.concat(known[-newest:])
 
 
-def _usual(pipeline: Pipeline, reference: pl.DataFrame, learner: Learner, rows: int) -> float:
-    """Say by how much the first metric goes up and down from window to window when nothing happened."""
-    outputs = as_logged(learner.predict(reference["features"].struct.unnest()))
-    parts = max(reference.height // max(rows, 1), _LEAST_PARTS)
-    cuts = [reference.height * i // parts for i in range(parts + 1)]
-    metric = pipeline.judged_by[0]
-    values = [
-        score(pipeline.task, (metric,), outputs[a:b], reference["label"][a:b]).get(metric)
-        for a, b in pairwise(cuts)
-    ]
-    known = [value for value in values if value is not None]
-    return float(np.std(known, ddof=1)) if len(known) >= _LEAST_PARTS else 0.0
-
-
-def _told_apart(found: Attention, usual: float) -> Attention:
-    """Keep `act` for what costs more than the metric goes up and down anyhow."""
-    findings = tuple(
-        msgspec.structs.replace(
-            f,
-            verdict="watch",
-            sentence=f"{f.sentence}; from window to window it goes up and down by {usual:.3f} anyhow",
-        )
-        if f.verdict == "act" and (f.metric_effect or 0.0) <= _USUAL * usual
-        else f
-        for f in found.findings
-    )
-    order: tuple[Verdict, ...] = ("act", "watch", "benign")
-    worst = min((f.verdict for f in findings), key=order.index, default=found.verdict)
-    return msgspec.structs.replace(found, findings=findings, verdict=worst)
-
-
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    rows = frame.sample(_DRIFT_ROWS, seed=0) if frame.height > _DRIFT_ROWS else frame
+    rows = sample(frame, _DRIFT_ROWS, np.random.default_rng(0))
     return rows.select(pl.col("features").struct.unnest(), "label", "output")
 
 

@@ -92,9 +92,16 @@ def _column_finding(case: Case, column: ColumnDrift | None, closer: Closer) -> F
         drifted=bool(column and column.drifted),
         output_effect=closer.output_effect,
         metric_effect=closer.loss.value,
-        verdict=judge(closer.loss, CALL if closer.alone else _CALL_WORLD),
+        verdict=_verdict(closer),
         sentence=_sentence(case, closer),
     )
+
+
+def _verdict(closer: Closer) -> Verdict:
+    if closer.alone:
+        return judge(closer.loss)
+    found = judge(closer.loss, _CALL_WORLD)
+    return "watch" if found == "act" and not closer.clear else found
 
 
 def _skipped_finding(skipped: Skipped) -> Finding:
@@ -114,6 +121,8 @@ def _sentence(case: Case, closer: Closer) -> str:
     price = cost(case.metric, closer.loss.value)
     effect = f"the champion's outputs move {closer.output_effect:.2g} because of it, which {price}"
     move = _move(closer.name, case.reference[closer.name], case.current[closer.name])
+    if not closer.alone and not closer.clear:
+        return f"{move}, no further than it goes from time to time; {effect}"
     if not closer.alone:
         return f"{move}, and the columns that go with it move too; {effect}"
     why = " and no longer agrees with the other columns" if closer.kept < 0.7 else " by itself"

@@ -1,7 +1,8 @@
 """What a change costs: a metric, turned so that more is worse, its loss, and how sure that is.
 
-Errors are a jackknife's, over twenty parts of the rows. The metric takes weights, so that a reference
-can be weighted into what came later (:mod:`headwater.monitoring.closer`).
+Errors are a jackknife's, over twenty parts of the rows, each of rows that came together. The metric
+takes weights, so that a reference can be weighted into what came later
+(:mod:`headwater.monitoring.closer`).
 """
 
 import math
@@ -10,12 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from headwater.monitoring.blocks import parts
 from headwater.spec.pipeline import Metric
 
 __all__ = ["GROUPS", "Badness", "Loss", "Side", "badness", "jackknifed", "loss", "unit"]
 
 GROUPS = 20
 """Parts of the jackknife."""
+
+_TOGETHER = (1, 2, 4)  # how long rows stay alike is not known
 
 
 class Loss(NamedTuple):
@@ -41,9 +45,17 @@ class Badness(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Standard error by the jackknife."""
-        spread = float(((self.parts - self.parts.mean()) ** 2).sum())
-        return math.sqrt((GROUPS - 1) / GROUPS * spread)
+        """Standard error by the jackknife: the greatest over one, two and four parts left out at once.
+
+        What two parts that are left out together change is about what each of them does.
+        """
+        moved = self.parts - self.parts.mean()
+        spreads = []
+        for together in _TOGETHER:
+            blocks = GROUPS // together
+            sums = moved.reshape(blocks, together).sum(axis=1)
+            spreads.append(float((sums**2).sum()) * blocks / (blocks - 1))
+        return (GROUPS - 1) / GROUPS * math.sqrt(max(spreads))
 
 
 class Side(NamedTuple):
@@ -113,7 +125,7 @@ def jackknifed(
         As for :func:`badness`; without weights all rows weigh the same.
     """
     weights = np.ones(len(labels)) if weights is None else weights
-    part = np.arange(len(labels)) % GROUPS
+    part = parts(len(labels), GROUPS)
     if outputs.ndim == 1:  # sorted once, not for each part
         order = np.argsort(outputs, kind="stable")
         labels, outputs, weights, part = labels[order], outputs[order], weights[order], part[order]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from headwater.monitoring.blocks import mean_errors
 from headwater.monitoring.columns import is_number, numbers, probit, texts
 from headwater.spec.feature import FeatureKind
 
@@ -63,7 +64,7 @@ class Relations(NamedTuple):
     held, now
         Covariance of the codes in the other half of the reference, and in the current window.
     reference, current
-        Codes in standard deviations of the reference, ``(rows, codes)``.
+        Codes in standard deviations of the reference, ``(rows, codes)``, oldest first.
     """
 
     blocks: dict[str, list[int]]
@@ -141,11 +142,10 @@ class Relations(NamedTuple):
         before, now = codes[~half] @ weights, self.current @ weights
         expected = float(((ratios[~half] - ratios[~half].mean()) * (before - before.mean())).mean())
         moved = float(now.mean() - before.mean())
-        error = math.sqrt(
-            float(before.var()) / max(len(before), 1) + float(now.var()) / max(len(now), 1)
-        )
-        if expected <= 3 * error:
+        luck = math.sqrt(before.var() / max(len(before), 1) + now.var() / max(len(now), 1))
+        if expected <= 3 * luck:
             return Slope(0.0, math.inf)
+        error = math.hypot(*mean_errors(before[:, None]), *mean_errors(now[:, None]))
         return Slope(moved / expected, error / expected)
 
     def _from_others(self, block: Sequence[int]) -> np.ndarray:

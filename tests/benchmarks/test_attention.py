@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from benchmarks.attention import FIGURE, TUNING, Tally, _auc, _harmful
+from benchmarks.attention import FIGURE, TUNING, Tally, _auc, is_harmful
 from sklearn.metrics import roc_auc_score
 
 
@@ -29,7 +29,7 @@ def test_lower_ends_are_wilsons() -> None:
     [(0.02, 0.005, True), (0.02, 0.02, None), (0.005, 0.001, None), (0.005, 0.004, False)],
 )
 def test_the_band_between_is_left_out(harm: float, error: float, expected: bool | None) -> None:
-    assert _harmful(harm, error) is expected
+    assert is_harmful(harm, error) is expected
 
 
 def test_no_family_of_the_figure_was_tuned_on_but_the_empty_one() -> None:

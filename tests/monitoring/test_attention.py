@@ -125,6 +125,37 @@ def test_noise_that_a_long_tail_hides_from_the_distance_is_seen_by_ranks() -> No
     assert "load" in {f.what for f in found.findings if f.verdict == "act"}
 
 
+def _days(seed: int, days: int) -> pl.DataFrame:
+    """Rows of a day have about the same heat, and about the same load for it."""
+    drawn = np.random.default_rng(seed)
+    rows = 4_000 // days * days
+    heat, more = np.repeat(drawn.normal(size=(2, days)), rows // days, axis=1)
+    heat, more = (0.8 * of + 0.6 * drawn.normal(size=rows) for of in (heat, more))
+    frame = _rows(seed, rows).with_columns(heat=pl.Series(heat), load=pl.Series(0.8 * heat + 0.6 * more))
+    chance = _chance(frame["load"].to_numpy(), heat, frame["site"].to_numpy())
+    return frame.with_columns(label=pl.Series(drawn.random(rows) < chance), output=pl.Series(chance))
+
+
+def test_a_week_is_not_like_another_and_needs_nobody_for_that() -> None:
+    """Its rows are seven days, which luck makes hot or calm; what breaks in it is seen all the same."""
+    acts = {"as ever": 0, "stuck": 0}
+    for seed in range(20):
+        week = _days(100 + seed, 7)
+        for how, current in (("as ever", week), ("stuck", week.with_columns(load=pl.lit(0.3)))):
+            found = attend(
+                _days(seed, 20),
+                _served(current).drop("label"),
+                features=_FEATURES,
+                task="binary",
+                metric="roc_auc",
+                predict=_champion,
+                least=200,
+            )
+            acts[how] += found.verdict == "act"
+    assert acts["as ever"] <= 2
+    assert acts["stuck"] >= 19
+
+
 def test_what_was_served_is_not_asked_for_again() -> None:
     asked: list[int] = []
 

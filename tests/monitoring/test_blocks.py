@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater.monitoring.blocks import mean_errors, parts
+
+
+@given(st.integers(0, 500), st.integers(1, 40))
+def test_parts_are_runs_of_about_the_same_length(rows: int, count: int) -> None:
+    part = parts(rows, count)
+    assert (np.diff(part) >= 0).all()
+    lengths = np.bincount(part, minlength=count)
+    assert len(lengths) == count
+    assert lengths.max() - lengths.min() <= 1
+
+
+@pytest.mark.parametrize("rows", [300, 4_000])
+def test_of_single_rows_the_error_is_about_that_of_a_mean(rows: int) -> None:
+    values = np.random.default_rng(0).normal(size=(rows, 400))
+    ratio = mean_errors(values).mean() * np.sqrt(rows)
+    assert 1.0 <= ratio < 1.35, "the greatest of several is a little more"
+
+
+def test_of_days_that_are_alike_the_error_is_that_of_so_many_days() -> None:
+    drawn = np.random.default_rng(0)
+    days = np.repeat(drawn.normal(size=(10, 400)), 200, axis=0) + 0.1 * drawn.normal(size=(2_000, 400))
+    assert mean_errors(days).mean() * np.sqrt(10) > 0.9
+
+
+def test_a_few_rows_have_an_error_too() -> None:
+    assert mean_errors(np.arange(12.0).reshape(4, 3)) == pytest.approx([1.6771] * 3, rel=1e-3)
