@@ -10,10 +10,11 @@ import math
 
 import numpy as np
 
-__all__ = ["mean_errors", "parts"]
+__all__ = ["mean_errors", "move_errors", "parts"]
 
 _COUNTS = (40, 20, 10, 5)  # of blocks: how long rows stay alike is not known
 _LEAST = 5  # rows in a block
+_MOST_WINDOWS = 50  # of the reference that a window is compared with
 
 
 def parts(rows: int, count: int) -> np.ndarray:
@@ -54,3 +55,32 @@ def mean_errors(values: np.ndarray) -> np.ndarray:
             means = values[: size * count].reshape(count, size, -1).mean(axis=1)
             errors = np.maximum(errors, means.std(axis=0, ddof=1) / math.sqrt(count))
     return np.asarray(errors)
+
+
+def move_errors(before: np.ndarray, now: np.ndarray, windows: int) -> np.ndarray:
+    """Give the standard error of how far each column's mean moved between a reference and a window.
+
+    A window that is short says little of how far means go: an hour knows nothing of other hours. What
+    windows of its length in the reference differ by does.
+
+    Parameters
+    ----------
+    before, now
+        Rows in order of time, shapes ``(rows, columns)``.
+    windows
+        How many windows as long as `now` the reference has.
+
+    Returns
+    -------
+    np.ndarray
+        Shape ``(columns,)``.
+    """
+    error = mean_errors(now)
+    windows = min(windows, len(before) // _LEAST, _MOST_WINDOWS)
+    if windows > 1:
+        means = np.stack([part.mean(axis=0) for part in np.array_split(before, windows)])
+        # The parts may have more rows than the window, or fewer: what that adds by luck is taken out.
+        luck = before.var(axis=0) * (windows / len(before) - 1 / max(len(now), 1))
+        between = np.maximum(means.var(axis=0, ddof=1) - luck, 0.0)
+        error = np.maximum(error, np.sqrt(between))
+    return np.asarray(np.hypot(mean_errors(before), error))

@@ -121,7 +121,8 @@ def prepare(
     now = given(second, classes, outputs)
     first, second = side.frame if few is first else first.select(names), second.select(names)
     by = said if said.ndim == 1 else said.max(axis=1)
-    relations = relate(features, first, second, side.frame, by)
+    windows = reference.height // current.height
+    relations = relate(features, first, second, side.frame, by, windows)
     many = sample(known, _WEIGHTED, drawn)
     weighted = None if classes else _served_side(many, names, metric)
     return Case(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from headwater.monitoring.blocks import mean_errors
+from headwater.monitoring.blocks import move_errors
 from headwater.monitoring.case import Case
 from headwater.monitoring.columns import missing_share, numbers, texts
 from headwater.monitoring.drift import ColumnDrift
@@ -248,16 +248,17 @@ def _ratios(case: Case, name: str) -> _Ratios:
     before, now = (np.bincount(b, minlength=size) / len(b) for b in binned[:2])
     ratio = np.minimum(now / np.maximum(before, 1e-9), _RATIO)
     outside = float(np.maximum(now - _RATIO * before, 0.0).sum())
-    clear = _clear(binned[0], binned[1], np.argsort(before + now)[-_FREQUENT:], ordered=number)
+    frequent = np.argsort(before + now)[-_FREQUENT:]
+    clear = _clear(case, binned[0], binned[1], frequent, ordered=number)
     return _Ratios(ratio[binned[0]], ratio[binned[2]], outside, clear)
 
 
-def _clear(before: np.ndarray, now: np.ndarray, bins: np.ndarray, *, ordered: bool) -> bool:
+def _clear(case: Case, before: np.ndarray, now: np.ndarray, bins: np.ndarray, *, ordered: bool) -> bool:
     """Tell whether the share of rows in a bin, or up to it, moved by more than from time to time."""
     first, second = (
         (at[:, None] <= bins if ordered else at[:, None] == bins).astype(float) for at in (before, now)
     )
-    error = np.maximum(np.hypot(mean_errors(first), mean_errors(second)), 1e-9)
+    error = np.maximum(move_errors(first, second, case.relations.windows), 1e-9)
     return bool((np.abs(second.mean(axis=0) - first.mean(axis=0)) > _CLEAR * error).any())
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from headwater.monitoring.blocks import mean_errors
+from headwater.monitoring.blocks import move_errors
 from headwater.monitoring.columns import is_number, numbers, probit, texts
 from headwater.spec.feature import FeatureKind
 
@@ -65,6 +65,8 @@ class Relations(NamedTuple):
         Covariance of the codes in the other half of the reference, and in the current window.
     reference, current
         Codes in standard deviations of the reference, ``(rows, codes)``, oldest first.
+    windows
+        How many windows as long as the current one the reference has.
     """
 
     blocks: dict[str, list[int]]
@@ -74,6 +76,7 @@ class Relations(NamedTuple):
     now: np.ndarray
     reference: np.ndarray
     current: np.ndarray
+    windows: int
 
     def kept(self, name: str, without: Sequence[str] = ()) -> Kept:
         """Compare how well the columns that are not suspected predict this one's codes, then and now.
@@ -145,8 +148,8 @@ class Relations(NamedTuple):
         luck = math.sqrt(before.var() / max(len(before), 1) + now.var() / max(len(now), 1))
         if expected <= 3 * luck:
             return Slope(0.0, math.inf)
-        error = math.hypot(*mean_errors(before[:, None]), *mean_errors(now[:, None]))
-        return Slope(moved / expected, error / expected)
+        (error,) = move_errors(before[:, None], now[:, None], self.windows)
+        return Slope(moved / expected, float(error) / expected)
 
     def _from_others(self, block: Sequence[int]) -> np.ndarray:
         """Give the weights that predict these codes from all codes that are not among them."""
@@ -161,6 +164,7 @@ def relate(
     current: pl.DataFrame,
     labelled: pl.DataFrame,
     outputs: np.ndarray,
+    windows: int,
 ) -> Relations:
     """Learn how columns hang together.
 
@@ -174,6 +178,8 @@ def relate(
         Rows of the reference that have outputs; may be the very same frame.
     outputs
         The champion's of them, one number a row.
+    windows
+        How many windows as long as the current one the reference has.
     """
     frames = [reference, current, *([] if labelled is reference else [labelled])]
     place = 0 if labelled is reference else 2
@@ -196,7 +202,16 @@ def relate(
     half = np.arange(len(before)) % 2 == 0
     moments = before[half].T @ before[half] + 20.0 * np.eye(len(columns))
     inverse = np.linalg.inv(moments)
-    return Relations(blocks, inverse, half, _covariance(before[~half]), _covariance(now), before, now)
+    return Relations(
+        blocks=blocks,
+        inverse=inverse,
+        half=half,
+        held=_covariance(before[~half]),
+        now=_covariance(now),
+        reference=before,
+        current=now,
+        windows=windows,
+    )
 
 
 def _covariance(codes: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.monitoring.blocks import mean_errors, parts
+from headwater.monitoring.blocks import mean_errors, move_errors, parts
 
 
 @given(st.integers(0, 500), st.integers(1, 40))
@@ -30,3 +30,21 @@ def test_of_days_that_are_alike_the_error_is_that_of_so_many_days() -> None:
 
 def test_a_few_rows_have_an_error_too() -> None:
     assert mean_errors(np.arange(12.0).reshape(4, 3)) == pytest.approx([1.6771] * 3, rel=1e-3)
+
+
+def test_an_hour_knows_nothing_of_other_hours_and_the_reference_does() -> None:
+    drawn = np.random.default_rng(0)
+    hours = np.sin(np.arange(240) * np.pi / 12)
+    before = np.repeat(hours, 100)[:, None] + drawn.normal(size=(24_000, 1))
+    now = hours[6] + drawn.normal(size=(100, 1))
+    moved = abs(float(now.mean() - before.mean()))
+    assert moved > 5 * move_errors(before, now, windows=1)[0]
+    assert moved < 2 * move_errors(before, now, windows=240)[0]
+
+
+@pytest.mark.parametrize(("rows", "windows"), [(4_000, 3), (333, 12), (500, 1)])
+def test_where_rows_are_single_other_windows_add_little(rows: int, windows: int) -> None:
+    drawn = np.random.default_rng(0)
+    before, now = drawn.normal(size=(4_000, 400)), drawn.normal(size=(rows, 400))
+    alone = np.hypot(mean_errors(before), mean_errors(now)).mean()
+    assert 1.0 <= move_errors(before, now, windows).mean() / alone < 1.35
