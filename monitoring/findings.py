@@ -90,6 +90,7 @@ def _column_finding(case: Case, column: ColumnDrift | None, closer: Closer) -> F
         distance=column.distance if column else 1.0,
         measure=column.measure if column else "share without a value",
         drifted=bool(column and column.drifted),
+        clear=closer.alone or closer.clear,
         output_effect=closer.output_effect,
         metric_effect=closer.loss.value,
         verdict=_verdict(closer),

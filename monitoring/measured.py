@@ -154,7 +154,8 @@ def weighed(
         share = doubt**2 / (doubt**2 + measured.error**2)
         error = math.sqrt(share) * measured.error / ERRORS  # one, since two sources agree
         both = Loss(share * measured.value + (1 - share) * estimate, error)
-        corrected = [_corrected(metric, f, both, measured, estimate) for f in findings]
+        sure = changed is not False and judge(measured, _HARM) == "act"
+        corrected = [_corrected(metric, f, both, measured, estimate, sure=sure) for f in findings]
         unexplained = Loss(measured.value - estimate, math.hypot(measured.error, doubt))
         return [*corrected, *_concept(metric, unexplained, changed, moved=True)]
     if judge(measured, _HARM) == "benign":
@@ -163,17 +164,22 @@ def weighed(
     return [*findings, *_concept(metric, measured, changed, moved=moved)]
 
 
-def _corrected(metric: Metric, finding: Finding, both: Loss, measured: Loss, estimate: float) -> Finding:
-    """Correct an estimated effect by what was measured of all of them together."""
+def _corrected(
+    metric: Metric, finding: Finding, both: Loss, measured: Loss, estimate: float, *, sure: bool
+) -> Finding:
+    """Correct an estimated effect by what was measured of all of them together.
+
+    What moved no further than it does from time to time is no second witness: labels must be sure.
+    """
     if finding.metric_effect is None or finding.metric_effect < _NOTHING:
         return finding
     share = finding.metric_effect / estimate
     loss = Loss(both.value * share, both.error * share)
-    call = CALL if finding.verdict == "act" else _HARM
+    verdict = judge(loss, CALL if finding.verdict == "act" else _HARM)
     return msgspec.structs.replace(
         finding,
         metric_effect=loss.value,
-        verdict=judge(loss, call),
+        verdict="watch" if verdict == "act" and not (finding.clear or sure) else verdict,
         sentence=f"{finding.sentence}; measured on labels, all together {cost(metric, measured.value)}",
     )
 

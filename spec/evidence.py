@@ -95,6 +95,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         Name of the distance or test.
     drifted
         Whether Evidently's default test calls it drifted.
+    clear
+        Whether it moved further than it does from time to time, or its relations broke.
     output_effect
         How much the champion's outputs move because of it, in units of the output.
     metric_effect
@@ -110,6 +112,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     distance: float
     measure: str
     drifted: bool
+    clear: bool = True
     output_effect: float = 0.0
     metric_effect: float | None = None
     verdict: Verdict

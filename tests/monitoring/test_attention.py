@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.monitoring.attention import Attention, attend, overruled
+from headwater.monitoring.losses import Loss
+from headwater.monitoring.measured import weighed
 from headwater.spec.evidence import Finding, Verdict
 from headwater.spec.feature import Feature
 from headwater.spec.pipeline import Metric, Task
@@ -427,3 +429,25 @@ def test_labels_overrule_what_they_have_seen(
 def test_too_little_to_judge_is_not_benign(judged: tuple[str, Verdict, float], verdict: Verdict) -> None:
     found = overruled(Attention(notes=("insufficient_data",)), _said(judged))
     assert (found.verdict, found.notes) == (verdict, ("insufficient_data", "said"))
+
+
+@pytest.mark.parametrize(
+    ("clear", "changed", "verdict"),
+    [(True, False, "act"), (False, False, "watch"), (False, True, "act"), (False, None, "act")],
+)
+def test_what_moved_as_ever_is_no_second_witness_of_a_hard_week(
+    clear: bool, changed: bool | None, verdict: Verdict
+) -> None:
+    """Labels may say that other rows came, which are harder: then nothing is wrong."""
+    finding = Finding(
+        what="load",
+        distance=1.0,
+        measure="",
+        drifted=True,
+        clear=clear,
+        metric_effect=0.03,
+        verdict="watch",
+        sentence="",
+    )
+    (found, *_) = weighed("roc_auc", [finding], Loss(0.03, 0.005), changed)
+    assert found.verdict == verdict
