@@ -76,6 +76,7 @@ def attend(  # noqa: PLR0913 - named ones
     predict: Predict,
     least: int,
     seed: int = 0,
+    windows: int | None = None,
     mature: pl.DataFrame | None = None,
     earlier: pl.DataFrame | None = None,
 ) -> Attention:
@@ -103,6 +104,9 @@ def attend(  # noqa: PLR0913 - named ones
         Fewer rows than this in a window are ``insufficient_data``.
     seed
         Of the rows that are drawn.
+    windows
+        How many windows as long as the current one the reference has; by their rows, if not given, which
+        is wrong where rows were drawn of one of them.
     mature
         The newest window whose labels are all due. Rows with ``label`` and ``output`` are enough.
     earlier
@@ -126,7 +130,9 @@ def attend(  # noqa: PLR0913 - named ones
     usable = tuple(k for k in features if k.name in reference.columns and k.name in current.columns)
     if len(usable) < len(features):
         return Attention(columns=tuple(columns), notes=(*notes, "not judged: a window lacks a feature"))
-    case = prepare(reference, current, usable, task, metric, predict, np.random.default_rng(seed))
+    windows = reference.height // current.height if windows is None else windows
+    drawn = np.random.default_rng(seed)
+    case = prepare(reference, current, usable, task, metric, predict, windows=windows, drawn=drawn)
     if isinstance(case, str):
         return Attention(columns=tuple(columns), notes=(*notes, case))
     looked = look(case, columns)

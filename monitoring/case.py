@@ -77,13 +77,15 @@ class Case(NamedTuple):
         return is_number(kind, self.reference[name], self.current[name])
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - what attend is given
     reference: pl.DataFrame,
     current: pl.DataFrame,
     features: tuple[FeatureKind, ...],
     task: Task,
     metric: Metric,
     predict: Predict,
+    *,
+    windows: int,
     drawn: np.random.Generator,
 ) -> Case | str:
     """Make two windows ready; where they cannot be judged, a note says why.
@@ -94,6 +96,8 @@ def prepare(
         As for :func:`headwater.monitoring.attention.attend`.
     features
         Those that both windows hold.
+    windows
+        How many windows as long as the current one the reference has.
     drawn
         Draws the rows.
     """
@@ -121,7 +125,6 @@ def prepare(
     now = given(second, classes, outputs)
     first, second = side.frame if few is first else first.select(names), second.select(names)
     by = said if said.ndim == 1 else said.max(axis=1)
-    windows = reference.height // current.height
     relations = relate(features, first, second, side.frame, by, windows)
     many = sample(known, _WEIGHTED, drawn)
     weighted = None if classes else _served_side(many, names, metric)

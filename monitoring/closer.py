@@ -32,6 +32,7 @@ _SCREENED = 40  # columns whose weight in the outputs is tried, to choose these
 _RANKS = 0.06  # distance of distribution functions from which a column is looked at
 _BROKEN = 0.08  # rank correlation that a column must have lost before its relation is called broken
 _BROKEN_WORLD = 0.3  # the same where other rows came
+_AT_TIMES = 2.0  # times what is lost of a relation in windows of the reference
 _RATIO = 20.0  # that a density ratio is cut at
 _FREQUENT = 21  # bins that are compared
 _CLEAR = 4.0  # standard errors from which a column moved by more than it does from time to time
@@ -181,7 +182,8 @@ def _broken(case: Case, known: set[str], alone: Sequence[str], least: float) -> 
     while candidates and len(suspected) < MOST // 2:
         kept = case.relations.kept_each(candidates, [*alone, *suspected])
         lost = {name: kept[name].lost for name in candidates}
-        candidates = sorted((n for n in candidates if lost[n] > least), key=lambda n: -lost[n])
+        candidates = [n for n in candidates if lost[n] > max(least, _AT_TIMES * kept[n].at_times)]
+        candidates.sort(key=lambda n: -lost[n])
         suspected += candidates[:1]
         candidates = candidates[1:]
     return suspected

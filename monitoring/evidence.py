@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -117,7 +116,7 @@ def gather(
     scores = _scores(pipeline, served, seen)
     shown = _shown(reference, seen, mature)
     attention = _again(last, champion, seen, mature) or _attention(
-        pipeline, registry, champion, seen, shown
+        pipeline, registry, champion, reference.height, seen, shown
     )
     known = mature[-1].labelled if mature else served.clear()
     evidence = Evidence(
@@ -276,31 +275,34 @@ def _attention(
     pipeline: Pipeline,
     registry: Registry,
     champion: Version,
+    learned: int,
     seen: Sequence[_Seen],
     shown: Shown | None,
 ) -> Attention:
     if shown is None:
         return Attention()
     learner = registry.store.learner(champion, pipeline.model)
-    ask = partial(
-        attend,
-        shown.reference,
-        features=pipeline.features,
-        task=pipeline.task,
-        metric=pipeline.judged_by[0],
-        predict=learner.predict,
-        least=pipeline.monitoring.least,
-        seed=pipeline.seed,
-    )
+
+    def ask(current: pl.DataFrame, **labels: pl.DataFrame | None) -> Attention:
+        return attend(
+            shown.reference,
+            _flat(current),
+            features=pipeline.features,
+            task=pipeline.task,
+            metric=pipeline.judged_by[0],
+            predict=learner.predict,
+            least=pipeline.monitoring.least,
+            seed=pipeline.seed,
+            windows=learned // max(current.height, 1),
+            **labels,
+        )
+
     mature = [one for one in seen if one.span.mature]
     if not mature:
-        found = ask(shown.current)
-    else:
-        earlier, labels = _labels(pipeline, mature)
-        found = ask(_flat(mature[-1].frame), mature=labels, earlier=earlier)
-        if mature[-1] is not seen[-1]:
-            found = overruled(ask(shown.current), found)
-    return found
+        return ask(seen[-1].frame)
+    earlier, labels = _labels(pipeline, mature)
+    judged = ask(mature[-1].frame, mature=labels, earlier=earlier)
+    return judged if mature[-1] is seen[-1] else overruled(ask(seen[-1].frame), judged)
 
 
 def _labels(pipeline: Pipeline, mature: Sequence[_Seen]) -> tuple[pl.DataFrame | None, pl.DataFrame]:

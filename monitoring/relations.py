@@ -1,7 +1,8 @@
 """How columns hang together: how well the others predict a column, and whether they moved with it.
 
 All of it is linear algebra on normal scores (a Gaussian copula) of at most a few thousand rows, since it
-is done for every window. One half of the reference learns the relations, the other judges them.
+is done for every window. One half of the reference learns the relations, the other judges them; they
+take turns in time, since rows of one day would judge well what was learned of others of that day.
 
 Where the world moved along a column, the other columns move with it by a predictable amount; where a
 column moved alone, they do not (an "intervention" on one variable: Peters, Janzing and Schölkopf,
@@ -16,27 +17,35 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from headwater.monitoring.blocks import move_errors
+from headwater.monitoring.blocks import move_errors, parts
 from headwater.monitoring.columns import is_number, numbers, probit, texts
 from headwater.spec.feature import FeatureKind
 
 __all__ = ["Kept", "Relations", "Slope", "relate"]
 
+_TURNS = 10  # times that rows are learned from, and that they judge, in turn: not of the same day
+_MOST_WINDOWS = 8  # of the reference, in which relations are looked at
+
 _Codes = list[tuple[np.ndarray, ...]]  # of a column, each for reference and current window
 
 
 class Kept(NamedTuple):
-    """How well other columns predict a column: correlation in the reference, now, and slope now."""
+    """How well other columns predict a column.
+
+    Parameters
+    ----------
+    before, now
+        The correlation, in the reference and now.
+    lost
+        Correlation that is gone now.
+    at_times
+        The most that is gone in a window of the reference.
+    """
 
     before: float
     now: float
-    slope: float
-
-    @property
-    def lost(self) -> float:
-        """Correlation that is gone; a selection of rows leaves the slope at 1, so it must fall too."""
-        sign = math.copysign(1.0, self.before)
-        return abs(self.before) * min(1 - sign * self.now / max(abs(self.before), 1e-9), 1 - self.slope)
+    lost: float
+    at_times: float
 
 
 class Slope(NamedTuple):
@@ -61,8 +70,9 @@ class Relations(NamedTuple):
         Inverse of the codes' ridged second moments in one half of the reference, ``(codes, codes)``.
     half
         Rows of the reference that made it; the others judge.
-    held, now
-        Covariance of the codes in the other half of the reference, and in the current window.
+    held, parts, now
+        Covariance of the codes in the other half of the reference, in windows of it, ``(windows, codes,
+        codes)``, and in the current window.
     reference, current
         Codes in standard deviations of the reference, ``(rows, codes)``, oldest first.
     windows
@@ -73,6 +83,7 @@ class Relations(NamedTuple):
     inverse: np.ndarray
     half: np.ndarray
     held: np.ndarray
+    parts: np.ndarray
     now: np.ndarray
     reference: np.ndarray
     current: np.ndarray
@@ -109,11 +120,15 @@ class Relations(NamedTuple):
         codes = [code for own in owns for code in own]
         before, _ = _agreement(self.held, weights, codes)
         now, slopes = _agreement(self.now, weights, codes)
+        lost = _lost(before, now, slopes)
+        at_times = np.zeros(len(codes))
+        for part in self.parts:
+            at_times = np.maximum(at_times, _lost(before, *_agreement(part, weights, codes)))
         found: dict[str, Kept] = {}
         start = 0
         for name, own in zip(names, owns, strict=True):
             best = start + int(np.argmax(np.abs(before[start : start + len(own)])))
-            found[name] = Kept(float(before[best]), float(now[best]), float(slopes[best]))
+            found[name] = Kept(*(float(of[best]) for of in (before, now, lost, at_times)))
             start += len(own)
         return found
 
@@ -199,7 +214,7 @@ def relate(
     before, now = (np.column_stack([c[i] for c in columns]) for i in range(2))
     middle, spread = before.mean(0), np.maximum(before.std(0), 0.05)
     before, now = (before - middle) / spread, (now - middle) / spread
-    half = np.arange(len(before)) % 2 == 0
+    half = parts(len(before), _TURNS) % 2 == 0
     moments = before[half].T @ before[half] + 20.0 * np.eye(len(columns))
     inverse = np.linalg.inv(moments)
     return Relations(
@@ -207,11 +222,24 @@ def relate(
         inverse=inverse,
         half=half,
         held=_covariance(before[~half]),
+        parts=np.array([_covariance(part) for part in _windows(before[~half], windows)]),
         now=_covariance(now),
         reference=before,
         current=now,
         windows=windows,
     )
+
+
+def _windows(codes: np.ndarray, windows: int) -> list[np.ndarray]:
+    windows = min(windows, _MOST_WINDOWS)
+    return np.array_split(codes, windows) if windows > 1 else []
+
+
+def _lost(before: np.ndarray, now: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Give the correlation that is gone; a selection of rows leaves the slope at 1, so it falls too."""
+    size = np.abs(before)
+    gone = 1 - np.copysign(1.0, before) * now / np.maximum(size, 1e-9)
+    return np.asarray(size * np.minimum(gone, 1 - slope))
 
 
 def _covariance(codes: np.ndarray) -> np.ndarray:

@@ -412,6 +412,26 @@ def test_labels_of_some_windows_are_judged_together(
     assert judged == [(1, 1), (2, 1), (2, 2), (3, 2)]
 
 
+def test_rows_that_are_drawn_do_not_shorten_the_reference(
+    bind: Binder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How far a window goes at other times is asked of as many windows as the champion learned."""
+    windows: list[int] = []
+    attend = gathering.attend
+
+    def heard(*frames: pl.DataFrame, **rest: Any) -> Attention:
+        assert all(frame.height == 300 for frame in frames)
+        windows.append(rest["windows"])
+        return attend(*frames, **rest)
+
+    monkeypatch.setattr(gathering, "attend", heard)
+    monkeypatch.setattr(gathering, "_DRIFT_ROWS", 300)
+    bound = bind(**(WATCHED | {"update": Stateless(window="3d")}))
+    settle(bound)
+    decide(bound)
+    assert set(windows) == {3}
+
+
 def test_labels_of_a_time_before_do_not_excuse_what_broke_since(bind: Binder) -> None:
     bound = bind(**WATCHED)
     settle(bound)
