@@ -43,7 +43,7 @@ class _Week(NamedTuple):
 
 
 def measure(*, short: bool) -> Outcome:
-    """Inject every family that changes rows in place into whole weeks of shuffled days (five minutes).
+    """Inject every family that changes rows in place into whole weeks of shuffled days (three minutes).
 
     The days of the year are put in random order and keep their flights, so that nothing drifts but what
     is injected, and rows of a day are alike. A champion learns days 60 to 150, with what a predecessor

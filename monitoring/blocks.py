@@ -2,8 +2,8 @@
 
 A week of flights has seven days of weather, not six thousand. Taken for independent, its rows say that
 everything moved, every week. So rows are taken together in blocks (Künsch, "The jackknife and the
-bootstrap for general stationary observations", 1989). Of rows that were shuffled, blocks give the same
-errors as single rows do.
+bootstrap for general stationary observations", 1989). Of rows that were shuffled, blocks give about the
+errors that single rows do; the greatest of several is a little more.
 """
 
 import math

@@ -124,8 +124,8 @@ def look(case: Case, columns: Sequence[ColumnDrift]) -> Looked:
     closer = [_closer(case, name, sorted(moved - {name})) for name in chosen]
     alone = [one.name for one in closer if one.alone]
     world = len(alone) < len(closer) or bool(skipped)
-    left = [name for name in moved if name not in chosen]
-    broken = _broken(case, {*alone, *left}, alone, _BROKEN_WORLD if world else _BROKEN)
+    known = {*alone, *(moved - set(chosen))}
+    broken = _broken(case, known, alone, _BROKEN_WORLD if world else _BROKEN)
     closer = [one for one in closer if one.name not in broken]
     for name in broken:
         closer.append(_closer(case, name, sorted({*alone, *broken} - {name}), broken=True))
