@@ -10,20 +10,11 @@ import polars as pl
 from examples.flights.data import FEATURES
 from examples.flights.pipeline import by_evidence
 
-from benchmarks.attention import (
-    FIGURE,
-    TUNING,
-    Champion,
-    Shifted,
-    Stream,
-    Tally,
-    harm_of,
-    is_harmful,
-    trained,
-)
+from benchmarks.attention import Tally, trained
 from benchmarks.claim import Outcome, say
 from benchmarks.imported import context
 from benchmarks.quiet import shuffled
+from benchmarks.shifts import FIGURE, TUNING, Champion, Shifted, Stream, harm_of, is_harmful
 from headwater.monitoring.attention import attend
 
 __all__ = ["measure"]

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from benchmarks.attention import FIGURE, TUNING, Tally, _auc, is_harmful
+from benchmarks.attention import Tally
+from benchmarks.shifts import FIGURE, TUNING, auc, is_harmful
 from sklearn.metrics import roc_auc_score
 
 
@@ -12,7 +13,7 @@ def test_area_under_the_curve_is_scikit_learns(weighted: bool) -> None:
     outputs = drawn.integers(0, 20, 500) / 20
     labels = drawn.random(500) < outputs
     weights = drawn.random(500) if weighted else None
-    assert _auc(labels, outputs, weights) == pytest.approx(
+    assert auc(labels, outputs, weights) == pytest.approx(
         roc_auc_score(labels, outputs, sample_weight=weights)
     )
 
