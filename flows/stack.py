@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headwater.flows.environment import environment, within
+from headwater.flows.revival import Revival
 from headwater.infra.offline import quiet
 from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.settings import Settings
@@ -95,15 +96,18 @@ class Stack:
 
     Parameters
     ----------
+    root
+        The home folder whose stack it is.
     addresses
         Where it answers.
     children
         Its processes, in the order in which they were started.
     """
 
-    def __init__(self, addresses: Addresses, children: list[Child]) -> None:
+    def __init__(self, root: Path, addresses: Addresses, children: list[Child]) -> None:
         self.addresses = addresses
         self.children = children
+        self._root = root
 
     @property
     def prefect_api(self) -> str:
@@ -121,18 +125,23 @@ class Stack:
         return self.addresses.mlflow_ui
 
     def wait(self) -> None:
-        """Show the addresses, and wait for Ctrl-C or SIGTERM.
+        """Show the addresses, start again what ends, and wait for Ctrl-C or SIGTERM.
 
         Raises
         ------
         ServerError
-            If a process of the stack ends before; the text says which, and what it wrote last.
+            If a process of the stack ends again and again; the text says which, and what it wrote last.
         """
-        Console(soft_wrap=True).print(self._table())
+        console = Console(soft_wrap=True)
+        console.print(self._table())
+        revivals = [Revival(child) for child in self.children]
         try:
             while True:
-                for child in self.children:
-                    child.check()
+                for revival in revivals:
+                    said = revival.look(time.monotonic())
+                    if said is not None:
+                        _write(self._root, self.addresses, self.children)
+                        console.print(f"{datetime.now(UTC):%H:%M:%S} UTC: {said}")
                 time.sleep(_POLL_S)
         except KeyboardInterrupt:
             return
@@ -193,7 +202,7 @@ def running_stack(
             if service is not None:
                 _start_service(settings, prefect, service, serves, children)
             _write(root, addresses, children)
-            yield Stack(addresses, children)
+            yield Stack(root, addresses, children)
         finally:
             _ignore_signals()
             for child in reversed(children):

@@ -77,17 +77,29 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
+        self._command = command
+        self._variables = variables
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as file:
-            self._process = subprocess.Popen(  # noqa: S603 - our own commands
-                command,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
+        log.write_bytes(b"")
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        """Its number, another one each time it is started."""
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """What it ended with, below 0 where a signal ended it; None while it runs."""
+        return self._process.poll()
+
+    def start_again(self) -> None:
+        """Start it once more, when it has ended and what is left of its group has been ended.
+
+        Its log goes on below what it wrote before.
+        """
+        self._end_group()
+        self._process = self._start()
 
     def await_answer(self, answers: Callable[[], bool], limit_s: float) -> None:
         """Wait until it answers.
@@ -115,10 +127,9 @@ class Child:
         ServerError
             With the end of its log.
         """
-        code = self._process.poll()
-        if code is not None:
+        if self.status is not None:
             raise ServerError(
-                f"{self.name} ended with status {code}; {self.tail()}",
+                f"{self.name} ended with status {self.status}; {self.tail()}",
                 hint=f"look into {self.log}, then start again: headwater up",
             )
 
@@ -136,6 +147,21 @@ class Child:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(limit_s)
 
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as file:
+            return subprocess.Popen(  # noqa: S603 - our own commands
+                self._command,
+                env=self._variables,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _end_group(self) -> None:
+        """End what it started: it may hold its port."""
+        _end([process for process in psutil.process_iter() if _in_group(process, self.pid)])
+
 
 def end_marked(mark: Mark) -> list[int]:
     """End whatever is left of a stack, such as the flow runs of a worker that was killed.
@@ -152,12 +178,7 @@ def end_marked(mark: Mark) -> list[int]:
     """
     wanted = mark.variables()[_MARK]
     left = [process for process in psutil.process_iter() if _marked_with(process) == wanted]
-    for process in left:
-        _quietly(process.terminate)
-    _, stubborn = psutil.wait_procs(left, timeout=_END_S / 3)
-    for process in stubborn:
-        _quietly(process.kill)
-    psutil.wait_procs(stubborn, timeout=_END_S)
+    _end(left)
     return [process.pid for process in left]
 
 
@@ -213,6 +234,23 @@ def fetch(port: int, path: str, body: bytes | None = None) -> bytes | None:
     finally:
         connection.close()
     return content if answer.status == 200 else None
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """End processes: politely, then not."""
+    for process in processes:
+        _quietly(process.terminate)
+    _, stubborn = psutil.wait_procs(processes, timeout=_END_S / 3)
+    for process in stubborn:
+        _quietly(process.kill)
+    psutil.wait_procs(stubborn, timeout=_END_S)
+
+
+def _in_group(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
 
 
 def _marked_with(process: psutil.Process) -> str | None:

@@ -144,25 +144,19 @@ class _Processes(Workers):
         where: Settings,
     ) -> None:
         super().__init__(config, sockets)
-        self._command = [sys.executable, "-m", "headwater.serving.keeper", *references]
-        self._log = where.root / "logs" / "keeper.log"
-        self._looked = where.root / "live" / "looked"
-        self._looked.unlink(missing_ok=True)
-        self._keeper = self._start_keeper()
+        looked = where.root / "live" / "looked"
+        looked.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "headwater.serving.keeper", *references]
+        self._keeper = Child("keeper", command, os.environ, where.root / "logs" / "keeper.log")
         # A worker loads what is published before it takes requests: let there be something.
-        self._keeper.await_answer(self._looked.exists, _KEEPER_S)
+        self._keeper.await_answer(looked.exists, _KEEPER_S)
 
     def keep_subprocess_alive(self) -> None:
         """Replace what died."""
         super().keep_subprocess_alive()
-        try:
-            self._keeper.check()
-        except ServerError:
-            self._keeper = self._start_keeper()
+        if self._keeper.status is not None:
+            self._keeper.start_again()
 
     def end_keeper(self) -> None:
         """End the keeper."""
         self._keeper.end()
-
-    def _start_keeper(self) -> Child:
-        return Child("keeper", self._command, os.environ, self._log)

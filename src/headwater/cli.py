@@ -400,7 +400,7 @@ def up(
 ) -> None:
     """Start Prefect, MLflow, a worker, and the service.
 
-    All of them listen on loopback only. Ctrl-C ends them.
+    All of them listen on loopback only. One that ends is started again. Ctrl-C ends them.
     """
     from headwater.flows.stack import running_stack
 

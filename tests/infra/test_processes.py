@@ -1,6 +1,8 @@
 import os
+import signal
 import socket
 import sys
+import time
 
 import psutil
 import pytest
@@ -87,3 +89,21 @@ def test_a_mark_tells_a_process_from_a_later_one_with_its_pid():
     assert mark.lives()
     assert not Mark(pid=mark.pid, started_at_s=mark.started_at_s - 100).lives()
     assert not Mark(pid=2**22 + 1, started_at_s=0).lives()
+
+
+def test_a_server_starts_again_without_what_it_left(tmp_path):
+    child = _child(tmp_path, FAMILY)
+    left = _grandchild(child)
+    before = child.pid
+    os.kill(before, signal.SIGKILL)
+    while child.status is None:
+        time.sleep(0.01)
+    assert child.status == -9
+    try:
+        child.start_again()
+        assert not left.is_running()
+        assert child.pid != before
+        child.await_answer(lambda: len(child.log.read_text().split()) == 2, 30)  # the log goes on
+        assert child.status is None
+    finally:
+        child.end()

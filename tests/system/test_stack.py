@@ -5,18 +5,23 @@ import random
 import signal
 import socket
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
+import httpx
 import msgspec
 import pytest
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Running
 from tests.system.up import Up, await_
 
 from headwater.features.log import FeatureLog
+from headwater.flows.automations import close_silent_runs
 from headwater.flows.deployments import deploy
 from headwater.flows.stack import Addresses, find_stack, run_flow, running_stack
 from headwater.infra.processes import fetch
@@ -116,6 +121,20 @@ def test_schedules_make_runs(up, toy, settings):
             assert {run.expected_start_time.minute for run in runs} == {minute}
 
 
+def test_a_run_of_ours_that_fell_silent_has_crashed(up):
+    stack = up.addresses()
+    asleep = Flow(lambda: None, name="asleep")
+    with SyncPrefectClient(stack.prefect_api) as client:
+        close_silent_runs(client, timedelta(seconds=10))
+        ours, theirs = (
+            client.create_flow_run(asleep, tags=[tag], state=Running()) for tag in ("headwater", "other")
+        )
+        for run, tag in ((theirs, "other"), (ours, "headwater")):
+            _heartbeat(stack, str(run.id), tag)
+        assert await_(lambda: _final(client, ours.id), 120).is_crashed()
+        assert _final(client, theirs.id) is None
+
+
 def test_a_flow_of_this_process_is_a_run_of_the_stack(up, toy, settings):
     stack = up.addresses()
     _feed(toy, settings, 300, 500)
@@ -153,16 +172,26 @@ def test_ctrl_c_leaves_nothing(up, settings):
     assert addresses.mlflow_ui in shown
 
 
-def test_a_process_that_dies_ends_the_stack(up, settings):
+def test_a_process_that_dies_is_started_again(up, toy, settings):
     if up.process.poll() is None:
         up.end(signal.SIGTERM)
     again = Up(settings)  # on the databases that the first one left
     stack = again.addresses()
     assert len(_versions(stack)) == 2
-    record = msgspec.json.decode((settings.root / "stack.json").read_bytes())
-    os.killpg(record["pids"]["worker"], signal.SIGKILL)
-    assert again.process.wait(60) == 1
-    assert "worker ended with status -9; the end of its log" in again.output.read_text()
+    before = _pids(settings)
+    for name in ("mlflow", "worker"):
+        os.killpg(before[name], signal.SIGKILL)
+    await_(lambda: not {before["mlflow"], before["worker"]} & set(_pids(settings).values()), 60)
+    with (
+        SyncPrefectClient(stack.prefect_api) as client,
+        temporary_settings({PREFECT_API_URL: stack.prefect_api}),
+    ):
+        run = run_deployment("collect/toy", timeout=0)
+        assert await_(lambda: _final(client, run.id), 120).is_completed()
+    assert len(await_(lambda: _versions(stack), 60)) == 2
+    assert find_stack(settings) == stack  # where it was
+    assert again.end(signal.SIGTERM) == 0
+    assert "worker ended with status -9, starts again in 1 s" in again.output.read_text()
     assert again.left() == []
 
 
@@ -208,9 +237,25 @@ def _feed(reference: str, settings: Settings, start: int, stop: int) -> None:
     log.database.close()
 
 
+def _pids(settings: Settings) -> dict[str, int]:
+    return dict(msgspec.json.decode((settings.root / "stack.json").read_bytes())["pids"])
+
+
 def _final(client: SyncPrefectClient, run_id: Any) -> Any:
     state = client.read_flow_run(run_id).state
     return state if state is not None and state.is_final() else None
+
+
+def _heartbeat(stack: Addresses, run: str, tag: str) -> None:
+    """Tell that a run lives, as its process does."""
+    event = {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "prefect.flow-run.heartbeat",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+        "related": [{"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}],
+    }
+    httpx.post(f"{stack.prefect_api}/events", json=[event]).raise_for_status()
 
 
 def _versions(stack: Addresses) -> list[Any]:
