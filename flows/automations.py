@@ -1,12 +1,11 @@
-"""Automations: a requested update is run, and a run that fell silent is said to have crashed."""
+"""The automation of a pipeline: when an update is requested, run it."""
 
 from datetime import UTC, timedelta
 from itertools import takewhile
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState, RunDeployment
+from prefect.events.actions import RunDeployment
 from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.types import DateTime
@@ -16,17 +15,13 @@ from headwater.flows.guard import guarded
 from headwater.flows.stack import find_stack
 from headwater.infra.settings import Settings
 
-__all__ = ["automate", "close_silent_runs", "failures", "failures_now", "remove_automation"]
+__all__ = ["automate", "failures", "failures_now", "remove_automation"]
 
 _FAILED = "prefect.automation.action.failed"
 _EXECUTED = "prefect.automation.action.executed"
 _NAME = "headwater: update "
 _LOOK_BACK = timedelta(hours=24)
 _LEAST_COOL_DOWN = timedelta(minutes=1)
-_SILENT_RUNS = "headwater: runs that fell silent"
-_HEARTBEAT = "prefect.flow-run.heartbeat"
-_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-_SILENCE = timedelta(minutes=3)
 
 
 def automate(
@@ -76,49 +71,11 @@ def automate(
             )
         ],
     )
-    _put(client, wanted)
-
-
-def close_silent_runs(client: SyncPrefectClient, silence: timedelta = _SILENCE) -> None:
-    """Make the automation by which a run of ours that was killed with its worker becomes Crashed.
-
-    Nobody is left then to say so, and Prefect shows it as Running for ever. A run tells that it lives
-    every half minute, so that three minutes also cover a server that is started again.
-
-    Parameters
-    ----------
-    client
-        Of the server where it is made.
-    silence
-        How long a run must be silent, ten seconds or more; Prefect looks once in as long a time.
-    """
-    wanted = AutomationCore(
-        name=_SILENT_RUNS,
-        description="A flow run of headwater that no longer tells that it lives has crashed",
-        tags=["headwater"],
-        trigger=EventTrigger(
-            after={_HEARTBEAT},
-            expect={_HEARTBEAT, *_ENDS},
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={
-                "prefect.resource.id": "prefect.tag.headwater",
-                "prefect.resource.role": "tag",
-            },
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=silence,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                name=None,
-                state=StateType.CRASHED,
-                message="It fell silent: its process was killed. What it left undone is asked for again",
-                force=False,
-            )
-        ],
-    )
-    _put(client, wanted)
+    there = client.read_automations_by_name(_name(pipeline))
+    if there:
+        client.update_automation(there[0].id, wanted)
+    else:
+        client.create_automation(wanted)
 
 
 def remove_automation(client: SyncPrefectClient, pipeline: str) -> None:
@@ -174,14 +131,6 @@ def failures_now(settings: Settings) -> dict[str, list[str]]:
             name: failures(client, name) if enabled else ["it is switched off"]
             for name, enabled in on.items()
         }
-
-
-def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    there = client.read_automations_by_name(wanted.name)
-    if there:
-        client.update_automation(there[0].id, wanted)
-    else:
-        client.create_automation(wanted)
 
 
 def _name(pipeline: str) -> str:

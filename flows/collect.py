@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from prefect import flow
 
+from headwater.flows.silence import close_silent_runs
 from headwater.tasks.collect import collect_examples
 
 __all__ = ["collect"]
@@ -12,7 +13,7 @@ __all__ = ["collect"]
 
 @flow(name="collect")
 def collect(pipeline: str) -> dict[str, Any]:
-    """Collect what is due.
+    """Collect what is due, and close runs that fell silent.
 
     Parameters
     ----------
@@ -25,4 +26,5 @@ def collect(pipeline: str) -> dict[str, Any]:
         The fields of :class:`~headwater.loop.collect.Collected`.
     """
     found: dict[str, Any] = msgspec.to_builtins(collect_examples(pipeline))
+    close_silent_runs(pipeline)
     return found

@@ -20,7 +20,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
-from headwater.flows.automations import automate, close_silent_runs, remove_automation
+from headwater.flows.automations import automate, remove_automation
 from headwater.flows.batch_predict import batch_predict
 from headwater.flows.collect import collect
 from headwater.flows.environment import environment
@@ -29,6 +29,7 @@ from headwater.flows.guard import guarded
 from headwater.flows.materialise import materialise
 from headwater.flows.monitor import monitor
 from headwater.flows.retrain import retrain
+from headwater.flows.silence import HEARTBEATS
 from headwater.flows.stack import POOL, find_stack
 from headwater.flows.update import update
 from headwater.infra.settings import Settings
@@ -115,7 +116,7 @@ def deploy(
     api = prefect_api or _running_api(settings)
     variables = {
         "command": f"{sys.executable} -m prefect.engine",
-        "env": environment(settings, secrets=False) | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"},
+        "env": environment(settings, secrets=False) | HEARTBEATS,
         "working_dir": str(Path.cwd()),
     }
     with guarded(api), SyncPrefectClient(api, auth_string=PREFECT_API_AUTH_STRING.value()) as client:
@@ -123,7 +124,6 @@ def deploy(
         deployed = [_put(client, each, variables) for each in wanted]
         _remove_others(client, deployed)
         _automate(client, wanted, deployed)
-        close_silent_runs(client)
     return deployed
 
 

@@ -7,6 +7,7 @@ from prefect import flow
 
 from headwater.flows.dispatch import dispatch_lost
 from headwater.flows.events import tell_decided
+from headwater.flows.silence import close_silent_runs
 from headwater.tasks.collect import collect_examples
 from headwater.tasks.decide import make_decision
 from headwater.tasks.shadows import promote_best_shadow
@@ -33,5 +34,6 @@ def monitor(pipeline: str) -> dict[str, Any]:
     decision = make_decision(pipeline)
     tell_decided(decision)
     dispatch_lost(pipeline)
+    close_silent_runs(pipeline)
     made: dict[str, Any] = msgspec.to_builtins(decision)
     return made

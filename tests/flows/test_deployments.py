@@ -11,6 +11,7 @@ from prefect.flows import load_flow_from_entrypoint
 from pydantic import SecretStr
 
 from headwater.flows.deployments import Deployed, absolute, deploy, schedule_of
+from headwater.flows.silence import HEARTBEATS
 from headwater.infra.settings import Settings
 from headwater.spec.errors import DeclarationError, ServerError
 from headwater.spec.trigger import Cron, Every
@@ -111,7 +112,7 @@ def test_a_deployment_can_run_anywhere_and_once_at_a_time(toy, settings, prefect
     assert found.parameters == {"pipeline": f"{toy}:stateful"}
     assert found.work_pool_name == "headwater"
     assert found.job_variables["working_dir"] == str(folder)
-    assert found.job_variables["env"] == {"HEADWATER_HOME": str(settings.root)}
+    assert found.job_variables["env"] == {"HEADWATER_HOME": str(settings.root)} | HEARTBEATS
     assert found.global_concurrency_limit is not None
     assert found.global_concurrency_limit.limit == 1
     assert found.concurrency_options is not None

@@ -21,8 +21,8 @@ from prefect.states import Running
 from tests.system.up import Up, await_
 
 from headwater.features.log import FeatureLog
-from headwater.flows.automations import close_silent_runs
 from headwater.flows.deployments import deploy
+from headwater.flows.silence import close_silent
 from headwater.flows.stack import Addresses, find_stack, run_flow, running_stack
 from headwater.infra.processes import fetch
 from headwater.infra.settings import Settings
@@ -121,18 +121,16 @@ def test_schedules_make_runs(up, toy, settings):
             assert {run.expected_start_time.minute for run in runs} == {minute}
 
 
-def test_a_run_of_ours_that_fell_silent_has_crashed(up):
+def test_a_run_that_tells_that_it_lives_is_not_closed(up):
     stack = up.addresses()
-    asleep = Flow(lambda: None, name="asleep")
     with SyncPrefectClient(stack.prefect_api) as client:
-        close_silent_runs(client, timedelta(seconds=10))
-        ours, theirs = (
-            client.create_flow_run(asleep, tags=[tag], state=Running()) for tag in ("headwater", "other")
+        run = client.create_flow_run(
+            Flow(lambda: None, name="asleep"), tags=["headwater", "asleep"], state=Running()
         )
-        for run, tag in ((theirs, "other"), (ours, "headwater")):
-            _heartbeat(stack, str(run.id), tag)
-        assert await_(lambda: _final(client, ours.id), 120).is_crashed()
-        assert _final(client, theirs.id) is None
+        now = datetime.now(UTC)
+        _heartbeat(stack, str(run.id), now + timedelta(minutes=3))
+        assert close_silent(client, "asleep", now + timedelta(minutes=6)) == []
+        assert close_silent(client, "asleep", now + timedelta(minutes=9)) == [run.name]
 
 
 def test_a_flow_of_this_process_is_a_run_of_the_stack(up, toy, settings):
@@ -246,16 +244,17 @@ def _final(client: SyncPrefectClient, run_id: Any) -> Any:
     return state if state is not None and state.is_final() else None
 
 
-def _heartbeat(stack: Addresses, run: str, tag: str) -> None:
-    """Tell that a run lives, as its process does."""
+def _heartbeat(stack: Addresses, run: str, at: datetime) -> None:
+    """Tell that a run lives, as its process does, and wait until the server has kept it."""
     event = {
         "id": str(uuid4()),
-        "occurred": datetime.now(UTC).isoformat(),
+        "occurred": at.isoformat(),
         "event": "prefect.flow-run.heartbeat",
         "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
-        "related": [{"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}],
     }
     httpx.post(f"{stack.prefect_api}/events", json=[event]).raise_for_status()
+    told = {"filter": {"id": {"id": [event["id"]]}, "occurred": {"until": event["occurred"]}}}
+    await_(lambda: httpx.post(f"{stack.prefect_api}/events/filter", json=told).json()["total"], 60)
 
 
 def _versions(stack: Addresses) -> list[Any]:
