@@ -168,7 +168,9 @@ def joint_findings(case: Case, looked: Looked) -> list[Finding]:
     outputs = case.predict(side.frame.with_columns(replaced))
     lost = loss(case.metric, side, outputs)
     names = ", ".join(one.name for one in broken or alone)
-    what = "no longer go with the other columns as before" if broken else "moved by themselves together"
+    go = "goes" if len(broken) == 1 else "go"
+    broke = f"no longer {go} with the other columns as before"
+    what = broke if broken else "moved by themselves together"
     return [
         Finding(
             what="joint",

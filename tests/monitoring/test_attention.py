@@ -182,7 +182,9 @@ def test_a_shuffled_column_that_no_test_of_one_column_sees_is_caught_by_its_rela
     found = _attend(_shuffled("load")(_rows(2)))
     assert not any(column.drifted for column in found.columns)
     assert found.verdict == "act"
-    assert {"joint", "load"} <= {f.what for f in found.findings if f.verdict == "act"}
+    act = {f.what: f for f in found.findings if f.verdict == "act"}
+    assert {"joint", "load"} <= set(act)
+    assert act["joint"].sentence.startswith("load no longer goes with the other columns as before")
 
 
 @pytest.mark.parametrize("how", ["nothing", "hotter", "idle stuck", "idle scaled", "more of one site"])
