@@ -58,12 +58,11 @@ def measure(*, short: bool) -> Outcome:
             keeper.step()
         week = events.filter(pl.col("served_at") >= _START)
         early = events.filter(pl.col("served_at") < _START, pl.col("known_at") > _START)
-        names = stage3.feature_names
         with (
             server(served_app(stage3), bound.settings) as to,
             Client(f"http://127.0.0.1:{to.port}") as client,
         ):
-            *_, sent = replay(client, stage3.name, week, names, float("inf"), known_later=early)
+            *_, sent = replay(client, stage3, week, float("inf"), known_later=early)
         collect(bound.log)
         there = bound.log.examples(begun, None, _COLUMNS)
         digests.add(train(bound).version.digest)  # type: ignore[union-attr] # there are examples

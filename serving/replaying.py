@@ -1,8 +1,8 @@
 """Send what happened to a live service, in the order and at the pace at which it happened."""
 
 import time
-from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
+from collections.abc import Iterator
+from itertools import groupby, islice, repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ from headwater.infra.clock import to_us
 from headwater.serving.client import Client
 from headwater.serving.wire import MOST_ITEMS
 from headwater.spec.errors import ConflictError, NotEnoughError
+from headwater.spec.pipeline import Pipeline
 
 __all__ = ["Sent", "replay"]
 
@@ -48,9 +49,8 @@ class _Event(NamedTuple):
 
 def replay(
     client: Client,
-    pipeline: str,
+    pipeline: Pipeline,
     events: pl.DataFrame,
-    features: Sequence[str],
     speed: float,
     *,
     known_later: pl.DataFrame | None = None,
@@ -67,10 +67,9 @@ def replay(
     pipeline
         Whose events.
     events
-        Columns ``id``, ``served_at``, ``label`` and ``known_at`` (both null where never known), and the
-        features; sorted by ``served_at``.
-    features
-        Names of the features.
+        Columns ``id``, ``served_at``, ``label`` and ``known_at`` (both null where never known), the
+        features that come with a request, and the entity keys by which others are looked up; sorted by
+        ``served_at``.
     speed
         How many times faster than it happened; infinity sends as fast as it can.
     known_later
@@ -92,7 +91,7 @@ def replay(
     """
     if events.is_empty():
         raise NotEnoughError("there are no events to replay", hint="choose other days")
-    ordered = _ordered(events, features, known_later)
+    ordered = _ordered(pipeline, events, known_later)
     sent, first_us, began_s = Sent(total=len(ordered)), ordered[0].at_us, time.monotonic()
 
     def due_s(event: _Event) -> float:
@@ -104,22 +103,29 @@ def replay(
                 ahead_s = due_s(some[0]) - (time.monotonic() - began_s)
                 sent.behind_s = max(0.0, -ahead_s)
                 time.sleep(max(0.0, ahead_s))
-                _send(client, pipeline, is_label, [event.body for event in some], sent)
+                _send(client, pipeline.name, is_label, [event.body for event in some], sent)
                 yield sent
 
 
-def _ordered(
-    events: pl.DataFrame, features: Sequence[str], known_later: pl.DataFrame | None
-) -> list[_Event]:
-    names = list(features)
+def _ordered(pipeline: Pipeline, events: pl.DataFrame, known_later: pl.DataFrame | None) -> list[_Event]:
     found = list(_labels(events))
     if known_later is not None:
         found += _labels(known_later)
-    for id_, served_at, *values in events.select("id", "served_at", *names).iter_rows():
-        body = {"id": str(id_), "features": dict(zip(names, values, strict=True))}
-        found.append(_Event(to_us(served_at), False, body))
+    names = [feature.name for feature in pipeline.request_features]
+    keys = [pl.col(key).cast(pl.String) for key in pipeline.entity_keys]
+    features, entities = _dicts(events.select(names)), _dicts(events.select(keys))
+    for id_, at, values, entity in zip(
+        events["id"], events["served_at"], features, entities, strict=False
+    ):
+        body = {"id": str(id_), "features": values, "entity": entity}
+        found.append(_Event(to_us(at), False, body))
     found.sort(key=lambda event: (event.at_us, event.is_label))
     return found
+
+
+def _dicts(columns: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Give a dict a row; empty ones for ever where there are no columns."""
+    return columns.iter_rows(named=True) if columns.width else repeat({})
 
 
 def _labels(events: pl.DataFrame) -> Iterator[_Event]:

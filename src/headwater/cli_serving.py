@@ -132,9 +132,7 @@ def replay(
     sent = Sent(total=0)
     with Client(address, key=key) as client, progress("replaying", json) as tell:
         _await_ready(client, address)
-        for sent in replay_now(
-            client, pipeline.name, chosen, pipeline.feature_names, speed, known_later=later
-        ):
+        for sent in replay_now(client, pipeline, chosen, speed, known_later=later):
             tell(sent.predictions + sent.labels, sent.total)
     answered = ", ".join(f"version {name} {count:,}" for name, count in sent.versions.items())
     show(

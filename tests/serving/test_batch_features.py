@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import polars as pl
 import pytest
 from msgspec.structs import replace
 from tests.serving.conftest import NOW, Opener
@@ -23,7 +24,9 @@ from headwater.loop.collect import collect
 from headwater.loop.materialise import materialise, table_of
 from headwater.loop.rebuild import rebuild
 from headwater.loop.update import train
+from headwater.serving.client import Client
 from headwater.serving.keeper import Keeper
+from headwater.serving.replaying import replay
 from headwater.spec.errors import ConflictError, NotEnoughError, SchemaError
 from headwater.spec.feature import Feature
 from headwater.spec.pipeline import Pipeline
@@ -93,6 +96,21 @@ def test_the_record_has_what_was_looked_up_and_its_age(
     assert frame["ages_s"].to_list() == ['{"spending":5400.0}']
     age = 'headwater_feature_age_seconds{pipeline="shop",table="spending"} 5400.0'
     eventually(lambda: age in client.get("/metrics").text)  # ages are sampled from time to time
+
+
+def test_a_replay_sends_the_keys_by_which_features_are_looked_up(
+    open_shop: Callable[..., httpx.Client],
+) -> None:
+    client = open_shop()
+    rows = [("one", 1.0, "ada", True), ("two", 2.0, "bob", None)]
+    events = pl.DataFrame(rows, schema=["id", "a", "customer", "label"], orient="row").with_columns(
+        served_at=pl.lit(NOW), known_at=pl.when(pl.col("label")).then(pl.lit(NOW))
+    )
+    with Client(str(client.base_url)) as sender:
+        *_, sent = replay(sender, SHOP, events, float("inf"))
+    assert (sent.predictions, sent.labels) == (2, 1)
+    assert recorded(client, "one")["features"] == {"a": 1.0, "spent": 10.0}
+    assert recorded(client, "two")["features"] == {"a": 2.0, "spent": 20.0}
 
 
 def test_another_materialisation_is_looked_up_without_a_restart(

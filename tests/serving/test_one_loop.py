@@ -68,8 +68,7 @@ def test_a_week_in_process_and_over_http_is_one(
         )  # predicted before, known within the week
         service = open_service(home=there, clock=clock)
         with Client(str(service.base_url)) as client:
-            names, speed = PIPELINE.feature_names, float("inf")
-            *_, sent = replay(client, "line", week, names, speed, known_later=early)
+            *_, sent = replay(client, PIPELINE, week, float("inf"), known_later=early)
         assert (sent.predictions, sent.versions) == (week.height, {"1": week.height})
         collect(served.log)
         found = served.log.examples(first.version.examples.stop, None, COLUMNS)
@@ -81,4 +80,4 @@ def test_a_week_in_process_and_over_http_is_one(
 
 def test_no_events_is_an_error(open_service: Opener, events: pl.DataFrame) -> None:
     with pytest.raises(NotEnoughError), Client("http://127.0.0.1:9") as client:
-        next(replay(client, "line", events.head(0), PIPELINE.feature_names, 1.0))
+        next(replay(client, PIPELINE, events.head(0), 1.0))
