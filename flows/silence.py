@@ -53,10 +53,9 @@ def close_silent_runs(reference: str) -> list[str]:
 def close_silent(client: SyncPrefectClient, pipeline: str, now: datetime) -> list[str]:
     """Let the runs be Crashed that wait for their process, or run, and told nothing for five minutes.
 
-    As long as that a server may be away that is started again.
-
-    Prefect's own way, an automation that waits for heartbeats, takes runs of a few seconds for silent,
-    and its server on SQLite locks itself out over it (3.8).
+    Five minutes are longer than a server takes that is started again. Prefect's own way, an automation
+    that waits for heartbeats, takes runs of a few seconds for silent, and its server on SQLite locks
+    itself out over it (3.8).
 
     Parameters
     ----------
