@@ -42,6 +42,7 @@ MOST_BODY_BYTES = 2_000_000
 """How long a request may be."""
 
 _FOLLOW_S = 0.1
+_COLLECTED_TOGETHER = 10_000  # objects; at the usual 700 a twentieth of a request is collecting
 
 # FastAPI's own spans and logs may quote what was sent.
 _OWN_TRACES: TelemetryConfig = {
@@ -89,7 +90,10 @@ def create_app(
         following += [asyncio.create_task(one.follow(_FOLLOW_S)) for one in batches.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
         gc.freeze()  # what is loaded by now stays; a collection that looks at it all stops every request
+        often, *rarely = gc.get_threshold()
+        gc.set_threshold(_COLLECTED_TOGETHER, *rarely)  # requests make no cycles, and the young live on
         yield {} if tracing else {SHORT_WAY: ShortWay(guard, hot)}
+        gc.set_threshold(often, *rarely)
         gc.unfreeze()
         for task in following:
             task.cancel()

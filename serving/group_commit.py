@@ -116,7 +116,9 @@ class GroupCommit:
         self._waits.append(_Waiting(batches, entries, future))
         if self._sleeps:  # it is not woken while it writes: it looks again before it sleeps
             self._sleeps = False
-            self._wake.put(True)
+            # Once this turn of the loop has read all that came: one sync for all of it, and meanwhile no
+            # second thread that wants the interpreter.
+            self._loop.call_soon(self._wake.put, True)
 
     def _write(self) -> None:
         goes_on = True
