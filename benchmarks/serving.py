@@ -48,12 +48,12 @@ class Running(NamedTuple):
         return int(self.address.rpartition(":")[2])
 
     def workers(self) -> list[psutil.Process]:
-        """Give its workers."""
+        """Give its workers: what was forked for it."""
         found = []
         for child in self.process.children():
             with suppress(psutil.Error):  # it may just have ended
-                if "spawn_main" in " ".join(child.cmdline()):
-                    found.append(child)
+                if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+                    found += child.children()
         return found
 
     def answering(self) -> list[psutil.Process]:

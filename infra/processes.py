@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import parent_process
 from pathlib import Path
 
 import msgspec
@@ -183,11 +184,17 @@ def end_marked(mark: Mark) -> list[int]:
 
 
 def end_with_parent() -> None:
-    """Send this process SIGTERM when the one that started it is gone, however that ended."""
+    """Send this process SIGTERM when the one that started it is gone, however that ended.
+
+    Where multiprocessing started it, that is not the process that it was forked from.
+    """
+    started_by = parent_process()
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        if started_by is not None:
+            started_by.join()
+        while started_by is None and os.getppid() == parent:
             time.sleep(_WATCH_S)
         os.kill(os.getpid(), signal.SIGTERM)
 

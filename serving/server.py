@@ -5,10 +5,11 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from multiprocessing import get_context
 
 import msgspec
 from starlette.types import ASGIApp
-from uvicorn import Config
+from uvicorn import Config, _subprocess
 from uvicorn.supervisors import Multiprocess
 
 from headwater.infra.logs import log_as
@@ -116,13 +117,23 @@ def worker_app() -> ASGIApp:
 
 
 class Workers(Multiprocess):
-    """uvicorn's workers; one that dies while it is asked whether it lives is replaced at once.
+    """uvicorn's workers, but forked from a process that has imported what they need.
+
+    One that takes the place of another serves within a second; a fresh process imports for several, and
+    on a busy machine for more, while its requests wait. One that dies while it is asked whether it lives
+    is replaced at once.
 
     Parameters
     ----------
     config, sockets
         As uvicorn takes them.
     """
+
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
+        forked = get_context("forkserver")
+        forked.set_forkserver_preload(["headwater.serving.preloaded"])
+        _subprocess.spawn = forked  # type: ignore[assignment] # uvicorn has no other way to say so
+        super().__init__(config, sockets)
 
     def keep_subprocess_alive(self) -> None:
         """Replace what died."""

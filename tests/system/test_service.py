@@ -40,7 +40,11 @@ class Service:
         self.process = process
 
     def workers(self) -> list[psutil.Process]:
-        return self._children("spawn_main")
+        return [
+            worker
+            for forking in self._children("multiprocessing.forkserver")
+            for worker in forking.children()
+        ]
 
     def keepers(self) -> list[psutil.Process]:
         return self._children("headwater.serving.keeper")
@@ -162,6 +166,14 @@ def test_whatever_is_killed_what_was_acknowledged_is_there_once(
         examples = bound.log.examples(200)["prediction_id"].to_list()
         assert set(load.labelled) <= set(examples)
         assert len(examples) == len(set(examples))
+
+
+def test_nothing_outlives_the_service_that_is_killed(service: Service) -> None:
+    below = service.process.children(recursive=True)
+    assert len(below) > len(service.workers()) + len(service.keepers()) == 3
+    service.process.kill()
+    _, left = psutil.wait_procs(below, timeout=60)
+    assert left == []
 
 
 def test_a_damaged_state_leaves_the_old_one_serving(
