@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 
 import msgspec
 from starlette.types import ASGIApp
@@ -132,6 +132,7 @@ class Workers(Multiprocess):
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         forked = get_context("forkserver")
         forked.set_forkserver_preload(["headwater.serving.preloaded"])
+        forkserver.ensure_running()  # it imports while the keeper does
         _subprocess.spawn = forked  # type: ignore[assignment] # uvicorn has no other way to say so
         super().__init__(config, sockets)
 
