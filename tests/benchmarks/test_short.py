@@ -27,6 +27,7 @@ _FILES = {
     "preset",
     "serving",
     "serving_toy",
+    "shifts",
     "trials",
     "year",
 }
