@@ -91,7 +91,7 @@ def create_app(
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
         gc.freeze()  # what is loaded by now stays; a collection that looks at it all stops every request
         often, *rarely = gc.get_threshold()
-        gc.set_threshold(_COLLECTED_TOGETHER, *rarely)  # requests make no cycles, and the young live on
+        gc.set_threshold(_COLLECTED_TOGETHER, *rarely)  # what waits for its sync is looked at in vain
         yield {} if tracing else {SHORT_WAY: ShortWay(guard, hot)}
         gc.set_threshold(often, *rarely)
         gc.unfreeze()

@@ -171,10 +171,20 @@ def test_ctrl_c_leaves_nothing(up, settings):
     assert addresses.mlflow_ui in shown
 
 
-def test_a_process_that_dies_is_started_again(up, toy, settings):
+@pytest.fixture
+def again(up: Up, settings: Settings) -> Iterator[Up]:
+    """Another stack, on the databases that the first one left."""
     if up.process.poll() is None:
         up.end(signal.SIGTERM)
-    again = Up(settings)  # on the databases that the first one left
+    again = Up(settings)
+    try:
+        yield again
+    finally:
+        if again.process.poll() is None:
+            again.end(signal.SIGTERM)
+
+
+def test_a_process_that_dies_is_started_again(again, toy, settings):
     stack = again.addresses()
     assert len(_versions(stack)) == 2
     before = _pids(settings)
