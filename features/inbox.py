@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from msgspec.structs import astuple
 
 from headwater.infra.commit_points import reached
 from headwater.infra.sqlite import BUSY_S, prepare, together
+from headwater.infra.turns import Turns
 from headwater.spec.errors import ConflictError, StorageError, few
 
 __all__ = ["LABEL", "PREDICTION", "Entry", "Inbox", "InboxRow"]
@@ -87,9 +88,10 @@ class Inbox:
             )
             prepare(self._connection)
             self._connection.executescript(_SCHEMA)
+            self._turns = Turns(path)
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
-        self._transaction = _Transaction(self._connection)
+        self._transaction = _Transaction(self._connection, self._turns)
         self._copying: sqlite3.Connection | None = None
 
     def append(self, entries: Sequence[Entry], name: str) -> int:
@@ -162,7 +164,7 @@ class Inbox:
         if not 0 < len(whole) <= _AT_ONCE:
             return None
         reached("record.before_sync")
-        with suppress(sqlite3.IntegrityError), self._transaction.lock:
+        with suppress(sqlite3.IntegrityError), self._transaction.lock, self._turns:
             self._connection.execute(
                 f"{_INSERT} {', '.join([_ROW] * len(whole))}",
                 list(chain.from_iterable(map(astuple, whole))),
@@ -249,6 +251,7 @@ class Inbox:
         if self._copying is not None:
             self._copying.close()
         self._connection.close()
+        self._turns.close()
 
     def _select(self, statement: str, values: tuple[int | str, ...]) -> list[tuple[Any, ...]]:
         try:
@@ -287,9 +290,11 @@ class Inbox:
 class _Transaction:
     """One at a time; what a thread opens within its own is part of it, and fails all of it."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, turns: Turns) -> None:
         self.lock = threading.RLock()
         self._connection = connection
+        self._turns = turns
+        self._turn = ExitStack()
         self._depth = 0
         self._failed = False
 
@@ -297,8 +302,7 @@ class _Transaction:
         self.lock.acquire()
         try:
             if self._depth == 0:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._failed = False
+                self._begin()
         except BaseException:
             self.lock.release()
             raise
@@ -309,9 +313,17 @@ class _Transaction:
         self._depth -= 1
         try:
             if self._depth == 0:
-                self._end(passed_over=self._failed and error is None)
+                with self._turn:
+                    self._end(passed_over=self._failed and error is None)
         finally:
             self.lock.release()
+
+    def _begin(self) -> None:
+        with ExitStack() as turn:
+            turn.enter_context(self._turns)
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._turn = turn.pop_all()
+        self._failed = False
 
     def _end(self, *, passed_over: bool) -> None:
         if not self._failed:
