@@ -36,6 +36,7 @@ CLAIMS = (
     "swap",
     "durability",
     "syncs",
+    "fuzz",
     "soak",
     "demo",
     "stateful-cost",

@@ -117,9 +117,9 @@ class Load:
 
 
 @contextmanager
-def serving(settings: Settings, workers: int = 2) -> Iterator[Running]:
-    """Start the service of the toy, which must have a version, on one core; end it with Ctrl-C."""
-    command = [sys.executable, "-m", "headwater.cli", "serve", _TOY, "--port", "0"]
+def serving(settings: Settings, workers: int = 2, reference: str = _TOY) -> Iterator[Running]:
+    """Start the service of a pipeline that has a version, on one core; end it with Ctrl-C."""
+    command = [sys.executable, "-m", "headwater.cli", "serve", reference, "--port", "0"]
     process = subprocess.Popen(
         [*command, "--workers", str(workers)],
         env=os.environ | {"HEADWATER_HOME": str(settings.root)},

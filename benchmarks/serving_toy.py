@@ -37,7 +37,7 @@ def features(drawn: random.Random) -> dict[str, float]:
     return {f"x{n}": drawn.gauss(0, 1) for n in range(FEATURES)}
 
 
-def publish(settings: Settings) -> None:
+def publish(settings: Settings, trained: Pipeline = pipeline) -> None:
     """Train two versions on a thousand examples each, and publish the second to the workers."""
     drawn, history = random.Random(0), []
     for row in range(_ROWS):
@@ -45,7 +45,7 @@ def publish(settings: Settings) -> None:
         prediction = Prediction(id=f"past-{row}", features=seen, output=0.5, served_at=at)
         label = Label(prediction_id=f"past-{row}", value=seen["x0"] + seen["x1"] > 0, known_at=at)
         history.append((prediction, label))
-    with Bound(pipeline, settings, SimulatedClock(_START + timedelta(days=7))) as bound:
+    with Bound(trained, settings, SimulatedClock(_START + timedelta(days=7))) as bound:
         for half in (history[: _ROWS // 2], history[_ROWS // 2 :]):
             bound.log.import_history(half)
             collect(bound.log)

@@ -21,7 +21,7 @@ from benchmarks.serving_toy import pipeline, publish
 from headwater.infra.offline import quiet
 from headwater.loop.binding import Bound
 
-__all__ = ["Sample", "growth", "measure", "soak"]
+__all__ = ["Sample", "growth", "look", "measure", "soak"]
 
 _BOUND = 0.01
 _MOST_SLOWER = 1.2
@@ -187,7 +187,7 @@ def _disturb(
             bound.registry.promote("12"[swaps % 2], by="benchmark", reason="a swap")
             swaps += 1
         if now_s >= len(samples) * _SAMPLE_EVERY_S:
-            samples.append(_look(to))
+            samples.append(look(to))
         time.sleep(_LOOK_S)
     return samples, kills, swaps
 
@@ -199,7 +199,8 @@ def _moments(drawn: random.Random, length_s: float, every_s: float) -> Iterator[
         yield (number + drawn.uniform(0.2, 0.8)) * length_s / stretches
 
 
-def _look(to: Running) -> list[Sample]:
+def look(to: Running) -> list[Sample]:
+    """Give what each process of the service holds now."""
     workers = {one.pid for one in to.workers()}
     found, now = [], time.time()
     for one in (to.process, *to.process.children(recursive=True)):

@@ -436,7 +436,11 @@ class VersionStore:
         self._name_model()
         tags = version.tags() | {"headwater.signature": proof.signature}
         entry = self.client.create_model_version(
-            self.pipeline, source=f"models:/{model_id}", run_id=run_id, tags=tags
+            self.pipeline,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            tags=tags,
+            model_id=model_id,  # a server holds it against the source
         )
         found = self._read(entry)
         if found is None:

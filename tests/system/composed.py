@@ -59,6 +59,11 @@ class Composed:
         self._ports = ports
         self._folders = folders
 
+    @property
+    def files(self) -> Path:
+        """The folder that is ``/pipelines``."""
+        return self._folders["/pipelines"]
+
     def environment(self, name: str) -> dict[str, str]:
         """Give the environment of a service, and nothing of this process but where programs are."""
         image = _SET.findall(_IMAGE.read_text().rpartition("\nFROM ")[2])
@@ -79,7 +84,7 @@ class Composed:
         return subprocess.run(
             command or self.command(name),
             env=self.environment(name),
-            cwd=self._folders["/pipelines"],
+            cwd=self.files,
             capture_output=True,
             text=True,
             timeout=600,
@@ -94,7 +99,7 @@ class Composed:
             process = subprocess.Popen(
                 self.command(name),
                 env=self.environment(name),
-                cwd=self._folders["/pipelines"],
+                cwd=self.files,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

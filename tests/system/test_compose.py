@@ -1,9 +1,11 @@
 """The compose file, run without containers: PostgreSQL, S3, MLflow and Prefect as it starts them."""
 
 import json
+import random
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -15,10 +17,13 @@ from tests.system.test_stack import TOY
 from tests.system.up import await_
 
 from headwater.infra.processes import free_port
+from headwater.serving.client import Client
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1_500)]
 
 _START_S = 600.0
+_RUN_S = 300.0
+_PIPELINE = "/pipelines/toy.py:toy"
 SECRETS = {
     "HEADWATER_SIGNING_KEY": "a key that signs",
     "POSTGRES_PASSWORD": "secret",
@@ -37,7 +42,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     given = {
         **SECRETS,
         "HEADWATER_PIPELINES": str(folders["/pipelines"]),
-        "HEADWATER_PIPELINE": "/pipelines/toy.py:toy",
+        "HEADWATER_PIPELINE": _PIPELINE,
         "HEADWATER_WORKERS": "1",
     }
     s3 = S3()
@@ -94,3 +99,51 @@ def test_pages_answer_to_their_names_alone_and_prefect_asks_who_it_is(composed: 
     assert httpx.post(f"{prefect}/flows/filter", json=body).status_code == 401
     user, _, password = environment["PREFECT_API_AUTH_STRING"].partition(":")
     assert httpx.post(f"{prefect}/flows/filter", json=body, auth=(user, password)).status_code == 200
+
+
+def test_what_the_service_is_told_the_worker_learns_and_the_service_serves(composed: Composed) -> None:
+    file = _history(composed)
+    here = composed.command("service")[2]  # the pipeline, as it is found on this machine
+    headwater(composed, "import", here, file)
+    headwater(composed, "train", here)
+    scopes = ("--scope", "predict", "--scope", "label")
+    key = headwater(composed, "keys", "add", "shop", *scopes).split()[-1]
+    with ExitStack() as stack:
+        for name in ("service", "worker"):
+            await_up(composed, name, stack.enter_context(composed.started(name)))
+        address = f"http://127.0.0.1:{composed.command('service')[4].partition('=')[2]}"
+        client = stack.enter_context(Client(address, key=key))
+        assert client.predict({"x": 1.0, "y": 0.0}).version == "1"
+        asked = [{"id": f"live-{n}", "features": {"x": n % 7 - 3.0, "y": 0.5}} for n in range(200)]
+        client.send_predictions(asked)
+        client.send_labels([{"prediction_id": f"live-{n}", "value": n % 7 > 3} for n in range(200)])
+        headwater(composed, "deploy", here)
+        assert _run(composed, "fine-tune", "toy") == "COMPLETED", composed.log("worker")
+        await_(lambda: client.predict({"x": 1.0, "y": 0.0}).version == "2", _RUN_S)
+    assert json.loads(headwater(composed, "lineage", here, "--json"))[-1]["parent"] == "1"
+
+
+def _history(composed: Composed) -> str:
+    drawn, at = random.Random(3), datetime.now(UTC) - timedelta(days=3)
+    rows = ["id,served_at,label,known_at,x,y"]
+    for n in range(300):
+        x, served, known = drawn.gauss(0, 1), at + timedelta(minutes=n), at + timedelta(minutes=n + 5)
+        rows.append(f"past-{n},{served.isoformat()},{x > 0},{known.isoformat()},{x},0.5")
+    path = composed.files / "history.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+def _run(composed: Composed, flow: str, deployment: str) -> str:
+    """Run a deployment as its page does, and give how it ended."""
+    environment = composed.environment("worker")
+    user, _, password = environment["PREFECT_API_AUTH_STRING"].partition(":")
+    with httpx.Client(base_url=environment["PREFECT_API_URL"], auth=(user, password)) as prefect:
+        found = prefect.get(f"/deployments/name/{flow}/{deployment}").json()["id"]
+        run = prefect.post(f"/deployments/{found}/create_flow_run", json={}).json()["id"]
+
+        def ended() -> str | None:
+            state = prefect.get(f"/flow_runs/{run}").json()["state"]["type"]
+            return state if state in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
+
+        return await_(ended, _RUN_S)
