@@ -88,8 +88,8 @@ def fuzz(cases: int, phases: str = _PHASES) -> Outcome:
 
     ``ratio`` is the number of cases that failed: a status of 500 or more, an answer that took half a
     minute, or one that the document does not describe. Also, the workers are those of the beginning, and
-    resident memory grows by less than 1 % in ten minutes after the first quarter of the time, see
-    :func:`~benchmarks.soak.growth`.
+    after the first third, in which caches fill, resident memory grows by less than 1 % in ten minutes,
+    see :func:`~benchmarks.soak.growth`. Twenty thousand cases take two minutes, too few to see that.
 
     Parameters
     ----------
