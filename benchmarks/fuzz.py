@@ -15,7 +15,7 @@ import polars as pl
 from msgspec.structs import replace
 
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
-from benchmarks.serving import Running, serving
+from benchmarks.serving import Running, loading, serving
 from benchmarks.serving_toy import FEATURES, pipeline, publish
 from benchmarks.soak import Sample, growth, look
 from headwater.infra.offline import quiet
@@ -30,9 +30,11 @@ __all__ = ["customers", "fuzz", "fuzzed", "measure"]
 
 _CASES, _SHORT_CASES = 60_000, 1
 _PHASES, _SHORT_PHASES = "examples,coverage,fuzzing,stateful", "examples"
+_RECORDS, _SHORT_RECORDS = 200_000, 100
 _EXAMPLES = 200
 _MOST_GROWTH = 0.01
 _WORKERS = 2
+_CONNECTIONS = 16
 _ANSWER_S = 30
 _LOOK_S = 1.0
 _MOST_ROUNDS = 1_000
@@ -77,14 +79,14 @@ def measure(*, short: bool) -> Outcome:
 
     See :func:`fuzz`.
     """
-    return fuzz(_SHORT_CASES, _SHORT_PHASES) if short else fuzz(_CASES)
+    return fuzz(_SHORT_CASES, _SHORT_PHASES, _SHORT_RECORDS) if short else fuzz(_CASES)
 
 
-def fuzz(cases: int, phases: str = _PHASES) -> Outcome:
+def fuzz(cases: int, phases: str = _PHASES, records: int = _RECORDS) -> Outcome:
     """Run schemathesis against ``headwater serve``, with all checks and in all phases.
 
     The service has two workers and the keeper, a pipeline with a queue for people and a table scored
-    before, no keys, and a version that may be promoted. Each round has a seed of its own.
+    before, no keys, a version that may be promoted, and a log. Each round has a seed of its own.
 
     ``ratio`` is the number of cases that failed: a status of 500 or more, an answer that took half a
     minute, or one that the document does not describe. Also, the workers are those of the beginning, and
@@ -97,12 +99,15 @@ def fuzz(cases: int, phases: str = _PHASES) -> Outcome:
         How many, at the least.
     phases
         Of schemathesis, in each round.
+    records
+        Predictions and labels that are in the log before.
     """
     with fresh_home(mlflow_database()) as settings:
         publish(settings, fuzzed)
         with Bound(fuzzed, settings) as bound:
             batch_predict(bound)
         with serving(settings, _WORKERS, f"{__file__}:fuzzed") as to:
+            _warm(to, records)
             workers = {one.pid for one in to.workers()}
             samples: list[list[Sample]] = []
             reports: list[_Report] = []
@@ -126,6 +131,14 @@ def fuzz(cases: int, phases: str = _PHASES) -> Outcome:
         workers_stayed=stayed,
         rounds=len(reports),
     )
+
+
+def _warm(to: Running, records: int) -> None:
+    """Fill the caches of the workers' inboxes, 32 MB each, as fuzzing does too slowly to be flat."""
+    with loading(to, _CONNECTIONS, retry=True) as load:
+        while load.acknowledged < records:
+            time.sleep(_LOOK_S)
+        load.end()
 
 
 def _sound(report: _Report) -> bool:

@@ -38,7 +38,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS entry_by_id ON entry (id, kind, key);
 _INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
 _ROW = "(?, ?, ?, ?, ?)"
 _ONCE = "ON CONFLICT DO NOTHING"
-_AT_ONCE = 5_000  # SQLite takes 32,766 values in a statement
+_ONE_STATEMENT = 64  # each number of rows is a statement, kept with the values that it had last
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -155,20 +155,22 @@ class Inbox:
         return ended
 
     def _at_once(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError] | None:
-        """Store all of it by one statement; nothing where something came twice, or there is too much.
+        """Store all of it without looking; nothing where something came twice.
 
         A statement is a transaction of its own: the interpreter's lock is given up and taken back once,
         and not for each part of a transaction.
         """
-        whole = [entry for batch in batches for entry in batch]
-        if not 0 < len(whole) <= _AT_ONCE:
-            return None
+        rows = [astuple(entry) for batch in batches for entry in batch]
         reached("record.before_sync")
-        with suppress(sqlite3.IntegrityError), self._transaction.lock, self._turns:
-            self._connection.execute(
-                f"{_INSERT} {', '.join([_ROW] * len(whole))}",
-                list(chain.from_iterable(map(astuple, whole))),
-            )
+        with suppress(sqlite3.IntegrityError):
+            if 0 < len(rows) <= _ONE_STATEMENT:
+                with self._transaction.lock, self._turns:
+                    values = list(chain.from_iterable(rows))
+                    self._connection.execute(f"{_INSERT} {', '.join([_ROW] * len(rows))}", values)
+            else:
+                with self._transaction:
+                    for statement, some in together(_INSERT, _ROW, rows):
+                        self._connection.executemany(statement, some)
             return [len(batch) for batch in batches]
         return None
 
