@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from array import array
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -20,10 +19,13 @@ from typing import NamedTuple
 
 import httpx
 import msgspec
+import polars as pl
 import psutil
+from sqlalchemy import select
 
 from benchmarks.load import LOAD_CORE, Wire, pin, pin_server
 from headwater.infra.settings import Settings
+from headwater.infra.tables import prediction
 from headwater.loop.binding import Bound
 
 __all__ = ["Load", "Loaded", "Running", "await_ready", "loading", "serving", "wrong_in_log"]
@@ -34,6 +36,7 @@ _PAUSE_S = 0.02
 _TRIES = 3_000
 _RENEWED = 50
 _START_S = 900.0
+_PART = 200_000
 
 
 class Running(NamedTuple):
@@ -208,10 +211,30 @@ def wrong_in_log(bound: Bound, begun: int, found: Loaded) -> int:
     """
     with bound.log.sequencer() as sequencer:
         sequencer.drain()
-    predicted = Counter(bound.log.predictions()["prediction_id"].to_list())
-    labelled = Counter(bound.log.examples(begun, None, ("prediction_id",))["prediction_id"].to_list())
-    wrong = sum(predicted[id_] != 1 for id_ in found.acknowledged)
-    return wrong + sum(labelled[id_] != 1 for id_ in found.labelled)
+    return _not_once(found.acknowledged, _predicted(bound)) + _not_once(
+        found.labelled, _labelled(bound, begun)
+    )
+
+
+def _predicted(bound: Bound) -> Iterator[pl.Series]:
+    """Give the ids of all sequenced predictions, part by part: millions of them must fit into memory."""
+    with bound.database.reading() as connection:
+        rows = connection.execution_options(yield_per=_PART).execute(select(prediction.c.id))
+        for part in rows.scalars().partitions():
+            yield pl.Series(part)
+
+
+def _labelled(bound: Bound, begun: int) -> Iterator[pl.Series]:
+    stop = bound.log.stop()
+    for start in range(begun, stop, _PART):
+        part = bound.log.examples(start, min(start + _PART, stop), ("prediction_id",))
+        yield part["prediction_id"]
+
+
+def _not_once(acknowledged: list[str], logged: Iterator[pl.Series]) -> int:
+    counts = pl.concat([pl.Series(dtype=pl.String), *logged]).value_counts(name="times")
+    once = counts.filter(pl.col("times") == 1)[""]
+    return len(acknowledged) - int(pl.Series(acknowledged, dtype=pl.String).is_in(once.implode()).sum())
 
 
 class _Answer(msgspec.Struct):
