@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -69,8 +69,9 @@ def watch(keeper: Keeper, scored: Bound) -> BatchWatch:
 
 
 @pytest.fixture
-def scored(keeper: Keeper, bound: Bound, home: Settings, clock: SimulatedClock) -> Bound:
-    return Bound(SCORED, home, clock, bound.database)
+def scored(keeper: Keeper, bound: Bound, home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
+    with Bound(SCORED, home, clock, bound.database) as scored:
+        yield scored
 
 
 @pytest.fixture
