@@ -55,6 +55,17 @@ def test_a_command_that_does_not_exist_is_found(line: str) -> None:
         _parse(line, whole=True)
 
 
+def test_every_command_that_ends_by_itself_takes_json() -> None:
+    waiting, without = [typer.main.get_command(app)], set()
+    while waiting:
+        for command in waiting.pop().commands.values():
+            if hasattr(command, "commands"):
+                waiting.append(command)
+            elif not any("--json" in parameter.opts for parameter in command.params):
+                without.add(command.name)
+    assert without == {"serve", "up"}
+
+
 def test_what_a_command_prints_is_compared() -> None:
     told = "version 2: learned 500 examples in 0.06 CPU s, digest 8a75d114e930\n...\nend\n"
     said = (
