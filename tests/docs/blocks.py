@@ -34,13 +34,13 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _VARIES = {
+    r"(?<=\":)\d+\.\d+": "FRACTION",
     r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b": "ID",
     r"\b[0-9a-f]{12,64}\b": "DIGEST",
     r"\d{4}-\d\d-\d\d \d\d:\d\d": "MOMENT",
     r"\bprocess \d+": "process N",
     r"\b\d+\.\d+ h ago": "AGE ago",
     r"\b\d+\.\d+ CPU s": "CPU s",
-    r"(?<=\":)\d+\.\d+": "FRACTION",
 }
 
 

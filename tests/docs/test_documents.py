@@ -72,6 +72,9 @@ def test_what_a_command_prints_is_compared() -> None:
         "version 2: learned 500 examples in 10.10 CPU s, digest 0123456789ab \n\nmore\nstill more\nend"
     )
     assert alike(told, said)
+    answer = '{"id":"p-2","output":0.41,"version":"1"}'
+    assert alike(answer, answer.replace("0.41", "0.561824884814273"))
+    assert not alike(answer, answer.replace('"1"', '"2"'))
     for word, other in (
         ("version 2", "version 3"),
         ("500", "501"),
