@@ -16,8 +16,8 @@ def misfit_of_output(task: Task, output: object) -> str | None:
     """Say why an output is none of a task; None where it is one.
 
     Binary: a chance from 0 to 1. Multiclass: a chance by class, each from 0 to 1, that together come to
-    at most 1: to less where classes were left out, and there are none where nothing is known. Regression:
-    a finite number that is not beyond :data:`~headwater.spec.values.LARGEST`. Rounding is allowed for: a
+    at most 1: to less where classes were left out; there are none where nothing is known. Regression: a
+    finite number that is not beyond :data:`~headwater.spec.values.LARGEST`. Rounding is allowed for: a
     millionth for a chance, a hundredth for their sum.
 
     Parameters
@@ -38,7 +38,7 @@ def misfit_of_output(task: Task, output: object) -> str | None:
     """
     if task == "multiclass":
         return _misfit_of_shares(output)
-    if not _is_number(output):
+    if not isinstance(output, float | int) or isinstance(output, bool):
         return "is no number"
     if task == "binary":
         return None if _is_chance(output) else "is not within 0 and 1"
@@ -46,7 +46,9 @@ def misfit_of_output(task: Task, output: object) -> str | None:
 
 
 def _misfit_of_shares(output: object) -> str | None:
-    if not isinstance(output, dict) or not all(map(_is_number, output.values())):
+    if not isinstance(output, dict) or not all(
+        isinstance(share, float | int) and not isinstance(share, bool) for share in output.values()
+    ):
         return "is not a chance by class"
     for name, share in output.items():
         why = misfit_of_class(name)
@@ -60,7 +62,3 @@ def _misfit_of_shares(output: object) -> str | None:
 
 def _is_chance(number: float) -> bool:
     return -_ROUNDING <= number <= 1.0 + _ROUNDING
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool)

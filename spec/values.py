@@ -73,14 +73,12 @@ def misfit_of_name(text: object, most: int = LONGEST_NAME) -> str | None:
 
 
 def misfit_of_class(text: object) -> str | None:
-    """Say why a text cannot be a class; None where it can: a name of up to 10,000 characters.
+    r"""Say why a text cannot be a class; None where it can: a name of up to 10,000 characters, or empty.
 
-    It is not empty: that is what the service answers where a version knows no class.
-
-    >>> misfit_of_class("")
-    'has 0 characters, and not 1 to 10000'
+    >>> misfit_of_class("red\n"), misfit_of_class("")
+    ("holds the control character '\\n'", None)
     """
-    return misfit_of_name(text, _LONGEST_CLASS)
+    return None if text == "" else misfit_of_name(text, _LONGEST_CLASS)
 
 
 def check_name(text: object, field: str, most: int = LONGEST_NAME) -> None:
@@ -94,8 +92,8 @@ def check_name(text: object, field: str, most: int = LONGEST_NAME) -> None:
     why = misfit_of_name(text, most)
     if why is not None:
         raise SchemaError(
-            f"{field}: {str(text)[:LONGEST_NAME]!r} {why}",
-            hint=f"send a text of 1 to {most} characters, none of them a control character",
+            f"{field}={repr(text)[: LONGEST_NAME + 2]} {why}",
+            hint=f"write a text of 1 to {most} characters, none of them a control character",
         )
 
 
