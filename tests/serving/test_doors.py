@@ -53,6 +53,7 @@ DOORS = Pipeline(
     update=Stateful(),
     people=People(),
 )
+JSON = {"content-type": "application/json"}
 PLAIN: dict[str, Any] = {"a": 1.0, "b": None, "c": "x"}
 
 
@@ -72,7 +73,7 @@ class Doors:
         return f"new-{self.count}"
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = self.http.post(path, content=json.dumps(body))
+        answer = self.http.post(path, content=json.dumps(body), headers=JSON)
         found: dict[str, Any] = answer.json()
         if answer.status_code != 200:
             assert answer.status_code == 422, answer.text
@@ -264,7 +265,7 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
         "train": lambda d, v: train(d.bound, by=v),
         "promote": lambda d, v: d.bound.registry.promote("1", by=v, reason=""),
         "route": lambda d, v: d.bound.registry.route(None, by=v, reason=""),
-        "keys add": lambda d, v: KeyStore(d.bound.database, d.bound.clock).add("x", ["read"], by=v),
+        "keys add": lambda d, v: KeyStore(d.bound.database, d.bound.clock).add(d.new(), ["read"], by=v),
     },
     "reason": {
         "Operator.route": lambda d, v: operator(d).route(None, by="ada", reason=v),
