@@ -36,6 +36,8 @@ def misfit_of_output(task: Task, output: object) -> str | None:
     >>> misfit_of_output("multiclass", {"red": 0.7, "blue": 0.7})
     'has chances that come to 1.4'
     """
+    if type(output) is float and 0.0 <= output <= 1.0 and task != "multiclass":
+        return None  # nearly every one
     if task == "multiclass":
         return _misfit_of_shares(output)
     if not isinstance(output, float | int) or isinstance(output, bool):
