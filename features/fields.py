@@ -43,7 +43,7 @@ class Fields:
         )
 
     def fit(self, features: msgspec.Struct) -> None:
-        """Check the values of features that have the right types; the text begins with the field.
+        """Check the values of features that have the right types; the text names the feature.
 
         Raises
         ------
@@ -65,14 +65,14 @@ class Fields:
             why = misfit_of_text(text)
             if why is not None:
                 raise SchemaError(
-                    f"features.{self._name(place)}: it {why}", hint="take that out of the text"
+                    f"feature {self._name(place)!r} {why}", hint="take that out of the text"
                 )
 
     def _check_ints(self, values: tuple[Any, ...]) -> None:
         for place, value in enumerate(values[self._ints], self._ints.start):
             if value is not None and not -(2**63) <= value < 2**63:
                 raise SchemaError(
-                    f"features.{self._name(place)}: it does not fit 64 bits",
+                    f"feature {self._name(place)!r} does not fit 64 bits",
                     hint="send it as text, or declare a float",
                 )
 
@@ -82,12 +82,12 @@ class Fields:
                 continue
             if isfinite(value):
                 raise NonFiniteError(
-                    f"features.{self._name(place)}: {value:g} is beyond {LARGEST:g}, the largest number "
+                    f"feature {self._name(place)!r} is {value:g}, beyond {LARGEST:g}, the largest number "
                     "that is learned",
                     hint="send it in another unit, or its logarithm",
                 )
             raise NonFiniteError(
-                f"features.{self._name(place)}: it is {value}",
+                f"feature {self._name(place)!r} is {value}",
                 hint="send None for what is not known, and declare the feature nullable",
             )
 

@@ -345,7 +345,8 @@ class ServedPipeline:
         try:
             self.recorder.fit(found)
         except SchemaError as error:
-            raise type(error)(f"{where}{error.what}", error.hint) from error
+            place = f"{where[:-1]}: " if where else ""
+            raise type(error)(f"{place}{error.what}", error.hint) from error
         return found
 
     def _completed(
