@@ -82,8 +82,8 @@ class Fields:
                 continue
             if isfinite(value):
                 raise NonFiniteError(
-                    f"feature {self._name(place)!r} is {value:g}, beyond {LARGEST:g}, the largest number "
-                    "that is learned",
+                    f"feature {self._name(place)!r} is {value:g}, beyond {LARGEST:g}, the largest "
+                    "number that is learned",
                     hint="send it in another unit, or its logarithm",
                 )
             raise NonFiniteError(
