@@ -1,25 +1,35 @@
 """Checks of what is recorded, before anything is stored."""
 
 from collections.abc import Mapping
-from math import inf, isfinite
-from typing import Any, get_args
+from math import inf
+from typing import get_args
 
 import msgspec
 
 from headwater.features.fields import Fields
 from headwater.spec.errors import NonFiniteError, SchemaError
+from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import FeatureValue, Label, Output, Prediction, Role, Source
+from headwater.spec.values import LARGEST, check_name, is_sound, misfit_of_class, misfit_of_name
 
-__all__ = ["Checks", "plain_words"]
+__all__ = ["Checks", "check_entity", "plain_words"]
 
 _LONGEST = 300  # what is wrong may quote a value
+_MOST_KEYS = 20
 _ROLES: tuple[str, ...] = get_args(Role)
 _SOURCES: tuple[str, ...] = get_args(Source)
 _LABEL_TYPES: dict[str, tuple[type, ...]] = {
     "binary": (bool,),
     "multiclass": (str,),
     "regression": (float, int),
+}
+
+
+_OUTPUT_HINTS: dict[str, str] = {
+    "binary": "send the chance of True, from 0 to 1; where a model made it, look at the model",
+    "multiclass": "send a chance by class; where a model made it, look at the model",
+    "regression": "send one number; where a model made it, look at the model",
 }
 
 
@@ -57,9 +67,9 @@ class Checks:
         Raises
         ------
         SchemaError
-            If a feature is missing, unknown or of another type.
+            If a feature is missing, unknown or of another type, or a text holds what no store does.
         NonFiniteError
-            If a number is NaN or infinite.
+            If a number is NaN, infinite or beyond what is learned.
         """
         try:
             fitting = msgspec.convert(features, self.logged.type)
@@ -68,7 +78,10 @@ class Checks:
                 f"prediction {prediction_id!r}: {plain_words(error)}",
                 hint=f"send exactly the features {', '.join(self._names)}",
             ) from error
-        self.logged.fit(prediction_id, fitting)
+        try:
+            self.logged.fit(fitting)
+        except SchemaError as error:
+            raise type(error)(f"prediction {prediction_id!r}: {error.what}", error.hint) from error
         return fitting
 
     def output(self, prediction_id: str, output: Output) -> None:
@@ -77,30 +90,19 @@ class Checks:
         Raises
         ------
         SchemaError
-            If it is not of the task's form.
+            If it is not one of the task's, as :func:`~headwater.spec.outputs.misfit_of_output` has them.
         NonFiniteError
-            If it is NaN or infinite.
+            If it is a number that is NaN, infinite or beyond what is learned.
         """
-        if type(output) is float and self._task != "multiclass" and isfinite(output):
+        why = misfit_of_output(self._task, output)
+        if why is None:
             return
-        if self._task == "multiclass":
-            fits = isinstance(output, dict) and all(
-                isinstance(name, str) and isinstance(p, float | int) for name, p in output.items()
-            )
-            numbers: list[Any] = list(output.values()) if isinstance(output, dict) else []
-        else:
-            fits = isinstance(output, float | int) and not isinstance(output, bool)
-            numbers = [output]
-        if not fits:
-            raise SchemaError(
-                f"prediction {prediction_id!r}: output {output!r} is not one of a {self._task} task",
-                hint="send a probability by class" if self._task == "multiclass" else "send one number",
-            )
-        if not all(map(_is_finite, numbers)):
-            raise NonFiniteError(
-                f"prediction {prediction_id!r}: an output is not finite",
-                hint="check the model that made it",
-            )
+        numbers = output.values() if isinstance(output, dict) else (output,)
+        wrong = any(isinstance(one, float) and not is_sound(one) for one in numbers)
+        raise (NonFiniteError if wrong else SchemaError)(
+            f"prediction {prediction_id!r}: output {str(output)[:_LONGEST]} {why}",
+            hint=_OUTPUT_HINTS[self._task],
+        )
 
     def prediction(self, prediction: Prediction) -> None:
         """Check what a prediction holds besides features and output.
@@ -108,12 +110,13 @@ class Checks:
         Raises
         ------
         SchemaError
-            If the version is no text, the role is not known, an entity key is no text, or an age is no
+            If the version is no name, the role is not known, an entity key is no name, or an age is no
             number of seconds.
         """
         entity, ages_s = prediction.entity, prediction.ages_s
         if (
             type(prediction.version) is str
+            and prediction.version.isprintable()
             and prediction.role in _ROLES
             and type(prediction.propensity) is float
             and entity == {}
@@ -131,15 +134,16 @@ class Checks:
                 f"prediction {prediction.id!r}: propensity is a bool",
                 hint="send 1.0 where no router chose",
             )
-        if not isinstance(entity, dict) or (
-            entity and not all(isinstance(part, str) for pair in entity.items() for part in pair)
-        ):
+        if prediction.version:
+            check_name(prediction.version, f"version of prediction {prediction.id!r}")
+        if not isinstance(entity, dict):
             raise SchemaError(
                 f"prediction {prediction.id!r}: entity {prediction.entity!r} is not text by text",
                 hint='send keys such as {"customer": "c-17"}',
             )
+        check_entity(entity, f"prediction {prediction.id!r}: ")
         if not isinstance(ages_s, dict) or not all(
-            isinstance(name, str) and type(age) is float and 0.0 <= age < inf
+            misfit_of_name(name) is None and type(age) is float and 0.0 <= age < inf
             for name, age in ages_s.items()
         ):
             raise SchemaError(
@@ -153,13 +157,13 @@ class Checks:
         Raises
         ------
         SchemaError
-            If it is not of the task's type.
+            If it is not of the task's type, or a class that is no name.
         NonFiniteError
-            If it is NaN or infinite.
+            If it is NaN, infinite or beyond what is learned.
         """
         prediction_id, value = label.prediction_id, label.value
         wanted = _LABEL_TYPES[self._task]
-        if type(value) is wanted[0] and label.source in _SOURCES and type(value) is not float:
+        if type(value) is bool and wanted[0] is bool and label.source in _SOURCES:
             return  # nearly every one
         if label.source not in _SOURCES:
             raise SchemaError(
@@ -171,18 +175,47 @@ class Checks:
                 f"label of {prediction_id!r}: {value!r} is not a label of a {self._task} task",
                 hint=f"send a {wanted[0].__name__}",
             )
-        if not isinstance(value, str) and not _is_finite(value):
+        if isinstance(value, str):
+            why = misfit_of_class(value)
+            if why is not None:
+                raise SchemaError(
+                    f"label of {prediction_id!r}: class {value[:_LONGEST]!r} {why}",
+                    hint="send a class without control characters",
+                )
+        elif value != value:  # noqa: PLR0124 - NaN
             raise NonFiniteError(
-                f"label of {prediction_id!r} is not finite", hint="send a label when it is known"
+                f"label of {prediction_id!r} is NaN", hint="send a label when it is known"
+            )
+        elif not is_sound(value):
+            raise NonFiniteError(
+                f"label of {prediction_id!r} is not finite, or beyond {LARGEST:g}, the largest number "
+                "that is learned",
+                hint="send it in another unit, or its logarithm",
             )
 
 
-def _is_finite(value: float) -> bool:
-    """Say whether a number is one that 64 bits hold as a float."""
-    try:
-        return isfinite(value)
-    except OverflowError:
-        return False
+def check_entity(entity: Mapping[str, str], where: str) -> None:
+    """Check entity keys.
+
+    Parameters
+    ----------
+    entity
+        Values by name.
+    where
+        What the text of an error begins with.
+
+    Raises
+    ------
+    SchemaError
+        If a key's name or value is no name, or there are more than 20.
+    """
+    if len(entity) > _MOST_KEYS:
+        raise SchemaError(f"{where}entity: it has {len(entity)} keys", hint=f"send at most {_MOST_KEYS}")
+    for name, value in entity.items():
+        if misfit_of_name(name) is not None:
+            check_name(name, f"{where}entity")
+        if misfit_of_name(value) is not None:
+            check_name(value, f"{where}entity.{name}")
 
 
 def plain_words(error: msgspec.ValidationError, within: str = "") -> str:

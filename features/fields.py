@@ -1,7 +1,7 @@
 """Features as a struct type: what is checked as it is decoded, and the checks of numbers beside it."""
 
 from collections.abc import Sequence
-from math import isfinite
+from math import hypot, isfinite
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,6 +10,7 @@ from msgspec.structs import astuple
 
 from headwater.spec.errors import NonFiniteError, SchemaError
 from headwater.spec.feature import FeatureKind, python_type
+from headwater.spec.values import LARGEST, is_sound, misfit_of_text
 
 __all__ = ["Fields", "type_of"]
 
@@ -33,6 +34,7 @@ class Fields:
         self._floats = slice(0, floats)
         self._has_ints = any(f.dtype == "int" for f in ordered)
         self._ints = slice(floats, floats + sum(f.dtype == "int" for f in ordered))
+        self._texts = tuple(place for place, f in enumerate(ordered) if f.dtype == "str")
         self.type: type[msgspec.Struct] = msgspec.defstruct(
             "Features",
             [(f.name, type_of(f, ranged=ranged)) for f in ordered],
@@ -40,43 +42,57 @@ class Fields:
             gc=False,
         )
 
-    def fit(self, prediction_id: str, features: msgspec.Struct) -> None:
-        """Check the numbers of features that have the right types.
+    def fit(self, features: msgspec.Struct) -> None:
+        """Check the values of features that have the right types; the text names the feature.
 
         Raises
         ------
         SchemaError
-            If an integer does not fit 64 bits.
+            If an integer does not fit 64 bits, or a text holds what no store does.
         NonFiniteError
-            If a number is NaN or infinite.
+            If a number is NaN, infinite or beyond :data:`~headwater.spec.values.LARGEST`.
         """
         values = astuple(features)
+        # What is within together is within each, and NaN never is: one look for nearly every prediction.
+        if not hypot(*filter(None, values[self._floats])) <= LARGEST:
+            self._check_floats(values)
         if self._has_ints:
-            self._check_ints(prediction_id, values)
-        # NaN and infinity survive a sum: one look at it does for nearly every prediction.
-        if not isfinite(sum(filter(None, values[self._floats]))):
-            self._check_floats(prediction_id, values)
+            self._check_ints(values)
+        for place in self._texts:
+            text = values[place]
+            if text is None or (text.isascii() and "\0" not in text):
+                continue  # nearly every one
+            why = misfit_of_text(text)
+            if why is not None:
+                raise SchemaError(
+                    f"feature {self._name(place)!r} {why}", hint="take that out of the text"
+                )
 
-    def _check_ints(self, prediction_id: str, values: tuple[Any, ...]) -> None:
-        for value in values[self._ints]:
+    def _check_ints(self, values: tuple[Any, ...]) -> None:
+        for place, value in enumerate(values[self._ints], self._ints.start):
             if value is not None and not -(2**63) <= value < 2**63:
                 raise SchemaError(
-                    f"prediction {prediction_id!r}: feature {self._name(value, values)!r} "
-                    "does not fit 64 bits",
+                    f"feature {self._name(place)!r} does not fit 64 bits",
                     hint="send it as text, or declare a float",
                 )
 
-    def _check_floats(self, prediction_id: str, values: tuple[Any, ...]) -> None:
-        for value in filter(None, values[self._floats]):
-            if not isfinite(value):
+    def _check_floats(self, values: tuple[Any, ...]) -> None:
+        for place, value in enumerate(values[self._floats], self._floats.start):
+            if value is None or is_sound(value):
+                continue
+            if isfinite(value):
                 raise NonFiniteError(
-                    f"prediction {prediction_id!r}: feature {self._name(value, values)!r} is {value}",
-                    hint="send None for what is not known, and declare the feature nullable",
+                    f"feature {self._name(place)!r} is {value:g}, beyond {LARGEST:g}, the largest "
+                    "number that is learned",
+                    hint="send it in another unit, or its logarithm",
                 )
+            raise NonFiniteError(
+                f"feature {self._name(place)!r} is {value}",
+                hint="send None for what is not known, and declare the feature nullable",
+            )
 
-    def _name(self, value: object, values: tuple[object, ...]) -> str:
-        where = next(place for place, one in enumerate(values) if one is value)
-        return self.type.__struct_fields__[where]
+    def _name(self, place: int) -> str:
+        return self.type.__struct_fields__[place]
 
 
 def type_of(feature: FeatureKind, *, ranged: bool) -> Any:

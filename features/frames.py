@@ -9,6 +9,7 @@ import msgspec
 import polars as pl
 from msgspec.structs import astuple
 
+from headwater.spec.columns import EXAMPLE, LABEL, PREDICTION
 from headwater.spec.feature import FeatureKind, python_type
 from headwater.spec.pipeline import Pipeline, Task
 from headwater.spec.records import LabelValue, Output
@@ -57,23 +58,6 @@ _LABEL_FIELDS: dict[str, _Field] = {
     "source": ("source", str, "natural"),
     "key": ("key", str | None, None),
 }
-_LABEL = ("label", "source", "known_at")
-
-PREDICTION = (
-    "prediction_id",
-    "served_at",
-    "version",
-    "role",
-    "propensity",
-    "entity",
-    "output",
-    "features",
-    "ages_s",
-)
-"""Columns of a prediction."""
-
-EXAMPLE = ("offset", "emitted_at", "supersedes", "revision", "late", *_LABEL, *PREDICTION)
-"""Columns of an example."""
 
 
 def label_dtype(task: Task) -> type[pl.DataType]:
@@ -222,7 +206,7 @@ class Frames:
             made["late"] = pl.Series([row[4] for row in rows], dtype=pl.Boolean)
         if wanted := [name for name in PREDICTION if name in columns]:
             made |= self._prediction_columns([row[5] for row in rows], wanted)
-        if wanted := [name for name in _LABEL if name in columns]:
+        if wanted := [name for name in LABEL if name in columns]:
             made |= self._label_columns([row[6] for row in rows], wanted)
         return pl.DataFrame({name: made[name] for name in columns})
 

@@ -24,6 +24,7 @@ from headwater.spec.errors import (
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.queue import LONGEST_LEASE_S, MOST_CLAIMED, Why, check_person, label_key, random_next
 from headwater.spec.records import FeatureValue, Label, LabelValue
+from headwater.spec.values import check_name
 
 __all__ = ["Asked", "LabelQueue"]
 
@@ -205,7 +206,7 @@ class LabelQueue:
             If the database or the inbox is away. Send it again: it is recorded once.
         """
         check_person(person)
-        _check_id(prediction_id)
+        check_name(prediction_id, "prediction_id")
         self._recorder.label(self._label(person, prediction_id, value, 0))  # does it fit
         if self._pipeline.task == "regression":
             value = float(value)
@@ -232,7 +233,7 @@ class LabelQueue:
             If the person did not claim it, or has answered it.
         """
         check_person(person)
-        _check_id(prediction_id)
+        check_name(prediction_id, "prediction_id")
         with self._database.transaction() as connection:
             question = self._found(connection, prediction_id)
             asked, value = self._questions.answer_of(connection, question, person)
@@ -373,15 +374,6 @@ class LabelQueue:
 
 def _not_claimed(person: str, prediction_id: str) -> ConflictError:
     return ConflictError(f"{person} has not claimed {prediction_id!r}", hint="claim it first")
-
-
-def _check_id(prediction_id: str) -> None:
-    try:
-        fits = bool(prediction_id) and "\0" not in prediction_id and bool(prediction_id.encode())
-    except UnicodeEncodeError:
-        fits = False
-    if not fits:
-        raise SchemaError(f"prediction_id: {prediction_id[:200]!r} is none", hint="send one as claimed")
 
 
 def _check_bounds(name: str, value: int, most: int) -> None:

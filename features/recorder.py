@@ -113,15 +113,16 @@ class Recorder:
         """The type of all features of a prediction."""
         return self._checks.logged.type
 
-    def fit(self, prediction_id: str, features: msgspec.Struct) -> None:
+    def fit(self, features: msgspec.Struct) -> None:
         """Check features that were decoded as :attr:`asked_type`.
 
         Raises
         ------
         SchemaError, NonFiniteError
-            If a number is not finite or too long; the text names the feature.
+            If a number is not finite or too long, or a text holds what no store does; the text names
+            the feature.
         """
-        self._fit(prediction_id, features)
+        self._fit(features)
 
     def served(  # noqa: PLR0913, PLR0917 - a served prediction's parts, on the hot path
         self,
@@ -140,9 +141,8 @@ class Recorder:
         Raises
         ------
         SchemaError
-            If the output is not one of the task's, or something cannot be written as JSON.
+            If something cannot be written as JSON.
         """
-        self._checks.output(id_, output)
         logged = _Logged(
             id_,
             features,

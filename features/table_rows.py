@@ -7,9 +7,9 @@ from msgspec import UNSET
 from polars.exceptions import PolarsError
 
 from headwater.features.frames import feature_schema
+from headwater.features.misfits import check_column, wrong_names
 from headwater.spec.errors import (
     HeadwaterError,
-    NonFiniteError,
     NotEnoughError,
     SchemaError,
     few,
@@ -17,13 +17,13 @@ from headwater.spec.errors import (
 from headwater.spec.feature import BatchFeature
 from headwater.spec.feature_table import FeatureTable
 from headwater.spec.records import FeatureValue
+from headwater.spec.values import LONGEST_NAME
 
 __all__ = ["Row", "conform", "rows_of"]
 
 Row = tuple[tuple[str, ...], int | None, tuple[FeatureValue, ...]]
 """Key, time in microseconds since 1970 (UTC) or None, values."""
 
-_LONGEST_KEY = 200
 _KEYS = (pl.String, pl.Categorical, pl.Enum)
 
 
@@ -47,9 +47,9 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
     ------
     SchemaError
         If a column is missing or of another type, a key or a value is null that may not be, a value is
-        outside its range, or a key has several rows.
+        outside its range, a text holds what no store does, or a key has several rows.
     NonFiniteError
-        If a number is NaN or infinite.
+        If a number is NaN, infinite or beyond what is learned.
     NotEnoughError
         If there are no rows.
     """
@@ -66,7 +66,7 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
             f"the source of table {table.name!r} has no rows", hint="look at it; what serves stays"
         )
     keys = [_key(table, frame[name]) for name in table.entity]
-    values = [_values(table, feature, frame[feature.name]) for feature in features]
+    values = [_values(table, feature, frame[feature.name], keys[0]) for feature in features]
     # By place, since a feature may bear the name of a key.
     columns = [key.alias(f"key{place}") for place, key in enumerate(keys)]
     columns += [_at(table, frame), *(one.alias(f"value{place}") for place, one in enumerate(values))]
@@ -87,12 +87,11 @@ def _key(table: FeatureTable, column: pl.Series) -> pl.Series:
             hint="let it be text, or whole numbers",
         )
     key = column.cast(pl.String)
-    length = key.str.len_chars()
-    wrong = int((key.is_null() | (length == 0) | (length > _LONGEST_KEY)).sum())
+    wrong = int(wrong_names(key, LONGEST_NAME).sum())
     if wrong:
         raise SchemaError(
-            f"entity key {column.name!r} of table {table.name!r} is null, empty or longer than "
-            f"{_LONGEST_KEY} characters in {wrong:,} rows of its source",
+            f"entity key {column.name!r} of table {table.name!r} is null, empty, longer than "
+            f"{LONGEST_NAME} characters or holds control characters in {wrong:,} rows of its source",
             hint="leave those rows out: nobody can ask for them",
         )
     return key
@@ -111,7 +110,7 @@ def _at(table: FeatureTable, frame: pl.DataFrame) -> pl.Series:
     return column.dt.epoch("us").alias("at")
 
 
-def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> pl.Series:
+def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series, keys: pl.Series) -> pl.Series:
     dtype = feature_schema((feature,))[feature.name]
     try:
         if (dtype == pl.Boolean) != (column.dtype == pl.Boolean) and column.dtype != pl.Null:
@@ -127,11 +126,7 @@ def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> pl
             f"{table.name!r}",
             hint="declare it nullable=True, or leave those rows out",
         )
-    if dtype == pl.Float64 and not found.is_finite().fill_null(True).all():
-        raise NonFiniteError(
-            f"feature {feature.name!r} is NaN or infinite in the source of table {table.name!r}",
-            hint="write null for what is not known, and declare the feature nullable",
-        )
+    check_column(found, f"in the source of table {table.name!r}", keys)
     _check_range(table, feature, found)
     return found
 

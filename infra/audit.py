@@ -10,8 +10,10 @@ from sqlalchemy import Connection, insert, select
 from headwater.infra import tables
 from headwater.infra.clock import from_us
 from headwater.infra.database import Database
+from headwater.spec.errors import SchemaError
+from headwater.spec.values import check_name, misfit_of_text
 
-__all__ = ["Audited", "audited", "note"]
+__all__ = ["Audited", "audited", "check_note", "note"]
 
 
 class Audited(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +62,13 @@ def note(
         Of which pipeline, if of one.
     detail
         More of it; never a secret.
+
+    Raises
+    ------
+    SchemaError
+        If `by` is no name, or the reason in `detail` holds what no store does.
     """
+    check_note(by, str(detail.get("reason", "")))
     connection.execute(
         insert(tables.audit).values(
             at_us=at_us,
@@ -70,6 +78,20 @@ def note(
             detail=msgspec.json.encode(detail).decode(),
         )
     )
+
+
+def check_note(by: str, reason: str = "") -> None:
+    """Check who does something, and why, before it is done.
+
+    Raises
+    ------
+    SchemaError
+        If `by` is no name, or the reason holds what no store does.
+    """
+    check_name(by, "by")
+    why = misfit_of_text(reason)
+    if why is not None:
+        raise SchemaError(f"reason: it {why}", hint="take that out of the text")
 
 
 def audited(database: Database, last: int) -> list[Audited]:

@@ -126,7 +126,7 @@ class SklearnLearner:
             else:
                 self._estimator.fit(frame, target)
             self._fitted = True
-            check_outputs(self.predict(features.head(_PROBES)))
+            check_outputs(self.predict(features.head(_PROBES)), self._schema.task)
 
     def learn_one(self, features: Mapping[str, FeatureValue], label: LabelValue) -> None:
         """Learn one example, as a batch of one."""

@@ -22,6 +22,8 @@ __all__ = ["Boosted", "BoostingLearner"]
 
 _BUCKETS = 1_024
 _PROBES = 16
+_ONE_AGAINST_ALL = ("multiclassova", "multiclass_ova", "ova", "ovr")
+_LEAST = 1e-300
 _NOT_NATIVE = ("class_weight", "importance_type", "n_estimators", "n_jobs", "objective", "random_state")
 
 
@@ -133,7 +135,7 @@ class BoostingLearner:
         # Through text, so that a state that goes on and one that was loaded are the same to the bit.
         self._booster = _parse(booster.model_to_string())
         try:
-            check_outputs(self._outputs(matrix[:_PROBES]))
+            check_outputs(self._outputs(matrix[:_PROBES]), self._schema.task)
         except Exception:
             self._booster = previous
             raise
@@ -185,6 +187,8 @@ class BoostingLearner:
         found = self._booster.predict(matrix, num_threads=self._params["num_threads"])
         if self._schema.task != "multiclass":
             return [float(value) for value in found]
+        if self._params["objective"] in _ONE_AGAINST_ALL:  # its chances do not come to one
+            found = found / np.maximum(found.sum(axis=1, keepdims=True), _LEAST)
         return [dict(zip(self._classes, map(float, row), strict=True)) for row in found]
 
     def _target(self, labels: pl.Series) -> npt.NDArray[np.float64]:

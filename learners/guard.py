@@ -1,6 +1,5 @@
 """What must never reach an estimator: one NaN makes a linear model answer NaN for ever."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -9,12 +8,15 @@ import numpy as np
 import polars as pl
 
 from headwater.spec.errors import NonFiniteError, SchemaError, few
+from headwater.spec.outputs import misfit_of_output
+from headwater.spec.pipeline import Task
 from headwater.spec.records import FeatureValue, LabelValue, Output
+from headwater.spec.values import LARGEST, is_sound
 
-__all__ = ["LARGEST", "check_batch", "check_one", "check_outputs", "keeping_last_good"]
+__all__ = ["check_batch", "check_one", "check_outputs", "keeping_last_good"]
 
-LARGEST = 1e100
-"""Numbers beyond this are refused: their squares, which scalers and gradients take, would overflow."""
+
+_LONGEST = 300  # what is wrong may quote an output
 
 
 class _Restorable(Protocol):
@@ -43,7 +45,7 @@ def check_batch(names: Sequence[str], features: pl.DataFrame, labels: pl.Series)
     SchemaError
         If the columns are not the schema's, or a label is missing.
     NonFiniteError
-        If a number is NaN, infinite or beyond :data:`LARGEST`.
+        If a number is NaN, infinite or beyond :data:`~headwater.spec.values.LARGEST`.
     """
     if tuple(features.columns) != tuple(names):
         raise SchemaError(
@@ -71,14 +73,14 @@ def _is_sound(series: pl.Series) -> bool:
 def check_one(features: Mapping[str, FeatureValue], label: LabelValue) -> None:
     """Refuse one example, as :func:`check_batch` does."""
     for name, value in [*features.items(), ("label", label)]:
-        if isinstance(value, float) and not abs(value) <= LARGEST:
+        if isinstance(value, float) and not is_sound(value):
             raise NonFiniteError(
                 f"feature {name!r} is {value}", hint=f"learn finite numbers of at most {LARGEST:.0e}"
             )
 
 
-def check_outputs(outputs: Sequence[Output]) -> None:
-    """Refuse a state that answers with NaN or infinity.
+def check_outputs(outputs: Sequence[Output], task: Task) -> None:
+    """Refuse a state that answers with what is no output of its task, such as NaN.
 
     Raises
     ------
@@ -86,9 +88,9 @@ def check_outputs(outputs: Sequence[Output]) -> None:
         If it does.
     """
     for output in outputs:
-        numbers = output.values() if isinstance(output, dict) else (output,)
-        if not all(map(math.isfinite, numbers)):
+        why = misfit_of_output(task, output)
+        if why is not None:
             raise NonFiniteError(
-                f"after learning, the learner answers {output}",
+                f"after learning, the learner answers {str(output)[:_LONGEST]}, which {why}",
                 hint="the last good state was kept; lower the learning rate, or scale the features",
             )

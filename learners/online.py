@@ -102,7 +102,7 @@ class RiverLearner:
                 learn_one = self._estimator.learn_one
                 for row, label in zip(self._rows(features), labels.to_list(), strict=True):
                     learn_one(row, label)
-            check_outputs(self.predict(features.head(_PROBES)))
+            check_outputs(self.predict(features.head(_PROBES)), self._schema.task)
 
     def learn_one(self, features: Mapping[str, FeatureValue], label: LabelValue) -> None:
         """Learn one example."""
@@ -110,7 +110,7 @@ class RiverLearner:
         present = self._present(features)
         with keeping_last_good(self, started=True):
             self._estimator.learn_one(present, label)
-            check_outputs([self._predict(present)])
+            check_outputs([self._predict(present)], self._schema.task)
 
     def dump(self) -> bytes:
         """Give the state as a pickle."""

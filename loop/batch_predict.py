@@ -8,7 +8,6 @@ published at the end. Who comes after a kill goes on with what was written; a re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from math import isfinite
 
 import msgspec
 import polars as pl
@@ -16,6 +15,7 @@ from msgspec.structs import replace
 
 from headwater.features.batch_files import BatchFiles, TableWriter
 from headwater.features.batch_runs import BatchRun, BatchRuns
+from headwater.infra.audit import check_note
 from headwater.infra.commit_points import reached
 from headwater.infra.lease import Lease, acquire, release, renew
 from headwater.infra.storage import Storage
@@ -30,11 +30,13 @@ from headwater.spec.errors import (
     NotEnoughError,
     NotReadyError,
 )
+from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import Output, Prediction
 
 __all__ = ["batch_predict", "batch_runs", "check_declared"]
 
+_LONGEST = 300  # what is wrong may quote an output
 _RECORDED_TOGETHER = 1_000
 """Records to one sync: between two, the workers that serve have their turn at the inbox."""
 
@@ -71,6 +73,7 @@ def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> Batch
         If a store is away, or the champion's state does not hold.
     """
     batch = check_declared(bound.pipeline)
+    check_note(by)
     with _alone(bound) as lease:
         work = _Work(bound, batch, lease, by)
         work.clear()
@@ -209,14 +212,14 @@ def _outputs(learner: Learner, chunk: Chunk) -> list[Output]:
     Raises
     ------
     NonFiniteError
-        If the version answers one with NaN or infinity.
+        If the version answers one with what is no output of its task, such as NaN.
     """
     outputs = [_plain(output) for output in learner.predict(chunk.features)]
     for key, output in zip(chunk.keys, outputs, strict=True):
-        numbers = output.values() if isinstance(output, dict) else (output,)
-        if not all(map(isfinite, numbers)):
+        why = misfit_of_output(learner.schema.task, output)
+        if why is not None:
             raise NonFiniteError(
-                f"the version answers key {key!r} with {output}",
+                f"the version answers key {key!r} with {str(output)[:_LONGEST]}, which {why}",
                 hint="look for values far from what it has learned",
             )
     return outputs

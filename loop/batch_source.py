@@ -1,16 +1,16 @@
 """Read what a batch prediction scores: a few rows at a time, each checked before anything is kept."""
 
 from collections.abc import Iterator
-from math import isfinite
 from typing import NamedTuple
 
 import polars as pl
 
 from headwater.features.frames import feature_schema
+from headwater.features.misfits import check_column, wrong_names
 from headwater.features.sources import opened, reading
 from headwater.infra.storage import Storage
 from headwater.spec.batch import LONGEST_KEY, BatchPrediction
-from headwater.spec.errors import NonFiniteError, SchemaError, few
+from headwater.spec.errors import SchemaError, few
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["Chunk", "chunk_of", "read_chunks"]
@@ -70,17 +70,17 @@ def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) ->
     Raises
     ------
     SchemaError
-        If a column has another type, a key is no key, or a value is missing; the text names it.
+        If a column has another type, a key is no key, a value is missing, or a text holds what no
+        store does; the text names it.
     NonFiniteError
-        If a number is NaN or infinite.
+        If a number is NaN, infinite or beyond what is learned.
     """
     keys = _cast(frame, batch.key, pl.String)
-    lengths = keys.str.len_chars()
-    misfits = keys.filter(lengths.is_null() | ~lengths.is_between(1, LONGEST_KEY))
+    misfits = keys.filter(wrong_names(keys, LONGEST_KEY))
     if len(misfits):
         raise SchemaError(
             f"in column {batch.key!r}, {few((repr(key)[:60] for key in misfits), 3)} are no keys",
-            hint=f"give each row a key of 1 to {LONGEST_KEY} characters",
+            hint=f"give each row a key of 1 to {LONGEST_KEY} characters, none a control character",
         )
     schema = feature_schema(pipeline.features)
     features = pl.DataFrame({name: _cast(frame, name, dtype) for name, dtype in schema.items()})
@@ -92,20 +92,8 @@ def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) ->
                 f"feature {feature.name!r} of key {key!r} is missing",
                 hint="fill it, or declare the feature nullable",
             )
-        if feature.dtype == "float":
-            _check_finite(column, keys)
+        check_column(column, "in the table", keys)
     return Chunk(keys, features)
-
-
-def _check_finite(column: pl.Series, keys: pl.Series) -> None:
-    if isfinite(column.sum()):
-        return  # NaN and infinity survive a sum
-    wrong = column.is_finite().not_().fill_null(value=False)
-    if wrong.any():
-        raise NonFiniteError(
-            f"feature {column.name!r} of key {keys.filter(wrong)[0]!r} is {column.filter(wrong)[0]}",
-            hint="write null for what is not known, and declare the feature nullable",
-        )
 
 
 def _cast(frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.Series:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from headwater.infra.audit import check_note
 from headwater.infra.lease import Lease
 from headwater.loop.binding import Bound
 from headwater.loop.decisions import Work
@@ -44,6 +45,7 @@ def carry_out(bound: Bound, id_: str, *, by: str) -> Updated:
     HeadwaterError
         As :func:`headwater.loop.update.learn` does.
     """
+    check_note(by)
     decision = bound.decisions.get(id_)
     if not decision.fired:
         raise NotEnoughError(

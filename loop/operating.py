@@ -15,12 +15,14 @@ from headwater.spec.recipe import OffsetRange
 from headwater.spec.routing import ChampionOnly, Routing, Shadow, check_routing
 from headwater.spec.routing_text import shortly
 from headwater.spec.rulings import Beside, Learning, Reign, Routed, Ruling, VersionInRole
+from headwater.spec.values import check_name
 
 __all__ = ["MOST_TOLD", "Operator"]
 
 MOST_TOLD = 20
 """How many of the newest rulings are told of."""
 
+_MOST_REASON = 500
 _DECLARED = "write where it is declared: module:attribute or path.py:attribute"
 
 
@@ -105,6 +107,7 @@ class Operator:
         if routing is not None:
             task = self._task()
             check_routing(routing, task, METRICS[task])
+        _check_reason(reason)
         return self.registry.route(routing, by=by, reason=reason, expected=expected)
 
     def add_shadow(self, version: str, *, by: str, reason: str) -> Ruling:
@@ -160,11 +163,13 @@ class Operator:
                 f"pipeline {self.name!r} learns on schedule, so there is nothing to pause",
                 hint="pause its deployments in Prefect, or declare learn='each label'",
             )
+        _check_reason(reason)
         self.registry.pauses.pause(by=by, reason=reason)
         return self.learning()
 
     def resume(self, *, by: str, reason: str) -> Learning:
         """Let learning go on from where it halted: what came meanwhile is learned, nothing is lost."""
+        _check_reason(reason)
         self.registry.pauses.resume(by=by, reason=reason)
         return self.learning()
 
@@ -176,17 +181,20 @@ class Operator:
         NotFoundError
             If a range holds no offsets.
         """
+        _check_reason(reason)
         self.registry.championship.quarantine(spans, by=by, reason=reason)
         return self.learning()
 
     def promote(self, version: str, *, by: str, reason: str) -> Reign:
         """Make a version champion, as the registry's ``promote`` does."""
+        _check_reason(reason)
         return self.registry.promote(version, by=by, reason=reason)
 
     def roll_back(
         self, to: str | None, *, by: str, reason: str, quarantine: Sequence[OffsetRange] = ()
     ) -> Reign:
         """Return to an earlier champion, as the registry's ``rollback`` does."""
+        _check_reason(reason)
         return self.registry.rollback(by=by, reason=reason, to=to, quarantine=quarantine)
 
     def versions(self, last: int = 0) -> list[VersionInRole]:
@@ -279,3 +287,9 @@ def _told(version: Version, roles: Sequence[str]) -> VersionInRole:
         digest=version.digest,
         refused=version.refused,
     )
+
+
+def _check_reason(reason: str) -> None:
+    """Check what is said for the record: a name's characters, so that a line of a log is one."""
+    if reason != "":
+        check_name(reason, "reason", _MOST_REASON)

@@ -19,14 +19,13 @@ from headwater.loop.collect import collect
 from headwater.loop.decide import decide
 from headwater.loop.history import Columns, import_history
 from headwater.loop.update import Updated, train
+from headwater.spec.columns import HISTORY
 from headwater.spec.decision import Decision
 from headwater.spec.errors import NotEnoughError
 from headwater.spec.records import Label, LabelValue, Output, Prediction
 from headwater.spec.trigger import by_clock
 
 __all__ = ["Replay", "Step"]
-
-_COLUMNS = ("id", "served_at", "label", "known_at")
 
 
 class Step(NamedTuple):
@@ -76,7 +75,7 @@ class Replay:
     def __init__(self, bound: Bound, clock: SimulatedClock, events: pl.DataFrame) -> None:
         self._bound = bound
         self._clock = clock
-        self._events = events.select(*_COLUMNS, *bound.pipeline.feature_names)
+        self._events = events.select(*HISTORY, *bound.pipeline.feature_names)
         self._learner: tuple[str, Learner] | None = None
 
     def begin(self, start: datetime) -> Updated:

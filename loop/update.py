@@ -9,6 +9,7 @@ from datetime import datetime
 
 import msgspec
 
+from headwater.infra.audit import check_note
 from headwater.infra.commit_points import reached
 from headwater.infra.lease import Lease, acquire, release
 from headwater.learners.learner import Learner
@@ -133,6 +134,7 @@ def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = Fal
     DigestError, TableError, StorageError
         If a store does not hold what it should, or is away.
     """
+    check_note(by)
     with trainer(bound) as lease:
         return _update(bound, lease, by, from_scratch=from_scratch)
 

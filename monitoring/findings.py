@@ -197,7 +197,7 @@ def output_findings(case: Case, task: Task) -> list[Finding]:
     """
     if task == "multiclass":
         return []
-    found = column_drift(pl.Series(case.before), pl.Series(case.now), Feature("output", float))
+    found = column_drift(pl.Series(case.before), pl.Series(case.now), Feature("outputs", float))
     if isinstance(found, str) or not found.drifted:
         return []
     moved = float(case.now.mean() - case.before.mean())
@@ -231,9 +231,9 @@ def label_findings(reference: pl.DataFrame, mature: pl.DataFrame, task: Task) ->
         return []
     first, second = reference["label"].drop_nulls(), mature["label"].drop_nulls()
     if task == "regression":
-        found = column_drift(first, second, Feature("label", float))
+        found = column_drift(first, second, Feature("labels", float))
     else:
-        found = column_drift(first.cast(pl.String), second.cast(pl.String), Feature("label", str))
+        found = column_drift(first.cast(pl.String), second.cast(pl.String), Feature("labels", str))
     if isinstance(found, str) or not found.drifted:
         return []
     return [

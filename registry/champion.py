@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, insert, select, update
 
 from headwater.infra import tables
-from headwater.infra.audit import note
+from headwater.infra.audit import check_note, note
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.database import Database
@@ -118,6 +118,7 @@ class Championship:
         FencedError
             If the lease was taken over; nothing is changed then.
         """
+        check_note(by, reason)
         now_us = to_us(self._clock.now())
         reached("promote.before_swap")
         with self._database.transaction() as connection:
@@ -144,6 +145,7 @@ class Championship:
 
     def quarantine(self, spans: Sequence[OffsetRange], *, by: str, reason: str) -> None:
         """Exclude offsets from every later recipe: all of them, or none."""
+        check_note(by, reason)
         now_us = to_us(self._clock.now())
         with self._database.transaction() as connection:
             for span in spans:

@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, insert, select
 
 from headwater.infra import tables
-from headwater.infra.audit import note
+from headwater.infra.audit import check_note, note
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.database import Database
 from headwater.spec.rulings import Pause
@@ -45,6 +45,7 @@ class Pauses:
         The offset is read in the transaction that halts: whoever learns looks for a pause after he has
         seen how far examples go, so that no later one is learned.
         """
+        check_note(by, reason)
         now_us = to_us(self._clock.now())
         with self._database.transaction() as connection:
             number, there = self._newest(connection)
@@ -56,6 +57,7 @@ class Pauses:
 
     def resume(self, *, by: str, reason: str) -> None:
         """Let learning go on from where it halted; where it does, this changes nothing."""
+        check_note(by, reason)
         now_us = to_us(self._clock.now())
         with self._database.transaction() as connection:
             number, there = self._newest(connection)

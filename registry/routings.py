@@ -3,7 +3,7 @@
 from sqlalchemy import func, insert, select
 
 from headwater.infra import tables
-from headwater.infra.audit import note
+from headwater.infra.audit import check_note, note
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.database import Database
 from headwater.spec.errors import ConflictError
@@ -89,6 +89,7 @@ class Routings:
         ConflictError
             If another ruling came after the one that was seen; nothing is changed then.
         """
+        check_note(by, reason)
         now_us = to_us(self._clock.now())
         before = self.newest()
         if before is not None and (before.routing, before.by, before.reason) == (routing, by, reason):

@@ -24,10 +24,13 @@ import msgspec
 from headwater.serving.ids import new_id
 from headwater.serving.operator_client import AsyncOperate, Operate
 from headwater.serving.problems import Problem
+from headwater.serving.sent import encoded
 from headwater.serving.wire import Answer, Answers, BatchAnswer, Labelled, LabelResults
 from headwater.spec import errors
+from headwater.spec.batch import LONGEST_KEY
 from headwater.spec.errors import HeadwaterError, StorageError
 from headwater.spec.records import FeatureValue, LabelValue, Recorded, Source
+from headwater.spec.values import check_name
 
 __all__ = ["AsyncClient", "Client"]
 
@@ -182,6 +185,7 @@ class Client(_Base):
         NotFoundError
             If nothing was.
         """
+        check_name(prediction_id, "prediction_id")
         params = {} if pipeline is None else {"pipeline": pipeline}
         return self._send("GET", f"/predictions/{prediction_id}", None, Recorded, params)
 
@@ -235,7 +239,7 @@ class Client(_Base):
         self.close()
 
     def _post(self, path: str, body: Mapping[str, Any], kind: type[_Found]) -> _Found:
-        return self._send("POST", path, msgspec.json.encode(body), kind)
+        return self._send("POST", path, encoded(body), kind)
 
     def _send(
         self,
@@ -330,7 +334,7 @@ class AsyncClient(_Base):
         await self.close()
 
     async def _post(self, path: str, body: Mapping[str, Any], kind: type[_Found]) -> _Found:
-        return await self._send("POST", path, msgspec.json.encode(body), kind)
+        return await self._send("POST", path, encoded(body), kind)
 
     async def _send(
         self,
@@ -369,6 +373,7 @@ def _trace_headers() -> dict[str, str]:
 
 
 def _batch_path(pipeline: str, key: str) -> str:
+    check_name(key, "key", LONGEST_KEY)
     return f"/batch/{pipeline}/{quote(key, safe='')}"
 
 

@@ -9,7 +9,7 @@ Source: https://github.com/kserve/open-inference-protocol, and Triton's extensio
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import msgspec
@@ -24,7 +24,7 @@ from headwater.serving.hot import Pipelines, named, read_body
 from headwater.serving.problems import problem_of
 from headwater.serving.served_pipeline import ServedPipeline
 from headwater.serving.wire import MOST_ITEMS, Answer, Entity, PredictItem
-from headwater.spec.errors import HeadwaterError, NotFoundError, SchemaError
+from headwater.spec.errors import HeadwaterError, NonFiniteError, NotFoundError, SchemaError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["protocol_routes"]
@@ -269,7 +269,7 @@ def _unpacked(tensor: _Tensor, packed: bytes) -> list[Any]:
                 raise SchemaError(
                     f"inputs.{tensor.name}: its bytes are cut", hint="send a length before each text"
                 )
-            found.append(packed[4 : 4 + length].decode(errors="replace"))
+            found.append(_text(tensor, packed[4 : 4 + length]))
             packed = packed[4 + length :]
         return found
     dtype = _NUMPY.get(tensor.datatype)
@@ -281,8 +281,22 @@ def _unpacked(tensor: _Tensor, packed: bytes) -> list[Any]:
     return list(np.frombuffer(packed, dtype).tolist())
 
 
+def _text(tensor: _Tensor, packed: bytes) -> str:
+    try:
+        return packed.decode()
+    except UnicodeDecodeError as error:
+        raise SchemaError(
+            f"inputs.{tensor.name}: a text is not UTF-8: {error.reason}", hint="encode it as UTF-8"
+        ) from error
+
+
 def _as_declared(values: list[Any], tensor: _Tensor, wanted: str | None) -> list[Any]:
     """Let whole numbers of an integer or 0/1 tensor stand for what the feature declares."""
+    for value in values:
+        if isinstance(value, float) and not isfinite(value):
+            raise NonFiniteError(
+                f"inputs.{tensor.name}: it holds {value}", hint="leave a missing number null, in JSON"
+            )
     if wanted == "FP64":
         return [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values]
     if wanted == "INT64" and tensor.datatype.startswith("FP"):

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from headwater.infra import tables
-from headwater.infra.audit import note
+from headwater.infra.audit import check_note, note
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
 from headwater.infra.database import Database
 from headwater.infra.settings import Settings
@@ -85,6 +85,7 @@ class KeyStore:
             If a key of that name holds already.
         """
         wanted = _checked(name, list(scopes))
+        check_note(by)
         secret, now_us = secrets.token_urlsafe(32), to_us(self._clock.now())
         with self._database.transaction() as connection:
             if _holding(connection, name) is not None:
@@ -115,6 +116,11 @@ class KeyStore:
         NotFoundError
             If no key of that name holds.
         """
+        if not _NAME.fullmatch(name):
+            raise NotFoundError(
+                f"no key is called {name[:100]!r}", hint="list them: headwater keys list"
+            )
+        check_note(by)
         now_us, table = to_us(self._clock.now()), tables.api_key
         with self._database.transaction() as connection:
             number = _holding(connection, name)

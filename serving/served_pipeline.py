@@ -22,7 +22,7 @@ from headwater.serving.ids import new_id
 from headwater.serving.live import Live, ServingFile
 from headwater.serving.looking_up import LookingUp
 from headwater.serving.metrics import PipelineMetrics
-from headwater.serving.wire import Answer, LabelItem, Labelled, PredictItem, answer_of
+from headwater.serving.wire import Answer, LabelItem, Labelled, PredictItem, answer_of, check_names
 from headwater.spec.errors import (
     ConflictError,
     HeadwaterError,
@@ -30,6 +30,7 @@ from headwater.spec.errors import (
     NotReadyError,
     SchemaError,
 )
+from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import FeatureValue, Label, Output, Prediction, Recorded, Role
 
@@ -139,7 +140,8 @@ class ServedPipeline:
         SchemaError
             If features do not fit; the text names the field.
         """
-        self._decoded("" if item.id is UNSET else item.id, item.features, "")
+        check_names(item, "")
+        self._decoded(item.features, "")
 
     async def label(self, items: Sequence[msgspec.Raw], by: str) -> list[Labelled]:
         """Record labels, each for itself; durable when this returns.
@@ -299,9 +301,10 @@ class ServedPipeline:
         return self._commit.syncs
 
     def _make(self, answering: Answering, item: PredictItem, now: datetime, where: str) -> _Made:
+        check_names(item, where)
         id_ = new_id() if item.id is UNSET else item.id
         loaded, share = answering.choose(id_, item.unit)
-        features, ages_s = self._decoded(id_, item.features, where), None
+        features, ages_s = self._decoded(item.features, where), None
         if self.tables is not None:
             features, ages_s = self._completed(self.tables, features, item, now, where)
         values: dict[str, FeatureValue] = msgspec.structs.asdict(features)
@@ -313,22 +316,37 @@ class ServedPipeline:
         return _Made(id_, features, item.entity, answer, entry)
 
     def _output(self, loaded: Loaded, id_: str, values: dict[str, FeatureValue], where: str) -> Output:
-        """Let a version answer; what it fails on is refused, for it was tried before it served."""
+        """Let a version answer; what it fails on is refused, for it was tried before it served.
+
+        What is no output of the task is a failure, too: it is neither answered nor logged.
+        """
         try:
-            return loaded.learner.predict_one(values)
+            output = loaded.learner.predict_one(values)
         except Exception as error:
             _logger.exception("version %s fails on prediction %s", loaded.version, id_)
             raise SchemaError(
                 f"{where}features: version {loaded.version} cannot answer them ({type(error).__name__})",
                 hint="look for values far from what it has learned",
             ) from error
+        why = misfit_of_output(self.pipeline.task, output)
+        if why is not None:
+            _logger.error("version %s fails on prediction %s: its output %s", loaded.version, id_, why)
+            raise SchemaError(
+                f"{where}features: version {loaded.version} cannot answer them: its output {why}",
+                hint="look for values far from what it has learned",
+            )
+        return output
 
-    def _decoded(self, id_: str, features: msgspec.Raw, where: str) -> msgspec.Struct:
+    def _decoded(self, features: msgspec.Raw, where: str) -> msgspec.Struct:
         try:
             found: msgspec.Struct = self._features.decode(features)
         except msgspec.ValidationError as error:
             raise SchemaError(plain_words(error, f"{where}features."), hint=self._hint) from error
-        self.recorder.fit(id_, found)
+        try:
+            self.recorder.fit(found)
+        except SchemaError as error:
+            place = f"{where[:-1]}: " if where else ""
+            raise type(error)(f"{place}{error.what}", error.hint) from error
         return found
 
     def _completed(

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from headwater.features.checks import Checks
 from headwater.features.shadows import ShadowPlace
 from headwater.loop.binding import Bound
 from headwater.serving.alarms import Alarms
 from headwater.serving.shadow_process import Load, Loaded, Predict, Said, ShadowProcess
 from headwater.spec.errors import HeadwaterError
+from headwater.spec.outputs import misfit_of_output
 from headwater.spec.records import FeatureValue, Output
 
 __all__ = ["Shadowing"]
@@ -60,7 +60,6 @@ class Shadowing:
     def __init__(self, bound: Bound, alarms: Alarms) -> None:
         self._bound = bound
         self._alarms = alarms
-        self._checks = Checks(bound.pipeline)
         self._process: ShadowProcess | None = None
         self._starting = False
         self._asked: _Asked | None = None
@@ -197,7 +196,7 @@ class Shadowing:
             said = [
                 (position, _ENCODER.encode(output))
                 for position, output in zip(asked.positions, told.outputs, strict=False)
-                if output is not None and self._fits(position, output)
+                if output is not None and self._fits(version, output)
             ]
             done = len(told.outputs)
             stop = asked.stop if done == len(asked.positions) else asked.positions[done]
@@ -211,12 +210,13 @@ class Shadowing:
         else:
             self._loaded.add(version)
 
-    def _fits(self, position: int, output: Output) -> bool:
-        try:
-            self._checks.output(str(position), output)
-        except HeadwaterError:
-            return False
-        return True
+    def _fits(self, version: str, output: Output) -> bool:
+        """Say whether an output is one of the task; what is none is not kept, and sounds an alarm."""
+        why = misfit_of_output(self._bound.pipeline.task, output)
+        if why is not None:
+            what = f"shadow {version} fails on a prediction: its output {why}"
+            self._alarms.sound("shadow", HeadwaterError(what, "look at its model"), version)
+        return why is None
 
     def _refuse(self, version: str, error: HeadwaterError) -> None:
         """Leave a version out for a minute."""

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from headwater.features.checks import check_entity
 from headwater.spec.pipeline import Task
 from headwater.spec.records import LabelValue, Output, Role, Source
+from headwater.spec.values import check_name
 
 __all__ = [
     "MOST_ITEMS",
@@ -24,6 +26,7 @@ __all__ = [
     "PredictItem",
     "PredictRequest",
     "answer_of",
+    "check_names",
 ]
 
 MOST_ITEMS = 1_000
@@ -133,6 +136,29 @@ def answer_of(
         shares = {"false": 1.0 - output, "true": output}
         return Answer(id_, output, version, role, shares, loss_window_ms)
     return Answer(id_, output, version, role, UNSET, loss_window_ms)
+
+
+def check_names(item: PredictItem, where: str) -> None:
+    """Check what a client calls a prediction, whose it is, and by what its features are looked up.
+
+    Parameters
+    ----------
+    item
+        What is asked for.
+    where
+        Its place among many, for errors.
+
+    Raises
+    ------
+    SchemaError
+        If one is no name, such as an id with a control character; the text names the field.
+    """
+    if item.id is not UNSET:
+        check_name(item.id, f"{where}id")
+    if item.unit is not UNSET:
+        check_name(item.unit, f"{where}unit")
+    if item.entity:
+        check_entity(item.entity, where)
 
 
 class BatchItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):

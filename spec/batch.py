@@ -9,6 +9,7 @@ from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
 from headwater.spec.source import Source, check_source
 from headwater.spec.trigger import Cron
+from headwater.spec.values import misfit_of_name
 
 __all__ = [
     "LONGEST_KEY",
@@ -54,7 +55,7 @@ class BatchPrediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def __post_init__(self) -> None:
         check_source(self.source, " of a batch")
-        if not isinstance(self.key, str) or not 0 < len(self.key) <= LONGEST_KEY:
+        if misfit_of_name(self.key, LONGEST_KEY) is not None:
             raise DeclarationError(f"key={self.key!r} names no column", hint='write key="customer", say')
         if not isinstance(self.fall_through, bool):
             raise DeclarationError(

@@ -6,7 +6,7 @@
     ├── DeclarationError      a pipeline that cannot be declared, loaded or bound
     │   └── NotStatefulError  the estimator cannot be fine-tuned
     ├── SchemaError           features or labels that do not fit the pipeline
-    │   ├── NonFiniteError    NaN or infinity where a number is learned
+    │   ├── NonFiniteError    NaN, infinity or 1e100 where a number is learned
     │   └── UnlearnableError  examples that the learner cannot learn; says which
     ├── ConflictError         the same id with another payload
     ├── NotFoundError         a pipeline, version, prediction or offset that does not exist
@@ -115,7 +115,7 @@ class SchemaError(HeadwaterError):
 
 
 class NonFiniteError(SchemaError):
-    """NaN or infinity where a number would be learned."""
+    """NaN, infinity, or a number beyond what learners take, where one would be learned."""
 
 
 class UnlearnableError(SchemaError):

@@ -8,8 +8,10 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from headwater.spec.columns import RESERVED
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
+from headwater.spec.values import misfit_of_text
 
 __all__ = [
     "BatchFeature",
@@ -28,7 +30,7 @@ __all__ = [
 Dtype = Literal["float", "int", "str", "bool"]
 
 _PYTHON: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,99}")  # two underscores begin Python's own
 
 
 def python_type(dtype: Dtype) -> type:
@@ -37,7 +39,10 @@ def python_type(dtype: Dtype) -> type:
 
 
 def is_name(text: object) -> bool:
-    """Say whether a text can name a feature: up to 100 letters, digits and underscores."""
+    """Say whether a text can name a feature: up to 100 letters, digits and underscores.
+
+    It does not begin with two underscores: such names are Python's own.
+    """
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
@@ -54,6 +59,12 @@ class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_d
             raise DeclarationError(
                 f"feature name {self.name!r} is not a name",
                 hint="write letters, digits and underscores, such as 'hour_of_day'",
+            )
+        if self.name.lower() in RESERVED:
+            raise DeclarationError(
+                f"feature name {self.name!r} is that of a column of headwater's own tables",
+                hint=f"call it another, such as '{self.name}_given'; so are called "
+                f"{', '.join(sorted(RESERVED))}",
             )
         if self.dtype not in _PYTHON:
             raise DeclarationError(
@@ -96,6 +107,13 @@ class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_d
                 f"feature {self.name!r} of dtype {self.dtype!r} has categories={categories!r}",
                 hint="write some different values of a feature of text or int: categories=('a', 'b')",
             )
+        for one in categories:
+            why = misfit_of_text(one) if isinstance(one, str) else None
+            if why is not None:
+                raise DeclarationError(
+                    f"feature {self.name!r} has the category {one!r}, which {why}",
+                    hint="take that out of the text",
+                )
         if self.low is not UNSET or self.high is not UNSET:
             raise DeclarationError(
                 f"feature {self.name!r} has both categories and a range", hint="write one of them"
@@ -108,7 +126,8 @@ class RequestFeature(_Base, frozen=True, forbid_unknown_fields=True, tag="reques
     Parameters
     ----------
     name
-        Name under which the model sees it.
+        Name under which the model sees it; not that of a column of ours
+        (:data:`headwater.spec.columns.RESERVED`).
     dtype
         ``"float"``, ``"int"`` (64 bit), ``"str"`` or ``"bool"``.
     nullable

@@ -9,11 +9,11 @@ from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
 from headwater.spec.feature import BatchFeature, Dtype, dtype_of, is_name, limits
 from headwater.spec.source import Source, check_source
+from headwater.spec.values import misfit_of_name
 
 __all__ = ["FeatureTable", "Materialised", "due"]
 
 _MOST_KEYS = 5
-_LONGEST_KEY = 200
 
 
 class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +76,7 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
                 f"{self.every!r}: its values would be too old by themselves",
                 hint="let max_age be a few times every",
             )
-        if self.at is not None and (not isinstance(self.at, str) or not self.at):
+        if self.at is not None and misfit_of_name(self.at) is not None:
             raise DeclarationError(
                 f"at={self.at!r} of table {self.name!r} names no column", hint="write at='computed_at'"
             )
@@ -116,13 +116,12 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_entity(self) -> None:
         names = self.entity
-        fit = isinstance(names, tuple) and all(
-            isinstance(name, str) and 0 < len(name) <= _LONGEST_KEY for name in names
-        )
+        fit = isinstance(names, tuple) and all(misfit_of_name(name) is None for name in names)
         if not fit or not 0 < len(set(names)) == len(names) <= _MOST_KEYS:
             raise DeclarationError(
                 f"entity={names!r} of table {self.name!r} does not name entity keys",
-                hint=f"write one to {_MOST_KEYS} different names: entity=('customer',)",
+                hint=f"write one to {_MOST_KEYS} different names, without control characters: "
+                "entity=('customer',)",
             )
 
 

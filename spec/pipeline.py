@@ -1,7 +1,6 @@
 """What a user writes: one model's features, label, learner, metrics, update and triggers."""
 
 import inspect
-import math
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -21,6 +20,7 @@ from headwater.spec.routing import ChampionOnly, Routing, check_routing
 from headwater.spec.serving import Learning, Serving
 from headwater.spec.trigger import Performance, Trigger, leaves
 from headwater.spec.update import Stateful, Stateless, Update
+from headwater.spec.values import LARGEST, is_sound, misfit_of_class
 
 __all__ = ["METRICS", "Factory", "Metric", "Pipeline", "Promotion", "Task"]
 
@@ -191,13 +191,15 @@ def _check_task(pipeline: Pipeline) -> None:
     timeout = pipeline.label.timeout
     wanted = _TIMEOUT_TYPES[task]
     fits = isinstance(timeout, wanted) and (task == "binary" or not isinstance(timeout, bool))
-    if isinstance(timeout, float) and not math.isfinite(timeout):
-        fits = False
+    if isinstance(timeout, str):
+        fits = fits and misfit_of_class(timeout) is None
+    elif isinstance(timeout, int | float):
+        fits = fits and is_sound(timeout)
     if timeout is not None and not fits:
         raise DeclarationError(
             f"timeout={timeout!r} is not a label of a {task} task",
             hint={"binary": "write True or False", "multiclass": "write a class's name"}.get(
-                task, "write a number"
+                task, f"write a number, at most {LARGEST:g}"
             ),
         )
     if not isinstance(pipeline.metrics, tuple):
@@ -218,7 +220,7 @@ def _check_features(pipeline: Pipeline) -> None:
             f"features={pipeline.features!r} is not a tuple of features",
             hint='write features=(Feature("distance", float),)',
         )
-    seen: set[str] = set()
+    seen: dict[str, FeatureKind] = {}
     for feature in pipeline.features:
         name = getattr(feature, "name", feature)
         if isinstance(feature, StreamingFeature):
@@ -229,11 +231,15 @@ def _check_features(pipeline: Pipeline) -> None:
             )
         if not isinstance(feature, RequestFeature | BatchFeature):
             raise DeclarationError(f"{name!r} is not a feature", hint='write Feature("distance", float)')
-        if feature.name in seen:
+        before = seen.get(feature.name.lower())
+        if before is not None:
+            twice = f"feature {feature.name!r} is declared twice"
+            alike = f"features {before.name!r} and {feature.name!r} differ in case alone, which Delta "
             raise DeclarationError(
-                f"feature {feature.name!r} is declared twice", hint="give each its own name"
+                twice if before.name == feature.name else f"{alike}Lake does not tell apart",
+                hint="give each its own name",
             )
-        seen.add(feature.name)
+        seen[feature.name.lower()] = feature
 
 
 def _check_tables(pipeline: Pipeline) -> None:

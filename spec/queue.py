@@ -19,6 +19,7 @@ from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError, SchemaError
 from headwater.spec.plan import uniform
 from headwater.spec.records import LabelValue, Output
+from headwater.spec.values import is_sound, misfit_of_name
 
 __all__ = [
     "LONGEST_LEASE_S",
@@ -101,7 +102,7 @@ class People(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"People(most_open={most!r}) is not a number from 2 to {_MOST_OPEN:,}",
                 hint="write most_open=1_000",
             )
-        if not _is_number(self.tolerance) or not 0.0 <= self.tolerance < float("inf"):
+        if not _is_number(self.tolerance) or self.tolerance < 0 or not is_sound(self.tolerance):
             raise DeclarationError(
                 f"People(tolerance={self.tolerance!r}) is not a distance",
                 hint="write tolerance=0.5, say",
@@ -237,13 +238,13 @@ def check_person(person: str) -> None:
     Raises
     ------
     SchemaError
-        If it is not 1 to 100 printable characters without ``#``.
+        If it is not 1 to 100 characters, none of them ``#`` or a control character.
     """
-    fits = isinstance(person, str) and 0 < len(person) <= _MOST_PERSON
-    if not fits or not person.isprintable() or "#" in person or person != person.strip():
+    fits = misfit_of_name(person, _MOST_PERSON) is None
+    if not fits or "#" in person or person != person.strip():
         raise SchemaError(
             f"person: {str(person)[:_MOST_PERSON]!r} is not a name",
-            hint=f"send 1 to {_MOST_PERSON} printable characters without '#', such as 'ada'",
+            hint=f"send 1 to {_MOST_PERSON} characters without '#' and control characters, as in 'ada'",
         )
 
 

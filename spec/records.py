@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from headwater.spec.errors import SchemaError
+from headwater.spec.values import check_name
 
 __all__ = [
     "Example",
@@ -33,8 +34,6 @@ Output = float | dict[str, float]
 Role = Literal["champion", "challenger", "shadow", "imported"]
 Source = Literal["natural", "human", "timeout"]
 
-_MAX_ID = 200
-
 
 def utc(moment: datetime, field: str) -> datetime:
     """Turn an aware time into UTC.
@@ -58,13 +57,6 @@ def utc(moment: datetime, field: str) -> datetime:
         raise SchemaError(
             f"{field}={moment!r} is no time in UTC", hint="send a time between the years 1 and 9999"
         ) from error
-
-
-def _check_id(text: str, field: str) -> None:
-    if not isinstance(text, str) or not 0 < len(text) <= _MAX_ID:
-        raise SchemaError(
-            f"{field}={text!r} is not an id", hint=f"write a string of 1 to {_MAX_ID} characters"
-        )
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -104,7 +96,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ages_s: dict[str, float] = {}
 
     def __post_init__(self) -> None:
-        _check_id(self.id, "id")
+        check_name(self.id, "id")
         utc(self.served_at, "served_at")
         if not 0.0 < self.propensity <= 1.0:
             raise SchemaError(
@@ -141,10 +133,12 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     by: str = ""
 
     def __post_init__(self) -> None:
-        _check_id(self.prediction_id, "prediction_id")
+        check_name(self.prediction_id, "prediction_id")
         utc(self.known_at, "known_at")
         if self.key is not None:
-            _check_id(self.key, "key")
+            check_name(self.key, "key")
+        if self.by:
+            check_name(self.by, "by")
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from headwater.spec.errors import HeadwaterError, NonFiniteError, SchemaError
 from headwater.spec.feature import Feature
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import Label, Prediction
+from headwater.spec.values import LARGEST
 
 FEATURES = (
     Feature("amount", float, nullable=True),
@@ -29,7 +30,7 @@ ROWS: list[dict[str, Any]] = [
     {"amount": 1.5, "count": 2**63 - 1, "city": "Zürich", "new": True},
     {"amount": -0.0, "count": -(2**63), "city": "", "new": False},
     {"amount": 5e-324, "count": 0, "city": 'a"b\\c\n\t,;', "new": None},
-    {"amount": 1.7976931348623157e308, "count": None, "city": "\N{WATER WAVE}", "new": True},
+    {"amount": LARGEST, "count": None, "city": "\N{WATER WAVE}", "new": True},
     {"amount": None, "count": None, "city": None, "new": None},
 ]
 ANSWERS: dict[str, tuple[list[Any], list[Any]]] = {
@@ -38,7 +39,7 @@ ANSWERS: dict[str, tuple[list[Any], list[Any]]] = {
         [{"a": 0.1, "b": 0.9}, {"a": 1.0}, {}, {"ü": 0.5}, {"b": 0.2, "a": 0.8}],
         ["a", "never seen", "", "ü", "b"],
     ),
-    "regression": ([1.0, -2.5, 0.1, 1e300, 0.0], [0.1, -1e300, 3.0, 5e-324, 0.30000000000000004]),
+    "regression": ([1.0, -2.5, 0.1, LARGEST, 0.0], [0.1, -LARGEST, 3.0, 5e-324, 0.30000000000000004]),
 }
 TIMES = [NOW + timedelta(microseconds=n) for n in (0, 1, 10, 999_999, 1_000_000)]
 

@@ -71,6 +71,24 @@ def tree_regression() -> object:
     return LGBMRegressor(n_estimators=8, min_child_samples=5)
 
 
+def one_against_all(objective: str) -> object:
+    from lightgbm import LGBMClassifier  # noqa: PLC0415
+
+    return LGBMClassifier(n_estimators=8, min_child_samples=5, objective=objective)
+
+
+def tree_of_32_bits(name: str) -> object:
+    """Make what casts its features to 32 bits, by its name in scikit-learn."""
+    from sklearn import ensemble, tree  # noqa: PLC0415
+    from sklearn.compose import make_column_transformer  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+
+    columns = make_column_transformer(("passthrough", ["a"]), ("drop", ["b", "c"]))
+    more = {"n_estimators": 3} if "Forest" in name else {"max_iter": 3} if "Hist" in name else {}
+    maker = getattr(ensemble, name, None) or getattr(tree, name)
+    return make_pipeline(columns, maker(random_state=0, **more))
+
+
 def exploding() -> object:
     from river import compose, linear_model, optim  # noqa: PLC0415
 

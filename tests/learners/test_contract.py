@@ -1,5 +1,6 @@
 """One list of checks, held against every learner."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from tests.learners import estimators
 from tests.learners.estimators import STATEFUL
 
+from headwater.learners.guard import check_outputs
 from headwater.learners.learner import Learner, Schema
 from headwater.learners.wrap import check_bound, wrap
 from headwater.spec.errors import (
@@ -24,6 +26,7 @@ from headwater.spec.feature import Feature
 from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline, Task
 from headwater.spec.update import Stateful, Stateless
+from headwater.spec.values import LARGEST
 
 FEATURES = (Feature("a", float), Feature("b", float, nullable=True), Feature("c", str))
 ROWS = 400
@@ -129,7 +132,7 @@ def test_learning_leaves_its_input_as_it_was(task: Task, make: Make) -> None:
 
 
 @each_learner
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.01 * LARGEST, 1e308])
 def test_what_is_not_finite_is_stopped_before_learning(task: Task, make: Make, value: float) -> None:
     learner = fresh(task, make)
     learn(learner, task, slice(0, 200))
@@ -141,6 +144,47 @@ def test_what_is_not_finite_is_stopped_before_learning(task: Task, make: Make, v
     with pytest.raises(NonFiniteError, match="'a'"):
         learner.learn_one(frame.row(7, named=True), labels[7])
     assert learner.digest() == before
+
+
+@each_learner
+def test_the_largest_numbers_are_learned(task: Task, make: Make) -> None:
+    """What the doors let in leaves no state that answers NaN; this bound is theirs."""
+    learner = fresh(task, make)
+    frame, labels = data(task)
+    for row, value in ((20, LARGEST), (21, -LARGEST), (150, LARGEST), (151, LARGEST), (152, -LARGEST)):
+        frame[row, "a"] = value
+        frame[row + 1, "b"] = value
+        if task == "regression":
+            labels[row + 30] = value
+    if task == "multiclass":
+        learner.expect_classes(labels.unique().to_list())
+    learner.learn(frame[:200], labels[:200])
+    learner.learn(frame[200:], labels[200:])
+    check_outputs(learner.predict(frame), task)
+
+
+@pytest.mark.parametrize("name", ["DecisionTree", "ExtraTree", "RandomForest", "HistGradientBoosting"])
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_trees_of_32_bits_take_the_largest_numbers(task: Task, name: str) -> None:
+    kind = "Regressor" if task == "regression" else "Classifier"
+    learner = fresh(task, functools.partial(estimators.tree_of_32_bits, f"{name}{kind}"))
+    frame, labels = data(task, rows=60)
+    for row, value in ((20, LARGEST), (21, -LARGEST), (40, LARGEST)):
+        frame[row, "a"] = value
+        if task == "regression":
+            labels[row + 3] = value
+    learner.learn(frame, labels)
+    check_outputs(learner.predict(frame), task)
+
+
+@pytest.mark.parametrize("objective", ["multiclassova", "ova"])
+def test_chances_of_one_against_all_come_to_one(objective: str) -> None:
+    learner = fresh("multiclass", functools.partial(estimators.one_against_all, objective))
+    learn(learner, "multiclass", slice(0, 200))
+    frame, _ = data("multiclass")
+    for shares in learner.predict(frame):
+        assert isinstance(shares, dict)
+        assert sum(shares.values()) == pytest.approx(1.0)
 
 
 @each_learner
