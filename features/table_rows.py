@@ -4,16 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 from msgspec import UNSET
-from polars.exceptions import PolarsError
 
-from headwater.features.frames import feature_schema
-from headwater.spec.errors import (
-    HeadwaterError,
-    NonFiniteError,
-    NotEnoughError,
-    SchemaError,
-    few,
-)
+from headwater.features.column_values import fit
+from headwater.spec.errors import NonFiniteError, NotEnoughError, SchemaError, few
 from headwater.spec.feature import BatchFeature
 from headwater.spec.feature_table import FeatureTable
 from headwater.spec.records import FeatureValue
@@ -24,7 +17,6 @@ Row = tuple[tuple[str, ...], int | None, tuple[FeatureValue, ...]]
 """Key, time in microseconds since 1970 (UTC) or None, values."""
 
 _LONGEST_KEY = 200
-_KEYS = (pl.String, pl.Categorical, pl.Enum)
 
 
 def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.DataFrame) -> pl.DataFrame:
@@ -81,12 +73,13 @@ def rows_of(table: FeatureTable, frame: pl.DataFrame) -> Iterator[Row]:
 
 
 def _key(table: FeatureTable, column: pl.Series) -> pl.Series:
-    if not (column.dtype.is_integer() or column.dtype in _KEYS):
+    fitted = fit(column, "id")
+    if fitted.wrong is not None:
         raise SchemaError(
             f"entity key {column.name!r} of table {table.name!r} is {column.dtype} in its source",
             hint="let it be text, or whole numbers",
         )
-    key = column.cast(pl.String)
+    key = fitted.values
     length = key.str.len_chars()
     wrong = int((key.is_null() | (length == 0) | (length > _LONGEST_KEY)).sum())
     if wrong:
@@ -112,22 +105,21 @@ def _at(table: FeatureTable, frame: pl.DataFrame) -> pl.Series:
 
 
 def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> pl.Series:
-    dtype = feature_schema((feature,))[feature.name]
-    try:
-        if (dtype == pl.Boolean) != (column.dtype == pl.Boolean) and column.dtype != pl.Null:
-            raise _other(table, feature, column)  # Polars would take any number for a bool
-        found = column.cast(dtype)
-    except PolarsError as error:
-        raise _other(table, feature, column) from error
-    if column.dtype.is_float() and dtype == pl.Int64 and not (found == column).fill_null(True).all():
-        raise _other(table, feature, column)
+    fitted = fit(column, feature.dtype)
+    if fitted.wrong is not None:
+        raise SchemaError(
+            f"feature {feature.name!r} of table {table.name!r} is {column.dtype} in its source, and "
+            f"{str(column[fitted.first_wrong])[:60]!r} is not {feature.dtype}",
+            hint="convert it there, or declare the feature with the type it has",
+        )
+    found = fitted.values
     if not feature.nullable and found.has_nulls():
         raise SchemaError(
             f"feature {feature.name!r} is null in {found.null_count():,} rows of the source of table "
             f"{table.name!r}",
             hint="declare it nullable=True, or leave those rows out",
         )
-    if dtype == pl.Float64 and not found.is_finite().fill_null(True).all():
+    if feature.dtype == "float" and not found.is_finite().fill_null(True).all():
         raise NonFiniteError(
             f"feature {feature.name!r} is NaN or infinite in the source of table {table.name!r}",
             hint="write null for what is not known, and declare the feature nullable",
@@ -165,11 +157,3 @@ def _one_a_key(table: FeatureTable, frame: pl.DataFrame, keys: int) -> pl.DataFr
             hint="give each key one row, or name the column of their times: at='computed_at'",
         )
     return frame.unique(names, keep="last", maintain_order=True)
-
-
-def _other(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> HeadwaterError:
-    return SchemaError(
-        f"feature {feature.name!r} of table {table.name!r} is {column.dtype} in its source, not "
-        f"{feature.dtype}",
-        hint="convert it there, or declare the feature with the type it has",
-    )

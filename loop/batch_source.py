@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from headwater.features.frames import feature_schema
+from headwater.features.column_values import Kind, fit
 from headwater.features.sources import opened, reading
 from headwater.infra.storage import Storage
 from headwater.spec.batch import LONGEST_KEY, BatchPrediction
@@ -74,7 +74,7 @@ def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) ->
     NonFiniteError
         If a number is NaN or infinite.
     """
-    keys = _cast(frame, batch.key, pl.String)
+    keys = _fitted(frame, batch.key, "id")
     lengths = keys.str.len_chars()
     misfits = keys.filter(lengths.is_null() | ~lengths.is_between(1, LONGEST_KEY))
     if len(misfits):
@@ -82,8 +82,7 @@ def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) ->
             f"in column {batch.key!r}, {few((repr(key)[:60] for key in misfits), 3)} are no keys",
             hint=f"give each row a key of 1 to {LONGEST_KEY} characters",
         )
-    schema = feature_schema(pipeline.features)
-    features = pl.DataFrame({name: _cast(frame, name, dtype) for name, dtype in schema.items()})
+    features = pl.DataFrame([_fitted(frame, one.name, one.dtype, keys) for one in pipeline.features])
     for feature in pipeline.features:
         column = features[feature.name]
         if not feature.nullable and column.null_count():
@@ -108,14 +107,18 @@ def _check_finite(column: pl.Series, keys: pl.Series) -> None:
         )
 
 
-def _cast(frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.Series:
-    try:
-        return frame[name].cast(dtype)
-    except pl.exceptions.PolarsError as error:
-        raise SchemaError(
-            f"column {name!r} is {frame[name].dtype}, not {dtype}: {str(error).splitlines()[0][:150]}",
-            hint="convert it, or declare the feature with the type it has",
-        ) from error
+def _fitted(frame: pl.DataFrame, name: str, kind: Kind, keys: pl.Series | None = None) -> pl.Series:
+    column = frame[name]
+    fitted = fit(column, kind)
+    if fitted.wrong is None:
+        return fitted.values
+    row = fitted.first_wrong
+    whose = "" if keys is None else f" of key {keys[row]!r:.60}"
+    wanted = "text or a whole number" if kind == "id" else kind
+    raise SchemaError(
+        f"column {name!r} is {column.dtype}: {str(column[row])[:60]!r}{whose} is not {wanted}",
+        hint="convert it, or declare the feature with the type it has",
+    )
 
 
 def _wanted(pipeline: Pipeline, batch: BatchPrediction, table: pl.LazyFrame) -> pl.LazyFrame:
