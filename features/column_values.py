@@ -1,26 +1,29 @@
 """Give a column of a table the type that is declared, where nothing is lost by it.
 
-What stands for a value, by declared type. All else is a misfit, which the caller refuses by name; no value is cast,
-guessed or dropped.
+What stands for a value, by declared type. All else is a misfit, which the caller refuses by name; no
+value is cast, guessed or dropped.
 
-=========  ===================================================================  ===============================
-declared   in a typed table (Parquet, Delta, Polars, pandas)                    in text (CSV)
-=========  ===================================================================  ===============================
-float      floats; integers up to 2**53 either way; decimals, by their digits   ``1``, ``-1.5``, ``.5``, ``2e-3``
-int        integers of 64 bits; floats and decimals that are whole (pandas      ``1``, ``-7``, ``007``; neither
-           makes floats of integers with missing ones), up to 2**53             ``1.0`` nor ``1_000``
-bool       booleans; numbers that are 0 or 1                                    ``true``, ``false``, ``1``, ``0``
-                                                                                in any case
-str        text, categories                                                     as it stands
-id         as str, and integers, by their digits                                as it stands
-time       times with a zone; text as beside                                    ``2013-01-01T05:15:00Z``; an offset
-                                                                                for ``Z``, a space for ``T``
-=========  ===================================================================  ===============================
+========  ==========================================================  ================================
+declared  in a typed table (Parquet, Delta, Polars, pandas)           in text (CSV)
+========  ==========================================================  ================================
+float     floats; integers up to 2**53 either way; decimals, by       ``1``, ``-1.5``, ``.5``, ``2e-3``
+          their digits
+int       integers of 64 bits; floats that are whole, up to 2**53     ``1``, ``-7``, ``007``; neither
+          (pandas makes floats of integers with missing ones);        ``1.0`` nor ``1_000``
+          decimals that are whole
+bool      booleans; numbers that are 0 or 1                           ``true``, ``false``, ``1``, ``0``;
+                                                                      capitals or not
+str       text, categories                                            as it stands
+id        as str, and integers, by their digits                       as it stands
+time      times with a zone; text as beside                           ``2013-01-01T05:15:00Z``; an
+                                                                      offset for ``Z``, a space for
+                                                                      ``T``, without seconds
+========  ==========================================================  ================================
 
-A float of 32 bits is the number that it is. A number in text is the float nearest to it. Times are kept to the
-microsecond; what is finer is cut off. Missing in pandas (NaN, None, NaT, NA) is null. NaN elsewhere stays NaN, for the
-caller to refuse. In text an empty field is null; an empty field in quotes is empty text for str and id, and null for all
-others. No type has white space around a value.
+A float of 32 bits is the number that it is. A number in text is the float nearest to it. Times are kept
+to the microsecond; what is finer is cut off. Missing in pandas (NaN, None, NaT, NA) is null. NaN
+elsewhere stays NaN, for the caller to refuse. In text an empty field is null; an empty field in quotes
+is empty text for str and id, and null for all others. White space around a value is part of it.
 """
 
 from typing import Literal, NamedTuple
@@ -45,6 +48,7 @@ _DTYPES: dict[Kind, pl.DataType] = {
     "time": pl.Datetime("us", "UTC"),
 }
 _EXACT = 2**53
+_REFUSALS = (ValueError, TypeError, OverflowError, NotImplementedError, pl.exceptions.PolarsError)
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _INT = r"^[+-]?[0-9]+$"
@@ -66,20 +70,17 @@ class Fitted(NamedTuple):
     Parameters
     ----------
     values
-        Float64, Int64, Boolean, String or Datetime in microseconds, UTC. Null where null was, and where a
-        value is a misfit.
-    wrong
-        Where a value is a misfit; None where none is.
+        Float64, Int64, Boolean, String or Datetime in microseconds, UTC. Null where null was, and where
+        a value is a misfit.
+    misfits
+        How many values are misfits.
+    first_misfit
+        The row of the first one, from 0; -1 where there is none.
     """
 
     values: pl.Series
-    wrong: pl.Series | None
-
-    @property
-    def first_wrong(self) -> int:
-        """The first row that is a misfit, from 0."""
-        assert self.wrong is not None
-        return int(self.wrong.arg_true()[0])
+    misfits: int
+    first_misfit: int
 
 
 def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
@@ -98,7 +99,7 @@ def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
     --------
     >>> fit(pl.Series([1.0, 3.7, None]), "int").values.to_list()
     [1, None, None]
-    >>> fit(pl.Series([1.0, 3.7, None]), "int").first_wrong
+    >>> fit(pl.Series([1.0, 3.7, None]), "int").first_misfit
     1
     >>> fit(pl.Series(["02139", ""]), "str", text=True).values.to_list()
     ['02139', '']
@@ -107,8 +108,9 @@ def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
         column = column.set(column == "", None)  # type: ignore[arg-type] # null is a value
     values = _fitting(column, kind, text=text).alias(column.name)
     if values.null_count() == column.null_count():
-        return Fitted(values, None)
-    return Fitted(values, values.is_null() & column.is_not_null())
+        return Fitted(values, 0, -1)
+    misfits = (values.is_null() & column.is_not_null()).arg_true()
+    return Fitted(values, len(misfits), int(misfits[0]))
 
 
 def from_pandas(column: pd.Series) -> pl.Series:
@@ -121,7 +123,7 @@ def from_pandas(column: pd.Series) -> pl.Series:
     """
     try:
         return pl.from_pandas(column)
-    except (ValueError, TypeError, OverflowError, NotImplementedError, pl.exceptions.PolarsError) as error:
+    except _REFUSALS as error:
         first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise SchemaError(
             f"column {column.name!r} ({column.dtype}) is not of one type: {first}",
@@ -176,9 +178,7 @@ def _whole(digits: pl.Series, kind: Kind) -> pl.Series:
 def _of_text(column: pl.Series, kind: Kind) -> pl.Series:
     """Take numbers and booleans as people write them."""
     if kind == "bool":
-        return column.str.to_lowercase().replace_strict(
-            _BOOLS, default=None, return_dtype=pl.Boolean
-        )
+        return column.str.to_lowercase().replace_strict(_BOOLS, default=None, return_dtype=pl.Boolean)
     form, dtype = (_FLOAT, pl.Float64) if kind == "float" else (_INT, pl.Int64)
     return _where(column.str.contains(form), column.cast(dtype, strict=False))
 
@@ -207,4 +207,5 @@ def _times_of_text(column: pl.Series) -> pl.Series:
 
 def _where(fits: pl.Series, values: pl.Series) -> pl.Series:
     """Give values where they fit, and null elsewhere."""
-    return values.zip_with(fits.fill_null(value=False), pl.repeat(None, len(values), dtype=values.dtype, eager=True))
+    nothing = pl.repeat(None, len(values), dtype=values.dtype, eager=True)
+    return values.zip_with(fits.fill_null(value=False), nothing)

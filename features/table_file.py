@@ -1,7 +1,8 @@
 """Read a table that a user has: Parquet with its types, CSV as text, dataframes of Polars and pandas.
 
-A CSV has a line of names; its fields are split by commas, those of a TSV by tabs; both may be packed by gzip. Each row
-has a field a name. A field in quotes may hold commas, line ends and doubled quotes. Empty lines are skipped.
+A CSV has a line of names; its fields are split by commas, those of a TSV by tabs; both may be packed by
+gzip. Each row has a field a name. A field in quotes may hold commas, line ends and doubled quotes. Empty
+lines are skipped.
 """
 
 import csv
@@ -32,8 +33,8 @@ class Table(NamedTuple):
     is_text
         Whether it is a text file: then all columns are text, and null where a field is empty.
     place
-        Says where a row stands, given its number from 0: ``"line 3"`` of a text file, as an editor counts;
-        ``"row 1 (from 0)"`` of others.
+        Says where a row stands, given its number from 0: ``"line 3"`` of a text file, as an editor
+        counts; ``"row 1 (from 0)"`` of others.
     """
 
     frame: pl.DataFrame
@@ -53,7 +54,8 @@ def read_table(
     wanted
         Names of the columns.
     null
-        Words that stand for null in a text file, where they are not in quotes; an empty field always does.
+        Words that stand for null in a text file, where they are not in quotes; an empty field always
+        does.
 
     Raises
     ------
@@ -113,13 +115,14 @@ def _read_text(path: Path, split: str, names: list[str], null: Sequence[str], *,
                 ),
             )
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(path, error, lines.uneven() or "give a line of names, text in UTF-8") from error
+        hint = lines.uneven() or "give a line of names, text in UTF-8"
+        raise _unreadable(path, error, hint) from error
     frame = pl.DataFrame({name: pl.Series(read[name], dtype=pl.String) for name in names})
     return Table(frame, True, lines.place)
 
 
 class _Lines:
-    """A text file as lines: read to say where something stands, since parsing keeps no count of lines."""
+    """A text file as lines: read to say where a row stands, since parsing keeps no count of lines."""
 
     def __init__(self, path: Path, split: str, *, packed: bool) -> None:
         self._path = path

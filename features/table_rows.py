@@ -74,7 +74,7 @@ def rows_of(table: FeatureTable, frame: pl.DataFrame) -> Iterator[Row]:
 
 def _key(table: FeatureTable, column: pl.Series) -> pl.Series:
     fitted = fit(column, "id")
-    if fitted.wrong is not None:
+    if fitted.misfits:
         raise SchemaError(
             f"entity key {column.name!r} of table {table.name!r} is {column.dtype} in its source",
             hint="let it be text, or whole numbers",
@@ -106,10 +106,10 @@ def _at(table: FeatureTable, frame: pl.DataFrame) -> pl.Series:
 
 def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> pl.Series:
     fitted = fit(column, feature.dtype)
-    if fitted.wrong is not None:
+    if fitted.misfits:
         raise SchemaError(
             f"feature {feature.name!r} of table {table.name!r} is {column.dtype} in its source, and "
-            f"{str(column[fitted.first_wrong])[:60]!r} is not {feature.dtype}",
+            f"{str(column[fitted.first_misfit])[:60]!r} is not {feature.dtype}",
             hint="convert it there, or declare the feature with the type it has",
         )
     found = fitted.values

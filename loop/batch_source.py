@@ -110,9 +110,9 @@ def _check_finite(column: pl.Series, keys: pl.Series) -> None:
 def _fitted(frame: pl.DataFrame, name: str, kind: Kind, keys: pl.Series | None = None) -> pl.Series:
     column = frame[name]
     fitted = fit(column, kind)
-    if fitted.wrong is None:
+    if not fitted.misfits:
         return fitted.values
-    row = fitted.first_wrong
+    row = fitted.first_misfit
     whose = "" if keys is None else f" of key {keys[row]!r:.60}"
     wanted = "text or a whole number" if kind == "id" else kind
     raise SchemaError(

@@ -38,8 +38,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     output
         What was predicted; None where nothing was, and the output is then 0.5, 0 or no class.
     null
-        Words that stand for null in a CSV, beside the empty field, such as ``("NA",)``; in quotes they are
-        text.
+        Words that stand for null in a CSV, beside the empty field, such as ``("NA",)``; in quotes they
+        are text.
     """
 
     id: str = "id"
@@ -55,16 +55,16 @@ def import_history(
 ) -> int:
     """Log a table of past predictions and labels, each as received at its own time.
 
-    Values must be of the declared types, as :mod:`headwater.features.column_values` has them. A label needs the
-    time when it became known; a row without a label may have one.
+    Values must be of the declared types, as :mod:`headwater.features.column_values` has them. A label
+    needs the time when it became known; a row without a label may have one.
 
     Parameters
     ----------
     log
         Where to.
     source
-        A Parquet, CSV or TSV file (the text ones may be packed by gzip), or a Polars or pandas dataframe; a
-        row a prediction. A CSV is read as text, by the declared types.
+        A Parquet, CSV or TSV file (the text ones may be packed by gzip), or a Polars or pandas
+        dataframe; a row a prediction. A CSV is read as text, by the declared types.
     columns
         Which column is what.
 
@@ -78,7 +78,8 @@ def import_history(
     NotFoundError
         If the file does not exist.
     SchemaError, ConflictError, StorageError
-        If a row does not fit, with its line in a CSV and its number from 0 elsewhere; nothing is kept then.
+        If a row does not fit; nothing is kept then. The text has its line in a CSV, its number from 0
+        elsewhere.
     """
     columns = columns or Columns()
     table = conformed(log.pipeline, source, columns)
@@ -89,9 +90,7 @@ def import_history(
         raise type(error)(f"{table.place(rows.row)}: {error.what}", hint=error.hint) from error
 
 
-def conformed(
-    pipeline: Pipeline, source: Path | pl.DataFrame | pd.DataFrame, columns: Columns
-) -> Table:
+def conformed(pipeline: Pipeline, source: Path | pl.DataFrame | pd.DataFrame, columns: Columns) -> Table:
     """Read a table of predictions with their labels, with the declared types.
 
     Raises
@@ -99,8 +98,8 @@ def conformed(
     NotFoundError
         If the file does not exist.
     SchemaError
-        If a column is missing, a value is not of the declared type or missing where it may not be, a time has
-        no zone, or a label has no time.
+        If a column is missing, a value is not of the declared type or missing where it may not be, a
+        time has no zone, or a label has no time.
     """
     kinds = _kinds(pipeline, columns)
     required = [feature.name for feature in pipeline.features if not feature.nullable]
@@ -109,7 +108,7 @@ def conformed(
     frame = table.frame
     for name, kind in kinds.items():
         fitted = fit(frame[name], kind, text=table.is_text)
-        if fitted.wrong is not None:
+        if fitted.misfits:
             raise _misfit(table, frame[name], fitted, kind)
         frame = frame.with_columns(fitted.values)
         if kind == "float":
@@ -134,7 +133,7 @@ def _kinds(pipeline: Pipeline, columns: Columns) -> dict[str, Kind]:
         if kinds.setdefault(name, kind) != kind:
             raise SchemaError(
                 f"column {name!r} would be both {kinds[name]} and {kind}",
-                hint="give what is asked for a column of its own: --id, --served-at, --label, --known-at",
+                hint="give each a column of its own: --id, --served-at, --label, --known-at",
             )
     return kinds
 
@@ -183,8 +182,7 @@ def _nothing(pipeline: Pipeline) -> Output:
 
 
 def _misfit(table: Table, column: pl.Series, fitted: Fitted, kind: Kind) -> SchemaError:
-    assert fitted.wrong is not None
-    first, more = fitted.first_wrong, int(fitted.wrong.sum()) - 1
+    first, more = fitted.first_misfit, fitted.misfits - 1
     held = "" if table.is_text else f" ({column.dtype})"
     value = _shown(column, first)
     also = f"; so do {more:,} rows more" if more else ""
