@@ -59,7 +59,6 @@ _FULL_TIME = _DAY_AND_MINUTE + r":[0-5][0-9](\.[0-9]+)?([Zz]|[+-][0-9]{2}:?[0-9]
 _TIME = _DAY_AND_MINUTE + r"(:[0-5][0-9](\.[0-9]+)?)?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _NO_SECONDS = "^(.{16})([Zz+-])"
 _HOURS = "([+-][0-9]{2})$"
-_A_UNIT_US = {"ns": 1e-3, "us": 1, "ms": 1_000}
 _FIRST_US = -62_135_596_800_000_000  # the years 1 to 9999, which Python's times have
 _LAST_US = 253_402_300_799_999_999
 
@@ -105,7 +104,7 @@ def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
     ['02139', '']
     """
     if text and kind not in ("str", "id"):
-        column = column.set(column == "", None)  # type: ignore[arg-type] # null is a value
+        column = column.set(column == "", None)
     values = _fitting(column, kind, text=text).alias(column.name)
     if values.null_count() == column.null_count():
         return Fitted(values, 0, -1)
@@ -122,6 +121,10 @@ def from_pandas(column: pd.Series) -> pl.Series:
         If it holds values of several types, or of one that no table has.
     """
     try:
+        if column.dtype == object and pd.api.types.infer_dtype(column) == "datetime":
+            column = _all_aware(column)
+        if isinstance(column.dtype, pd.DatetimeTZDtype):
+            column = column.dt.tz_convert("UTC")  # Polars has no zones such as +05:30
         return pl.from_pandas(column)
     except _REFUSALS as error:
         first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -129,6 +132,14 @@ def from_pandas(column: pd.Series) -> pl.Series:
             f"column {column.name!r} ({column.dtype}) is not of one type: {first}",
             hint="give it one type in pandas: column.astype(...)",
         ) from error
+
+
+def _all_aware(column: pd.Series) -> pd.Series:
+    """Take times of several zones as UTC, unless one has no zone."""
+    zoned = column.dropna().map(lambda moment: moment.tzinfo is not None)
+    if zoned.nunique() > 1:
+        raise ValueError(f"row {int(zoned.to_numpy().argmin())} of those that are there has no zone")
+    return pd.to_datetime(column, utc=True) if zoned.all() else column
 
 
 def _fitting(column: pl.Series, kind: Kind, *, text: bool) -> pl.Series:
@@ -189,12 +200,11 @@ def _times(column: pl.Series) -> pl.Series:
         return _times_of_text(column)
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
         return _none(column, "time")
-    a_unit_us = _A_UNIT_US[dtype.time_unit]
-    since = column.to_physical()
-    fits = since.is_between(int(_FIRST_US / a_unit_us), int(_LAST_US / a_unit_us))
-    if dtype.time_unit == "ns":
-        fits = column.is_not_null()
-    return _where(fits, column).dt.convert_time_zone("UTC").cast(_DTYPES["time"])
+    if dtype.time_unit != "ns":  # those of nanoseconds are all of the years 1677 to 2262
+        a_unit_us = 1 if dtype.time_unit == "us" else 1_000
+        since = column.to_physical()
+        column = _where(since.is_between(_FIRST_US // a_unit_us, _LAST_US // a_unit_us), column)
+    return column.dt.convert_time_zone("UTC").cast(_DTYPES["time"])
 
 
 def _times_of_text(column: pl.Series) -> pl.Series:

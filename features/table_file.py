@@ -89,7 +89,7 @@ def _read_file(path: Path, names: list[str], null: Sequence[str]) -> Table:
             hint="give .parquet, .csv, .tsv, .csv.gz or .tsv.gz; rename the file if it is one of them",
         )
     try:
-        _check_names(pl.read_parquet_schema(path), names)
+        _check_names(list(pl.read_parquet_schema(path)), names)
         return Table(pl.read_parquet(path, columns=names), False, _row)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(path, error, "check that it is Parquet, and whole") from error
@@ -168,8 +168,7 @@ def _row(row: int) -> str:
     return f"row {row} (from 0)"
 
 
-def _check_names(there: Sequence[str] | pl.Schema, wanted: list[str]) -> None:
-    names = list(there)
+def _check_names(names: Sequence[str], wanted: list[str]) -> None:
     if missing := [name for name in wanted if name not in names]:
         raise SchemaError(
             f"the table has no column {few(missing)}; it has {few(names, 20)}",
