@@ -88,10 +88,29 @@ def _read_file(path: Path, names: list[str], null: Sequence[str]) -> Table:
             f"{path} is no table that is known by its ending",
             hint="give .parquet, .csv, .tsv, .csv.gz or .tsv.gz; rename the file if it is one of them",
         )
+    return Table(_read_parquet(path, names), False, _row)
+
+
+def _read_parquet(path: Path, names: list[str]) -> pl.DataFrame:
+    import pyarrow as pa  # noqa: PLC0415 - dataframes need it not
+    from pyarrow import parquet  # noqa: PLC0415
+
     try:
-        _check_names(list(pl.read_parquet_schema(path)), names)
-        return Table(pl.read_parquet(path, columns=names), False, _row)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        schema = parquet.read_schema(path)
+        _check_names(schema.names, names)
+        zones = [str(getattr(field.type, "tz", None) or "UTC") for field in schema]
+        if not any(zone[0] in "+-" for zone in zones):
+            return pl.read_parquet(path, columns=names)
+        found = parquet.read_table(path, columns=names)  # Polars has no zones such as +05:30
+        utc = [
+            pa.field(
+                one.name,
+                pa.timestamp(one.type.unit, "UTC") if getattr(one.type, "tz", None) else one.type,
+            )
+            for one in found.schema
+        ]
+        return pl.DataFrame(found.cast(pa.schema(utc)))
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(path, error, "check that it is Parquet, and whole") from error
 
 
