@@ -10,6 +10,7 @@ from typing import NamedTuple
 import polars as pl
 from examples.flights.data import load
 from examples.flights.pipeline import never, stage2, stage3
+from msgspec.structs import replace
 
 from benchmarks.claim import fresh_home, mlflow_database, say
 from benchmarks.imported import context
@@ -19,6 +20,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.evaluate import served_scores
 from headwater.loop.replay import Replay
 from headwater.spec.pipeline import Pipeline
+from headwater.spec.trigger import Every
 
 __all__ = ["NEVER", "STAGE2", "STAGE3", "Played", "Variant", "play_all", "steps_of", "table_row"]
 
@@ -135,7 +137,8 @@ def _play_at(variant: Variant, period: _Period, settings: Settings) -> Played:
     stop = period.start + period.days * _DAY
     every = variant.every_days or period.days
     clock = SimulatedClock(period.begin - _DAY)
-    with Bound(variant.pipeline, settings, clock) as bound:
+    triggers = (Every(f"{variant.every_days}d"),) if variant.every_days else ()
+    with Bound(replace(variant.pipeline, triggers=triggers), settings, clock) as bound:
         replay = Replay(bound, clock, _events(stop))
         first = replay.begin(period.start).version
         for _ in replay.run(period.start, stop, every * _DAY, update=variant.every_days > 0):

@@ -4,16 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 from msgspec import UNSET
-from polars.exceptions import PolarsError
 
-from headwater.features.frames import feature_schema
+from headwater.features.column_values import fit
 from headwater.features.misfits import check_column, wrong_names
-from headwater.spec.errors import (
-    HeadwaterError,
-    NotEnoughError,
-    SchemaError,
-    few,
-)
+from headwater.spec.errors import NotEnoughError, SchemaError, few
 from headwater.spec.feature import BatchFeature
 from headwater.spec.feature_table import FeatureTable
 from headwater.spec.records import FeatureValue
@@ -23,8 +17,6 @@ __all__ = ["Row", "conform", "rows_of"]
 
 Row = tuple[tuple[str, ...], int | None, tuple[FeatureValue, ...]]
 """Key, time in microseconds since 1970 (UTC) or None, values."""
-
-_KEYS = (pl.String, pl.Categorical, pl.Enum)
 
 
 def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.DataFrame) -> pl.DataFrame:
@@ -81,12 +73,13 @@ def rows_of(table: FeatureTable, frame: pl.DataFrame) -> Iterator[Row]:
 
 
 def _key(table: FeatureTable, column: pl.Series) -> pl.Series:
-    if not (column.dtype.is_integer() or column.dtype in _KEYS):
+    fitted = fit(column, "id")
+    if fitted.misfits:
         raise SchemaError(
             f"entity key {column.name!r} of table {table.name!r} is {column.dtype} in its source",
             hint="let it be text, or whole numbers",
         )
-    key = column.cast(pl.String)
+    key = fitted.values
     wrong = int(wrong_names(key, LONGEST_NAME).sum())
     if wrong:
         raise SchemaError(
@@ -111,15 +104,14 @@ def _at(table: FeatureTable, frame: pl.DataFrame) -> pl.Series:
 
 
 def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series, keys: pl.Series) -> pl.Series:
-    dtype = feature_schema((feature,))[feature.name]
-    try:
-        if (dtype == pl.Boolean) != (column.dtype == pl.Boolean) and column.dtype != pl.Null:
-            raise _other(table, feature, column)  # Polars would take any number for a bool
-        found = column.cast(dtype)
-    except PolarsError as error:
-        raise _other(table, feature, column) from error
-    if column.dtype.is_float() and dtype == pl.Int64 and not (found == column).fill_null(True).all():
-        raise _other(table, feature, column)
+    fitted = fit(column, feature.dtype)
+    if fitted.misfits:
+        raise SchemaError(
+            f"feature {feature.name!r} of table {table.name!r} is {column.dtype} in its source, and "
+            f"{str(column[fitted.first_misfit])[:60]!r} is not {feature.dtype}",
+            hint="convert it there, or declare the feature with the type it has",
+        )
+    found = fitted.values
     if not feature.nullable and found.has_nulls():
         raise SchemaError(
             f"feature {feature.name!r} is null in {found.null_count():,} rows of the source of table "
@@ -160,11 +152,3 @@ def _one_a_key(table: FeatureTable, frame: pl.DataFrame, keys: int) -> pl.DataFr
             hint="give each key one row, or name the column of their times: at='computed_at'",
         )
     return frame.unique(names, keep="last", maintain_order=True)
-
-
-def _other(table: FeatureTable, feature: BatchFeature, column: pl.Series) -> HeadwaterError:
-    return SchemaError(
-        f"feature {feature.name!r} of table {table.name!r} is {column.dtype} in its source, not "
-        f"{feature.dtype}",
-        hint="convert it there, or declare the feature with the type it has",
-    )

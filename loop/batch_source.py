@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from headwater.features.frames import feature_schema
+from headwater.features.column_values import Kind, fit
 from headwater.features.misfits import check_column, wrong_names
 from headwater.features.sources import opened, reading
 from headwater.infra.storage import Storage
@@ -75,15 +75,14 @@ def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) ->
     NonFiniteError
         If a number is NaN, infinite or beyond what is learned.
     """
-    keys = _cast(frame, batch.key, pl.String)
+    keys = _fitted(frame, batch.key, "id")
     misfits = keys.filter(wrong_names(keys, LONGEST_KEY))
     if len(misfits):
         raise SchemaError(
             f"in column {batch.key!r}, {few((repr(key)[:60] for key in misfits), 3)} are no keys",
             hint=f"give each row a key of 1 to {LONGEST_KEY} characters, none a control character",
         )
-    schema = feature_schema(pipeline.features)
-    features = pl.DataFrame({name: _cast(frame, name, dtype) for name, dtype in schema.items()})
+    features = pl.DataFrame([_fitted(frame, one.name, one.dtype, keys) for one in pipeline.features])
     for feature in pipeline.features:
         column = features[feature.name]
         if not feature.nullable and column.null_count():
@@ -96,14 +95,18 @@ def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) ->
     return Chunk(keys, features)
 
 
-def _cast(frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.Series:
-    try:
-        return frame[name].cast(dtype)
-    except pl.exceptions.PolarsError as error:
-        raise SchemaError(
-            f"column {name!r} is {frame[name].dtype}, not {dtype}: {str(error).splitlines()[0][:150]}",
-            hint="convert it, or declare the feature with the type it has",
-        ) from error
+def _fitted(frame: pl.DataFrame, name: str, kind: Kind, keys: pl.Series | None = None) -> pl.Series:
+    column = frame[name]
+    fitted = fit(column, kind)
+    if not fitted.misfits:
+        return fitted.values
+    row = fitted.first_misfit
+    whose = "" if keys is None else f" of key {keys[row]!r:.60}"
+    wanted = "text or a whole number" if kind == "id" else kind
+    raise SchemaError(
+        f"column {name!r} is {column.dtype}: {str(column[row])[:60]!r}{whose} is not {wanted}",
+        hint="convert it, or declare the feature with the type it has",
+    )
 
 
 def _wanted(pipeline: Pipeline, batch: BatchPrediction, table: pl.LazyFrame) -> pl.LazyFrame:

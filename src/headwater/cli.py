@@ -73,7 +73,9 @@ def doctor(json: AsJson = False) -> None:
 @app.command("import")
 def import_(  # noqa: PLR0913, PLR0917 - an option a column
     pipeline: Declared,
-    file: Annotated[Path, typer.Argument(help="Parquet or CSV, a row a prediction")],
+    file: Annotated[
+        Path, typer.Argument(help="Parquet, CSV or TSV (.csv.gz and .tsv.gz, too), a row a prediction")
+    ],
     id_column: Annotated[str, typer.Option("--id")] = "id",
     served_at: Annotated[str, typer.Option(help="Column: when it was predicted")] = "served_at",
     label: Annotated[str, typer.Option(help="Column: the truth; empty where not known")] = "label",
@@ -81,17 +83,29 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
     output: Annotated[
         str | None, typer.Option(help="Column: what was predicted, if anything was")
     ] = None,
+    null: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD", help="Stands for null in a CSV, as an empty field does; repeat it"),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Import past predictions with their labels.
 
     Each record counts as received at its own time. Times need a zone (2013-01-01T05:15:00Z).
-    Feature columns bear the features' names. All rows are kept or none; rows that are there already
-    are skipped.
+    Feature columns bear the features' names. A CSV is read by the types that the pipeline declares: text
+    stays as it is, and a value of another type is refused with its line. All rows are kept or none; rows
+    that are there already are skipped.
     """
     from headwater.loop.history import Columns, import_history
 
-    columns = Columns(id=id_column, served_at=served_at, label=label, known_at=known_at, output=output)
+    columns = Columns(
+        id=id_column,
+        served_at=served_at,
+        label=label,
+        known_at=known_at,
+        output=output,
+        null=tuple(null or ()),
+    )
     with _bound(pipeline) as bound, busy(f"importing {file}", json):
         added = import_history(bound.log, file, columns)
     show(

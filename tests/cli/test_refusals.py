@@ -82,9 +82,9 @@ def test_a_wrong_argument_is_refused(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"x": pl.lit("many")}, ("column 'x'", "Float64")),
-        ({"x": pl.lit(float("nan"))}, ("feature 'x' is nan", "None")),
-        ({"x": pl.lit(None)}, ("x: expected", "exactly the features")),
+        ({"x": pl.lit("many")}, ("row 0 (from 0): column 'x' (String) holds 'many'", "no float")),
+        ({"x": pl.lit(float("nan"))}, ("row 0 (from 0): column 'x' holds nan", "None")),
+        ({"x": pl.lit(None)}, ("column 'x' is null", "nullable")),
         ({"label": pl.lit("perhaps")}, ("column 'label'",)),
         ({"served_at": pl.col("served_at").dt.replace_time_zone(None)}, ("served_at", "zone")),
         ({"y": pl.when(pl.col("id") == "p7").then(99.0).otherwise("y")}, ("p7", "another payload")),
