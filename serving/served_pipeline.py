@@ -18,7 +18,7 @@ from headwater.infra.settings import Settings
 from headwater.serving.alarms import KeeperFile, KeeperTold
 from headwater.serving.answering import Answering, Loaded, Loader
 from headwater.serving.group_commit import Ended, GroupCommit
-from headwater.serving.ids import new_id
+from headwater.infra.ids import new_id
 from headwater.serving.live import Live, ServingFile
 from headwater.serving.looking_up import LookingUp
 from headwater.serving.metrics import PipelineMetrics
