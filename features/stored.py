@@ -320,7 +320,7 @@ def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
         return int(pipeline_id)
 
 
-def find(database: Database, name: str, settings: Settings | None = None) -> int:
+def find(database: Database, name: str, settings: Settings) -> int:
     """Give the number of a pipeline that has recorded something here.
 
     Parameters
@@ -347,6 +347,5 @@ def find(database: Database, name: str, settings: Settings | None = None) -> int
             if known
             else "check HEADWATER_HOME, or record first: headwater import PIPELINE FILE",
         )
-    if settings is not None:
-        check_home(database, known[name], inbox_file(name, settings))
+    check_home(database, known[name], inbox_file(name, settings))
     return known[name]

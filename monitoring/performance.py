@@ -14,6 +14,7 @@ import polars as pl
 from msgspec.structs import astuple
 
 from headwater.features.log import FeatureLog
+from headwater.infra.identity import Claim, Identity
 from headwater.infra.storage import Storage
 from headwater.monitoring.estimate import CALIBRATION_ROWS, Compared, Estimator, shrunk
 from headwater.monitoring.scores import example_losses, score, score_error
@@ -278,7 +279,7 @@ def changed(outputs: pl.Series, labels: pl.Series, task: Task) -> bool:
     return risen
 
 
-def keep(storage: Storage, pipeline_name: str, frame: pl.DataFrame) -> None:
+def keep(storage: Storage, identity: Identity, frame: pl.DataFrame) -> None:
     """Write measured rows to the table ``performance``, in place of those that they correct.
 
     Replaced are the rows of windows that begin with the frame's oldest or later, and the cumulative
@@ -288,13 +289,15 @@ def keep(storage: Storage, pipeline_name: str, frame: pl.DataFrame) -> None:
     ----------
     storage
         The root.
-    pipeline_name
-        The folder of its tables.
+    identity
+        The log: whose tables, and in which folder.
     frame
         From :func:`measure`; nothing is written where it is empty.
 
     Raises
     ------
+    IdentityError
+        If the table, or the pipeline's name on the storage, belongs to another log.
     TableError
         If the table cannot be written.
     """
@@ -304,25 +307,29 @@ def keep(storage: Storage, pipeline_name: str, frame: pl.DataFrame) -> None:
     if frame.is_empty():
         return
     storage.prepare()
-    address = storage.address("tables", pipeline_name, "performance")
-    there = not kept(storage, pipeline_name).is_empty()
+    address = storage.address("tables", identity.pipeline, "performance")
+    there = not kept(storage, identity).is_empty()
+    Claim(storage, identity).take()
     try:
         write_deltalake(
             address,
             frame,
             mode="overwrite",
             predicate=_replaced(frame) if there else None,
+            description=identity.description,
             storage_options=storage.options,
         )
     except (DeltaError, OSError) as error:
         raise _refused(address, error) from error
 
 
-def kept(storage: Storage, pipeline_name: str) -> pl.DataFrame:
+def kept(storage: Storage, identity: Identity) -> pl.DataFrame:
     """Read the table ``performance``: rows of :class:`Measured`, by window; empty where there is none.
 
     Raises
     ------
+    IdentityError
+        If the table belongs to another log.
     TableError
         If the table cannot be read.
     """
@@ -330,9 +337,10 @@ def kept(storage: Storage, pipeline_name: str) -> pl.DataFrame:
     from deltalake.exceptions import DeltaError, TableNotFoundError  # noqa: PLC0415
     from polars.exceptions import PolarsError  # noqa: PLC0415
 
-    address = storage.address("tables", pipeline_name, "performance")
+    address = storage.address("tables", identity.pipeline, "performance")
     try:
         table = DeltaTable(address, storage_options=storage.options)
+        identity.check_table("performance", address, table.metadata().description)
         frame = pl.read_delta(table)
     except TableNotFoundError:
         return pl.DataFrame(schema=_SCHEMA)
