@@ -12,7 +12,7 @@ from headwater.infra.database import Database
 from headwater.infra.ids import made_at
 from headwater.spec.errors import IdentityError, IntegrityError, StorageError
 
-__all__ = ["check_home", "check_inbox", "check_new"]
+__all__ = ["check_file", "check_home", "check_inbox", "check_new"]
 
 
 def check_new(inbox: Inbox) -> None:
@@ -37,13 +37,11 @@ def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
     IntegrityError
         If it has lost records.
     """
-    read_to = _check_known(
-        connection, pipeline_id, InboxIdentity(inbox.id, inbox.log), inbox.path
-    )
+    read_to = _check_known(connection, pipeline_id, InboxIdentity(inbox.id, inbox.log), inbox.path)
     if inbox.end() < read_to:
         raise IntegrityError(
             f"the inbox {inbox.path} ends at position {inbox.end()}, and the database has read it up to "
-            f"{read_to}: the file was put back from an older copy, and what came next would be passed over",
+            f"{read_to}: it is an older copy, and as many records that come next would be passed over",
             hint="restore the newest copy of the inbox, or the database from a copy as old as the inbox",
         )
 
@@ -58,22 +56,37 @@ def check_home(database: Database, pipeline_id: int, path: Path) -> None:
     StorageError
         If the file cannot be read.
     """
-    if not path.exists():
-        return
-    try:
-        found = read_identity(path)
-    except sqlite3.Error as error:
-        raise StorageError(
-            f"the inbox {path} cannot be read: {error}", hint="check the disk, and HEADWATER_HOME"
-        ) from error
+    found = _identity(path) if path.exists() else None
     if found is not None:
         with database.reading() as connection:
             _check_known(connection, pipeline_id, found, path)
 
 
-def _check_known(
-    connection: Connection, pipeline_id: int, found: InboxIdentity, path: Path
-) -> int:
+def check_file(path: Path) -> None:
+    """Refuse an inbox file that belongs to a log, where the database knows none of that pipeline.
+
+    Raises
+    ------
+    IdentityError
+        If it does.
+    StorageError
+        If the file cannot be read.
+    """
+    found = _identity(path)
+    if found is not None and found.log is not None:
+        raise _stray(path, found.log, None)
+
+
+def _identity(path: Path) -> InboxIdentity | None:
+    try:
+        return read_identity(path)
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"the inbox {path} cannot be read: {error}", hint="check the disk, and HEADWATER_HOME"
+        ) from error
+
+
+def _check_known(connection: Connection, pipeline_id: int, found: InboxIdentity, path: Path) -> int:
     """Give how far a database has read an inbox, if the inbox is one of the log's."""
     log = connection.execute(
         select(tables.log.c.uuid).where(tables.log.c.pipeline_id == pipeline_id)

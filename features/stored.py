@@ -18,7 +18,7 @@ from headwater.infra.settings import Settings
 from headwater.spec.errors import NotFoundError, few
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["LogCounts", "Stored", "find", "register"]
+__all__ = ["LogCounts", "Stored", "find", "register", "registered"]
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -337,9 +337,7 @@ def find(database: Database, name: str, settings: Settings) -> int:
     IdentityError
         If the home's inbox belongs to another log.
     """
-    with database.reading() as connection:
-        rows = connection.execute(select(tables.pipeline.c.name, tables.pipeline.c.id)).all()
-    known = {known_name: int(pipeline_id) for known_name, pipeline_id in rows}
+    known = registered(database)
     if name not in known:
         raise NotFoundError(
             f"no pipeline {name!r} has recorded anything here",
@@ -349,3 +347,10 @@ def find(database: Database, name: str, settings: Settings) -> int:
         )
     check_home(database, known[name], inbox_file(name, settings))
     return known[name]
+
+
+def registered(database: Database) -> dict[str, int]:
+    """Give the pipelines that have recorded something here, with their numbers."""
+    with database.reading() as connection:
+        rows = connection.execute(select(tables.pipeline.c.name, tables.pipeline.c.id)).all()
+    return {name: int(pipeline_id) for name, pipeline_id in rows}

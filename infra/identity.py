@@ -59,9 +59,7 @@ class Identity(msgspec.Struct, frozen=True):
         if whose == self.log:
             return
         since = None if whose is None else made_at(whose)
-        raise IdentityError.met(
-            thing, where, log=self.log, whose=whose, since=since, setting=setting
-        )
+        raise IdentityError.met(thing, where, log=self.log, whose=whose, since=since, setting=setting)
 
     def check_table(self, name: str, where: str, description: str | None) -> None:
         """Refuse a Delta table whose description is not that of this log's.
@@ -162,8 +160,8 @@ def identity_of(database: Database, pipeline_id: int) -> Identity:
         ).one()
     if uuid is None:
         raise IdentityError(
-            f"the database knows pipeline {name!r}, and no id of its log: it was made before logs had ids",
-            hint="set HEADWATER_HOME (and HEADWATER_DATABASE_URL) to a new place, and import the history",
+            f"the database has no id for the log of {name!r}: it was made before logs had ids",
+            hint="set HEADWATER_HOME and HEADWATER_DATABASE_URL to a new place, and import the history",
             thing="the database",
         )
     return Identity(name, uuid)

@@ -6,7 +6,7 @@ one that came after the wait changes nothing. A window that is not mature has no
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,6 +25,9 @@ from headwater.spec.monitoring import Monitoring
 from headwater.spec.pipeline import Metric, Pipeline, Task
 from headwater.spec.records import Role
 
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
 __all__ = [
     "Measured",
     "changed",
@@ -34,6 +37,7 @@ __all__ = [
     "measure",
     "newest",
     "newest_windows",
+    "open_kept",
     "performance_of",
 ]
 
@@ -333,21 +337,40 @@ def kept(storage: Storage, identity: Identity) -> pl.DataFrame:
     TableError
         If the table cannot be read.
     """
+    from deltalake.exceptions import DeltaError  # noqa: PLC0415
+    from polars.exceptions import PolarsError  # noqa: PLC0415
+
+    table = open_kept(storage, identity)
+    if table is None:
+        return pl.DataFrame(schema=_SCHEMA)
+    try:
+        frame = pl.read_delta(table)
+    except (DeltaError, PolarsError, OSError) as error:
+        raise _refused(storage.address("tables", identity.pipeline, "performance"), error) from error
+    order = ("window_start", "cumulative", "version", "role", "slice", "slice_value", "estimated")
+    return frame.select(list(_SCHEMA)).sort(*order, maintain_order=True)
+
+
+def open_kept(storage: Storage, identity: Identity) -> "DeltaTable | None":
+    """Open the table ``performance``, and read nothing of it; None where there is none.
+
+    Raises
+    ------
+    IdentityError, TableError
+        As :func:`kept` does.
+    """
     from deltalake import DeltaTable  # noqa: PLC0415
     from deltalake.exceptions import DeltaError, TableNotFoundError  # noqa: PLC0415
-    from polars.exceptions import PolarsError  # noqa: PLC0415
 
     address = storage.address("tables", identity.pipeline, "performance")
     try:
         table = DeltaTable(address, storage_options=storage.options)
-        identity.check_table("performance", address, table.metadata().description)
-        frame = pl.read_delta(table)
     except TableNotFoundError:
-        return pl.DataFrame(schema=_SCHEMA)
-    except (DeltaError, PolarsError, OSError) as error:
+        return None
+    except (DeltaError, OSError) as error:
         raise _refused(address, error) from error
-    order = ("window_start", "cumulative", "version", "role", "slice", "slice_value", "estimated")
-    return frame.select(list(_SCHEMA)).sort(*order, maintain_order=True)
+    identity.check_table("performance", address, table.metadata().description)
+    return table
 
 
 def _replaced(frame: pl.DataFrame) -> str:

@@ -201,7 +201,7 @@ class IdentityError(IntegrityError):
         self.log = log
 
     @classmethod
-    def met(  # noqa: PLR0913 - the record's parts
+    def met(
         cls,
         thing: str,
         where: str,
@@ -223,7 +223,12 @@ class IdentityError(IntegrityError):
         Examples
         --------
         >>> error = IdentityError.met(
-        ...     "the storage of 'shop'", "/data", log="b", whose="a", since=None, setting="HEADWATER_STORAGE"
+        ...     "the storage of 'shop'",
+        ...     "/data",
+        ...     log="b",
+        ...     whose="a",
+        ...     since=None,
+        ...     setting="HEADWATER_STORAGE",
         ... )
         >>> error.what
         "the storage of 'shop' at /data belongs to another log, a; the log of this home is b"

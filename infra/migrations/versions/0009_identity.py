@@ -19,6 +19,4 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid"),
     )
     with op.batch_alter_table("inbox_position") as batch:
-        batch.alter_column(
-            "inbox", existing_type=sa.String(length=200), comment="the id in its file"
-        )
+        batch.alter_column("inbox", existing_type=sa.String(length=200), comment="the id in its file")
