@@ -12,7 +12,27 @@ from headwater.infra.database import Database
 from headwater.infra.ids import made_at
 from headwater.spec.errors import IdentityError, IntegrityError, StorageError
 
-__all__ = ["check_file", "check_home", "check_inbox", "check_new"]
+__all__ = ["check_absent", "check_file", "check_home", "check_inbox", "check_new"]
+
+
+def check_absent(database: Database, pipeline: str, path: Path) -> None:
+    """Refuse to make an inbox for a log that the database keeps, whose inbox is elsewhere or lost.
+
+    Raises
+    ------
+    IdentityError
+        If the file is missing, and the database keeps such a log; no file is made.
+    """
+    if path.exists():
+        return
+    with database.reading() as connection:
+        log = connection.execute(
+            select(tables.log.c.uuid)
+            .join(tables.pipeline, tables.pipeline.c.id == tables.log.c.pipeline_id)
+            .where(tables.pipeline.c.name == pipeline)
+        ).scalar_one_or_none()
+    if log is not None and not path.exists():  # another process may have begun the log meanwhile
+        raise _stray(path, None, log, found="is missing")
 
 
 def check_new(inbox: Inbox) -> None:
@@ -100,10 +120,10 @@ def _check_known(connection: Connection, pipeline_id: int, found: InboxIdentity,
     return int(read_to)
 
 
-def _stray(path: Path, whose: str | None, log: str | None) -> IdentityError:
+def _stray(path: Path, whose: str | None, log: str | None, found: str = "is new") -> IdentityError:
     since = None if whose is None else made_at(whose)
     begun = "" if since is None else f" (begun {since:%Y-%m-%d %H:%M} UTC)"
-    bears = "is new" if whose is None else f"belongs to log {whose}{begun}"
+    bears = found if whose is None else f"belongs to log {whose}{begun}"
     known = made_at(log) if log is not None else None
     named = "" if known is None else f" (begun {known:%Y-%m-%d %H:%M} UTC)"
     keeps = "knows no log of that pipeline" if log is None else f"keeps log {log}{named}"

@@ -8,8 +8,9 @@ from datetime import datetime
 import polars as pl
 
 from headwater.features.archive import Archive, Archived
+from headwater.features.belonging import check_absent
 from headwater.features.frames import EXAMPLE, Frames
-from headwater.features.inbox import Inbox
+from headwater.features.inbox import Inbox, inbox_file
 from headwater.features.label_queue import LabelQueue
 from headwater.features.recorder import Recorder, open_inbox
 from headwater.features.sequencer import Sequencer
@@ -63,6 +64,7 @@ class FeatureLog:
         self.pipeline = pipeline
         self.clock = clock or SystemClock()
         self.database = database or Database(settings.operational_url)
+        check_absent(self.database, pipeline.name, inbox_file(pipeline.name, settings))
         self.inbox = open_inbox(pipeline, settings)
         self.pipeline_id = _registered(self.database, pipeline, self.inbox)
         self.identity = identity_of(self.database, self.pipeline_id)
