@@ -285,6 +285,8 @@ def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
         reached("begin.after_register")
         inbox.belong_to(identity_of(database, pipeline_id).log)
         reached("begin.after_belonging")
+        with database.reading() as connection:  # another database may have registered it just now
+            check_inbox(connection, pipeline_id, inbox)
     return pipeline_id
 
 
