@@ -2,10 +2,12 @@
 
 Every append carries Delta's application transaction with the range's stop, and is tried against
 exactly the table version that was read, so that a range is there once however often it is collected.
+A table bears its log's id, as its description and as the id of those transactions; another log's is
+neither read nor written.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import polars as pl
@@ -14,6 +16,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from polars.exceptions import PolarsError
 
 from headwater.infra.commit_points import reached
+from headwater.infra.identity import Claim, Identity
 from headwater.infra.storage import Storage
 from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, TableError
 from headwater.spec.recipe import OffsetRange
@@ -22,7 +25,6 @@ __all__ = ["Archive", "Archived"]
 
 Archived = Literal["predictions", "labels", "examples"]
 
-_APP = "headwater"
 _KEYS: dict[Archived, str] = {"predictions": "position", "labels": "position", "examples": "offset"}
 _SMALL_FILES = 256
 _ACROSS_SCHEMAS = pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore")
@@ -35,13 +37,21 @@ class Archive:
     ----------
     storage
         The root.
-    pipeline
-        The pipeline's name, the folder of its tables.
+    identity
+        The log; its pipeline's name is the folder of the tables.
+
+    Attributes
+    ----------
+    claim
+        The log's claim to that folder; whoever writes something else of the log to storage takes it.
     """
 
-    def __init__(self, storage: Storage, pipeline: str) -> None:
+    def __init__(self, storage: Storage, identity: Identity) -> None:
+        self.claim = Claim(storage, identity)
         self._storage = storage
-        self._pipeline = pipeline
+        self._identity = identity
+        self._pipeline = identity.pipeline
+        self._app = f"headwater/{identity.log}"
         self._open: dict[Archived, DeltaTable] = {}
         self._prepared = False
 
@@ -49,11 +59,28 @@ class Archive:
         """Give a table's address, for any reader of Delta Lake."""
         return self._storage.address("tables", self._pipeline, name)
 
+    def check(self) -> None:
+        """Refuse tables of another log, and a storage on which another log has the name.
+
+        Whatever else is wrong is left to whoever reads or writes.
+
+        Raises
+        ------
+        IdentityError
+            If there are such.
+        """
+        for name in _KEYS:
+            if name not in self._open:
+                with suppress(TableError, StorageError):
+                    self._table(name)
+
     def stop(self, name: Archived) -> int:
         """Give the offset or position up to which a table is written.
 
         Raises
         ------
+        IdentityError
+            If the table belongs to another log.
         TableError
             If the table is corrupt.
         StorageError
@@ -63,7 +90,7 @@ class Archive:
         if table is None:
             return 0
         with self._guarded(name):
-            return table.transaction_version(_APP) or 0
+            return table.transaction_version(self._app) or 0
 
     def append(self, name: Archived, frame: pl.DataFrame, start: int, stop: int) -> None:
         """Write the rows of one range, as one commit.
@@ -81,24 +108,26 @@ class Archive:
         ------
         ConflictError
             If another process wrote to the table since it was read.
-        TableError, StorageError
+        IdentityError, TableError, StorageError
             As for :meth:`stop`; the table is then what it was.
         """
         table = self._table(name)
-        found = 0 if table is None else table.transaction_version(_APP) or 0
+        found = 0 if table is None else table.transaction_version(self._app) or 0
         if found != start:
             raise ConflictError(
                 f"table {name!r} of {self._pipeline!r} stops at {found}, not at {start}",
                 hint="collect again: another process has written this range",
             )
-        commit = CommitProperties(app_transactions=[Transaction(_APP, stop)], max_commit_retries=0)
+        commit = CommitProperties(app_transactions=[Transaction(self._app, stop)], max_commit_retries=0)
         with self._guarded(name):
             reached("collect.before_append")
             if table is None:
+                self.claim.take()
                 write_deltalake(
                     self.address(name),
                     frame,
                     mode="error",
+                    description=self._identity.description,
                     storage_options=self._storage.options,
                     commit_properties=commit,
                     configuration={"delta.dataSkippingStatsColumns": _KEYS[name]},
@@ -202,12 +231,15 @@ class Archive:
                 return self._open[name]
             if not self._prepared:
                 self._storage.prepare()
+                self.claim.check()
                 self._prepared = True
             try:
-                self._open[name] = DeltaTable(self.address(name), storage_options=self._storage.options)
+                table = DeltaTable(self.address(name), storage_options=self._storage.options)
             except TableNotFoundError:
                 return None
-            return self._open[name]
+            self._identity.check_table(name, self.address(name), table.metadata().description)
+            self._open[name] = table
+            return table
 
     def _compact(self, name: Archived) -> None:
         with self._guarded(name):

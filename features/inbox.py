@@ -11,12 +11,14 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
+from headwater.features.inbox_identity import InboxIdentity, identity_in, set_log
 from headwater.infra.commit_points import reached
+from headwater.infra.settings import Settings
 from headwater.infra.sqlite import BUSY_S, prepare, together
 from headwater.infra.turns import Turns
-from headwater.spec.errors import ConflictError, StorageError, few
+from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, few
 
-__all__ = ["LABEL", "PREDICTION", "Entry", "Inbox", "InboxRow"]
+__all__ = ["LABEL", "PREDICTION", "Entry", "Inbox", "InboxRow", "inbox_file"]
 
 PREDICTION = 0
 LABEL = 1
@@ -24,21 +26,28 @@ LABEL = 1
 InboxRow = tuple[int, int, str, int, bytes]
 """Position, kind, id, time of receipt in microseconds, payload."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entry (
+_SCHEMA = (
+    """
+CREATE TABLE entry (
     position INTEGER PRIMARY KEY,
     kind INTEGER NOT NULL,
     id TEXT NOT NULL,
     key TEXT NOT NULL,
     received_at_us INTEGER NOT NULL,
     payload BLOB NOT NULL
-);
-CREATE UNIQUE INDEX IF NOT EXISTS entry_by_id ON entry (id, kind, key);
-"""
+)
+""",
+    "CREATE UNIQUE INDEX entry_by_id ON entry (id, kind, key)",
+)
 _INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
 _ROW = "(?, ?, ?, ?, ?)"
 _ONCE = "ON CONFLICT DO NOTHING"
 _ONE_STATEMENT = 64  # each number of rows is a statement, kept with the values that it had last
+
+
+def inbox_file(pipeline: str, settings: Settings) -> Path:
+    """Give the file of a pipeline's inbox, below the home folder; it may not be there yet."""
+    return settings.root / "inbox" / f"{pipeline}.sqlite"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -77,6 +86,8 @@ class Inbox:
     ------
     StorageError
         If the file cannot be opened, or is not an inbox.
+    IdentityError
+        If it was made before inboxes had ids.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,12 +98,38 @@ class Inbox:
                 path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
             prepare(self._connection)
-            self._connection.executescript(_SCHEMA)
+            self._identity = self._identified()
             self._turns = Turns(path)
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
         self._transaction = _Transaction(self._connection, self._turns)
         self._copying: sqlite3.Connection | None = None
+
+    @property
+    def id(self) -> str:
+        """The UUID of the file."""
+        return self._identity.inbox
+
+    @property
+    def log(self) -> str | None:
+        """The log that the inbox belongs to, as it was when the file was opened; None for none yet."""
+        return self._identity.log
+
+    def belong_to(self, log: str) -> None:
+        """Write down which log the inbox belongs to, unless it belongs to one.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        if self.log is not None:
+            return
+        try:
+            with self._transaction:
+                self._identity = set_log(self._connection, log)
+        except (sqlite3.Error, OSError) as error:
+            raise self._refused(error) from error
 
     def append(self, entries: Sequence[Entry], name: str) -> int:
         """Store entries in one synced transaction: all of them, or none.
@@ -230,6 +267,11 @@ class Inbox:
         ((count,),) = self._select("SELECT count(*) FROM entry WHERE position > ?", (position,))
         return int(count)
 
+    def end(self) -> int:
+        """Give the position of the newest entry; 0 where there is none."""
+        ((position,),) = self._select("SELECT coalesce(max(position), 0) FROM entry", ())
+        return int(position)
+
     def copy_log(self) -> None:
         """Copy what SQLite's write-ahead log holds into the file, while others write.
 
@@ -254,6 +296,13 @@ class Inbox:
             self._copying.close()
         self._connection.close()
         self._turns.close()
+
+    def _identified(self) -> InboxIdentity:
+        try:
+            return identity_in(self._connection, self.path, _SCHEMA)
+        except HeadwaterError:
+            self._connection.close()
+            raise
 
     def _select(self, statement: str, values: tuple[int | str, ...]) -> list[tuple[Any, ...]]:
         try:

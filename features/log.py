@@ -8,7 +8,9 @@ from datetime import datetime
 import polars as pl
 
 from headwater.features.archive import Archive, Archived
+from headwater.features.belonging import check_absent
 from headwater.features.frames import EXAMPLE, Frames
+from headwater.features.inbox import Inbox, inbox_file
 from headwater.features.label_queue import LabelQueue
 from headwater.features.recorder import Recorder, open_inbox
 from headwater.features.sequencer import Sequencer
@@ -17,6 +19,7 @@ from headwater.features.stored import LogCounts, Stored, register
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.database import Database
+from headwater.infra.identity import identity_of
 from headwater.infra.settings import Settings
 from headwater.infra.storage import Storage
 from headwater.spec.errors import NotFoundError, TableError
@@ -47,6 +50,8 @@ class FeatureLog:
     ------
     StorageError
         If a store cannot be opened.
+    IdentityError, IntegrityError
+        If inbox and database are not of one log, or the inbox has lost records.
     """
 
     def __init__(
@@ -59,9 +64,11 @@ class FeatureLog:
         self.pipeline = pipeline
         self.clock = clock or SystemClock()
         self.database = database or Database(settings.operational_url)
+        check_absent(self.database, pipeline.name, inbox_file(pipeline.name, settings))
         self.inbox = open_inbox(pipeline, settings)
-        self.archive = Archive(Storage(settings), pipeline.name)
-        self.pipeline_id = register(self.database, pipeline, self.inbox.path.stem)
+        self.pipeline_id = _registered(self.database, pipeline, self.inbox)
+        self.identity = identity_of(self.database, self.pipeline_id)
+        self.archive = Archive(Storage(settings), self.identity)
         self._stored = Stored(self.database, self.pipeline_id)
         self.recorder = Recorder(pipeline, self.inbox, self.clock)
         self.shadows = Shadows(self.database, self.pipeline_id)
@@ -169,6 +176,8 @@ class FeatureLog:
         ------
         ConflictError
             If another process collects at the same time.
+        IdentityError
+            If a table, or the pipeline's name on the storage, belongs to another log.
         TableError, StorageError
             If a table cannot be read or written; the ranges already written stay.
         """
@@ -319,7 +328,7 @@ class FeatureLog:
 
     def counts(self) -> LogCounts:
         """Count what the log holds."""
-        position = self._stored.inbox_position(self.inbox.path.stem)
+        position = self._stored.inbox_position(self.inbox.id)
         return self._stored.counts(
             unsequenced=self.inbox.count_after(position), archived=self.archive.stop("examples")
         )
@@ -347,3 +356,11 @@ class FeatureLog:
             self.archive.append(name, frame, start, end)
             start = end
         return stop - first
+
+
+def _registered(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
+    try:
+        return register(database, pipeline, inbox)
+    except BaseException:
+        inbox.close()
+        raise

@@ -13,6 +13,7 @@ from sqlalchemy import Row, func, insert, select
 from headwater.infra import tables
 from headwater.infra.clock import from_us, to_us
 from headwater.infra.database import Database
+from headwater.infra.identity import Claim, identity_of
 from headwater.infra.settings import Settings
 from headwater.infra.storage import Storage
 from headwater.spec.errors import ConflictError, DigestError, StorageError
@@ -39,6 +40,7 @@ class Materialisations:
         self._pipeline_id = pipeline_id
         self._database = database
         self._storage = Storage(settings)
+        self._claim = Claim(self._storage, identity_of(database, pipeline_id))
         self._scratch = settings.root / "materialising"
         row = tables.materialisation.c
         newest = (
@@ -81,9 +83,12 @@ class Materialisations:
         ------
         ConflictError
             If another process read the source later, and was faster.
+        IdentityError
+            If the pipeline's name on the storage belongs to another log; nothing is put then.
         StorageError
             If a store refuses; what was the newest stays.
         """
+        self._claim.take()
         sha256, row = _sha256(file), tables.materialisation.c
         self._storage.put(file, *self._parts(table, sha256))
         of_table = (row.pipeline_id == self._pipeline_id) & (row.table_name == table)
@@ -131,11 +136,14 @@ class Materialisations:
 
         Raises
         ------
+        IdentityError
+            If the pipeline's name on the storage belongs to another log.
         StorageError
             If it cannot be read.
         DigestError
             If it is not what was put.
         """
+        self._claim.check()
         draft = path.with_name(f"{path.name}.new")
         try:
             self._storage.fetch(draft, *self._parts(wanted.table, wanted.sha256))

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from headwater.features.checks import Checks
-from headwater.features.inbox import LABEL, PREDICTION, Entry, Inbox
+from headwater.features.inbox import LABEL, PREDICTION, Entry, Inbox, inbox_file
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.settings import Settings
 from headwater.spec.errors import SchemaError
@@ -81,7 +81,7 @@ def open_inbox(pipeline: Pipeline, settings: Settings) -> Inbox:
     StorageError
         If the file cannot be opened.
     """
-    return Inbox(settings.root / "inbox" / f"{pipeline.name}.sqlite")
+    return Inbox(inbox_file(pipeline.name, settings))
 
 
 class Recorder:

@@ -82,7 +82,7 @@ class Sequencer:
         # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to run it.
         sequencer, read = tables.sequencer, tables.inbox_position
         mine = sequencer.c.pipeline_id == pipeline_id
-        from_mine = (read.c.pipeline_id == pipeline_id) & (read.c.inbox == inbox.path.stem)
+        from_mine = (read.c.pipeline_id == pipeline_id) & (read.c.inbox == inbox.id)
         beside = sequencer.join(read, read.c.pipeline_id == sequencer.c.pipeline_id)
         self._select_place = (
             select(

@@ -6,13 +6,19 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection, Select, bindparam, func, insert, select
 
+from headwater.features.belonging import check_home, check_inbox, check_new
 from headwater.features.frames import ExampleRow, LabelOfRow, LabelRow, PredictionRow
+from headwater.features.inbox import Inbox, inbox_file
 from headwater.infra import tables
+from headwater.infra.commit_points import reached
 from headwater.infra.database import Database
+from headwater.infra.identity import identity_of
+from headwater.infra.ids import new_id
+from headwater.infra.settings import Settings
 from headwater.spec.errors import NotFoundError, few
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["LogCounts", "Stored", "find", "register"]
+__all__ = ["LogCounts", "Stored", "find", "register", "registered"]
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -265,15 +271,35 @@ def _count(connection: Connection, statement: Select[tuple[int]]) -> int:
     return connection.execute(statement).scalar_one()
 
 
-def register(database: Database, pipeline: Pipeline, inbox: str) -> int:
-    """Give the pipeline its number and its sequencer's start, or find them."""
+def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
+    """Give the pipeline its number, its log's id and its sequencer's start, or find them.
+
+    Raises
+    ------
+    IdentityError, IntegrityError
+        If the inbox is not the log's own, or has lost records; nothing is changed then.
+    """
+    pipeline_id = _register(database, pipeline, inbox)
+    if inbox.log is None:
+        # The database knows the inbox by now: whoever comes after a kill finds that it is the log's.
+        reached("begin.after_register")
+        inbox.belong_to(identity_of(database, pipeline_id).log)
+        reached("begin.after_belonging")
+        with database.reading() as connection:  # another database may have registered it just now
+            check_inbox(connection, pipeline_id, inbox)
+    return pipeline_id
+
+
+def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
     features = msgspec.json.encode(pipeline.features).decode()
     with database.transaction() as connection:
         found = connection.execute(
             select(tables.pipeline.c.id).where(tables.pipeline.c.name == pipeline.name)
         ).scalar_one_or_none()
         if found is not None:
+            check_inbox(connection, int(found), inbox)
             return int(found)
+        check_new(inbox)
         pipeline_id = connection.execute(
             insert(tables.pipeline)
             .values(name=pipeline.name, features=features)
@@ -290,22 +316,30 @@ def register(database: Database, pipeline: Pipeline, inbox: str) -> int:
             )
         )
         connection.execute(
-            insert(tables.inbox_position).values(pipeline_id=pipeline_id, inbox=inbox, position=0)
+            insert(tables.inbox_position).values(pipeline_id=pipeline_id, inbox=inbox.id, position=0)
         )
+        connection.execute(insert(tables.log).values(pipeline_id=pipeline_id, uuid=new_id()))
         return int(pipeline_id)
 
 
-def find(database: Database, name: str) -> int:
+def find(database: Database, name: str, settings: Settings) -> int:
     """Give the number of a pipeline that has recorded something here.
+
+    Parameters
+    ----------
+    database, name
+        Where, and which.
+    settings
+        Where the home is: an inbox that it has must be the log's.
 
     Raises
     ------
     NotFoundError
         If there is none of that name.
+    IdentityError
+        If the home's inbox belongs to another log.
     """
-    with database.reading() as connection:
-        rows = connection.execute(select(tables.pipeline.c.name, tables.pipeline.c.id)).all()
-    known = {known_name: int(pipeline_id) for known_name, pipeline_id in rows}
+    known = registered(database)
     if name not in known:
         raise NotFoundError(
             f"no pipeline {name!r} has recorded anything here",
@@ -313,4 +347,12 @@ def find(database: Database, name: str) -> int:
             if known
             else "check HEADWATER_HOME, or record first: headwater import PIPELINE FILE",
         )
+    check_home(database, known[name], inbox_file(name, settings))
     return known[name]
+
+
+def registered(database: Database) -> dict[str, int]:
+    """Give the pipelines that have recorded something here, with their numbers."""
+    with database.reading() as connection:
+        rows = connection.execute(select(tables.pipeline.c.name, tables.pipeline.c.id)).all()
+    return {name: int(pipeline_id) for name, pipeline_id in rows}

@@ -7,7 +7,7 @@ to ``name`` or ``name:n`` the process kills itself, as a power cut would, the *n
 import os
 import signal
 
-__all__ = ["BATCH_POINTS", "COMMIT_POINTS", "reached"]
+__all__ = ["BATCH_POINTS", "COMMIT_POINTS", "IDENTITY_POINTS", "reached"]
 
 COMMIT_POINTS = (
     "record.before_sync",
@@ -34,6 +34,14 @@ COMMIT_POINTS = (
     "end.after_commit",
 )
 """Every commit point, in the order in which an example's life passes them."""
+
+IDENTITY_POINTS = (
+    "begin.after_register",
+    "begin.after_belonging",
+    "collect.before_claim",
+    "collect.after_claim",
+)
+"""Those of a log's first moments: its id goes from the database into inbox and storage."""
 
 BATCH_POINTS = (
     "batch.after_begin",

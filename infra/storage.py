@@ -1,6 +1,7 @@
 """Where tables live: a local folder, or a bucket of S3 or of a service that speaks its protocol."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ __all__ = ["Storage"]
 _ATTEMPTS = 3
 _CONNECT_S = 5
 _READ_S = 30
+_MISSING = 404
+_NOT_ALONE = (409, 412)
 _READERS = ("aws_endpoint_url", "aws_allow_http", "aws_region")
 
 
@@ -104,6 +107,51 @@ class Storage:
         with self._reached() as (client, bucket):
             client.put_object(Bucket=bucket, Key=self._key(*parts), Body=content)
         return self.address(*parts)
+
+    def create(self, content: bytes, *parts: str) -> bool:
+        """Put a file below the root where none is, whole and synced; say whether none was.
+
+        Of several that try at once, one puts its own.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be reached or written.
+        """
+        self.prepare()
+        if not self.is_s3:
+            return _created(Path(self.address(*parts)), content)
+        with self._reached() as (client, bucket):
+            place = {"Bucket": bucket, "Key": self._key(*parts)}
+            try:
+                client.put_object(**place, Body=content, IfNoneMatch="*")
+            except client.exceptions.ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] not in _NOT_ALONE:
+                    raise
+                return False
+        return True
+
+    def find(self, *parts: str) -> bytes | None:
+        """Give what a file below the root holds; None where there is none.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be reached.
+        """
+        if not self.is_s3:
+            path = Path(self.address(*parts))
+            with _local(path, "read"):
+                return path.read_bytes() if path.exists() else None
+        with self._reached() as (client, bucket):
+            try:
+                answer = client.get_object(Bucket=bucket, Key=self._key(*parts))
+            except client.exceptions.ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != _MISSING:
+                    raise
+                return None
+            found: bytes = answer["Body"].read()
+            return found
 
     def put(self, file: Path, *parts: str) -> str:
         """Put a local file below the root, whole and synced, however long it is; give its address.
@@ -212,7 +260,7 @@ class Storage:
                 client.put_object(**place, Body=b"two", IfNoneMatch="*")
                 overwritten = True
             except ClientError as error:
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] not in _NOT_ALONE:
                     raise
                 overwritten = False
             client.delete_object(**place)
@@ -291,11 +339,34 @@ def _written(path: Path) -> Iterator[Path]:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
+        _sync_names(path.parent)
+
+
+def _created(path: Path, content: bytes) -> bool:
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    with _local(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.fsync(folder)  # the name, too, outlives the power
+            with draft.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)  # whole or not at all; the first of several makers wins
+        except FileExistsError:
+            return False
         finally:
-            os.close(folder)
+            draft.unlink(missing_ok=True)
+        _sync_names(path.parent)
+    return True
+
+
+def _sync_names(parent: Path) -> None:
+    """Let the names in a folder, too, outlive the power."""
+    folder = os.open(parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ __all__ = [
     "inbox_position",
     "label",
     "lease",
+    "log",
     "materialisation",
     "metadata",
     "pause",
@@ -63,6 +64,13 @@ pipeline = Table(
     Column("features", Text, nullable=False, comment="JSON, the newest schema"),
 )
 
+log = Table(
+    "log",
+    metadata,
+    _of_pipeline(),
+    Column("uuid", String(36), nullable=False, unique=True, comment="what all stores of the log bear"),
+)
+
 lease = Table(
     "lease",
     metadata,
@@ -87,7 +95,7 @@ inbox_position = Table(
     "inbox_position",
     metadata,
     _of_pipeline(),
-    Column("inbox", String(200), primary_key=True),
+    Column("inbox", String(200), primary_key=True, comment="the id in its file"),
     Column("position", BigInteger, nullable=False),
 )
 

@@ -67,6 +67,8 @@ def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> Batch
         If no version is champion.
     SchemaError, NonFiniteError, NotFoundError, NotEnoughError
         If the table does not fit, or is not there, or is empty: the stores are what they were.
+    IdentityError
+        If a store belongs to another log.
     BusyError, FencedError
         If another process works on it, or took over.
     StorageError, DigestError
@@ -74,6 +76,7 @@ def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> Batch
     """
     batch = check_declared(bound.pipeline)
     check_note(by)
+    bound.check()
     with _alone(bound) as lease:
         work = _Work(bound, batch, lease, by)
         work.clear()
@@ -142,6 +145,7 @@ class _Work:
                 hint="train one: headwater train",
             )
         learner = registry.store.learner(champion, self._bound.pipeline.model)
+        self._bound.log.archive.claim.take()
         now, token = self._bound.clock.now(), secrets.token_hex(4)
         run = self.runs.begin(token, champion.number, now, self._by, self._lease)
         reached("batch.after_begin")

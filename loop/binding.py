@@ -1,5 +1,6 @@
 """A pipeline bound to its stores: what every step of the loop works on."""
 
+from contextlib import suppress
 from functools import cached_property
 from typing import Self
 
@@ -12,6 +13,7 @@ from headwater.learners.wrap import check_bound
 from headwater.loop.decisions import Decisions
 from headwater.loop.folding import check_folds
 from headwater.registry.registry import Registry
+from headwater.spec.errors import StorageError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["Bound"]
@@ -37,6 +39,8 @@ class Bound:
     ------
     DeclarationError
         If the model does not fit what the pipeline asks of it.
+    IdentityError, IntegrityError
+        If inbox and database are not of one log, or the inbox has lost records.
     StorageError
         If a store cannot be opened.
     """
@@ -57,7 +61,12 @@ class Bound:
         self.clock = clock or _clock(self.settings)
         self._owns_database = database is None
         self.database = database or Database(self.settings.operational_url)
-        self.log = FeatureLog(pipeline, self.settings, self.clock, self.database)
+        try:
+            self.log = FeatureLog(pipeline, self.settings, self.clock, self.database)
+        except BaseException:
+            if self._owns_database:
+                self.database.close()
+            raise
         self.decisions = Decisions(pipeline.name, self.log.pipeline_id, self.database, self.clock)
 
     @cached_property
@@ -66,6 +75,20 @@ class Bound:
         return Registry(
             self.pipeline.name, self.log.pipeline_id, self.settings, self.database, self.clock
         )
+
+    def check(self) -> None:
+        """Refuse stores that belong to another log, before anything is done with them.
+
+        Called by whatever works on storage or on versions. A store that is away is met by who uses it.
+
+        Raises
+        ------
+        IdentityError
+            If storage or MLflow has something of another log under the pipeline's name.
+        """
+        self.log.archive.check()
+        with suppress(StorageError):
+            self.registry  # noqa: B018 - made here, it checks MLflow
 
     def __enter__(self) -> Self:
         return self

@@ -4,15 +4,26 @@ import importlib.metadata
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
 
 import msgspec
 
+from headwater.features.archive import Archive
+from headwater.features.belonging import check_file, check_home
+from headwater.features.home_log import HomeLog
+from headwater.features.inbox import inbox_file
+from headwater.features.stored import registered
 from headwater.infra.database import Database
+from headwater.infra.identity import Identity, identity_of
+from headwater.infra.ids import made_at
 from headwater.infra.settings import Settings
 from headwater.infra.storage import Storage
-from headwater.spec.errors import HeadwaterError
+from headwater.monitoring.performance import open_kept
+from headwater.spec.errors import HeadwaterError, IdentityError, StorageError, TableError
 
-__all__ = ["Finding", "checkup"]
+__all__ = ["Finding", "check_logs", "checkup"]
 
 _LIBRARIES = ("prefect", "mlflow", "river", "scikit-learn", "lightgbm", "polars", "deltalake", "fastapi")
 
@@ -35,7 +46,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checkup(settings: Settings) -> list[Finding]:
-    """Check settings, libraries and stores; never raises for what it checks."""
+    """Check settings, libraries, stores, and whose they are; never raises for what it checks."""
     return [
         _python(),
         *map(_library, _LIBRARIES),
@@ -44,7 +55,73 @@ def checkup(settings: Settings) -> list[Finding]:
         _try("database", lambda: _database(settings)),
         _try("storage", lambda: _storage(settings)),
         _try("MLflow", lambda: _mlflow(settings)),
+        *check_logs(settings),
     ]
+
+
+def check_logs(settings: Settings) -> list[Finding]:
+    """Say which log each pipeline of the home has, and name every store that is not of that log.
+
+    Nothing is changed, whatever is found.
+    """
+    try:
+        database = Database(settings.operational_url)
+    except HeadwaterError:
+        return []  # it is told of already
+    with closing(database):
+        numbers = registered(database)
+        strays = [
+            _try(f"log of {name}", partial(_stray, path))
+            for name, path in _inboxes(settings).items()
+            if name not in numbers
+        ]
+        return strays + [
+            finding
+            for name, number in sorted(numbers.items())
+            for finding in _log(name, number, database, settings)
+        ]
+
+
+def _log(name: str, number: int, database: Database, settings: Settings) -> list[Finding]:
+    what = f"log of {name}"
+    try:
+        identity = identity_of(database, number)
+    except IdentityError as error:
+        return [Finding(what=what, good=False, found=error.what, hint=error.hint)]
+    home, storage = HomeLog(name, settings), Storage(settings)
+    checks: list[Callable[[], object]] = [
+        lambda: check_home(database, number, inbox_file(name, settings)),
+        Archive(storage, identity).check,
+        lambda: open_kept(storage, identity),
+        lambda: _check_mlflow(identity, settings),
+        *(partial(home.check, file) for file in sorted((settings.root / "live" / name).rglob("*.json"))),
+    ]
+    strange = []
+    for check in checks:
+        with suppress(TableError, StorageError):  # not of another log, as far as can be seen
+            try:
+                check()
+            except IdentityError as error:
+                strange.append(Finding(what=what, good=False, found=error.what, hint=error.hint))
+    begun = made_at(identity.log)
+    since = "" if begun is None else f", begun {begun:%Y-%m-%d %H:%M} UTC"
+    return strange or [Finding(what=what, good=True, found=f"{identity.log}{since}")]
+
+
+def _stray(path: Path) -> str:
+    """Tell of an inbox whose pipeline the database does not know."""
+    check_file(path)
+    return "none yet: nothing was collected"
+
+
+def _inboxes(settings: Settings) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((settings.root / "inbox").glob("*.sqlite"))}
+
+
+def _check_mlflow(identity: Identity, settings: Settings) -> None:
+    from headwater.registry.store import check_owned  # noqa: PLC0415 - imports MLflow
+
+    check_owned(identity, settings)
 
 
 def _python() -> Finding:

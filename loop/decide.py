@@ -29,9 +29,11 @@ def decide(bound: Bound) -> Decision:
     ------
     BusyError
         If another process decides for this pipeline.
-    TableError, StorageError
-        If a store does not hold what it should, or is away; no decision is made then.
+    IdentityError, TableError, StorageError
+        If a store belongs to another log, does not hold what it should, or is away; no decision is made
+        then.
     """
+    bound.check()
     pipeline = bound.pipeline
     lease = acquire(bound.database, bound.clock, f"decide/{pipeline.name}")
     try:
@@ -81,6 +83,7 @@ def _reported(bound: Bound, evidence: Evidence, shown: Shown | None, last: Evide
     if page is None:
         return evidence
     file = f"{evidence.at:%Y%m%dT%H%M%SZ}.html"
+    bound.log.archive.claim.take()
     address = Storage(bound.settings).write(page, "reports", bound.pipeline.name, file)
     return msgspec.structs.replace(evidence, report=address)
 

@@ -59,9 +59,12 @@ def materialise(bound: Bound, table: FeatureTable) -> Materialised:
         If the source does not fit what is declared.
     ConflictError
         If another process has published a later reading meanwhile.
+    IdentityError
+        If the storage belongs to another log; the source is not read then.
     StorageError
         If the source or a store is away.
     """
+    bound.log.archive.check()
     features, read_at = bound.pipeline.features_of(table.name), bound.clock.now()
     frame = conform(table, features, read_whole(table.source, Storage(bound.settings)))
     kept = _kept(bound)

@@ -1,7 +1,9 @@
 """Models orchestrated while they serve: route, add a shadow, pause, roll back; all of it audited."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
+from headwater.features.recorder import open_inbox
 from headwater.features.shadows import Shadows
 from headwater.features.stored import Stored, find, register
 from headwater.infra.clock import Clock, SystemClock
@@ -9,7 +11,7 @@ from headwater.infra.database import Database
 from headwater.infra.settings import Settings
 from headwater.registry.registry import Registry
 from headwater.registry.version import Version
-from headwater.spec.errors import DeclarationError
+from headwater.spec.errors import DeclarationError, NotFoundError
 from headwater.spec.pipeline import METRICS, Pipeline, Task
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.routing import ChampionOnly, Routing, Shadow, check_routing
@@ -44,6 +46,8 @@ class Operator:
     ------
     NotFoundError
         If nothing was ever recorded of a pipeline of that name.
+    IdentityError
+        If inbox, database and MLflow are not of one log.
     StorageError
         If MLflow's store cannot be opened.
     """
@@ -58,7 +62,7 @@ class Operator:
         clock = clock or SystemClock()
         self._declared = None if isinstance(pipeline, str) else pipeline
         self.name = pipeline if isinstance(pipeline, str) else pipeline.name
-        number = _number_of(pipeline, database)
+        number = _number_of(pipeline, database, settings)
         self.registry = Registry(self.name, number, settings, database, clock)
         self._stored = Stored(database, number)
         self._shadows = Shadows(database, number)
@@ -269,10 +273,15 @@ class Operator:
         return self.registry.store.recipe(champion).task
 
 
-def _number_of(pipeline: Pipeline | str, database: Database) -> int:
-    if isinstance(pipeline, str):
-        return find(database, pipeline)
-    return register(database, pipeline, pipeline.name)
+def _number_of(pipeline: Pipeline | str, database: Database, settings: Settings) -> int:
+    try:
+        name = pipeline if isinstance(pipeline, str) else pipeline.name
+        return find(database, name, settings)
+    except NotFoundError:
+        if isinstance(pipeline, str):
+            raise
+    with closing(open_inbox(pipeline, settings)) as inbox:
+        return register(database, pipeline, inbox)
 
 
 def _told(version: Version, roles: Sequence[str]) -> VersionInRole:

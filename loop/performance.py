@@ -30,20 +30,23 @@ def keep_performance(bound: Bound) -> int:
 
     Raises
     ------
+    IdentityError
+        If the table or MLflow's model belongs to another log; nothing is measured then.
     TableError, StorageError
         If the table or MLflow refuses.
     """
+    bound.check()
     pipeline, storage = bound.pipeline, Storage(bound.settings)
     spans = newest_windows(bound.log, pipeline, bound.clock.now(), last=_WINDOWS)
     mature = [span.start for span in spans if span.mature]
-    before = kept(storage, pipeline.name)
+    before = kept(storage, bound.log.identity)
     known = before.filter("mature", ~pl.col("cumulative"))["window_start"].max()
     if not mature or known == mature[-1]:
         return 0
     table = measure(bound.log, pipeline, pipeline.monitoring, spans)
     found = _measured(table).join(_measured(before), on=[*_KEY, "value"], how="anti")
     _log(bound, found)
-    keep(storage, pipeline.name, table)  # last: what MLflow did not take is tried again
+    keep(storage, bound.log.identity, table)  # last: what MLflow did not take is tried again
     return found.height
 
 

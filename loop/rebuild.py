@@ -11,7 +11,9 @@ import sys
 import msgspec
 
 from headwater.features.log import FeatureLog
+from headwater.features.stored import find
 from headwater.infra.database import Database
+from headwater.infra.identity import identity_of
 from headwater.infra.settings import Settings, settings
 from headwater.learners.learner import Learner
 from headwater.loop.fold import fold
@@ -122,14 +124,15 @@ def rebuild(pipeline: str, number: str, settings: Settings, *, from_root: bool =
 
 def rebuild_here(pipeline: str, number: str, settings: Settings, *, from_root: bool = False) -> Rebuilt:
     """Fold a version's recipe again in this process; see :func:`rebuild`."""
-    store = VersionStore(pipeline, settings)
-    wanted = store.get(number)
-    line = _line(store, wanted) if from_root else [wanted]
     database = Database(settings.operational_url)
     log: FeatureLog | None = None
     learner: Learner | None = None
     done: list[RebuiltVersion] = []
     try:
+        identity = identity_of(database, find(database, pipeline, settings))
+        store = VersionStore(identity, settings)
+        wanted = store.get(number)
+        line = _line(store, wanted) if from_root else [wanted]
         for version in line:
             recipe = store.recipe(version)
             _check(version, recipe)

@@ -145,9 +145,12 @@ def trainer(bound: Bound) -> Iterator[Lease]:
 
     Raises
     ------
+    IdentityError
+        If a store belongs to another log; nothing is tidied up then.
     BusyError
         If another trainer works.
     """
+    bound.check()
     lease = acquire(bound.database, bound.clock, f"train/{bound.pipeline.name}")
     try:
         bound.registry.store.close_leftovers()

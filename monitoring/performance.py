@@ -6,7 +6,7 @@ one that came after the wait changes nothing. A window that is not mature has no
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ import polars as pl
 from msgspec.structs import astuple
 
 from headwater.features.log import FeatureLog
+from headwater.infra.identity import Claim, Identity
 from headwater.infra.storage import Storage
 from headwater.monitoring.estimate import CALIBRATION_ROWS, Compared, Estimator, shrunk
 from headwater.monitoring.scores import example_losses, score, score_error
@@ -24,6 +25,9 @@ from headwater.spec.monitoring import Monitoring
 from headwater.spec.pipeline import Metric, Pipeline, Task
 from headwater.spec.records import Role
 
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
 __all__ = [
     "Measured",
     "changed",
@@ -33,6 +37,7 @@ __all__ = [
     "measure",
     "newest",
     "newest_windows",
+    "open_kept",
     "performance_of",
 ]
 
@@ -278,7 +283,7 @@ def changed(outputs: pl.Series, labels: pl.Series, task: Task) -> bool:
     return risen
 
 
-def keep(storage: Storage, pipeline_name: str, frame: pl.DataFrame) -> None:
+def keep(storage: Storage, identity: Identity, frame: pl.DataFrame) -> None:
     """Write measured rows to the table ``performance``, in place of those that they correct.
 
     Replaced are the rows of windows that begin with the frame's oldest or later, and the cumulative
@@ -288,13 +293,15 @@ def keep(storage: Storage, pipeline_name: str, frame: pl.DataFrame) -> None:
     ----------
     storage
         The root.
-    pipeline_name
-        The folder of its tables.
+    identity
+        The log: whose tables, and in which folder.
     frame
         From :func:`measure`; nothing is written where it is empty.
 
     Raises
     ------
+    IdentityError
+        If the table, or the pipeline's name on the storage, belongs to another log.
     TableError
         If the table cannot be written.
     """
@@ -304,42 +311,66 @@ def keep(storage: Storage, pipeline_name: str, frame: pl.DataFrame) -> None:
     if frame.is_empty():
         return
     storage.prepare()
-    address = storage.address("tables", pipeline_name, "performance")
-    there = not kept(storage, pipeline_name).is_empty()
+    address = storage.address("tables", identity.pipeline, "performance")
+    there = not kept(storage, identity).is_empty()
+    Claim(storage, identity).take()
     try:
         write_deltalake(
             address,
             frame,
             mode="overwrite",
             predicate=_replaced(frame) if there else None,
+            description=identity.description,
             storage_options=storage.options,
         )
     except (DeltaError, OSError) as error:
         raise _refused(address, error) from error
 
 
-def kept(storage: Storage, pipeline_name: str) -> pl.DataFrame:
+def kept(storage: Storage, identity: Identity) -> pl.DataFrame:
     """Read the table ``performance``: rows of :class:`Measured`, by window; empty where there is none.
 
     Raises
     ------
+    IdentityError
+        If the table belongs to another log.
     TableError
         If the table cannot be read.
     """
-    from deltalake import DeltaTable  # noqa: PLC0415
-    from deltalake.exceptions import DeltaError, TableNotFoundError  # noqa: PLC0415
+    from deltalake.exceptions import DeltaError  # noqa: PLC0415
     from polars.exceptions import PolarsError  # noqa: PLC0415
 
-    address = storage.address("tables", pipeline_name, "performance")
-    try:
-        table = DeltaTable(address, storage_options=storage.options)
-        frame = pl.read_delta(table)
-    except TableNotFoundError:
+    table = open_kept(storage, identity)
+    if table is None:
         return pl.DataFrame(schema=_SCHEMA)
+    try:
+        frame = pl.read_delta(table)
     except (DeltaError, PolarsError, OSError) as error:
-        raise _refused(address, error) from error
+        raise _refused(storage.address("tables", identity.pipeline, "performance"), error) from error
     order = ("window_start", "cumulative", "version", "role", "slice", "slice_value", "estimated")
     return frame.select(list(_SCHEMA)).sort(*order, maintain_order=True)
+
+
+def open_kept(storage: Storage, identity: Identity) -> "DeltaTable | None":
+    """Open the table ``performance``, and read nothing of it; None where there is none.
+
+    Raises
+    ------
+    IdentityError, TableError
+        As :func:`kept` does.
+    """
+    from deltalake import DeltaTable  # noqa: PLC0415
+    from deltalake.exceptions import DeltaError, TableNotFoundError  # noqa: PLC0415
+
+    address = storage.address("tables", identity.pipeline, "performance")
+    try:
+        table = DeltaTable(address, storage_options=storage.options)
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise _refused(address, error) from error
+    identity.check_table("performance", address, table.metadata().description)
+    return table
 
 
 def _replaced(frame: pl.DataFrame) -> str:

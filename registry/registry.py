@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.commit_points import reached
 from headwater.infra.database import Database
+from headwater.infra.identity import identity_of
 from headwater.infra.lease import Lease, check
 from headwater.infra.settings import Settings
 from headwater.registry.champion import Championship
@@ -34,6 +35,8 @@ class Registry:
 
     Raises
     ------
+    IdentityError
+        If MLflow has something of another log under the pipeline's name.
     StorageError
         If MLflow's store cannot be opened.
     """
@@ -47,7 +50,7 @@ class Registry:
         clock: Clock | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.store = VersionStore(pipeline, settings)
+        self.store = VersionStore(identity_of(database, pipeline_id), settings)
         clock = clock or SystemClock()
         self.championship = Championship(pipeline, pipeline_id, database, clock)
         self.routings = Routings(pipeline, pipeline_id, database, clock)

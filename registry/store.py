@@ -13,20 +13,21 @@ import msgspec
 from sqlalchemy.engine import make_url
 
 from headwater.infra.commit_points import reached
+from headwater.infra.identity import Identity
 from headwater.infra.offline import quiet
 from headwater.infra.settings import Settings
 from headwater.learners.learner import Learner
+from headwater.registry.owned import PIPELINE_TAG, Owned
 from headwater.registry.proof import Proof, prove, verify
 from headwater.registry.restore import restore
 from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import DigestError, HeadwaterError, NotFoundError, StorageError, few
 from headwater.spec.recipe import Recipe
 
-__all__ = ["Kept", "VersionStore", "check_reachable"]
+__all__ = ["Kept", "VersionStore", "check_owned", "check_reachable"]
 
 _TYPES = {"float": "double", "int": "long", "str": "string", "bool": "boolean"}
 _RECIPE_TAG = "headwater.recipe_id"
-_PIPELINE_TAG = "headwater.pipeline"
 _PAGE = 1_000
 _FILES = {"state": "state.bin", "recipe": "recipe.json", "proof": "proof.json", "code": "model.py"}
 
@@ -51,19 +52,23 @@ class VersionStore:
 
     Parameters
     ----------
-    pipeline
-        Name of the pipeline: of the registered model and of the experiment.
+    identity
+        The log. Its pipeline's name is that of the registered model and of the experiment, which bear
+        the log's id as a tag.
     settings
         Where MLflow keeps its records and states, and the signing key.
 
     Raises
     ------
+    IdentityError
+        If the experiment or the registered model belongs to another log, or to nobody; nothing is
+        changed then.
     StorageError
         If MLflow's store cannot be opened.
     """
 
-    def __init__(self, pipeline: str, settings: Settings) -> None:
-        self.pipeline = pipeline
+    def __init__(self, identity: Identity, settings: Settings) -> None:
+        self.pipeline = identity.pipeline
         self._settings = settings
         self._key = settings.key()
         quiet()
@@ -75,8 +80,10 @@ class VersionStore:
             self._mlflow = mlflow
             mlflow.set_tracking_uri(settings.tracking_uri)
             self.client = mlflow.MlflowClient()
-            self.experiment_id = self._experiment()
-        self._named = False
+            owned = Owned(self.client, identity, settings)
+            owned.check()
+            self.experiment_id = owned.experiment()
+            self._owned = owned
         self._seen: dict[str, Version] = {}
         self._last_kept: dict[str, Kept] = {}
 
@@ -301,14 +308,6 @@ class VersionStore:
             else:
                 self.client.set_registered_model_alias(self.pipeline, alias, number)
 
-    def _experiment(self) -> str:
-        name = f"headwater/{self.pipeline}"
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        location = f"{self._settings.artifact_uri}/{self.pipeline}"
-        return str(self.client.create_experiment(name, artifact_location=location))
-
     def find(self, recipe_id: str) -> Version | None:
         """Give the version that was made by a recipe; None where there is none."""
         with _guarded(self._settings):
@@ -334,7 +333,7 @@ class VersionStore:
             experiment_id=self.experiment_id,
             run_name=name,
             nested=True,
-            tags={_PIPELINE_TAG: self.pipeline, _RECIPE_TAG: recipe.id},
+            tags={PIPELINE_TAG: self.pipeline, _RECIPE_TAG: recipe.id},
         ) as run:
             run_id = str(run.info.run_id)
             self._log_run(run_id, recipe, candidate)
@@ -433,7 +432,7 @@ class VersionStore:
             report=candidate.report,
             refused=candidate.refused,
         )
-        self._name_model()
+        self._owned.name_model()
         tags = version.tags() | {"headwater.signature": proof.signature}
         entry = self.client.create_model_version(
             self.pipeline,
@@ -447,17 +446,22 @@ class VersionStore:
             raise _swapped(version)
         return found
 
-    def _name_model(self) -> None:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
-        if self._named:
-            return
-        try:
-            self.client.create_registered_model(self.pipeline, tags={_PIPELINE_TAG: self.pipeline})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        self._named = True
+def check_owned(identity: Identity, settings: Settings) -> None:
+    """Refuse what MLflow has under a pipeline's name, if it is not the log's; change nothing.
+
+    Raises
+    ------
+    IdentityError
+        If it belongs to another log, or to nobody.
+    StorageError
+        If MLflow's store cannot be opened.
+    """
+    quiet()
+    with _guarded(settings):
+        import mlflow  # noqa: PLC0415 - seconds to import
+
+        Owned(mlflow.MlflowClient(settings.tracking_uri), identity, settings).check()
 
 
 def check_reachable(settings: Settings) -> str:

@@ -11,10 +11,11 @@ from typing import Literal
 
 import msgspec
 
+from headwater.features.home_log import HomeLog
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
 from headwater.serving.counters import Cells
-from headwater.spec.errors import HeadwaterError
+from headwater.spec.errors import HeadwaterError, IdentityError
 from headwater.spec.rulings import Pause
 
 __all__ = ["Alarm", "AlarmKind", "Alarms", "KeeperFile", "KeeperTold", "cells_of"]
@@ -83,20 +84,22 @@ class KeeperFile:
     """
 
     def __init__(self, pipeline: str, settings: Settings) -> None:
+        self._home = HomeLog(pipeline, settings)
         self._path = settings.root / "live" / pipeline / "keeper.json"
 
     def read(self) -> KeeperTold:
-        """Give what was told last; nothing where nothing was, or it cannot be read."""
+        """Give what was told last; nothing where nothing was, by another log's, or it cannot be read."""
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=KeeperTold)
-        except (OSError, msgspec.DecodeError):
+            content = self._home.unwrap(self._path.read_bytes(), self._path)
+            return msgspec.json.decode(content, type=KeeperTold)
+        except (OSError, msgspec.DecodeError, IdentityError):
             return KeeperTold()
 
     def write(self, told: KeeperTold) -> None:
         """Tell."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_suffix(".new")
-        draft.write_bytes(msgspec.json.encode(told))
+        draft.write_bytes(self._home.wrap(msgspec.json.encode(told)))
         draft.replace(self._path)
 
 

@@ -16,7 +16,7 @@ from headwater.serving.batch_live import BatchFile, BatchLive
 from headwater.serving.wire import BatchAnswer, answer_of
 from headwater.spec.batch import BatchPrediction, prediction_id
 from headwater.spec.duration import duration
-from headwater.spec.errors import NotFoundError, StorageError
+from headwater.spec.errors import IdentityError, NotFoundError, StorageError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["BatchAnswers", "Standing"]
@@ -83,7 +83,7 @@ class BatchAnswers:
         self._seen = stamp
         try:
             opened = self._open()
-        except (StorageError, OSError, ValueError) as error:
+        except (IdentityError, StorageError, OSError, ValueError) as error:
             _logger.warning("%s: the batch answers of before stay: %s", self.pipeline.name, error)
             return
         self._replace(opened)

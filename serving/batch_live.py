@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from headwater.features.home_log import HomeLog
 from headwater.infra.settings import Settings
 from headwater.spec.errors import StorageError
 
@@ -49,6 +50,7 @@ class BatchLive:
     """
 
     def __init__(self, pipeline: str, settings: Settings) -> None:
+        self._home = HomeLog(pipeline, settings)
         self.folder = settings.root / "live" / pipeline / "batch"
         self._file = self.folder / "batch.json"
 
@@ -72,11 +74,14 @@ class BatchLive:
 
         Raises
         ------
+        IdentityError
+            If it was published for another log.
         StorageError
             If the file is damaged.
         """
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=BatchFile)
+            content = self._home.unwrap(self._file.read_bytes(), self._file)
+            return msgspec.json.decode(content, type=BatchFile)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
@@ -87,7 +92,7 @@ class BatchLive:
     def publish(self, found: BatchFile) -> None:
         """Say which run's answers are here; workers follow within a moment."""
         draft = self._file.with_name("batch.json.new")
-        draft.write_bytes(msgspec.json.encode(found))
+        draft.write_bytes(self._home.wrap(msgspec.json.encode(found)))
         draft.replace(self._file)
 
     def make_reads(self, run: str, rows: int) -> None:

@@ -51,6 +51,8 @@ class BatchWatch:
 
         Raises
         ------
+        IdentityError
+            If storage or the live folder belongs to another log.
         StorageError, DigestError
             If a run's table cannot be had, or is not what was written: what was published stays.
         """
@@ -76,6 +78,7 @@ class _Watched:
         self._name = bound.pipeline.name
         self._runs: BatchRuns = batch_runs(bound)
         self._files = BatchFiles(Storage(bound.settings), self._name)
+        self._claim = bound.log.archive.claim
         self._live = BatchLive(self._name, bound.settings)
         self._live.folder.mkdir(parents=True, exist_ok=True)
         self._counted: dict[str, int] = {}
@@ -103,6 +106,7 @@ class _Watched:
         return here if here is not None and self._live.table(here.run).exists() else None
 
     def _bring(self, run: BatchRun) -> None:
+        self._claim.check()
         path = self._live.table(run.id)
         draft = path.with_suffix(".new")
         self._files.fetch_table(run.id, draft)

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from headwater.serving.ids import new_id
+from headwater.infra.ids import new_id
 from headwater.serving.operator_client import AsyncOperate, Operate
 from headwater.serving.problems import Problem
 from headwater.serving.sent import encoded

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -22,15 +22,17 @@ from headwater.infra.settings import Settings, settings
 from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound
 from headwater.serving.alarms import Alarms, KeeperFile, KeeperTold
+from headwater.serving.batch_live import BatchLive
 from headwater.serving.batch_watch import BatchWatch
 from headwater.serving.key_store import KeyWatch
 from headwater.serving.learning import EachLabel
 from headwater.serving.live import Live, ServedState, ServingFile
+from headwater.serving.live_tables import LiveTables
 from headwater.serving.operating import Operating
 from headwater.serving.routed import Routed
 from headwater.serving.succession import Succession
 from headwater.serving.table_watch import TableWatch
-from headwater.spec.errors import HeadwaterError
+from headwater.spec.errors import HeadwaterError, StorageError
 from headwater.spec.loading import load_pipeline
 
 __all__ = ["Keeper", "looked_file", "main"]
@@ -47,6 +49,11 @@ class Keeper:
     ----------
     bound
         The pipeline with its stores.
+
+    Raises
+    ------
+    IdentityError
+        If what is published in the home is another log's.
     """
 
     def __init__(self, bound: Bound) -> None:
@@ -152,6 +159,8 @@ def main(references: Sequence[str]) -> int:
     end_with_parent()
     with ExitStack() as stack:
         bounds = [stack.enter_context(Bound(load_pipeline(one), settings())) for one in references]
+        for bound in bounds:
+            _check(bound)
         stack.enter_context(KeyWatch(settings()))
         stack.enter_context(TableWatch([bound.pipeline for bound in bounds], settings()))
         stack.enter_context(Operating([bound.pipeline for bound in bounds], settings()))
@@ -168,6 +177,23 @@ def main(references: Sequence[str]) -> int:
             if not busy:
                 ended.wait(wait_s)
     return 0
+
+
+def _check(bound: Bound) -> None:
+    """Refuse stores and a live folder of another log, before anything is published.
+
+    Raises
+    ------
+    IdentityError
+        If there are such. What is damaged or away is left to whoever uses it.
+    """
+    bound.check()
+    with suppress(StorageError):
+        Live(bound.pipeline, bound.settings).read()
+    with suppress(StorageError):
+        LiveTables(bound.pipeline, bound.settings).read()
+    with suppress(StorageError):
+        BatchLive(bound.pipeline.name, bound.settings).read()
 
 
 def looked_file(where: Settings) -> Path:

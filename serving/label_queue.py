@@ -235,6 +235,5 @@ class _Queues:
         if self._database is None:
             self._database = Database(self._settings.operational_url)
         one = self._served[name]
-        inbox = one.recorder.inbox.path.stem
-        pipeline_id = register(self._database, one.pipeline, inbox)
+        pipeline_id = register(self._database, one.pipeline, one.recorder.inbox)
         return LabelQueue(one.pipeline, pipeline_id, one.recorder, self._database, self._clock)

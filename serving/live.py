@@ -1,7 +1,8 @@
 """What is to serve, as files below the home folder: written by the keeper, followed by every worker.
 
 A worker needs neither MLflow nor the operational database to answer: what serves is a small file,
-``live/PIPELINE/serving.json``, replaced whole, that names verified states beside it.
+``live/PIPELINE/serving.json``, replaced whole, that names verified states beside it. It bears the log's
+id, as every file of that folder does: what another log's service left there is not served.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from headwater.features.home_log import HomeLog
 from headwater.infra.settings import Settings
 from headwater.learners.learner import Learner
 from headwater.registry.proof import Proof
@@ -97,6 +99,7 @@ class Live:
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self._pipeline = pipeline
+        self._home = HomeLog(pipeline.name, settings)
         self._key = settings.key()
         self.folder = settings.root / "live" / pipeline.name
         self._file = self.folder / "serving.json"
@@ -112,7 +115,7 @@ class Live:
     def publish(self, serving: ServingFile) -> None:
         """Say what is to serve; workers follow within a moment. Old states are removed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(self._file, msgspec.json.encode(serving))
+        _replace(self._file, self._home.wrap(msgspec.json.encode(serving)))
         named = {state.name for state in serving.states}
         proofs = sorted(self.folder.glob("*.proof"), key=lambda file: file.stat().st_mtime_ns)
         for old in [file for file in proofs if file.stem not in named][:-_KEPT_STATES]:
@@ -131,11 +134,14 @@ class Live:
 
         Raises
         ------
+        IdentityError
+            If it was published for another log.
         StorageError
             If the file is damaged.
         """
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=ServingFile)
+            content = self._home.unwrap(self._file.read_bytes(), self._file)
+            return msgspec.json.decode(content, type=ServingFile)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:

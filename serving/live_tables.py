@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from headwater.features.home_log import HomeLog
 from headwater.features.lookup import Lookup
 from headwater.infra.settings import Settings
 from headwater.spec.errors import StorageError
@@ -31,6 +32,7 @@ class LiveTables:
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self._pipeline = pipeline
+        self._home = HomeLog(pipeline.name, settings)
         folder = settings.root / "live" / pipeline.name
         self._folder = folder / "tables"
         self._file = folder / "tables.json"
@@ -49,15 +51,18 @@ class LiveTables:
 
         Raises
         ------
+        IdentityError
+            If the folder belongs to another log; it stays as it is then.
         StorageError, DigestError
             If a file cannot be had; what was published before stays then.
         """
+        self._home.check(self._file)
         self._folder.mkdir(parents=True, exist_ok=True)
         for one in wanted.values():
             if not self._path(one).exists():
                 fetch(one, self._path(one))
         draft = self._file.with_name(f"{self._file.name}.new")
-        draft.write_bytes(msgspec.json.encode(wanted))
+        draft.write_bytes(self._home.wrap(msgspec.json.encode(wanted)))
         draft.replace(self._file)
         self._remove_old({self._path(one) for one in wanted.values()})
 
@@ -74,11 +79,14 @@ class LiveTables:
 
         Raises
         ------
+        IdentityError
+            If it was published for another log.
         StorageError
             If the file is damaged.
         """
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, Materialised])
+            content = self._home.unwrap(self._file.read_bytes(), self._file)
+            return msgspec.json.decode(content, type=dict[str, Materialised])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.DecodeError) as error:

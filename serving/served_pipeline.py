@@ -14,11 +14,11 @@ from headwater.features.checks import plain_words
 from headwater.features.inbox import Entry
 from headwater.features.recorder import Recorder, open_inbox
 from headwater.infra.clock import Clock
+from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
 from headwater.serving.alarms import KeeperFile, KeeperTold
 from headwater.serving.answering import Answering, Loaded, Loader
 from headwater.serving.group_commit import Ended, GroupCommit
-from headwater.serving.ids import new_id
 from headwater.serving.live import Live, ServingFile
 from headwater.serving.looking_up import LookingUp
 from headwater.serving.metrics import PipelineMetrics

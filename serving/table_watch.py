@@ -3,9 +3,11 @@
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from typing import NamedTuple, Self
 
 from headwater.features.materialised import Materialisations
+from headwater.features.recorder import open_inbox
 from headwater.features.stored import register
 from headwater.infra.database import Database
 from headwater.infra.settings import Settings
@@ -46,7 +48,7 @@ class TableWatch:
             _Watched(
                 one.name,
                 Materialisations(
-                    one.name, register(self._database, one, one.name), self._database, settings
+                    one.name, _number_of(one, self._database, settings), self._database, settings
                 ),
                 LiveTables(one, settings),
             )
@@ -90,3 +92,8 @@ class TableWatch:
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK_S):
             self.step()
+
+
+def _number_of(pipeline: Pipeline, database: Database, settings: Settings) -> int:
+    with closing(open_inbox(pipeline, settings)) as inbox:
+        return register(database, pipeline, inbox)

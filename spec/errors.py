@@ -15,6 +15,7 @@
     │   └── BusyError         another process holds the lease, and lives
     ├── IntegrityError        stored data that is not what was written
     │   ├── DigestError       a state whose digest or signature does not hold
+    │   ├── IdentityError     a store that belongs to another log
     │   └── TableError        a table that is corrupt, cut or missing a range
     ├── NotRebuildableError   a recipe that this environment cannot fold again
     ├── StorageError          storage that is away, or refuses
@@ -32,6 +33,8 @@ Each is a record first: ``what`` is wrong, and ``hint`` says what to do next.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
+from typing import Self
 
 __all__ = [
     "BusyError",
@@ -41,6 +44,7 @@ __all__ = [
     "FencedError",
     "ForbiddenError",
     "HeadwaterError",
+    "IdentityError",
     "IntegrityError",
     "NonFiniteError",
     "NotEnoughError",
@@ -161,6 +165,88 @@ class IntegrityError(HeadwaterError):
 
 class DigestError(IntegrityError):
     """A state's digest or signature does not hold: nothing of it was parsed."""
+
+
+class IdentityError(IntegrityError):
+    """A store belongs to another log, or bears no log's id: nothing of it is read or written.
+
+    Parameters
+    ----------
+    what, hint
+        What is wrong, and what to do.
+    thing, where
+        The store, and its address.
+    whose, since
+        The log that it belongs to, and when that log began; None where the store does not say.
+    log
+        The log that met the store; None where it has no id yet.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        hint: str = "",
+        *,
+        thing: str = "",
+        where: str = "",
+        whose: str | None = None,
+        since: datetime | None = None,
+        log: str | None = None,
+    ) -> None:
+        super().__init__(what, hint)
+        self.thing = thing
+        self.where = where
+        self.whose = whose
+        self.since = since
+        self.log = log
+
+    @classmethod
+    def met(
+        cls,
+        thing: str,
+        where: str,
+        *,
+        log: str | None,
+        whose: str | None,
+        since: datetime | None,
+        setting: str,
+    ) -> Self:
+        """Make the error of a store that another log left where this one would work.
+
+        Parameters
+        ----------
+        thing, where, log, whose, since
+            As the error has them.
+        setting
+            Name of the variable that says where the store is.
+
+        Examples
+        --------
+        >>> error = IdentityError.met(
+        ...     "the storage of 'shop'",
+        ...     "/data",
+        ...     log="b",
+        ...     whose="a",
+        ...     since=None,
+        ...     setting="HEADWATER_STORAGE",
+        ... )
+        >>> error.what
+        "the storage of 'shop' at /data belongs to another log, a; the log of this home is b"
+        """
+        begun = "" if since is None else f" (begun {since:%Y-%m-%d %H:%M} UTC)"
+        bears = "bears no log's id" if whose is None else f"belongs to another log, {whose}{begun}"
+        here = "this home has no log yet" if log is None else f"the log of this home is {log}"
+        home = "go on with the home that made it (HEADWATER_HOME)"
+        others = home if setting == "HEADWATER_HOME" else f"point {setting} elsewhere, or {home}"
+        return cls(
+            f"{thing} at {where} {bears}; {here}",
+            hint=f"give the pipeline another name, {others}; headwater doctor lists the logs of a home",
+            thing=thing,
+            where=where,
+            whose=whose,
+            since=since,
+            log=log,
+        )
 
 
 class TableError(IntegrityError):

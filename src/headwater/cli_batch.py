@@ -66,7 +66,7 @@ def status(
     name = load_pipeline(pipeline).name if ":" in pipeline else pipeline
     database = Database(settings().operational_url)
     try:
-        found = BatchRuns(find(database, name), database).newest(last)
+        found = BatchRuns(find(database, name, settings()), database).newest(last)
     finally:
         database.close()
     show(found, json, lambda: table_of_runs(found, pipeline))

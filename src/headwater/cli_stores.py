@@ -63,7 +63,7 @@ def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
     name = name_of(pipeline)
     database = Database(settings_now().operational_url)
     try:
-        yield name, find(database, name), database
+        yield name, find(database, name, settings_now()), database
     finally:
         database.close()
 

@@ -93,15 +93,6 @@ def test_a_lost_file_is_an_error(log: FeatureLog) -> None:
         log.examples(0, 10)
 
 
-def test_a_table_of_another_log_is_refused(open_log: Opener, log: FeatureLog, tmp_path: Path) -> None:
-    fill(log, 0, 10)
-    log.collect()
-    other = Settings(home=tmp_path / "other", storage=log.archive.address("..").rsplit("/", 3)[0])
-    stranger = open_log(other)
-    with pytest.raises(TableError, match="not of one log"):
-        stranger.collect()
-
-
 def test_a_feature_added_later_is_null_before(
     open_log: Opener, log: FeatureLog, pipeline: object
 ) -> None:

@@ -15,7 +15,7 @@ from tests.features.killed import BATCHES, open_log, work
 
 from headwater.features.archive import Archived
 from headwater.features.log import FeatureLog
-from headwater.infra.commit_points import COMMIT_POINTS
+from headwater.infra.commit_points import COMMIT_POINTS, IDENTITY_POINTS
 
 POINTS = [
     "record.before_sync:2",
@@ -108,6 +108,17 @@ def test_what_was_said_is_there_once(point: str, workers: Workers, tmp_path: Pat
     assert log.counts().unsequenced == 0
     log.close()
     log.database.close()
+
+
+@pytest.mark.parametrize("point", IDENTITY_POINTS)
+def test_a_log_whose_beginning_was_cut_short_goes_on(
+    point: str, workers: Workers, tmp_path: Path
+) -> None:
+    killed = workers.start(tmp_path, send=True, kill_at=point)
+    assert killed.status == -signal.SIGKILL, killed.text
+    again = workers.start(tmp_path, send=True)
+    assert again.status == 0, again.text
+    assert again.ids["archived"] == ALL
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ def test_performance_is_kept_and_logged_against_the_version_that_served(bind: Bi
     storage = Storage(bound.settings)
     assert keep_performance(bound) > 0
     assert keep_performance(bound) == 0
-    measured = kept(storage, bound.pipeline.name).filter("mature", metric="roc_auc", estimated=False)
+    measured = kept(storage, bound.log.identity).filter("mature", metric="roc_auc", estimated=False)
     champion = bound.registry.champion()
     assert champion is not None
     points = bound.registry.store.client.get_metric_history(champion.run_id, "window_roc_auc")

@@ -191,13 +191,13 @@ def test_a_new_version_is_estimated_by_its_forerunners(log: FeatureLog, pipeline
 
 def test_the_table_that_is_kept(log: FeatureLog, pipeline: Pipeline, settings: Settings) -> None:
     storage = Storage(settings)
-    assert kept(storage, "toy").is_empty()
+    assert kept(storage, log.identity).is_empty()
     for number in range(4):
         tell(log, hour(log, number, rows=300))
     measured = table(log, pipeline, 6)
-    keep(storage, "toy", measured)
-    keep(storage, "toy", measured)
-    assert_frame_equal(kept(storage, "toy"), measured, check_row_order=False)
+    keep(storage, log.identity, measured)
+    keep(storage, log.identity, measured)
+    assert_frame_equal(kept(storage, log.identity), measured, check_row_order=False)
     late = hour(log, 6, rows=300)
     tell(log, late)
     clock = log.clock
@@ -207,14 +207,14 @@ def test_the_table_that_is_kept(log: FeatureLog, pipeline: Pipeline, settings: S
     wait = duration(pipeline.label.wait)
     spans = windows(log, RULE, START, clock.now(), wait, last=6)
     newer = measure(log, pipeline, RULE, spans)
-    keep(storage, "toy", newer)
-    found = kept(storage, "toy")
+    keep(storage, log.identity, newer)
+    found = kept(storage, log.identity)
     assert of(found, 0)["value"].to_list() == of(measured, 0)["value"].to_list()
     assert of(found, 6)["value"].null_count() == 0
     assert found.filter("cumulative", pl.col("slice").is_null(), metric="roc_auc").height == 1
     assert of(found, 6).height == 1
-    keep(storage, "toy", newer.clear())
-    assert_frame_equal(kept(storage, "toy"), found)
+    keep(storage, log.identity, newer.clear())
+    assert_frame_equal(kept(storage, log.identity), found)
 
 
 def test_judged_gives_the_newest_mature_ones(log: FeatureLog, pipeline: Pipeline) -> None:

@@ -1,10 +1,14 @@
-"""Prediction ids that the service makes: UUIDv7, which sort by time."""
+"""Ids that headwater makes: UUIDv7, which sort by time and tell it."""
 
 import os
 import random
 import time
+import uuid
+from datetime import datetime
 
-__all__ = ["new_id"]
+from headwater.infra.clock import from_us
+
+__all__ = ["made_at", "new_id"]
 
 _VERSION_7 = 0x7 << 76
 _VARIANT = 0x2 << 62
@@ -23,3 +27,16 @@ def new_id() -> str:
     number = (time.time_ns() // 1_000_000 & 0xFFFFFFFFFFFF) << 80
     text = f"{number | _VERSION_7 | high << 64 | _VARIANT | low:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def made_at(id_: str) -> datetime | None:
+    """Say when a UUIDv7 was made, in UTC; None for another text.
+
+    >>> print(made_at("017f22e2-79b0-7cc3-98c4-dc0c0c07398f"))
+    2022-02-22 19:22:22+00:00
+    """
+    try:
+        found = uuid.UUID(id_)
+    except ValueError:
+        return None
+    return from_us((found.int >> 80) * 1_000) if found.version == 7 else None
