@@ -19,6 +19,8 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 from tests.system.up import Up, await_
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from headwater.features.log import FeatureLog
 from headwater.flows.deployments import deploy
@@ -36,6 +38,8 @@ pytestmark = [
     # Hints of MLflow on log_model's arguments.
     pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
 ]
+
+_KINDS = ("api", "ajax-api")
 
 TOY = """
 from sklearn.linear_model import SGDClassifier
@@ -110,6 +114,51 @@ def test_a_deployment_runs_on_the_worker_and_shows_everywhere(up, toy, settings)
     model = made["headwater://toy/model"]
     assert model["payload"]["version"] == "1"
     assert "headwater://toy/examples" in [each["prefect.resource.id"] for each in model["related"]]
+
+
+def test_no_page_elsewhere_gets_anything_of_prefect_or_mlflow(up, settings):
+    """Each request as a browser sends it: from another page, and by a name that was rebound."""
+    stack = up.addresses()
+    prefect, mlflow = httpx.URL(stack.prefect_ui), httpx.URL(stack.mlflow_ui)
+    changes = [(prefect, "/api/flows/", {"name": "evil"})]
+    changes += [(mlflow, f"/{kind}/2.0/mlflow/experiments/create", {"name": "evil"}) for kind in _KINDS]
+    for own, path, body in changes:
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
+            for page in ("/", path):
+                for lines in (
+                    {"host": f"rebound.example:{own.port}"},
+                    {"host": "10.rebound.example"},
+                    {"origin": "http://evil.example", "sec-fetch-site": "cross-site"},
+                    {"origin": "null"},
+                    {"origin": f"http://127.0.0.1:{(own.port or 0) - 1}", "sec-fetch-site": "same-site"},
+                    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+                ):
+                    answer = httpx.request(method, own.join(page), headers=lines, json=body)
+                    assert answer.status_code == 403, (method, page, lines)
+                    assert "access-control-allow-origin" not in answer.headers
+        for name in ("127.0.0.1", "localhost"):  # what its own pages do, and what a link does
+            host = f"{name}:{own.port}"
+            page = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
+            assert httpx.post(own.join(path), headers=page, json={}).status_code in {400, 422}
+            link = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+            link |= {"host": host, "sec-fetch-site": "cross-site"}
+            assert b"<html" in httpx.get(own, headers=link).content
+    assert httpx.post(f"{stack.prefect_api}/flows/filter", json={}).text.count("evil") == 0
+    search = mlflow.join("/api/2.0/mlflow/experiments/search?max_results=100")
+    assert "evil" not in httpx.get(search).raise_for_status().text
+
+
+def test_a_socket_is_for_prefects_own_pages(up):
+    """Over it come events, of which automations make runs."""
+    stack = up.addresses()
+    address = f"{stack.prefect_api.replace('http', 'ws', 1)}/events/in"
+    localhost = stack.prefect_ui.replace("127.0.0.1", "localhost")
+    for origin in (None, stack.prefect_ui, localhost):
+        with connect(address, origin=origin) as socket_:
+            assert socket_.response is not None
+    for origin in ("http://evil.example", "null", stack.mlflow_ui):
+        with pytest.raises(InvalidStatus, match="403"), connect(address, origin=origin):
+            pytest.fail("it is let in")
 
 
 def test_schedules_make_runs(up, toy, settings):
