@@ -1,8 +1,8 @@
 """The door of Prefect and MLflow as ``headwater up`` starts them: theirs let a browser's pages in.
 
-Neither needs a key on loopback. What they bring of their own is not enough: Prefect's CORS setting says who
-may read an answer, not who may ask, and its sockets, over which events come, ask nobody; MLflow lets in
-pages of any port of this machine, and names that begin like a private address.
+Neither needs a key on loopback. What they bring of their own is not enough: Prefect's CORS setting says
+which pages may read an answer, not which may ask, and its sockets, over which events come, look at no page.
+MLflow lets in pages of every port of this machine, and names that begin like a private address.
 """
 
 from functools import lru_cache
@@ -23,7 +23,7 @@ _POLICY_VIOLATION = 1008
 
 
 class Door:
-    """Wraps a server's application: requests and sockets from other pages, or for other hosts, are refused.
+    """Wraps a server's application: refuses requests and sockets from other pages or for other hosts.
 
     Parameters
     ----------

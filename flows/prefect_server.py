@@ -1,6 +1,6 @@
-"""Prefect's server with a door, as ``headwater up`` starts it: ``python -m headwater.flows.prefect_server PORT``.
+"""Prefect's server with a door, as ``headwater up`` starts it.
 
-It does what ``prefect server start`` does on loopback, which has no place for a door.
+``python -m headwater.flows.prefect_server PORT`` does what ``prefect server start`` does on loopback, which has no place for a door.
 """
 
 import sys
@@ -24,7 +24,9 @@ def main(port: int) -> None:
     port
         Where.
     """
-    own = (Host(name, str(port)) for name in ("127.0.0.1", "localhost"))  # its pages ask the first of them
+    own = (
+        Host(name, str(port)) for name in ("127.0.0.1", "localhost")
+    )  # its pages ask the first of them
     server = get_current_settings().server
     uvicorn.run(
         Door(create_app(final=True), SameOrigin([*own, *settings().served_hosts])),

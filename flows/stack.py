@@ -376,7 +376,7 @@ def _mlflow_variables(settings: Settings) -> dict[str, str]:
 
 
 def _hosts_of_mlflow(settings: Settings) -> Iterator[str]:
-    """Give the patterns of hosts that MLflow answers to; its own let in 10.evil.example as a private address."""
+    """Give the hosts that MLflow answers to, as patterns; its own let in 10.evil.example as private."""
     for name, port in [(name, "") for name in ("localhost", "127.0.0.1", "[::1]")] + sorted(
         settings.served_hosts
     ):

@@ -2,13 +2,13 @@
 
 A browser sends what any page asks of it, to loopback, too. Two lines of a request tell:
 
-- **Host.** A page's owner can point the page's own name at 127.0.0.1 (DNS rebinding). For the browser, the
-  request then goes to where the page came from; only its Host still bears the foreign name.
-- **Origin and Sec-Fetch-Site.** A browser says there which page a request comes from. Origin is missing on
-  an image or a link, Sec-Fetch-Site on requests of browsers from before 2023.
+- **Host.** A page's owner can point the page's own name at 127.0.0.1 (DNS rebinding). For the browser,
+  the request then goes to where the page came from; only its Host still bears the foreign name.
+- **Origin and Sec-Fetch-Site.** A browser says there which page a request comes from. An image or a link
+  bears no Origin; browsers from before 2023 send no Sec-Fetch-Site.
 
-What is no browser sends no Origin, and names its Host as it was told to: curl, clients and scrapers on this
-machine are let in as they are. The content type is not looked at: they send none, or any.
+Other programs send neither of the two, and name their Host as they were told to: curl, clients and scrapers
+on this machine are let in. The rule ignores the content type: they send any, or none.
 """
 
 import ipaddress
@@ -87,7 +87,9 @@ def listed(names: str) -> frozenset[Host]:
     found = {name: Host.parse(name) for name in map(str.strip, names.split(",")) if name}
     for name, host in found.items():
         if host is None:
-            raise ValueError(f"{name[:_SHOWN]!r} is not a host: write NAME or NAME:PORT, with commas between")
+            raise ValueError(
+                f"{name[:_SHOWN]!r} is not a host: write NAME or NAME:PORT, with commas between"
+            )
     return frozenset(host for host in found.values() if host is not None)
 
 
@@ -107,7 +109,7 @@ class _Page(NamedTuple):
 
 
 class SameOrigin:
-    """Refuses a request for a host that is not this machine, or from a page that is not the server's own.
+    """Refuses requests for other hosts than this machine, or from other pages than the server's own.
 
     Parameters
     ----------
@@ -166,10 +168,10 @@ class SameOrigin:
     def _check_host(self, told: bytes) -> None:
         host = Host.parse(told.decode("latin-1"))
         if host is None or not (host.is_loopback or self._lists(host)):
-            name = "NAME" if host is None else host.name
+            name = "NAME" if host is None else host.name[:_SHOWN]
             raise ForeignRequestError(
                 f"the request is for {_shown(told)}, which is not this machine",
-                hint=f"ask localhost; if others are to reach it by that name: HEADWATER_HOSTS={name[:_SHOWN]}",
+                hint=f"ask localhost; to be reached by that name: HEADWATER_HOSTS={name}",
             )
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
