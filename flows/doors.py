@@ -1,8 +1,8 @@
 """The door of Prefect and MLflow as ``headwater up`` starts them: theirs let a browser's pages in.
 
 Neither needs a key on loopback. What they bring of their own is not enough: Prefect's CORS setting says
-which pages may read an answer, not which may ask, and its sockets, over which events come, look at no page.
-MLflow lets in pages of every port of this machine, and names that begin like a private address.
+which pages may read an answer, not which may ask, and its sockets, over which events come, are open to
+all. MLflow lets in pages of every port of this machine, and names that begin like a private address.
 """
 
 from functools import lru_cache

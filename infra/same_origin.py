@@ -7,8 +7,8 @@ A browser sends what any page asks of it, to loopback, too. Two lines of a reque
 - **Origin and Sec-Fetch-Site.** A browser says there which page a request comes from. An image or a link
   bears no Origin; browsers from before 2023 send no Sec-Fetch-Site.
 
-Other programs send neither of the two, and name their Host as they were told to: curl, clients and scrapers
-on this machine are let in. The rule ignores the content type: they send any, or none.
+Other programs send neither of the two, and name their Host as they were told to: curl, clients and
+scrapers on this machine are let in. The rule ignores the content type: they send any, or none.
 """
 
 import ipaddress

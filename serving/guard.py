@@ -1,7 +1,7 @@
 """Who may do what: checks the key of every request before anything else looks at it.
 
-Where no key is needed, :class:`~headwater.infra.same_origin.SameOrigin` says what is let in. With keys it
-does not matter: a page elsewhere has no key, whatever name it reaches the service by.
+Where no key is needed, :class:`~headwater.infra.same_origin.SameOrigin` says what is let in. With keys
+it does not matter: a page elsewhere has no key, whatever name it reaches the service by.
 """
 
 import asyncio
