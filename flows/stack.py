@@ -288,10 +288,8 @@ def _start(settings: Settings, prefect: int, mlflow: int | None, children: list[
 
     start("prefect", server_command(prefect), {}, lambda: fetch(prefect, "/api/health") is not None)
     if mlflow is not None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-        command += ["--port", str(mlflow), "--workers", "1", "--no-serve-artifacts"]
-        variables_of_mlflow = _mlflow_variables(settings)
-        start("mlflow", command, variables_of_mlflow, lambda: fetch(mlflow, "/health") is not None)
+        command, variables = _mlflow_command(mlflow), _mlflow_variables(settings)
+        start("mlflow", command, variables, lambda: fetch(mlflow, "/health") is not None)
     settle()
     began = datetime.now(UTC)  # of this machine, as Prefect's heartbeats are
     start("worker", worker_command(), {}, lambda: _works(prefect, began))
@@ -313,8 +311,13 @@ def _start_service(
 
 def server_command(port: int) -> list[str]:
     """Give the command that starts Prefect's server."""
-    command = [sys.executable, "-m", "prefect", "server", "start"]
-    return [*command, "--host", "127.0.0.1", "--port", str(port)]
+    return [sys.executable, "-m", "headwater.flows.prefect_server", str(port)]
+
+
+def _mlflow_command(port: int) -> list[str]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--no-serve-artifacts"]
+    return [*command, "--uvicorn-opts", "--http headwater.flows.doors:MlflowHttp --ws none"]
 
 
 def worker_command() -> list[str]:
@@ -341,6 +344,7 @@ def stack_variables(settings: Settings, prefect: int) -> dict[str, str]:
         if not name.startswith("PREFECT_") or name.startswith(_KEPT)
     }
     return {
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(_pages(prefect)),
         **kept,
         **environment(settings, secrets=True),
         **Mark.of(os.getpid()).variables(),
@@ -353,9 +357,15 @@ def stack_variables(settings: Settings, prefect: int) -> dict[str, str]:
     }
 
 
+def _pages(port: int) -> list[str]:
+    """Give where a browser finds the pages of a server: its own answers are for these."""
+    return [f"http://{name}:{port}" for name in ("127.0.0.1", "localhost")]
+
+
 def _mlflow_variables(settings: Settings) -> dict[str, str]:
     """Say where MLflow's stores are: in the environment, since addresses may hold a password."""
     found = {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(_hosts_of_mlflow(settings)),
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": settings.artifact_uri,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -363,6 +373,16 @@ def _mlflow_variables(settings: Settings) -> dict[str, str]:
     if settings.s3_endpoint:
         found["MLFLOW_S3_ENDPOINT_URL"] = settings.s3_endpoint
     return found
+
+
+def _hosts_of_mlflow(settings: Settings) -> Iterator[str]:
+    """Give the hosts that MLflow answers to, as patterns; its own let in 10.evil.example as private."""
+    for name, port in [(name, "") for name in ("localhost", "127.0.0.1", "[::1]")] + sorted(
+        settings.served_hosts
+    ):
+        yield f"{name}:{port}" if port else name
+        if not port:
+            yield f"{name.replace('[', '[[]')}:*"
 
 
 def _works(prefect: int, began: datetime) -> bool:

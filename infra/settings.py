@@ -7,9 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, SecretStr, ValidationError
+from pydantic import AwareDatetime, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headwater.infra.same_origin import Host, listed
 from headwater.spec.errors import DeclarationError
 
 __all__ = ["Settings", "settings"]
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
         How the service writes its log: ``text``, or ``json``, one line a record.
     otel
         Whether traces are sent, as OpenTelemetry's own ``OTEL_*`` variables say.
+    hosts
+        Hosts, besides loopback, by which the service, Prefect and MLflow are asked where they need no
+        key: ``shop.example,10.0.0.7:8000``.
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="forbid")
@@ -55,6 +59,13 @@ class Settings(BaseSettings):
     now: AwareDatetime | None = None
     log: Literal["text", "json"] = "text"
     otel: bool = False
+    hosts: str = ""
+
+    @field_validator("hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: str) -> str:
+        listed(hosts)
+        return hosts
 
     @property
     def root(self) -> Path:
@@ -89,6 +100,11 @@ class Settings(BaseSettings):
             return self.artifacts
         uri = self.storage_uri
         return f"{uri}/mlflow" if uri.startswith("s3://") else f"file://{uri}/mlflow"
+
+    @property
+    def served_hosts(self) -> frozenset[Host]:
+        """The hosts, besides loopback, that servers without keys answer to."""
+        return listed(self.hosts)
 
     def key(self) -> bytes:
         """Give the secret that signs states; made on first use, readable by its owner alone."""

@@ -38,7 +38,7 @@ _EXAMPLES: dict[str, object] = {"float": 1.5, "int": 2, "str": "text", "bool": T
 _TRUTHS: dict[Task, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
 _PROBLEMS = {
     "401": "A key is needed, once one was made",
-    "403": "The key may not do this",
+    "403": "The key may not do this; without keys: for another host, or from another's page",
     "404": "No such pipeline, or no such prediction",
     "408": "The body came too slowly",
     "409": "The id or the key came before, with another content",

@@ -1,4 +1,8 @@
-"""Who may do what: checks the key of every request before anything else looks at it."""
+"""Who may do what: checks the key of every request before anything else looks at it.
+
+Where no key is needed, :class:`~headwater.infra.same_origin.SameOrigin` says what is let in. With keys
+it does not matter: a page elsewhere has no key, whatever name it reaches the service by.
+"""
 
 import asyncio
 import logging
@@ -9,6 +13,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headwater.infra.clock import Clock
+from headwater.infra.same_origin import SameOrigin
 from headwater.infra.settings import Settings
 from headwater.serving import keys
 from headwater.serving.keys import KeyFile, KeyHash, KeyHashes, found_in
@@ -31,6 +36,7 @@ BY = "headwater.by"
 _Scopes = frozenset[keys.Scope]
 _PREDICT, _LABEL, _OPERATE, _READ = (frozenset({scope}) for scope in keys.SCOPES)
 _HEALTH = ("/v2/health/live", "/v2/health/ready")
+_PAGE = "/docs"
 _LOOKS = ("GET", "HEAD", "OPTIONS")
 _logger = logging.getLogger("headwater.keys")
 
@@ -80,6 +86,7 @@ class Guard:
         self._rates = None if access.rate is None else Rates(settings, access.rate, clock)
         self._refused = refused
         self._access = access
+        self._same_origin = SameOrigin(settings.served_hosts)
         self._keys: dict[int, KeyHash] = {}
         self._stamp: tuple[int, int] | None = None
         self._closed = False
@@ -131,10 +138,12 @@ class Guard:
         Raises
         ------
         UnauthorizedError, ForbiddenError, TooOftenError
-            If the request is not to be let in.
+            If the request is not to be let in; without keys, if it is foreign.
         """
-        if not self._needs_key and self._rates is None:
-            return ""
+        if not self._needs_key:
+            self._same_origin.check(headers, link=path == _PAGE and method == "GET")
+            if self._rates is None:
+                return ""
         wanted = _wanted(method, path)
         if not wanted:
             return ""

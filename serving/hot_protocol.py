@@ -184,7 +184,7 @@ class HotProtocol(HttpToolsProtocol):
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
-        self.headers += headers
+        self.headers += headers if url.startswith(b"/") else _for_host_of(url, headers)
         super().on_headers_complete()
 
     async def _answer(self, exchange: _Exchange) -> None:
@@ -218,3 +218,16 @@ class HotProtocol(HttpToolsProtocol):
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+
+def _for_host_of(url: bytes, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Name the host of a whole address, as a proxy is asked for it, in place of Host (RFC 9112, 3.2.2).
+
+    >>> _for_host_of(b"http://there:80/metrics", [(b"host", b"here"), (b"accept", b"*/*")])
+    [(b'accept', b'*/*'), (b'host', b'there:80')]
+    """
+    scheme, _, rest = url.partition(b"://")
+    if not rest or b"/" in scheme:
+        return headers
+    host = rest.partition(b"/")[0].partition(b"?")[0]
+    return [*(one for one in headers if one[0] != b"host"), (b"host", host)]

@@ -26,6 +26,7 @@
     ├── TooLargeError         a request that is longer than a service takes
     ├── UnauthorizedError     a request without a key that the service knows
     ├── ForbiddenError        a key that may not do this
+    │   └── ForeignRequestError  a request for another host, or from another's page
     ├── TooOftenError         a key that asks more often than it may
     └── ServerError           a local server that does not start, or a port that is taken
 
@@ -43,6 +44,7 @@ __all__ = [
     "DigestError",
     "FencedError",
     "ForbiddenError",
+    "ForeignRequestError",
     "HeadwaterError",
     "IdentityError",
     "IntegrityError",
@@ -287,6 +289,10 @@ class UnauthorizedError(HeadwaterError):
 
 class ForbiddenError(HeadwaterError):
     """A key may not do what it asks for."""
+
+
+class ForeignRequestError(ForbiddenError):
+    """A request without a key is for another host, or comes from another's page."""
 
 
 class TooOftenError(HeadwaterError):

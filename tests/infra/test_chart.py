@@ -29,7 +29,11 @@ ALL: dict[str, Any] = {
         "home": {"size": "1Gi", "storageClassName": "fast"},
         "podDisruptionBudget": True,
     },
-    "prefect": {"uiApiUrl": "https://prefect.example/api", "storage": {"storageClassName": "fast"}},
+    "prefect": {
+        "uiApiUrl": "https://prefect-api.example/api",
+        "allowedOrigins": ["https://prefect.example"],
+        "storage": {"storageClassName": "fast"},
+    },
     "mlflow": {"replicas": 2, "allowedHosts": ["mlflow.example"]},
     "serviceAccount": {"annotations": {"role": "writer"}},
     "nodeSelector": {"disk": "fast"},
@@ -86,6 +90,7 @@ def test_kubernetes_takes_every_object(values: dict[str, Any], version: str) -> 
         ({"pipelines": {"serve": []}}, "/pipelines/serve"),
         ({"pipelines": {"serve": ["shop.py"]}}, "/pipelines/serve/0"),
         ({"service": {"replicas": 2}}, "replicas"),
+        ({"prefect": {"allowedOrigins": ["*"]}}, "/prefect/allowedOrigins/0"),
         ({"service": {"workers": 0}}, "/service/workers"),
         ({"typo": 1}, "typo"),
     ],
@@ -147,7 +152,7 @@ def test_the_service_is_asked_as_it_answers() -> None:
 def test_headwater_is_told_what_it_reads(name: str) -> None:
     told = variables(containers(ALL)[name])
     ours = {key.removeprefix("HEADWATER_").lower() for key in told if key.startswith("HEADWATER_")}
-    assert ours == set(Settings.model_fields) - {"artifacts", "now"}
+    assert ours == set(Settings.model_fields) - {"artifacts", "now", "hosts"}  # a key is always needed
     plain = {key: value for key, value in told.items() if isinstance(value, str)}
     assert plain["HEADWATER_MLFLOW_URI"] == "http://prod-headwater-mlflow:5000"
     assert plain["PREFECT_API_URL"] == "http://prod-headwater-prefect:4200/api"
@@ -173,6 +178,15 @@ def test_secrets_come_by_reference_alone() -> None:
         found |= by_reference
     assert found == referred
     assert not [key for key in rendered(ALL) if key[0] == "Secret"]
+
+
+def test_prefect_and_mlflow_answer_to_their_own_pages_alone() -> None:
+    for values, page, host in ((NEEDED, [], []), (ALL, ["https://prefect.example"], ["mlflow.example"])):
+        found = containers(values)
+        origins = variables(found["prefect"])["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+        assert origins == ["http://127.0.0.1:4200", "http://localhost:4200", *page]
+        hosts = variables(found["mlflow"])["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+        assert hosts == ["prod-headwater-mlflow:5000", "localhost:*", "127.0.0.1:*", *host]
 
 
 def test_only_the_release_reaches_prefect_and_mlflow() -> None:

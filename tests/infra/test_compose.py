@@ -42,7 +42,14 @@ def test_no_secret_has_a_default() -> None:
 def test_headwater_is_told_what_it_reads(name: str) -> None:
     told = SERVICES[name]["environment"]
     ours = {key.removeprefix("HEADWATER_").lower() for key in told if key.startswith("HEADWATER_")}
-    assert ours == set(Settings.model_fields) - {"artifacts", "now"}
+    assert ours == set(Settings.model_fields) - {"artifacts", "now", "hosts"}  # a key is always needed
+
+
+def test_prefect_and_mlflow_answer_to_their_own_pages_alone() -> None:
+    origins = SERVICES["prefect"]["environment"]["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert origins == "http://127.0.0.1:4200,http://localhost:4200"
+    hosts = SERVICES["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"]
+    assert hosts == "mlflow:5000,localhost:*,127.0.0.1:*"
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

@@ -44,6 +44,7 @@ def test_without_a_word_all_is_below_the_present_folder(tmp_path: Path) -> None:
         ("ARTIFACTS", "s3://states", "artifact_uri", "s3://states"),
         ("DATABASE_URL", "postgresql://db/log", "operational_url", "postgresql://db/log"),
         ("MLFLOW_URI", "http://mlflow:5000", "tracking_uri", "http://mlflow:5000"),
+        ("HOSTS", "shop.example, 10.0.0.7:80", "hosts", "shop.example, 10.0.0.7:80"),
         ("S3_ENDPOINT", "http://127.0.0.1:5001", "s3_endpoint", "http://127.0.0.1:5001"),
     ],
 )
@@ -69,6 +70,13 @@ def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_variable_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     monkeypatch.setenv("HEADWATER_NOW", moment)
     with pytest.raises(DeclarationError, match=r"^HEADWATER_NOW: .*correct or unset HEADWATER_NOW\.$"):
+        settings()
+
+
+@pytest.mark.parametrize("hosts", ["*", "good.example,https://shop.example", "shop.example/x"])
+def test_a_host_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+    monkeypatch.setenv("HEADWATER_HOSTS", hosts)
+    with pytest.raises(DeclarationError, match=r"^HEADWATER_HOSTS: .*is not a host: write NAME"):
         settings()
 
 

@@ -25,7 +25,7 @@ from headwater.serving.hot_protocol import DRAINS
 from headwater.serving.keeper import Keeper
 
 _SIZE = re.compile(rb"content-length: (\d+)")
-_ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: here\r\n\r\n"
+_ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 class Answer(NamedTuple):
@@ -95,7 +95,7 @@ def predict(id_: str, version: bytes = b"1.1", extra: bytes = b"") -> bytes:
 
 def post(path: bytes, body: object, version: bytes = b"1.1", extra: bytes = b"") -> bytes:
     content = msgspec.json.encode(body)
-    return b"POST %b HTTP/%b\r\nhost: here\r\n%bcontent-length: %d\r\n\r\n%b" % (
+    return b"POST %b HTTP/%b\r\nhost: localhost\r\n%bcontent-length: %d\r\n\r\n%b" % (
         path,
         version,
         extra,
@@ -131,11 +131,11 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "other": lambda _: _ALIVE,
     "query": lambda n: post(b"/predict?x=1", {"id": f"p{n}", "features": {"a": 1.0, "b": 2.0}}),
     "chunked": lambda n: (
-        b"POST /predict HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"POST /predict HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         b'11\r\n{"features":{"a":\r\n10\r\n1,"b":2},"id":"p\r\n%x\r\n%d"}\r\n0\r\n\r\n'
         % (len(str(n)) + 2, n)
     ),
-    "get": lambda _: b"GET /labels HTTP/1.1\r\nhost: here\r\n\r\n",
+    "get": lambda _: b"GET /labels HTTP/1.1\r\nhost: localhost\r\n\r\n",
 }
 STATUSES = {"refused": 422, "get": 405}
 

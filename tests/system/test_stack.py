@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -19,6 +20,8 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 from tests.system.up import Up, await_
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from headwater.features.log import FeatureLog
 from headwater.flows.deployments import deploy
@@ -110,6 +113,53 @@ def test_a_deployment_runs_on_the_worker_and_shows_everywhere(up, toy, settings)
     model = made["headwater://toy/model"]
     assert model["payload"]["version"] == "1"
     assert "headwater://toy/examples" in [each["prefect.resource.id"] for each in model["related"]]
+
+
+def test_no_page_elsewhere_gets_anything_of_prefect_or_mlflow(up):
+    """Each request as a browser sends it: from another page, and by a name that was rebound."""
+    stack = up.addresses()
+    prefect, mlflow = httpx.URL(stack.prefect_ui), httpx.URL(stack.mlflow_ui)
+    makes = [(prefect, "/api/flows/")]
+    makes += [(mlflow, f"/{kind}/2.0/mlflow/experiments/create") for kind in ("api", "ajax-api")]
+    with httpx.Client(timeout=60) as browser:
+        for own, path in makes:
+            foreign = [
+                {"host": f"rebound.example:{own.port}"},
+                {"host": "10.rebound.example"},
+                {"origin": "http://evil.example", "sec-fetch-site": "cross-site"},
+                {"origin": "null"},
+                {"origin": f"http://127.0.0.1:{(own.port or 0) - 1}", "sec-fetch-site": "same-site"},
+                {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+            ]
+            for lines, method in product(foreign, ("GET", "POST", "DELETE", "OPTIONS")):
+                for asked in ("/", path):
+                    body = {"name": "from-elsewhere"}
+                    answer = browser.request(method, own.join(asked), headers=lines, json=body)
+                    assert answer.status_code == 403, (method, asked, lines)
+                    assert "access-control-allow-origin" not in answer.headers
+            for name in ("127.0.0.1", "localhost"):  # what its own pages do, and what a link does
+                page = own.copy_with(host=name)
+                lines = {"origin": str(page).rstrip("/"), "sec-fetch-site": "same-origin"}
+                assert browser.post(page.join(path), headers=lines, json={}).status_code in {400, 422}
+                link = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+                link["sec-fetch-site"] = "cross-site"
+                assert b"<html" in browser.get(page, headers=link, follow_redirects=True).content
+        made = browser.post(f"{stack.prefect_api}/flows/filter", json={}).raise_for_status().text
+        search = mlflow.join("/api/2.0/mlflow/experiments/search?max_results=100")
+        assert "from-elsewhere" not in made + browser.get(search).raise_for_status().text
+
+
+def test_a_socket_is_for_prefects_own_pages(up):
+    """Over it come events, of which automations make runs."""
+    stack = up.addresses()
+    address = f"{stack.prefect_api.replace('http', 'ws', 1)}/events/in"
+    localhost = stack.prefect_ui.replace("127.0.0.1", "localhost")
+    for origin in (None, stack.prefect_ui, localhost):
+        with connect(address, origin=origin) as socket_:
+            assert socket_.response is not None
+    for origin in ("http://evil.example", "null", stack.mlflow_ui):
+        with pytest.raises(InvalidStatus, match="403"), connect(address, origin=origin):
+            pytest.fail("it is let in")
 
 
 def test_schedules_make_runs(up, toy, settings):
