@@ -10,8 +10,8 @@ from headwater.spec.errors import DeclarationError
 __all__ = ["Native", "native", "not_refitted"]
 
 _FILES = """
-    config convert_model convert_model_language data forcedbins_filename forcedsplits_filename group_column
-    header ignore_column input_model label_column output_model output_result parser_config_file
+    config convert_model convert_model_language data forcedbins_filename forcedsplits_filename
+    group_column header ignore_column input_model label_column output_model output_result parser_config_file
     pre_partition precise_float_parser save_binary snapshot_freq task two_round valid weight_column
 """
 _MACHINES = "local_listen_port machine_list_filename machines num_machines time_out top_k tree_learner"
@@ -51,13 +51,25 @@ _REFUSED: dict[str, tuple[str, str]] = {
 }
 _HARMLESS = {"device_type": ("cpu",), "tree_learner": ("serial",), "num_machines": (1,)}
 _WITHOUT_EFFECT = frozenset(
-    """
-    auc_mu_weights deterministic early_stopping_min_delta eval_at first_metric_only force_col_wise
-    force_row_wise importance_type is_provide_training_metric metric metric_freq multi_error_top_k
-    num_threads saved_feature_importance_type verbosity
-    """.split()
+    [
+        "auc_mu_weights",
+        "deterministic",
+        "early_stopping_min_delta",
+        "eval_at",
+        "first_metric_only",
+        "force_col_wise",
+        "force_row_wise",
+        "importance_type",
+        "is_provide_training_metric",
+        "metric",
+        "metric_freq",
+        "multi_error_top_k",
+        "num_threads",
+        "saved_feature_importance_type",
+        "verbosity",
+    ]
 )
-"""They judge validation sets, of which there are none; or they say how to compute, as the pipeline does."""
+"""They judge validation sets, of which there are none, or say how to compute, as the pipeline does."""
 
 _SQUARES = {"regression", "regression_l2", "l2", "mean_squared_error", "mse"}
 _SQUARES |= {"l2_root", "root_mean_squared_error", "rmse"}
@@ -178,9 +190,7 @@ def _by_own_names(estimator: Any) -> dict[str, Any]:
     return given
 
 
-def _defaults_first(
-    items: Iterable[tuple[str, Any]], defaults: dict[str, Any]
-) -> list[tuple[str, Any]]:
+def _defaults_first(items: Iterable[tuple[str, Any]], defaults: dict[str, Any]) -> list[tuple[str, Any]]:
     return sorted(items, key=lambda item: item[0] not in defaults)
 
 
@@ -199,7 +209,9 @@ def _objective(wanted: Any, schema: Schema) -> str:
         raise _refused(
             "objective",
             wanted,
-            "a version keeps no function" if callable(wanted) else f"it does not fit a {schema.task} task",
+            "a version keeps no function"
+            if callable(wanted)
+            else f"it does not fit a {schema.task} task",
             f"write objective={_DEFAULT_OBJECTIVES[schema.task]!r}, or leave it out",
         )
     return wanted
