@@ -11,8 +11,9 @@ __all__ = ["Native", "native", "not_refitted"]
 
 _FILES = """
     config convert_model convert_model_language data forcedbins_filename forcedsplits_filename
-    group_column header ignore_column input_model label_column output_model output_result parser_config_file
-    pre_partition precise_float_parser save_binary snapshot_freq task two_round valid weight_column
+    group_column header ignore_column input_model label_column output_model output_result
+    parser_config_file pre_partition precise_float_parser save_binary snapshot_freq task
+    two_round valid weight_column
 """
 _MACHINES = "local_listen_port machine_list_filename machines num_machines time_out top_k tree_learner"
 _GPU = "device_type gpu_device_id gpu_device_id_list gpu_platform_id gpu_use_dp num_gpu"
