@@ -26,8 +26,8 @@ class SklearnLearner:
 
     It is stateful where its last step has ``partial_fit`` and every step before it has too, or needs
     no fitting (``FeatureHasher``, ``FunctionTransformer``); a ``ColumnTransformer`` counts as the steps
-    within it. A parameter that ``partial_fit`` refuses makes it one that is only fitted. Numbers that are
-    None arrive as NaN, strings and bools that are None as None.
+    within it. A parameter that ``partial_fit`` refuses makes it one that is only fitted. Numbers that
+    are None arrive as NaN, strings and bools that are None as None.
 
     Parameters
     ----------

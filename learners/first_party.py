@@ -110,7 +110,7 @@ def _reached(tree: ast.Module, function: str) -> list[ast.AST]:
     functions = {node.name: node for node in tree.body if isinstance(node, kinds)}
     found: list[ast.AST] = [node for node in tree.body if not isinstance(node, kinds)]
     found += [one for node in functions.values() for one in node.decorator_list]
-    found += [node] if (node := functions.pop(function, None)) else []
+    found += [functions.pop(function)] if function in functions else []
     for node in found:  # which grows as it is read
         for inner in _running(node):
             if isinstance(inner, ast.Name) and inner.id in functions:

@@ -257,7 +257,7 @@ def _code_of(pipeline: Pipeline, adapter: Adapter) -> LearnerCode:
     hint = f"put {factory.__name__} and the pipeline into a file of their own, and import or name that"
     if factory.__module__ == "__main__":
         raise DeclarationError(
-            f"the model of pipeline {pipeline.name!r} is made in the script that runs, or in a notebook: "
+            f"the model of pipeline {pipeline.name!r} is made in a script or a notebook: "
             "a rebuild would run all of it again",
             hint,
         )
