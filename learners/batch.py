@@ -1,9 +1,11 @@
 """scikit-learn estimators: ``partial_fit`` where every step has it, ``fit`` otherwise."""
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 
@@ -24,7 +26,8 @@ class SklearnLearner:
 
     It is stateful where its last step has ``partial_fit`` and every step before it has too, or needs
     no fitting (``FeatureHasher``, ``FunctionTransformer``); a ``ColumnTransformer`` counts as the steps
-    within it. Numbers that are None arrive as NaN, strings and bools that are None as None.
+    within it. A parameter that ``partial_fit`` refuses makes it one that is only fitted. Numbers that
+    are None arrive as NaN, strings and bools that are None as None.
 
     Parameters
     ----------
@@ -54,7 +57,8 @@ class SklearnLearner:
                 f"and the task is {schema.task}",
                 hint=f"end the model with a {'regressor' if regression else 'classifier'}",
             )
-        self._stateful = _learns_on(estimator)
+        self._lost = _lost_by_parts(estimator, regression=regression) if _learns_on(estimator) else ""
+        self._stateful = _learns_on(estimator) and not self._lost
 
     @property
     def schema(self) -> Schema:
@@ -69,6 +73,7 @@ class SklearnLearner:
             probabilities=hasattr(self._estimator, "predict_proba"),
             open_labels=False,
             batch_rows=_BATCH_ROWS if self._stateful else None,
+            fit_only=self._lost,
         )
 
     def expect_classes(self, classes: Sequence[LabelValue]) -> None:
@@ -171,6 +176,29 @@ def _learns_on(estimator: Any) -> bool:
         return True
     tags = getattr(estimator, "__sklearn_tags__", None)
     return tags is not None and hasattr(estimator, "transform") and not tags().requires_fit
+
+
+def _lost_by_parts(estimator: Any, *, regression: bool) -> str:
+    """Say which parameter of the last step ``partial_fit`` refuses, in its words; empty if none.
+
+    ``class_weight="balanced"`` and ``early_stopping=True`` are checked there and nowhere before.
+    """
+    from sklearn.base import clone  # noqa: PLC0415 - a second to import
+
+    while hasattr(estimator, "steps"):
+        estimator = estimator.steps[-1][1]
+    if not type(estimator).__module__.startswith("sklearn."):
+        return ""  # one's own may do anything when it learns
+    drawn, extra = np.random.get_state(), {} if regression else {"classes": [False, True]}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of two rows
+            clone(estimator).partial_fit(np.array([[0.0], [1.0]]), np.array([False, True]), **extra)
+    except Exception as error:  # noqa: BLE001 - of two rows, too
+        return str(error).splitlines()[0] if "partial_fit" in str(error) else ""
+    finally:
+        np.random.set_state(drawn)
+    return ""
 
 
 def _partial_fit(estimator: Any, frame: Any, target: Any, extra: dict[str, Any], *, first: bool) -> Any:

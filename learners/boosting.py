@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from headwater.learners.boosting_params import native, not_refitted
 from headwater.learners.canonical import canonical_digest
 from headwater.learners.guard import check_batch, check_outputs
 from headwater.learners.learner import Capabilities, Schema
-from headwater.spec.errors import DeclarationError, NotEnoughError, SchemaError, few
+from headwater.spec.errors import DeclarationError, NotEnoughError, SchemaError, UnlearnableError, few
 from headwater.spec.records import FeatureValue, LabelValue, Output
 
 __all__ = ["Boosted", "BoostingLearner"]
@@ -24,7 +25,6 @@ _BUCKETS = 1_024
 _PROBES = 16
 _ONE_AGAINST_ALL = ("multiclassova", "multiclass_ova", "ova", "ovr")
 _LEAST = 1e-300
-_NOT_NATIVE = ("class_weight", "importance_type", "n_estimators", "n_jobs", "objective", "random_state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class BoostingLearner:
 
     Its first batch grows the trees; later batches keep them and refit the values of their leaves
     (LightGBM's ``Booster.refit``). Strings are hashed to 1,024 categories by CRC-32, so that a million
-    of them take no more room than a few. Computes deterministically.
+    of them take no more room than a few. Computes deterministically. A parameter that would be dropped
+    is refused; one that a refit would not honour makes it a learner that is only fitted.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class BoostingLearner:
     Raises
     ------
     DeclarationError
-        If the estimator does not fit the task.
+        If the estimator does not fit the task, or has a parameter that cannot be honoured.
     """
 
     def __init__(self, schema: Schema, estimator: Any, seed: int = 0, threads: int = 1) -> None:
@@ -85,7 +86,8 @@ class BoostingLearner:
         self._decay = boosted.decay
         self._names = tuple(feature.name for feature in schema.features)
         self._texts = [i for i, f in enumerate(schema.features) if f.dtype == "str"]
-        self._params, self._trees = _native(boosted.estimator, schema, seed, threads)
+        self._params, self._trees = native(boosted.estimator, schema, seed, threads)
+        self._lost = not_refitted(self._params)
         self._classes: list[str] = []
         self._booster: Any = None
 
@@ -97,7 +99,8 @@ class BoostingLearner:
     @property
     def capabilities(self) -> Capabilities:
         """What it can do."""
-        return Capabilities(stateful=True, probabilities=True, open_labels=False, batch_rows=None)
+        why = f"LightGBM's {self._lost} would be lost in a refit" if self._lost else ""
+        return Capabilities(not self._lost, True, open_labels=False, batch_rows=None, fit_only=why)
 
     def expect_classes(self, classes: Sequence[LabelValue]) -> None:
         """Settle the classes before the trees are grown; refuse new ones afterwards."""
@@ -171,10 +174,16 @@ class BoostingLearner:
         return lightgbm.train(params, data, num_boost_round=self._trees)
 
     def _refit(self, matrix: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Any:
+        if self._lost:
+            raise UnlearnableError(
+                f"the trees cannot learn on: LightGBM's {self._lost} would be lost in a refit",
+                hint='write update=Stateless(window="90d"), which grows them anew',
+            )
         return self._booster.refit(
             matrix,
             target,
             decay_rate=self._decay,
+            dataset_params={"bagging_freq": 0},  # a refit takes all rows; of one, a bag would be empty
             num_threads=self._params["num_threads"],
             deterministic=True,
             force_row_wise=True,
@@ -215,22 +224,6 @@ def _number(value: FeatureValue) -> float:
     if value is None:
         return float("nan")
     return float(zlib.crc32(value.encode()) % _BUCKETS) if isinstance(value, str) else float(value)
-
-
-def _native(estimator: Any, schema: Schema, seed: int, threads: int) -> tuple[dict[str, Any], int]:
-    """Give LightGBM's own parameters, and the number of trees."""
-    given = estimator.get_params()
-    objectives = {"binary": "binary", "multiclass": "multiclass"}
-    params = {k: v for k, v in given.items() if v is not None and k not in _NOT_NATIVE}
-    params |= {
-        "objective": given["objective"] or objectives.get(schema.task, "regression"),
-        "seed": seed if given["random_state"] is None else given["random_state"],
-        "num_threads": threads,
-        "deterministic": True,
-        "force_row_wise": True,
-        "verbosity": -1,
-    }
-    return params, int(given["n_estimators"])
 
 
 def _parse(model: str) -> Any:

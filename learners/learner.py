@@ -32,12 +32,15 @@ class Capabilities(NamedTuple):
         Whether a class never seen before can be learned in a stateful update.
     batch_rows
         How many examples it learns at a time where the pipeline does not say; None takes all at once.
+    fit_only
+        Why it cannot go on, where that is not for its class but for a parameter.
     """
 
     stateful: bool
     probabilities: bool
     open_labels: bool
     batch_rows: int | None
+    fit_only: str = ""
 
 
 @runtime_checkable

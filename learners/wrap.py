@@ -4,12 +4,12 @@ import pickle
 from collections.abc import Callable
 from typing import Any, Literal
 
-from headwater.learners.learner import Learner, Schema
+from headwater.learners.learner import Capabilities, Learner, Schema
 from headwater.spec.errors import DeclarationError, NotStatefulError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.update import Stateful
 
-__all__ = ["Adapter", "adapter_of", "check_bound", "wrap"]
+__all__ = ["Adapter", "adapter_of", "check_bound", "fresh_of", "wrap"]
 
 Adapter = Literal["river", "sklearn", "lightgbm"]
 
@@ -71,31 +71,31 @@ def wrap(
             return SklearnLearner(schema, estimator)
 
 
+def fresh_of(pipeline: Pipeline) -> Learner:
+    """Make a pipeline's fresh learner; raises as :func:`wrap` does."""
+    return wrap(
+        Schema(pipeline.task, pipeline.features),
+        pipeline.model,
+        batch_rows=pipeline.batch_rows,
+        seed=pipeline.seed,
+        threads=pipeline.threads,
+    )
+
+
 def check_bound(pipeline: Pipeline) -> Learner:
     """Make a pipeline's learner, and check that it can do what the pipeline asks.
 
     Raises
     ------
     NotStatefulError
-        If the pipeline fine-tunes what can only be fitted.
+        If the pipeline fine-tunes what can only be fitted, for its class or for a parameter.
     DeclarationError
         As for :func:`wrap`.
     """
-    schema = Schema(pipeline.task, pipeline.features)
-    learner = wrap(
-        schema,
-        pipeline.model,
-        batch_rows=pipeline.batch_rows,
-        seed=pipeline.seed,
-        threads=pipeline.threads,
-    )
-    if isinstance(pipeline.update, Stateful) and not learner.capabilities.stateful:
-        raise NotStatefulError(
-            f"{type(pipeline.model()).__name__} of pipeline {pipeline.name!r} can only be fitted from "
-            "scratch, and update=Stateful(...) asks to fine-tune it",
-            hint='write update=Stateless(window="90d"), or take an estimator whose every step has '
-            "partial_fit",
-        )
+    learner = fresh_of(pipeline)
+    can = learner.capabilities
+    if not can.stateful:
+        _check_fit_only(pipeline, can)
     try:
         learner.dump()
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -104,3 +104,28 @@ def check_bound(pipeline: Pipeline) -> Learner:
             hint="replace lambdas and nested functions by named functions at the top of the module",
         ) from error
     return learner
+
+
+def _check_fit_only(pipeline: Pipeline, can: Capabilities) -> None:
+    """Refuse a pipeline that asks what can only be fitted to go on."""
+    kind = type(pipeline.model()).__name__
+    name = f"{kind} of pipeline {pipeline.name!r} can only be fitted from scratch"
+    why = f"{name}: {can.fit_only}" if can.fit_only else name
+    if isinstance(pipeline.update, Stateful):
+        leave = (
+            "leave that parameter out"
+            if can.fit_only
+            else "take an estimator whose every step has partial_fit"
+        )
+        raise NotStatefulError(
+            f"{why}, and update=Stateful(...) asks to fine-tune it",
+            hint=f'write update=Stateless(window="90d"), or {leave}',
+        )
+    if pipeline.batch_rows is not None or pipeline.passes > 1:
+        asked = (
+            f"batch_rows={pipeline.batch_rows}" if pipeline.passes == 1 else f"passes={pipeline.passes}"
+        )
+        raise DeclarationError(
+            f"{why}, and with {asked} only its last batch would be learned",
+            hint=f"leave {asked.partition('=')[0]} out",
+        )

@@ -1,19 +1,21 @@
 """A pipeline bound to its stores: what every step of the loop works on."""
 
+import warnings
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import Clock, SimulatedClock, SystemClock
 from headwater.infra.database import Database
 from headwater.infra.settings import Settings, settings
+from headwater.learners.cautions import cautions
 from headwater.learners.learner import Capabilities
-from headwater.learners.wrap import check_bound
+from headwater.learners.wrap import check_bound, fresh_of
 from headwater.loop.decisions import Decisions
 from headwater.loop.folding import check_folds
 from headwater.registry.registry import Registry
-from headwater.spec.errors import StorageError
+from headwater.spec.errors import HeadwaterWarning, StorageError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["Bound"]
@@ -35,6 +37,11 @@ class Bound:
     database
         An open operational database, to share one.
 
+    Warns
+    -----
+    HeadwaterWarning
+        If versions will not rebuild, or need modules that are not kept.
+
     Raises
     ------
     DeclarationError
@@ -53,6 +60,9 @@ class Bound:
         database: Database | None = None,
     ) -> None:
         learner = check_bound(pipeline)
+        self.cautions: tuple[HeadwaterWarning, ...] = cautions(pipeline, partial(fresh_of, pipeline))
+        for caution in self.cautions:
+            warnings.warn(caution, stacklevel=2)
         if pipeline.learn == "each label":
             check_folds(pipeline, learner)
         self.capabilities: Capabilities = learner.capabilities

@@ -7,7 +7,16 @@ from headwater.infra.lease import Lease
 from headwater.loop.binding import Bound
 from headwater.loop.decisions import Work
 from headwater.loop.gate import Judged, held_back, judge
-from headwater.loop.update import Plan, Updated, learn, plan_update, recipe_of, served_since, trainer
+from headwater.loop.update import (
+    Plan,
+    Updated,
+    learn,
+    plan_update,
+    recipe_of,
+    served_since,
+    trainer,
+    warned,
+)
 from headwater.registry.version import Candidate, Version
 from headwater.spec.decision import Decision, Outcome
 from headwater.spec.errors import FencedError, HeadwaterError, NotEnoughError, StorageError
@@ -118,15 +127,27 @@ def _work(bound: Bound, decision: Decision, work: Work, lease: Lease, by: str) -
     served = served_since(bound, champion, work.judged.stop)
     if work.recipe is None:
         reason = f"nothing new to learn; {decision.reason}"
-        return Updated(version=None, promoted=False, reason=reason, served=served)
+        return _updated(bound, None, reason, served)
     version = bound.registry.store.find(work.recipe.id)
     if version is None:
         candidate = _candidate(bound, decision, work, work.recipe, served)
         version = bound.registry.publish(candidate, lease)
     if version.refused is not None:
-        return Updated(version=version, promoted=False, reason=version.refused, served=served)
+        return _updated(bound, version, version.refused, served)
     promoted, reason = _promote(bound, version, work, lease, by)
-    return Updated(version=version, promoted=promoted, reason=reason, served=served)
+    return _updated(bound, version, reason, served, promoted=promoted)
+
+
+def _updated(
+    bound: Bound,
+    version: Version | None,
+    reason: str,
+    served: dict[str, float],
+    *,
+    promoted: bool = False,
+) -> Updated:
+    said = tuple(map(str, bound.cautions))
+    return Updated(version=version, promoted=promoted, reason=reason, served=served, warnings=said)
 
 
 def _promote(bound: Bound, version: Version, work: Work, lease: Lease, by: str) -> tuple[bool, str]:
@@ -149,6 +170,7 @@ def _candidate(
 ) -> Candidate:
     gate = bound.pipeline.gate
     learner, candidate = learn(bound, recipe, served, decision.id)
+    warned(bound, learner)
     candidate = msgspec.structs.replace(candidate, report=decision.evidence.report)
     if gate is None or work.champion is None:
         return candidate

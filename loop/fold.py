@@ -50,6 +50,8 @@ def fold(
         If the examples cannot be read.
     """
     learned = 0
+    if base is None:
+        fresh(recipe, factory)  # loads its libraries: limits hold for threads of those that are loaded
     with Computing(recipe.seed, recipe.threads):
         learner = base or fresh(recipe, factory)
         learner.expect_classes(classes(log, recipe))

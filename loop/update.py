@@ -3,6 +3,7 @@
 import inspect
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,21 +13,32 @@ import msgspec
 from headwater.infra.audit import check_note
 from headwater.infra.commit_points import reached
 from headwater.infra.lease import Lease, acquire, release
+from headwater.learners.cautions import cautions_of_state
 from headwater.learners.learner import Learner
-from headwater.learners.wrap import adapter_of
+from headwater.learners.wrap import Adapter, adapter_of
 from headwater.loop.binding import Bound
 from headwater.loop.evaluate import served_scores
 from headwater.loop.fold import fold
 from headwater.registry.restore import library_versions
 from headwater.registry.version import Candidate, Version
 from headwater.spec.duration import Duration, duration
-from headwater.spec.errors import NotEnoughError
+from headwater.spec.errors import DeclarationError, NotEnoughError
 from headwater.spec.feature import bare
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
 from headwater.spec.update import Stateless, Subsample
 
-__all__ = ["Plan", "Updated", "learn", "plan_update", "recipe_of", "served_since", "train", "trainer"]
+__all__ = [
+    "Plan",
+    "Updated",
+    "learn",
+    "plan_update",
+    "recipe_of",
+    "served_since",
+    "train",
+    "trainer",
+    "warned",
+]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,12 +73,15 @@ class Updated(msgspec.Struct, frozen=True, kw_only=True):
         Why the update did what it did, in words.
     served
         Metrics of what was served since the champion's last example, all predicted before learned.
+    warnings
+        Why versions will not rebuild, where they will not.
     """
 
     version: Version | None
     promoted: bool
     reason: str
     served: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 def plan_update(
@@ -125,6 +140,8 @@ def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = Fal
 
     Raises
     ------
+    DeclarationError
+        If the code that makes the model cannot be kept.
     NotEnoughError
         If a start from scratch finds no examples.
     BusyError, FencedError
@@ -172,16 +189,35 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
                 hint="record predictions and labels, then run headwater collect",
             )
         return Updated(
-            version=None, promoted=False, reason="no new examples since the champion", served=served
+            version=None,
+            promoted=False,
+            reason="no new examples since the champion",
+            served=served,
+            warnings=tuple(map(str, bound.cautions)),
         )
-    _, candidate = learn(bound, recipe, served)
+    learner, candidate = learn(bound, recipe, served)
     version = bound.registry.publish(candidate, lease)
     promoted = bound.pipeline.promotion == "always"
     if promoted:
         bound.registry.promote(version.number, by=by, reason=plan.reason, lease=lease)
     else:
         bound.registry.challenge(version)
-    return Updated(version=version, promoted=promoted, reason=plan.reason, served=served)
+    return Updated(
+        version=version,
+        promoted=promoted,
+        reason=plan.reason,
+        served=served,
+        warnings=warned(bound, learner),
+    )
+
+
+def warned(bound: Bound, learner: Learner) -> tuple[str, ...]:
+    """Give the pipeline's warnings, and warn of what only a learned state shows."""
+    said = tuple(map(str, bound.cautions))
+    new = [one for one in cautions_of_state(bound.pipeline, learner) if str(one) not in said]
+    for caution in new:
+        warnings.warn(caution, stacklevel=3)
+    return (*said, *map(str, new))
 
 
 def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
@@ -213,14 +249,35 @@ def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
         passes=pipeline.passes,
         seed=pipeline.seed,
         threads=pipeline.threads,
-        learner=LearnerCode(
-            module=pipeline.model.__module__,
-            function=getattr(pipeline.model, "__name__", ""),
-            source=inspect.getsource(sys.modules[pipeline.model.__module__]),
-            adapter=adapter,
-        ),
+        learner=_code_of(pipeline, adapter),
         features=tuple(map(bare, pipeline.features)),
         libraries=library_versions(adapter),
+    )
+
+
+def _code_of(pipeline: Pipeline, adapter: Adapter) -> LearnerCode:
+    """Take the text of the factory's module, if it can run again elsewhere."""
+    factory = pipeline.model
+    found = sys.modules.get(factory.__module__)
+    hint = f"put {factory.__name__} and the pipeline into a file of their own, and import or name that"
+    if factory.__module__ == "__main__":
+        raise DeclarationError(
+            f"the model of pipeline {pipeline.name!r} is made in a script or a notebook: "
+            "a rebuild would run all of it again",
+            hint,
+        )
+    try:
+        source = inspect.getsource(found) if found is not None else ""
+    except (OSError, TypeError):
+        source = ""
+    if not source or getattr(found, factory.__name__, None) is None:
+        raise DeclarationError(
+            f"the model of pipeline {pipeline.name!r} cannot be kept: the text of module "
+            f"{factory.__module__!r} is not there, or has no {factory.__name__}",
+            hint,
+        )
+    return LearnerCode(
+        module=factory.__module__, function=factory.__name__, source=source, adapter=adapter
     )
 
 

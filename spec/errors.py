@@ -30,7 +30,8 @@
     ├── TooOftenError         a key that asks more often than it may
     └── ServerError           a local server that does not start, or a port that is taken
 
-Each is a record first: ``what`` is wrong, and ``hint`` says what to do next.
+Each is a record first: ``what`` is wrong, and ``hint`` says what to do next. What goes on
+all the same is a ``HeadwaterWarning``, such a record, too.
 """
 
 from collections.abc import Iterable
@@ -46,6 +47,7 @@ __all__ = [
     "ForbiddenError",
     "ForeignRequestError",
     "HeadwaterError",
+    "HeadwaterWarning",
     "IdentityError",
     "IntegrityError",
     "NonFiniteError",
@@ -97,6 +99,24 @@ class HeadwaterError(Exception):
     --------
     >>> str(HeadwaterError("no pipeline 'fligths'", hint="write 'flights'"))
     "no pipeline 'fligths'. Next: write 'flights'."
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        self.what = what
+        self.hint = hint
+        super().__init__(what, hint)
+
+    def __str__(self) -> str:
+        return f"{self.what}. Next: {self.hint}." if self.hint else f"{self.what}."
+
+
+class HeadwaterWarning(UserWarning):
+    """Anything that goes on, and will not do what a user may take for granted.
+
+    Parameters
+    ----------
+    what, hint
+        As for :class:`HeadwaterError`.
     """
 
     def __init__(self, what: str, hint: str = "") -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from headwater.serving.client import AsyncClient, Client
     from headwater.spec.batch import BatchPrediction
     from headwater.spec.duration import duration
-    from headwater.spec.errors import HeadwaterError
+    from headwater.spec.errors import HeadwaterError, HeadwaterWarning
     from headwater.spec.feature import Feature
     from headwater.spec.feature_table import FeatureTable
     from headwater.spec.gate import Gate
@@ -83,6 +83,7 @@ __all__ = [
     "FeatureTable",
     "Gate",
     "HeadwaterError",
+    "HeadwaterWarning",
     "Label",
     "LabelQueue",
     "LabelRule",
@@ -139,7 +140,7 @@ _NAMES = {
     "serving.client": ("AsyncClient", "Client"),
     "spec.batch": ("BatchPrediction",),
     "spec.duration": ("duration",),
-    "spec.errors": ("HeadwaterError",),
+    "spec.errors": ("HeadwaterError", "HeadwaterWarning"),
     "spec.feature": ("Feature",),
     "spec.feature_table": ("FeatureTable",),
     "spec.gate": ("Gate",),

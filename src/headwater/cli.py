@@ -27,6 +27,7 @@ from headwater.screen import (
     table,
     tree_lines,
     update_lines,
+    warnings_told,
 )
 from headwater.spec.errors import HeadwaterError
 
@@ -159,6 +160,10 @@ def train(
             found = train_now(bound, by=user(), from_scratch=fresh)
         else:
             found = msgspec.convert(ran, Updated)
+        said = [] if ran is None else [*map(str, bound.cautions)]
+    for text in found.warnings if ran is not None else ():
+        if text not in said:  # what only the flow saw
+            sys.stderr.write(f"warning: {text}\n")
     show(found, json, lambda: update_lines(found))
 
 
@@ -488,7 +493,8 @@ def main() -> None:
     """Run a command; an expected error ends with what to do next, and status 1."""
     quiet()
     try:
-        app()
+        with warnings_told():
+            app()
     except HeadwaterError as error:
         if "--json" in sys.argv:
             print_json({"error": type(error).__name__, "what": error.what, "hint": error.hint})

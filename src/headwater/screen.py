@@ -1,11 +1,14 @@
 """What the command line shows: tables, trees and lines; and the same as JSON."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from headwater.spec.errors import HeadwaterWarning
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,6 +40,7 @@ __all__ = [
     "tree_lines",
     "update_lines",
     "versions_table",
+    "warnings_told",
 ]
 
 _SHORT = 12
@@ -69,6 +73,27 @@ def show_lines(lines: Iterable[object]) -> None:
     console = Console(highlight=False, soft_wrap=True, width=width)
     for line in lines:
         console.print(line, markup=False)
+
+
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Show headwater's own warnings as errors are shown, each once."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def tell(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+        ) -> None:
+            if not isinstance(message, HeadwaterWarning):
+                others(message, category, filename, lineno, *rest)
+            elif str(message) not in told:
+                told.add(str(message))
+                sys.stderr.write(f"warning: {message.what}.\nnext: {message.hint}.\n")
+
+        warnings.showwarning = tell  # type: ignore[assignment] # it takes the same, by position
+        warnings.simplefilter("always", HeadwaterWarning)
+        yield
 
 
 @contextmanager

@@ -236,10 +236,10 @@ def test_a_million_categories_take_no_more_room() -> None:
     assert len(many.dump()) < 4 * len(few.dump())
 
 
-def declared(model: Make, update: Stateful | Stateless) -> Pipeline:
+def declared(model: Make, update: Stateful | Stateless, task: Task = "binary") -> Pipeline:
     return Pipeline(
         name="bound",
-        task="binary",
+        task=task,
         features=FEATURES,
         label=LabelRule(wait="1d"),
         model=model,  # type: ignore[arg-type] # a named function

@@ -1,0 +1,232 @@
+"""LightGBM's parameters: each is handed on, has no effect by its nature, or is refused by name."""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, NamedTuple
+
+from headwater.learners.learner import Schema
+from headwater.spec.errors import DeclarationError
+
+__all__ = ["Native", "native", "not_refitted"]
+
+_FILES = """
+    config convert_model convert_model_language data forcedbins_filename forcedsplits_filename
+    group_column header ignore_column input_model label_column output_model output_result
+    parser_config_file pre_partition precise_float_parser save_binary snapshot_freq task
+    two_round valid weight_column
+"""
+_MACHINES = "local_listen_port machine_list_filename machines num_machines time_out top_k tree_learner"
+_GPU = "device_type gpu_device_id gpu_device_id_list gpu_platform_id gpu_use_dp num_gpu"
+_RANKING = """
+    bagging_by_query label_gain lambdarank_norm lambdarank_position_bias_regularization
+    lambdarank_truncation_level
+"""
+_PREDICTING = """
+    num_iteration_predict pred_early_stop pred_early_stop_freq pred_early_stop_margin predict_contrib
+    predict_disable_shape_check predict_leaf_index predict_raw_score start_iteration_predict
+"""
+_KINDS = (
+    (_FILES, "it is about files, and examples come from the log"),
+    (_MACHINES, "it is for training on many machines, and a version is made on one"),
+    (_GPU, "versions are computed on the CPU, so that they rebuild"),
+    (_RANKING, "it is for ranking, which is no task here"),
+    (_PREDICTING, "it is for predicting, where outputs are the task's"),
+)
+_REFUSED: dict[str, tuple[str, str]] = {
+    name: (why, f"leave {name} out") for names, why in _KINDS for name in names.split()
+} | {
+    "class_weight": (
+        "LightGBM's boosters take no weights of classes",
+        "leave class_weight out, or for a binary task write scale_pos_weight=4.0 or is_unbalance=True",
+    ),
+    "categorical_feature": (
+        "the declared types say which features are categories",
+        "declare categories as text: Feature(name, str)",
+    ),
+    "num_class": ("the examples say which classes there are", "leave num_class out"),
+    "early_stopping_round": (
+        "no examples are held back to stop by",
+        "leave it out and write n_estimators=100, say",
+    ),
+    "refit_decay_rate": ("the decay is not LightGBM's to know", "write Boosted(estimator, decay=0.9)"),
+}
+_HARMLESS = {"device_type": ("cpu",), "tree_learner": ("serial",), "num_machines": (1,)}
+_WITHOUT_EFFECT = frozenset(
+    [
+        "auc_mu_weights",
+        "deterministic",
+        "early_stopping_min_delta",
+        "eval_at",
+        "first_metric_only",
+        "force_col_wise",
+        "force_row_wise",
+        "importance_type",
+        "is_provide_training_metric",
+        "metric",
+        "metric_freq",
+        "multi_error_top_k",
+        "num_threads",
+        "saved_feature_importance_type",
+        "verbosity",
+    ]
+)
+"""They judge validation sets, of which there are none, or say how to compute, as the pipeline does."""
+
+_SQUARES = {"regression", "regression_l2", "l2", "mean_squared_error", "mse"}
+_SQUARES |= {"l2_root", "root_mean_squared_error", "rmse"}
+_RENEWED = {"regression_l1", "l1", "mean_absolute_error", "mae", "quantile"}
+_RENEWED |= {"mape", "mean_absolute_percentage_error"}
+_OTHERS = {"huber", "fair", "poisson", "gamma", "tweedie", "cross_entropy", "xentropy"}
+_OBJECTIVES: dict[str, set[str]] = {
+    "binary": {"binary", "cross_entropy", "xentropy"},
+    "multiclass": {"multiclass", "softmax", "multiclassova", "multiclass_ova", "ova", "ovr"},
+    "regression": _SQUARES | _RENEWED | _OTHERS,
+}
+_DEFAULT_OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
+
+
+class Native(NamedTuple):
+    """What LightGBM is given.
+
+    Parameters
+    ----------
+    params
+        By LightGBM's own names.
+    trees
+        How many are grown.
+    """
+
+    params: dict[str, Any]
+    trees: int
+
+
+def native(estimator: Any, schema: Schema, seed: int, threads: int) -> Native:
+    """Translate an estimator's parameters, or refuse the one that would be dropped.
+
+    Parameters
+    ----------
+    estimator
+        An unfitted ``LGBMClassifier`` or ``LGBMRegressor``.
+    schema
+        What it learns.
+    seed, threads
+        Of the computation; an estimator's own ``random_state`` goes first.
+
+    Raises
+    ------
+    DeclarationError
+        If a parameter is unknown, named twice, or cannot be honoured.
+    """
+    given = _by_own_names(estimator)
+    for name, value in given.items():
+        if name in _REFUSED and value not in _HARMLESS.get(name, ()):
+            raise _refused(name, value, *_REFUSED[name])
+    kept = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT | set(_REFUSED)}
+    trees, own_seed = kept.pop("num_iterations", 100), kept.pop("seed", None)
+    if not isinstance(trees, int) or trees < 1:
+        raise _refused("n_estimators", trees, "no tree would be grown", "write n_estimators=100, say")
+    if own_seed is not None and not hasattr(own_seed, "__index__"):
+        raise _refused(
+            "random_state", own_seed, "it gives another seed each time", "write random_state=1, say"
+        )
+    params = kept | {
+        "objective": _objective(kept.pop("objective", None), schema),
+        "seed": seed if own_seed is None else own_seed,
+        "num_threads": threads,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    return Native(params, trees)
+
+
+def not_refitted(params: dict[str, Any]) -> str:
+    """Name the parameter that a refit of leaf values would not honour; empty where there is none.
+
+    A refit recomputes each leaf from gradients alone. Under ``path_smooth`` and ``linear_tree`` LightGBM
+    4.7 ends the process then; constraints and the averages of a forest are lost; objectives whose leaves
+    are quantiles get sums of gradients instead.
+    """
+    if params.get("path_smooth"):
+        return f"path_smooth={params['path_smooth']!r}"
+    if _is_on(params.get("linear_tree")):
+        return f"linear_tree={params['linear_tree']!r}"
+    if _constrains(params.get("monotone_constraints")):
+        return f"monotone_constraints={params['monotone_constraints']!r}"
+    if params.get("boosting") in ("rf", "random_forest"):
+        return f"boosting_type={params['boosting']!r}"
+    if params["objective"] in _RENEWED:
+        return f"objective={params['objective']!r}"
+    return ""
+
+
+def _is_on(value: Any) -> bool:
+    return str(value).lower() in ("true", "1", "+")
+
+
+def _constrains(value: Any) -> bool:
+    if isinstance(value, str):
+        value = value.strip("[]() ").split(",")
+    return value is not None and any(str(one).strip() not in ("", "0", "0.0") for one in value)
+
+
+def _by_own_names(estimator: Any) -> dict[str, Any]:
+    """Give what was asked for by LightGBM's own names; an alias goes before a default."""
+    defaults = type(estimator)().get_params()
+    given, named = {}, {}
+    for name, value in _defaults_first(estimator.get_params().items(), defaults):
+        own = name if name in ("class_weight", "importance_type") else _aliases().get(name)
+        if own is None:
+            raise DeclarationError(
+                f"LightGBM knows no parameter {name!r}", hint=f"leave {name} out, or mend its name"
+            )
+        if value is None:
+            continue
+        before = named.get(own)
+        if before is not None and before not in defaults and given[own] != value:
+            raise _twice(before, name)
+        if before in defaults and given[own] not in (defaults[before], value):
+            raise _twice(before, name)
+        given[own], named[own] = value, name
+    return given
+
+
+def _defaults_first(items: Iterable[tuple[str, Any]], defaults: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(items, key=lambda item: item[0] not in defaults)
+
+
+def _twice(one: str, other: str) -> DeclarationError:
+    return DeclarationError(
+        f"{one} and {other} are the same parameter of LightGBM, and differ",
+        hint=f"leave {other} out",
+    )
+
+
+def _objective(wanted: Any, schema: Schema) -> str:
+    if wanted is None:
+        return _DEFAULT_OBJECTIVES[schema.task]
+    known = _OBJECTIVES[schema.task]
+    if not isinstance(wanted, str) or wanted not in known:
+        raise _refused(
+            "objective",
+            wanted,
+            "a version keeps no function"
+            if callable(wanted)
+            else f"it does not fit a {schema.task} task",
+            f"write objective={_DEFAULT_OBJECTIVES[schema.task]!r}, or leave it out",
+        )
+    return wanted
+
+
+def _refused(name: str, value: Any, why: str, hint: str) -> DeclarationError:
+    return DeclarationError(f"LightGBM's {name}={value!r} is not honoured: {why}", hint=hint)
+
+
+@cache
+def _aliases() -> dict[str, str]:
+    """Give LightGBM's own name of each name that it takes."""
+    # It has no public name for its table of aliases.
+    from lightgbm.basic import _ConfigAliases  # noqa: PLC0415 - an extra
+
+    table: dict[str, list[str]] = _ConfigAliases._get_all_param_aliases()  # noqa: SLF001 - as said
+    return {alias: own for own, aliases in table.items() for alias in aliases}

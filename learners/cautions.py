@@ -1,0 +1,76 @@
+"""What to tell whoever declares or trains a pipeline: where its versions will not rebuild."""
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from headwater.learners.first_party import own_modules
+from headwater.learners.learner import Learner
+from headwater.learners.rebuildable import doubts, modules_of
+from headwater.spec.errors import HeadwaterWarning, few
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["cautions", "cautions_of_state"]
+
+
+def cautions(pipeline: Pipeline, make: Callable[[], Learner]) -> tuple[HeadwaterWarning, ...]:
+    """Say where versions of a pipeline will not rebuild, before it learns anything.
+
+    Parameters
+    ----------
+    pipeline
+        As declared.
+    make
+        Makes its fresh learner.
+    """
+    with _seeded():
+        learner = make()
+    found = cautions_of_state(pipeline, learner)
+    if not found:
+        with _seeded():
+            again = make()
+        if learner.digest() != again.digest():
+            found = (
+                _unequal(pipeline, "two calls of its factory make different ones", "seed all it draws"),
+            )
+    return (*found, *_unkept(pipeline, modules_of(learner)))
+
+
+def cautions_of_state(pipeline: Pipeline, learner: Learner) -> tuple[HeadwaterWarning, ...]:
+    """Say why a learner's state will not be rebuilt, from what it holds."""
+    return tuple(_unequal(pipeline, doubt.why, doubt.hint) for doubt in doubts(learner))
+
+
+def _unequal(pipeline: Pipeline, why: str, hint: str) -> HeadwaterWarning:
+    return HeadwaterWarning(
+        f"versions of pipeline {pipeline.name!r} will not rebuild to the same digest: {why}", hint
+    )
+
+
+def _unkept(pipeline: Pipeline, beside: set[str]) -> Iterator[HeadwaterWarning]:
+    factory = pipeline.model
+    if factory.__module__ not in sys.modules:
+        return
+    own = own_modules(factory.__module__, factory.__name__, beside)
+    if own:
+        yield HeadwaterWarning(
+            f"the model of pipeline {pipeline.name!r} needs {few(own)} beside its own module, and no "
+            "version keeps that: an edit there changes what versions rebuild to and load as",
+            f"put what the model needs into {factory.__module__}, the module of {factory.__name__}",
+        )
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Give the global generators a seed for a while, as a fold does."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])

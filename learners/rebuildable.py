@@ -1,0 +1,176 @@
+"""Signs in an estimator that its versions will not rebuild to the same digest.
+
+Each is read off what the estimator is or holds: a generator that nobody seeded, a wall time, an address.
+"""
+
+import dis
+import inspect
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Doubt", "doubts", "modules_of"]
+
+_ENTROPY = "draws from the machine's entropy"
+_HELD = "keeps NumPy's global generator in its state"
+_TIMES = "keeps wall times in its state"
+_ADDRESS = "keeps memory addresses in its state"
+_HINTS = {
+    _ENTROPY: "write seed=1, say",
+    _HELD: "write random_state=1, say",
+    _TIMES: "search apart, and declare the estimator that was found",
+    _ADDRESS: "take another one where versions have to rebuild",
+}
+_SMALLEST_ADDRESS = 1 << 16
+_FLAT = (str, bytes, bytearray, float, complex, bool, type, np.generic, np.dtype)
+
+
+class Doubt(NamedTuple):
+    """Why versions will not rebuild, and what to write instead."""
+
+    why: str
+    hint: str
+
+
+def doubts(estimator: object) -> tuple[Doubt, ...]:
+    """Say why versions of an estimator will not rebuild to the same digest; empty where they do.
+
+    Parameters
+    ----------
+    estimator
+        Unfitted, or fitted: then its state is looked at, too.
+
+    Examples
+    --------
+    >>> from river import tree
+    >>> doubts(tree.HoeffdingAdaptiveTreeClassifier(seed=1))
+    ()
+    >>> doubts(tree.HoeffdingAdaptiveTreeClassifier())[0].why
+    "HoeffdingAdaptiveTreeClassifier draws from the machine's entropy"
+    """
+    found: dict[Doubt, None] = {}
+    numbers: dict[int, str] = {}
+    addresses = {id(None), id(True), id(False)}
+    for value, owner in _parts(estimator):
+        if type(value) is int:
+            if value >= _SMALLEST_ADDRESS:
+                numbers.setdefault(value, owner)
+            continue
+        addresses |= {id(value), object.__hash__(value)}
+        said = _HELD if _is_global(value) else _sign(value)
+        if said is not None:
+            who = owner if _is_global(value) else type(value).__name__
+            found[Doubt(f"{who} {said}", _HINTS[said])] = None
+    for number in sorted(numbers.keys() & addresses):
+        found[Doubt(f"{numbers[number]} {_ADDRESS}", _HINTS[_ADDRESS])] = None
+    return tuple(found)
+
+
+def modules_of(estimator: object) -> set[str]:
+    """Name the modules of all classes in an estimator."""
+    return {type(value).__module__ for value, _ in _parts(estimator)}
+
+
+def _sign(value: object) -> str | None:
+    """Say what in an object's class or parameters keeps it from rebuilding."""
+    kinds = type(value).__mro__
+    bases = {kind.__name__ for kind in kinds if kind.__module__.startswith("sklearn.")}
+    if "BaseSearchCV" in bases:
+        return _TIMES
+    if "_VectorizerMixin" in bases or any(kind.__name__ == "AMRules" for kind in kinds):
+        return _ADDRESS
+    held = getattr(value, "__dict__", {})
+    if bases and held.get("random_state", 0) is None and _holds_generator(type(value)):
+        return _HELD
+    if _is_of_river(value) and held.get("seed", 0) is None and not _is_distribution(value):
+        return _ENTROPY
+    return None
+
+
+def _is_of_river(value: object) -> bool:
+    return any(kind.__module__.startswith("river.") for kind in type(value).__mro__)
+
+
+def _is_distribution(value: object) -> bool:
+    """Say whether it is one of River's distributions, which only draw when they are sampled."""
+    return any(kind.__module__ == "river.proba.base" for kind in type(value).__mro__)
+
+
+def _is_global(value: object) -> bool:
+    return isinstance(value, np.random.RandomState) and value is np.random.mtrand._rand  # type: ignore[attr-defined] # noqa: SLF001 - no public name has it
+
+
+@cache
+def _holds_generator(kind: type) -> bool:
+    """Say whether a method of a class, or of a private helper beside it, keeps what it draws from."""
+    kinds = [one for one in kind.__mro__ if one.__module__.startswith("sklearn.")]
+    for module in {one.__module__ for one in kinds}:
+        kinds += [
+            one
+            for name, one in vars(sys.modules[module]).items()
+            if name.startswith("_") and isinstance(one, type) and one.__module__ == module
+        ]
+    methods = (inspect.unwrap(one) for found in kinds for one in vars(found).values() if callable(one))
+    return any(_keeps_generator(method) for method in methods if inspect.isfunction(method))
+
+
+def _keeps_generator(method: Callable[..., object]) -> bool:
+    """Say whether ``self.x = check_random_state(...)`` stands in a method."""
+    checked = False
+    for step in dis.get_instructions(method):
+        if step.opname.startswith("LOAD_GLOBAL") and step.argval == "check_random_state":
+            checked = True
+        elif checked and step.opname.startswith("STORE"):
+            if step.opname == "STORE_ATTR":
+                return True
+            checked = False
+    return False
+
+
+def _parts(root: object) -> Iterator[tuple[object, str]]:
+    """Give an object and all that it holds, each once, with the class of the object that holds it."""
+    seen: set[int] = set()
+    kept: list[object] = []  # so that no address is given twice
+    waiting: deque[tuple[object, str]] = deque([(root, type(root).__name__)])
+    while waiting:
+        value, owner = waiting.popleft()
+        if (
+            value is None
+            or isinstance(value, _FLAT)
+            or inspect.isroutine(value)
+            or inspect.ismodule(value)
+        ):
+            continue
+        if type(value) is not int:
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            kept.append(value)
+        yield value, owner
+        inner = (
+            owner if isinstance(value, dict | list | tuple | set | frozenset) else type(value).__name__
+        )
+        waiting.extend((part, inner) for part in _held(value))
+
+
+def _held(value: Any) -> Iterable[object]:
+    parts: list[object] = []
+    if isinstance(value, int | random.Random | np.random.RandomState | np.random.Generator):
+        return parts
+    if isinstance(value, np.ndarray):
+        return value.ravel().tolist() if value.dtype.hasobject else parts
+    if isinstance(value, dict):
+        parts += [*value.keys(), *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        parts += value
+    parts += getattr(value, "__dict__", {}).values()
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        names = (slots,) if isinstance(slots, str) else slots
+        parts += [getattr(value, name) for name in names if hasattr(value, name)]
+    return parts

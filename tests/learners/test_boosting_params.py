@@ -1,0 +1,185 @@
+"""Every parameter of LightGBM is handed on, has no effect by its nature, or is refused by name."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lightgbm import LGBMClassifier, LGBMRanker, LGBMRegressor
+from lightgbm.basic import _ConfigAliases
+from tests.learners.test_contract import FEATURES, data, declared, fresh
+
+from headwater.learners.boosting import Boosted
+from headwater.learners.boosting_params import native
+from headwater.learners.learner import Schema
+from headwater.learners.wrap import check_bound
+from headwater.spec.errors import DeclarationError, NotStatefulError, UnlearnableError
+from headwater.spec.pipeline import Task
+from headwater.spec.update import Stateful, Stateless
+
+OWN = sorted(_ConfigAliases._get_all_param_aliases())
+UNHEEDED = {
+    *("auc_mu_weights", "deterministic", "early_stopping_min_delta", "eval_at", "first_metric_only"),
+    *("force_col_wise", "force_row_wise", "is_provide_training_metric", "metric", "metric_freq"),
+    *("multi_error_top_k", "num_threads", "saved_feature_importance_type", "verbosity"),
+}
+FIT_ONLY: dict[str, dict[str, object]] = {
+    "path_smooth": {"path_smooth": 1.0},
+    "linear_tree": {"linear_tree": True},
+    "monotone_constraints": {"monotone_constraints": [1, 0, 0]},
+    "mc": {"mc": "1,0,0"},
+    "boosting_type": {"boosting_type": "rf", "subsample": 0.5, "subsample_freq": 1},
+    "quantile": {"objective": "quantile"},
+    "mae": {"objective": "mae"},
+    "mape": {"loss": "mape"},
+}
+
+
+def given(name: str, value: object, task: Task = "binary") -> dict[str, object]:
+    kind = LGBMRegressor if task == "regression" else LGBMClassifier
+    return native(kind(**{name: value}), Schema(task, FEATURES), 0, 1).params
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_each_is_handed_on_or_refused_by_name(name: str) -> None:
+    value = "binary" if name == "objective" else 3
+    try:
+        params = given(name, value)
+    except DeclarationError as error:
+        assert name in error.what  # noqa: PT017 - some are taken
+        assert error.hint  # noqa: PT017 - some are taken
+        return
+    if name == "num_iterations":
+        assert native(LGBMClassifier(num_iterations=3), Schema("binary", FEATURES), 0, 1).trees == 3
+    elif name not in UNHEEDED:
+        assert params[name] == value
+
+
+@pytest.mark.parametrize("name", sorted(LGBMClassifier().get_params()))
+def test_each_of_the_constructor_is_handed_on_or_refused_by_name(name: str) -> None:
+    own = {
+        alias: own for own, every in _ConfigAliases._get_all_param_aliases().items() for alias in every
+    }
+    value: object = {"objective": "cross_entropy", "boosting_type": "dart"}.get(name, 3)
+    if name in ("importance_type", "n_jobs", "n_estimators"):
+        return
+    if name == "class_weight":
+        with pytest.raises(DeclarationError, match="class_weight"):
+            given(name, "balanced")
+    else:
+        assert given(name, value)[own[name]] == value
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"class_weight": {0: 1.0, 1: 5.0}}, "class_weight"),
+        ({"learning_rat": 0.3}, "learning_rat"),
+        ({"learning_rate": 0.2, "eta": 0.3}, "eta"),
+        ({"n_estimators": 0}, "n_estimators"),
+        ({"objective": min}, "objective"),
+        ({"objective": "poisson"}, "objective"),
+        ({"device": "gpu"}, "device_type"),
+        ({"fs": "splits.json"}, "forcedsplits_filename"),
+        ({"early_stopping": 5}, "early_stopping_round"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(kwargs: dict[str, object], match: str) -> None:
+    with pytest.raises(DeclarationError, match=match):
+        fresh("binary", lambda: LGBMClassifier(**kwargs))
+
+
+def test_an_alias_goes_before_a_default() -> None:
+    assert given("eta", 0.3)["learning_rate"] == 0.3
+    assert given("device", "cpu")["objective"] == "binary"
+
+
+def test_a_ranker_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="LGBMRanker"):
+        fresh("binary", LGBMRanker)
+
+
+@pytest.mark.parametrize("kwargs", FIT_ONLY.values(), ids=FIT_ONLY)
+def test_what_a_refit_would_lose_is_refused_there_and_learned_from_scratch(
+    kwargs: dict[str, object],
+) -> None:
+    task: Task = "regression" if {"objective", "loss"} & kwargs.keys() else "binary"
+
+    def make() -> object:
+        return (LGBMRegressor if task == "regression" else LGBMClassifier)(n_estimators=3, **kwargs)
+
+    make.__qualname__ = "make"  # as one at the top of a module
+    pipeline = declared(make, Stateless(), task)
+    with pytest.raises(NotStatefulError, match="refit"):
+        check_bound(declared(make, Stateful(), task))
+    learner = check_bound(pipeline)
+    frame, labels = data(task)
+    learner.learn(frame, labels)
+    before = learner.digest()
+    with pytest.raises(UnlearnableError, match="refit"):
+        learner.learn(frame, labels)
+    assert learner.digest() == before
+
+
+CRASHES = """
+import sys
+import numpy as np
+from lightgbm import LGBMClassifier
+from tests.learners.test_boosting_params import OWN, grown
+for name in sys.argv[1:]:
+    print(name, flush=True)
+    grown(name)
+"""
+
+
+def grown(name: str) -> None:
+    """Learn a batch, a second one and one of a single row, with a parameter, if it is taken."""
+    number: dict[str, object] = {"boosting": "dart", "objective": "cross_entropy", "num_leaves": 4}
+    number |= {"data_sample_strategy": "goss", "interaction_constraints": [[0], [1, 2]], "max_bin": 9}
+    number |= {"max_bin_by_feature": [9, 9, 9], "monotone_constraints": [1, 0, 0]}
+    number |= {"feature_contri": [1, 1, 1], "cegb_penalty_feature_lazy": [1, 1, 1]}
+    number |= {"cegb_penalty_feature_coupled": [1, 1, 1], "monotone_constraints_method": "advanced"}
+    value = number.get(name, 0.5 if "fraction" in name or "rate" in name else 1)
+    kwargs = {"n_estimators": 3, "subsample_freq": 1, name: value}
+    try:
+        learner = fresh("binary", lambda: Boosted(LGBMClassifier(**kwargs)))
+    except DeclarationError:
+        return
+    for seed, rows in ((0, 200), (1, 100), (2, 1)):
+        frame, labels = data("binary", seed, rows)
+        try:
+            learner.learn(frame, labels)
+        except UnlearnableError:
+            return
+
+
+def test_no_parameter_that_is_taken_ends_the_process() -> None:
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CRASHES, *OWN],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, (found.stdout.splitlines()[-1:], found.stderr[-500:])
+
+
+@pytest.mark.parametrize("kwargs", [{"class_weight": "balanced"}, {"early_stopping": True}])
+def test_what_partial_fit_refuses_is_refused_at_binding(kwargs: dict[str, object]) -> None:
+    from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from tests.learners.estimators import sgd  # noqa: PLC0415
+
+    def make() -> object:
+        columns = sgd().steps[0][1]  # type: ignore[attr-defined] # a pipeline
+        return make_pipeline(columns, SGDClassifier(loss="log_loss", random_state=0, **kwargs))
+
+    make.__qualname__ = "make"  # as one at the top of a module
+    with pytest.raises(NotStatefulError, match="partial_fit"):
+        check_bound(declared(make, Stateful()))
+    learner = check_bound(declared(make, Stateless()))
+    frame, labels = data("binary")
+    learner.learn(frame, labels)
+    assert learner.capabilities.batch_rows is None
