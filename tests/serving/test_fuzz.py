@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
 from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import Opener
 from tests.serving.test_batch import SCORED, five_keys, scored, watch
@@ -21,12 +20,10 @@ __all__ = ["five_keys", "scored", "watch"]
 _CONFIG = Path(__file__).parents[2] / "benchmarks" / "schemathesis.toml"
 
 
-@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path) -> None:
     finds_nothing(client, tmp_path, "--exclude-path-regex", "/queue|/pipelines/")
 
 
-@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing_in_the_queue(
     keeper: Keeper, open_service: Opener, tmp_path: Path
 ) -> None:
@@ -34,7 +31,6 @@ def test_schemathesis_finds_nothing_in_the_queue(
     finds_nothing(client, tmp_path, "--include-path-regex", "/queue")
 
 
-@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing_in_what_operators_ask(
     client: httpx.Client, home: Settings, tmp_path: Path
 ) -> None:
@@ -42,7 +38,6 @@ def test_schemathesis_finds_nothing_in_what_operators_ask(
         finds_nothing(client, tmp_path, "--include-path-regex", "/pipelines/")
 
 
-@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing_in_batch_answers(
     watch: BatchWatch, open_service: Opener, tmp_path: Path
 ) -> None:

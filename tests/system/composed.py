@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.patience import PATIENCE_S
 
 __all__ = ["COMPOSE", "Composed", "interpolated"]
 
@@ -87,7 +88,7 @@ class Composed:
             cwd=self.files,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=PATIENCE_S,
             check=False,
         )
 
