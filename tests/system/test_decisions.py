@@ -151,9 +151,11 @@ def test_an_automation_that_fails_is_shown(up, bound, watched, settings, capsys,
     with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
         _break_automation(client)
     serve(bound, "moved back", at=-4.0)
-    _decide(watched, settings)
+    decision = _decide(watched, settings)
     await_(lambda: failures_now(settings)["watched"])
-    with within(environment(settings, secrets=True)):
+    # However long that took: two minutes later the run would be asked for without the automation.
+    now = {"HEADWATER_NOW": (decision.at + timedelta(seconds=1)).isoformat()}
+    with within(environment(settings, secrets=True) | now):
         shown = _command(capsys, monkeypatch, "monitor", watched)
         assert "still being carried out" in shown.out
         assert "warning: the automation that starts updates failed" in shown.err
