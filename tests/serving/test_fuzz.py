@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 from tests.loop.conftest import PIPELINE
+from tests.patience import PATIENCE_S
 from tests.serving.conftest import Opener
 from tests.serving.test_batch import SCORED, five_keys, scored, watch
 from tests.serving.test_label_queue import ASKING
@@ -51,6 +52,7 @@ def finds_nothing(client: httpx.Client, folder: Path, *chosen: str) -> None:
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG), "run"]
     options = ["--checks", "all", "--max-examples", "60", "--seed", "7", "--no-color"]
     options += ["--phases", "examples,coverage,fuzzing", "--generation-database", "none"]
+    options += ["--request-timeout", str(PATIENCE_S), "--suppress-health-check", "too_slow"]
     finished = subprocess.run(
         [*command, f"{client.base_url}/openapi.json", *options, *chosen],
         cwd=folder,
