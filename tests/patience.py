@@ -9,13 +9,18 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["PATIENCE_S", "await_"]
+__all__ = ["PATIENCE_S", "await_", "slowed"]
 
 PATIENCE_S = float(os.environ.get("HEADWATER_TEST_PATIENCE", "600"))
 """For whatever ends by itself on a machine that works; set the variable for one that is slower still."""
 
 _PAUSE_S = 0.05
 _T = TypeVar("_T")
+
+
+def slowed(seconds: float) -> float:
+    """Give how long something takes here, beside all that runs, that takes so long on a quiet machine."""
+    return seconds * max(1.0, *(load / (os.cpu_count() or 1) for load in os.getloadavg()))
 
 
 def await_(
