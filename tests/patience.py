@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 def slowed(seconds: float) -> float:
-    """Give how long something takes here, beside all that runs, that takes so long on a quiet machine."""
+    """Give how long something takes here that takes so long on a machine of its own."""
     return seconds * max(1.0, *(load / (os.cpu_count() or 1) for load in os.getloadavg()))
 
 
