@@ -17,7 +17,7 @@ _WORKERS = 2
 _MOST_PAUSE_S = 2.0
 _LEAST_BETWEEN = 200
 _LOOK_S = 0.05
-_LIMIT_S = 300.0
+_LIMIT_S = 600.0
 
 
 def measure(*, short: bool) -> Outcome:
@@ -57,7 +57,7 @@ def await_load(to: Running, load: Load, workers: int, acknowledged: int = 0) -> 
     Raises
     ------
     TimeoutError
-        If that takes five minutes.
+        If that takes ten minutes.
     """
     until = time.monotonic() + _LIMIT_S
     while len(to.answering()) < workers or load.acknowledged < acknowledged:

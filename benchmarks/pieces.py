@@ -45,7 +45,7 @@ REFERENCE = f"{Path(__file__).resolve()}:PIPELINE"
 RESULT = "result: "
 """Begins the line in which a forked process says what it has found."""
 
-_START_S = 240.0
+_START_S = 600.0
 _POLL_S = 0.05
 
 T = TypeVar("T")

@@ -84,7 +84,7 @@ def _run(address: str, begun: int, labels: int) -> tuple[list[float], list[tuple
     learned: list[tuple[float, int]] = []
 
     def look() -> None:
-        with httpx.Client(base_url=address) as http:
+        with httpx.Client(base_url=address, timeout=60) as http:
             until = time.monotonic() + 600
             while (not learned or learned[-1][1] < begun + labels) and time.monotonic() < until:
                 found = json.loads(http.get("/pipelines").content)[0]["learned_to"] or 0

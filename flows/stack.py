@@ -59,7 +59,7 @@ FLOWS = {
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 """In memory, the default, leases die with the server, and the slots that they held stay taken."""
 
-_START_LIMIT_S = 240.0
+_START_LIMIT_S = 600.0  # a machine that is busy takes minutes to import Prefect and MLflow
 _POLL_S = 0.5
 _RUNS_AT_ONCE = 2
 _KEPT = ("PREFECT_SERVER_", "PREFECT_LOGGING_")

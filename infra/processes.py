@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ _END_S = 15.0
 _POLL_S = 0.2
 _WATCH_S = 1.0
 _TAIL_LINES = 15
+_PORTS = range(20_000, 32_768)
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +206,9 @@ def end_with_parent() -> None:
 def free_port(wanted: int, option: str) -> int:
     """Give a free port on loopback.
 
+    A server takes seconds to bind its port. So a free one lies below those that Linux gives to programs
+    that connect, or ask for any: none of them gets it meanwhile.
+
     Parameters
     ----------
     wanted
@@ -216,16 +221,13 @@ def free_port(wanted: int, option: str) -> int:
     ServerError
         If the wanted one is taken.
     """
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((_HOST, wanted))
-        except OSError as error:
-            raise ServerError(
-                f"port {wanted} is taken",
-                hint=f"end what listens there, or take a free one: {option} 0",
-            ) from error
-        return int(trial.getsockname()[1])
+    tried = [wanted] if wanted else random.SystemRandom().sample(_PORTS, len(_PORTS))
+    for port in tried:
+        if _is_free(port):
+            return port
+    raise ServerError(
+        f"port {wanted} is taken", hint=f"end what listens there, or take a free one: {option} 0"
+    )
 
 
 def fetch(port: int, path: str, body: bytes | None = None) -> bytes | None:
@@ -241,6 +243,16 @@ def fetch(port: int, path: str, body: bytes | None = None) -> bytes | None:
     finally:
         connection.close()
     return content if answer.status == 200 else None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def _end(processes: list[psutil.Process]) -> None:

@@ -18,7 +18,9 @@ from headwater.spec.update import Stateful
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
-hypothesis.settings.register_profile("headwater", deadline=None)  # others use the machine too
+hypothesis.settings.register_profile(  # others use the machine too
+    "headwater", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("headwater")
 
 

@@ -52,7 +52,6 @@ def lines() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(1_500)
 @pytest.mark.parametrize("claim", _HERE)
 def test_short_form(claim: str, lines: dict[str, dict[str, Any]]) -> None:
     line = lines[claim]

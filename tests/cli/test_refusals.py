@@ -121,14 +121,14 @@ def test_a_corrupt_table_is_named_and_nothing_is_trained(run: Run, home: Setting
 
 
 def test_storage_that_is_away_is_said_and_loses_nothing(run: Run, tmp_path: Path) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
     pipeline = f"{TOYS}:by_hand"
     run("import", pipeline, history(tmp_path / "some.parquet"))
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
-    away = {"HEADWATER_STORAGE": "s3://away/tables", "HEADWATER_S3_ENDPOINT": endpoint, **keys}
-    refused(run("collect", pipeline, **away), "bucket 'away'", "HEADWATER_S3_ENDPOINT")
+    with socket.socket() as deaf:  # it does not listen, and nobody else can while it is bound
+        deaf.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        away = {"HEADWATER_STORAGE": "s3://away/tables", "HEADWATER_S3_ENDPOINT": endpoint, **keys}
+        refused(run("collect", pipeline, **away), "bucket 'away'", "HEADWATER_S3_ENDPOINT")
     found = run("collect", pipeline, "--json").json
     assert (found["archived"], found["stop"]) == (200, 200)
 

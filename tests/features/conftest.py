@@ -1,47 +1,38 @@
 """A real S3 service, moto's server, as a process; one for all tests of this folder."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.features.relay import Relay
+from tests.patience import PATIENCE_S
 
-from headwater.infra.processes import free_port
+from headwater.infra.processes import Child, fetch, free_port
 from headwater.infra.settings import Settings
 
 
 class S3:
     """moto's server, behind a relay that a test can cut."""
 
-    def __init__(self) -> None:
-        self.port = free_port(0, "moto")
-        self._start()
-        self.relay = Relay(self.port)
+    def __init__(self, folder: Path) -> None:
+        port = free_port(0, "moto")
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        # Its output goes to a file: a pipe that nobody reads would stop it after so many requests.
+        self._child = Child("moto", command, os.environ, folder / "moto.log")
+        self._child.await_answer(lambda: fetch(port, "/moto-api/data.json") is not None, PATIENCE_S)
+        self.relay = Relay(port)
         self.endpoint = f"http://127.0.0.1:{self.relay.port}"
-
-    def _start(self) -> None:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
-        self._process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            if "Running on" in line:
-                return
-        raise RuntimeError("moto's server did not start")
 
     def end(self) -> None:
         self.relay.cut()
-        self._process.kill()
-        self._process.communicate()
+        self._child.end()
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3]:
-    server = S3()
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    server = S3(tmp_path_factory.mktemp("moto"))
     yield server
     server.end()
 

@@ -4,6 +4,8 @@ import socket
 import threading
 from contextlib import suppress
 
+from headwater.infra.processes import free_port
+
 
 class Relay:
     """Passes TCP connections on to a port of this machine."""
@@ -11,8 +13,8 @@ class Relay:
     def __init__(self, target: int) -> None:
         self._target = target
         self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.port = free_port(0, "")  # still free when it is mended
+        self._listener = socket.create_server(("127.0.0.1", self.port))
         self._serve()
 
     def cut(self) -> None:
@@ -24,7 +26,7 @@ class Relay:
         self._open.clear()
 
     def mend(self) -> None:
-        """Take connections again."""
+        """Take connections again, at the port from before."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._serve()
 

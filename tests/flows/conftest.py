@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from tests.patience import PATIENCE_S
 
 from headwater.flows.environment import environment, within
 from headwater.infra.offline import quiet
@@ -110,7 +111,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port), "--no-services"]
     child = Child("prefect", command, {**os.environ, "PREFECT_HOME": str(home)}, home / "prefect.log")
     try:
-        child.await_answer(lambda: fetch(port, "/api/health") is not None, 240)
+        child.await_answer(lambda: fetch(port, "/api/health") is not None, PATIENCE_S)
         yield f"http://127.0.0.1:{port}/api"
     finally:
         child.end()

@@ -1,6 +1,6 @@
 """A run that was killed with its worker is not Running for ever."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -29,24 +29,24 @@ def _run(client, state, *tags):
     return client.create_flow_run(Flow(lambda: None, name="asleep"), tags=tags, state=state())
 
 
-def _close(client, pipeline, minutes):
-    """Close what is silent, so many minutes from now."""
-    return close_silent(client, pipeline, datetime.now(UTC) + minutes * MINUTE)
+def _close(client, pipeline, run, minutes):
+    """Close what is silent, so many minutes after a run has told its state."""
+    return close_silent(client, pipeline, run.state.timestamp + minutes * MINUTE)
 
 
 @pytest.mark.parametrize("state", [Pending, Running])
 def test_a_silent_run_crashed(client, pipeline, state):
     run = _run(client, state, "headwater", pipeline)
-    assert _close(client, pipeline, 4) == []
-    assert _close(client, pipeline, 6) == [run.name]
+    assert _close(client, pipeline, run, 4) == []
+    assert _close(client, pipeline, run, 6) == [run.name]
     closed = client.read_flow_run(run.id).state
     assert closed.is_crashed()
     assert "fell silent" in closed.message
-    assert _close(client, pipeline, 6) == []
+    assert _close(client, pipeline, run, 6) == []
 
 
 def test_who_ended_or_is_not_ours_is_left_alone(client, pipeline):
-    _run(client, Completed, "headwater", pipeline)
+    run = _run(client, Completed, "headwater", pipeline)
     _run(client, Running, pipeline)
     _run(client, Running, "headwater", "other")
-    assert _close(client, pipeline, 6) == []
+    assert _close(client, pipeline, run, 6) == []

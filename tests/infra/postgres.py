@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 from headwater.infra.processes import free_port
 
 __all__ = ["Postgres", "running_postgres"]
@@ -48,7 +50,9 @@ def running_postgres() -> Iterator[Postgres]:
 
         def run(program: str, *options: str) -> None:
             command = [str(programs / program), *options]
-            subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=120, **runs_as)
+            subprocess.run(
+                command, check=True, capture_output=True, cwd=folder, timeout=PATIENCE_S, **runs_as
+            )
 
         run(
             *("initdb", "--pgdata", str(data), "--username", _USER, "--encoding", "UTF8"),
@@ -57,7 +61,10 @@ def running_postgres() -> Iterator[Postgres]:
         port = free_port(0, "")
         listens = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories="
         log = str(folder / "log")
-        run("pg_ctl", "start", "--wait", "--pgdata", str(data), "--log", log, "--options", listens)
+        run(
+            *("pg_ctl", "start", "--wait", "--timeout", f"{PATIENCE_S:.0f}", "--pgdata", str(data)),
+            *("--log", log, "--options", listens),
+        )
         try:
             yield Postgres(port)
         finally:

@@ -6,6 +6,7 @@ import time
 
 import psutil
 import pytest
+from tests.patience import PATIENCE_S
 
 from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.spec.errors import ServerError
@@ -25,7 +26,7 @@ def _child(tmp_path, code, *more, variables=None):
 
 
 def _grandchild(child):
-    child.await_answer(lambda: child.log.read_text().strip().isdecimal(), 30)
+    child.await_answer(lambda: child.log.read_text().strip().isdecimal(), PATIENCE_S)
     return psutil.Process(int(child.log.read_text()))
 
 
@@ -45,10 +46,18 @@ def test_a_free_port_is_given():
     assert fetch(port, "/") is None
 
 
+def test_a_port_that_is_given_is_not_given_to_who_asks_the_system_for_any():
+    given = {free_port(0, "") for _ in range(20)}
+    assert len(given) > 1
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        assert other.getsockname()[1] not in range(min(given), max(given) + 1)
+
+
 def test_a_server_that_ends_shows_the_end_of_its_log(tmp_path):
     child = _child(tmp_path, "import sys; print('no such table: flow'); sys.exit(3)")
     with pytest.raises(ServerError, match="toy server ended with status 3") as raised:
-        child.await_answer(lambda: False, 30)
+        child.await_answer(lambda: False, PATIENCE_S)
     assert "no such table: flow" in raised.value.what
     assert str(child.log) in raised.value.hint
 
@@ -56,7 +65,7 @@ def test_a_server_that_ends_shows_the_end_of_its_log(tmp_path):
 def test_a_server_that_does_not_answer_has_a_limit(tmp_path):
     child = _child(tmp_path, "import time; print('thinking', flush=True); time.sleep(600)")
     try:
-        child.await_answer(child.log.read_bytes, 30)
+        child.await_answer(child.log.read_bytes, PATIENCE_S)
         with pytest.raises(ServerError, match="does not answer") as raised:
             child.await_answer(lambda: False, 0.1)
         assert "thinking" in raised.value.what
@@ -68,7 +77,7 @@ def test_the_whole_group_ends(tmp_path):
     child = _child(tmp_path, FAMILY)
     grandchild = _grandchild(child)
     child.end()
-    psutil.wait_procs([grandchild], timeout=10)
+    psutil.wait_procs([grandchild], timeout=PATIENCE_S)
     assert not grandchild.is_running()
 
 
@@ -103,7 +112,9 @@ def test_a_server_starts_again_without_what_it_left(tmp_path):
         child.start_again()
         assert not left.is_running()
         assert child.pid != before
-        child.await_answer(lambda: len(child.log.read_text().split()) == 2, 30)  # the log goes on
+        child.await_answer(
+            lambda: len(child.log.read_text().split()) == 2, PATIENCE_S
+        )  # the log goes on
         assert child.status is None
     finally:
         child.end()

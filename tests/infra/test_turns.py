@@ -10,6 +10,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from headwater.features.inbox import PREDICTION, Entry, Inbox
 from headwater.infra import turns
@@ -62,7 +63,7 @@ def _holder(path: Path) -> multiprocessing.process.BaseProcess:
     has = spawn.Event()
     process = spawn.Process(target=_hold, args=(path, has), daemon=True)
     process.start()
-    assert has.wait(60)
+    assert has.wait(PATIENCE_S)
     return process
 
 

@@ -24,8 +24,6 @@ from headwater.loop.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.loop.update import train
 
-pytestmark = pytest.mark.timeout(900)  # a dozen processes, on a machine that others use, too
-
 BEFORE = ("batch.after_begin", "batch.after_part:1", "batch.after_part:2", "batch.before_stage")
 AFTER = (
     "batch.after_stage",

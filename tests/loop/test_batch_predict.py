@@ -184,7 +184,6 @@ def test_a_delta_table_is_scored_as_it_is(bind: Binder, trained: Bound, tmp_path
     assert sorted(parts(trained, run.id)["key"]) == sorted(entities()["customer"])
 
 
-@pytest.mark.timeout(600)
 def test_all_of_it_works_on_s3(on_s3: Settings, trained: Bound, tmp_path: Path) -> None:
     storage = Storage(on_s3)
     storage.prepare()

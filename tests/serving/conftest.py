@@ -1,7 +1,6 @@
 """A service in this process, over a home with one trained version."""
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -11,6 +10,7 @@ import httpx
 import pytest
 from tests.conftest import START
 from tests.loop.conftest import PIPELINE, mlflow_template
+from tests.patience import await_
 from tests.serving.flow import history_of
 from tests.serving.running import running
 
@@ -90,10 +90,6 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
     """Wait until something holds; how long that takes does not matter."""
 
     def wait(holds: Callable[[], bool]) -> None:
-        pause, tries = threading.Event(), 3_000
-        while not holds():
-            tries -= 1
-            assert tries, "it never holds"
-            pause.wait(0.02)
+        await_(holds)
 
     return wait

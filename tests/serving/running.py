@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import httpx
 import uvicorn
 from starlette.types import ASGIApp
+from tests.patience import PATIENCE_S
 
 from headwater.serving.hot_protocol import HotProtocol
 
@@ -23,7 +24,7 @@ def running(app: ASGIApp) -> Iterator[httpx.Client]:
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
         # The socket listens already: the first request waits until the application has started.
-        with httpx.Client(base_url=address, timeout=60) as client:
+        with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
             yield client
     finally:
         server.should_exit = True

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from tests.loop.conftest import PIPELINE
+from tests.patience import PATIENCE_S
 from tests.serving.conftest import NOW
 from tests.serving.examples import fill
 from tests.serving.test_learning import EACH, folded, live_digest
@@ -195,7 +196,7 @@ def test_killed_while_it_catches_up_the_next_keeper_ends_it(
     variables = {**os.environ, "HEADWATER_HOME": str(home.root), "HEADWATER_KILL_AT": point}
     variables["HEADWATER_NOW"] = NOW.isoformat()
     command = [sys.executable, "-m", "headwater.serving.keeper", KEEPS]
-    killed = subprocess.run(command, env=variables, check=False, capture_output=True, timeout=300)
+    killed = subprocess.run(command, env=variables, check=False, capture_output=True, timeout=PATIENCE_S)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2_000:]
     assert served(each) == "1"
     with Keeper(each) as keeper:

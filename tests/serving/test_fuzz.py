@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
 from tests.loop.conftest import PIPELINE
+from tests.patience import PATIENCE_S
 from tests.serving.conftest import Opener
 from tests.serving.test_batch import SCORED, five_keys, scored, watch
 from tests.serving.test_label_queue import ASKING
@@ -21,12 +21,10 @@ __all__ = ["five_keys", "scored", "watch"]
 _CONFIG = Path(__file__).parents[2] / "benchmarks" / "schemathesis.toml"
 
 
-@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path) -> None:
     finds_nothing(client, tmp_path, "--exclude-path-regex", "/queue|/pipelines/")
 
 
-@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing_in_the_queue(
     keeper: Keeper, open_service: Opener, tmp_path: Path
 ) -> None:
@@ -34,7 +32,6 @@ def test_schemathesis_finds_nothing_in_the_queue(
     finds_nothing(client, tmp_path, "--include-path-regex", "/queue")
 
 
-@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing_in_what_operators_ask(
     client: httpx.Client, home: Settings, tmp_path: Path
 ) -> None:
@@ -42,7 +39,6 @@ def test_schemathesis_finds_nothing_in_what_operators_ask(
         finds_nothing(client, tmp_path, "--include-path-regex", "/pipelines/")
 
 
-@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing_in_batch_answers(
     watch: BatchWatch, open_service: Opener, tmp_path: Path
 ) -> None:
@@ -56,6 +52,7 @@ def finds_nothing(client: httpx.Client, folder: Path, *chosen: str) -> None:
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG), "run"]
     options = ["--checks", "all", "--max-examples", "60", "--seed", "7", "--no-color"]
     options += ["--phases", "examples,coverage,fuzzing", "--generation-database", "none"]
+    options += ["--request-timeout", str(PATIENCE_S), "--suppress-health-check", "too_slow"]
     finished = subprocess.run(
         [*command, f"{client.base_url}/openapi.json", *options, *chosen],
         cwd=folder,

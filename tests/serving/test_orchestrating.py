@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.patience import PATIENCE_S
 from tests.serving.conftest import Opener
 from tests.serving.examples import fill
 from tests.serving.test_catch_up import settle
@@ -151,7 +152,7 @@ def test_where_the_keeper_is_away_it_is_to_be_sent_again(bound: Bound, open_serv
 
 
 def test_the_client_operates(client: httpx.Client, each: Bound) -> None:
-    with Client(str(client.base_url), timeout_s=60) as mine:
+    with Client(str(client.base_url), timeout_s=PATIENCE_S) as mine:
         operate = mine.operate
         assert operate.routing("line").routing == ChampionOnly()
         assert operate.add_shadow("line", "1").routing == Shadow(versions=("1",))
@@ -177,7 +178,7 @@ def test_the_client_operates(client: httpx.Client, each: Bound) -> None:
 
 def test_the_client_for_an_event_loop_operates(client: httpx.Client) -> None:
     async def work() -> None:
-        async with AsyncClient(str(client.base_url), timeout_s=60) as mine:
+        async with AsyncClient(str(client.base_url), timeout_s=PATIENCE_S) as mine:
             operate = mine.operate
             assert (await operate.routing("line")).number == 0
             await operate.add_shadow("line", "1")
@@ -197,7 +198,7 @@ def test_the_client_for_an_event_loop_operates(client: httpx.Client) -> None:
 def test_what_is_asked_again_is_done_once(client: httpx.Client, each: Bound) -> None:
     """A client sends a request again that got no answer: it must not do it twice."""
     for _ in range(2):
-        with Client(str(client.base_url), timeout_s=60) as mine:
+        with Client(str(client.base_url), timeout_s=PATIENCE_S) as mine:
             mine.operate.roll_back("line", to="1")
             mine.operate.pause("line")
             mine.operate.add_shadow("line", "2")

@@ -13,8 +13,8 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from tests.loop.conftest import PIPELINE
+from tests.patience import PATIENCE_S, await_
 from tests.serving.otlp import Receiver, receiving
-from tests.system.up import await_
 
 from headwater.infra import tracing
 from headwater.infra.settings import Settings
@@ -57,11 +57,11 @@ def serving(home: Settings, receiver: Receiver, log: Path) -> Iterator[str]:
 
         def ready() -> bool:
             assert process.poll() is None, log.read_text()
-            with Client(found[1], timeout_s=60) as client:
+            with Client(found[1], timeout_s=PATIENCE_S) as client:
                 return client.is_ready()
 
         try:
-            await_(ready, 280)
+            await_(ready, log.read_text)
             yield found[1]
         finally:
             process.send_signal(signal.SIGTERM)
@@ -69,13 +69,13 @@ def serving(home: Settings, receiver: Receiver, log: Path) -> Iterator[str]:
 
 def test_a_request_is_traced_from_the_caller_to_the_sync(home: Settings, tmp_path: Path) -> None:
     with receiving() as receiver, serving(home, receiver, tmp_path / "log") as address:
-        with Client(address, timeout_s=60) as client:
+        with Client(address, timeout_s=PATIENCE_S) as client:
             with trace.use_span(NonRecordingSpan(CALLER)):
                 client.predict({"a": 1.0, "b": UNTOLD}, id="order-17")
                 client.label("order-17", True, key="first")
             client.predict_many([{"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}])
-        await_(lambda: len(receiver.named("POST /predict")) == 2, 120)
-        await_(lambda: receiver.named("publish"), 120)
+        await_(lambda: len(receiver.named("POST /predict")) == 2)
+        await_(lambda: receiver.named("publish"))
     request, many = receiver.named("POST /predict")
     caller = (f"{CALLER.trace_id:032x}", f"{CALLER.span_id:016x}")
     assert (request.trace_id, request.parent_id) == caller
@@ -123,7 +123,7 @@ with span("nothing", {"a": 1}):
     past_span("nothing", 0, {})
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE_S)
 
 
 def test_on_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

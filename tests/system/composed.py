@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.patience import PATIENCE_S, slowed
 
 __all__ = ["COMPOSE", "Composed", "interpolated"]
 
@@ -87,7 +88,7 @@ class Composed:
             cwd=self.files,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=PATIENCE_S,
             check=False,
         )
 
@@ -107,7 +108,7 @@ class Composed:
         try:
             yield process
             process.send_signal(signal.SIGTERM)
-            process.wait(int(self.services[name]["stop_grace_period"].removesuffix("s")))
+            process.wait(slowed(int(self.services[name]["stop_grace_period"].removesuffix("s"))))
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

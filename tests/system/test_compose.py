@@ -12,17 +12,15 @@ import pytest
 from sqlalchemy import create_engine, text
 from tests.features.conftest import S3
 from tests.infra.postgres import running_postgres
+from tests.patience import PATIENCE_S, await_
 from tests.system.composed import COMPOSE, Composed
-from tests.system.test_stack import TOY
-from tests.system.up import await_
+from tests.system.test_stack import EVERY, TOY
 
 from headwater.infra.processes import free_port
 from headwater.serving.client import Client
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1_500)]
+pytestmark = pytest.mark.system
 
-_START_S = 600.0
-_RUN_S = 300.0
 _PIPELINE = "/pipelines/toy.py:toy"
 SECRETS = {
     "HEADWATER_SIGNING_KEY": "a key that signs",
@@ -45,7 +43,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
         "HEADWATER_PIPELINE": _PIPELINE,
         "HEADWATER_WORKERS": "1",
     }
-    s3 = S3()
+    s3 = S3(folders["logs"])
     with ExitStack() as stack:
         stack.callback(s3.end)
         server = stack.enter_context(running_postgres())
@@ -74,7 +72,7 @@ def await_up(composed: Composed, name: str, process: "subprocess.Popen[bytes]") 
         assert process.poll() is None, composed.log(name)
         return composed.is_healthy(name)
 
-    await_(up, _START_S)
+    await_(up, lambda: composed.log(name))
 
 
 def headwater(composed: Composed, *command: str) -> str:
@@ -93,12 +91,13 @@ def test_pages_answer_to_their_names_alone_and_prefect_asks_who_it_is(composed: 
     environment = composed.environment("service")
     mlflow, prefect = environment["HEADWATER_MLFLOW_URI"], environment["PREFECT_API_URL"]
     asked = f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
-    assert httpx.get(asked, headers={"Host": "mlflow:5000"}).status_code == 200
-    assert httpx.get(asked, headers={"Host": "elsewhere.example"}).status_code == 403
-    body = {"limit": 1}
-    assert httpx.post(f"{prefect}/flows/filter", json=body).status_code == 401
+    assert httpx.get(asked, headers={"Host": "mlflow:5000"}, timeout=PATIENCE_S).status_code == 200
+    assert httpx.get(asked, headers={"Host": "elsewhere.example"}, timeout=PATIENCE_S).status_code == 403
+    asked, body = f"{prefect}/flows/filter", {"limit": 1}
+    assert httpx.post(asked, json=body, timeout=PATIENCE_S).status_code == 401
     user, _, password = environment["PREFECT_API_AUTH_STRING"].partition(":")
-    assert httpx.post(f"{prefect}/flows/filter", json=body, auth=(user, password)).status_code == 200
+    known = httpx.post(asked, json=body, auth=(user, password), timeout=PATIENCE_S)
+    assert known.status_code == 200
 
 
 def test_what_the_service_is_told_the_worker_learns_and_the_service_serves(composed: Composed) -> None:
@@ -112,14 +111,14 @@ def test_what_the_service_is_told_the_worker_learns_and_the_service_serves(compo
         for name in ("service", "worker"):
             await_up(composed, name, stack.enter_context(composed.started(name)))
         address = f"http://127.0.0.1:{composed.command('service')[4].partition('=')[2]}"
-        client = stack.enter_context(Client(address, key=key))
+        client = stack.enter_context(Client(address, key=key, timeout_s=PATIENCE_S))
         assert client.predict({"x": 1.0, "y": 0.0}).version == "1"
         asked = [{"id": f"live-{n}", "features": {"x": n % 7 - 3.0, "y": 0.5}} for n in range(200)]
         client.send_predictions(asked)
         client.send_labels([{"prediction_id": f"live-{n}", "value": n % 7 > 3} for n in range(200)])
-        headwater(composed, "deploy", here)
+        headwater(composed, "deploy", here, "--collect-every", EVERY)
         assert _run(composed, "fine-tune", "toy") == "COMPLETED", composed.log("worker")
-        await_(lambda: client.predict({"x": 1.0, "y": 0.0}).version == "2", _RUN_S)
+        await_(lambda: client.predict({"x": 1.0, "y": 0.0}).version == "2")
     assert json.loads(headwater(composed, "lineage", here, "--json"))[-1]["parent"] == "1"
 
 
@@ -138,7 +137,9 @@ def _run(composed: Composed, flow: str, deployment: str) -> str:
     """Run a deployment as its page does, and give how it ended."""
     environment = composed.environment("worker")
     user, _, password = environment["PREFECT_API_AUTH_STRING"].partition(":")
-    with httpx.Client(base_url=environment["PREFECT_API_URL"], auth=(user, password)) as prefect:
+    with httpx.Client(
+        base_url=environment["PREFECT_API_URL"], auth=(user, password), timeout=PATIENCE_S
+    ) as prefect:
         found = prefect.get(f"/deployments/name/{flow}/{deployment}").json()["id"]
         run = prefect.post(f"/deployments/{found}/create_flow_run", json={}).json()["id"]
 
@@ -146,4 +147,4 @@ def _run(composed: Composed, flow: str, deployment: str) -> str:
             state = prefect.get(f"/flow_runs/{run}").json()["state"]["type"]
             return state if state in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
 
-        return await_(ended, _RUN_S)
+        return await_(ended, lambda: composed.log("worker"))

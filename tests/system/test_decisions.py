@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import psutil
@@ -18,8 +19,11 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from tests.system.up import Up, await_, tell_all
+from tests.patience import PATIENCE_S, await_
+from tests.system.schedules import unhurried
+from tests.system.up import Up, tell_all
 
 from headwater.cli import main
 from headwater.flows.automations import failures_now
@@ -38,7 +42,6 @@ from headwater.spec.records import Label, Prediction
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),  # hints on log_model's arguments
 ]
 
@@ -114,7 +117,7 @@ def bound(up: list[Up], watched: str, settings: Settings) -> Iterator[Bound]:
         serve(bound, "learned")
         collect(bound.log)
         train(bound, by="a test")
-        deploy([watched], settings)
+        deploy([watched], settings, collect_every=unhurried(), monitor_every=unhurried())
         yield bound
 
 
@@ -122,7 +125,7 @@ def test_drift_ends_in_a_champion_with_its_parent_decision_and_report(up, bound,
     serve(bound, "moved", at=4.0)
     decision = _decide(watched, settings)
     assert decision.evidence.verdict == "act"
-    await_(lambda: bound.decisions.get(decision.id).outcome, 120)
+    await_(lambda: bound.decisions.get(decision.id).outcome)
     first, made = bound.registry.store.versions()
     assert (made.parent, made.decision) == (first.number, decision.id)
     assert (made.examples.start, made.examples.stop) == (ROWS, 2 * ROWS)
@@ -140,7 +143,7 @@ def test_the_automation_of_the_guide_sends_its_message(up, bound, channel):
         (decision,) = bound.decisions.newest(fired=True)
         for number in range(3):
             tell_decided(msgspec.structs.replace(decision, id=f"another-{number}", fired=False))
-    (text,) = await_(lambda: channel.heard, 60)
+    (text,) = await_(lambda: channel.heard)
     assert text.startswith("drift in watched: x moved")
 
 
@@ -148,9 +151,11 @@ def test_an_automation_that_fails_is_shown(up, bound, watched, settings, capsys,
     with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
         _break_automation(client)
     serve(bound, "moved back", at=-4.0)
-    _decide(watched, settings)
-    await_(lambda: failures_now(settings)["watched"], 60)
-    with within(environment(settings, secrets=True)):
+    decision = _decide(watched, settings)
+    await_(lambda: failures_now(settings)["watched"])
+    # However long that took: two minutes later the run would be asked for without the automation.
+    now = {"HEADWATER_NOW": (decision.at + timedelta(seconds=1)).isoformat()}
+    with within(environment(settings, secrets=True) | now):
         shown = _command(capsys, monkeypatch, "monitor", watched)
         assert "still being carried out" in shown.out
         assert "warning: the automation that starts updates failed" in shown.err
@@ -165,24 +170,38 @@ def test_what_it_did_not_start_survives_the_death_of_the_stack(up, bound, watche
     with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
         assert ask_again(bound, client, decision.at + timedelta(seconds=100)) == []
         assert ask_again(bound, client, decision.at + LATER) == [decision.id]
-        lease = _take_slot(client, "monitor/watched")
-    await_(lambda: bound.decisions.get(decision.id).claimed_by, 120)
+        lease = await_(lambda: _take_slot(client, "monitor/watched"))
+    await_(lambda: bound.decisions.get(decision.id).claimed_by)
     tell_all()
     up[-1].process.kill()  # first, or it would start the worker again
     _kill_worker(settings)
-    assert up[-1].process.wait(60) == -signal.SIGKILL
+    assert up[-1].process.wait(PATIENCE_S) == -signal.SIGKILL
     up.append(Up(settings))
     with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
         again = ask_again(bound, client, bound.clock.now() + LATER)
         assert bound.decisions.get(decision.id).outcome is not None or again == [decision.id]
         assert _still_holds(client, lease)
-    outcome = await_(lambda: bound.decisions.get(decision.id).outcome, 120)
+    outcome = await_(lambda: bound.decisions.get(decision.id).outcome)
     assert outcome.version == "3", outcome
     versions = bound.registry.store.versions()
     assert [(v.number, v.parent) for v in versions] == [("1", None), ("2", "1"), ("3", "2")]
     assert versions[-1].decision == decision.id
     assert [reign.version for reign in bound.registry.championship.history()] == ["1", "2", "3"]
     assert bound.decisions.unended() == []
+
+
+def test_a_slot_that_a_run_has_is_waited_for(up, bound):
+    with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
+        lease = await_(lambda: _take_slot(client, "collect/watched"))
+        tries: list[str | None] = []
+
+        def once_more() -> str | None:
+            tries.append(_take_slot(client, "collect/watched"))
+            client.release_concurrency_slots_with_lease(UUID(lease))
+            return tries[-1]
+
+        assert await_(once_more) != lease
+        assert tries[0] is None
 
 
 class Channel:
@@ -267,21 +286,25 @@ def _kill_worker(settings: Settings) -> None:
     record = msgspec.json.decode((settings.root / "stack.json").read_bytes())
     worker = psutil.Process(record["pids"]["worker"])
     for process in [*worker.children(recursive=True), worker]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # a run that has just ended
+            process.kill()
 
 
-def _take_slot(client: SyncPrefectClient, deployment: str) -> str:
+def _take_slot(client: SyncPrefectClient, deployment: str) -> str | None:
+    """Take the slot of a deployment as a run does; None where a run has it."""
     limit = client.read_deployment_by_name(deployment).global_concurrency_limit
     assert limit is not None
-    body = {"names": [limit.name], "slots": 1, "mode": "concurrency", "lease_duration": 3600}
-    answer = client._client.post("/v2/concurrency_limits/increment-with-lease", json=body)  # tries again
+    try:
+        answer = client.increment_concurrency_slots_with_lease([limit.name], 1, "concurrency", 3600)
+    except PrefectHTTPStatusError as refused:
+        if refused.response.status_code != 423:
+            raise
+        return None
     return str(answer.json()["lease_id"])
 
 
 def _still_holds(client: SyncPrefectClient, lease: str) -> bool:
-    path = f"/v2/concurrency_limits/leases/{lease}/renew"
-    answer = client._client.post(path, json={"lease_duration": 3600})
-    return bool(answer.is_success)
+    return bool(client.renew_concurrency_lease(UUID(lease), 3600).is_success)
 
 
 def _command(capsys: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from tests.cli import toys
 from tests.loop.conftest import mlflow_template
+from tests.patience import PATIENCE_S, await_
 from tests.serving.conftest import eventually
 from tests.serving.flow import history_of
 
@@ -27,7 +28,7 @@ from headwater.spec.errors import HeadwaterError
 
 __all__ = ["eventually", "mlflow_template"]
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.system
 
 Eventually = Callable[[Callable[[], bool]], None]
 
@@ -70,7 +71,7 @@ class Load:
         self._ends = threading.Event()
 
     def _send(self, name: int) -> None:
-        with Client(self._address, retries=self._retries) as client:
+        with Client(self._address, retries=self._retries, timeout_s=PATIENCE_S) as client:
             n = 0
             while not self._ends.is_set():
                 n += 1
@@ -119,12 +120,14 @@ def service(home: Settings, eventually: Eventually) -> Iterator[Service]:
     try:
         assert process.stdout is not None
         address = re.findall(r"http://\S+?:\d+", process.stdout.readline())[0]
-        with Client(address) as client:
+        found = Service(address, psutil.Process(process.pid))
+        with Client(address, timeout_s=PATIENCE_S) as client:
             eventually(client.is_ready)
-        yield Service(address, psutil.Process(process.pid))
+        eventually(lambda: len(found.workers()) == 2)  # the other may not have begun
+        yield found
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def test_swaps_and_rolling_restarts_fail_no_request(
@@ -149,7 +152,7 @@ def test_whatever_is_killed_what_was_acknowledged_is_there_once(
     with Load(service.address, retries=20).running() as load:
         for _ in range(3):
             sent = len(load.acknowledged)
-            service.workers()[0].kill()
+            await_(service.workers)[0].kill()
             eventually(lambda sent=sent: len(load.acknowledged) > sent + 30)
         (keeper,) = service.keepers()
         keeper.kill()
@@ -172,14 +175,14 @@ def test_nothing_outlives_the_service_that_is_killed(service: Service) -> None:
     below = service.process.children(recursive=True)
     assert len(below) > len(service.workers()) + len(service.keepers()) == 3
     service.process.kill()
-    _, left = psutil.wait_procs(below, timeout=60)
+    _, left = psutil.wait_procs(below, timeout=PATIENCE_S)
     assert left == []
 
 
 def test_a_damaged_state_leaves_the_old_one_serving(
     service: Service, home: Settings, eventually: Eventually
 ) -> None:
-    with Client(service.address) as client, Bound(toys.toy, home) as bound:
+    with Client(service.address, timeout_s=PATIENCE_S) as client, Bound(toys.toy, home) as bound:
         assert client.predict({"x": 0.5, "y": 0.5}).version == "2"
         first = bound.registry.store.get("1")
         where = bound.registry.store.client.get_logged_model(first.model_id).artifact_location

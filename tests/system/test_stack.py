@@ -19,7 +19,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
-from tests.system.up import Up, await_
+from tests.patience import PATIENCE_S, await_
+from tests.system.schedules import ANCHOR, unhurried
+from tests.system.up import Up
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -29,18 +31,19 @@ from headwater.flows.silence import close_silent
 from headwater.flows.stack import Addresses, find_stack, run_flow, running_stack
 from headwater.infra.processes import fetch
 from headwater.infra.settings import Settings
+from headwater.spec.duration import duration
 from headwater.spec.errors import NotFoundError, ServerError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.records import Label, Prediction
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(300),
     # Hints of MLflow on log_model's arguments.
     pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow"),
 ]
 
-TOY = """
+EVERY = unhurried()
+TOY = f"""
 from sklearn.linear_model import SGDClassifier
 
 from headwater.spec.feature import Feature
@@ -61,7 +64,7 @@ toy = Pipeline(
     label=LabelRule(wait="1d"),
     model=model,
     update=Stateful(),
-    triggers=(Every("1d"),),
+    triggers=(Every("{EVERY}"),),
 )
 """
 
@@ -92,15 +95,15 @@ def test_a_deployment_runs_on_the_worker_and_shows_everywhere(up, toy, settings)
     _feed(toy, settings, 0, 300)
     stack = up.addresses()
     for page in (stack.prefect_ui, stack.mlflow_ui):
-        assert b"<html" in (fetch(urlsplit(page).port or 0, "/") or b"")
-    deployed = deploy([toy], settings)
-    assert deploy([toy], settings) == deployed  # again is the same
+        assert b"<html" in _fetched(page, "/")
+    deployed = deploy([toy], settings, collect_every=EVERY)
+    assert deploy([toy], settings, collect_every=EVERY) == deployed  # again is the same
     assert [each.name for each in deployed] == ["fine-tune/toy", "collect/toy"]
     with SyncPrefectClient(stack.prefect_api) as client:
         assert [len(client.read_deployment(each.id).schedules) for each in deployed] == [1, 1]
         with temporary_settings({PREFECT_API_URL: stack.prefect_api}):
             run = run_deployment("fine-tune/toy", timeout=0)
-        state = await_(lambda: _final(client, run.id), 120)
+        state = await_(lambda: _final(client, run.id))
         assert state.is_completed(), (state, (settings.root / "logs" / "worker.log").read_text())
         artifacts = {each.key: str(each.data) for each in client.read_artifacts()}
     version = _versions(stack)[0]
@@ -109,7 +112,7 @@ def test_a_deployment_runs_on_the_worker_and_shows_everywhere(up, toy, settings)
     assert tags["headwater.examples"] == "0:300"
     assert "300" in artifacts["toy-collected"]
     assert tags["headwater.digest"] in artifacts["toy-update"]
-    made = await_(lambda: _assets(stack, {"headwater://toy/examples", "headwater://toy/model"}), 60)
+    made = await_(lambda: _assets(stack, {"headwater://toy/examples", "headwater://toy/model"}))
     model = made["headwater://toy/model"]
     assert model["payload"]["version"] == "1"
     assert "headwater://toy/examples" in [each["prefect.resource.id"] for each in model["related"]]
@@ -165,10 +168,12 @@ def test_a_socket_is_for_prefects_own_pages(up):
 def test_schedules_make_runs(up, toy, settings):
     stack = up.addresses()
     with SyncPrefectClient(stack.prefect_api) as client:
-        for each in deploy([toy], settings):  # Prefect 3.8's scheduler fails with SQLAlchemy 2.1
-            runs = await_(lambda: _scheduled(client, each.id), 60)  # noqa: B023 - called at once
-            minute = 0 if each.flow == "fine-tune" else 30
-            assert {run.expected_start_time.minute for run in runs} == {minute}
+        # Prefect 3.8's scheduler fails with SQLAlchemy 2.1
+        for each in deploy([toy], settings, collect_every=EVERY):
+            runs = await_(lambda: _scheduled(client, each.id))  # noqa: B023 - called at once
+            late_s = (run.expected_start_time.timestamp() - ANCHOR.timestamp() for run in runs)
+            every_s = duration(EVERY).total_seconds()
+            assert {one % every_s for one in late_s} == {every_s / 2 if each.flow == "collect" else 0}
 
 
 def test_a_run_that_tells_that_it_lives_is_not_closed(up):
@@ -240,14 +245,14 @@ def test_a_process_that_dies_is_started_again(again, toy, settings):
     before = _pids(settings)
     for name in ("mlflow", "worker"):
         os.killpg(before[name], signal.SIGKILL)
-    await_(lambda: not {before["mlflow"], before["worker"]} & set(_pids(settings).values()), 60)
+    await_(lambda: not {before["mlflow"], before["worker"]} & set(_pids(settings).values()))
     with (
         SyncPrefectClient(stack.prefect_api) as client,
         temporary_settings({PREFECT_API_URL: stack.prefect_api}),
     ):
         run = run_deployment("collect/toy", timeout=0)
-        assert await_(lambda: _final(client, run.id), 120).is_completed()
-    assert len(await_(lambda: _versions(stack), 60)) == 2
+        assert await_(lambda: _final(client, run.id)).is_completed()
+    assert len(_versions(stack)) == 2
     assert find_stack(settings) == stack  # where it was
     assert again.end(signal.SIGTERM) == 0
     assert "worker ended with status -9, starts again in 1 s" in again.output.read_text()
@@ -256,7 +261,7 @@ def test_a_process_that_dies_is_started_again(again, toy, settings):
 
 def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
     up = Up(Settings(home=tmp_path / "home"))
-    await_((tmp_path / "home" / "stack.json").exists, 60)
+    await_((tmp_path / "home" / "stack.json").exists)
     assert find_stack(up.settings) is None  # not yet
     assert up.end(signal.SIGINT) != 0
     assert up.left() == []
@@ -265,7 +270,7 @@ def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
 def test_what_a_killed_stack_left_is_ended_by_the_next(tmp_path):
     settings = Settings(home=tmp_path / "home")
     up = Up(settings)
-    await_((settings.root / "stack.json").exists, 60)
+    await_((settings.root / "stack.json").exists)
     up.end(signal.SIGKILL)
     orphans = up.left()
     assert orphans
@@ -313,15 +318,20 @@ def _heartbeat(stack: Addresses, run: str, at: datetime) -> None:
         "event": "prefect.flow-run.heartbeat",
         "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
     }
-    httpx.post(f"{stack.prefect_api}/events", json=[event]).raise_for_status()
     told = {"filter": {"id": {"id": [event["id"]]}, "occurred": {"until": event["occurred"]}}}
-    await_(lambda: httpx.post(f"{stack.prefect_api}/events/filter", json=told).json()["total"], 60)
+    with httpx.Client(base_url=stack.prefect_api, timeout=PATIENCE_S) as client:
+        client.post("/events", json=[event]).raise_for_status()
+        await_(lambda: client.post("/events/filter", json=told).json()["total"])
 
 
 def _versions(stack: Addresses) -> list[Any]:
     path = "/api/2.0/mlflow/model-versions/search?filter=name%3D%27toy%27"
-    answer = fetch(urlsplit(stack.mlflow_ui).port or 0, path)
-    return list(msgspec.json.decode(answer or b"{}").get("model_versions", []))
+    return list(msgspec.json.decode(_fetched(stack.mlflow_ui, path)).get("model_versions", []))
+
+
+def _fetched(page: str, path: str) -> bytes:
+    """Give an answer of a server, which may be about to start again."""
+    return await_(lambda: fetch(urlsplit(page).port or 0, path))
 
 
 def _assets(stack: Addresses, keys: set[str]) -> dict[str, Any] | None:

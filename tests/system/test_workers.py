@@ -8,11 +8,12 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.patience import PATIENCE_S
 from uvicorn import Config
 
 from headwater.serving.server import Workers
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 
 class DiesWhenAsked:
@@ -64,7 +65,7 @@ def test_a_worker_that_dies_while_it_is_asked_is_replaced_at_once(workers: Worke
     workers.keep_subprocess_alive()
     (now,) = workers.processes
     assert now.pid != process.pid
-    assert now.is_alive(timeout=60)
+    assert now.is_alive(timeout=PATIENCE_S)
 
 
 def _hangs(process: psutil.Process) -> bool:

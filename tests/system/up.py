@@ -1,19 +1,15 @@
-"""A process that holds the stack, as ``headwater up`` does, and a way to wait."""
+"""A process that holds the stack, as ``headwater up`` does."""
 
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from typing import TypeVar
 
 import psutil
 from prefect.events.worker import EventsWorker
+from tests.patience import PATIENCE_S, await_
 
 from headwater.flows.stack import Addresses, find_stack
 from headwater.infra.settings import Settings
-
-T = TypeVar("T")
 
 UP = """
 import sys
@@ -48,12 +44,12 @@ class Up:
             assert self.process.poll() is None, self.output.read_text()
             return find_stack(self.settings)
 
-        return await_(found, 280)
+        return await_(found, self.output.read_text)
 
     def end(self, sign: signal.Signals) -> int:
         tell_all()
         self.process.send_signal(sign)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_S)
 
     def left(self) -> list[psutil.Process]:
         """Give the processes that work on these settings, whoever their parent is."""
@@ -67,14 +63,6 @@ def tell_all() -> None:
     it goes to the same address.
     """
     EventsWorker.drain_all()
-
-
-def await_(ask: Callable[[], T | None], limit_s: float) -> T:
-    deadline = time.monotonic() + limit_s
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"no answer in {limit_s} s"
-        time.sleep(0.2)
-    return answer
 
 
 def home_of(process: psutil.Process) -> str | None:
