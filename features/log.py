@@ -8,6 +8,7 @@ from datetime import datetime
 import polars as pl
 
 from headwater.features.archive import Archive, Archived
+from headwater.features.declared import Declared
 from headwater.features.frames import EXAMPLE, Frames
 from headwater.features.label_queue import LabelQueue
 from headwater.features.recorder import Recorder, open_inbox
@@ -65,7 +66,30 @@ class FeatureLog:
         self._stored = Stored(self.database, self.pipeline_id)
         self.recorder = Recorder(pipeline, self.inbox, self.clock)
         self.shadows = Shadows(self.database, self.pipeline_id)
-        self._frames = Frames(pipeline)
+        self.declared = Declared(
+            pipeline, self.pipeline_id, self.inbox, self.database, self.clock
+        )
+        self._frames = Frames(self.declared.readable())
+
+    def agree(self, *, fresh: bool = False) -> None:
+        """Make sure that the pipeline's declaration is the one in force, or let it take its place.
+
+        Called before anything is recorded, sequenced, collected, learned or served; reading needs it not.
+
+        Parameters
+        ----------
+        fresh
+            Whether a new line is asked for: ``headwater train --fresh``.
+
+        Raises
+        ------
+        ChangedError
+            If records or versions are held by what differs; the error names it. Nothing is changed then.
+        BusyError, ConflictError
+            If another process sequences while the label rule is to change, or declares anew.
+        """
+        if self.declared.agree(fresh=fresh):
+            self._frames = Frames(self.declared.readable())
 
     def record(self, predictions: Sequence[Prediction]) -> int:
         """Log predictions with the features they used; durable when this returns.
@@ -89,6 +113,7 @@ class FeatureLog:
         StorageError
             If the disk refuses; nothing is kept then.
         """
+        self._agree_once()
         now_us = self.recorder.now_us()
         make = self.recorder.prediction
         return self.inbox.append([make(p, now_us) for p in predictions], "record")
@@ -115,6 +140,7 @@ class FeatureLog:
         StorageError
             If the disk refuses; nothing is kept then.
         """
+        self._agree_once()
         now_us = self.recorder.now_us()
         make = self.recorder.label
         return self.inbox.append([make(label, now_us) for label in labels], "label")
@@ -135,6 +161,7 @@ class FeatureLog:
         SchemaError, ConflictError, StorageError
             As for :meth:`record` and :meth:`label`.
         """
+        self._agree_once()
         entries = []
         for prediction, label in history:
             entries.append(self.recorder.prediction(prediction, to_us(prediction.served_at)))
@@ -144,8 +171,16 @@ class FeatureLog:
         return self.inbox.append(entries, "record")
 
     def sequencer(self) -> Sequencer:
-        """Make the sequencer of this log, to be used in a ``with`` block."""
-        return Sequencer(self.pipeline, self.pipeline_id, self.inbox, self.database, self.clock)
+        """Make the sequencer of this log, to be used in a ``with`` block.
+
+        Raises
+        ------
+        ChangedError
+            As for :meth:`agree`.
+        """
+        self.agree()
+        agreed = self.declared.check
+        return Sequencer(self.pipeline, self.pipeline_id, self.inbox, self.database, self.clock, agreed)
 
     def queue(self) -> LabelQueue:
         """Make the queue for people of this log.
@@ -167,11 +202,14 @@ class FeatureLog:
 
         Raises
         ------
+        ChangedError
+            As for :meth:`agree`.
         ConflictError
             If another process collects at the same time.
         TableError, StorageError
             If a table cannot be read or written; the ranges already written stay.
         """
+        self.agree()
         position, offset = self._stored.ends()
         self._archive("predictions", position)
         self._archive("labels", position)
@@ -328,6 +366,10 @@ class FeatureLog:
         """Close the inbox; the database is closed by whoever opened it."""
         self.inbox.close()
 
+    def _agree_once(self) -> None:
+        if not self.declared.agreed:
+            self.agree()
+
     def _archive(self, name: Archived, stop: int) -> int:
         first = start = self.archive.stop(name)
         if start > stop:
@@ -336,14 +378,15 @@ class FeatureLog:
                 f"the database of {self.pipeline.name!r} at {stop}: they are not of one log",
                 hint="point HEADWATER_STORAGE and HEADWATER_DATABASE_URL at the same log",
             )
+        frames = Frames(self.declared.archived()) if self.declared.stored.dropped else self._frames
         while start < stop:
             end = min(start + _CHUNK, stop)
             if name == "predictions":
-                frame = self._frames.predictions(self._stored.predictions(start, end))
+                frame = frames.predictions(self._stored.predictions(start, end))
             elif name == "labels":
-                frame = self._frames.labels(self._stored.labels(start, end))
+                frame = frames.labels(self._stored.labels(start, end))
             else:
-                frame = self._frames.examples(self._stored.examples(start, end), EXAMPLE)
+                frame = frames.examples(self._stored.examples(start, end), EXAMPLE)
             self.archive.append(name, frame, start, end)
             start = end
         return stop - first

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, bindparam, func, insert, select
 from headwater.features.frames import ExampleRow, LabelOfRow, LabelRow, PredictionRow
 from headwater.infra import tables
 from headwater.infra.database import Database
+from headwater.spec.declaration import declaration_of
 from headwater.spec.errors import NotFoundError, few
 from headwater.spec.pipeline import Pipeline
 
@@ -267,7 +268,6 @@ def _count(connection: Connection, statement: Select[tuple[int]]) -> int:
 
 def register(database: Database, pipeline: Pipeline, inbox: str) -> int:
     """Give the pipeline its number and its sequencer's start, or find them."""
-    features = msgspec.json.encode(pipeline.features).decode()
     with database.transaction() as connection:
         found = connection.execute(
             select(tables.pipeline.c.id).where(tables.pipeline.c.name == pipeline.name)
@@ -276,7 +276,7 @@ def register(database: Database, pipeline: Pipeline, inbox: str) -> int:
             return int(found)
         pipeline_id = connection.execute(
             insert(tables.pipeline)
-            .values(name=pipeline.name, features=features)
+            .values(name=pipeline.name, declaration=declaration_of(pipeline).to_json())
             .returning(tables.pipeline.c.id)
         ).scalar_one()
         connection.execute(

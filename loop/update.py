@@ -12,8 +12,10 @@ import msgspec
 from headwater.infra.commit_points import reached
 from headwater.infra.lease import Lease, acquire, release
 from headwater.learners.learner import Learner
+from headwater.learners.parameters import parameters_of
 from headwater.learners.wrap import adapter_of
 from headwater.loop.binding import Bound
+from headwater.loop.changes import check_goes_on
 from headwater.loop.evaluate import served_scores
 from headwater.loop.fold import fold
 from headwater.registry.restore import library_versions
@@ -25,7 +27,17 @@ from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
 from headwater.spec.update import Stateless, Subsample
 
-__all__ = ["Plan", "Updated", "learn", "plan_update", "recipe_of", "served_since", "train", "trainer"]
+__all__ = [
+    "Plan",
+    "Updated",
+    "check_update",
+    "learn",
+    "plan_update",
+    "recipe_of",
+    "served_since",
+    "train",
+    "trainer",
+]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +138,8 @@ def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = Fal
     ------
     NotEnoughError
         If a start from scratch finds no examples.
+    ChangedError
+        If the declaration differs from what is recorded, or learned by the version to fine-tune.
     BusyError, FencedError
         If another trainer works, or took over: then nothing is published.
     NonFiniteError, SchemaError
@@ -156,7 +170,7 @@ def trainer(bound: Bound) -> Iterator[Lease]:
 
 
 def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updated:
-    champion = bound.registry.champion()
+    champion = check_update(bound, from_scratch=from_scratch)
     plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=from_scratch)
     recipe = recipe_of(bound, plan, bound.log.stop(), bound.clock.now())
     served = served_since(bound, champion, recipe.examples.stop)
@@ -179,8 +193,37 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
     return Updated(version=version, promoted=promoted, reason=plan.reason, served=served)
 
 
+def check_update(bound: Bound, *, from_scratch: bool = False) -> Version | None:
+    """Check that an update may be made by the declaration, before anything is done; give the champion.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    from_scratch
+        Whether the user asks for a fresh start: then a declaration that needs one takes its place.
+
+    Raises
+    ------
+    ChangedError
+        If the declaration differs from what is recorded, or learned by the version to fine-tune.
+    """
+    bound.log.agree(fresh=from_scratch)
+    champion, now = bound.registry.champion(), bound.clock.now()
+    plan = plan_update(bound.pipeline, champion, now, from_scratch=from_scratch)
+    if plan.parent is not None:
+        recipe_of(bound, plan, plan.parent.examples.stop, now)
+    return champion
+
+
 def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
-    """Write down what a plan learns of the examples below an offset, a window counted back from `at`."""
+    """Write down what a plan learns of the examples below an offset, a window counted back from `at`.
+
+    Raises
+    ------
+    ChangedError
+        If it would go on from a version of another learner or other features.
+    """
     pipeline, log = bound.pipeline, bound.log
     if plan.parent is not None:
         start = min(plan.parent.examples.stop, stop)
@@ -190,7 +233,7 @@ def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
         start = 0
     examples = OffsetRange(start, stop)
     adapter = adapter_of(pipeline.model())
-    return Recipe(
+    recipe = Recipe(
         pipeline=pipeline.name,
         task=pipeline.task,
         update="stateless" if plan.parent is None else "stateful",
@@ -213,10 +256,14 @@ def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
             function=getattr(pipeline.model, "__name__", ""),
             source=inspect.getsource(sys.modules[pipeline.model.__module__]),
             adapter=adapter,
+            parameters=parameters_of(pipeline.model),
         ),
         features=tuple(map(bare, pipeline.features)),
         libraries=library_versions(adapter),
     )
+    if plan.parent is not None:
+        check_goes_on(bound, plan.parent, recipe)
+    return recipe
 
 
 def learn(
