@@ -20,7 +20,7 @@ from headwater.spec.declaration import (
     refusal,
 )
 from headwater.spec.duration import duration
-from headwater.spec.errors import ConflictError
+from headwater.spec.errors import BusyError, ChangedError, ConflictError
 from headwater.spec.feature import FeatureKind, RequestFeature
 from headwater.spec.pipeline import Pipeline, Task
 
@@ -57,7 +57,7 @@ class Declared:
 
     @property
     def agreed(self) -> bool:
-        """Whether the declaration was the one in force when that was last looked at."""
+        """Whether it was found before that records may be made by this declaration."""
         return self._agreed
 
     def readable(self) -> Pipeline:
@@ -116,6 +116,23 @@ class Declared:
         else:
             self._take_over(found, wanted, fresh=fresh, rule=False)
         return True
+
+    def agree_to_record(self) -> None:
+        """Agree as :meth:`agree` does, but for the label rule, which says nothing of what is recorded.
+
+        Raises
+        ------
+        ChangedError
+            If task or features differ from those that records or versions have.
+        """
+        try:
+            self.agree()
+        except ChangedError as error:
+            if any(one.way != "wait" for one in error.differences):
+                raise
+        except BusyError:
+            pass  # the label rule changes when nobody sequences
+        self._agreed = True
 
     def check(self) -> None:
         """Check that the declaration is in force still.
@@ -241,6 +258,7 @@ def _reading(pipeline: Pipeline, task: Task, features: Sequence[FeatureKind]) ->
         task=task,
         features=tuple(RequestFeature(one.name, one.dtype, one.nullable) for one in features),
         label=replace(pipeline.label, timeout=None),
+        monitoring=replace(pipeline.monitoring, slices=()),
         model=pipeline.model,
         update=pipeline.update,
     )

@@ -74,7 +74,8 @@ class FeatureLog:
     def agree(self, *, fresh: bool = False) -> None:
         """Make sure that the pipeline's declaration is the one in force, or let it take its place.
 
-        Called before anything is recorded, sequenced, collected, learned or served; reading needs it not.
+        Called before anything is sequenced, collected, learned or served. Recording and labelling ask
+        the same of task and features; reading asks nothing.
 
         Parameters
         ----------
@@ -106,6 +107,8 @@ class FeatureLog:
 
         Raises
         ------
+        ChangedError
+            If task or features are not those of what was recorded before; nothing is kept then.
         SchemaError
             If features or an output do not fit the pipeline; nothing is kept then.
         ConflictError
@@ -368,7 +371,8 @@ class FeatureLog:
 
     def _agree_once(self) -> None:
         if not self.declared.agreed:
-            self.agree()
+            self.declared.agree_to_record()
+            self._frames = Frames(self.declared.readable())
 
     def _archive(self, name: Archived, stop: int) -> int:
         first = start = self.archive.stop(name)

@@ -88,6 +88,9 @@ def _plain(value: Any) -> str | None:
     if isinstance(value, np.ndarray):
         kept = repr(value.tolist()) if value.dtype.hasobject else value.tobytes().hex()
         return f"array {value.shape} {value.dtype} {_hash(kept)}"
+    if isinstance(value, list | tuple) and value:
+        said = [_plain(item) for item in value]
+        return None if None in said else _bounded(f"[{', '.join(map(str, said))}]")
     if isinstance(value, Set):
         return _bounded(f"{{{', '.join(sorted(map(repr, value)))}}}")
     if callable(value) and hasattr(value, "__qualname__"):

@@ -29,10 +29,13 @@ def decide(bound: Bound) -> Decision:
     ------
     BusyError
         If another process decides for this pipeline.
+    ChangedError
+        If the declaration differs from what is recorded.
     TableError, StorageError
         If a store does not hold what it should, or is away; no decision is made then.
     """
     pipeline = bound.pipeline
+    bound.log.agree()
     lease = acquire(bound.database, bound.clock, f"decide/{pipeline.name}")
     try:
         now = bound.clock.now()

@@ -170,7 +170,8 @@ def trainer(bound: Bound) -> Iterator[Lease]:
 
 
 def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updated:
-    champion = check_update(bound, from_scratch=from_scratch)
+    bound.log.agree(fresh=from_scratch)
+    champion = bound.registry.champion()
     plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=from_scratch)
     recipe = recipe_of(bound, plan, bound.log.stop(), bound.clock.now())
     served = served_since(bound, champion, recipe.examples.stop)
@@ -193,27 +194,25 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
     return Updated(version=version, promoted=promoted, reason=plan.reason, served=served)
 
 
-def check_update(bound: Bound, *, from_scratch: bool = False) -> Version | None:
-    """Check that an update may be made by the declaration, before anything is done; give the champion.
+def check_update(bound: Bound, *, from_scratch: bool = False) -> None:
+    """Check that an update goes on from the champion by what is declared, before anything is done.
 
     Parameters
     ----------
     bound
         The pipeline with its stores.
     from_scratch
-        Whether the user asks for a fresh start: then a declaration that needs one takes its place.
+        Whether it starts anew, whatever the pipeline says.
 
     Raises
     ------
     ChangedError
-        If the declaration differs from what is recorded, or learned by the version to fine-tune.
+        If the learner or the features are not those of the version to fine-tune.
     """
-    bound.log.agree(fresh=from_scratch)
     champion, now = bound.registry.champion(), bound.clock.now()
     plan = plan_update(bound.pipeline, champion, now, from_scratch=from_scratch)
     if plan.parent is not None:
         recipe_of(bound, plan, plan.parent.examples.stop, now)
-    return champion
 
 
 def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:

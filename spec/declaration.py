@@ -24,6 +24,7 @@ __all__ = [
     "Difference",
     "Rule",
     "Way",
+    "check_answers",
     "declaration_of",
     "differences",
     "learner_differences",
@@ -38,6 +39,7 @@ Way = Literal["free", "fresh", "wait", "back"]
 _FRESH = "start a new line: headwater train PIPELINE --fresh; or put it back"
 _HARDEST: tuple[Way, ...] = ("back", "wait", "fresh", "free")
 _LONGEST = 60
+_GONE = "gone"
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,6 +165,23 @@ def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Differen
     )
 
 
+def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
+    """Check that a version can answer what a pipeline lets through: it takes its features by name.
+
+    Raises
+    ------
+    ChangedError
+        If it learned another task, or a feature that is not declared, or is of another type.
+    """
+    found = [
+        one
+        for one in schema_differences(learned, declaration_of(pipeline))
+        if one.way == "back" or one.now == _GONE
+    ]
+    if found:
+        raise refusal(pipeline.name, f"version {version}", found)
+
+
 def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]:
     """Give how the learner that is declared differs from that of the version it would go on from.
 
@@ -228,7 +247,7 @@ def _features(stored: Declaration, declared: Declaration) -> Iterator[Difference
             yield _added(feature, again=before is not None)
     for name, feature in was.items():
         if name not in now:
-            yield Difference(field=f"feature {name!r}", was=feature.dtype, now="gone", way="fresh")
+            yield Difference(field=f"feature {name!r}", was=feature.dtype, now=_GONE, way="fresh")
     before_names, names = [name for name in was if name in now], [name for name in now if name in was]
     if before_names != names:
         yield Difference(
