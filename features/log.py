@@ -66,9 +66,7 @@ class FeatureLog:
         self._stored = Stored(self.database, self.pipeline_id)
         self.recorder = Recorder(pipeline, self.inbox, self.clock)
         self.shadows = Shadows(self.database, self.pipeline_id)
-        self.declared = Declared(
-            pipeline, self.pipeline_id, self.inbox, self.database, self.clock
-        )
+        self.declared = Declared(pipeline, self.pipeline_id, self.inbox, self.database, self.clock)
         self._frames = Frames(self.declared.readable())
 
     def agree(self, *, fresh: bool = False) -> None:

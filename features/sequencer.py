@@ -68,7 +68,7 @@ class Sequencer:
         Checks that the pipeline's declaration is in force still; called under the lease.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a log
+    def __init__(
         self,
         pipeline: Pipeline,
         pipeline_id: int,

@@ -1,4 +1,4 @@
-"""What a model factory makes: the classes and parameters of an unfitted estimator, listed to be compared."""
+"""What a model factory makes: an unfitted estimator's classes and parameters, listed to be compared."""
 
 import hashlib
 import random
@@ -120,7 +120,7 @@ def _is_estimator(value: Any) -> bool:
 
 
 def _items(values: Sequence[Any]) -> dict[str, Any]:
-    """Number what stands in a list; a step of a pipeline, ``(name, estimator, ...)``, has a name."""
+    """Name what stands in a list: by its place, or as ``(name, estimator, ...)``, a step, says."""
     found: dict[str, Any] = {}
     for place, item in enumerate(values):
         named = isinstance(item, tuple) and len(item) in {2, 3} and isinstance(item[0], str)
@@ -134,7 +134,7 @@ def _items(values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _parameters(value: Any) -> dict[str, Any]:
-    """Give what a class of River, scikit-learn or LightGBM was made with, and the steps of a pipeline."""
+    """Give what a class of River, scikit-learn or LightGBM was made with, or its steps."""
     if hasattr(value, "get_params"):
         return dict(value.get_params(deep=False))
     if (steps := _steps(value)) is not None:

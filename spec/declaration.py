@@ -1,7 +1,7 @@
 """What a pipeline says that decides what its records mean, and how two such declarations differ. Pure.
 
-Each field of a pipeline, of its label rule and of a feature has a rule here: it is compared, or it has no
-effect on what is recorded and learned, and the rule says why. A test demands a rule for each field.
+Each field of a pipeline, of its label rule and of a feature has a rule here: it is compared, or it has
+no effect on what is recorded and learned, and the rule says why. A test demands a rule for each field.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -250,9 +250,7 @@ def _features(stored: Declaration, declared: Declaration) -> Iterator[Difference
             yield Difference(field=f"feature {name!r}", was=feature.dtype, now=_GONE, way="fresh")
     before_names, names = [name for name in was if name in now], [name for name in now if name in was]
     if before_names != names:
-        yield Difference(
-            field="the features' order", was=few(before_names), now=few(names), way="fresh"
-        )
+        yield Difference(field="the features' order", was=few(before_names), now=few(names), way="fresh")
 
 
 def _added(feature: FeatureKind, *, again: bool) -> Difference:

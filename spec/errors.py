@@ -127,9 +127,7 @@ class ChangedError(DeclarationError):
         Each field with what it was and is, and the way on; the hardest first.
     """
 
-    def __init__(
-        self, what: str, hint: str = "", differences: "tuple[Difference, ...]" = ()
-    ) -> None:
+    def __init__(self, what: str, hint: str = "", differences: "tuple[Difference, ...]" = ()) -> None:
         super().__init__(what, hint)
         self.differences = differences
 

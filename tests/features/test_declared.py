@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from tests.conftest import START, later
 from tests.features.records import label
 
@@ -70,7 +70,12 @@ DOORS: dict[str, Callable[[FeatureLog, dict[str, Any]], object]] = {
     "archive": lambda log, _: log.collect(),
 }
 REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
-    ("retyped", {"features": (X, Feature("city", int))}, {"x": 1.0, "city": 1}, ("'city'", "str", "int")),
+    (
+        "retyped",
+        {"features": (X, Feature("city", int))},
+        {"x": 1.0, "city": 1},
+        ("'city'", "str", "int"),
+    ),
     ("removed", {"features": (X,)}, {"x": 1.0}, ("'city'", "gone", "--fresh")),
     ("reordered", {"features": (CITY, X)}, FIRST, ("order", "x, city", "--fresh")),
     ("added", {"features": (X, CITY, Feature("n", int))}, {**FIRST, "n": 1}, ("'n'", "--fresh")),
@@ -158,7 +163,12 @@ def test_while_nothing_is_recorded_all_is_free(declared: Opener) -> None:
     assert collect(last).emitted == 3
 
 
-RULES: list[dict[str, Any]] = [{"wait": "3h"}, {"wait": "1h"}, {"maturity": "window"}, {"timeout": False}]
+RULES: list[dict[str, Any]] = [
+    {"wait": "3h"},
+    {"wait": "1h"},
+    {"maturity": "window"},
+    {"timeout": False},
+]
 
 
 STORED: list[dict[str, Any]] = [{}, {"maturity": "window"}, {"timeout": True}]
@@ -202,6 +212,8 @@ def test_a_label_rule_does_not_change_under_a_sequencer(declared: Opener, clock:
     collect(first)
     later(clock, hours=9)
     lease = acquire(first.database, clock, "sequence/toy")
+    with first.database.transaction() as connection:  # on another machine
+        connection.execute(update(tables.lease).values(holder="elsewhere/1/1.0"))
     changed = declared(wait="1h")
     with pytest.raises(BusyError):
         changed.agree()

@@ -25,7 +25,7 @@ FACTORIES = [
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_a_factory_lists_the_same_each_time(factory: Callable[[], object]) -> None:
-    assert parameters_of(factory) == parameters_of(lambda: factory())
+    assert parameters_of(factory) == parameters_of(factory)
     assert all(len(said) < 300 for said in parameters_of(factory).values())
 
 
@@ -36,9 +36,7 @@ def river(l2: float = 0.0, lr: float = 0.01, *, first: str = "scale", seed: int 
     order = [first, *(name for name in steps if name != first)]
     model = compose.Pipeline(*((name, steps[name]) for name in order))
     bagged = ensemble.BaggingClassifier(tree.HoeffdingTreeClassifier(), n_models=2, seed=seed)
-    voting = ensemble.VotingClassifier(
-        [linear_model.LogisticRegression(optim.SGD(lr), l2=l2), bagged]
-    )
+    voting = ensemble.VotingClassifier([linear_model.LogisticRegression(optim.SGD(lr), l2=l2), bagged])
     return model | voting
 
 

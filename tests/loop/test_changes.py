@@ -97,7 +97,9 @@ def test_a_learner_of_other_parameters_needs_a_new_line(bind: Binder, first: Bou
     collect(changed.log)  # what is collected does not depend on it
     check_served(changed)  # the champion answers as before
     for door in (check_update, train, lambda bound: fold_from(bound, bound.registry.champion())):
-        with pytest.raises(ChangedError, match=r"version 1: Pipeline.steps.sgdclassifier.alpha was 0.0001, is 0.5") as no:
+        with pytest.raises(
+            ChangedError, match=r"version 1: .*classifier.alpha was 0.0001, is 0.5"
+        ) as no:
             door(changed)
         assert "--fresh" in no.value.hint
     updated = train(changed, from_scratch=True)
@@ -126,7 +128,8 @@ def test_a_stateless_pipeline_changes_its_learner_freely(bind: Binder, first: Bo
 def test_a_nullable_feature_is_recorded_at_once_and_learned_in_a_new_line(
     bind: Binder, first: Bound
 ) -> None:
-    changed = again(bind, first, features=(A, B, Feature("c", str, nullable=True)), model=models.river_hat)
+    wider = (A, B, Feature("c", str, nullable=True))
+    changed = again(bind, first, features=wider, model=models.river_hat)
     collect(changed.log)
     for door in (train, check_served):
         with pytest.raises(ChangedError, match=r"version 1.*feature 'c' was not there.*--fresh"):
@@ -168,4 +171,4 @@ def test_reading_goes_on_by_a_changed_declaration(bind: Binder, first: Bound) ->
         assert changed.log.counts() == first.log.counts()
         assert found["features"].struct.field("a").equals(before["features"].struct.field("a"))
         assert changed.log.served(0, 9, ("features",)).height > 0
-        assert START <= found["emitted_at"][0]
+        assert found["emitted_at"][0] >= START

@@ -194,5 +194,3 @@ def test_a_dropped_feature_may_come_back_as_it_was() -> None:
 def test_another_shape_is_refused(text: str) -> None:
     with pytest.raises(DeclarationError, match="another shape"):
         Declaration.from_json(text)
-
-
