@@ -212,11 +212,12 @@ class Declared:
 
     def _read_to(self, connection: Connection) -> int:
         table = tables.inbox_position.c
-        return connection.execute(
+        position: int = connection.execute(
             select(table.position).where(
                 table.pipeline_id == self._pipeline_id, table.inbox == self._inbox.path.stem
             )
         ).scalar_one()
+        return position
 
     def _is_open(self, connection: Connection) -> bool:
         """Say whether a wait has not passed, or a deadline that has was not looked at yet."""
