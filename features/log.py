@@ -9,6 +9,7 @@ import polars as pl
 
 from headwater.features.archive import Archive, Archived
 from headwater.features.belonging import check_absent
+from headwater.features.declared import Declared
 from headwater.features.frames import EXAMPLE, Frames
 from headwater.features.inbox import Inbox, inbox_file
 from headwater.features.label_queue import LabelQueue
@@ -72,7 +73,29 @@ class FeatureLog:
         self._stored = Stored(self.database, self.pipeline_id)
         self.recorder = Recorder(pipeline, self.inbox, self.clock)
         self.shadows = Shadows(self.database, self.pipeline_id)
-        self._frames = Frames(pipeline)
+        self.declared = Declared(pipeline, self.pipeline_id, self.inbox, self.database, self.clock)
+        self._frames = Frames(self.declared.readable())
+
+    def agree(self, *, fresh: bool = False) -> None:
+        """Make sure that the pipeline's declaration is the one in force, or let it take its place.
+
+        Called before anything is sequenced, collected, learned or served. Recording and labelling ask
+        the same of task and features; reading asks nothing.
+
+        Parameters
+        ----------
+        fresh
+            Whether a new line is asked for: ``headwater train --fresh``.
+
+        Raises
+        ------
+        ChangedError
+            If records or versions are held by what differs; the error names it. Nothing is changed then.
+        BusyError, ConflictError
+            If another process sequences while the label rule is to change, or declares anew.
+        """
+        if self.declared.agree(fresh=fresh):
+            self._frames = Frames(self.declared.readable())
 
     def record(self, predictions: Sequence[Prediction]) -> int:
         """Log predictions with the features they used; durable when this returns.
@@ -89,6 +112,8 @@ class FeatureLog:
 
         Raises
         ------
+        ChangedError
+            If task or features are not those of what was recorded before; nothing is kept then.
         SchemaError
             If features or an output do not fit the pipeline; nothing is kept then.
         ConflictError
@@ -96,6 +121,7 @@ class FeatureLog:
         StorageError
             If the disk refuses; nothing is kept then.
         """
+        self._agree_once()
         now_us = self.recorder.now_us()
         make = self.recorder.prediction
         return self.inbox.append([make(p, now_us) for p in predictions], "record")
@@ -122,6 +148,7 @@ class FeatureLog:
         StorageError
             If the disk refuses; nothing is kept then.
         """
+        self._agree_once()
         now_us = self.recorder.now_us()
         make = self.recorder.label
         return self.inbox.append([make(label, now_us) for label in labels], "label")
@@ -142,6 +169,7 @@ class FeatureLog:
         SchemaError, ConflictError, StorageError
             As for :meth:`record` and :meth:`label`.
         """
+        self._agree_once()
         entries = []
         for prediction, label in history:
             entries.append(self.recorder.prediction(prediction, to_us(prediction.served_at)))
@@ -151,8 +179,16 @@ class FeatureLog:
         return self.inbox.append(entries, "record")
 
     def sequencer(self) -> Sequencer:
-        """Make the sequencer of this log, to be used in a ``with`` block."""
-        return Sequencer(self.pipeline, self.pipeline_id, self.inbox, self.database, self.clock)
+        """Make the sequencer of this log, to be used in a ``with`` block.
+
+        Raises
+        ------
+        ChangedError
+            As for :meth:`agree`.
+        """
+        self.agree()
+        agreed = self.declared.check
+        return Sequencer(self.pipeline, self.pipeline_id, self.inbox, self.database, self.clock, agreed)
 
     def queue(self) -> LabelQueue:
         """Make the queue for people of this log.
@@ -174,6 +210,8 @@ class FeatureLog:
 
         Raises
         ------
+        ChangedError
+            As for :meth:`agree`.
         ConflictError
             If another process collects at the same time.
         IdentityError
@@ -181,6 +219,7 @@ class FeatureLog:
         TableError, StorageError
             If a table cannot be read or written; the ranges already written stay.
         """
+        self.agree()
         position, offset = self._stored.ends()
         self._archive("predictions", position)
         self._archive("labels", position)
@@ -337,6 +376,11 @@ class FeatureLog:
         """Close the inbox; the database is closed by whoever opened it."""
         self.inbox.close()
 
+    def _agree_once(self) -> None:
+        if not self.declared.agreed:
+            self.declared.agree_to_record()
+            self._frames = Frames(self.declared.readable())
+
     def _archive(self, name: Archived, stop: int) -> int:
         first = start = self.archive.stop(name)
         if start > stop:
@@ -345,14 +389,15 @@ class FeatureLog:
                 f"the database of {self.pipeline.name!r} at {stop}: they are not of one log",
                 hint="point HEADWATER_STORAGE and HEADWATER_DATABASE_URL at the same log",
             )
+        frames = Frames(self.declared.archived()) if self.declared.stored.dropped else self._frames
         while start < stop:
             end = min(start + _CHUNK, stop)
             if name == "predictions":
-                frame = self._frames.predictions(self._stored.predictions(start, end))
+                frame = frames.predictions(self._stored.predictions(start, end))
             elif name == "labels":
-                frame = self._frames.labels(self._stored.labels(start, end))
+                frame = frames.labels(self._stored.labels(start, end))
             else:
-                frame = self._frames.examples(self._stored.examples(start, end), EXAMPLE)
+                frame = frames.examples(self._stored.examples(start, end), EXAMPLE)
             self.archive.append(name, frame, start, end)
             start = end
         return stop - first

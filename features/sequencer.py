@@ -1,6 +1,6 @@
 """The one process per pipeline that gives offsets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import NamedTuple, Self
 
@@ -23,6 +23,7 @@ from headwater.infra.commit_points import reached
 from headwater.infra.database import Database, insert_many
 from headwater.infra.lease import Lease, acquire, keep, release
 from headwater.spec.duration import duration
+from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import LabelValue
 
@@ -63,11 +64,20 @@ class Sequencer:
         What to sequence, and its number in the database.
     inbox, database, clock
         Where records wait, where examples go, and the time.
+    agreed
+        Checks that the pipeline's declaration is in force still; called under the lease.
     """
 
     def __init__(
-        self, pipeline: Pipeline, pipeline_id: int, inbox: Inbox, database: Database, clock: Clock
+        self,
+        pipeline: Pipeline,
+        pipeline_id: int,
+        inbox: Inbox,
+        database: Database,
+        clock: Clock,
+        agreed: Callable[[], None],
     ) -> None:
+        self._agreed = agreed
         self._rule = pipeline.label
         self._name = pipeline.name
         self._pipeline_id = pipeline_id
@@ -101,6 +111,11 @@ class Sequencer:
 
     def __enter__(self) -> Self:
         self._lease = acquire(self._database, self._clock, f"sequence/{self._name}")
+        try:
+            self._agreed()
+        except HeadwaterError:
+            release(self._database, self._lease)
+            raise
         inboxes = select(func.count()).where(tables.inbox_position.c.pipeline_id == self._pipeline_id)
         with self._database.reading() as connection:
             self._only_inbox = connection.execute(inboxes).scalar_one() == 1

@@ -15,6 +15,7 @@ from headwater.infra.database import Database
 from headwater.infra.identity import identity_of
 from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
+from headwater.spec.declaration import declaration_of
 from headwater.spec.errors import NotFoundError, few
 from headwater.spec.pipeline import Pipeline
 
@@ -291,7 +292,6 @@ def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
 
 
 def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
-    features = msgspec.json.encode(pipeline.features).decode()
     with database.transaction() as connection:
         found = connection.execute(
             select(tables.pipeline.c.id).where(tables.pipeline.c.name == pipeline.name)
@@ -302,7 +302,7 @@ def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
         check_new(inbox)
         pipeline_id = connection.execute(
             insert(tables.pipeline)
-            .values(name=pipeline.name, features=features)
+            .values(name=pipeline.name, declaration=declaration_of(pipeline).to_json())
             .returning(tables.pipeline.c.id)
         ).scalar_one()
         connection.execute(

@@ -34,6 +34,8 @@ from headwater.flows.stack import POOL, find_stack
 from headwater.flows.update import update
 from headwater.infra.settings import Settings
 from headwater.learners.wrap import check_bound
+from headwater.loop.binding import Bound
+from headwater.loop.update import check_update
 from headwater.spec.batch import BatchPrediction
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError, ServerError
@@ -108,11 +110,13 @@ def deploy(
     Raises
     ------
     DeclarationError, NotFoundError
-        If a pipeline cannot be loaded or bound; nothing is deployed then.
+        If a pipeline cannot be loaded or bound, or differs from what is recorded, or learned by its
+        champion; nothing is deployed then.
     ServerError
         If no stack runs, or Prefect refuses.
     """
     wanted = _wanted(references, collect_every, monitor_every)
+    _check_declared(references, settings)
     api = prefect_api or _running_api(settings)
     variables = {
         "command": f"{sys.executable} -m prefect.engine",
@@ -189,6 +193,14 @@ def _wanted(
         if pipeline.batch is not None:
             found.append(_batch(pipeline, pipeline.batch, where))
     return found
+
+
+def _check_declared(references: Sequence[str], settings: Settings) -> None:
+    """Check that what is deployed can be updated by its declaration."""
+    for reference in references:
+        with Bound(load_pipeline(reference), settings) as bound:
+            bound.log.agree()
+            check_update(bound)
 
 
 def _every(

@@ -61,7 +61,7 @@ pipeline = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", String(63), nullable=False, unique=True),
-    Column("features", Text, nullable=False, comment="JSON, the newest schema"),
+    Column("declaration", Text, nullable=False, comment="JSON, the one in force"),
 )
 
 log = Table(

@@ -22,6 +22,7 @@ from headwater.infra.storage import Storage
 from headwater.learners.learner import Learner
 from headwater.loop.batch_source import Chunk, read_chunks
 from headwater.loop.binding import Bound
+from headwater.loop.changes import check_champion
 from headwater.spec.batch import BatchPrediction, is_due, prediction_id
 from headwater.spec.errors import (
     DeclarationError,
@@ -62,7 +63,7 @@ def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> Batch
     Raises
     ------
     DeclarationError
-        If the pipeline declares no batch prediction.
+        If the pipeline declares no batch prediction, or differs from its records or its champion.
     NotReadyError
         If no version is champion.
     SchemaError, NonFiniteError, NotFoundError, NotEnoughError
@@ -77,6 +78,7 @@ def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> Batch
     batch = check_declared(bound.pipeline)
     check_note(by)
     bound.check()
+    check_champion(bound)
     with _alone(bound) as lease:
         work = _Work(bound, batch, lease, by)
         work.clear()

@@ -10,6 +10,7 @@ from headwater.loop.gate import Judged, held_back, judge
 from headwater.loop.update import (
     Plan,
     Updated,
+    check_update,
     learn,
     plan_update,
     recipe_of,
@@ -49,6 +50,8 @@ def carry_out(bound: Bound, id_: str, *, by: str) -> Updated:
         If there is no such decision.
     NotEnoughError
         If the decision did not fire.
+    ChangedError
+        If the declaration differs from what is recorded or learned: the decision waits on.
     BusyError, FencedError
         If another trainer works, or took over: then nothing is published.
     HeadwaterError
@@ -65,6 +68,8 @@ def carry_out(bound: Bound, id_: str, *, by: str) -> Updated:
         decision = bound.decisions.get(id_)  # another run may have ended it
         if decision.outcome is not None:
             return _done(bound, decision.outcome)
+        bound.log.agree()  # refused so, it waits until the declaration is put back
+        check_update(bound, from_scratch=decision.update == "stateless")
         try:
             updated = _work(bound, decision, _claim(bound, decision, by, lease), lease, by)
         except HeadwaterError as error:

@@ -4,6 +4,7 @@ import polars as pl
 from msgspec.structs import replace
 
 from headwater.loop.binding import Bound
+from headwater.loop.changes import check_champion
 from headwater.loop.checkpoint import SERVICE, candidate_of
 from headwater.loop.folding import Folding
 from headwater.loop.gate import Judged, judge_outputs
@@ -11,9 +12,10 @@ from headwater.loop.update import Plan, recipe_of, trainer
 from headwater.monitoring.scores import as_logged
 from headwater.registry.version import Version
 from headwater.spec.gate import Gate
+from headwater.spec.recipe import Recipe
 from headwater.spec.rulings import Reign
 
-__all__ = ["CatchUp", "fold_from"]
+__all__ = ["CatchUp", "check_served", "fold_from"]
 
 _PART = 4_096  # offsets a part, so that whoever else learns is not held up for long
 _JUDGED_PART = 128
@@ -21,19 +23,38 @@ _LEAST_JUDGED = 30
 _COLUMNS = ("offset", "features", "role", "output", "label")
 
 
+def check_served(bound: Bound) -> None:
+    """Check that a service may begin: the champion is of what is declared, and can be learned on from.
+
+    Raises
+    ------
+    ChangedError
+        If records, or the champion, were made by another declaration.
+    """
+    champion = check_champion(bound)
+    if champion is not None and bound.pipeline.learn == "each label":
+        _recipe_from(bound, champion)
+
+
 def fold_from(bound: Bound, version: Version) -> Folding:
     """Begin a fold that goes on from a version; its range starts where the version's stopped.
 
     Raises
     ------
+    ChangedError
+        If it is of another learner or other features than are declared.
     DigestError, NotRebuildableError, StorageError
         If its state does not hold, or cannot be loaded.
     """
+    recipe = _recipe_from(bound, version)
     learner = bound.registry.store.learner(version, bound.pipeline.model)
-    plan = Plan(parent=version, reason="each label")
-    recipe = recipe_of(bound, plan, version.examples.stop, bound.clock.now())
     spans = tuple(bound.registry.championship.quarantined())
     return Folding(replace(recipe, exclusions=spans), bound.log, learner)
+
+
+def _recipe_from(bound: Bound, version: Version) -> Recipe:
+    plan = Plan(parent=version, reason="each label")
+    return recipe_of(bound, plan, version.examples.stop, bound.clock.now())
 
 
 class CatchUp:

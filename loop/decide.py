@@ -29,12 +29,15 @@ def decide(bound: Bound) -> Decision:
     ------
     BusyError
         If another process decides for this pipeline.
+    ChangedError
+        If the declaration differs from what is recorded.
     IdentityError, TableError, StorageError
         If a store belongs to another log, does not hold what it should, or is away; no decision is made
         then.
     """
     bound.check()
     pipeline = bound.pipeline
+    bound.log.agree()
     lease = acquire(bound.database, bound.clock, f"decide/{pipeline.name}")
     try:
         now = bound.clock.now()

@@ -55,6 +55,8 @@ def materialise(bound: Bound, table: FeatureTable) -> Materialised:
 
     Raises
     ------
+    ChangedError
+        If the declaration differs from what is recorded.
     SchemaError, NonFiniteError, NotEnoughError
         If the source does not fit what is declared.
     ConflictError
@@ -64,6 +66,7 @@ def materialise(bound: Bound, table: FeatureTable) -> Materialised:
     StorageError
         If the source or a store is away.
     """
+    bound.log.agree()
     bound.log.archive.check()
     features, read_at = bound.pipeline.features_of(table.name), bound.clock.now()
     frame = conform(table, features, read_whole(table.source, Storage(bound.settings)))

@@ -15,8 +15,10 @@ from headwater.infra.commit_points import reached
 from headwater.infra.lease import Lease, acquire, release
 from headwater.learners.cautions import cautions_of_state
 from headwater.learners.learner import Learner
+from headwater.learners.parameters import parameters_of
 from headwater.learners.wrap import Adapter, adapter_of
 from headwater.loop.binding import Bound
+from headwater.loop.changes import check_goes_on
 from headwater.loop.evaluate import served_scores
 from headwater.loop.fold import fold
 from headwater.registry.restore import library_versions
@@ -31,6 +33,7 @@ from headwater.spec.update import Stateless, Subsample
 __all__ = [
     "Plan",
     "Updated",
+    "check_update",
     "learn",
     "plan_update",
     "recipe_of",
@@ -144,6 +147,8 @@ def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = Fal
         If the code that makes the model cannot be kept.
     NotEnoughError
         If a start from scratch finds no examples.
+    ChangedError
+        If the declaration differs from what is recorded, or learned by the version to fine-tune.
     BusyError, FencedError
         If another trainer works, or took over: then nothing is published.
     NonFiniteError, SchemaError
@@ -178,6 +183,7 @@ def trainer(bound: Bound) -> Iterator[Lease]:
 
 
 def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updated:
+    bound.log.agree(fresh=from_scratch)
     champion = bound.registry.champion()
     plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=from_scratch)
     recipe = recipe_of(bound, plan, bound.log.stop(), bound.clock.now())
@@ -220,8 +226,35 @@ def warned(bound: Bound, learner: Learner) -> tuple[str, ...]:
     return (*said, *map(str, new))
 
 
+def check_update(bound: Bound, *, from_scratch: bool = False) -> None:
+    """Check that an update goes on from the champion by what is declared, before anything is done.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    from_scratch
+        Whether it starts anew, whatever the pipeline says.
+
+    Raises
+    ------
+    ChangedError
+        If the learner or the features are not those of the version to fine-tune.
+    """
+    champion, now = bound.registry.champion(), bound.clock.now()
+    plan = plan_update(bound.pipeline, champion, now, from_scratch=from_scratch)
+    if plan.parent is not None:
+        recipe_of(bound, plan, plan.parent.examples.stop, now)
+
+
 def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
-    """Write down what a plan learns of the examples below an offset, a window counted back from `at`."""
+    """Write down what a plan learns of the examples below an offset, a window counted back from `at`.
+
+    Raises
+    ------
+    ChangedError
+        If it would go on from a version of another learner or other features.
+    """
     pipeline, log = bound.pipeline, bound.log
     if plan.parent is not None:
         start = min(plan.parent.examples.stop, stop)
@@ -231,7 +264,7 @@ def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
         start = 0
     examples = OffsetRange(start, stop)
     adapter = adapter_of(pipeline.model())
-    return Recipe(
+    recipe = Recipe(
         pipeline=pipeline.name,
         task=pipeline.task,
         update="stateless" if plan.parent is None else "stateful",
@@ -253,6 +286,9 @@ def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
         features=tuple(map(bare, pipeline.features)),
         libraries=library_versions(adapter),
     )
+    if plan.parent is not None:
+        check_goes_on(bound, plan.parent, recipe)
+    return recipe
 
 
 def _code_of(pipeline: Pipeline, adapter: Adapter) -> LearnerCode:
@@ -277,7 +313,11 @@ def _code_of(pipeline: Pipeline, adapter: Adapter) -> LearnerCode:
             hint,
         )
     return LearnerCode(
-        module=factory.__module__, function=factory.__name__, source=source, adapter=adapter
+        module=factory.__module__,
+        function=factory.__name__,
+        source=source,
+        adapter=adapter,
+        parameters=parameters_of(factory),
     )
 
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
+import msgspec
 from msgspec.structs import replace
 
 from headwater.infra.logs import log_as
@@ -21,6 +22,7 @@ from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound
+from headwater.loop.catch_up import check_served
 from headwater.serving.alarms import Alarms, KeeperFile, KeeperTold
 from headwater.serving.batch_live import BatchLive
 from headwater.serving.batch_watch import BatchWatch
@@ -29,14 +31,16 @@ from headwater.serving.learning import EachLabel
 from headwater.serving.live import Live, ServedState, ServingFile
 from headwater.serving.live_tables import LiveTables
 from headwater.serving.operating import Operating
+from headwater.serving.refused import Refused, refused_file
 from headwater.serving.routed import Routed
 from headwater.serving.succession import Succession
 from headwater.serving.table_watch import TableWatch
-from headwater.spec.errors import HeadwaterError, StorageError
+from headwater.spec.errors import ChangedError, HeadwaterError, IdentityError, StorageError
 from headwater.spec.loading import load_pipeline
 
 __all__ = ["Keeper", "looked_file", "main"]
 
+_logger = logging.getLogger("headwater.keeper")
 _LOOK_S, _LEARN_S = 0.25, 0.1
 
 
@@ -159,8 +163,10 @@ def main(references: Sequence[str]) -> int:
     end_with_parent()
     with ExitStack() as stack:
         bounds = [stack.enter_context(Bound(load_pipeline(one), settings())) for one in references]
-        for bound in bounds:
-            _check(bound)
+        if refused := _refused(bounds):
+            refused_file(settings()).write_bytes(msgspec.json.encode(refused))
+            _logger.error("%s", refused.what)
+            return 1
         stack.enter_context(KeyWatch(settings()))
         stack.enter_context(TableWatch([bound.pipeline for bound in bounds], settings()))
         stack.enter_context(Operating([bound.pipeline for bound in bounds], settings()))
@@ -194,6 +200,19 @@ def _check(bound: Bound) -> None:
         LiveTables(bound.pipeline, bound.settings).read()
     with suppress(StorageError):
         BatchLive(bound.pipeline.name, bound.settings).read()
+
+
+def _refused(bounds: Sequence[Bound]) -> Refused | None:
+    """Say why a service of these may not begin; a store that is away is no reason."""
+    for bound in bounds:
+        try:
+            _check(bound)
+            check_served(bound)
+        except (ChangedError, IdentityError) as error:
+            return Refused(what=error.what, hint=error.hint)
+        except HeadwaterError as error:
+            _logger.warning("%s: not checked: %s", bound.pipeline.name, error)
+    return None
 
 
 def looked_file(where: Settings) -> Path:

@@ -17,8 +17,10 @@ from headwater.learners.learner import Learner
 from headwater.registry.proof import Proof
 from headwater.registry.restore import restore
 from headwater.spec.bandit import BanditState
+from headwater.spec.declaration import check_answers
 from headwater.spec.errors import DigestError, StorageError
 from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import Recipe
 from headwater.spec.records import FeatureValue, Output
 from headwater.spec.routing import ChampionOnly, Routing
 
@@ -159,6 +161,8 @@ class Live:
             answer than where the state was made.
         NotRebuildableError
             If it was made by another version of its library.
+        ChangedError
+            If it learned other features than are declared: it could answer nothing.
         StorageError
             If its files are gone.
         """
@@ -174,6 +178,7 @@ class Live:
             ) from error
         _check_owner(proof, self._pipeline.name)
         learner = restore(state, recipe, proof, self._key)
+        check_answers(Recipe.from_json(recipe), self._pipeline, served.version)
         for probe in served.probes:
             found = learner.predict_one(probe.features)
             if not _alike(found, probe.output):

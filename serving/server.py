@@ -20,6 +20,7 @@ from headwater.serving.counters import forget_counters
 from headwater.serving.draining import Draining
 from headwater.serving.guard import Access
 from headwater.serving.hot_protocol import HotProtocol
+from headwater.serving.refused import check_not_refused, refused_file
 from headwater.spec.errors import ServerError
 from headwater.spec.loading import load_pipeline
 
@@ -81,6 +82,11 @@ def serve(
         Where everything is kept.
     access
         Who may ask, and how often.
+
+    Raises
+    ------
+    ChangedError
+        If a declaration differs from what is recorded, or what the champion learned.
     """
     log_as(where, logging.WARNING)
     os.environ[_PIPELINES] = "\n".join(references)
@@ -145,6 +151,12 @@ class Workers(Multiprocess):
         super().keep_subprocess_alive()
 
 
+def _looked(where: Settings) -> bool:
+    """Say whether the keeper has begun; raise if it refuses to."""
+    check_not_refused(where)
+    return (where.root / "live" / "looked").exists()
+
+
 class _Processes(Workers):
     """The workers, with the keeper beside them, which is started again when it dies."""
 
@@ -156,12 +168,12 @@ class _Processes(Workers):
         where: Settings,
     ) -> None:
         super().__init__(config, sockets)
-        looked = where.root / "live" / "looked"
-        looked.unlink(missing_ok=True)
+        for left in (where.root / "live" / "looked", refused_file(where)):
+            left.unlink(missing_ok=True)
         command = [sys.executable, "-m", "headwater.serving.keeper", *references]
         self._keeper = Child("keeper", command, os.environ, where.root / "logs" / "keeper.log")
         # A worker loads what is published before it takes requests: let there be something.
-        self._keeper.await_answer(looked.exists, _KEEPER_S)
+        self._keeper.await_answer(lambda: _looked(where), _KEEPER_S)
 
     def keep_subprocess_alive(self) -> None:
         """Replace what died."""

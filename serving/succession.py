@@ -13,6 +13,7 @@ from headwater.registry.version import Version
 from headwater.serving.alarms import Alarms
 from headwater.serving.learning import EachLabel, Learned
 from headwater.serving.live import Live, Probe, ServedState
+from headwater.spec.declaration import check_answers
 from headwater.spec.errors import (
     BusyError,
     ConflictError,
@@ -20,6 +21,7 @@ from headwater.spec.errors import (
     HeadwaterError,
     StorageError,
 )
+from headwater.spec.recipe import Recipe
 from headwater.spec.records import FeatureValue
 from headwater.spec.rulings import Reign
 
@@ -139,7 +141,8 @@ class Succession:
                 learning.keep(reign.epoch)
             return
         champion = registry.store.get(reign.version)
-        registry.store.kept(champion, again=True)
+        kept = registry.store.kept(champion, again=True)
+        check_answers(Recipe.from_json(kept.recipe), self._bound.pipeline, champion.number)
         if learning is not None and self._is_to_catch_up(learning, reign):
             self._catching = self._begun(reign)
         else:

@@ -4,7 +4,8 @@
 
     HeadwaterError
     ├── DeclarationError      a pipeline that cannot be declared, loaded or bound
-    │   └── NotStatefulError  the estimator cannot be fine-tuned
+    │   ├── NotStatefulError  the estimator cannot be fine-tuned
+    │   └── ChangedError      one that differs from what was recorded or learned under it
     ├── SchemaError           features or labels that do not fit the pipeline
     │   ├── NonFiniteError    NaN, infinity or 1e100 where a number is learned
     │   └── UnlearnableError  examples that the learner cannot learn; says which
@@ -36,10 +37,14 @@ all the same is a ``HeadwaterWarning``, such a record, too.
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from headwater.spec.declaration import Difference
 
 __all__ = [
     "BusyError",
+    "ChangedError",
     "ConflictError",
     "DeclarationError",
     "DigestError",
@@ -134,6 +139,22 @@ class DeclarationError(HeadwaterError):
 
 class NotStatefulError(DeclarationError):
     """The estimator can only be fitted from scratch, and the pipeline asks to fine-tune it."""
+
+
+class ChangedError(DeclarationError):
+    """A declaration that is not the one under which was recorded or learned.
+
+    Parameters
+    ----------
+    what, hint
+        What differs, and the way on.
+    differences
+        Each field with what it was and is, and the way on; the hardest first.
+    """
+
+    def __init__(self, what: str, hint: str = "", differences: "tuple[Difference, ...]" = ()) -> None:
+        super().__init__(what, hint)
+        self.differences = differences
 
 
 class SchemaError(HeadwaterError):

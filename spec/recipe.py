@@ -37,12 +37,16 @@ class LearnerCode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         The module's text, kept so that a later edit changes nothing.
     adapter
         Which learner wraps the estimator: ``"river"``, ``"sklearn"`` or ``"lightgbm"``.
+    parameters
+        What the factory made: classes and parameters by path, as
+        :func:`~headwater.learners.parameters.parameters_of` lists them.
     """
 
     module: str
     function: str
     source: str
     adapter: Literal["river", "sklearn", "lightgbm"]
+    parameters: dict[str, str] = {}
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -29,7 +29,7 @@ from headwater.screen import (
     update_lines,
     warnings_told,
 )
-from headwater.spec.errors import HeadwaterError
+from headwater.spec.errors import ChangedError, HeadwaterError
 
 if TYPE_CHECKING:
     from headwater.loop.binding import Bound
@@ -148,12 +148,14 @@ def train(
     Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
     from headwater.loop.collect import collect as collect_now
-    from headwater.loop.update import Updated
+    from headwater.loop.update import Updated, check_update
     from headwater.loop.update import train as train_now
     from headwater.spec.update import Stateless
 
     with _bound(pipeline) as bound, busy("updating", json):
         scratch = fresh or isinstance(bound.pipeline.update, Stateless)
+        bound.log.agree(fresh=fresh)
+        check_update(bound, from_scratch=scratch)
         ran = _by_flow("retrain" if scratch else "fine-tune", pipeline)
         if ran is None:
             collect_now(bound.log)
@@ -224,8 +226,13 @@ def performance(
     from headwater.monitoring.performance import newest, performance_of
 
     with _bound(pipeline) as bound, busy("measuring", json):
-        collect_now(bound.log)
-        measured = performance_of(bound.log, bound.pipeline, bound.clock.now(), last=max(last, 30))
+        declared = bound.pipeline
+        try:
+            collect_now(bound.log)
+        except ChangedError as error:
+            sys.stderr.write(f"warning: nothing was collected: {error}\n")
+            declared = bound.log.declared.readable()
+        measured = performance_of(bound.log, declared, bound.clock.now(), last=max(last, 30))
     found = newest(measured, last, of_slices=by == "slice")
     if json:
         print_json(found.to_dicts())

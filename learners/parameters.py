@@ -1,0 +1,167 @@
+"""What a model factory makes: an unfitted estimator's classes and parameters, listed to be compared."""
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+__all__ = ["parameters_of"]
+
+_LIBRARIES = ("builtins", "numpy", "river", "scipy", "sklearn", "lightgbm", "headwater")
+_LONGEST = 200
+_DRAWN = "a generator"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def parameters_of(factory: Callable[[], object]) -> dict[str, str]:
+    """List the classes and parameters of what a factory makes, all the way down.
+
+    It says what was written, so it is the same in every process: a generator counts by its kind, and
+    what differs between two calls of the factory was drawn, and is left out. A class of the user's own
+    counts with all its attributes, one of a library with its parameters. Where a class or function
+    comes from does not count, only its name.
+
+    Parameters
+    ----------
+    factory
+        Makes the unfitted estimator.
+
+    Returns
+    -------
+    dict
+        By path: ``"LogisticRegression.l2"`` is ``"0.0"``.
+
+    Examples
+    --------
+    >>> from river import linear_model
+    >>> found = parameters_of(linear_model.LogisticRegression)
+    >>> found["LogisticRegression"], found["LogisticRegression.l2"]
+    ('LogisticRegression', '0.0')
+    >>> found["LogisticRegression.optimizer"], found["LogisticRegression.optimizer.lr.learning_rate"]
+    ('SGD', '0.01')
+    """
+    first, second = factory(), factory()
+    again = _listed(second)
+    return {path: said for path, said in _listed(first).items() if again.get(path) == said}
+
+
+def _listed(estimator: object) -> dict[str, str]:
+    return dict(_walk(type(estimator).__name__, estimator, ()))
+
+
+def _walk(path: str, value: Any, above: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+    """List a value and all below it; what contains itself is not entered again."""
+    said = _plain(value)
+    if said is not None:
+        yield path, said
+        return
+    if id(value) in above:
+        yield path, "itself"
+        return
+    parts = _parts(value)
+    yield path, _kind(value, parts)
+    for name, part in parts.items():
+        yield from _walk(f"{path}.{name}", part, (*above, id(value)))
+
+
+def _kind(value: Any, parts: Mapping[str, Any]) -> str:
+    """Name the class of a value; with its steps in their order, and in whole where it has no parts."""
+    name = type(value).__name__
+    if _steps(value) is not None or isinstance(value, list | tuple):
+        return _bounded(f"{name} of {', '.join(parts)}" if parts else f"{name} of none")
+    if parts or _is_estimator(value):
+        return name
+    said = repr(value)
+    return name if _ADDRESS.search(said) else _bounded(said)
+
+
+def _plain(value: Any) -> str | None:
+    """Write what has no parts; None for what has."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
+        return _bounded(repr(value.item() if isinstance(value, np.generic) else value))
+    if isinstance(value, random.Random | np.random.RandomState | np.random.Generator):
+        return _DRAWN
+    if isinstance(value, np.ndarray):
+        kept = repr(value.tolist()) if value.dtype.hasobject else value.tobytes().hex()
+        return f"array {value.shape} {value.dtype} {_hash(kept)}"
+    if isinstance(value, list | tuple) and value:
+        said = [_plain(item) for item in value]
+        return None if None in said else _bounded(f"[{', '.join(map(str, said))}]")
+    if isinstance(value, Set):
+        return _bounded(f"{{{', '.join(sorted(map(repr, value)))}}}")
+    if callable(value) and hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    return None
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """Give the parts of a value by name: items, parameters, attributes."""
+    if isinstance(value, partial):
+        return {"func": value.func, "args": value.args, "keywords": value.keywords}
+    parts: dict[str, Any] = {}
+    if isinstance(value, Mapping):
+        parts |= {str(key): item for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        parts |= _items(value)
+    parts |= _parameters(value)
+    if type(value).__module__.partition(".")[0] not in _LIBRARIES or not _is_estimator(value):
+        parts |= getattr(value, "__dict__", {})
+        slots = (slot for kind in type(value).__mro__ for slot in _slots(kind))
+        parts |= {slot: getattr(value, slot) for slot in slots if hasattr(value, slot)}
+    return parts
+
+
+def _is_estimator(value: Any) -> bool:
+    return hasattr(value, "get_params") or hasattr(value, "_get_params")
+
+
+def _items(values: Sequence[Any]) -> dict[str, Any]:
+    """Name what stands in a list: by its place, or as ``(name, estimator, ...)``, a step, says."""
+    found: dict[str, Any] = {}
+    for place, item in enumerate(values):
+        named = isinstance(item, tuple) and len(item) in {2, 3} and isinstance(item[0], str)
+        if named and hasattr(item[1], "get_params"):
+            found[item[0]] = item[1]
+            if len(item) == 3:
+                found[f"{item[0]} columns"] = item[2]
+        else:
+            found[str(place)] = item
+    return found
+
+
+def _parameters(value: Any) -> dict[str, Any]:
+    """Give what a class of River, scikit-learn or LightGBM was made with, or its steps."""
+    if hasattr(value, "get_params"):
+        return dict(value.get_params(deep=False))
+    if (steps := _steps(value)) is not None:
+        return steps
+    if not hasattr(value, "_get_params"):
+        return {}
+    kept = getattr(value, "__dict__", {})
+    made = value._get_params()  # noqa: SLF001 - River's own name for it
+    return {name: kept.get(name, getattr(value, name, given)) for name, given in made.items()}
+
+
+def _steps(value: Any) -> dict[str, Any] | None:
+    """Give the steps of River's pipelines and unions, which bear their names."""
+    steps = getattr(value, "steps", None) or getattr(value, "transformers", None)
+    if not isinstance(steps, dict) or not hasattr(value, "_get_params"):
+        return None
+    return dict(steps) if set(value._get_params()) == set(steps) else None  # noqa: SLF001
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    found = vars(kind).get("__slots__", ())
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... {_hash(text)}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,373 @@
+"""What a pipeline says that decides what its records mean, and how two such declarations differ. Pure.
+
+Each field of a pipeline, of its label rule and of a feature has a rule here: it is compared, or it has
+no effect on what is recorded and learned, and the rule says why. A test demands a rule for each field.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from headwater.spec.duration import duration
+from headwater.spec.errors import ChangedError, DeclarationError, few
+from headwater.spec.feature import FeatureKind, bare
+from headwater.spec.label import LabelRule
+from headwater.spec.pipeline import Pipeline, Task
+from headwater.spec.recipe import Recipe
+
+__all__ = [
+    "FEATURE_RULES",
+    "LABEL_RULES",
+    "PIPELINE_RULES",
+    "Declaration",
+    "Difference",
+    "Rule",
+    "Way",
+    "check_answers",
+    "declaration_of",
+    "differences",
+    "learner_differences",
+    "needing_a_word",
+    "refusal",
+    "schema_differences",
+]
+
+Way = Literal["free", "fresh", "wait", "back"]
+"""The way on from a difference: none is needed; a new line; when no record waits; to put it back."""
+
+_FRESH = "start a new line: headwater train PIPELINE --fresh; or put it back"
+_HARDEST: tuple[Way, ...] = ("back", "wait", "fresh", "free")
+_LONGEST = 60
+_GONE = "gone"
+
+
+class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The part of a pipeline by which its records are read: kept beside them.
+
+    Parameters
+    ----------
+    task, features, label
+        As in the pipeline; features without the range of their values.
+    dropped
+        Features that an earlier declaration had. The archive keeps their columns.
+    """
+
+    task: Task
+    features: tuple[FeatureKind, ...]
+    label: LabelRule
+    dropped: tuple[FeatureKind, ...] = ()
+
+    def to_json(self) -> str:
+        """Encode canonically: the same declaration gives the same text in every process."""
+        return msgspec.json.encode(self, order="deterministic").decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "Declaration":
+        """Decode what :meth:`to_json` gave.
+
+        Raises
+        ------
+        DeclarationError
+            If the text has another shape.
+        """
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except msgspec.DecodeError as error:
+            raise DeclarationError(
+                f"what is stored of the declaration has another shape: {error}",
+                hint="it was made by another version of headwater: take a new HEADWATER_HOME",
+            ) from error
+
+    def after(self, before: "Declaration") -> "Declaration":
+        """Take the place of an earlier declaration: remember the features that are gone."""
+        names = {feature.name for feature in self.features}
+        gone = {one.name: one for one in (*before.dropped, *before.features) if one.name not in names}
+        return msgspec.structs.replace(self, dropped=tuple(gone.values()))
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference between two declarations.
+
+    Parameters
+    ----------
+    field
+        What differs: ``"feature 'k'"``, ``"label.wait"``, ``"task"``, ``"LogisticRegression.l2"``.
+    was, now
+        As it was stored, and as it is declared; shortened.
+    way, hint
+        The way on, as a word and in words.
+    """
+
+    field: str
+    was: str
+    now: str
+    way: Way
+    hint: str = _FRESH
+
+    def __str__(self) -> str:
+        return f"{self.field} was {_short(self.was)}, is {_short(self.now)}"
+
+
+class Rule(NamedTuple):
+    """What is done about a field whose value changes.
+
+    Parameters
+    ----------
+    compare
+        Gives the differences; None where the field is not compared here.
+    why
+        Why it is not, or where it is.
+    """
+
+    compare: Callable[[Declaration, Declaration], Iterator[Difference]] | None
+    why: str = ""
+
+
+def declaration_of(pipeline: Pipeline) -> Declaration:
+    """Give the part of a pipeline by which its records are read."""
+    return Declaration(
+        task=pipeline.task, features=tuple(map(bare, pipeline.features)), label=pipeline.label
+    )
+
+
+def differences(stored: Declaration, declared: Declaration) -> tuple[Difference, ...]:
+    """Give what differs between the declaration that is stored and the one that is declared now."""
+    rules = (rule.compare for rule in PIPELINE_RULES.values() if rule.compare is not None)
+    return tuple(found for compare in rules for found in compare(stored, declared))
+
+
+def needing_a_word(
+    found: Sequence[Difference], *, learned: bool, waiting: bool
+) -> tuple[Difference, ...]:
+    """Give the differences that are refused, the hardest first.
+
+    Parameters
+    ----------
+    found
+        Of a pipeline that has records.
+    learned
+        Whether a version is champion: what it learned holds for its own features.
+    waiting
+        Whether records wait to be joined under the stored label rule.
+    """
+    weighs: dict[Way, bool] = {"free": False, "fresh": learned, "wait": waiting, "back": True}
+    return tuple(sorted((one for one in found if weighs[one.way]), key=lambda d: _HARDEST.index(d.way)))
+
+
+def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Difference, ...]:
+    """Give how task and features, in their order, differ from those that a version has learned."""
+    before = Declaration(task=learned.task, features=learned.features, label=declared.label)
+    found = differences(before, declared)
+    nullable = [one for one in found if one.way == "free"]
+    return tuple(msgspec.structs.replace(one, way="fresh", hint=_FRESH) for one in nullable) + tuple(
+        one for one in found if one.way != "free"
+    )
+
+
+def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
+    """Check that a version can answer what a pipeline lets through: it takes its features by name.
+
+    Raises
+    ------
+    ChangedError
+        If it learned another task, or a feature that is not declared, or is of another type.
+    """
+    found = [
+        one
+        for one in schema_differences(learned, declaration_of(pipeline))
+        if one.way == "back" or one.now == _GONE
+    ]
+    if found:
+        raise refusal(pipeline.name, f"version {version}", found)
+
+
+def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]:
+    """Give how the learner that is declared differs from that of the version it would go on from.
+
+    Parameters
+    ----------
+    learned
+        The recipe of the version.
+    made
+        The recipe of what would be learned on from it. Its rows, passes, seed and threads may differ:
+        a recipe records them, and a fold goes by its own.
+    """
+    was, now = learned.learner.parameters, made.learner.parameters
+    found: list[Difference] = []
+    for path in dict.fromkeys((*was, *now)):
+        before, after = was.get(path, "not there"), now.get(path, "not there")
+        above = any(path.startswith(f"{one.field}.") for one in found)
+        if before != after and not above:
+            found.append(Difference(field=path, was=before, now=after, way="fresh"))
+    return tuple(found)
+
+
+def refusal(pipeline: str, of: str, found: Sequence[Difference]) -> ChangedError:
+    """Make the error that names differences.
+
+    Parameters
+    ----------
+    pipeline
+        Its name.
+    of
+        What it differs from: ``"its records"``, ``"version 3"``.
+    found
+        The differences, the hardest first.
+    """
+    return ChangedError(
+        f"the declaration of pipeline {pipeline!r} is not that of {of}: {few(found, 3)}",
+        hint=found[0].hint,
+        differences=tuple(found),
+    )
+
+
+def _task(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
+    if stored.task != declared.task:
+        yield Difference(
+            field="task",
+            was=repr(stored.task),
+            now=repr(declared.task),
+            way="back",
+            hint="put it back, or give the pipeline another name: labels were recorded for that task",
+        )
+
+
+def _features(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
+    was = {feature.name: feature for feature in stored.features}
+    dropped = {feature.name: feature for feature in stored.dropped}
+    now = {feature.name: feature for feature in declared.features}
+    for name, feature in now.items():
+        before = was.get(name) or dropped.get(name)
+        if before is not None:
+            for rule in FEATURE_RULES.values():
+                if rule.compare is not None:
+                    yield from rule.compare(_one(before), _one(feature))
+        if name not in was:
+            yield _added(feature, again=before is not None)
+    for name, feature in was.items():
+        if name not in now:
+            yield Difference(field=f"feature {name!r}", was=feature.dtype, now=_GONE, way="fresh")
+    before_names, names = [name for name in was if name in now], [name for name in now if name in was]
+    if before_names != names:
+        yield Difference(field="the features' order", was=few(before_names), now=few(names), way="fresh")
+
+
+def _added(feature: FeatureKind, *, again: bool) -> Difference:
+    """Judge a feature that is new: what was recorded before has none."""
+    return Difference(
+        field=f"feature {feature.name!r}",
+        was="not there",
+        now=feature.dtype if feature.nullable else f"{feature.dtype}, never null",
+        way="free" if feature.nullable or again else "fresh",
+        hint="write nullable=True, since records of before have none; or start a new line: "
+        "headwater train PIPELINE --fresh; or take it out",
+    )
+
+
+def _dtype(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
+    (before,), (feature,) = stored.features, declared.features
+    if before.dtype != feature.dtype:
+        name, other = feature.name, f"{feature.name}_{feature.dtype}"
+        yield Difference(
+            field=f"feature {name!r}",
+            was=before.dtype,
+            now=feature.dtype,
+            way="back",
+            hint=f"put it back, or give what is new a name of its own, "
+            f"Feature({other!r}, {feature.dtype}, nullable=True)",
+        )
+
+
+def _one(feature: FeatureKind) -> Declaration:
+    """Wrap one feature, to be compared by its own rules."""
+    return Declaration(task="binary", features=(feature,), label=_ANY)
+
+
+_ANY = LabelRule(wait="1d")
+
+
+def _label(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
+    for rule in LABEL_RULES.values():
+        if rule.compare is not None:
+            yield from rule.compare(stored, declared)
+
+
+def _of_label(
+    field: str, value: Callable[[LabelRule], object] | None = None
+) -> Callable[[Declaration, Declaration], Iterator[Difference]]:
+    """Make the rule of a field of the label rule by which records are joined."""
+
+    def compare(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
+        was, now = getattr(stored.label, field), getattr(declared.label, field)
+        same = value(stored.label) == value(declared.label) if value else was == now
+        if not same:
+            yield Difference(
+                field=f"label.{field}",
+                was=repr(was),
+                now=repr(now),
+                way="wait",
+                hint="put it back until no record waits for its label any more, or give the pipeline "
+                "another name: what was recorded is joined by the rule it was recorded under",
+            )
+
+    return compare
+
+
+_DOOR = "the door checks it; what was recorded stays what it was, and is read as it is"
+_RECIPE = "each version's recipe says it, and a fold goes by its own"
+_ROUND = "it says when and how an update is asked for or judged, not what is learned"
+_SERVED = "it says how requests are answered; each record says by what"
+
+FEATURE_RULES: dict[str, Rule] = {
+    "name": Rule(None, "by it features are told apart: one added, one gone"),
+    "dtype": Rule(_dtype),
+    "nullable": Rule(None, _DOOR),
+    "low": Rule(None, _DOOR),
+    "high": Rule(None, _DOOR),
+    "categories": Rule(None, _DOOR),
+    "table": Rule(None, "where the value comes from; what it was is in the record"),
+    "entity": Rule(None, "of streaming features, which no pipeline can use yet"),
+    "events": Rule(None, "of streaming features, which no pipeline can use yet"),
+    "aggregate": Rule(None, "of streaming features, which no pipeline can use yet"),
+    "window": Rule(None, "of streaming features, which no pipeline can use yet"),
+}
+"""By field of a feature."""
+
+LABEL_RULES: dict[str, Rule] = {
+    "wait": Rule(_of_label("wait", lambda rule: duration(rule.wait))),
+    "timeout": Rule(_of_label("timeout")),
+    "maturity": Rule(_of_label("maturity")),
+    "revision": Rule(None, _RECIPE),
+}
+"""By field of the label rule."""
+
+PIPELINE_RULES: dict[str, Rule] = {
+    "name": Rule(None, "another name is another log"),
+    "task": Rule(_task),
+    "features": Rule(_features),
+    "label": Rule(_label),
+    "model": Rule(None, "compared with the version that is learned on from: learner_differences"),
+    "update": Rule(None, _RECIPE),
+    "triggers": Rule(None, _ROUND),
+    "pace": Rule(None, _ROUND),
+    "monitoring": Rule(None, _ROUND),
+    "gate": Rule(None, _ROUND),
+    "metrics": Rule(None, _ROUND),
+    "batch_rows": Rule(None, _RECIPE),
+    "passes": Rule(None, _RECIPE),
+    "seed": Rule(None, _RECIPE),
+    "threads": Rule(None, _RECIPE),
+    "learn": Rule(None, "one fold, in steps or in one go"),
+    "serving": Rule(None, _SERVED),
+    "routing": Rule(None, _SERVED),
+    "people": Rule(None, "a label says who gave it"),
+    "tables": Rule(None, "where values come from; what they were is in the record"),
+    "batch": Rule(None, _SERVED),
+    "promotion": Rule(None, _ROUND),
+}
+"""By field of a pipeline."""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

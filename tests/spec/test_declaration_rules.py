@@ -1,0 +1,196 @@
+"""What differs between two declarations: a rule for every field, found by looking at the fields."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from headwater.spec.batch import BatchPrediction
+from headwater.spec.declaration import (
+    FEATURE_RULES,
+    LABEL_RULES,
+    PIPELINE_RULES,
+    Declaration,
+    Rule,
+    Way,
+    declaration_of,
+    differences,
+    needing_a_word,
+    refusal,
+)
+from headwater.spec.errors import DeclarationError
+from headwater.spec.feature import BatchFeature, Feature, RequestFeature, StreamingFeature
+from headwater.spec.gate import Gate
+from headwater.spec.label import LabelRule
+from headwater.spec.monitoring import Monitoring
+from headwater.spec.pace import Pace
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.queue import People
+from headwater.spec.routing import Shadow
+from headwater.spec.serving import Serving
+from headwater.spec.source import ParquetSource
+from headwater.spec.trigger import Every
+from headwater.spec.update import Stateful, Stateless
+
+X, K = Feature("x", float), Feature("k", int)
+
+
+def model() -> object:
+    return object()
+
+
+def other() -> object:
+    return object()
+
+
+TOY = Pipeline(
+    name="toy",
+    task="regression",
+    features=(X, K),
+    label=LabelRule(wait="1d"),
+    model=model,
+    update=Stateful(),
+)
+FIELDS: list[tuple[dict[str, Rule], set[str]]] = [
+    (PIPELINE_RULES, set(Pipeline.__struct_fields__)),
+    (LABEL_RULES, set(LabelRule.__struct_fields__)),
+    (
+        FEATURE_RULES,
+        {*RequestFeature.__struct_fields__, *BatchFeature.__struct_fields__}
+        | set(StreamingFeature.__struct_fields__),
+    ),
+]
+
+
+@pytest.mark.parametrize(("rules", "fields"), FIELDS)
+def test_every_field_has_a_rule(rules: dict[str, Rule], fields: set[str]) -> None:
+    assert set(rules) == fields
+    assert all(rule.compare is not None or rule.why for rule in rules.values())
+
+
+def of_label(**changes: Any) -> Pipeline:
+    return replace(TOY, label=replace(TOY.label, **changes))
+
+
+def of(*features: Any) -> Pipeline:
+    return replace(TOY, features=features)
+
+
+@dataclass
+class Case:
+    field: str
+    changed: Pipeline
+    named: tuple[str, ...]
+    way: Way
+
+
+DIFFER = [
+    Case("task", replace(TOY, task="binary"), ("task", "regression", "binary"), "back"),
+    Case("features", of(X, Feature("k", str)), ("'k'", "int", "str"), "back"),
+    Case("features", of(X, Feature("k", float)), ("'k'", "int", "float"), "back"),
+    Case("features", of(X), ("'k'", "gone"), "fresh"),
+    Case("features", of(X, K, Feature("n", int)), ("'n'", "not there", "never null"), "fresh"),
+    Case("features", of(X, K, Feature("n", int, nullable=True)), ("'n'",), "free"),
+    Case("features", of(K, X), ("order", "x, k", "k, x"), "fresh"),
+    Case("label", of_label(wait="2d"), ("label.wait", "1d", "2d"), "wait"),
+    Case("label", of_label(timeout=0.0), ("label.timeout", "None", "0.0"), "wait"),
+    Case("label", of_label(maturity="window"), ("label.maturity", "arrival", "window"), "wait"),
+]
+SAME = [
+    ("name", replace(TOY, name="other")),
+    ("model", replace(TOY, model=other)),
+    ("update", replace(TOY, update=Stateless())),
+    ("triggers", replace(TOY, triggers=(Every("1d"),))),
+    ("pace", replace(TOY, pace=Pace(cool_down="1h"))),
+    ("monitoring", replace(TOY, monitoring=Monitoring(window="2d"))),
+    ("gate", replace(TOY, gate=Gate(examples=77))),
+    ("metrics", replace(TOY, metrics=("rmse",))),
+    ("batch_rows", replace(TOY, batch_rows=10)),
+    ("passes", replace(TOY, passes=2)),
+    ("seed", replace(TOY, seed=9)),
+    ("threads", replace(TOY, threads=2)),
+    ("learn", replace(TOY, learn="each label")),
+    ("serving", replace(TOY, serving=Serving(window_ms=9))),
+    ("routing", replace(TOY, routing=Shadow(versions=("1",)))),
+    ("people", replace(TOY, people=People())),
+    ("batch", replace(TOY, batch=BatchPrediction(source=ParquetSource("a.parquet"), key="x"))),
+    ("promotion", replace(TOY, promotion="by hand")),
+    ("label", of_label(revision="ignore")),
+    ("label", of_label(wait="24h")),
+    ("features", of(Feature("x", float, nullable=True), K)),
+    ("features", of(Feature("x", float, low=0, high=1), Feature("k", int, categories=(1, 2)))),
+]
+
+
+@pytest.mark.parametrize("case", DIFFER, ids=lambda case: f"{case.field} {case.way}")
+def test_what_decides_is_named(case: Case) -> None:
+    stored = Declaration.from_json(declaration_of(TOY).to_json())
+    (found,) = differences(stored, declaration_of(case.changed))
+    assert all(word in str(found) for word in case.named)
+    assert found.way == case.way
+    assert found.hint
+
+
+@pytest.mark.parametrize(("field", "changed"), SAME)
+def test_what_does_not_decide_differs_not(field: str, changed: Pipeline) -> None:
+    assert field in PIPELINE_RULES
+    assert differences(declaration_of(TOY), declaration_of(changed)) == ()
+
+
+def test_every_field_of_a_pipeline_is_tried() -> None:
+    tried = {case.field for case in DIFFER} | {field for field, _ in SAME}
+    assert tried | {"tables"} == set(Pipeline.__struct_fields__)  # a table comes with its features
+
+
+@pytest.mark.parametrize(
+    ("way", "learned", "waiting", "refused"),
+    [
+        ("free", True, True, False),
+        ("fresh", False, True, False),
+        ("fresh", True, False, True),
+        ("wait", True, False, False),
+        ("wait", False, True, True),
+        ("back", False, False, True),
+    ],
+)
+def test_what_needs_a_word(way: Way, learned: bool, waiting: bool, refused: bool) -> None:
+    case = next(case for case in DIFFER if case.way == way)
+    found = differences(declaration_of(TOY), declaration_of(case.changed))
+    assert needing_a_word(found, learned=learned, waiting=waiting) == (found if refused else ())
+
+
+def test_the_hardest_difference_says_the_way_on() -> None:
+    changed = replace(of(Feature("k", str)), label=LabelRule(wait="2d"))
+    found = needing_a_word(
+        differences(declaration_of(TOY), declaration_of(changed)), learned=True, waiting=True
+    )
+    assert [one.way for one in found] == ["back", "wait", "fresh"]
+    error = refusal("toy", "its records", found)
+    assert error.hint.startswith("put it back")
+    assert error.differences == found
+
+
+def test_a_refusal_is_bounded() -> None:
+    many = tuple(Feature(f"a{i}" * 20, float) for i in range(100))
+    stored = declaration_of(of(*many))
+    found = differences(stored, declaration_of(of(*(Feature(f.name, str) for f in many))))
+    assert len(str(refusal("toy", "its records", found))) < 1_000
+    assert "97 more" in str(refusal("toy", "its records", found))
+
+
+def test_a_dropped_feature_may_come_back_as_it_was() -> None:
+    with_both = declaration_of(TOY)
+    without = declaration_of(of(X)).after(with_both)
+    assert [feature.name for feature in without.dropped] == ["k"]
+    (back,) = differences(without, with_both)
+    assert back.way == "free"
+    ways = {one.way for one in differences(without, declaration_of(of(X, Feature("k", str))))}
+    assert "back" in ways
+    assert with_both.after(without).dropped == ()
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "no", '{"task":"binary","features":[],"later":1}'])
+def test_another_shape_is_refused(text: str) -> None:
+    with pytest.raises(DeclarationError, match="another shape"):
+        Declaration.from_json(text)
