@@ -214,7 +214,7 @@ class Declared:
         table = tables.inbox_position.c
         position: int = connection.execute(
             select(table.position).where(
-                table.pipeline_id == self._pipeline_id, table.inbox == self._inbox.path.stem
+                table.pipeline_id == self._pipeline_id, table.inbox == self._inbox.id
             )
         ).scalar_one()
         return position
