@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
+from msgspec import UnsetType
 
 from headwater.spec.duration import duration
 from headwater.spec.errors import ChangedError, DeclarationError, few
@@ -194,6 +195,9 @@ def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]
         a recipe records them, and a fold goes by its own.
     """
     was, now = learned.learner.parameters, made.learner.parameters
+    if isinstance(was, UnsetType) or isinstance(now, UnsetType):
+        unknown = Difference(field="the learner's parameters", was="not kept", now="known", way="fresh")
+        return (unknown,)
     found: list[Difference] = []
     for path in dict.fromkeys((*was, *now)):
         before, after = was.get(path, "not there"), now.get(path, "not there")

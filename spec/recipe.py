@@ -4,6 +4,7 @@ import hashlib
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from headwater.spec.feature import FeatureKind
 from headwater.spec.label import RevisionPolicy
@@ -39,14 +40,15 @@ class LearnerCode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Which learner wraps the estimator: ``"river"``, ``"sklearn"`` or ``"lightgbm"``.
     parameters
         What the factory made: classes and parameters by path, as
-        :func:`~headwater.learners.parameters.parameters_of` lists them.
+        :func:`~headwater.learners.parameters.parameters_of` lists them. A version without them cannot be
+        learned on from.
     """
 
     module: str
     function: str
     source: str
     adapter: Literal["river", "sklearn", "lightgbm"]
-    parameters: dict[str, str] = {}
+    parameters: dict[str, str] | UnsetType = UNSET  # left out where not known: ids stay
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ from headwater.spec.errors import StorageError
 
 
 def add(connection: Connection, name: str) -> None:
-    connection.execute(insert(tables.pipeline).values(name=name, features="[]"))
+    connection.execute(insert(tables.pipeline).values(name=name, declaration="[]"))
 
 
 def names(connection: Connection) -> list[str]:

@@ -32,7 +32,7 @@ def test_a_transaction_that_fails_leaves_nothing(settings: Settings) -> None:
 
     def half() -> None:
         with database.transaction() as connection:
-            connection.execute(tables.pipeline.insert().values(name="half", features="[]"))
+            connection.execute(tables.pipeline.insert().values(name="half", declaration="[]"))
             raise RuntimeError("on purpose")
 
     with pytest.raises(RuntimeError):

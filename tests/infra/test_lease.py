@@ -127,7 +127,7 @@ def test_a_fenced_transaction_keeps_nothing(database: Database, clock: Simulated
 
     def write() -> None:
         with database.transaction() as connection:
-            connection.execute(insert(tables.pipeline).values(name="zombie", features="[]"))
+            connection.execute(insert(tables.pipeline).values(name="zombie", declaration="[]"))
             check(connection, old)
 
     with pytest.raises(FencedError):

@@ -16,6 +16,7 @@ from headwater.spec.declaration import (
     Way,
     declaration_of,
     differences,
+    learner_differences,
     needing_a_word,
     refusal,
 )
@@ -27,6 +28,7 @@ from headwater.spec.monitoring import Monitoring
 from headwater.spec.pace import Pace
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.queue import People
+from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
 from headwater.spec.routing import Shadow
 from headwater.spec.serving import Serving
 from headwater.spec.source import ParquetSource
@@ -194,3 +196,35 @@ def test_a_dropped_feature_may_come_back_as_it_was() -> None:
 def test_another_shape_is_refused(text: str) -> None:
     with pytest.raises(DeclarationError, match="another shape"):
         Declaration.from_json(text)
+
+
+def test_what_a_version_was_made_of_must_be_known_to_go_on_from_it() -> None:
+    code = LearnerCode(module="m", function="f", source="", adapter="river")
+    known = replace(code, parameters={"Line": "Line", "Line.l2": "0.0", "Line.l2.part": "1"})
+    changed = replace(code, parameters={"Line": "Line", "Line.l2": "0.1", "Line.l2.part": "2"})
+    assert learner_differences(recipe(known), recipe(known)) == ()
+    (found,) = learner_differences(recipe(known), recipe(changed))
+    assert str(found) == "Line.l2 was 0.0, is 0.1"
+    (found,) = learner_differences(recipe(code), recipe(known))
+    assert (found.was, found.way) == ("not kept", "fresh")
+
+
+def recipe(code: LearnerCode) -> Recipe:
+    return Recipe(
+        pipeline="toy",
+        task="regression",
+        update="stateless",
+        parent=None,
+        parent_digest=None,
+        examples=OffsetRange(0, 1),
+        exclusions=(),
+        subsample=None,
+        revisions="learn",
+        batch_rows=None,
+        passes=1,
+        seed=0,
+        threads=1,
+        learner=code,
+        features=(X,),
+        libraries={},
+    )
