@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import START
 from tests.loop import models
 from tests.loop.conftest import PIPELINE, Binder, day
+from tests.loop.other_models import line, moved, scaled
 
 from headwater.infra.clock import SimulatedClock
 from headwater.loop.binding import Bound
@@ -23,25 +24,6 @@ from headwater.spec.trigger import Volume
 from headwater.spec.update import Stateless
 
 A, B = Feature("a", float), Feature("b", float)
-
-
-def scaled() -> object:
-    from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
-
-    return make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss", alpha=0.5))
-
-
-def line() -> object:
-    from sklearn.linear_model import SGDRegressor  # noqa: PLC0415
-
-    return SGDRegressor()
-
-
-def moved() -> object:
-    """Make the same as :func:`tests.loop.models.sgd` does, elsewhere."""
-    return models.sgd()
 
 
 @pytest.fixture
