@@ -291,7 +291,7 @@ def test_what_pandas_misses_is_null(column: pd.Series, kind: Kind, wanted: list[
         [1 + 2j],
         [AT, AT.replace(tzinfo=None)],
     ],
-    ids=str,
+    ids=lambda held: ", ".join(type(one).__name__ for one in held),
 )
 def test_a_column_of_pandas_of_several_types_is_refused_by_name(held: list[Any]) -> None:
     with pytest.raises(SchemaError, match=r"column 'c' .* is not of one type"):
