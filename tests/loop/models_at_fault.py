@@ -25,6 +25,17 @@ class Failing(linear_model.LogisticRegression):
         return found
 
 
+class Overshooting(linear_model.LogisticRegression):
+    """Gives chances that are none for some features: 1.5 where a is large, NaN where it is larger."""
+
+    def predict_proba_one(self, x: dict[str, float]) -> dict[bool, float]:
+        """Predict, or overshoot."""
+        if x["a"] > 900:
+            return {True: 1.5 if x["a"] < 2_000 else float("nan")}
+        found: dict[bool, float] = super().predict_proba_one(x)
+        return found
+
+
 def hanging() -> object:
     """Hangs where a is large."""
     return Hanging()
@@ -33,3 +44,8 @@ def hanging() -> object:
 def failing() -> object:
     """Fails where a is large."""
     return Failing()
+
+
+def overshooting() -> object:
+    """Answers with what is no chance where a is large."""
+    return Overshooting()
