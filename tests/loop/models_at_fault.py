@@ -27,7 +27,7 @@ class Failing(linear_model.LogisticRegression):
         found: dict[bool, float] = super().predict_proba_one(x)
         return found
 
-    def learn_one(self, x: dict[str, float], y: bool, w: float = 1.0) -> None:  # noqa: FBT001 - River's
+    def learn_one(self, x: dict[str, float], y: bool, w: float = 1.0) -> None:
         """Learn, or fail."""
         if x["a"] > 900:
             raise ZeroDivisionError

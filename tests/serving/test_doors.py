@@ -294,7 +294,9 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
         "Operator.route": lambda d, v: operator(d).route(None, by="ada", reason=v),
         "Operator.quarantine": lambda d, v: operator(d).quarantine([], by="ada", reason=v),
         "Operator.promote": lambda d, v: operator(d).promote("1", by="ada", reason=v),
-        "/pipelines, routing": lambda d, v: d.rule("routing", v, "PUT", routing={"type": "champion_only"}),
+        "/pipelines, routing": lambda d, v: d.rule(
+            "routing", v, "PUT", routing={"type": "champion_only"}
+        ),
         "/pipelines, shadow": lambda d, v: d.rule("shadows/add", v, version="1"),
         "/pipelines, no shadow": lambda d, v: d.rule("shadows/drop", v, version="1"),
         "/pipelines, learning": lambda d, v: d.rule("learning", v, "PUT", paused=False),

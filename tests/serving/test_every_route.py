@@ -1,4 +1,4 @@
-"""No route is left out: what takes a body is one of the doors, and what takes a path is asked for any text.
+"""No route is left out: what takes a body is a door, and what takes a path is asked for any text.
 
 Routes are found in the OpenAPI document and among those below /v2 and /batch, which are not in it.
 """
@@ -91,7 +91,10 @@ def test_to_skip_takes_names_only(doors: Doors, field: str) -> None:
 def test_whatever_stands_in_a_path_is_answered_and_nothing_kept(
     doors: Doors, routes: set[tuple[str, str]]
 ) -> None:
-    kept, named = doors.kept, [name for name in (*BAD_NAMES, *GOOD_NAMES) if name.isascii() or "a" in name]
+    kept, named = (
+        doors.kept,
+        [name for name in (*BAD_NAMES, *GOOD_NAMES) if name.isascii() or "a" in name],
+    )
     texts = [quote(name.encode("utf-8", "surrogatepass"), safe="") for name in named]
     ways = [(method, path) for method, path in sorted(routes) if "{}" in path]
     assert len(ways) > 20
@@ -111,4 +114,7 @@ def test_what_is_no_number_of_a_version_is_none(doors: Doors, path: str) -> None
         body = json.dumps({"version": number})
         answer = doors.http.post(f"/pipelines/doors/{path}", content=body, headers=JSON)
         assert answer.status_code in {404, 422}, (number, answer.text)
-    assert before == (doors.bound.registry.routings.number(), doors.bound.registry.championship.history())
+    assert before == (
+        doors.bound.registry.routings.number(),
+        doors.bound.registry.championship.history(),
+    )

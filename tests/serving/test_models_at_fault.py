@@ -6,7 +6,6 @@ Such a request is refused with 422: the version was tried before it served, and 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
 from msgspec.structs import replace
 from tests.loop import models_at_fault
