@@ -241,6 +241,7 @@ class Operator:
     def _shadowed(
         self, change: Callable[[tuple[str, ...]], tuple[str, ...]], by: str, reason: str
     ) -> Ruling:
+        _check_reason(reason)
         history = self.registry.routings.history()
         routing = self._in_force(history)
         if routing is None:

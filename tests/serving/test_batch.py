@@ -30,7 +30,7 @@ from headwater.spec.errors import DigestError, NotFoundError
 from headwater.spec.records import FeatureValue
 from headwater.spec.source import QuerySource
 
-KEYS = ["customer-17", "c-1", "c/2", "ü 3", "c%4\n"]
+KEYS = ["customer-17", "c-1", "c/2", "ü 3", "c%0A4\u00a0"]
 ROWS = {"now": KEYS}
 FEATURES = {"a": 1.0, "b": 2.0}
 Eventually = Callable[[Callable[[], bool]], None]

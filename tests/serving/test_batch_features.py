@@ -266,8 +266,8 @@ def test_schemathesis_finds_nothing(shop: Bound, open_service: Opener, tmp_path:
         ([], NotEnoughError, "no rows"),
         ([{"customer": "a", "spent": None}], SchemaError, "null in 1 rows"),
         ([{"customer": "a", "spent": -1.0}], SchemaError, "outside what it declares in 1 rows"),
-        ([{"customer": "a", "spent": float("nan")}], SchemaError, "NaN or infinite"),
-        ([{"customer": None, "spent": 1.0}], SchemaError, "null, empty or longer"),
+        ([{"customer": "a", "spent": float("nan")}], SchemaError, "numbers are finite"),
+        ([{"customer": None, "spent": 1.0}], SchemaError, "null, empty, longer"),
         ([{"customer": "a", "spent": n} for n in (1.0, 2.0)], SchemaError, "share a key: a"),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import polars as pl
@@ -28,6 +29,7 @@ from headwater.serving.app import create_app
 from headwater.serving.client import Client
 from headwater.serving.keeper import Keeper
 from headwater.serving.key_store import KeyStore
+from headwater.serving.operating import Operating
 from headwater.spec.batch import BatchPrediction
 from headwater.spec.errors import HeadwaterError, SchemaError
 from headwater.spec.feature import Feature
@@ -52,8 +54,10 @@ DOORS = Pipeline(
     model=estimators.sgd_regression,
     update=Stateful(),
     people=People(),
+    batch=BATCH,
 )
 JSON = {"content-type": "application/json"}
+VERSION = "/v2/models/doors/versions/1/infer"
 PLAIN: dict[str, Any] = {"a": 1.0, "b": None, "c": "x"}
 
 
@@ -72,8 +76,8 @@ class Doors:
         self.count += 1
         return f"new-{self.count}"
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = self.http.post(path, content=json.dumps(body), headers=JSON)
+    def post(self, path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
+        answer = self.http.request(method, path, content=json.dumps(body), headers=JSON)
         found: dict[str, Any] = answer.json()
         if answer.status_code != 200:
             assert answer.status_code == 422, answer.text
@@ -134,13 +138,26 @@ class Doors:
             assert answer.status_code == 422, answer.text
             raise SchemaError(answer.json()["error"])
 
-    def infer(self, id_: str = "", **changed: Any) -> None:
+    def batch(self, key: str = "k-1", id_: str | None = None, **changed: Any) -> None:
+        try:
+            path = f"/batch/doors/{quote(key, safe='')}"
+        except UnicodeEncodeError:
+            return self.refuse()  # no address holds it
+        body = {"features": PLAIN | changed, "id": self.new() if id_ is None else id_}
+        self.post(path, body)
+        return None
+
+    def rule(self, path: str, reason: str, method: str = "POST", **body: Any) -> None:
+        """Send what an operator rules."""
+        self.post(f"/pipelines/doors/{path}", body | {"reason": reason}, method)
+
+    def infer(self, id_: str = "", path: str = "/v2/models/doors/infer", **changed: Any) -> None:
         data = {"a": 1.0, "b": 1.0, "c": "x", **changed}
         inputs = [
             {"name": n, "shape": [1], "datatype": "BYTES" if n == "c" else "FP64", "data": [v]}
             for n, v in data.items()
         ]
-        self.post("/v2/models/doors/infer", {"inputs": inputs} | ({"id": id_} if id_ else {}))
+        self.post(path, {"inputs": inputs} | ({"id": id_} if id_ else {}))
 
     def rows(self, key: str = "k-1", **changed: Any) -> None:
         schema = {"k": pl.String, "a": pl.Float64, "b": pl.Float64, "c": pl.String}
@@ -187,6 +204,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> It
         with Keeper(bound) as keeper:
             keeper.step()
             with (
+                Operating([DOORS], home, clock),
                 running(create_app((DOORS,), home, clock)) as http,
                 Client(str(http.base_url)) as client,
             ):
@@ -228,6 +246,8 @@ def featured(name: str) -> dict[str, Send]:
         "Client.predict": lambda d, v: d.client.predict(PLAIN | {name: v}),
         "/v2": lambda d, v: d.infer(**{name: v}),
         "/v2, binary": lambda d, v: d.binary(**{name: v}),
+        "/v2, of a version": lambda d, v: d.infer("", VERSION, **{name: v}),
+        "/batch": lambda d, v: d.batch(**{name: v}),
         "a batch's table": lambda d, v: d.rows(**{name: v}),
         "a feature table": lambda d, v: d.table(**{name: v}),
     }
@@ -244,6 +264,8 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
         ),
         "Client.predict": lambda d, v: d.client.predict(PLAIN, id=v),
         "/v2": lambda d, v: d.infer(v),
+        "/v2, of a version": lambda d, v: d.infer(v, VERSION),
+        "/batch": lambda d, v: d.batch(id_=v),
     },
     "labelled id": told(lambda _, v: {"prediction_id": v}),
     "label's key": told(lambda d, v: {"prediction_id": d.new(), "key": v}),
@@ -253,13 +275,14 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
         "/predict": lambda d, v: d.post("/predict", {"features": PLAIN, "entity": {"k": v}}),
         "/predict, name": lambda d, v: d.post("/predict", {"features": PLAIN, "entity": {v: "k"}}),
         "Client.predict": lambda d, v: d.client.predict(PLAIN, entity={"k": v}),
+        "/batch": lambda d, v: d.batch(v),
         "a batch's table": lambda d, v: d.rows(v),
         "a feature table": lambda d, v: d.table(v),
     },
     "version": {"Prediction": lambda d, v: d.record(version=v)},
     "person": {
         "LabelQueue.claim": lambda d, v: d.bound.log.queue().claim(v),
-        "/queue": lambda d, v: d.post("/queue/doors/claim", {"person": v}),
+        "/queue, claim": lambda d, v: d.post("/queue/doors/claim", {"person": v}),
     },
     "who": {
         "train": lambda d, v: train(d.bound, by=v),
@@ -271,6 +294,14 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
         "Operator.route": lambda d, v: operator(d).route(None, by="ada", reason=v),
         "Operator.quarantine": lambda d, v: operator(d).quarantine([], by="ada", reason=v),
         "Operator.promote": lambda d, v: operator(d).promote("1", by="ada", reason=v),
+        "/pipelines, routing": lambda d, v: d.rule(
+            "routing", v, "PUT", routing={"type": "champion_only"}
+        ),
+        "/pipelines, shadow": lambda d, v: d.rule("shadows/add", v, version="1"),
+        "/pipelines, no shadow": lambda d, v: d.rule("shadows/drop", v, version="1"),
+        "/pipelines, learning": lambda d, v: d.rule("learning", v, "PUT", paused=False),
+        "/pipelines, quarantine": lambda d, v: d.rule("quarantine", v, spans=[{"start": 0, "stop": 1}]),
+        "/pipelines, champion": lambda d, v: d.rule("champion", v, version="1"),
     },
     "text": featured("c"),
     "number": featured("a"),

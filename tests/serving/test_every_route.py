@@ -1,0 +1,120 @@
+"""No route is left out: what takes a body is a door, and what takes a path is asked for any text.
+
+Routes are found in the OpenAPI document and among those below /v2 and /batch, which are not in it.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from starlette.routing import Route
+from tests.serving.test_doors import BAD_NAMES, DOORS, GOOD_NAMES, JSON, Doors, cases, doors
+
+from headwater.infra.clock import SystemClock
+from headwater.infra.settings import Settings
+from headwater.serving.batch_routes import batch_routes
+from headwater.serving.counters import Counters
+from headwater.serving.inference_protocol import protocol_routes
+from headwater.serving.metrics import Metrics
+from headwater.spec.errors import SchemaError
+
+__all__ = ["doors"]
+
+READS = {"GET", "HEAD"}
+SKIP = ("POST", "/queue/{}/skip")
+PARAMETER = re.compile(r"{[^}]+}")
+
+
+@pytest.fixture(scope="module")
+def routes(doors: Doors) -> set[tuple[str, str]]:
+    """Every method with the path that it is for, parameters as {}."""
+    document: Mapping[str, Any] = doors.http.get("/openapi.json").json()
+    found = {
+        (method.upper(), path)
+        for path, methods in document["paths"].items()
+        for method in methods.keys() - {"parameters"}
+    }
+    clock, metrics = SystemClock(), Metrics(Counters(Settings(home=doors.bound.settings.root / "none")))
+    for route in (*protocol_routes({}, 1), *batch_routes([DOORS], {}, {}, clock, metrics, 1)):
+        assert isinstance(route, Route)
+        found |= {(method, route.path) for method in route.methods or ()}
+    metrics.close()
+    return {(method, PARAMETER.sub("{}", path)) for method, path in found}
+
+
+@contextmanager
+def listening(doors: Doors) -> Iterator[set[tuple[str, str]]]:
+    """Collect what is asked for meanwhile."""
+    asked: set[tuple[str, str]] = set()
+
+    def hear(request: httpx.Request) -> None:
+        asked.add((request.method, request.url.path))
+
+    doors.http.event_hooks["request"].append(hear)
+    yield asked
+    doors.http.event_hooks["request"].remove(hear)
+
+
+def test_every_route_that_takes_a_body_is_a_door(doors: Doors, routes: set[tuple[str, str]]) -> None:
+    with listening(doors) as asked:
+        for door in cases(good=True):
+            (send, values), name = door.values, str(door.id).partition(" by ")[2]
+            if name.startswith("/"):
+                value = values[0]
+                send(doors, f"{value}{doors.new()}" if isinstance(value, str) else value)
+    missed = {
+        (method, path)
+        for method, path in routes
+        if method not in READS
+        and not any(
+            method == its and re.fullmatch(path.replace("{}", "[^/]+"), where) for its, where in asked
+        )
+    }
+    assert missed == {SKIP}  # it takes names only of what was claimed: below
+
+
+@pytest.mark.parametrize("field", ["person", "prediction_id"])
+def test_to_skip_takes_names_only(doors: Doors, field: str) -> None:
+    body = {"person": "ada", "prediction_id": doors.asked}
+    for name in BAD_NAMES:
+        with pytest.raises(SchemaError):
+            doors.post("/queue/doors/skip", body | {field: name})
+    assert doors.bound.log.queue().counts().skips == 0
+
+
+def test_whatever_stands_in_a_path_is_answered_and_nothing_kept(
+    doors: Doors, routes: set[tuple[str, str]]
+) -> None:
+    kept, named = (
+        doors.kept,
+        [name for name in (*BAD_NAMES, *GOOD_NAMES) if name.isascii() or "a" in name],
+    )
+    texts = [quote(name.encode("utf-8", "surrogatepass"), safe="") for name in named]
+    ways = [(method, path) for method, path in sorted(routes) if "{}" in path]
+    assert len(ways) > 20
+    for (method, path), text in product(ways, texts):
+        for place in range(path.count("{}")):
+            parts = iter([text if n == place else "doors" for n in range(path.count("{}"))])
+            where = PARAMETER.sub(lambda _, parts=parts: next(parts), path)
+            answer = doors.http.request(method, where, content=b"{}" if method not in READS else b"")
+            assert answer.status_code in {404, 405, 422}, (method, where, answer.text)
+    assert doors.kept == kept
+
+
+@pytest.mark.parametrize("path", ["champion", "shadows/add"])
+def test_what_is_no_number_of_a_version_is_none(doors: Doors, path: str) -> None:
+    before = doors.bound.registry.routings.number(), doors.bound.registry.championship.history()
+    for number in ("1\n", "\n1", "1\0", "\u0661", "\uff11", "01", "", "1e0", *BAD_NAMES):
+        body = json.dumps({"version": number})
+        answer = doors.http.post(f"/pipelines/doors/{path}", content=body, headers=JSON)
+        assert answer.status_code in {404, 422}, (number, answer.text)
+    assert before == (
+        doors.bound.registry.routings.number(),
+        doors.bound.registry.championship.history(),
+    )
