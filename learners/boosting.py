@@ -135,7 +135,9 @@ class BoostingLearner:
         self.expect_classes(labels.unique().to_list() if self._schema.task == "multiclass" else [])
         matrix, target = self._matrix(features), self._target(labels)
         with learning(self._name):
-            booster = self._grow(matrix, target) if self._booster is None else self._refit(matrix, target)
+            booster = (
+                self._grow(matrix, target) if self._booster is None else self._refit(matrix, target)
+            )
         previous = self._booster
         # Through text, so that a state that goes on and one that was loaded are the same to the bit.
         self._booster = _parse(booster.model_to_string())

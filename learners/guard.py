@@ -26,15 +26,14 @@ class _Restorable(Protocol):
 
 
 @contextmanager
-def keeping_last_good(learner: _Restorable, estimator: object, *, started: bool) -> Iterator[None]:
-    """Put the learner back into the state it had, if learning raises; say it as :func:`learning` does."""
-    before = learner.dump() if started else None
+def keeping_last_good(learner: _Restorable, estimator: object) -> Iterator[None]:
+    """Put the learner back into the state it had, if learning raises as :func:`learning` does."""
+    before = learner.dump()
     try:
         with learning(estimator):
             yield
     except Exception:
-        if before is not None:
-            learner.load(before)
+        learner.load(before)
         raise
 
 

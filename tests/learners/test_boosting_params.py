@@ -1,6 +1,5 @@
 """Every parameter of LightGBM is handed on, has no effect by its nature, or is refused by name."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -151,8 +150,11 @@ VALUES: dict[str, list[object]] = {
     "interaction_constraints": [[[0], [1, 2]], [[0, 9]]],
     "monotone_constraints": [[1, 0, 0], [1], "1,0,0", 1, [2, 0, 0]],
     "monotone_constraints_method": ["intermediate", "advanced", "none"],
-    **dict.fromkeys(("max_bin", "num_leaves"), [4, 1]),
-    **dict.fromkeys(("max_bin_by_feature", "feature_contri", "cegb_penalty_feature_lazy"), [[9, 9, 9]]),
+    "max_bin": [9, 1],
+    "num_leaves": [4, 1],
+    "max_bin_by_feature": [[9, 9, 9], [9]],
+    "feature_contri": [[1, 1, 1], [1]],
+    "cegb_penalty_feature_lazy": [[1, 1, 1], [1]],
     "cegb_penalty_feature_coupled": [[1, 1, 1], [1]],
 }
 
