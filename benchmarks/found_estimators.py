@@ -108,7 +108,8 @@ def _make_river(kind: Any, which: int) -> Any:
 
 
 def _sklearn() -> Iterator[_Found]:
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - a second to import
+    from sklearn.linear_model import SGDClassifier  # noqa: PLC0415 - a second to import
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - as above
     from sklearn.utils import all_estimators  # noqa: PLC0415
 
     for name, kind in all_estimators(type_filter="classifier"):
@@ -120,15 +121,13 @@ def _sklearn() -> Iterator[_Found]:
         yield _Found(
             f"sklearn {name} regression", "regression", partial(_make_sklearn, kind, "regressor")
         )
-    from sklearn.linear_model import SGDRegressor  # noqa: PLC0415
-
     for name, kind in all_estimators():
         if hasattr(kind, "transform") and not hasattr(kind, "predict_proba"):
-            make = partial(_make_sklearn, kind, "regressor")
+            make = partial(_make_sklearn, kind, "classifier")
             yield _Found(
                 f"sklearn {name} before SGD",
-                "regression",
-                lambda make=make: make_pipeline(make(), SGDRegressor(random_state=0)),
+                "binary",
+                lambda make=make: make_pipeline(make(), SGDClassifier(random_state=0)),
             )
 
 
@@ -148,7 +147,9 @@ def _make_sklearn(kind: Any, role: str) -> Any:
     )
     needed |= {"transformers": [("one", "passthrough", ["a"])], "transformer_list": []}
     asked = inspect.signature(kind).parameters.values()
-    return kind(**{p.name: needed[p.name] for p in asked if p.default is p.empty and p.name in needed})
+    return kind(
+        **{p.name: needed[p.name] for p in asked if p.default in (p.empty, None) and p.name in needed}
+    )
 
 
 def _searches() -> Iterator[_Found]:

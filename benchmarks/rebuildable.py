@@ -19,7 +19,8 @@ _SHORT_STEP = 20
 def measure(*, short: bool) -> Outcome:
     """Fold every estimator in two processes that differ in hash seed, addresses and entropy.
 
-    It takes a quarter of an hour. ``ratio`` counts those whose digests differ and that nothing is said of when they are declared.
+    It takes two minutes. ``ratio`` counts those whose digests differ and that no warning names when they
+    are declared.
     """
     step = _SHORT_STEP if short else 1
     one, two = (_elsewhere(seed, step) for seed in (1, 2))

@@ -1,4 +1,4 @@
-"""What a library refuses to learn is an error of headwater's that names the estimator, and changes nothing."""
+"""A library's refusal to learn is an error of ours that names the estimator, and changes nothing."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from headwater.spec.pipeline import Task
 class Refusing(linear_model.LogisticRegression):
     """Refuses to learn, as River's do where a parameter is wrong."""
 
-    def learn_one(self, x: dict[str, float], y: bool, w: float = 1.0) -> None:
+    def learn_one(self, *_: object, **__: object) -> None:
         """Refuse."""
         raise ValueError("no such loss")
 
