@@ -125,7 +125,9 @@ def test_what_will_not_rebuild_is_shown_by_flows(toy, recorded, settings):
         _feed(reference, settings, 40)
     with pytest.warns(HeadwaterWarning, match="will not rebuild"):
         trained = fine_tune(reference)
-    with pytest.warns(HeadwaterWarning), Bound(load_pipeline(reference), settings) as bound:
+    with pytest.warns(HeadwaterWarning):
+        bound = Bound(load_pipeline(reference), settings)
+    with bound:
         evidence = Evidence(pipeline="unseeded", at=bound.clock.now(), standing="enough")
         decision = decision_of(evidence, Answer(fired=True, reason="asked for by a test"))
         bound.decisions.store(decision)
