@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from headwater.serving.ids import new_id
 from tests.docs.blocks import ROOT
 
 from headwater import Feature, FeatureLog, Label, LabelRule, Pipeline, Prediction, Stateful, collect
+from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
 
 GUIDE = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
