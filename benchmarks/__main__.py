@@ -22,6 +22,7 @@ CLAIMS = (
     "read-recent",
     "memory",
     "rebuild",
+    "rebuildable",
     "bandit",
     "crash",
     "exactly-once",

@@ -33,6 +33,7 @@ from headwater.flows.silence import HEARTBEATS
 from headwater.flows.stack import POOL, find_stack
 from headwater.flows.update import update
 from headwater.infra.settings import Settings
+from headwater.learners.cautions import warn_of
 from headwater.learners.wrap import check_bound
 from headwater.loop.binding import Bound
 from headwater.loop.update import check_update
@@ -176,6 +177,7 @@ def _wanted(
     for reference in references:
         pipeline = load_pipeline(reference)
         check_bound(pipeline)
+        warn_of(pipeline)
         if names.setdefault(pipeline.name, reference) != reference:
             raise DeclarationError(
                 f"{names[pipeline.name]!r} and {reference!r} both declare {pipeline.name!r}",

@@ -42,7 +42,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_as(settings: Settings, level: int) -> None:
-    """Let this process write its log to standard error, in place of what it wrote before.
+    """Let this process write its log to standard error, in place of what it wrote before; warnings, too.
 
     Parameters
     ----------
@@ -55,5 +55,6 @@ def log_as(settings: Settings, level: int) -> None:
     as_json = settings.log == "json"
     handler.setFormatter(JsonLines() if as_json else logging.Formatter(_TEXT))
     logging.basicConfig(level=logging.INFO if as_json else level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
     for noisy in ("alembic", "httpx", "mlflow", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))

@@ -123,7 +123,7 @@ class SklearnLearner:
             return
         if self._schema.task == "multiclass":
             self.expect_classes(labels.unique().to_list())
-        with keeping_last_good(self, started=self._fitted):
+        with keeping_last_good(self, self._estimator):
             frame, target = self._frame(features), labels.to_numpy()
             if self._stateful:
                 extra = {} if self._schema.task == "regression" else {"classes": self._classes}

@@ -14,7 +14,7 @@ import polars as pl
 
 from headwater.learners.boosting_params import native, not_refitted
 from headwater.learners.canonical import canonical_digest
-from headwater.learners.guard import check_batch, check_outputs
+from headwater.learners.guard import check_batch, check_outputs, learning
 from headwater.learners.learner import Capabilities, Schema
 from headwater.spec.errors import DeclarationError, NotEnoughError, SchemaError, UnlearnableError, few
 from headwater.spec.records import FeatureValue, LabelValue, Output
@@ -83,6 +83,7 @@ class BoostingLearner:
         if not 0.0 <= boosted.decay <= 1.0:
             raise DeclarationError(f"decay={boosted.decay} is not in [0, 1]", hint="write decay=0.9")
         self._schema = schema
+        self._name = name
         self._decay = boosted.decay
         self._names = tuple(feature.name for feature in schema.features)
         self._texts = [i for i, f in enumerate(schema.features) if f.dtype == "str"]
@@ -133,7 +134,10 @@ class BoostingLearner:
             return
         self.expect_classes(labels.unique().to_list() if self._schema.task == "multiclass" else [])
         matrix, target = self._matrix(features), self._target(labels)
-        booster = self._grow(matrix, target) if self._booster is None else self._refit(matrix, target)
+        with learning(self._name):
+            booster = (
+                self._grow(matrix, target) if self._booster is None else self._refit(matrix, target)
+            )
         previous = self._booster
         # Through text, so that a state that goes on and one that was loaded are the same to the bit.
         self._booster = _parse(booster.model_to_string())

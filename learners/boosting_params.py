@@ -1,11 +1,10 @@
 """LightGBM's parameters: each is handed on, has no effect by its nature, or is refused by name."""
 
-from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
 from headwater.learners.learner import Schema
-from headwater.spec.errors import DeclarationError
+from headwater.spec.errors import DeclarationError, few
 
 __all__ = ["Native", "native", "not_refitted"]
 
@@ -82,6 +81,7 @@ _OBJECTIVES: dict[str, set[str]] = {
     "multiclass": {"multiclass", "softmax", "multiclassova", "multiclass_ova", "ova", "ovr"},
     "regression": _SQUARES | _RENEWED | _OTHERS,
 }
+_METHODS = ("basic", "intermediate", "advanced")
 _DEFAULT_OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
 
@@ -121,6 +121,7 @@ def native(estimator: Any, schema: Schema, seed: int, threads: int) -> Native:
     for name, value in given.items():
         if name in _REFUSED and value not in _HARMLESS.get(name, ()):
             raise _refused(name, value, *_REFUSED[name])
+    _check_constraints(given, schema)
     kept = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT | set(_REFUSED)}
     trees, own_seed = kept.pop("num_iterations", 100), kept.pop("seed", None)
     if not isinstance(trees, int) or trees < 1:
@@ -165,16 +166,44 @@ def _is_on(value: Any) -> bool:
 
 
 def _constrains(value: Any) -> bool:
-    if isinstance(value, str):
-        value = value.strip("[]() ").split(",")
-    return value is not None and any(str(one).strip() not in ("", "0", "0.0") for one in value)
+    return any(one != "0" for one in _constraints(value))
+
+
+def _constraints(value: Any) -> list[str]:
+    """List what is asked of each feature, as text."""
+    if value is None or isinstance(value, str):
+        value = (value or "").strip("[]() ").split(",")
+    elif not hasattr(value, "__iter__"):
+        value = [value]
+    return [one for one in (str(each).strip() for each in value) if one]
+
+
+def _check_constraints(given: dict[str, Any], schema: Schema) -> None:
+    """Refuse monotone constraints at which LightGBM 4.7 ends the process instead of raising."""
+    wanted, method = given.get("monotone_constraints"), given.get("monotone_constraints_method")
+    found, names = _constraints(wanted), [feature.name for feature in schema.features]
+    if found and (len(found) != len(names) or not set(found) <= {"-1", "0", "1"}):
+        raise _refused(
+            "monotone_constraints",
+            wanted,
+            f"it is not one of -1, 0 and 1 for each of {few(names)}",
+            f"write monotone_constraints={[0] * len(names)}, and 1 or -1 where one is wanted",
+        )
+    if method not in (None, *_METHODS) or (method == "advanced" and not found):
+        raise _refused(
+            "monotone_constraints_method",
+            method,
+            f"it is one of {', '.join(_METHODS)}, and needs monotone_constraints",
+            "leave monotone_constraints_method out, or write monotone_constraints, too",
+        )
 
 
 def _by_own_names(estimator: Any) -> dict[str, Any]:
     """Give what was asked for by LightGBM's own names; an alias goes before a default."""
     defaults = type(estimator)().get_params()
-    given, named = {}, {}
-    for name, value in _defaults_first(estimator.get_params().items(), defaults):
+    given: dict[str, Any] = {}
+    named: dict[str, str] = {}
+    for name, value in sorted(estimator.get_params().items(), key=lambda item: item[0] not in defaults):
         own = name if name in ("class_weight", "importance_type") else _aliases().get(name)
         if own is None:
             raise DeclarationError(
@@ -183,16 +212,14 @@ def _by_own_names(estimator: Any) -> dict[str, Any]:
         if value is None:
             continue
         before = named.get(own)
-        if before is not None and before not in defaults and given[own] != value:
-            raise _twice(before, name)
-        if before in defaults and given[own] not in (defaults[before], value):
+        if before is not None and given[own] != value and not _is_default(given[own], defaults, before):
             raise _twice(before, name)
         given[own], named[own] = value, name
     return given
 
 
-def _defaults_first(items: Iterable[tuple[str, Any]], defaults: dict[str, Any]) -> list[tuple[str, Any]]:
-    return sorted(items, key=lambda item: item[0] not in defaults)
+def _is_default(value: Any, defaults: dict[str, Any], name: str) -> bool:
+    return name in defaults and bool(value == defaults[name])
 
 
 def _twice(one: str, other: str) -> DeclarationError:

@@ -1,8 +1,9 @@
-"""What to tell whoever declares or trains a pipeline: where its versions will not rebuild."""
+"""Warnings for whoever declares or trains a pipeline: where its versions will not rebuild."""
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,28 +11,46 @@ import numpy as np
 from headwater.learners.first_party import own_modules
 from headwater.learners.learner import Learner
 from headwater.learners.rebuildable import doubts, modules_of
+from headwater.learners.wrap import fresh_of
 from headwater.spec.errors import HeadwaterWarning, few
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["cautions", "cautions_of_state"]
+__all__ = ["cautions_of_state", "warn_of"]
 
 
-def cautions(pipeline: Pipeline, make: Callable[[], Learner]) -> tuple[HeadwaterWarning, ...]:
-    """Say where versions of a pipeline will not rebuild, before it learns anything.
+def warn_of(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
+    """Warn where versions of a pipeline will not rebuild, before it learns anything.
+
+    Called wherever a pipeline is checked before work: bound to its stores, deployed.
 
     Parameters
     ----------
     pipeline
-        As declared.
-    make
-        Makes its fresh learner.
+        As declared, with a model that was checked.
+
+    Returns
+    -------
+    tuple of HeadwaterWarning
+        What was warned of.
+
+    Warns
+    -----
+    HeadwaterWarning
+        If versions will not rebuild, or need modules that are not kept.
     """
+    found = _cautions(pipeline)
+    for caution in found:
+        warnings.warn(caution, stacklevel=3)
+    return found
+
+
+def _cautions(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
     with _seeded():
-        learner = make()
+        learner = fresh_of(pipeline)
     found = cautions_of_state(pipeline, learner)
     if not found:
         with _seeded():
-            again = make()
+            again = fresh_of(pipeline)
         if learner.digest() != again.digest():
             found = (
                 _unequal(pipeline, "two calls of its factory make different ones", "seed all it draws"),

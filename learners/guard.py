@@ -7,16 +7,16 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from headwater.spec.errors import NonFiniteError, SchemaError, few
+from headwater.spec.errors import HeadwaterError, NonFiniteError, SchemaError, UnlearnableError, few
 from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Task
 from headwater.spec.records import FeatureValue, LabelValue, Output
 from headwater.spec.values import LARGEST, is_sound
 
-__all__ = ["check_batch", "check_one", "check_outputs", "keeping_last_good"]
+__all__ = ["check_batch", "check_one", "check_outputs", "keeping_last_good", "learning", "named"]
 
 
-_LONGEST = 300  # what is wrong may quote an output
+_LONGEST = 300  # what is wrong may quote an output, or a library
 
 
 class _Restorable(Protocol):
@@ -26,15 +26,51 @@ class _Restorable(Protocol):
 
 
 @contextmanager
-def keeping_last_good(learner: _Restorable, *, started: bool) -> Iterator[None]:
-    """Put the learner back into the state it had, if learning raises."""
-    before = learner.dump() if started else None
+def keeping_last_good(learner: _Restorable, estimator: object) -> Iterator[None]:
+    """Put the learner back into the state it had, if learning raises as :func:`learning` does."""
+    before = learner.dump()
+    try:
+        with learning(estimator):
+            yield
+    except Exception:
+        learner.load(before)
+        raise
+
+
+@contextmanager
+def learning(estimator: object) -> Iterator[None]:
+    """Name the estimator where its library refuses to learn.
+
+    Raises
+    ------
+    UnlearnableError
+        If it raises anything that is not headwater's own; the cause is its own error.
+    """
     try:
         yield
-    except Exception:
-        if before is not None:
-            learner.load(before)
+    except (HeadwaterError, MemoryError):
         raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:_LONGEST]
+        raise UnlearnableError(
+            f"{named(estimator)} refuses to learn: {type(error).__name__}: {said}",
+            hint="mend the parameter that it names in the model; if it is the examples' fault, "
+            "headwater quarantine PIPELINE START:STOP leaves them out",
+        ) from error
+
+
+def named(estimator: object) -> str:
+    """Name an estimator; a pipeline, with its steps.
+
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.pipeline import make_pipeline
+    >>> named(make_pipeline("passthrough", Ridge()))
+    'Pipeline (passthrough, Ridge)'
+    """
+    steps = getattr(estimator, "steps", None)
+    if not steps:
+        return estimator if isinstance(estimator, str) else type(estimator).__name__
+    return f"{type(estimator).__name__} ({', '.join(map(named, dict(steps).values()))})"
 
 
 def check_batch(names: Sequence[str], features: pl.DataFrame, labels: pl.Series) -> None:

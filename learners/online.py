@@ -94,7 +94,7 @@ class RiverLearner:
         check_batch(self._names, features, labels)
         if features.is_empty():
             return
-        with keeping_last_good(self, started=True):
+        with keeping_last_good(self, self._estimator):
             if self._many:
                 target = labels.to_pandas()
                 self._estimator.learn_many(features.to_pandas(), target)
@@ -108,7 +108,7 @@ class RiverLearner:
         """Learn one example."""
         check_one(features, label)
         present = self._present(features)
-        with keeping_last_good(self, started=True):
+        with keeping_last_good(self, self._estimator):
             self._estimator.learn_one(present, label)
             check_outputs([self._predict(present)], self._schema.task)
 

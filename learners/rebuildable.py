@@ -3,13 +3,10 @@
 Each is read off what the estimator is or holds: a generator that nobody seeded, a wall time, an address.
 """
 
-import dis
 import inspect
 import random
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +23,26 @@ _HINTS = {
     _TIMES: "search apart, and declare the estimator that was found",
     _ADDRESS: "take another one where versions have to rebuild",
 }
+_HOLDERS = frozenset(
+    [
+        "BernoulliRBM",
+        "BisectingKMeans",
+        "GaussianProcessClassifier",
+        "GaussianProcessRegressor",
+        "GradientBoostingClassifier",
+        "GradientBoostingRegressor",
+        "LatentDirichletAllocation",
+        "MLPClassifier",
+        "MLPRegressor",
+        "MiniBatchDictionaryLearning",
+        "MiniBatchKMeans",
+        "MultiTaskElasticNet",
+        "MultiTaskLasso",
+        "NeighborhoodComponentsAnalysis",
+    ]
+)
+"""What of scikit-learn keeps the generator that it drew from: ``python -m benchmarks rebuildable``."""
+
 _SMALLEST_ADDRESS = 1 << 16
 _FLAT = (str, bytes, bytearray, float, complex, bool, type, np.generic, np.dtype)
 
@@ -85,7 +102,7 @@ def _sign(value: object) -> str | None:
     if "_VectorizerMixin" in bases or any(kind.__name__ == "AMRules" for kind in kinds):
         return _ADDRESS
     held = getattr(value, "__dict__", {})
-    if bases and held.get("random_state", 0) is None and _holds_generator(type(value)):
+    if bases and held.get("random_state", 0) is None and bases & _HOLDERS:
         return _HELD
     if _is_of_river(value) and held.get("seed", 0) is None and not _is_distribution(value):
         return _ENTROPY
@@ -102,34 +119,7 @@ def _is_distribution(value: object) -> bool:
 
 
 def _is_global(value: object) -> bool:
-    return isinstance(value, np.random.RandomState) and value is np.random.mtrand._rand  # type: ignore[attr-defined] # noqa: SLF001 - no public name has it
-
-
-@cache
-def _holds_generator(kind: type) -> bool:
-    """Say whether a method of a class, or of a private helper beside it, keeps what it draws from."""
-    kinds = [one for one in kind.__mro__ if one.__module__.startswith("sklearn.")]
-    for module in {one.__module__ for one in kinds}:
-        kinds += [
-            one
-            for name, one in vars(sys.modules[module]).items()
-            if name.startswith("_") and isinstance(one, type) and one.__module__ == module
-        ]
-    methods = (inspect.unwrap(one) for found in kinds for one in vars(found).values() if callable(one))
-    return any(_keeps_generator(method) for method in methods if inspect.isfunction(method))
-
-
-def _keeps_generator(method: Callable[..., object]) -> bool:
-    """Say whether ``self.x = check_random_state(...)`` stands in a method."""
-    checked = False
-    for step in dis.get_instructions(method):
-        if step.opname.startswith("LOAD_GLOBAL") and step.argval == "check_random_state":
-            checked = True
-        elif checked and step.opname.startswith("STORE"):
-            if step.opname == "STORE_ATTR":
-                return True
-            checked = False
-    return False
+    return isinstance(value, np.random.RandomState) and value is np.random.mtrand._rand  # noqa: SLF001 - no public name has it
 
 
 def _parts(root: object) -> Iterator[tuple[object, str]]:

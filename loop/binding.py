@@ -1,17 +1,16 @@
 """A pipeline bound to its stores: what every step of the loop works on."""
 
-import warnings
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Self
 
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import Clock, SimulatedClock, SystemClock
 from headwater.infra.database import Database
 from headwater.infra.settings import Settings, settings
-from headwater.learners.cautions import cautions
+from headwater.learners.cautions import warn_of
 from headwater.learners.learner import Capabilities
-from headwater.learners.wrap import check_bound, fresh_of
+from headwater.learners.wrap import check_bound
 from headwater.loop.decisions import Decisions
 from headwater.loop.folding import check_folds
 from headwater.registry.registry import Registry
@@ -60,9 +59,7 @@ class Bound:
         database: Database | None = None,
     ) -> None:
         learner = check_bound(pipeline)
-        self.cautions: tuple[HeadwaterWarning, ...] = cautions(pipeline, partial(fresh_of, pipeline))
-        for caution in self.cautions:
-            warnings.warn(caution, stacklevel=2)
+        self.cautions: tuple[HeadwaterWarning, ...] = warn_of(pipeline)
         if pipeline.learn == "each label":
             check_folds(pipeline, learner)
         self.capabilities: Capabilities = learner.capabilities

@@ -4,6 +4,7 @@ import msgspec
 
 from headwater.infra.audit import check_note
 from headwater.infra.lease import Lease
+from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
 from headwater.loop.decisions import Work
 from headwater.loop.gate import Judged, held_back, judge
@@ -132,27 +133,22 @@ def _work(bound: Bound, decision: Decision, work: Work, lease: Lease, by: str) -
     served = served_since(bound, champion, work.judged.stop)
     if work.recipe is None:
         reason = f"nothing new to learn; {decision.reason}"
-        return _updated(bound, None, reason, served)
-    version = bound.registry.store.find(work.recipe.id)
+        return Updated(
+            version=None, promoted=False, reason=reason, served=served, warnings=warned(bound)
+        )
+    store = bound.registry.store
+    version = store.find(work.recipe.id)
     if version is None:
-        candidate = _candidate(bound, decision, work, work.recipe, served)
+        learner, candidate = _candidate(bound, decision, work, work.recipe, served)
         version = bound.registry.publish(candidate, lease)
+    else:  # published by a run that was killed behind that
+        learner = store.learner(version, bound.pipeline.model)
+    told = warned(bound, learner)
     if version.refused is not None:
-        return _updated(bound, version, version.refused, served)
-    promoted, reason = _promote(bound, version, work, lease, by)
-    return _updated(bound, version, reason, served, promoted=promoted)
-
-
-def _updated(
-    bound: Bound,
-    version: Version | None,
-    reason: str,
-    served: dict[str, float],
-    *,
-    promoted: bool = False,
-) -> Updated:
-    said = tuple(map(str, bound.cautions))
-    return Updated(version=version, promoted=promoted, reason=reason, served=served, warnings=said)
+        promoted, reason = False, version.refused
+    else:
+        promoted, reason = _promote(bound, version, work, lease, by)
+    return Updated(version=version, promoted=promoted, reason=reason, served=served, warnings=told)
 
 
 def _promote(bound: Bound, version: Version, work: Work, lease: Lease, by: str) -> tuple[bool, str]:
@@ -172,22 +168,19 @@ def _promote(bound: Bound, version: Version, work: Work, lease: Lease, by: str) 
 
 def _candidate(
     bound: Bound, decision: Decision, work: Work, recipe: Recipe, served: dict[str, float]
-) -> Candidate:
+) -> tuple[Learner, Candidate]:
     gate = bound.pipeline.gate
     learner, candidate = learn(bound, recipe, served, decision.id)
-    warned(bound, learner)
     candidate = msgspec.structs.replace(candidate, report=decision.evidence.report)
     if gate is None or work.champion is None:
-        return candidate
+        return learner, candidate
     store = bound.registry.store
     champion = store.learner(store.get(work.champion), bound.pipeline.model)
     examples = bound.log.examples(work.judged.start, work.judged.stop, _JUDGED)
     judged = judge(gate, bound.pipeline.task, learner, champion, examples)
-    return msgspec.structs.replace(
-        candidate,
-        metrics=candidate.metrics | {"gate_worse": judged.worse, "gate_error": judged.error},
-        refused=None if judged.passes else _refusal(judged),
-    )
+    metrics = candidate.metrics | {"gate_worse": judged.worse, "gate_error": judged.error}
+    refused = None if judged.passes else _refusal(judged)
+    return learner, msgspec.structs.replace(candidate, metrics=metrics, refused=refused)
 
 
 def _refusal(judged: Judged) -> str:
@@ -202,4 +195,6 @@ def _reigned(bound: Bound, version: Version) -> bool:
 def _done(bound: Bound, outcome: Outcome) -> Updated:
     version = None if outcome.version is None else bound.registry.store.get(outcome.version)
     reason = f"done already: {outcome.reason}"
-    return Updated(version=version, promoted=outcome.promoted, reason=reason, served={})
+    return Updated(
+        version=version, promoted=outcome.promoted, reason=reason, served={}, warnings=warned(bound)
+    )

@@ -199,7 +199,7 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
             promoted=False,
             reason="no new examples since the champion",
             served=served,
-            warnings=tuple(map(str, bound.cautions)),
+            warnings=warned(bound),
         )
     learner, candidate = learn(bound, recipe, served)
     version = bound.registry.publish(candidate, lease)
@@ -217,10 +217,19 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
     )
 
 
-def warned(bound: Bound, learner: Learner) -> tuple[str, ...]:
-    """Give the pipeline's warnings, and warn of what only a learned state shows."""
+def warned(bound: Bound, learner: Learner | None = None) -> tuple[str, ...]:
+    """List the pipeline's warnings, and warn of what only a learned state shows.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores, which warned of what its declaration shows.
+    learner
+        What was learned, if anything was.
+    """
     said = tuple(map(str, bound.cautions))
-    new = [one for one in cautions_of_state(bound.pipeline, learner) if str(one) not in said]
+    found = () if learner is None else cautions_of_state(bound.pipeline, learner)
+    new = [one for one in found if str(one) not in said]
     for caution in new:
         warnings.warn(caution, stacklevel=3)
     return (*said, *map(str, new))

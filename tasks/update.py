@@ -1,6 +1,6 @@
 """An update as tasks: train, then make the new version known as an asset."""
 
-from prefect import runtime, task
+from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_table_artifact
 from prefect.assets import add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
@@ -43,8 +43,7 @@ def update_model(reference: str, *, from_scratch: bool) -> Updated:
     with Bound(load_pipeline(reference)) as bound:
         updated = train(bound, by=f"flow run {runtime.flow_run.name}", from_scratch=from_scratch)
         name = bound.pipeline.name
-    rows = [{"what": what, "is": value} for what, value in _facts(updated).items()]
-    create_table_artifact(rows, f"{name}-update", f"{name}: {updated.reason}")
+    _show(name, updated)
     return updated
 
 
@@ -85,8 +84,7 @@ def carry_out_decision(reference: str, decision: str | None) -> Updated | None:
             return None
         updated = carry_out(bound, chosen, by=f"flow run {runtime.flow_run.name}")
         name = bound.pipeline.name
-    rows = [{"what": what, "is": value} for what, value in _facts(updated).items()]
-    create_table_artifact(rows, f"{name}-update", f"{name}: {updated.reason}")
+    _show(name, updated)
     return updated
 
 
@@ -104,6 +102,15 @@ def record_version(updated: Updated) -> None:
 def _record(version: Version, *, promoted: bool) -> None:
     facts = {**_version_facts(version), "promoted": promoted, "run_id": version.run_id}
     add_asset_metadata(model_asset(version.pipeline), facts)
+
+
+def _show(pipeline: str, updated: Updated) -> None:
+    """Show how an update ended as a table, and its warnings in the run's log, too."""
+    rows = [{"what": what, "is": value} for what, value in _facts(updated).items()]
+    rows += [{"what": "warning", "is": text} for text in updated.warnings]
+    create_table_artifact(rows, f"{pipeline}-update", f"{pipeline}: {updated.reason}")
+    for text in updated.warnings:
+        get_run_logger().warning(text)
 
 
 def _facts(updated: Updated) -> dict[str, str]:

@@ -59,6 +59,7 @@ def serve(
     Try it: curl localhost:8000/docs
     """
     from headwater.infra.settings import settings
+    from headwater.learners.cautions import warn_of
     from headwater.serving.guard import Access
     from headwater.serving.server import bind
     from headwater.serving.server import serve as serve_now
@@ -67,9 +68,12 @@ def serve(
     outside = host not in _LOOPBACK
     if outside:
         _check_keys(host)
-    names = [load_pipeline(reference).name for reference in pipelines]
+    declared = [load_pipeline(reference) for reference in pipelines]
+    names = [pipeline.name for pipeline in declared]
     if len(set(names)) < len(names):
         raise DeclarationError(f"a pipeline is named twice among {names}", hint="name each once")
+    for pipeline in declared:
+        warn_of(pipeline)  # the keeper warns in a log of its own
     listening = bind(host, port)
     address = f"http://{host}:{listening.getsockname()[1]}"
     show_lines([f"serving {', '.join(names)} at {address}; {address}/docs tells how. Ctrl-C ends it."])

@@ -19,6 +19,7 @@ _FILES = {
     "claim",
     "crashing",
     "flowing",
+    "found_estimators",
     "imported",
     "load",
     "models",

@@ -88,3 +88,27 @@ def test_a_decision_is_made_listed_and_carried_out(run: Run, tmp_path: Path) -> 
     again = run("update", pipeline, "--decision", fired["id"])
     assert "done already" in again.out
     assert run("performance", pipeline, "--json").json == []
+
+
+def test_what_will_not_rebuild_is_told_once_a_command(run: Run, tmp_path: Path) -> None:
+    pipeline, why = f"{TOYS}:unseeded", "will not rebuild to the same digest: MLPClassifier"
+    run("import", pipeline, history(tmp_path / "a.parquet"))
+    said = run("train", pipeline, "--json")
+    assert said.err.count(why) == 1
+    assert "next: write random_state=1" in said.err
+    (told,) = said.json["warnings"]
+    assert why in told
+    assert run("train", pipeline).err.count(why) == 1
+    run("import", pipeline, history(tmp_path / "b.parquet", 200, 300))
+    assert run("monitor", pipeline, "--json").json["fired"]
+    updated = run("update", pipeline, "--json")
+    assert updated.json["warnings"] == [told]
+    assert updated.err.count(why) == 1
+    assert said.out.count("\n") == 1
+
+
+def test_what_rebuilds_is_told_nothing_of(run: Run, tmp_path: Path) -> None:
+    run("import", TOY, history(tmp_path / "a.parquet"))
+    said = run("train", TOY, "--json")
+    assert said.json["warnings"] == []
+    assert "warning" not in said.err

@@ -29,6 +29,13 @@ def forest() -> object:
     return RandomForestClassifier(n_estimators=2, random_state=0)
 
 
+def unseeded_net() -> object:
+    """A net that draws from NumPy's global generator."""
+    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
+
+    return MLPClassifier((2,))
+
+
 toy = Pipeline(
     name="toy",
     task="binary",
@@ -39,6 +46,7 @@ toy = Pipeline(
 )
 by_hand = replace(toy, name="by-hand", promotion="by hand")
 fitted = replace(toy, name="fitted", model=forest)
+unseeded = replace(toy, name="unseeded", model=unseeded_net, triggers=(Volume(50),))
 watched = replace(toy, name="watched", triggers=(Volume(50),))
 each = replace(toy, name="each", learn="each label", batch_rows=10)
 asking = replace(toy, name="asking", people=People(twice=1.0))

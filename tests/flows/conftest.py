@@ -16,8 +16,10 @@ from headwater.infra.processes import Child, fetch, free_port
 from headwater.infra.settings import Settings
 
 TOY = """
+import msgspec
 import polars as pl
 from sklearn.linear_model import SGDClassifier
+from sklearn.neural_network import MLPClassifier
 
 from headwater.spec.batch import BatchPrediction
 from headwater.spec.feature import Feature
@@ -53,6 +55,11 @@ def toy(update, *triggers, name="toy", pace=Pace(), every=None):
     )
 
 
+def net():
+    return MLPClassifier((2,))
+
+
+unseeded = msgspec.structs.replace(toy(Stateful(), Volume(10), name="unseeded"), model=net)
 by_hand = toy(Stateless())
 daily = toy(Stateless(window="90d"), Every("1d"))
 stateful = toy(Stateful(), Every("6h"), Cron("30 2 * * *", "Europe/Berlin"))

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from headwater.flows.deployments import Deployed, absolute, deploy, schedule_of
 from headwater.flows.silence import HEARTBEATS
 from headwater.infra.settings import Settings
-from headwater.spec.errors import DeclarationError, ServerError
+from headwater.spec.errors import DeclarationError, HeadwaterWarning, ServerError
 from headwater.spec.trigger import Cron, Every
 
 
@@ -169,6 +169,11 @@ def test_entrypoints_load_by_module(toy, settings, prefect_api):
 def test_two_pipelines_of_one_name_are_refused(toy, settings, prefect_api):
     with pytest.raises(DeclarationError, match="both declare 'toy'"):
         deploy([f"{toy}:daily", f"{toy}:twin"], settings, prefect_api=prefect_api)
+
+
+def test_what_will_not_rebuild_is_warned_of(toy, settings, prefect_api):
+    with pytest.warns(HeadwaterWarning, match="will not rebuild"):
+        assert deploy([f"{toy}:unseeded"], settings, prefect_api=prefect_api)
 
 
 def test_nothing_is_deployed_where_one_pipeline_cannot(toy, settings):

@@ -17,6 +17,7 @@ from headwater.spec.decision import decision_of
 from headwater.spec.errors import (
     BusyError,
     DigestError,
+    HeadwaterWarning,
     NotEnoughError,
     NotFoundError,
     NotReadyError,
@@ -115,6 +116,29 @@ def test_whoever_is_woken_carries_out_what_waits(toy, recorded, settings):
     assert update(reference) is None  # nothing waits
     with pytest.raises(NotFoundError, match="no decision 'nobody-made-it'"):
         update(reference, "nobody-made-it")
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")  # hints on log_model's arguments
+def test_what_will_not_rebuild_is_shown_by_flows(toy, recorded, settings):
+    reference = f"{toy}:unseeded"
+    with pytest.warns(HeadwaterWarning, match="will not rebuild"):
+        _feed(reference, settings, 40)
+    with pytest.warns(HeadwaterWarning, match="will not rebuild"):
+        trained = fine_tune(reference)
+    with pytest.warns(HeadwaterWarning):
+        bound = Bound(load_pipeline(reference), settings)
+    with bound:
+        evidence = Evidence(pipeline="unseeded", at=bound.clock.now(), standing="enough")
+        decision = decision_of(evidence, Answer(fired=True, reason="asked for by a test"))
+        bound.decisions.store(decision)
+    with pytest.warns(HeadwaterWarning, match="will not rebuild"):
+        updated = update(reference)
+    assert updated["warnings"] == trained["warnings"]
+    assert "MLPClassifier" in updated["warnings"][0]
+    with SyncPrefectClient(recorded) as client:
+        shown = [str(each.data) for each in client.read_artifacts() if each.key == "unseeded-update"]
+    assert len(shown) == 2
+    assert all("will not rebuild" in each for each in shown)
 
 
 def test_a_table_that_fails_keeps_no_other_from_being_materialised(toy, recorded, settings):

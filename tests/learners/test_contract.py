@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from msgspec.structs import replace
 from tests.learners import estimators
 from tests.learners.estimators import STATEFUL
 
@@ -245,6 +246,15 @@ def declared(model: Make, update: Stateful | Stateless, task: Task = "binary") -
         model=model,  # type: ignore[arg-type] # a named function
         update=update,
     )
+
+
+@pytest.mark.parametrize("asked", [{"batch_rows": 10}, {"passes": 2}])
+def test_what_can_only_be_fitted_is_not_asked_to_go_on(asked: dict[str, int]) -> None:
+    pipeline = replace(declared(estimators.fit_only, Stateless()), **asked)
+    with pytest.raises(DeclarationError, match=f"{next(iter(asked))}.*only its last batch") as refused:
+        check_bound(pipeline)
+    assert f"leave {next(iter(asked))} out" in refused.value.hint
+    check_bound(replace(declared(estimators.trees, Stateless()), **asked))
 
 
 def test_what_can_only_be_fitted_cannot_be_fine_tuned() -> None:

@@ -1,5 +1,9 @@
 """Model factories of the tests; a module of its own, since its text is kept with every version."""
 
+from typing import Any
+
+from sklearn.linear_model import SGDClassifier
+
 
 def river_lr() -> object:
     """Scaler and logistic regression of River."""
@@ -29,3 +33,25 @@ def trees() -> object:
     from lightgbm import LGBMClassifier  # noqa: PLC0415
 
     return LGBMClassifier(n_estimators=5, min_child_samples=5)
+
+
+def hist() -> object:
+    """Boosted trees of scikit-learn, which compute in threads."""
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
+
+    return HistGradientBoostingClassifier(max_iter=10)
+
+
+def addressed() -> object:
+    """Keep an address, which only a learned state shows."""
+    return Addressed(loss="log_loss")
+
+
+class Addressed(SGDClassifier):
+    """A linear classifier that remembers where it was."""
+
+    def partial_fit(self, X: Any, y: Any, **more: Any) -> "Addressed":  # noqa: N803 - scikit-learn's name
+        """Learn, and remember."""
+        super().partial_fit(X, y, **more)
+        self.where_ = id(self)
+        return self

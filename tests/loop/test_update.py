@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -6,14 +8,18 @@ from tests.conftest import START
 from tests.loop import models
 from tests.loop.conftest import PIPELINE, Binder, day
 
+from headwater.infra.settings import Settings
+from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
 from headwater.loop.rebuild import rebuild
 from headwater.loop.update import plan_update, train
 from headwater.registry.version import Version
-from headwater.spec.errors import DigestError, NotEnoughError
+from headwater.spec.decision import decision_of
+from headwater.spec.errors import DigestError, HeadwaterWarning, NotEnoughError
+from headwater.spec.evidence import Evidence
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.records import Label
-from headwater.spec.trigger import Every
+from headwater.spec.trigger import Answer, Every
 from headwater.spec.update import Reset, Stateful, Stateless, Subsample
 
 
@@ -41,6 +47,77 @@ def test_a_line_of_versions_and_its_rebuild(bind: Binder, model: object) -> None
     rebuilt = rebuild("line", "3", bound.settings, from_root=True)
     assert [version.number for version in rebuilt.versions] == ["1", "2", "3"]
     assert rebuilt.equal
+
+
+def test_trees_that_compute_in_threads_rebuild(bind: Binder) -> None:
+    bound = bind(model=models.hist, update=Stateless(), threads=2)
+    day(bound, 1_000)
+    made = train(bound)
+    assert made.version is not None
+    assert made.warnings == ()
+    assert rebuild("line", made.version.number, bound.settings).equal
+
+
+def test_what_only_a_learned_state_shows_is_warned_of_with_the_update(bind: Binder) -> None:
+    bound = bind(model=models.addressed)
+    assert bound.cautions == ()
+    day(bound)
+    with pytest.warns(HeadwaterWarning, match="addresses"):
+        made = train(bound)
+    assert made.version is not None
+    assert len(made.warnings) == 1
+    assert "Addressed keeps memory addresses" in made.warnings[0]
+    day(bound)
+    evidence = Evidence(pipeline="line", at=bound.clock.now(), standing="enough")
+    decision = decision_of(evidence, Answer(fired=True, reason="asked for by a test"))
+    bound.decisions.store(decision)
+    with pytest.warns(HeadwaterWarning, match="addresses"):
+        carried = carry_out(bound, decision.id, by="a test")
+    assert carried.version is not None
+    assert carried.warnings == made.warnings
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from headwater import Bound, Feature, LabelRule, Pipeline, Settings, Stateful, collect, train
+from headwater.loop.history import Columns, import_history
+from headwater.spec.errors import DeclarationError
+import polars as pl
+
+def model():
+    from river import linear_model
+    return linear_model.LogisticRegression()
+
+line = Pipeline(name="line", task="binary", features=(Feature("a", float),),
+    label=LabelRule(wait="1d"), model=model, update=Stateful())
+at = pl.datetime(2024, 1, 1, time_zone="UTC")
+rows = pl.select(id=pl.lit("p0"), a=1.0, label=True, served_at=at, known_at=at)
+with Bound(line, Settings(home=Path(sys.argv[1]))) as bound:
+    import_history(bound.log, rows, Columns())
+    collect(bound.log)
+    try:
+        train(bound)
+    except DeclarationError as error:
+        print(error)
+    print(len(bound.registry.store.versions()))
+"""
+
+
+def test_a_program_that_declares_what_it_trains_is_refused(home: Settings, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(SCRIPT)
+    ended = subprocess.run(
+        [sys.executable, "program.py", str(home.root)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-1_000:]
+    said, count = ended.stdout.splitlines()
+    assert "a script or a notebook" in said
+    assert "into a file of their own" in said
+    assert count == "0"
 
 
 def test_nothing_new_makes_no_version(bind: Binder) -> None:

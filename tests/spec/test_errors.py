@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from headwater.spec import errors
-from headwater.spec.errors import HeadwaterError, StorageError, few
+from headwater.spec.errors import HeadwaterError, HeadwaterWarning, StorageError, few
 
 TREE = sorted(
     (found for name in errors.__all__ if isinstance(found := getattr(errors, name), type)),
@@ -14,7 +14,7 @@ TREE = sorted(
 
 @pytest.mark.parametrize("error", TREE)
 def test_each_error_is_ours_and_drawn_in_the_tree(error: type[HeadwaterError]) -> None:
-    assert issubclass(error, HeadwaterError)
+    assert issubclass(error, HeadwaterError | HeadwaterWarning)
     assert errors.__doc__ is not None
     assert error.__name__ in errors.__doc__
 
