@@ -92,6 +92,24 @@ class Archive:
         with self._guarded(name):
             return table.transaction_version(self._app) or 0
 
+    def newest(self, name: Archived, stop: int) -> int | None:
+        """Give the offset or position of the newest row below `stop`, as files count; None for no row.
+
+        Raises
+        ------
+        IdentityError, TableError, StorageError
+            As for :meth:`stop`.
+        """
+        table = self._table(name)
+        if table is None or stop <= 0:
+            return None
+        if name == "examples":
+            return stop - 1  # each offset has its row
+        with self._guarded(name):
+            files = pl.DataFrame(table.get_add_actions(flatten=True))
+            found = files[f"max.{_KEYS[name]}"].max() if files.height else None
+        return int(found) if isinstance(found, int) and found < stop else None
+
     def append(self, name: Archived, frame: pl.DataFrame, start: int, stop: int) -> None:
         """Write the rows of one range, as one commit.
 

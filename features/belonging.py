@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from headwater.features.inbox import Inbox
+from headwater.features.inbox import LABEL, Inbox
 from headwater.features.inbox_identity import InboxIdentity, read_identity
 from headwater.infra import tables
 from headwater.infra.database import Database
@@ -63,6 +63,38 @@ def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
             f"the inbox {inbox.path} ends at position {inbox.end()}, and the database has read it up to "
             f"{read_to}: it is an older copy, and as many records that come next would be passed over",
             hint="restore the newest copy of the inbox, or the database from a copy as old as the inbox",
+        )
+    _check_last_read(connection, pipeline_id, inbox, read_to)
+
+
+def _check_last_read(connection: Connection, pipeline_id: int, inbox: Inbox, read_to: int) -> None:
+    """Refuse an inbox whose entry that the database read last is not the one that it read."""
+    entries = inbox.read(read_to - 1, 1) if read_to else []
+    if not entries:
+        return
+    _, kind, id_, _, payload = entries[0]
+    prediction, label = tables.prediction.c, tables.label.c
+    position, found = connection.execute(
+        select(prediction.position, prediction.payload).where(
+            prediction.pipeline_id == pipeline_id, prediction.id == id_
+        )
+    ).one_or_none() or (None, None)
+    if kind == LABEL:
+        of = (label.prediction_position == position) | (label.prediction_id == id_)
+        labels = select(label.payload).where(label.pipeline_id == pipeline_id, of)
+        is_known = payload in {bytes(one) for one in connection.execute(labels).scalars()}
+    else:
+        is_known = found is not None and bytes(found) == payload
+    if not is_known:
+        raise IdentityError(
+            f"the database has read the inbox {inbox.path} up to position {read_to}, and the record "
+            f"there (of prediction {id_!r}) is not the one that it read: a copy of this home went on by "
+            "itself, and as many records of this one would be passed over",
+            hint="go on with the home that the database has read, and record there again what only this "
+            "one has",
+            thing="the inbox",
+            where=str(inbox.path),
+            log=inbox.log,
         )
 
 

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import polars as pl
@@ -14,6 +14,7 @@ from headwater.features.frames import EXAMPLE, Frames
 from headwater.features.inbox import Inbox, inbox_file
 from headwater.features.label_queue import LabelQueue
 from headwater.features.recorder import Recorder, open_inbox
+from headwater.features.same_rows import SameRows
 from headwater.features.sequencer import Sequencer
 from headwater.features.shadows import Shadows
 from headwater.features.stored import LogCounts, Stored, register
@@ -23,7 +24,7 @@ from headwater.infra.database import Database
 from headwater.infra.identity import identity_of
 from headwater.infra.settings import Settings
 from headwater.infra.storage import Storage
-from headwater.spec.errors import NotFoundError, TableError
+from headwater.spec.errors import NotFoundError, StorageError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.records import Label, Prediction
@@ -71,6 +72,7 @@ class FeatureLog:
         self.identity = identity_of(self.database, self.pipeline_id)
         self.archive = Archive(Storage(settings), self.identity)
         self._stored = Stored(self.database, self.pipeline_id)
+        self._same_rows = SameRows(self.archive, self._stored)
         self.recorder = Recorder(pipeline, self.inbox, self.clock)
         self.shadows = Shadows(self.database, self.pipeline_id)
         self.declared = Declared(pipeline, self.pipeline_id, self.inbox, self.database, self.clock)
@@ -226,6 +228,20 @@ class FeatureLog:
         reached("collect.between_tables")
         return self._archive("examples", offset)
 
+    def check_archive(self) -> None:
+        """Refuse an archive that is not this log's, or that a copy of the home went on with.
+
+        Whatever else is wrong is left to whoever reads or writes.
+
+        Raises
+        ------
+        IdentityError
+            If it is.
+        """
+        self.archive.check()
+        with suppress(TableError, StorageError):
+            self._same_rows.check_all(self._frames)
+
     def stop(self) -> int:
         """Give the offset that the next example will have."""
         return self._stored.ends()[1]
@@ -268,7 +284,7 @@ class FeatureLog:
                 f"pipeline {self.pipeline.name!r} has no examples [{start}, {stop}); it has [0, {end})",
                 hint="ask for a range within, or run headwater collect first",
             )
-        kept = min(stop, self.archive.stop("examples")) if start < stop else start
+        kept = min(stop, self._same_rows.check("examples", self._frames)) if start < stop else start
         if kept <= start:
             return self._frames.examples(self._stored.examples(start, stop), columns)
         schema = self._frames.schema(columns)
@@ -382,13 +398,10 @@ class FeatureLog:
             self._frames = Frames(self.declared.readable())
 
     def _archive(self, name: Archived, stop: int) -> int:
-        first = start = self.archive.stop(name)
-        if start > stop:
-            raise TableError(
-                f"table {name!r} at {self.archive.address(name)} stops at {start}, "
-                f"the database of {self.pipeline.name!r} at {stop}: they are not of one log",
-                hint="point HEADWATER_STORAGE and HEADWATER_DATABASE_URL at the same log",
-            )
+        first = start = self._same_rows.check(name, self._frames)
+        if start > stop:  # unless another process sequenced and archived just now
+            self._same_rows.check_behind(name, start)
+            return 0
         frames = Frames(self.declared.archived()) if self.declared.stored.dropped else self._frames
         while start < stop:
             end = min(start + _CHUNK, stop)
@@ -399,6 +412,7 @@ class FeatureLog:
             else:
                 frame = frames.examples(self._stored.examples(start, end), EXAMPLE)
             self.archive.append(name, frame, start, end)
+            self._same_rows.written(name, end)
             start = end
         return stop - first
 

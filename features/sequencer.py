@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import astuple
 from sqlalchemy import Connection, bindparam, func, select, update
 
+from headwater.features.belonging import check_inbox
 from headwater.features.inbox import LABEL, Inbox, InboxRow
 from headwater.features.joining import (
     Arrival,
@@ -113,6 +114,8 @@ class Sequencer:
         self._lease = acquire(self._database, self._clock, f"sequence/{self._name}")
         try:
             self._agreed()
+            with self._database.reading() as connection:  # a copy may have been read since it was opened
+                check_inbox(connection, self._pipeline_id, self._inbox)
         except HeadwaterError:
             release(self._database, self._lease)
             raise

@@ -133,6 +133,7 @@ def _read_text(path: Path, split: str, names: list[str], null: Sequence[str], *,
                     quoted_strings_can_be_null=False,
                 ),
             )
+        lines.check_quotes()
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         hint = lines.uneven() or "give a line of names, text in UTF-8"
         raise _unreadable(path, error, hint) from error
@@ -156,6 +157,25 @@ class _Lines:
         """Say where a row stands, given its number from 0 behind the line of names."""
         found = (line for number, (line, _) in enumerate(self._rows()) if number == row + 1)
         return f"line {next(found, row + 2)}"
+
+    def check_quotes(self) -> None:
+        """Check that each field in quotes ends: one that does not would hold all rows behind it.
+
+        Raises
+        ------
+        csv.Error
+            If one does not.
+        """
+        with self._opened() as text:
+            if not sum(line.count('"') for line in text) % 2:
+                return
+        with self._opened() as text:
+            reader, line = csv.reader(text, delimiter=self._split, strict=True), 1
+            try:
+                for _ in reader:
+                    line = reader.line_num + 1
+            except csv.Error as error:
+                raise csv.Error(f"line {line}: {error}: a quote there is not closed") from error
 
     def uneven(self) -> str:
         """Say which line has another number of fields than names there are; empty for none."""

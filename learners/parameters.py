@@ -1,8 +1,11 @@
 """What a model factory makes: an unfitted estimator's classes and parameters, listed to be compared."""
 
+import ast
 import hashlib
+import inspect
 import random
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
@@ -23,7 +26,8 @@ def parameters_of(factory: Callable[[], object]) -> dict[str, str]:
     It says what was written, so it is the same in every process: a generator counts by its kind, and
     what differs between two calls of the factory was drawn, and is left out. A class of the user's own
     counts with all its attributes, one of a library with its parameters. Where a class or function
-    comes from does not count, only its name.
+    comes from does not count, only its name, and its text where it stands in the factory's module; what
+    it calls in turn does not.
 
     Parameters
     ----------
@@ -44,18 +48,18 @@ def parameters_of(factory: Callable[[], object]) -> dict[str, str]:
     >>> found["LogisticRegression.optimizer"], found["LogisticRegression.optimizer.lr.learning_rate"]
     ('SGD', '0.01')
     """
-    first, second = factory(), factory()
-    again = _listed(second)
-    return {path: said for path, said in _listed(first).items() if again.get(path) == said}
+    first, second = _listed(factory(), factory.__module__), _listed(factory(), factory.__module__)
+    return {path: said for path, said in first.items() if second.get(path) == said}
 
 
-def _listed(estimator: object) -> dict[str, str]:
-    return dict(_walk(type(estimator).__name__, estimator, ()))
+def _listed(estimator: object, module: str) -> dict[str, str]:
+    return dict(_walk(type(estimator).__name__, estimator, (), module))
 
 
-def _walk(path: str, value: Any, above: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+def _walk(path: str, value: Any, above: tuple[int, ...], module: str) -> Iterator[tuple[str, str]]:
     """List a value and all below it; what contains itself is not entered again."""
     said = _plain(value)
+    yield from _code(path, value if callable(value) and said is not None else type(value), module)
     if said is not None:
         yield path, said
         return
@@ -65,7 +69,25 @@ def _walk(path: str, value: Any, above: tuple[int, ...]) -> Iterator[tuple[str, 
     parts = _parts(value)
     yield path, _kind(value, parts)
     for name, part in parts.items():
-        yield from _walk(f"{path}.{name}", part, (*above, id(value)))
+        yield from _walk(f"{path}.{name}", part, (*above, id(value)), module)
+
+
+def _code(path: str, value: Any, module: str) -> Iterator[tuple[str, str]]:
+    """Say what a function or class of the factory's module does: its text without comments."""
+    if getattr(value, "__module__", None) != module or not hasattr(value, "__qualname__"):
+        return
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(value)))
+    except (OSError, TypeError, SyntaxError):  # typed in, or a part of a line
+        return
+    if value.__name__ == "<lambda>":
+        parts: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
+    else:
+        parts = [tree]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    yield f"{path}.text", f"text {_hash(chr(10).join(map(ast.unparse, parts)))}"
 
 
 def _kind(value: Any, parts: Mapping[str, Any]) -> str:

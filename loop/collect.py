@@ -44,11 +44,12 @@ def collect(log: FeatureLog, sequencer: Sequencer | None = None) -> Collected:
     BusyError
         If another process collects.
     IdentityError
-        If the archive belongs to another log; nothing is sequenced then.
+        If the archive belongs to another log, or a copy of the home went on with it; nothing is
+        sequenced then.
     TableError, StorageError
         If the archive cannot be written; what is sequenced stays sequenced.
     """
-    log.archive.check()  # before an offset is given
+    log.check_archive()  # before an offset is given
     try:
         with nullcontext(sequencer) if sequencer else log.sequencer() as opened:
             emitted = opened.drain()

@@ -169,6 +169,83 @@ def test_a_copy_of_a_home_is_of_the_same_log(
     assert collect(copied).stop == 15
 
 
+def copies(open_log: Opener, settings: Settings, other: Path) -> tuple[FeatureLog, FeatureLog]:
+    """A log of ten examples, and a copy of its home."""
+    log = open_log(settings)
+    fill(log)
+    collect(log)
+    close(log)
+    shutil.copytree(settings.root, other)
+    copied = Settings(
+        home=other,
+        storage=settings.storage_uri,
+        database_url=settings.database_url,
+        s3_endpoint=settings.s3_endpoint,
+    )
+    return open_log(settings), open_log(copied)
+
+
+@pytest.mark.parametrize("rows", [3, 5, 8])
+def test_a_copy_of_a_home_that_goes_on_by_itself_is_refused_where_another_has_archived(
+    open_log: Opener, shared: Settings, tmp_path: Path, rows: int
+) -> None:
+    log, copied = copies(open_log, shared, tmp_path / "copied")
+    fill(log, 5, "mine")
+    collect(log)
+    fill(copied, rows, "its")
+    for work in (lambda: collect(copied), copied.collect):
+        with pytest.raises(IdentityError, match="a copy of this home"):
+            work()
+    assert copied.stop() == 10
+    drain(copied)
+    with pytest.raises(IdentityError, match="a copy of this home"):
+        copied.examples(9, copied.stop())
+    fill(log, 5, "more")
+    assert collect(log).archived == 5
+    assert log.examples(10)["prediction_id"].to_list() == [
+        f"{tag}{i}" for tag in ("mine", "more") for i in range(5)
+    ]
+
+
+@pytest.mark.parametrize("table", ["predictions", "labels"])
+def test_a_copy_that_records_other_halves_under_the_same_ids_is_refused(
+    open_log: Opener, settings: Settings, tmp_path: Path, table: str
+) -> None:
+    there = Settings(home=settings.root, storage=str(tmp_path / "storage"))
+    log, copied = copies(open_log, there, tmp_path / "copied")
+    for one, differs in ((log, 0.0), (copied, 1.0)):
+        one.record([prediction("same", x=differs if table == "predictions" else 0.0)])
+        if table == "labels":
+            one.label([label("same", bool(differs))])
+        drain(one)
+    collect(log)
+    with pytest.raises(IdentityError, match="is not the one that the database has"):
+        collect(copied)
+
+
+@pytest.mark.parametrize("last", ["prediction", "label", "early label"])
+def test_a_copy_whose_records_the_database_would_pass_over_is_refused(
+    open_log: Opener, settings: Settings, tmp_path: Path, last: str
+) -> None:
+    database, storage = f"sqlite:///{tmp_path / 'one.sqlite'}", str(tmp_path / "storage")
+    there = Settings(home=settings.root, database_url=database, storage=storage)
+    log, copied = copies(open_log, there, tmp_path / "copied")
+    for one, tag, value in ((log, "mine", True), (copied, "its", False)):
+        if last == "prediction":
+            one.record([prediction(tag)])
+        else:
+            one.label([label("3" if last == "label" else "later", value, key=tag)])
+    collect(log)
+    position = log.positions()
+    with pytest.raises(IdentityError, match="a copy of this home"):
+        collect(copied)
+    with pytest.raises(IdentityError, match="a copy of this home"):
+        open_log(Settings(home=tmp_path / "copied", database_url=database, storage=storage))
+    assert log.positions() == position
+    fill(log, 3, "more")
+    assert collect(log).emitted == 3
+
+
 def test_processes_that_begin_a_log_at_once_have_one(open_log: Opener, settings: Settings) -> None:
     Database(settings.operational_url).close()
     with ThreadPoolExecutor(4) as pool:

@@ -42,6 +42,22 @@ def test_a_csv_is_text_as_it_stands(
     assert set(table.frame.dtypes) == {pl.String}
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+@pytest.mark.parametrize("wanted", [["a", "b"], ["a"]])
+@pytest.mark.parametrize("body", ['a,b\n1,x\n2,"y\n3,z\n', 'a,b\n1,x\n2,"y""\n', 'a,b\n1,x\n2,"'])
+def test_a_quote_that_is_not_closed_is_refused(
+    tmp_path: Path, name: str, wanted: list[str], body: str
+) -> None:
+    path = written(tmp_path, gzip.compress(body.encode()) if name.endswith("gz") else body, name)
+    with pytest.raises(SchemaError, match=r"line 3: .* a quote there is not closed"):
+        read_table(path, wanted)
+
+
+def test_a_quote_within_a_field_is_text(tmp_path: Path) -> None:
+    path = written(tmp_path, 'a,b\n1,5" pipe\n2,y\n')
+    assert read_table(path, ["a", "b"]).frame.rows() == [("1", '5" pipe'), ("2", "y")]
+
+
 def test_words_for_null_are_null_where_they_are_not_in_quotes(tmp_path: Path) -> None:
     path = written(tmp_path, 'a,b\nNA,"NA"\n-,NAN\n')
     assert read_table(path, ["a", "b"], ["NA", "-"]).frame.rows() == [(None, "NA"), (None, "NAN")]

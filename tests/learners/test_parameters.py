@@ -1,7 +1,11 @@
 """What a factory makes, listed: every edit is named, and nothing else is an edit."""
 
+import importlib
+import linecache
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +84,49 @@ def test_an_edit_is_named(before: object, after: object, named: dict[str, tuple[
     assert [path.endswith(end) for path in paths] == [True]
     assert old in was.get(paths[0], "not there")
     assert new in now[paths[0]]
+
+
+_TEXT = """
+from river import compose, linear_model
+
+class Own(linear_model.LogisticRegression):
+    def learn_one(self, x, y):
+        super().learn_one({key: value * 2 for key, value in x.items()}, y)
+
+def cut(x):
+    'Cut.'
+    return {key: min(value, 5) for key, value in x.items()}
+
+def model():
+    few = lambda x: {key: value + 3 for key, value in x.items()}
+    return compose.FuncTransformer(cut) | ("few", compose.FuncTransformer(few)) | Own()
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("min(value, 5)", "min(value, 1)", "cut.func.text"),
+        ("value + 3", "value + 4", "few.func.text"),
+        ("value * 2", "value * 7", "Own.text"),
+        ("'Cut.'", "'Cut off.'  # at five", None),
+        ("def model():", "def model():  # of ours", None),
+    ],
+)
+def test_the_text_of_a_function_or_a_class_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, named: str | None
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for name, text in (("as_it_was", _TEXT), ("as_it_is", _TEXT.replace(old, new))):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        linecache.clearcache()
+        found.append(parameters_of(importlib.import_module(name).model))
+    was, now = found
+    assert was.keys() == now.keys()
+    differing = [path for path in was if was[path] != now[path]]
+    assert differing == ([] if named is None else [f"Pipeline.{named}"])
 
 
 class Mine:
