@@ -258,14 +258,14 @@ def _features(stored: Declaration, declared: Declaration) -> Iterator[Difference
 
 
 def _added(feature: FeatureKind, *, again: bool) -> Difference:
-    """Judge a feature that is new: what was recorded before has none."""
+    """Judge a feature that is new: what was recorded before has none, and no new line changes that."""
     return Difference(
         field=f"feature {feature.name!r}",
         was="not there",
         now=feature.dtype if feature.nullable else f"{feature.dtype}, never null",
-        way="free" if feature.nullable or again else "fresh",
-        hint="write nullable=True, since records of before have none; or start a new line: "
-        "headwater train PIPELINE --fresh; or take it out",
+        way="free" if feature.nullable or again else "back",
+        hint="write nullable=True, since records of before have none; or take it out, or give the "
+        "pipeline another name",
     )
 
 

@@ -92,7 +92,7 @@ DIFFER = [
     Case("features", of(X, Feature("k", str)), ("'k'", "int", "str"), "back"),
     Case("features", of(X, Feature("k", float)), ("'k'", "int", "float"), "back"),
     Case("features", of(X), ("'k'", "gone"), "fresh"),
-    Case("features", of(X, K, Feature("n", int)), ("'n'", "not there", "never null"), "fresh"),
+    Case("features", of(X, K, Feature("n", int)), ("'n'", "not there", "never null"), "back"),
     Case("features", of(X, K, Feature("n", int, nullable=True)), ("'n'",), "free"),
     Case("features", of(K, X), ("order", "x, k", "k, x"), "fresh"),
     Case("label", of_label(wait="2d"), ("label.wait", "1d", "2d"), "wait"),
