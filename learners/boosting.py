@@ -133,7 +133,15 @@ class BoostingLearner:
             return
         self.expect_classes(labels.unique().to_list() if self._schema.task == "multiclass" else [])
         matrix, target = self._matrix(features), self._target(labels)
-        booster = self._grow(matrix, target) if self._booster is None else self._refit(matrix, target)
+        try:
+            booster = (
+                self._grow(matrix, target) if self._booster is None else self._refit(matrix, target)
+            )
+        except _lightgbm().basic.LightGBMError as error:
+            raise UnlearnableError(
+                f"LightGBM does not learn: {' '.join(str(error).split())}",
+                hint="mend the parameter, or the labels, that it names",
+            ) from error
         previous = self._booster
         # Through text, so that a state that goes on and one that was loaded are the same to the bit.
         self._booster = _parse(booster.model_to_string())

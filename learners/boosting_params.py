@@ -51,6 +51,13 @@ _REFUSED: dict[str, tuple[str, str]] = {
     "refit_decay_rate": ("the decay is not LightGBM's to know", "write Boosted(estimator, decay=0.9)"),
 }
 _HARMLESS = {"device_type": ("cpu",), "tree_learner": ("serial",), "num_machines": (1,)}
+_ONE_A_FEATURE = (
+    "monotone_constraints",
+    "feature_contri",
+    "max_bin_by_feature",
+    "cegb_penalty_feature_lazy",
+    "cegb_penalty_feature_coupled",
+)
 _WITHOUT_EFFECT = frozenset(
     [
         "auc_mu_weights",
@@ -122,6 +129,20 @@ def native(estimator: Any, schema: Schema, seed: int, threads: int) -> Native:
         if name in _REFUSED and value not in _HARMLESS.get(name, ()):
             raise _refused(name, value, *_REFUSED[name])
     kept = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT | set(_REFUSED)}
+    for name in _ONE_A_FEATURE:
+        many, features = len(_listed(kept.get(name))), len(schema.features)
+        if many not in (0, features):  # LightGBM 4.7 ends the process where constraints are too few
+            raise _refused(
+                name, kept[name], f"it has {many} values for {features} features", "write one a feature"
+            )
+    method = kept.get("monotone_constraints_method", "basic")
+    if method != "basic" and not _constrains(kept.get("monotone_constraints")):
+        raise _refused(
+            "monotone_constraints_method",
+            method,
+            "without constraints, LightGBM 4.7 ends the process",
+            "leave it out, or write monotone_constraints, too",
+        )
     trees, own_seed = kept.pop("num_iterations", 100), kept.pop("seed", None)
     if not isinstance(trees, int) or trees < 1:
         raise _refused("n_estimators", trees, "no tree would be grown", "write n_estimators=100, say")
@@ -165,9 +186,16 @@ def _is_on(value: Any) -> bool:
 
 
 def _constrains(value: Any) -> bool:
-    if isinstance(value, str):
-        value = value.strip("[]() ").split(",")
-    return value is not None and any(str(one).strip() not in ("", "0", "0.0") for one in value)
+    return any(one not in ("0", "0.0") for one in _listed(value))
+
+
+def _listed(value: Any) -> list[str]:
+    """List the values of a parameter that has one a feature, as text; none where it is not given."""
+    if value is None:
+        return []
+    if not isinstance(value, str):
+        value = ",".join(map(str, value)) if hasattr(value, "__iter__") else str(value)
+    return [one.strip() for one in value.strip("[]() ").split(",") if one.strip()]
 
 
 def _by_own_names(estimator: Any) -> dict[str, Any]:
