@@ -9,8 +9,8 @@ import pytest
 from tests.docs.blocks import ROOT
 
 from headwater import Feature, FeatureLog, Label, LabelRule, Pipeline, Prediction, Stateful, collect
+from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
-from headwater.serving.ids import new_id
 
 GUIDE = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
 _RECORDS = 5_000
