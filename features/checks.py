@@ -11,7 +11,14 @@ from headwater.spec.errors import NonFiniteError, SchemaError
 from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.records import FeatureValue, Label, Output, Prediction, Role, Source
-from headwater.spec.values import LARGEST, check_name, is_sound, misfit_of_class, misfit_of_name
+from headwater.spec.values import (
+    LARGEST,
+    LONGEST_NAME,
+    check_name,
+    is_sound,
+    misfit_of_class,
+    misfit_of_name,
+)
 
 __all__ = ["Checks", "check_entity", "plain_words"]
 
@@ -116,6 +123,7 @@ class Checks:
         entity, ages_s = prediction.entity, prediction.ages_s
         if (
             type(prediction.version) is str
+            and len(prediction.version) <= LONGEST_NAME
             and prediction.version.isprintable()
             and prediction.role in _ROLES
             and type(prediction.propensity) is float

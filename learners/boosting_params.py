@@ -50,6 +50,12 @@ _REFUSED: dict[str, tuple[str, str]] = {
     "refit_decay_rate": ("the decay is not LightGBM's to know", "write Boosted(estimator, decay=0.9)"),
 }
 _HARMLESS = {"device_type": ("cpu",), "tree_learner": ("serial",), "num_machines": (1,)}
+_ONE_A_FEATURE = (
+    "feature_contri",
+    "max_bin_by_feature",
+    "cegb_penalty_feature_lazy",
+    "cegb_penalty_feature_coupled",
+)
 _WITHOUT_EFFECT = frozenset(
     [
         "auc_mu_weights",
@@ -123,8 +129,14 @@ def native(estimator: Any, schema: Schema, seed: int, threads: int) -> Native:
             raise _refused(name, value, *_REFUSED[name])
     _check_constraints(given, schema)
     kept = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT | set(_REFUSED)}
+    for name in _ONE_A_FEATURE:
+        many, features = len(_listed(kept.get(name))), len(schema.features)
+        if many not in (0, features):  # LightGBM 4.7 ends the process where constraints are too few
+            raise _refused(
+                name, kept[name], f"it has {many} values for {features} features", "write one a feature"
+            )
     trees, own_seed = kept.pop("num_iterations", 100), kept.pop("seed", None)
-    if not isinstance(trees, int) or trees < 1:
+    if not hasattr(trees, "__index__") or trees < 1:
         raise _refused("n_estimators", trees, "no tree would be grown", "write n_estimators=100, say")
     if own_seed is not None and not hasattr(own_seed, "__index__"):
         raise _refused(
@@ -166,22 +178,13 @@ def _is_on(value: Any) -> bool:
 
 
 def _constrains(value: Any) -> bool:
-    return any(one != "0" for one in _constraints(value))
-
-
-def _constraints(value: Any) -> list[str]:
-    """List what is asked of each feature, as text."""
-    if value is None or isinstance(value, str):
-        value = (value or "").strip("[]() ").split(",")
-    elif not hasattr(value, "__iter__"):
-        value = [value]
-    return [one for one in (str(each).strip() for each in value) if one]
+    return any(one != "0" for one in _listed(value))
 
 
 def _check_constraints(given: dict[str, Any], schema: Schema) -> None:
     """Refuse monotone constraints at which LightGBM 4.7 ends the process instead of raising."""
     wanted, method = given.get("monotone_constraints"), given.get("monotone_constraints_method")
-    found, names = _constraints(wanted), [feature.name for feature in schema.features]
+    found, names = _listed(wanted), [feature.name for feature in schema.features]
     if found and (len(found) != len(names) or not set(found) <= {"-1", "0", "1"}):
         raise _refused(
             "monotone_constraints",
@@ -196,6 +199,15 @@ def _check_constraints(given: dict[str, Any], schema: Schema) -> None:
             f"it is one of {', '.join(_METHODS)}, and needs monotone_constraints",
             "leave monotone_constraints_method out, or write monotone_constraints, too",
         )
+
+
+def _listed(value: Any) -> list[str]:
+    """List the values of a parameter that has one a feature, as text; none where it is not given."""
+    if value is None:
+        return []
+    if not isinstance(value, str):
+        value = ",".join(map(str, value)) if hasattr(value, "__iter__") else str(value)
+    return [one.strip() for one in value.strip("[]() ").split(",") if one.strip()]
 
 
 def _by_own_names(estimator: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from headwater.serving.served_pipeline import ServedPipeline
 from headwater.serving.wire import MOST_ITEMS, Answer, Entity, PredictItem
 from headwater.spec.errors import HeadwaterError, NonFiniteError, NotFoundError, SchemaError
 from headwater.spec.pipeline import Pipeline
+from headwater.spec.values import is_sound
 
 __all__ = ["protocol_routes"]
 
@@ -39,6 +40,7 @@ _NUMPY = {
     **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
 }
 _ENTITY = "entity."  # no feature's name has a point
+_END = object()
 _HEADER_LENGTH = "inference-header-content-length"
 
 
@@ -221,6 +223,8 @@ def _read(
     columns: dict[str, list[Any]] = {}
     dtypes = _datatypes(pipeline.pipeline)
     for tensor in asked.inputs:
+        if tensor.name in columns:
+            raise SchemaError(f"inputs.{tensor.name}: it is sent twice", hint="send each tensor once")
         values, tail = _values(tensor, tail)
         columns[tensor.name] = _as_declared(values, tensor, dtypes.get(tensor.name))
     lengths = {len(column) for column in columns.values()}
@@ -242,28 +246,43 @@ def _values(tensor: _Tensor, tail: bytes) -> tuple[list[Any], bytes]:
         )
     size = tensor.parameters.get("binary_data_size")
     if size is None:
-        values = tensor.data or []
-        while any(isinstance(value, list) for value in values):
-            values = [one for value in values for one in (value if isinstance(value, list) else [value])]
+        values = _flat(tensor.data or [], rows)
     else:
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail):
             raise SchemaError(
                 f"inputs.{tensor.name}: binary_data_size {size!r} is not within the body",
                 hint="send as many bytes as binary_data_size says",
             )
-        values, tail = _unpacked(tensor, tail[:size]), tail[size:]
+        values, tail = _unpacked(tensor, tail[:size], rows), tail[size:]
     if len(values) != rows:
+        said = f"more than {rows}" if len(values) > rows else str(len(values))
         raise SchemaError(
-            f"inputs.{tensor.name}: {len(values)} values for shape {tensor.shape}",
+            f"inputs.{tensor.name}: {said} values for shape {tensor.shape[:5]}",
             hint="send one value a row",
         )
     return values, tail
 
 
-def _unpacked(tensor: _Tensor, packed: bytes) -> list[Any]:
+def _flat(values: list[Any], most: int) -> list[Any]:
+    """List what lists in lists hold, up to one more than `most`: a short body may nest deeply."""
+    found: list[Any] = []
+    waiting = [iter(values)]
+    while waiting and len(found) <= most:
+        value = next(waiting[-1], _END)
+        if value is _END:
+            waiting.pop()
+        elif isinstance(value, list):
+            waiting.append(iter(value))
+        else:
+            found.append(value)
+    return found
+
+
+def _unpacked(tensor: _Tensor, packed: bytes, most: int) -> list[Any]:
+    """List the values of a binary tensor; texts up to one more than `most`."""
     if tensor.datatype == "BYTES":
-        found = []
-        while packed:
+        found: list[Any] = []
+        while packed and len(found) <= most:
             length = int.from_bytes(packed[:4], "little")
             if len(packed) < 4 + length or len(packed) < 4:
                 raise SchemaError(
@@ -298,7 +317,7 @@ def _as_declared(values: list[Any], tensor: _Tensor, wanted: str | None) -> list
                 f"inputs.{tensor.name}: it holds {value}", hint="leave a missing number null, in JSON"
             )
     if wanted == "FP64":
-        return [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values]
+        return [float(v) if type(v) is int and is_sound(v) else v for v in values]
     if wanted == "INT64" and tensor.datatype.startswith("FP"):
         return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
     return values

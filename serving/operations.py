@@ -28,13 +28,14 @@ __all__ = [
 MOST_SPANS = 100
 MOST_VERSIONS = 1_000
 
+# In Python, $ alone lets a last line end through; other readers of the document have no \Z.
 _Reason = Annotated[
     str,
-    Meta(max_length=500, pattern="^[^\\x00-\\x1f\\x7f]*$", description="Why, for the record"),
+    Meta(max_length=500, pattern="^[^\\x00-\\x1f\\x7f]*$(?!\\n)", description="Why, for the record"),
 ]
-_Number = Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$", description="Number of a version")]
+_Number = Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$(?!\\n)", description="Number of a version")]
 _Shadow = Annotated[
-    str, Meta(pattern="^([1-9][0-9]{0,8}|challenger)$", description="A number, or challenger")
+    str, Meta(pattern="^([1-9][0-9]{0,8}|challenger)$(?!\\n)", description="A number, or challenger")
 ]
 _Offset = Annotated[int, Meta(ge=0, lt=2**62)]
 

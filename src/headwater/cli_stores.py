@@ -37,6 +37,8 @@ Named = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
 Reason = Annotated[str, typer.Option(help="Why, for the record")]
 
+_MOST_DIGITS = 18  # of an offset: what a column of 64 bits holds
+
 
 def settings_now() -> "Settings":
     """Give the settings, read when a command needs them."""
@@ -99,7 +101,8 @@ def span_of(text: str) -> "OffsetRange":
     from headwater.spec.recipe import OffsetRange
 
     start, colon, stop = text.partition(":")
-    if not colon or not start.isdecimal() or not stop.isdecimal() or int(start) >= int(stop):
+    digits = start.isdecimal() and stop.isdecimal() and max(len(start), len(stop)) <= _MOST_DIGITS
+    if not colon or not digits or int(start) >= int(stop):
         raise DeclarationError(
             f"{text!r} is no range of offsets",
             hint="write START:STOP, with START < STOP, such as 1200:1900",

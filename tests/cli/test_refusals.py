@@ -60,6 +60,7 @@ def refused(said: Said, *words: str) -> None:
         (("rebuild", "toy", "nine"), ("no version 'nine'", "it has 1")),
         (("rollback", "toy"), ("no earlier champion", "--to")),
         (("rollback", "toy", "--quarantine", "9:3"), ("'9:3' is no range", "START:STOP")),
+        (("quarantine", "toy", "0:" + "9" * 20), ("is no range", "START:STOP")),
         (("examples", TOY, "--stop", "201"), ("no examples [0, 201)", "[0, 200)")),
         (("import", TOY, "no.csv"), ("no file 'no.csv'",)),
         (("deploy", TOY), ("no stack runs", "headwater up")),

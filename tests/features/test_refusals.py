@@ -61,6 +61,7 @@ def test_a_huge_label_does_not_block_the_sequencer(
         {"version": 7},
         {"role": "king"},
         {"propensity": True},
+        {"version": "x" * 201},
         {"entity": {"a": object()}},
         {"entity": 3},
         {"output": 10**400},

@@ -87,6 +87,10 @@ def test_each_of_the_constructor_is_handed_on_or_refused_by_name(name: str) -> N
         ({"mc": "1,0"}, "monotone_constraints"),
         ({"monotone_constraints": [2, 0, 0]}, "monotone_constraints"),
         ({"monotone_constraints_method": "advanced"}, "monotone_constraints_method"),
+        ({"feature_contrib": (1.0, 1.0, 1.0, 1.0)}, "feature_contri"),
+        ({"max_bin_by_feature": [3]}, "max_bin_by_feature"),
+        ({"cegb_penalty_feature_lazy": [1.0]}, "cegb_penalty_feature_lazy"),
+        ({"cegb_penalty_feature_coupled": [1.0]}, "cegb_penalty_feature_coupled"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(kwargs: dict[str, object], match: str) -> None:
@@ -169,6 +173,25 @@ def grown(name: str) -> None:
                 learner.learn(*data("binary", seed, rows))
         except (DeclarationError, UnlearnableError):
             continue
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"num_leaves": 1}, "num_leaves"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"boosting_type": "foo"}, "foo"),
+        ({"scale_pos_weight": 2.0, "is_unbalance": True}, "is_unbalance"),
+    ],
+)
+def test_a_value_that_lightgbm_does_not_take_is_an_error_of_ours(
+    kwargs: dict[str, object], words: str
+) -> None:
+    learner = fresh("binary", lambda: LGBMClassifier(n_estimators=2, **kwargs))
+    with pytest.raises(UnlearnableError, match=words) as refused:
+        learner.learn(*data("binary"))
+    assert "\n" not in str(refused.value)
+    assert refused.value.hint
 
 
 def test_no_parameter_that_is_taken_ends_the_process() -> None:

@@ -81,12 +81,23 @@ def test_what_does_not_fit_is_an_error_of_the_protocol(
         triton.infer("other", inputs(one, one, binary=binary))
 
 
+def _tensor(data: bytes, name: bytes = b"a") -> bytes:
+    return b'{"name": "%s", "shape": [1], "datatype": "FP64", "data": [%s]}' % (name, data)
+
+
+def _asking(*tensors: bytes) -> bytes:
+    return b'{"inputs": [%s]}' % b", ".join(tensors)
+
+
 BAD = [
     b"",
     b"{",
     b"[]",
     b'{"inputs": []}',
     b'{"inputs": [{"name": "a", "shape": [-1], "datatype": "FP64"}]}',
+    _asking(_tensor(b"1" + b"0" * 400), _tensor(b"1", b"b")),
+    _asking(_tensor(b"[" * 500 + b"]" * 500), _tensor(b"1", b"b")),
+    _asking(_tensor(b"1"), _tensor(b"2"), _tensor(b"1", b"b")),
 ]
 
 
@@ -118,3 +129,16 @@ def test_lengths_of_binary_data_are_checked(client: httpx.Client) -> None:
         headers = {"Inference-Header-Content-Length": str(len(head))}
         answer = client.post("/v2/models/line/infer", content=head + b"12345678", headers=headers)
         assert answer.status_code == 422
+
+
+def test_a_body_within_bounds_is_refused_at_once_however_it_is_nested(client: httpx.Client) -> None:
+    deep = _asking(_tensor(b"1," * 900_000 + b"[" * 500 + b"1" + b"]" * 500))
+    head = (
+        b'{"inputs": [{"name": "a", "shape": [1], "datatype": "BYTES", '
+        b'"parameters": {"binary_data_size": 1900000}}]}'
+    )
+    length = {"Inference-Header-Content-Length": str(len(head))}
+    for body, headers in ((deep, {}), (head + bytes(1_900_000), length)):
+        answer = client.post("/v2/models/line/infer", content=body, headers=headers, timeout=15)
+        assert answer.status_code == 422
+        assert "shape [1]" in answer.json()["error"]

@@ -57,8 +57,8 @@ def test_the_longest_id_is_taken() -> None:
     assert len(predict(id="x" * 200).id) == 200
 
 
-@pytest.mark.parametrize("propensity", [0.0, -0.1, 1.1, float("nan"), float("inf")])
-def test_a_propensity_is_a_probability_above_nothing(propensity: float) -> None:
+@pytest.mark.parametrize("propensity", [0.0, -0.1, 1.1, float("nan"), float("inf"), "x", None])
+def test_a_propensity_is_a_probability_above_nothing(propensity: Any) -> None:
     with pytest.raises(SchemaError, match="propensity") as refused:
         predict(propensity=propensity)
     assert "1.0" in refused.value.hint
