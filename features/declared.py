@@ -160,7 +160,7 @@ class Declared:
         rule = any(one.way == "wait" for one in found)
         refused = needing_a_word(
             found,
-            learned=not fresh and self._is_learned(),
+            learned=not fresh and self.is_learned(),
             waiting=rule and self._waits(),
         )
         if refused:
@@ -200,7 +200,8 @@ class Declared:
             ).scalar_one()
         return bool(sequenced) or self._inbox.count_after(0) > 0
 
-    def _is_learned(self) -> bool:
+    def is_learned(self) -> bool:
+        """Say whether a version is champion."""
         mine = tables.champion.c.pipeline_id == self._pipeline_id
         with self._database.reading() as connection:
             return connection.execute(select(tables.champion.c.version).where(mine)).first() is not None

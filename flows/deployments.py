@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.update import check_update
 from headwater.spec.batch import BatchPrediction
 from headwater.spec.duration import Duration, duration
-from headwater.spec.errors import DeclarationError, ServerError
+from headwater.spec.errors import DeclarationError, ServerError, StorageError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.trigger import Cron, Every, by_clock
@@ -198,11 +199,12 @@ def _wanted(
 
 
 def _check_declared(references: Sequence[str], settings: Settings) -> None:
-    """Check that what is deployed can be updated by its declaration."""
+    """Check that what is deployed can be updated by its declaration; a store may be away."""
     for reference in references:
-        with Bound(load_pipeline(reference), settings) as bound:
+        with suppress(StorageError), Bound(load_pipeline(reference), settings) as bound:
             bound.log.agree()
-            check_update(bound)
+            if bound.log.declared.is_learned():  # without a version there is nothing to ask MLflow
+                check_update(bound)
 
 
 def _every(

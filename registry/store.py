@@ -497,8 +497,13 @@ def _guarded(settings: Settings) -> Iterator[None]:
 
 
 def _refused(settings: Settings, error: Exception) -> StorageError:
-    first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    where = make_url(settings.tracking_uri).render_as_string(hide_password=True)
+    address = make_url(settings.tracking_uri)
+    where = address.render_as_string(hide_password=True)
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    first = first.replace(settings.tracking_uri, where)
+    if address.password:
+        first = first.replace(str(address.password), "***")
+    first = first[:200]
     return StorageError(
         f"MLflow's store at {where} refuses: {first}",
         hint="check HEADWATER_MLFLOW_URI and HEADWATER_ARTIFACTS, and that their servers run; "

@@ -348,7 +348,7 @@ def _show_proof(home: Path, proof: Proof) -> None:
         flow_said, rebuilt = _finish(proof.flow), json.loads(_finish(proof.rebuild))
     settings, name = Settings(home=home), "flights-stage3"
     database = Database(settings.operational_url)
-    registry = Registry(name, find(database, name), settings, database)
+    registry = Registry(name, find(database, name, settings), settings, database)
     nodes = list(walk(lineage(registry.store.versions(), registry.championship.history())))
     database.close()
     console.print("The last versions of stage 3, newest below:")

@@ -7,6 +7,7 @@ from tests.loop.conftest import Binder, day
 
 from headwater.infra.audit import audited
 from headwater.infra.lease import acquire
+from headwater.infra.settings import Settings
 from headwater.infra.settings import settings as read_settings
 from headwater.loop import update as updating
 from headwater.loop.binding import Bound
@@ -226,3 +227,10 @@ def test_what_a_killed_trainer_left_open_is_closed(line: Bound) -> None:
     assert store.close_leftovers() == 2
     assert store.client.get_logged_model(left.model_id).status == "FAILED"
     assert store.close_leftovers() == 0
+
+
+def test_no_error_of_mlflow_quotes_a_password() -> None:
+    away = Settings(mlflow_uri="https://me:s3cret-word@models.example/path")
+    error = storing._refused(away, OSError("GET https://me:s3cret-word@models.example/path: no route"))
+    assert "s3cret" not in str(error)
+    assert "models.example" in str(error)
