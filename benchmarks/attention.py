@@ -33,8 +33,8 @@ from benchmarks.shifts import (
     harm_of,
     is_harmful,
 )
-from headwater.monitoring.attention import Attention, attend
-from headwater.spec.feature import Feature
+from headwater.monitoring.attention.attention import Attention, attend
+from headwater.spec.data.feature import Feature
 
 __all__ = ["Case", "Tally", "cases", "measure", "streams", "trained"]
 

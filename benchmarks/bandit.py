@@ -19,7 +19,7 @@ from benchmarks.trials import (
     play,
     thompson_shares,
 )
-from headwater.spec.routing import Bandit as Declared
+from headwater.spec.serving.routing import Bandit as Declared
 
 __all__ = ["measure"]
 

@@ -19,8 +19,8 @@ from benchmarks.imported import context
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.loop.replay import Replay
-from headwater.loop.update import train
+from headwater.loop.replay.replay import Replay
+from headwater.loop.training.update import train
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["measure"]

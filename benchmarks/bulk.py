@@ -13,14 +13,14 @@ from sqlalchemy import update
 
 from benchmarks.models import river_regression
 from headwater.features.log import FeatureLog
-from headwater.infra import tables
 from headwater.infra.clock import to_us
-from headwater.infra.database import insert_many
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.infra.store import tables
+from headwater.infra.store.database import insert_many
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 __all__ = ["BULK", "fill", "moment"]
 

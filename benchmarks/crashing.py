@@ -17,20 +17,21 @@ import polars as pl
 from sqlalchemy import select
 
 from benchmarks.models import scaled_sgd
-from headwater.features.archive import Archived
-from headwater.infra import commit_points, tables
+from headwater.features.read.archive import Archived
+from headwater.infra import commit_points
 from headwater.infra.settings import Settings
+from headwater.infra.store import tables
 from headwater.loop.binding import Bound
-from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
-from headwater.loop.decide import decide
-from headwater.loop.update import train
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.loop.decision.carry_out import carry_out
+from headwater.loop.decision.decide import decide
+from headwater.loop.training.update import train
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.trigger import Volume
-from headwater.spec.update import Stateful
+from headwater.spec.updating.trigger import Volume
+from headwater.spec.updating.update import Stateful
 
 __all__ = ["LOG", "TRAIN", "Task", "phase_of", "work"]
 

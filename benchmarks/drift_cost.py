@@ -10,8 +10,8 @@ import polars as pl
 
 from benchmarks.claim import Outcome, say
 from benchmarks.preset import preset
-from headwater.monitoring.attention import Attention, attend, overruled
-from headwater.spec.feature import Feature
+from headwater.monitoring.attention.attention import Attention, attend, overruled
+from headwater.spec.data.feature import Feature
 
 __all__ = ["measure"]
 

@@ -12,8 +12,8 @@ import polars as pl
 from examples.flights.data import FEATURES, load
 
 from benchmarks.claim import Outcome, say
-from headwater.monitoring.estimate import Compared, Estimator, shrunk
-from headwater.monitoring.scores import score
+from headwater.monitoring.measure.estimate import Compared, Estimator, shrunk
+from headwater.monitoring.measure.scores import score
 
 __all__ = ["measure"]
 

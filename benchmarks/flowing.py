@@ -29,8 +29,8 @@ from headwater.flows.monitor import monitor
 from headwater.infra.settings import settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.update import train
-from headwater.spec.records import Label, Prediction
+from headwater.loop.training.update import train
+from headwater.spec.data.records import Label, Prediction
 
 __all__ = ["feed", "main"]
 

@@ -9,7 +9,7 @@ from benchmarks.serving_toy import features, publish
 from benchmarks.time_to_learn import each_label, keeping
 from headwater.loop.binding import Bound
 from headwater.loop.rebuild import rebuild
-from headwater.serving.client import Client
+from headwater.serving.client.client import Client
 
 __all__ = ["measure"]
 

@@ -20,8 +20,8 @@ from headwater.infra.offline import quiet
 from headwater.learners.learner import Learner, Schema
 from headwater.learners.rebuildable import doubts
 from headwater.learners.wrap import wrap
-from headwater.loop.fold import Computing
-from headwater.spec.feature import Feature
+from headwater.loop.training.fold import Computing
+from headwater.spec.data.feature import Feature
 from headwater.spec.pipeline import Task
 
 __all__ = ["Folded", "found"]

@@ -19,12 +19,12 @@ from benchmarks.serving import Running, loading, serving
 from benchmarks.serving_toy import FEATURES, pipeline, publish
 from benchmarks.soak import Sample, look
 from headwater.infra.offline import quiet
-from headwater.loop.batch_predict import batch_predict
+from headwater.loop.batch.batch_predict import batch_predict
 from headwater.loop.binding import Bound
-from headwater.spec.batch import BatchPrediction
-from headwater.spec.feature import Feature
-from headwater.spec.queue import People
-from headwater.spec.source import QuerySource
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.source import QuerySource
+from headwater.spec.serving.batch import BatchPrediction
+from headwater.spec.serving.queue import People
 
 __all__ = ["customers", "fuzz", "fuzzed", "measure"]
 

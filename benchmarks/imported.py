@@ -17,7 +17,9 @@ import river.linear_model
 import sklearn.linear_model
 import sklearn.metrics
 
-from headwater.loop import binding, collect, rebuild, replay, update
+from headwater.loop import binding, collect, rebuild
+from headwater.loop.replay.replay import replay
+from headwater.loop.training import update
 
 __all__ = ["context"]
 

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from benchmarks.claim import Outcome, at_least
 from benchmarks.models import scaled_sgd
 from benchmarks.year import NEVER, STAGE2, STAGE3, Variant, play_all, table_row
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 __all__ = ["measure"]
 

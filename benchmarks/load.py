@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from headwater.infra.settings import Settings
-from headwater.serving.hot_protocol import HotProtocol
+from headwater.serving.http.hot_protocol import HotProtocol
 from headwater.spec.pipeline import Pipeline
 
 __all__ = [
@@ -158,7 +158,7 @@ def served_app(pipeline: Pipeline) -> Callable[[Settings], ASGIApp]:
     """Give what makes the service of a pipeline."""
 
     def make(settings: Settings) -> ASGIApp:
-        from headwater.serving.app import create_app  # noqa: PLC0415 - in the server's process
+        from headwater.serving.process.app import create_app  # noqa: PLC0415 - in the server's process
 
         return create_app([pipeline], settings)
 

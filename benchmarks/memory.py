@@ -19,7 +19,7 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.offline import quiet
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.loop.update import train
+from headwater.loop.training.update import train
 
 __all__ = ["measure"]
 

@@ -8,7 +8,7 @@ from benchmarks.claim import Outcome, at_least, fresh_home, mlflow_database
 from benchmarks.load import served_app, server
 from benchmarks.serving_toy import features, pipeline, publish
 from headwater.loop.binding import Bound
-from headwater.serving.client import Client
+from headwater.serving.client.client import Client
 
 __all__ = ["measure"]
 

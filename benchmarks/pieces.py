@@ -16,14 +16,14 @@ import msgspec
 import psutil
 
 from benchmarks.models import scaled_sgd
-from headwater.flows.stack import server_command, stack_variables, worker_command
+from headwater.flows.stack.stack import server_command, stack_variables, worker_command
 from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.settings import Settings
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Pace, Volume
-from headwater.spec.update import Stateful
+from headwater.spec.updating.trigger import Pace, Volume
+from headwater.spec.updating.update import Stateful
 
 __all__ = ["PIPELINE", "REFERENCE", "RESULT", "Ended", "Flows", "Pieces", "await_"]
 

@@ -14,7 +14,7 @@ from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say,
 from benchmarks.imported import context
 from headwater.infra.clock import SimulatedClock
 from headwater.loop.binding import Bound
-from headwater.loop.replay import Replay
+from headwater.loop.replay.replay import Replay
 from headwater.spec.duration import duration
 
 __all__ = ["measure", "shuffled"]

@@ -16,10 +16,10 @@ from benchmarks.imported import context
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.loop.carry_out import carry_out
-from headwater.loop.decide import decide
-from headwater.loop.replay import Replay
-from headwater.monitoring.scores import as_logged, score
+from headwater.loop.decision.carry_out import carry_out
+from headwater.loop.decision.decide import decide
+from headwater.loop.replay.replay import Replay
+from headwater.monitoring.measure.scores import as_logged, score
 from headwater.spec.duration import duration
 
 __all__ = ["CHANGES", "measure"]

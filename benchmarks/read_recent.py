@@ -11,11 +11,11 @@ from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.collect import collect
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 __all__ = ["measure"]
 
@@ -44,7 +44,7 @@ def measure(*, short: bool) -> Outcome:
     compaction put off. Each reading opens the table anew.
     """
     commits = _SHORT_COMMITS if short else _COMMITS
-    no_compaction = patch("headwater.features.archive._SMALL_FILES", 10**9)
+    no_compaction = patch("headwater.features.read.archive._SMALL_FILES", 10**9)
     with fresh_home() as settings, no_compaction:
         log = FeatureLog(_PIPELINE, settings, SimulatedClock(_START))
         _fill(log, commits)

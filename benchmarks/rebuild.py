@@ -13,13 +13,13 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.history import Columns, import_history
 from headwater.loop.rebuild import rebuild
-from headwater.loop.update import train
+from headwater.loop.replay.history import Columns, import_history
+from headwater.loop.training.update import train
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import HeadwaterError
-from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Factory, Pipeline
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 __all__ = ["measure"]
 

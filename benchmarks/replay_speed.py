@@ -22,11 +22,11 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.learners.learner import Learner, Schema
 from headwater.learners.wrap import wrap
-from headwater.monitoring.scores import score
-from headwater.spec.label import LabelRule
+from headwater.monitoring.measure.scores import score
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import FeatureValue, Label, Prediction
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import FeatureValue, Label, Prediction
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 __all__ = ["measure"]
 

@@ -8,13 +8,13 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.update import train
-from headwater.serving.keeper import Keeper
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.loop.training.update import train
+from headwater.serving.keeper.keeper import Keeper
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 __all__ = ["FEATURES", "features", "pipeline", "publish"]
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from headwater.spec.feature import RequestFeature
-from headwater.spec.monitoring import Monitoring
+from headwater.spec.data.feature import RequestFeature
+from headwater.spec.updating.monitoring import Monitoring
 
 __all__ = [
     "FIGURE",

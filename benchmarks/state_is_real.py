@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from benchmarks.claim import Outcome, at_least, say
 from benchmarks.year import STAGE3, Played, Variant, play_all, steps_of
-from headwater.spec.update import Stateful, Stateless, Subsample
+from headwater.spec.updating.update import Stateful, Stateless, Subsample
 
 __all__ = ["measure"]
 

@@ -20,22 +20,22 @@ from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
 from benchmarks.models import river_regression
 from benchmarks.pieces import Flows, Pieces, await_
 from headwater.flows.deployments import deploy
-from headwater.flows.environment import environment, within
 from headwater.flows.events import DRIFT_DETECTED, UPDATE_REQUESTED, resource, tell_decided
+from headwater.flows.stack.environment import environment, within
 from headwater.infra.clock import SimulatedClock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.decide import decide
-from headwater.loop.update import train
-from headwater.spec.decision import Decision
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
-from headwater.spec.monitoring import Monitoring
+from headwater.loop.decision.decide import decide
+from headwater.loop.training.update import train
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.trigger import Drift, Pace
-from headwater.spec.update import Stateful
+from headwater.spec.updating.decision import Decision
+from headwater.spec.updating.monitoring import Monitoring
+from headwater.spec.updating.trigger import Drift, Pace
+from headwater.spec.updating.update import Stateful
 
 __all__ = ["STORM", "measure"]
 

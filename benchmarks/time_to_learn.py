@@ -20,7 +20,7 @@ from benchmarks.load import LOAD_CORE, pinned, served_app, server
 from benchmarks.serving_toy import features, pipeline, publish
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.serving.client import Client
+from headwater.serving.client.client import Client
 
 __all__ = ["each_label", "keeping", "measure"]
 

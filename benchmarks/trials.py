@@ -219,7 +219,7 @@ class AlwaysValid(_Sequential):
 
 
 class Bandit:
-    """The policies of ``headwater.spec.bandit``, in arrays.
+    """The policies of ``headwater.spec.serving.bandit``, in arrays.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from benchmarks.claim import Outcome, say
 from benchmarks.imported import context
 from benchmarks.quiet import shuffled
 from benchmarks.shifts import FIGURE, TUNING, Champion, Shifted, Stream, harm_of, is_harmful
-from headwater.monitoring.attention import attend
+from headwater.monitoring.attention.attention import attend
 
 __all__ = ["measure"]
 

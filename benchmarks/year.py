@@ -17,10 +17,10 @@ from benchmarks.imported import context
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.loop.evaluate import served_scores
-from headwater.loop.replay import Replay
+from headwater.loop.replay.replay import Replay
+from headwater.loop.training.evaluate import served_scores
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Every
+from headwater.spec.updating.trigger import Every
 
 __all__ = ["NEVER", "STAGE2", "STAGE3", "Played", "Variant", "play_all", "steps_of", "table_row"]
 

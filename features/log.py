@@ -7,27 +7,27 @@ from datetime import datetime
 
 import polars as pl
 
-from headwater.features.archive import Archive, Archived
-from headwater.features.belonging import check_absent
-from headwater.features.declared import Declared
-from headwater.features.frames import EXAMPLE, Frames
-from headwater.features.inbox import Inbox, inbox_file
-from headwater.features.label_queue import LabelQueue
-from headwater.features.recorder import Recorder, open_inbox
-from headwater.features.same_rows import SameRows
-from headwater.features.sequencer import Sequencer
-from headwater.features.shadows import Shadows
-from headwater.features.stored import LogCounts, Stored, register
+from headwater.features.identity.belonging import check_absent
+from headwater.features.label_queue.label_queue import LabelQueue
+from headwater.features.read.archive import Archive, Archived
+from headwater.features.read.frames import EXAMPLE, Frames
+from headwater.features.read.same_rows import SameRows
+from headwater.features.read.shadows import Shadows
+from headwater.features.read.stored import LogCounts, Stored, register
+from headwater.features.record.declared import Declared
+from headwater.features.record.inbox import Inbox, inbox_file
+from headwater.features.record.recorder import Recorder, open_inbox
+from headwater.features.sequence.sequencer import Sequencer
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
 from headwater.infra.commit_points import reached
-from headwater.infra.database import Database
-from headwater.infra.identity import identity_of
 from headwater.infra.settings import Settings
-from headwater.infra.storage import Storage
+from headwater.infra.store.database import Database
+from headwater.infra.store.identity import identity_of
+from headwater.infra.store.storage import Storage
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import NotFoundError, StorageError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.records import Label, Prediction
 
 __all__ = ["FeatureLog", "LogCounts"]
 

@@ -22,7 +22,7 @@ def batch_predict(pipeline: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        The fields of :class:`~headwater.features.batch_runs.BatchRun`.
+        The fields of :class:`~headwater.features.batch.batch_runs.BatchRun`.
     """
     ended: dict[str, Any] = msgspec.to_builtins(predict_batch(pipeline))
     return ended

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from prefect import flow
 
-from headwater.flows.silence import close_silent_runs
+from headwater.flows.stack.silence import close_silent_runs
 from headwater.tasks.collect import collect_examples
 
 __all__ = ["collect"]

@@ -24,27 +24,27 @@ from pydantic import ValidationError
 from headwater.flows.automations import automate, remove_automation
 from headwater.flows.batch_predict import batch_predict
 from headwater.flows.collect import collect
-from headwater.flows.environment import environment
 from headwater.flows.fine_tune import fine_tune
 from headwater.flows.guard import guarded
 from headwater.flows.materialise import materialise
 from headwater.flows.monitor import monitor
 from headwater.flows.retrain import retrain
-from headwater.flows.silence import HEARTBEATS
-from headwater.flows.stack import POOL, find_stack
+from headwater.flows.stack.environment import environment
+from headwater.flows.stack.silence import HEARTBEATS
+from headwater.flows.stack.stack import POOL, find_stack
 from headwater.flows.update import update
 from headwater.infra.settings import Settings
 from headwater.learners.cautions import warn_of
 from headwater.learners.wrap import check_bound
 from headwater.loop.binding import Bound
-from headwater.loop.update import check_update
-from headwater.spec.batch import BatchPrediction
+from headwater.loop.training.update import check_update
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError, ServerError, StorageError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Cron, Every, by_clock
-from headwater.spec.update import Stateless
+from headwater.spec.serving.batch import BatchPrediction
+from headwater.spec.updating.trigger import Cron, Every, by_clock
+from headwater.spec.updating.update import Stateless
 
 __all__ = ["Deployed", "absolute", "deploy", "schedule_of"]
 
@@ -143,7 +143,7 @@ def schedule_of(trigger: Every | Cron) -> IntervalSchedule | CronSchedule:
 
     Examples
     --------
-    >>> from headwater.spec.trigger import Cron
+    >>> from headwater.spec.updating.trigger import Cron
     >>> schedule_of(Cron("30 2 * * *", "Europe/Berlin")).timezone
     'Europe/Berlin'
     """

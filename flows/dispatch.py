@@ -8,11 +8,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from headwater.flows.automations import failures
-from headwater.infra.lease import is_held
+from headwater.infra.store.lease import is_held
 from headwater.loop.binding import Bound
-from headwater.loop.dispatch import is_due, run_key
-from headwater.spec.decision import Decision
+from headwater.loop.decision.dispatch import is_due, run_key
 from headwater.spec.loading import load_pipeline
+from headwater.spec.updating.decision import Decision
 
 __all__ = ["ask_again", "dispatch_lost"]
 

@@ -4,8 +4,8 @@ from uuid import NAMESPACE_URL, uuid5
 
 from prefect.events import emit_event
 
-from headwater.loop.update import Updated
-from headwater.spec.decision import Decision
+from headwater.loop.training.update import Updated
+from headwater.spec.updating.decision import Decision
 
 __all__ = [
     "DRIFT_DETECTED",

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from headwater.spec.data.records import utc
 from headwater.spec.errors import HeadwaterError
-from headwater.spec.records import utc
 
 __all__ = ["Clock", "SimulatedClock", "SystemClock", "from_us", "to_us"]
 

@@ -16,8 +16,8 @@ from headwater.learners.boosting_params import native, not_refitted
 from headwater.learners.canonical import canonical_digest
 from headwater.learners.guard import check_batch, check_outputs, learning
 from headwater.learners.learner import Capabilities, Schema
+from headwater.spec.data.records import FeatureValue, LabelValue, Output
 from headwater.spec.errors import DeclarationError, NotEnoughError, SchemaError, UnlearnableError, few
-from headwater.spec.records import FeatureValue, LabelValue, Output
 
 __all__ = ["Boosted", "BoostingLearner"]
 

@@ -7,11 +7,11 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
+from headwater.spec.data.records import FeatureValue, LabelValue, Output
+from headwater.spec.data.values import LARGEST, is_sound
 from headwater.spec.errors import HeadwaterError, NonFiniteError, SchemaError, UnlearnableError, few
 from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Task
-from headwater.spec.records import FeatureValue, LabelValue, Output
-from headwater.spec.values import LARGEST, is_sound
 
 __all__ = ["check_batch", "check_one", "check_outputs", "keeping_last_good", "learning", "named"]
 
@@ -81,7 +81,7 @@ def check_batch(names: Sequence[str], features: pl.DataFrame, labels: pl.Series)
     SchemaError
         If the columns are not the schema's, or a label is missing.
     NonFiniteError
-        If a number is NaN, infinite or beyond :data:`~headwater.spec.values.LARGEST`.
+        If a number is NaN, infinite or beyond :data:`~headwater.spec.data.values.LARGEST`.
     """
     if tuple(features.columns) != tuple(names):
         raise SchemaError(

@@ -5,9 +5,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import polars as pl
 
-from headwater.spec.feature import FeatureKind
+from headwater.spec.data.feature import FeatureKind
+from headwater.spec.data.records import FeatureValue, LabelValue, Output
 from headwater.spec.pipeline import Task
-from headwater.spec.records import FeatureValue, LabelValue, Output
 
 __all__ = ["Capabilities", "Learner", "Schema"]
 

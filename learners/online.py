@@ -10,8 +10,8 @@ import polars as pl
 from headwater.learners.canonical import canonical_digest
 from headwater.learners.guard import check_batch, check_one, check_outputs, keeping_last_good
 from headwater.learners.learner import Capabilities, Schema
+from headwater.spec.data.records import FeatureValue, LabelValue, Output
 from headwater.spec.errors import DeclarationError
-from headwater.spec.records import FeatureValue, LabelValue, Output
 
 __all__ = ["RiverLearner"]
 

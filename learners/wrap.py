@@ -7,9 +7,9 @@ from typing import Any, Literal
 from headwater.learners.learner import Capabilities, Learner, Schema
 from headwater.spec.errors import DeclarationError, NotStatefulError
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
-__all__ = ["Adapter", "adapter_of", "check_bound", "fresh_of", "wrap"]
+__all__ = ["Adapter", "adapter_of", "check_bound", "check_folds", "fresh_of", "wrap"]
 
 Adapter = Literal["river", "sklearn", "lightgbm"]
 
@@ -128,4 +128,29 @@ def _check_fit_only(pipeline: Pipeline, can: Capabilities) -> None:
         raise DeclarationError(
             f"{why}, and with {asked} only its last batch would be learned",
             hint=f"leave {asked.partition('=')[0]} out",
+        )
+
+
+def check_folds(pipeline: Pipeline, learner: Learner) -> None:
+    """Refuse a pipeline that cannot learn example by example.
+
+    Raises
+    ------
+    DeclarationError
+        If its learner is not stateful, takes all examples at once, or must know all classes ahead.
+    """
+    can = learner.capabilities
+    wrong = None
+    if not can.stateful:
+        wrong = "its learner can only be fitted from scratch", "take an estimator with partial_fit"
+    elif (pipeline.batch_rows or can.batch_rows) is None:
+        wrong = "its learner takes an update's examples all at once", "write batch_rows=1_000, say"
+    elif pipeline.task == "multiclass" and not can.open_labels:
+        wrong = "its learner must know all classes ahead", "take a River estimator"
+    elif pipeline.passes != 1:
+        wrong = f"it goes over its examples {pipeline.passes} times", "write passes=1"
+    if wrong is not None:
+        raise DeclarationError(
+            f"pipeline {pipeline.name!r} has learn='each label', and {wrong[0]}",
+            hint=f"{wrong[1]}, or write learn='on schedule'",
         )

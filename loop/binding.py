@@ -6,13 +6,12 @@ from typing import Self
 
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import Clock, SimulatedClock, SystemClock
-from headwater.infra.database import Database
 from headwater.infra.settings import Settings, settings
+from headwater.infra.store.database import Database
 from headwater.learners.cautions import warn_of
 from headwater.learners.learner import Capabilities
-from headwater.learners.wrap import check_bound
-from headwater.loop.decisions import Decisions
-from headwater.loop.folding import check_folds
+from headwater.learners.wrap import check_bound, check_folds
+from headwater.registry.decisions import Decisions
 from headwater.registry.registry import Registry
 from headwater.spec.errors import HeadwaterWarning, StorageError
 from headwater.spec.pipeline import Pipeline

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from headwater.features.archive import Archive
-from headwater.features.belonging import check_file, check_home
-from headwater.features.home_log import HomeLog
-from headwater.features.inbox import inbox_file
-from headwater.features.stored import registered
-from headwater.infra.database import Database
-from headwater.infra.identity import Identity, identity_of
+from headwater.features.identity.belonging import check_file, check_home
+from headwater.features.identity.home_log import HomeLog
+from headwater.features.read.archive import Archive
+from headwater.features.read.stored import registered
+from headwater.features.record.inbox import inbox_file
 from headwater.infra.ids import made_at
 from headwater.infra.settings import Settings
-from headwater.infra.storage import Storage
+from headwater.infra.store.database import Database
+from headwater.infra.store.identity import Identity, identity_of
+from headwater.infra.store.storage import Storage
 from headwater.monitoring.performance import open_kept
 from headwater.spec.errors import HeadwaterError, IdentityError, StorageError, TableError
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import msgspec
 
 from headwater.features.log import FeatureLog
-from headwater.features.sequencer import Sequencer
+from headwater.features.sequence.sequencer import Sequencer
 from headwater.spec.errors import BusyError
 
 __all__ = ["Collected", "collect"]

@@ -11,21 +11,21 @@ import sys
 import msgspec
 
 from headwater.features.log import FeatureLog
-from headwater.features.stored import find
-from headwater.infra.database import Database
-from headwater.infra.identity import identity_of
+from headwater.features.read.stored import find
 from headwater.infra.settings import Settings, settings
+from headwater.infra.store.database import Database
+from headwater.infra.store.identity import identity_of
 from headwater.learners.learner import Learner
-from headwater.loop.fold import fold
+from headwater.loop.training.fold import fold
 from headwater.registry.restore import factory_of, library_versions
 from headwater.registry.store import VersionStore
 from headwater.registry.version import Version
+from headwater.spec.data.feature import RequestFeature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import DigestError, HeadwaterError, NotRebuildableError
-from headwater.spec.feature import RequestFeature
-from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import Recipe
-from headwater.spec.update import Stateless
+from headwater.spec.updating.update import Stateless
 
 __all__ = ["Rebuilt", "RebuiltVersion", "rebuild", "rebuild_here"]
 

@@ -8,18 +8,18 @@ import numpy as np
 import polars as pl
 
 from headwater.features.log import FeatureLog
-from headwater.monitoring.attention import Attention, attend, overruled
-from headwater.monitoring.estimate import Compared, Estimator, shrunk
-from headwater.monitoring.labelled import sample
+from headwater.monitoring.attention.attention import Attention, attend, overruled
+from headwater.monitoring.measure.estimate import Compared, Estimator, shrunk
+from headwater.monitoring.measure.labelled import sample
+from headwater.monitoring.measure.scores import block_error, score
+from headwater.monitoring.measure.windows import Span, standing, windows
 from headwater.monitoring.performance import changed
-from headwater.monitoring.scores import block_error, score
-from headwater.monitoring.windows import Span, standing, windows
 from headwater.registry.registry import Registry
 from headwater.registry.version import Version
 from headwater.spec.duration import duration
-from headwater.spec.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Window
 from headwater.spec.pipeline import Metric, Pipeline
 from headwater.spec.rulings import Reign
+from headwater.spec.updating.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Window
 
 __all__ = ["Shown", "gather"]
 

@@ -14,16 +14,16 @@ import polars as pl
 from msgspec.structs import astuple
 
 from headwater.features.log import FeatureLog
-from headwater.infra.identity import Claim, Identity
-from headwater.infra.storage import Storage
-from headwater.monitoring.estimate import CALIBRATION_ROWS, Compared, Estimator, shrunk
-from headwater.monitoring.scores import example_losses, score, score_error
-from headwater.monitoring.windows import Span, windows
+from headwater.infra.store.identity import Claim, Identity
+from headwater.infra.store.storage import Storage
+from headwater.monitoring.measure.estimate import CALIBRATION_ROWS, Compared, Estimator, shrunk
+from headwater.monitoring.measure.scores import example_losses, score, score_error
+from headwater.monitoring.measure.windows import Span, windows
+from headwater.spec.data.records import Role
 from headwater.spec.duration import duration
 from headwater.spec.errors import TableError
-from headwater.spec.monitoring import Monitoring
 from headwater.spec.pipeline import Metric, Pipeline, Task
-from headwater.spec.records import Role
+from headwater.spec.updating.monitoring import Monitoring
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

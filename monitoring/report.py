@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from headwater.monitoring.drift import column_drift, is_category
-from headwater.spec.feature import FeatureKind
+from headwater.monitoring.measure.drift import column_drift, is_category
+from headwater.spec.data.feature import FeatureKind
 
 __all__ = ["report_html", "write_report"]
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, insert, select, update
 
-from headwater.infra import tables
-from headwater.infra.audit import check_note, note
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.commit_points import reached
-from headwater.infra.database import Database
-from headwater.infra.lease import Lease, check
+from headwater.infra.store import tables
+from headwater.infra.store.audit import check_note, note
+from headwater.infra.store.database import Database
+from headwater.infra.store.lease import Lease, check
 from headwater.spec.errors import ConflictError, NotFoundError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.rulings import Reign

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
-from headwater.infra.identity import Identity
 from headwater.infra.settings import Settings
+from headwater.infra.store.identity import Identity
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.commit_points import reached
-from headwater.infra.database import Database
-from headwater.infra.identity import identity_of
-from headwater.infra.lease import Lease, check
 from headwater.infra.settings import Settings
+from headwater.infra.store.database import Database
+from headwater.infra.store.identity import identity_of
+from headwater.infra.store.lease import Lease, check
 from headwater.registry.champion import Championship
 from headwater.registry.pauses import Pauses
 from headwater.registry.routings import Routings
@@ -15,8 +15,8 @@ from headwater.registry.store import VersionStore
 from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import ConflictError, HeadwaterError, NotFoundError
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.routing import Routing
 from headwater.spec.rulings import Reign, Ruling
+from headwater.spec.serving.routing import Routing
 
 __all__ = ["Registry"]
 
@@ -204,7 +204,7 @@ class Registry:
         Parameters
         ----------
         routing
-            One that fits the pipeline (:func:`~headwater.spec.routing.check_routing`); None returns to
+            One that fits the pipeline (:func:`~headwater.spec.serving.routing.check_routing`); None returns to
             what it declares.
         by, reason, expected
             As for :meth:`~headwater.registry.routings.Routings.put`.

@@ -2,14 +2,14 @@
 
 from sqlalchemy import func, insert, select
 
-from headwater.infra import tables
-from headwater.infra.audit import check_note, note
 from headwater.infra.clock import Clock, from_us, to_us
-from headwater.infra.database import Database
+from headwater.infra.store import tables
+from headwater.infra.store.audit import check_note, note
+from headwater.infra.store.database import Database
 from headwater.spec.errors import ConflictError
-from headwater.spec.routing import Routing
-from headwater.spec.routing_text import routing_from_json, routing_to_json, shortly
 from headwater.spec.rulings import Ruling
+from headwater.spec.serving.routing import Routing
+from headwater.spec.serving.routing_text import routing_from_json, routing_to_json, shortly
 
 __all__ = ["Routings", "Ruling"]
 

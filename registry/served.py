@@ -29,7 +29,7 @@ class ServedVersion(PythonModel):
         """Predict one output a row: probability of the positive class, value, or shares by class."""
         import polars as pl  # noqa: PLC0415 - the model is loaded first
 
-        from headwater.features.frames import feature_schema  # noqa: PLC0415
+        from headwater.features.read.frames import feature_schema  # noqa: PLC0415
 
         schema = feature_schema(self.learner.schema.features)
         frame = pl.DataFrame(

@@ -13,9 +13,9 @@ import msgspec
 from sqlalchemy.engine import make_url
 
 from headwater.infra.commit_points import reached
-from headwater.infra.identity import Identity
 from headwater.infra.offline import quiet
 from headwater.infra.settings import Settings
+from headwater.infra.store.identity import Identity
 from headwater.learners.learner import Learner
 from headwater.registry.owned import PIPELINE_TAG, Owned
 from headwater.registry.proof import Proof, prove, verify

@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.update import UpdateKind
+from headwater.spec.updating.update import UpdateKind
 
 __all__ = ["Candidate", "Version"]
 

@@ -5,15 +5,16 @@ no effect on what is recorded and learned, and the rule says why. A test demands
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UnsetType
 
+from headwater.spec.data.feature import FeatureKind, bare
+from headwater.spec.data.label import LabelRule
+from headwater.spec.difference import FRESH, Difference, Way
 from headwater.spec.duration import duration
 from headwater.spec.errors import ChangedError, DeclarationError, few
-from headwater.spec.feature import FeatureKind, bare
-from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline, Task
 from headwater.spec.recipe import Recipe
 
@@ -22,9 +23,7 @@ __all__ = [
     "LABEL_RULES",
     "PIPELINE_RULES",
     "Declaration",
-    "Difference",
     "Rule",
-    "Way",
     "check_answers",
     "declaration_of",
     "differences",
@@ -34,12 +33,8 @@ __all__ = [
     "schema_differences",
 ]
 
-Way = Literal["free", "fresh", "wait", "back"]
-"""The way on from a difference: none is needed; a new line; when no record waits; to put it back."""
 
-_FRESH = "start a new line: headwater train PIPELINE --fresh; or put it back"
 _HARDEST: tuple[Way, ...] = ("back", "wait", "fresh", "free")
-_LONGEST = 60
 _GONE = "gone"
 
 
@@ -85,29 +80,6 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         names = {feature.name for feature in self.features}
         gone = {one.name: one for one in (*before.dropped, *before.features) if one.name not in names}
         return msgspec.structs.replace(self, dropped=tuple(gone.values()))
-
-
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference between two declarations.
-
-    Parameters
-    ----------
-    field
-        What differs: ``"feature 'k'"``, ``"label.wait"``, ``"task"``, ``"LogisticRegression.l2"``.
-    was, now
-        As it was stored, and as it is declared; shortened.
-    way, hint
-        The way on, as a word and in words.
-    """
-
-    field: str
-    was: str
-    now: str
-    way: Way
-    hint: str = _FRESH
-
-    def __str__(self) -> str:
-        return f"{self.field} was {_short(self.was)}, is {_short(self.now)}"
 
 
 class Rule(NamedTuple):
@@ -161,7 +133,7 @@ def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Differen
     before = Declaration(task=learned.task, features=learned.features, label=declared.label)
     found = differences(before, declared)
     nullable = [one for one in found if one.way == "free"]
-    return tuple(msgspec.structs.replace(one, way="fresh", hint=_FRESH) for one in nullable) + tuple(
+    return tuple(msgspec.structs.replace(one, way="fresh", hint=FRESH) for one in nullable) + tuple(
         one for one in found if one.way != "free"
     )
 
@@ -371,7 +343,3 @@ PIPELINE_RULES: dict[str, Rule] = {
     "promotion": Rule(None, _ROUND),
 }
 """By field of a pipeline."""
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -37,10 +37,9 @@ all the same is a ``HeadwaterWarning``, such a record, too.
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-if TYPE_CHECKING:
-    from headwater.spec.declaration import Difference
+from headwater.spec.difference import Difference
 
 __all__ = [
     "BusyError",
@@ -152,7 +151,7 @@ class ChangedError(DeclarationError):
         Each field with what it was and is, and the way on; the hardest first.
     """
 
-    def __init__(self, what: str, hint: str = "", differences: "tuple[Difference, ...]" = ()) -> None:
+    def __init__(self, what: str, hint: str = "", differences: tuple[Difference, ...] = ()) -> None:
         super().__init__(what, hint)
         self.differences = differences
 

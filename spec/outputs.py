@@ -1,7 +1,7 @@
 """What a version may answer, by task: a chance, a chance by class, or a number."""
 
+from headwater.spec.data.values import LARGEST, is_sound, misfit_of_class
 from headwater.spec.pipeline import Task
-from headwater.spec.values import LARGEST, is_sound, misfit_of_class
 
 __all__ = ["misfit_of_output"]
 
@@ -17,7 +17,7 @@ def misfit_of_output(task: Task, output: object) -> str | None:
 
     Binary: a chance from 0 to 1. Multiclass: a chance by class, each from 0 to 1, that together come to
     at most 1: to less where classes were left out; there are none where nothing is known. Regression: a
-    finite number that is not beyond :data:`~headwater.spec.values.LARGEST`. Rounding is allowed for: a
+    finite number that is not beyond :data:`~headwater.spec.data.values.LARGEST`. Rounding is allowed for: a
     millionth for a chance, a hundredth for their sum.
 
     Parameters

@@ -7,20 +7,20 @@ from typing import Literal
 
 import msgspec
 
-from headwater.spec.batch import BatchPrediction
+from headwater.spec.data.feature import BatchFeature, FeatureKind, RequestFeature, StreamingFeature
+from headwater.spec.data.feature_table import FeatureTable
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.values import LARGEST, is_sound, misfit_of_class
 from headwater.spec.errors import DeclarationError, few
-from headwater.spec.feature import BatchFeature, FeatureKind, RequestFeature, StreamingFeature
-from headwater.spec.feature_table import FeatureTable
-from headwater.spec.gate import Gate
-from headwater.spec.label import LabelRule
-from headwater.spec.monitoring import Monitoring
-from headwater.spec.pace import Pace
-from headwater.spec.queue import People
-from headwater.spec.routing import ChampionOnly, Routing, check_routing
-from headwater.spec.serving import Learning, Serving
-from headwater.spec.trigger import Performance, Trigger, leaves
-from headwater.spec.update import Stateful, Stateless, Update
-from headwater.spec.values import LARGEST, is_sound, misfit_of_class
+from headwater.spec.serving.batch import BatchPrediction
+from headwater.spec.serving.queue import People
+from headwater.spec.serving.routing import ChampionOnly, Routing, check_routing
+from headwater.spec.serving.serving import Learning, Serving
+from headwater.spec.updating.gate import Gate
+from headwater.spec.updating.monitoring import Monitoring
+from headwater.spec.updating.pace import Pace
+from headwater.spec.updating.trigger import Performance, Trigger, leaves
+from headwater.spec.updating.update import Stateful, Stateless, Update
 
 __all__ = ["METRICS", "Factory", "Metric", "Pipeline", "Promotion", "Task"]
 

@@ -6,10 +6,10 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from headwater.spec.feature import FeatureKind
-from headwater.spec.label import RevisionPolicy
+from headwater.spec.data.feature import FeatureKind
+from headwater.spec.data.label import RevisionPolicy
 from headwater.spec.pipeline import Task
-from headwater.spec.update import Subsample, UpdateKind
+from headwater.spec.updating.update import Subsample, UpdateKind
 
 __all__ = ["LearnerCode", "OffsetRange", "Recipe"]
 

@@ -5,8 +5,8 @@ from datetime import datetime
 import msgspec
 
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.routing import Routing
-from headwater.spec.update import UpdateKind
+from headwater.spec.serving.routing import Routing
+from headwater.spec.updating.update import UpdateKind
 
 __all__ = ["Beside", "Learning", "Pause", "Reign", "Routed", "Ruling", "VersionInRole"]
 

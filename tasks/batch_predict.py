@@ -4,8 +4,8 @@ from prefect import runtime, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from headwater.features.batch_runs import BatchRun
-from headwater.loop.batch_predict import batch_predict
+from headwater.features.batch.batch_runs import BatchRun
+from headwater.loop.batch.batch_predict import batch_predict
 from headwater.loop.binding import Bound
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.faults import RETRY_AFTER_S, is_transient
@@ -33,7 +33,7 @@ def predict_batch(reference: str) -> BatchRun:
     BusyError, StorageError
         If they last longer than the retries; what is staged is finished by the next run.
     HeadwaterError
-        As :func:`headwater.loop.batch_predict.batch_predict` does, at once.
+        As :func:`headwater.loop.batch.batch_predict.batch_predict` does, at once.
     """
     with Bound(load_pipeline(reference)) as bound:
         run = batch_predict(bound, by=f"flow run {runtime.flow_run.name}")

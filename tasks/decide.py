@@ -5,10 +5,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
-from headwater.loop.decide import decide
-from headwater.loop.performance import keep_performance
-from headwater.spec.decision import Decision
+from headwater.loop.decision.decide import decide
+from headwater.loop.decision.performance import keep_performance
 from headwater.spec.loading import load_pipeline
+from headwater.spec.updating.decision import Decision
 from headwater.tasks.faults import RETRY_AFTER_S, is_transient
 
 __all__ = ["make_decision"]

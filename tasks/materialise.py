@@ -5,9 +5,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.assets import add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
 
+from headwater.loop.batch.materialise import due_tables, materialise, table_of
 from headwater.loop.binding import Bound
-from headwater.loop.materialise import due_tables, materialise, table_of
-from headwater.spec.feature_table import Materialised
+from headwater.spec.data.feature_table import Materialised
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.assets import table_asset
 from headwater.tasks.faults import RETRY_AFTER_S, is_transient

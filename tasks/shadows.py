@@ -4,7 +4,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
-from headwater.loop.serve_best import serve_best
+from headwater.loop.operator.serve_best import serve_best
 from headwater.spec.loading import load_pipeline
 from headwater.spec.rulings import Reign
 from headwater.tasks.faults import RETRY_AFTER_S, is_transient

@@ -6,8 +6,8 @@ from prefect.assets import add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
-from headwater.loop.carry_out import carry_out
-from headwater.loop.update import Updated, train
+from headwater.loop.decision.carry_out import carry_out
+from headwater.loop.training.update import Updated, train
 from headwater.registry.version import Version
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.assets import examples_asset, model_asset
@@ -38,7 +38,7 @@ def update_model(reference: str, *, from_scratch: bool) -> Updated:
     BusyError, StorageError
         If they last longer than the retries.
     HeadwaterError
-        As :func:`headwater.loop.update.train` does, at once.
+        As :func:`headwater.loop.training.update.train` does, at once.
     """
     with Bound(load_pipeline(reference)) as bound:
         updated = train(bound, by=f"flow run {runtime.flow_run.name}", from_scratch=from_scratch)
@@ -75,7 +75,7 @@ def carry_out_decision(reference: str, decision: str | None) -> Updated | None:
     BusyError, StorageError
         If they last longer than the retries.
     HeadwaterError
-        As :func:`headwater.loop.carry_out.carry_out` does, at once.
+        As :func:`headwater.loop.decision.carry_out.carry_out` does, at once.
     """
     with Bound(load_pipeline(reference)) as bound:
         waiting = [found.id for found in bound.decisions.unended()]

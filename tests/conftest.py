@@ -11,10 +11,10 @@ import pytest
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import polars as pl
 
+from headwater.spec.data.feature import Feature, RequestFeature
 from headwater.spec.errors import NotFoundError, SchemaError, few
-from headwater.spec.feature import Feature, RequestFeature
 
 __all__ = ["DELAY_ROWS", "FEATURES", "HALF_HOUR", "VARIABLE", "build", "find", "load", "read"]
 

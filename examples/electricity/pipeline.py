@@ -11,12 +11,12 @@ to stage 4  ``triggers``, and ``pace``, which holds them back             what m
 
 from examples.electricity.data import FEATURES
 from examples.electricity.model import boosted_trees
-from headwater.spec.label import LabelRule
-from headwater.spec.monitoring import Monitoring
-from headwater.spec.pace import Pace
+from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import AllOf, Drift, Every, Performance, Trigger
-from headwater.spec.update import Reset, Stateful, Stateless, Subsample, Update
+from headwater.spec.updating.monitoring import Monitoring
+from headwater.spec.updating.pace import Pace
+from headwater.spec.updating.trigger import AllOf, Drift, Every, Performance, Trigger
+from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample, Update
 
 __all__ = ["never", "stage2", "stage3", "stage4"]
 

@@ -124,7 +124,7 @@ def play(
     from headwater.infra.clock import SimulatedClock  # noqa: PLC0415
     from headwater.infra.settings import Settings  # noqa: PLC0415
     from headwater.loop.binding import Bound  # noqa: PLC0415
-    from headwater.loop.replay import Replay  # noqa: PLC0415
+    from headwater.loop.replay.replay import Replay  # noqa: PLC0415
 
     clock = SimulatedClock(events["served_at"][0] - _DAY)
     with Bound(getattr(declared, name), Settings(home=home), clock) as bound:

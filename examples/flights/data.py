@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from headwater.spec.feature import Feature, RequestFeature
-from headwater.spec.records import FeatureValue
+from headwater.spec.data.feature import Feature, RequestFeature
+from headwater.spec.data.records import FeatureValue
 
 __all__ = ["FEATURES", "Tables", "build", "features_of", "load", "read"]
 

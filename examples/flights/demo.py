@@ -134,8 +134,8 @@ def play(name: str, home: str, start: datetime, days: int, heard: Any, ready: An
     from headwater.infra.clock import SimulatedClock  # noqa: PLC0415
     from headwater.infra.settings import Settings  # noqa: PLC0415
     from headwater.loop.binding import Bound  # noqa: PLC0415
-    from headwater.loop.replay import Replay  # noqa: PLC0415
-    from headwater.spec.trigger import by_clock  # noqa: PLC0415
+    from headwater.loop.replay.replay import Replay  # noqa: PLC0415
+    from headwater.spec.updating.trigger import by_clock  # noqa: PLC0415
 
     events = pl.read_parquet(Path(home) / _EVENTS)
     clock = SimulatedClock(events["served_at"][0] - _DAY)
@@ -155,7 +155,7 @@ def play(name: str, home: str, start: datetime, days: int, heard: Any, ready: An
 def _result(name: str, bound: Any, first: Any, start: datetime) -> Result:
     import polars as pl  # noqa: PLC0415
 
-    from headwater.loop.evaluate import served_scores  # noqa: PLC0415
+    from headwater.loop.training.evaluate import served_scores  # noqa: PLC0415
 
     columns = ("served_at", "role", "output", "label")
     served = bound.log.examples(0, None, columns).filter(pl.col("role") != "imported")
@@ -337,9 +337,9 @@ def _prove(home: Path, result: Result, end: datetime) -> Proof:
 
 
 def _show_proof(home: Path, proof: Proof) -> None:
-    from headwater.features.stored import find  # noqa: PLC0415
-    from headwater.infra.database import Database  # noqa: PLC0415
+    from headwater.features.read.stored import find  # noqa: PLC0415
     from headwater.infra.settings import Settings  # noqa: PLC0415
+    from headwater.infra.store.database import Database  # noqa: PLC0415
     from headwater.registry.lineage import lineage, walk  # noqa: PLC0415
     from headwater.registry.registry import Registry  # noqa: PLC0415
     from headwater.screen import tree_lines  # noqa: PLC0415

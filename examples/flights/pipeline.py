@@ -19,8 +19,8 @@ from headwater import (
     Subsample,
     Volume,
 )
-from headwater.spec.trigger import Trigger
-from headwater.spec.update import Update
+from headwater.spec.updating.trigger import Trigger
+from headwater.spec.updating.update import Update
 
 __all__ = ["by_evidence", "never", "stage2", "stage3", "stage4"]
 

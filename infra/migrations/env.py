@@ -1,8 +1,8 @@
-"""Run migrations on the connection that :class:`headwater.infra.database.Database` gives."""
+"""Run migrations on the connection that :class:`headwater.infra.store.database.Database` gives."""
 
 from alembic import context
 
-from headwater.infra.tables import metadata
+from headwater.infra.store.tables import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():

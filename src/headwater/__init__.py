@@ -12,41 +12,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headwater.features.label_queue import LabelQueue
+    from headwater.features.label_queue.label_queue import LabelQueue
     from headwater.features.log import FeatureLog
     from headwater.infra.clock import SimulatedClock, SystemClock
     from headwater.infra.settings import Settings, settings
     from headwater.learners.boosting import Boosted
-    from headwater.loop.batch_predict import batch_predict
+    from headwater.loop.batch.batch_predict import batch_predict
+    from headwater.loop.batch.materialise import materialise
     from headwater.loop.binding import Bound
-    from headwater.loop.carry_out import carry_out
     from headwater.loop.collect import collect
-    from headwater.loop.decide import decide
-    from headwater.loop.history import Columns, import_history
-    from headwater.loop.materialise import materialise
+    from headwater.loop.decision.carry_out import carry_out
+    from headwater.loop.decision.decide import decide
     from headwater.loop.rebuild import rebuild
-    from headwater.loop.replay import Replay
-    from headwater.loop.update import train
-    from headwater.serving.client import AsyncClient, Client
-    from headwater.spec.batch import BatchPrediction
+    from headwater.loop.replay.history import Columns, import_history
+    from headwater.loop.replay.replay import Replay
+    from headwater.loop.training.update import train
+    from headwater.serving.client.client import AsyncClient, Client
+    from headwater.spec.data.feature import Feature
+    from headwater.spec.data.feature_table import FeatureTable
+    from headwater.spec.data.label import LabelRule
+    from headwater.spec.data.records import Label, Prediction
+    from headwater.spec.data.source import DeltaSource, ParquetSource, QuerySource
     from headwater.spec.duration import duration
     from headwater.spec.errors import HeadwaterError, HeadwaterWarning
-    from headwater.spec.feature import Feature
-    from headwater.spec.feature_table import FeatureTable
-    from headwater.spec.gate import Gate
-    from headwater.spec.label import LabelRule
     from headwater.spec.loading import load_pipeline
-    from headwater.spec.monitoring import Monitoring
-    from headwater.spec.pace import Pace
     from headwater.spec.pipeline import Pipeline
-    from headwater.spec.queue import People
     from headwater.spec.recipe import OffsetRange
-    from headwater.spec.records import Label, Prediction
-    from headwater.spec.routing import ABTest, Bandit, Canary, ChampionOnly, Shadow
-    from headwater.spec.serve_best import ServeBest
-    from headwater.spec.serving import Serving
-    from headwater.spec.source import DeltaSource, ParquetSource, QuerySource
-    from headwater.spec.trigger import (
+    from headwater.spec.serving.batch import BatchPrediction
+    from headwater.spec.serving.queue import People
+    from headwater.spec.serving.routing import ABTest, Bandit, Canary, ChampionOnly, Shadow
+    from headwater.spec.serving.serve_best import ServeBest
+    from headwater.spec.serving.serving import Serving
+    from headwater.spec.updating.gate import Gate
+    from headwater.spec.updating.monitoring import Monitoring
+    from headwater.spec.updating.pace import Pace
+    from headwater.spec.updating.trigger import (
         AllOf,
         AnyOf,
         AtLeast,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         Performance,
         Volume,
     )
-    from headwater.spec.update import Reset, Stateful, Stateless, Subsample
+    from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 __all__ = [
     "ABTest",
@@ -122,41 +122,41 @@ __all__ = [
 ]
 
 _NAMES = {
-    "features.label_queue": ("LabelQueue",),
+    "features.label_queue.label_queue": ("LabelQueue",),
     "features.log": ("FeatureLog",),
     "infra.clock": ("SimulatedClock", "SystemClock"),
     "infra.settings": ("Settings", "settings"),
     "learners.boosting": ("Boosted",),
-    "loop.batch_predict": ("batch_predict",),
+    "loop.batch.batch_predict": ("batch_predict",),
     "loop.binding": ("Bound",),
-    "loop.carry_out": ("carry_out",),
+    "loop.decision.carry_out": ("carry_out",),
     "loop.collect": ("collect",),
-    "loop.decide": ("decide",),
-    "loop.history": ("Columns", "import_history"),
-    "loop.materialise": ("materialise",),
+    "loop.decision.decide": ("decide",),
+    "loop.replay.history": ("Columns", "import_history"),
+    "loop.batch.materialise": ("materialise",),
     "loop.rebuild": ("rebuild",),
-    "loop.replay": ("Replay",),
-    "loop.update": ("train",),
-    "serving.client": ("AsyncClient", "Client"),
-    "spec.batch": ("BatchPrediction",),
+    "loop.replay.replay": ("Replay",),
+    "loop.training.update": ("train",),
+    "serving.client.client": ("AsyncClient", "Client"),
+    "spec.serving.batch": ("BatchPrediction",),
     "spec.duration": ("duration",),
     "spec.errors": ("HeadwaterError", "HeadwaterWarning"),
-    "spec.feature": ("Feature",),
-    "spec.feature_table": ("FeatureTable",),
-    "spec.gate": ("Gate",),
-    "spec.label": ("LabelRule",),
+    "spec.data.feature": ("Feature",),
+    "spec.data.feature_table": ("FeatureTable",),
+    "spec.updating.gate": ("Gate",),
+    "spec.data.label": ("LabelRule",),
     "spec.loading": ("load_pipeline",),
-    "spec.monitoring": ("Monitoring",),
-    "spec.pace": ("Pace",),
+    "spec.updating.monitoring": ("Monitoring",),
+    "spec.updating.pace": ("Pace",),
     "spec.pipeline": ("Pipeline",),
-    "spec.queue": ("People",),
+    "spec.serving.queue": ("People",),
     "spec.recipe": ("OffsetRange",),
-    "spec.records": ("Label", "Prediction"),
-    "spec.routing": ("ABTest", "Bandit", "Canary", "ChampionOnly", "Shadow"),
-    "spec.serve_best": ("ServeBest",),
-    "spec.serving": ("Serving",),
-    "spec.source": ("DeltaSource", "ParquetSource", "QuerySource"),
-    "spec.trigger": (
+    "spec.data.records": ("Label", "Prediction"),
+    "spec.serving.routing": ("ABTest", "Bandit", "Canary", "ChampionOnly", "Shadow"),
+    "spec.serving.serve_best": ("ServeBest",),
+    "spec.serving.serving": ("Serving",),
+    "spec.data.source": ("DeltaSource", "ParquetSource", "QuerySource"),
+    "spec.updating.trigger": (
         "AllOf",
         "AnyOf",
         "AtLeast",
@@ -167,7 +167,7 @@ _NAMES = {
         "Performance",
         "Volume",
     ),
-    "spec.update": ("Reset", "Stateful", "Stateless", "Subsample"),
+    "spec.updating.update": ("Reset", "Stateful", "Stateless", "Subsample"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

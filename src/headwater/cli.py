@@ -97,7 +97,7 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
     stays as it is, and a value of another type is refused with its line. All rows are kept or none; rows
     that are there already are skipped.
     """
-    from headwater.loop.history import Columns, import_history
+    from headwater.loop.replay.history import Columns, import_history
 
     columns = Columns(
         id=id_column,
@@ -148,9 +148,9 @@ def train(
     Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
     from headwater.loop.collect import collect as collect_now
-    from headwater.loop.update import Updated, check_update
-    from headwater.loop.update import train as train_now
-    from headwater.spec.update import Stateless
+    from headwater.loop.training.update import Updated, check_update
+    from headwater.loop.training.update import train as train_now
+    from headwater.spec.updating.update import Stateless
 
     with _bound(pipeline) as bound, busy("updating", json):
         scratch = fresh or isinstance(bound.pipeline.update, Stateless)
@@ -321,9 +321,9 @@ def monitor(pipeline: Declared, json: AsJson = False) -> None:
     Where the stack runs (headwater up), this is a flow run, and a decision that fires starts the update.
     """
     from headwater.loop.collect import collect as collect_now
-    from headwater.loop.decide import decide
-    from headwater.loop.performance import keep_performance
-    from headwater.spec.decision import Decision
+    from headwater.loop.decision.decide import decide
+    from headwater.loop.decision.performance import keep_performance
+    from headwater.spec.updating.decision import Decision
 
     with _bound(pipeline) as bound, busy("monitoring", json):
         ran = _by_flow("monitor", pipeline)
@@ -350,7 +350,7 @@ def decisions(
 ) -> None:
     """List what the triggers decided, and why."""
     from headwater.infra.clock import SystemClock
-    from headwater.loop.decisions import Decisions
+    from headwater.registry.decisions import Decisions
 
     with stored(pipeline) as (name, pipeline_id, database):
         kept = Decisions(name, pipeline_id, database, SystemClock())
@@ -371,8 +371,8 @@ def update(
     Claims it, collects, learns, passes the gate, registers the version with its decision, promotes it.
     However often this is called, and whatever is killed, a decision ends in one version.
     """
-    from headwater.loop.carry_out import carry_out
     from headwater.loop.collect import collect as collect_now
+    from headwater.loop.decision.carry_out import carry_out
 
     with _bound(pipeline) as bound, busy("updating", json):
         waiting = [decision] if decision else [found.id for found in bound.decisions.unended()]
@@ -428,7 +428,7 @@ def up(
 
     All of them listen on loopback only. One that ends is started again. Ctrl-C ends them.
     """
-    from headwater.flows.stack import running_stack
+    from headwater.flows.stack.stack import running_stack
 
     served = pipelines or []
     with running_stack(settings_now(), prefect_port, mlflow_port, served, service_port) as stack:
@@ -456,7 +456,7 @@ def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":
 
     if not (settings().root / "stack.json").is_file():
         return None
-    from headwater.flows.stack import find_stack, run_flow
+    from headwater.flows.stack.stack import find_stack, run_flow
 
     return run_flow(name, reference, settings()) if find_stack(settings()) else None
 

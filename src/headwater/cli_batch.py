@@ -9,7 +9,7 @@ from headwater.cli_stores import AsJson, Declared, user
 from headwater.screen import batch_lines, busy, show, table_of_runs
 
 if TYPE_CHECKING:
-    from headwater.features.batch_runs import BatchRun
+    from headwater.features.batch.batch_runs import BatchRun
 
 __all__ = ["commands"]
 
@@ -32,7 +32,7 @@ def predict(pipeline: Declared, json: AsJson = False) -> None:
     Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
     from headwater.infra.settings import settings
-    from headwater.loop.batch_predict import batch_predict, check_declared
+    from headwater.loop.batch.batch_predict import batch_predict, check_declared
     from headwater.loop.binding import Bound
     from headwater.spec.loading import load_pipeline
 
@@ -57,10 +57,10 @@ def status(
     A prediction is read when its key was looked up. What is computed for nobody costs as much as what
     is read. A running service counts; a read shows here within a few seconds.
     """
-    from headwater.features.batch_runs import BatchRuns
-    from headwater.features.stored import find
-    from headwater.infra.database import Database
+    from headwater.features.batch.batch_runs import BatchRuns
+    from headwater.features.read.stored import find
     from headwater.infra.settings import settings
+    from headwater.infra.store.database import Database
     from headwater.spec.loading import load_pipeline
 
     name = load_pipeline(pipeline).name if ":" in pipeline else pipeline
@@ -74,12 +74,12 @@ def status(
 
 def _by_flow(reference: str) -> "BatchRun | None":
     """Run the flow against the stack, if one runs; None where none does."""
-    from headwater.features.batch_runs import BatchRun
+    from headwater.features.batch.batch_runs import BatchRun
     from headwater.infra.settings import settings
 
     if not (settings().root / "stack.json").is_file():
         return None
-    from headwater.flows.stack import find_stack, run_flow
+    from headwater.flows.stack.stack import find_stack, run_flow
 
     if find_stack(settings()) is None:
         return None

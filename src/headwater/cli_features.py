@@ -29,8 +29,8 @@ def materialise_features(
     headwater deploy puts the same on its schedule, as often as each table says.
     """
     from headwater.infra.settings import settings
+    from headwater.loop.batch.materialise import materialise, table_of, table_states
     from headwater.loop.binding import Bound
-    from headwater.loop.materialise import materialise, table_of, table_states
     from headwater.spec.loading import load_pipeline
 
     with Bound(load_pipeline(pipeline), settings()) as bound:
@@ -51,8 +51,8 @@ def materialise_features(
 def show_features(pipeline: Declared, json: AsJson = False) -> None:
     """Show the tables of batch features, and how old what is published is."""
     from headwater.infra.settings import settings
+    from headwater.loop.batch.materialise import TableState, table_states
     from headwater.loop.binding import Bound
-    from headwater.loop.materialise import TableState, table_states
     from headwater.spec.loading import load_pipeline
 
     def row(state: TableState) -> tuple[str, ...]:

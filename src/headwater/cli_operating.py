@@ -107,7 +107,7 @@ def routing(
 
     A running service follows within a moment, between two requests.
     """
-    from headwater.spec.routing_text import parse_routing
+    from headwater.spec.serving.routing_text import parse_routing
 
     if to is not None and declared:
         raise DeclarationError("--set and --declared are both there", hint="give one of them")

@@ -18,9 +18,9 @@ from headwater.spec.errors import DeclarationError, NotReadyError
 if TYPE_CHECKING:
     import polars as pl
 
-    from headwater.infra.database import Database
-    from headwater.serving.client import Client
-    from headwater.serving.key_store import KeyStore
+    from headwater.infra.store.database import Database
+    from headwater.serving.access.key_store import KeyStore
+    from headwater.serving.client.client import Client
     from headwater.spec.pipeline import Pipeline
 
 __all__ = ["commands"]
@@ -60,9 +60,9 @@ def serve(
     """
     from headwater.infra.settings import settings
     from headwater.learners.cautions import warn_of
-    from headwater.serving.guard import Access
-    from headwater.serving.server import bind
-    from headwater.serving.server import serve as serve_now
+    from headwater.serving.access.guard import Access
+    from headwater.serving.process.server import bind
+    from headwater.serving.process.server import serve as serve_now
     from headwater.spec.loading import load_pipeline
 
     outside = host not in _LOOPBACK
@@ -123,9 +123,9 @@ def replay(
     Try it: headwater serve examples/flights/live.py:pipeline, and beside it headwater replay
     examples/flights
     """
-    from headwater.serving.client import Client
-    from headwater.serving.replaying import Sent
-    from headwater.serving.replaying import replay as replay_now
+    from headwater.serving.client.client import Client
+    from headwater.serving.client.replaying import Sent
+    from headwater.serving.client.replaying import replay as replay_now
 
     pipeline, events, usual = _example(what)
     first = usual if start is None else start.replace(tzinfo=UTC)
@@ -230,7 +230,7 @@ def audit(
 
     A label is audited by its record, which bears who sent it, as what, and when it came.
     """
-    from headwater.infra.audit import audited
+    from headwater.infra.store.audit import audited
 
     with _database() as database:
         found = audited(database, last)
@@ -253,7 +253,7 @@ def _detail(detail: dict[str, Any]) -> str:
 @contextmanager
 def _key_store() -> "Iterator[KeyStore]":
     from headwater.infra.clock import SystemClock
-    from headwater.serving.key_store import KeyStore
+    from headwater.serving.access.key_store import KeyStore
 
     with _database() as database:
         yield KeyStore(database, SystemClock())
@@ -261,8 +261,8 @@ def _key_store() -> "Iterator[KeyStore]":
 
 @contextmanager
 def _database() -> "Iterator[Database]":
-    from headwater.infra.database import Database
     from headwater.infra.settings import settings
+    from headwater.infra.store.database import Database
 
     database = Database(settings().operational_url)
     try:
@@ -317,8 +317,8 @@ def _prepare(pipeline: "Pipeline", events: "pl.DataFrame", start: datetime) -> N
     from headwater.infra.settings import settings
     from headwater.loop.binding import Bound
     from headwater.loop.collect import collect
-    from headwater.loop.history import Columns, import_history
-    from headwater.loop.update import train
+    from headwater.loop.replay.history import Columns, import_history
+    from headwater.loop.training.update import train
 
     with Bound(pipeline, settings()) as bound:
         if bound.registry.championship.epoch() is not None:

@@ -10,9 +10,9 @@ import typer
 from headwater.spec.errors import DeclarationError
 
 if TYPE_CHECKING:
-    from headwater.infra.database import Database
     from headwater.infra.settings import Settings
-    from headwater.loop.operating import Operator
+    from headwater.infra.store.database import Database
+    from headwater.loop.operator.operating import Operator
     from headwater.spec.recipe import OffsetRange
 
 __all__ = [
@@ -59,8 +59,8 @@ def name_of(pipeline: str) -> str:
 @contextmanager
 def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
     """Give a pipeline's name, its number, and the database that holds its rows."""
-    from headwater.features.stored import find
-    from headwater.infra.database import Database
+    from headwater.features.read.stored import find
+    from headwater.infra.store.database import Database
 
     name = name_of(pipeline)
     database = Database(settings_now().operational_url)
@@ -73,8 +73,8 @@ def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
 @contextmanager
 def operating(pipeline: str) -> "Iterator[Operator]":
     """Give who operates a pipeline: as declared, or by its name alone."""
-    from headwater.infra.database import Database
-    from headwater.loop.operating import Operator
+    from headwater.infra.store.database import Database
+    from headwater.loop.operator.operating import Operator
     from headwater.spec.loading import load_pipeline
 
     known = load_pipeline(pipeline) if ":" in pipeline else pipeline

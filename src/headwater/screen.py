@@ -13,14 +13,14 @@ from headwater.spec.errors import HeadwaterWarning
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from headwater.features.batch_runs import BatchRun
-    from headwater.features.queue_counts import QueueCounts
+    from headwater.features.batch.batch_runs import BatchRun
+    from headwater.features.label_queue.queue_counts import QueueCounts
     from headwater.loop.rebuild import Rebuilt
-    from headwater.loop.update import Updated
+    from headwater.loop.training.update import Updated
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
-    from headwater.spec.decision import Decision
     from headwater.spec.rulings import Learning, Routed
+    from headwater.spec.updating.decision import Decision
 
 __all__ = [
     "batch_lines",
@@ -208,7 +208,7 @@ def decision_lines(decision: "Decision") -> list[str]:
 
 def routing_lines(found: "Routed") -> list[str]:
     """Say how requests are routed, who decided that, and how far shadows are."""
-    from headwater.spec.routing_text import shortly  # noqa: PLC0415
+    from headwater.spec.serving.routing_text import shortly  # noqa: PLC0415
 
     known = "as declared" if found.routing is None else shortly(found.routing)
     declared = "" if found.declared is None else f"; declared: {shortly(found.declared)}"

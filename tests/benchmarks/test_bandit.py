@@ -16,7 +16,7 @@ from benchmarks.trials import (
     ucb_shares,
 )
 
-from headwater.spec.bandit import Arm, kl_ucb, thompson
+from headwater.spec.serving.bandit import Arm, kl_ucb, thompson
 
 TRIALS = 400
 

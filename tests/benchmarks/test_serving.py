@@ -9,7 +9,7 @@ from benchmarks.serving_toy import FEATURES, pipeline
 
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.spec.records import Label, Prediction
+from headwater.spec.data.records import Label, Prediction
 
 
 def test_what_is_not_in_the_log_is_wrong(tmp_path: Path) -> None:

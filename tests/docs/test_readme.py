@@ -8,7 +8,7 @@ import pytest
 from tests.docs.blocks import SERVED, Reader, blocks_of
 from tests.system.up import await_
 
-from headwater.serving.client import Client
+from headwater.serving.client.client import Client
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 

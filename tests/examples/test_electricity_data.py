@@ -13,8 +13,8 @@ from examples.electricity.run import NAMES, lead, main, no_change, scores
 from polars.testing import assert_frame_equal
 from sklearn.metrics import cohen_kappa_score
 
+from headwater.spec.data.feature import python_type
 from headwater.spec.errors import NotFoundError, SchemaError
-from headwater.spec.feature import python_type
 
 FEATURE_NAMES = [feature.name for feature in FEATURES]
 NUMBERS = ["day", "period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer"]

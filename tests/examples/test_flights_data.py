@@ -7,7 +7,7 @@ import pytest
 from examples.flights.data import FEATURES, Tables, build, features_of, load, read
 from polars.testing import assert_frame_equal
 
-from headwater.spec.feature import python_type
+from headwater.spec.data.feature import python_type
 
 NAMES = [feature.name for feature in FEATURES]
 OUTCOMES = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]

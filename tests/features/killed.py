@@ -19,10 +19,10 @@ from headwater.features.log import FeatureLog
 from headwater.infra import commit_points
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 PIPELINE = Pipeline(
     name="toy",

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from headwater.features.log import FeatureLog
-from headwater.spec.records import Label, LabelValue, Prediction
+from headwater.spec.data.records import Label, LabelValue, Prediction
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 

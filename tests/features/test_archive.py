@@ -8,10 +8,10 @@ from deltalake import DeltaTable
 from tests.features.conftest import S3
 from tests.features.records import drain, label, prediction
 
-from headwater.features import archive as archiving
 from headwater.features.log import FeatureLog
+from headwater.features.read import archive as archiving
 from headwater.infra.settings import Settings
-from headwater.infra.storage import Storage
+from headwater.infra.store.storage import Storage
 from headwater.spec.errors import BusyError, FencedError, StorageError, TableError
 
 Opener = Callable[..., FeatureLog]
@@ -99,8 +99,8 @@ def test_a_feature_added_later_is_null_before(
     import msgspec  # noqa: PLC0415
     from tests.features.records import NOW  # noqa: PLC0415
 
-    from headwater.spec.feature import Feature  # noqa: PLC0415
-    from headwater.spec.records import Prediction  # noqa: PLC0415
+    from headwater.spec.data.feature import Feature  # noqa: PLC0415
+    from headwater.spec.data.records import Prediction  # noqa: PLC0415
 
     fill(log, 0, 3)
     log.collect()
@@ -123,8 +123,8 @@ _HOLD = """
 import sys
 from pathlib import Path
 from headwater.infra.clock import SystemClock
-from headwater.infra.database import Database
-from headwater.infra.lease import acquire
+from headwater.infra.store.database import Database
+from headwater.infra.store.lease import acquire
 from headwater.infra.settings import Settings
 database = Database(Settings(home=Path(sys.argv[1])).operational_url)
 acquire(database, SystemClock(), "sequence/toy")

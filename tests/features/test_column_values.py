@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.features.column_values import Fitted, Kind, fit, from_pandas
+from headwater.features.values.column_values import Fitted, Kind, fit, from_pandas
 from headwater.spec.errors import SchemaError
 
 KINDS: tuple[Kind, ...] = ("float", "int", "bool", "str", "id", "time")

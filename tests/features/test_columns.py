@@ -10,14 +10,14 @@ from tests.conftest import START
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.loop.history import Columns
-from headwater.spec.columns import RESERVED
+from headwater.loop.replay.history import Columns
+from headwater.spec.data.columns import RESERVED
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.feature_table import FeatureTable
+from headwater.spec.data.records import Label, Prediction
+from headwater.spec.data.source import ParquetSource
 from headwater.spec.errors import DeclarationError
-from headwater.spec.feature import Feature
-from headwater.spec.feature_table import FeatureTable
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.source import ParquetSource
 
 TABLE = FeatureTable(name="t", entity=("id",), source=ParquetSource("t.parquet"), every="1h")
 USUAL = (

@@ -11,15 +11,15 @@ from tests.conftest import START, later
 from tests.features.records import label
 
 from headwater.features.log import FeatureLog
-from headwater.infra import tables
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.lease import acquire, release
 from headwater.infra.settings import Settings
+from headwater.infra.store import tables
+from headwater.infra.store.lease import acquire, release
 from headwater.loop.collect import collect
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.records import Prediction
 from headwater.spec.errors import BusyError, ChangedError, ConflictError
-from headwater.spec.feature import Feature
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Prediction
 
 X, CITY = Feature("x", float), Feature("city", str, nullable=True)
 Opener = Callable[..., FeatureLog]

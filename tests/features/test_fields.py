@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from headwater.features.checks import plain_words
-from headwater.features.fields import Fields
-from headwater.spec.feature import Feature, RequestFeature
+from headwater.features.record.checks import plain_words
+from headwater.features.record.fields import Fields
+from headwater.spec.data.feature import Feature, RequestFeature
 
 RANGED: list[tuple[RequestFeature, list[Any], list[Any]]] = [
     (Feature("x", float, low=0, high=1), [0, 0.0, 1, 0.5], [-0.1, 1.0000001, 2, None]),

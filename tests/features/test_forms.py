@@ -14,11 +14,11 @@ from tests.features.records import NOW, drain
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.records import Label, Prediction
+from headwater.spec.data.values import LARGEST
 from headwater.spec.errors import HeadwaterError, NonFiniteError, SchemaError
-from headwater.spec.feature import Feature
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.values import LARGEST
 
 FEATURES = (
     Feature("amount", float, nullable=True),

@@ -13,15 +13,15 @@ from deltalake import DeltaTable, write_deltalake
 from sqlalchemy import delete
 from tests.features.records import drain, label, prediction
 
-from headwater.features.inbox import Inbox, inbox_file
 from headwater.features.log import FeatureLog
-from headwater.features.stored import find
-from headwater.infra import tables
-from headwater.infra.database import Database
-from headwater.infra.identity import Claim, Identity
+from headwater.features.read.stored import find
+from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
-from headwater.infra.storage import Storage
+from headwater.infra.store import tables
+from headwater.infra.store.database import Database
+from headwater.infra.store.identity import Claim, Identity
+from headwater.infra.store.storage import Storage
 from headwater.loop.collect import collect
 from headwater.spec.errors import IdentityError, IntegrityError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from headwater.features.inbox import PREDICTION, Entry, Inbox
+from headwater.features.record.inbox import PREDICTION, Entry, Inbox
 
 inbox, stored = Inbox(Path(sys.argv[1])), 0
 

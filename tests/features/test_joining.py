@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from headwater.features.joining import Arrival, Deadline, Joiner, KnownPrediction
-from headwater.spec.label import LabelRule
-from headwater.spec.records import LabelValue
+from headwater.features.sequence.joining import Arrival, Deadline, Joiner, KnownPrediction
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import LabelValue
 
 _WAIT_US = 60_000_000
 _END_US = 10**12

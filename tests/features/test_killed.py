@@ -13,8 +13,8 @@ import pytest
 from deltalake import DeltaTable
 from tests.features.killed import BATCHES, open_log, work
 
-from headwater.features.archive import Archived
 from headwater.features.log import FeatureLog
+from headwater.features.read.archive import Archived
 from headwater.infra.commit_points import COMMIT_POINTS, IDENTITY_POINTS
 
 POINTS = [

@@ -11,15 +11,15 @@ from sqlalchemy import func, select
 from tests.conftest import START, later
 from tests.features.records import drain, label, prediction
 
-from headwater.features.label_queue import LabelQueue
+from headwater.features.label_queue.label_queue import LabelQueue
 from headwater.features.log import FeatureLog
-from headwater.infra import tables
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
+from headwater.infra.store import tables
+from headwater.spec.data.records import Label, LabelValue, Prediction
 from headwater.spec.errors import ConflictError, DeclarationError, NotFoundError, SchemaError
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.queue import People
-from headwater.spec.records import Label, LabelValue, Prediction
+from headwater.spec.serving.queue import People
 
 Opener = Callable[..., FeatureLog]
 
@@ -137,7 +137,7 @@ def test_only_the_most_urgent_wait(opened: Opener) -> None:
 
 
 def test_filling_goes_on_where_it_stopped(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.features.filling._STEP", 10)
+    monkeypatch.setattr("headwater.features.label_queue.filling._STEP", 10)
     log = opened()
     serve(log, *(f"p{n}" for n in range(35)))
     assert log.queue().fill(2) == 20

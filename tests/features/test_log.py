@@ -8,8 +8,8 @@ from tests.features.records import NOW, drain, label, prediction, seen
 
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import ConflictError, NonFiniteError, NotFoundError, SchemaError, StorageError
-from headwater.spec.records import Label, Prediction
 
 Opener = Callable[..., FeatureLog]
 

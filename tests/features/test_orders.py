@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from tests.conftest import START
 from tests.features.records import drain, label, prediction
 
-from headwater.features import sequencer as sequencing
 from headwater.features.log import FeatureLog
+from headwater.features.sequence import sequencer as sequencing
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.spec.label import LabelRule
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import LabelValue
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import LabelValue
 
 _WAIT_MIN = 60
 

@@ -16,12 +16,12 @@ from tests.features.records import drain, label, prediction
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock, to_us
 from headwater.infra.settings import Settings
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ConflictError, NotFoundError
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.queue import People, ask, wanted
-from headwater.spec.update import Stateful
+from headwater.spec.serving.queue import People, ask, wanted
+from headwater.spec.updating.update import Stateful
 
 PEOPLE = ("ada", "bob", "cleo", "dora")
 PIPELINE = Pipeline(

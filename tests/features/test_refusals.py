@@ -9,12 +9,12 @@ from tests.features.records import NOW, drain, label, prediction
 
 from headwater.features.log import FeatureLog
 from headwater.infra.settings import Settings
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import DeclarationError, SchemaError, TableError
-from headwater.spec.feature import Feature
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.trigger import Cron
+from headwater.spec.updating.trigger import Cron
 
 
 def test_a_thread_is_not_acknowledged_inside_the_transaction_of_another(log: FeatureLog) -> None:

@@ -10,14 +10,14 @@ import pytest
 from deltalake import write_deltalake
 from msgspec.structs import replace
 
-from headwater.features.lookup import Lookup, write_lookup
-from headwater.features.sources import read_whole
-from headwater.features.table_rows import conform, rows_of
+from headwater.features.tables.lookup import Lookup, write_lookup
+from headwater.features.tables.sources import read_whole
+from headwater.features.tables.table_rows import conform, rows_of
 from headwater.infra.settings import Settings
-from headwater.infra.storage import Storage
+from headwater.infra.store.storage import Storage
+from headwater.spec.data.feature_table import FeatureTable
+from headwater.spec.data.source import DeltaSource, ParquetSource, QuerySource, Source
 from headwater.spec.errors import NotFoundError, SchemaError, StorageError, TableError
-from headwater.spec.feature_table import FeatureTable
-from headwater.spec.source import DeltaSource, ParquetSource, QuerySource, Source
 
 TABLE = FeatureTable(
     name="shops", entity=("town", "street"), source=ParquetSource("shops.parquet"), every="1h"

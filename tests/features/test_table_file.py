@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.features.table_file import read_table
+from headwater.features.values.table_file import read_table
 from headwater.spec.errors import NotFoundError, SchemaError
 
 

@@ -10,7 +10,7 @@ from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.patience import PATIENCE_S
 
-from headwater.flows.environment import environment, within
+from headwater.flows.stack.environment import environment, within
 from headwater.infra.offline import quiet
 from headwater.infra.processes import Child, fetch, free_port
 from headwater.infra.settings import Settings
@@ -21,14 +21,14 @@ import polars as pl
 from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
-from headwater.spec.batch import BatchPrediction
-from headwater.spec.feature import Feature
-from headwater.spec.feature_table import FeatureTable
-from headwater.spec.source import QuerySource
-from headwater.spec.label import LabelRule
+from headwater.spec.serving.batch import BatchPrediction
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.feature_table import FeatureTable
+from headwater.spec.data.source import QuerySource
+from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Cron, Every, Pace, Volume
-from headwater.spec.update import Stateful, Stateless
+from headwater.spec.updating.trigger import Cron, Every, Pace, Volume
+from headwater.spec.updating.update import Stateful, Stateless
 
 
 def model():

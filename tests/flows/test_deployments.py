@@ -11,10 +11,10 @@ from prefect.flows import load_flow_from_entrypoint
 from pydantic import SecretStr
 
 from headwater.flows.deployments import Deployed, absolute, deploy, schedule_of
-from headwater.flows.silence import HEARTBEATS
+from headwater.flows.stack.silence import HEARTBEATS
 from headwater.infra.settings import Settings
 from headwater.spec.errors import DeclarationError, HeadwaterWarning, ServerError
-from headwater.spec.trigger import Cron, Every
+from headwater.spec.updating.trigger import Cron, Every
 
 
 @pytest.mark.parametrize(

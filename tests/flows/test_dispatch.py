@@ -8,12 +8,12 @@ from prefect.client.orchestration import SyncPrefectClient
 from headwater.flows.deployments import deploy
 from headwater.flows.dispatch import ask_again
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.lease import acquire
+from headwater.infra.store.lease import acquire
 from headwater.loop.binding import Bound
-from headwater.spec.decision import Decision, decision_of
-from headwater.spec.evidence import Evidence
 from headwater.spec.loading import load_pipeline
-from headwater.spec.trigger import Answer
+from headwater.spec.updating.decision import Decision, decision_of
+from headwater.spec.updating.evidence import Evidence
+from headwater.spec.updating.trigger import Answer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

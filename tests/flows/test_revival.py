@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from headwater.flows.revival import Revival
+from headwater.flows.stack.revival import Revival
 from headwater.infra.processes import Child
 from headwater.spec.errors import ServerError
 

@@ -11,9 +11,9 @@ from headwater.flows.fine_tune import fine_tune
 from headwater.flows.materialise import materialise
 from headwater.flows.retrain import retrain
 from headwater.flows.update import update
+from headwater.loop.batch.materialise import table_states
 from headwater.loop.binding import Bound
-from headwater.loop.materialise import table_states
-from headwater.spec.decision import decision_of
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import (
     BusyError,
     DigestError,
@@ -24,10 +24,10 @@ from headwater.spec.errors import (
     SchemaError,
     StorageError,
 )
-from headwater.spec.evidence import Evidence
 from headwater.spec.loading import load_pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.trigger import Answer
+from headwater.spec.updating.decision import decision_of
+from headwater.spec.updating.evidence import Evidence
+from headwater.spec.updating.trigger import Answer
 from headwater.tasks import collect as collect_task
 from headwater.tasks.faults import is_transient
 

@@ -8,8 +8,8 @@ from sqlalchemy import create_engine, text
 from tests.features.conftest import on_s3, s3
 from tests.infra.postgres import running_postgres
 
-from headwater.infra.database import Database
 from headwater.infra.settings import Settings
+from headwater.infra.store.database import Database
 
 __all__ = ["database", "new_postgres", "on_s3", "s3", "sqlite"]
 

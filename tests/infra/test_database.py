@@ -9,9 +9,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, insert, select, text, update
 
-from headwater.infra import tables
-from headwater.infra.database import Database, insert_many
 from headwater.infra.settings import Settings
+from headwater.infra.store import tables
+from headwater.infra.store.database import Database, insert_many
 from headwater.spec.errors import StorageError
 
 
@@ -59,7 +59,7 @@ def test_opening_waits_for_a_process_that_is_just_making_the_file(
         pauses.append(seconds)
         other.execute("COMMIT")
 
-    monkeypatch.setattr("headwater.infra.sqlite.sleep", pause)
+    monkeypatch.setattr("headwater.infra.store.sqlite.sleep", pause)
     Database(f"sqlite:///{tmp_path / 'new.sqlite'}").close()
     other.close()
     assert len(pauses) == 1

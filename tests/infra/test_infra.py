@@ -5,12 +5,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from headwater.infra import tables
 from headwater.infra.clock import SimulatedClock, from_us, to_us
-from headwater.infra.database import Database
-from headwater.infra.lease import acquire, check, release
 from headwater.infra.settings import Settings, settings
-from headwater.infra.storage import Storage
+from headwater.infra.store import tables
+from headwater.infra.store.database import Database
+from headwater.infra.store.lease import acquire, check, release
+from headwater.infra.store.storage import Storage
 from headwater.spec.errors import DeclarationError, FencedError, HeadwaterError, StorageError
 
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import insert, select
 
-from headwater.infra import tables
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.database import Database
-from headwater.infra.lease import Lease, acquire, check, keep, release, renew
+from headwater.infra.store import tables
+from headwater.infra.store.database import Database
+from headwater.infra.store.lease import Lease, acquire, check, keep, release, renew
 from headwater.spec.errors import BusyError, FencedError
 
 NAME = "sequence/toy"
@@ -19,8 +19,8 @@ _OTHER = """
 import sys
 from datetime import datetime
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.database import Database
-from headwater.infra.lease import acquire
+from headwater.infra.store.database import Database
+from headwater.infra.store.lease import acquire
 from headwater.spec.errors import BusyError
 database = Database(sys.argv[1])
 clock = SimulatedClock(datetime.fromisoformat(sys.argv[2]))

@@ -8,13 +8,13 @@ from tests.conftest import START
 from tests.serving.test_doors import BAD_NAMES, BAD_TEXTS, DOORS, GOOD_NAMES, GOOD_TEXTS, PLAIN
 
 from headwater.features.log import FeatureLog
-from headwater.infra.audit import audited, note
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.database import Database
 from headwater.infra.settings import Settings
+from headwater.infra.store.audit import audited, note
+from headwater.infra.store.database import Database
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import SchemaError
-from headwater.spec.queue import People
-from headwater.spec.records import Label, Prediction
+from headwater.spec.serving.queue import People
 
 TOY = replace(DOORS, batch=None, people=People(random=1.0))
 

@@ -7,7 +7,7 @@ import pytest
 from tests.features.conftest import S3
 
 from headwater.infra.settings import Settings
-from headwater.infra.storage import Storage
+from headwater.infra.store.storage import Storage
 from headwater.spec.errors import StorageError
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from tests.patience import PATIENCE_S
 
-from headwater.features.inbox import PREDICTION, Entry, Inbox
-from headwater.infra import turns
-from headwater.infra.turns import Turns
+from headwater.features.record.inbox import PREDICTION, Entry, Inbox
+from headwater.infra.store import turns
+from headwater.infra.store.turns import Turns
 
 
 def test_who_waits_is_next(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from headwater.learners.learner import Schema
 from headwater.learners.wrap import check_bound
 from headwater.spec.errors import DeclarationError, NotStatefulError, UnlearnableError
 from headwater.spec.pipeline import Task
-from headwater.spec.update import Stateful, Stateless
+from headwater.spec.updating.update import Stateful, Stateless
 
 OWN = sorted(_ConfigAliases._get_all_param_aliases())
 UNHEEDED = {

@@ -17,17 +17,17 @@ from tests.learners.estimators import STATEFUL
 from headwater.learners.guard import check_outputs
 from headwater.learners.learner import Learner, Schema
 from headwater.learners.wrap import check_bound, wrap
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.values import LARGEST
 from headwater.spec.errors import (
     DeclarationError,
     NonFiniteError,
     NotStatefulError,
     SchemaError,
 )
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline, Task
-from headwater.spec.update import Stateful, Stateless
-from headwater.spec.values import LARGEST
+from headwater.spec.updating.update import Stateful, Stateless
 
 FEATURES = (Feature("a", float), Feature("b", float, nullable=True), Feature("c", str))
 ROWS = 400

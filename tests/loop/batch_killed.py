@@ -29,11 +29,11 @@ from tests.loop.conftest import PIPELINE
 from headwater.infra import commit_points
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.loop.batch_predict import batch_predict
+from headwater.loop.batch.batch_predict import batch_predict
 from headwater.loop.binding import Bound
 from headwater.registry import registry
-from headwater.spec.batch import BatchPrediction
-from headwater.spec.source import QuerySource
+from headwater.spec.data.source import QuerySource
+from headwater.spec.serving.batch import BatchPrediction
 
 ROWS = 2_500
 IMPORTED = (mlflow, narwhals, pyarrow, registry, sklearn)  # before the fork, once for all

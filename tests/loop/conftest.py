@@ -16,11 +16,11 @@ from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.registry.store import check_reachable
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.records import Label, Prediction
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 PIPELINE = Pipeline(
     name="line",

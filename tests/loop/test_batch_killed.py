@@ -15,14 +15,14 @@ from tests.conftest import START
 from tests.loop.batch_killed import ROWS, bind
 from tests.loop.conftest import PIPELINE, day
 
-from headwater.features.inbox import PREDICTION
+from headwater.features.record.inbox import PREDICTION
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.commit_points import BATCH_POINTS
 from headwater.infra.settings import Settings
-from headwater.infra.storage import Storage
-from headwater.loop.batch_predict import batch_predict, batch_runs
+from headwater.infra.store.storage import Storage
+from headwater.loop.batch.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
-from headwater.loop.update import train
+from headwater.loop.training.update import train
 
 BEFORE = ("batch.after_begin", "batch.after_part:1", "batch.after_part:2", "batch.before_stage")
 AFTER = (

@@ -15,15 +15,17 @@ from tests.conftest import START
 from tests.features.conftest import S3, on_s3, s3
 from tests.loop.conftest import PIPELINE, Binder, day
 
-from headwater.features.batch_files import AnswerTable, BatchFiles
+from headwater.features.batch.batch_files import AnswerTable, BatchFiles
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.storage import Storage
-from headwater.loop.batch_predict import batch_predict, batch_runs
+from headwater.infra.store.storage import Storage
+from headwater.loop.batch.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.update import train
-from headwater.spec.batch import BatchPrediction
+from headwater.loop.training.update import train
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.records import Label
+from headwater.spec.data.source import DeltaSource, ParquetSource, QuerySource, Source
 from headwater.spec.errors import (
     DeclarationError,
     HeadwaterError,
@@ -33,9 +35,7 @@ from headwater.spec.errors import (
     NotReadyError,
     SchemaError,
 )
-from headwater.spec.feature import Feature
-from headwater.spec.records import Label
-from headwater.spec.source import DeltaSource, ParquetSource, QuerySource, Source
+from headwater.spec.serving.batch import BatchPrediction
 
 __all__ = ["S3", "on_s3", "s3"]
 
@@ -346,7 +346,7 @@ def test_classes_have_probabilities(bind: Binder, table: Path) -> None:
 
 
 def day_of_colours(bound: Bound) -> None:
-    from headwater.spec.records import Prediction  # noqa: PLC0415
+    from headwater.spec.data.records import Prediction  # noqa: PLC0415
 
     now = bound.clock.now()
     ids = [f"p{n}" for n in range(60)]

@@ -11,17 +11,17 @@ from tests.loop.other_models import line, moved, scaled
 
 from headwater.infra.clock import SimulatedClock
 from headwater.loop.binding import Bound
-from headwater.loop.carry_out import carry_out
-from headwater.loop.catch_up import check_served, fold_from
 from headwater.loop.collect import collect
-from headwater.loop.decide import decide
+from headwater.loop.decision.carry_out import carry_out
+from headwater.loop.decision.decide import decide
 from headwater.loop.rebuild import rebuild_here
-from headwater.loop.update import check_update, train
+from headwater.loop.training.catch_up import check_served, fold_from
+from headwater.loop.training.update import check_update, train
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ChangedError
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
-from headwater.spec.trigger import Volume
-from headwater.spec.update import Stateless
+from headwater.spec.updating.trigger import Volume
+from headwater.spec.updating.update import Stateless
 
 A, B = Feature("a", float), Feature("b", float)
 

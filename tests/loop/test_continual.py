@@ -11,29 +11,29 @@ from tests.conftest import START
 from tests.loop.conftest import Binder, day
 
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.storage import Storage
-from headwater.loop import rehearse as rehearsing
+from headwater.infra.store.storage import Storage
 from headwater.loop.binding import Bound
-from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
-from headwater.loop.decide import decide
-from headwater.loop.history import Columns, import_history
-from headwater.loop.performance import keep_performance
-from headwater.loop.update import train
+from headwater.loop.decision import rehearse as rehearsing
+from headwater.loop.decision.carry_out import carry_out
+from headwater.loop.decision.decide import decide
+from headwater.loop.decision.performance import keep_performance
+from headwater.loop.replay.history import Columns, import_history
+from headwater.loop.training.update import train
 from headwater.monitoring import evidence as gathering
-from headwater.monitoring.attention import Attention
+from headwater.monitoring.attention.attention import Attention
 from headwater.monitoring.performance import kept
 from headwater.registry.registry import Registry
-from headwater.spec.decision import Decision, decision_of
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import NotEnoughError, NotFoundError, StorageError
-from headwater.spec.gate import Gate
-from headwater.spec.label import LabelRule
-from headwater.spec.monitoring import Monitoring
-from headwater.spec.pace import Pace
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.records import Label, Prediction
-from headwater.spec.trigger import Answer, Drift, Performance, Volume
-from headwater.spec.update import Stateless
+from headwater.spec.updating.decision import Decision, decision_of
+from headwater.spec.updating.gate import Gate
+from headwater.spec.updating.monitoring import Monitoring
+from headwater.spec.updating.pace import Pace
+from headwater.spec.updating.trigger import Answer, Drift, Performance, Volume
+from headwater.spec.updating.update import Stateless
 
 ROWS = 400
 _HOURS = 8  # of a day, in which something is served

@@ -13,9 +13,9 @@ from tests.conftest import START
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.loop.history import Columns, import_history
+from headwater.loop.replay.history import Columns, import_history
+from headwater.spec.data.feature import Feature
 from headwater.spec.errors import ConflictError, NonFiniteError, SchemaError
-from headwater.spec.feature import Feature
 from headwater.spec.pipeline import Pipeline
 
 KNOWN = START + timedelta(hours=1)

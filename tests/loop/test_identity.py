@@ -18,26 +18,26 @@ from tests.conftest import START
 from tests.loop.conftest import PIPELINE, Binder, day
 
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.identity import Identity
 from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
-from headwater.loop.batch_predict import batch_predict
+from headwater.infra.store.identity import Identity
+from headwater.loop.batch.batch_predict import batch_predict
+from headwater.loop.batch.materialise import materialise
 from headwater.loop.binding import Bound
-from headwater.loop.carry_out import carry_out
 from headwater.loop.checkup import check_logs
 from headwater.loop.collect import collect
-from headwater.loop.decide import decide
-from headwater.loop.materialise import materialise
-from headwater.loop.operating import Operator
-from headwater.loop.performance import keep_performance
+from headwater.loop.decision.carry_out import carry_out
+from headwater.loop.decision.decide import decide
+from headwater.loop.decision.performance import keep_performance
+from headwater.loop.operator.operating import Operator
 from headwater.loop.rebuild import rebuild, rebuild_here
-from headwater.loop.update import train
+from headwater.loop.training.update import train
 from headwater.registry.store import VersionStore
-from headwater.spec.batch import BatchPrediction
+from headwater.spec.data.feature_table import FeatureTable
+from headwater.spec.data.source import ParquetSource, QuerySource
 from headwater.spec.errors import IdentityError
-from headwater.spec.feature_table import FeatureTable
-from headwater.spec.source import ParquetSource, QuerySource
-from headwater.spec.trigger import Volume
+from headwater.spec.serving.batch import BatchPrediction
+from headwater.spec.updating.trigger import Volume
 
 Door = Callable[[Bound], object]
 

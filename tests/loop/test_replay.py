@@ -12,10 +12,10 @@ from tests.loop.conftest import Binder
 
 from headwater.infra.clock import SimulatedClock
 from headwater.loop.binding import Bound
-from headwater.loop.replay import Replay, Step
+from headwater.loop.replay.replay import Replay, Step
+from headwater.spec.data.feature import Feature
 from headwater.spec.errors import DeclarationError, NonFiniteError, SchemaError
-from headwater.spec.feature import Feature
-from headwater.spec.trigger import Cron, Every, Trigger, Volume
+from headwater.spec.updating.trigger import Cron, Every, Trigger, Volume
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 BEGIN = START + 4 * DAY  # Friday, 5 January 2024

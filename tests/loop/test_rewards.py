@@ -7,10 +7,10 @@ from tests.conftest import START
 from tests.loop.conftest import Binder
 
 from headwater.loop.binding import Bound
-from headwater.loop.rewards import Rewards
-from headwater.spec.bandit import Arm
+from headwater.loop.operator.rewards import Rewards
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import FencedError
-from headwater.spec.records import Label, Prediction
+from headwater.spec.serving.bandit import Arm
 
 
 @pytest.fixture

@@ -9,18 +9,18 @@ from tests.loop import models
 from tests.loop.conftest import PIPELINE, Binder, day
 
 from headwater.infra.settings import Settings
-from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
+from headwater.loop.decision.carry_out import carry_out
 from headwater.loop.rebuild import rebuild
-from headwater.loop.update import plan_update, train
+from headwater.loop.training.update import plan_update, train
 from headwater.registry.version import Version
-from headwater.spec.decision import decision_of
+from headwater.spec.data.records import Label
 from headwater.spec.errors import DigestError, HeadwaterWarning, NotEnoughError
-from headwater.spec.evidence import Evidence
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.records import Label
-from headwater.spec.trigger import Answer, Every
-from headwater.spec.update import Reset, Stateful, Stateless, Subsample
+from headwater.spec.updating.decision import decision_of
+from headwater.spec.updating.evidence import Evidence
+from headwater.spec.updating.trigger import Answer, Every
+from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 
 def test_a_pipeline_without_examples_says_what_to_do(bind: Binder) -> None:
@@ -81,7 +81,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from headwater import Bound, Feature, LabelRule, Pipeline, Settings, Stateful, collect, train
-from headwater.loop.history import Columns, import_history
+from headwater.loop.replay.history import Columns, import_history
 from headwater.spec.errors import DeclarationError
 import polars as pl
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.monitoring.attention import Attention, attend, overruled
-from headwater.monitoring.losses import Loss
-from headwater.monitoring.measured import weighed
-from headwater.spec.evidence import Finding, Verdict
-from headwater.spec.feature import Feature
+from headwater.monitoring.attention.attention import Attention, attend, overruled
+from headwater.monitoring.attention.measured import weighed
+from headwater.monitoring.measure.losses import Loss
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.records import Output
 from headwater.spec.pipeline import Metric, Task
-from headwater.spec.records import Output
+from headwater.spec.updating.evidence import Finding, Verdict
 
 _FEATURES = (
     Feature("load", float, nullable=True),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater.monitoring.drift import ColumnDrift, column_drift, drift
+from headwater.monitoring.measure.drift import ColumnDrift, column_drift, drift
 from headwater.monitoring.report import report_html, write_report
-from headwater.spec.feature import Feature, RequestFeature
+from headwater.spec.data.feature import Feature, RequestFeature
 
 _FEATURES = (
     Feature("number", float, nullable=True),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
-from headwater.monitoring.estimate import Compared, Estimator, expected_auc, shrunk
+from headwater.monitoring.measure.estimate import Compared, Estimator, expected_auc, shrunk
 from headwater.spec.pipeline import Metric
 
 SCORES = st.lists(st.sampled_from([0.05, 0.2, 0.2, 0.4, 0.6, 0.75, 0.9, 0.95]), min_size=2, max_size=12)

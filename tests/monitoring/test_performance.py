@@ -20,14 +20,14 @@ from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.infra.settings import settings as read_settings
-from headwater.infra.storage import Storage
+from headwater.infra.store.storage import Storage
+from headwater.monitoring.measure.scores import score, score_error
+from headwater.monitoring.measure.windows import windows
 from headwater.monitoring.performance import changed, judged, keep, kept, measure, newest, performance_of
-from headwater.monitoring.scores import score, score_error
-from headwater.monitoring.windows import windows
+from headwater.spec.data.records import Label, Prediction, Role
 from headwater.spec.duration import duration
-from headwater.spec.monitoring import Monitoring
 from headwater.spec.pipeline import METRICS, Metric, Pipeline
-from headwater.spec.records import Label, Prediction, Role
+from headwater.spec.updating.monitoring import Monitoring
 
 HOUR = timedelta(hours=1)
 RULE = Monitoring(window="1h", least=50, slices=("city",))

@@ -13,12 +13,12 @@ from tests.features.records import drain, label, prediction
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.monitoring.windows import Span, standing, windows
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
-from headwater.spec.monitoring import Monitoring
+from headwater.monitoring.measure.windows import Span, standing, windows
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.update import Stateful
+from headwater.spec.updating.monitoring import Monitoring
+from headwater.spec.updating.update import Stateful
 
 HOUR = timedelta(hours=1)
 WAIT = 2 * HOUR

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from tests.loop.conftest import Binder, day
 
-from headwater.infra.audit import audited
-from headwater.infra.lease import acquire
 from headwater.infra.settings import Settings
 from headwater.infra.settings import settings as read_settings
-from headwater.loop import update as updating
+from headwater.infra.store.audit import audited
+from headwater.infra.store.lease import acquire
 from headwater.loop.binding import Bound
-from headwater.loop.update import train
+from headwater.loop.training import update as updating
+from headwater.loop.training.update import train
 from headwater.registry import store as storing
 from headwater.registry.lineage import draw, lineage, walk
 from headwater.registry.proof import prove, verify

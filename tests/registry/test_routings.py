@@ -1,9 +1,9 @@
 import pytest
 from tests.loop.conftest import Binder, day
 
-from headwater.loop.update import train
+from headwater.loop.training.update import train
 from headwater.spec.errors import ConflictError, NotFoundError
-from headwater.spec.routing import Canary, ChampionOnly, Shadow
+from headwater.spec.serving.routing import Canary, ChampionOnly, Shadow
 
 
 def test_what_is_set_last_is_in_force_until_it_is_taken_back(bind: Binder) -> None:

@@ -18,9 +18,9 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.update import train
-from headwater.serving.app import create_app
-from headwater.serving.keeper import Keeper
+from headwater.loop.training.update import train
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.process.app import create_app
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["mlflow_template"]

@@ -3,7 +3,7 @@
 import random
 
 from headwater.loop.binding import Bound
-from headwater.spec.records import Label, Prediction
+from headwater.spec.data.records import Label, Prediction
 
 __all__ = ["fill"]
 

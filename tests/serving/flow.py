@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from tests.conftest import START
 
-from headwater.spec.records import Label, Prediction
+from headwater.spec.data.records import Label, Prediction
 
 
 def history_of(names: Sequence[str], first: int, last: int) -> Iterator[tuple[Prediction, Label]]:

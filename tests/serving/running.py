@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from tests.patience import PATIENCE_S
 
-from headwater.serving.hot_protocol import HotProtocol
+from headwater.serving.http.hot_protocol import HotProtocol
 
 
 @contextmanager

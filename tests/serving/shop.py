@@ -9,15 +9,15 @@ from tests.conftest import START
 from tests.loop import models
 
 from headwater.infra.clock import SimulatedClock
+from headwater.loop.batch.materialise import materialise, table_of
 from headwater.loop.binding import Bound
-from headwater.loop.materialise import materialise, table_of
-from headwater.serving.table_watch import TableWatch
-from headwater.spec.feature import Feature
-from headwater.spec.feature_table import FeatureTable, Materialised
-from headwater.spec.label import LabelRule
+from headwater.serving.keeper.table_watch import TableWatch
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.feature_table import FeatureTable, Materialised
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.source import QuerySource
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.source import QuerySource
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 NOW = START + timedelta(days=2)
 ROWS: list[dict[str, Any]] = []

@@ -15,20 +15,20 @@ from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import NOW, Opener
 from tests.serving.test_metrics import totals
 
-from headwater.features.batch_files import BatchFiles
+from headwater.features.batch.batch_files import BatchFiles
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.storage import Storage
-from headwater.loop.batch_predict import batch_predict, batch_runs
+from headwater.infra.store.storage import Storage
+from headwater.loop.batch.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
-from headwater.serving.batch_live import BatchLive
-from headwater.serving.batch_watch import BatchWatch
-from headwater.serving.client import AsyncClient, Client
-from headwater.serving.keeper import Keeper
-from headwater.spec.batch import BatchPrediction
+from headwater.serving.client.client import AsyncClient, Client
+from headwater.serving.keeper.batch_watch import BatchWatch
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.published.batch_live import BatchLive
+from headwater.spec.data.records import FeatureValue
+from headwater.spec.data.source import QuerySource
 from headwater.spec.errors import DigestError, NotFoundError
-from headwater.spec.records import FeatureValue
-from headwater.spec.source import QuerySource
+from headwater.spec.serving.batch import BatchPrediction
 
 KEYS = ["customer-17", "c-1", "c/2", "ü 3", "c%0A4\u00a0"]
 ROWS = {"now": KEYS}
@@ -294,7 +294,7 @@ def test_the_client_for_an_event_loop_asks_for_both(client: httpx.Client) -> Non
 
 def test_looking_up_opens_no_database() -> None:
     code = (
-        "import sys, headwater.serving.batch_routes\n"
+        "import sys, headwater.serving.http.batch_routes\n"
         "print([n for n in ('sqlalchemy', 'alembic', 'sklearn', 'mlflow') if n in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

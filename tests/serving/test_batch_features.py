@@ -19,16 +19,16 @@ from tests.serving.test_fuzz import finds_nothing
 
 from headwater.infra.clock import SimulatedClock, SystemClock
 from headwater.infra.settings import Settings
+from headwater.loop.batch.materialise import materialise, table_of
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.materialise import materialise, table_of
 from headwater.loop.rebuild import rebuild
-from headwater.loop.update import train
-from headwater.serving.client import Client
-from headwater.serving.keeper import Keeper
-from headwater.serving.replaying import replay
+from headwater.loop.training.update import train
+from headwater.serving.client.client import Client
+from headwater.serving.client.replaying import replay
+from headwater.serving.keeper.keeper import Keeper
+from headwater.spec.data.feature import Feature
 from headwater.spec.errors import ConflictError, NotEnoughError, SchemaError
-from headwater.spec.feature import Feature
 from headwater.spec.pipeline import Pipeline
 
 Wait = Callable[[Callable[[], bool]], None]

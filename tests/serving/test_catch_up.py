@@ -15,16 +15,16 @@ from tests.serving.conftest import NOW
 from tests.serving.examples import fill
 from tests.serving.test_learning import EACH, folded, live_digest
 
-from headwater.infra.audit import audited
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.loop import catch_up
+from headwater.infra.store.audit import audited
 from headwater.loop.binding import Bound
-from headwater.loop.update import train
+from headwater.loop.training import catch_up
+from headwater.loop.training.update import train
 from headwater.registry.version import Version
-from headwater.serving.alarms import KeeperFile
-from headwater.serving.keeper import Keeper
-from headwater.serving.live import Live
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.published.alarms import KeeperFile
+from headwater.serving.published.live import Live
 
 KEEPS = "tests/serving/test_catch_up.py:EACH"
 

@@ -16,31 +16,31 @@ from tests.conftest import START
 from tests.learners import estimators
 from tests.serving.running import running
 
-from headwater.features.table_rows import conform
+from headwater.features.tables.table_rows import conform
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.loop.batch_source import chunk_of
+from headwater.loop.batch.batch_source import chunk_of
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.history import import_history
-from headwater.loop.operating import Operator
-from headwater.loop.update import train
-from headwater.serving.app import create_app
-from headwater.serving.client import Client
-from headwater.serving.keeper import Keeper
-from headwater.serving.key_store import KeyStore
-from headwater.serving.operating import Operating
-from headwater.spec.batch import BatchPrediction
+from headwater.loop.operator.operating import Operator
+from headwater.loop.replay.history import import_history
+from headwater.loop.training.update import train
+from headwater.serving.access.key_store import KeyStore
+from headwater.serving.client.client import Client
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.keeper.operating import Operating
+from headwater.serving.process.app import create_app
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.feature_table import FeatureTable
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import Label, Prediction
+from headwater.spec.data.source import ParquetSource
+from headwater.spec.data.values import LARGEST
 from headwater.spec.errors import HeadwaterError, SchemaError
-from headwater.spec.feature import Feature
-from headwater.spec.feature_table import FeatureTable
-from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.queue import People
-from headwater.spec.records import Label, Prediction
-from headwater.spec.source import ParquetSource
-from headwater.spec.update import Stateful
-from headwater.spec.values import LARGEST
+from headwater.spec.serving.batch import BatchPrediction
+from headwater.spec.serving.queue import People
+from headwater.spec.updating.update import Stateful
 
 NOW = START + timedelta(days=2)
 SOURCE = ParquetSource("t.parquet")

@@ -18,10 +18,10 @@ from tests.serving.test_doors import BAD_NAMES, DOORS, GOOD_NAMES, JSON, Doors, 
 
 from headwater.infra.clock import SystemClock
 from headwater.infra.settings import Settings
-from headwater.serving.batch_routes import batch_routes
-from headwater.serving.counters import Counters
-from headwater.serving.inference_protocol import protocol_routes
-from headwater.serving.metrics import Metrics
+from headwater.serving.http.batch_routes import batch_routes
+from headwater.serving.http.inference_protocol import protocol_routes
+from headwater.serving.metrics.counters import Counters
+from headwater.serving.metrics.metrics import Metrics
 from headwater.spec.errors import SchemaError
 
 __all__ = ["doors"]

@@ -12,9 +12,9 @@ from tests.serving.test_batch import SCORED, five_keys, scored, watch
 from tests.serving.test_label_queue import ASKING
 
 from headwater.infra.settings import Settings
-from headwater.serving.batch_watch import BatchWatch
-from headwater.serving.keeper import Keeper
-from headwater.serving.operating import Operating
+from headwater.serving.keeper.batch_watch import BatchWatch
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.keeper.operating import Operating
 
 __all__ = ["five_keys", "scored", "watch"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headwater.features.inbox import PREDICTION, Entry, Inbox
-from headwater.serving.group_commit import GroupCommit
+from headwater.features.record.inbox import PREDICTION, Entry, Inbox
+from headwater.serving.worker.group_commit import GroupCommit
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.checkup import check_logs
-from headwater.serving.keeper import Keeper
-from headwater.serving.live_tables import LiveTables
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.published.live_tables import LiveTables
 from headwater.spec.errors import IdentityError
 
 ONE = {"pipeline": "line", "features": {"a": 1.0, "b": 1.0}}

@@ -11,17 +11,17 @@ from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import Opener
 from tests.serving.running import running
 
-from headwater.infra.audit import audited
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.database import Database
 from headwater.infra.settings import Settings
+from headwater.infra.store.audit import audited
+from headwater.infra.store.database import Database
 from headwater.loop.binding import Bound
-from headwater.serving.app import create_app
-from headwater.serving.client import Client
-from headwater.serving.guard import Access
-from headwater.serving.keeper import Keeper
-from headwater.serving.key_store import KeyStore, KeyWatch
-from headwater.serving.keys import SCOPES, KeyFile, found_in
+from headwater.serving.access.guard import Access
+from headwater.serving.access.key_store import KeyStore, KeyWatch
+from headwater.serving.access.keys import SCOPES, KeyFile, found_in
+from headwater.serving.client.client import Client
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.process.app import create_app
 from headwater.spec.errors import (
     ConflictError,
     DeclarationError,

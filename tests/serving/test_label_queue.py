@@ -14,8 +14,8 @@ from tests.serving.conftest import NOW, Opener
 
 from headwater.infra.clock import SimulatedClock
 from headwater.loop.binding import Bound
-from headwater.serving.keeper import Keeper
-from headwater.spec.queue import People
+from headwater.serving.keeper.keeper import Keeper
+from headwater.spec.serving.queue import People
 
 ASKING = replace(PIPELINE, people=People(twice=1.0, random=0.5))
 IDS = [f"p{n}" for n in range(6)]
@@ -188,7 +188,7 @@ def test_two_services_over_one_home_share_the_queue(
 
 def test_a_worker_opens_no_database_to_predict() -> None:
     code = (
-        "import sys, headwater.serving.app\n"
+        "import sys, headwater.serving.process.app\n"
         "print([n for n in ('sqlalchemy', 'alembic', 'sklearn') if n in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,13 +15,13 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.fold import fold
-from headwater.loop.folding import Folding
 from headwater.loop.rebuild import rebuild
-from headwater.loop.update import Plan, recipe_of
+from headwater.loop.training.fold import fold
+from headwater.loop.training.folding import Folding
+from headwater.loop.training.update import Plan, recipe_of
 from headwater.registry.restore import fresh, restore
-from headwater.serving.keeper import Keeper
-from headwater.serving.live import Live
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.published.live import Live
 from headwater.spec.errors import DeclarationError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange, Recipe

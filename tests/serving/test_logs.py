@@ -11,8 +11,8 @@ from tests.serving.conftest import Opener
 from headwater.infra.logs import JsonLines
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.serving.keeper import Keeper
-from headwater.serving.key_store import KeyStore, KeyWatch
+from headwater.serving.access.key_store import KeyStore, KeyWatch
+from headwater.serving.keeper.keeper import Keeper
 
 Lines = Callable[[], list[dict[str, Any]]]
 

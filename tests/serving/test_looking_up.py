@@ -14,11 +14,11 @@ from tests.serving.shop import NOW, ROWS, SHOP, later, publish
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
+from headwater.loop.batch.materialise import materialise, table_of
 from headwater.loop.binding import Bound
-from headwater.loop.materialise import materialise, table_of
-from headwater.serving.counters import Counters
-from headwater.serving.looking_up import LookingUp
-from headwater.serving.metrics import PipelineMetrics
+from headwater.serving.metrics.counters import Counters
+from headwater.serving.metrics.metrics import PipelineMetrics
+from headwater.serving.worker.looking_up import LookingUp
 from headwater.spec.errors import HeadwaterError
 
 CUSTOMERS = ("ada", "bob", "eve", 'π,"\\')

@@ -10,12 +10,12 @@ from tests.serving.conftest import Opener
 from tests.serving.running import running
 
 from headwater.infra.settings import Settings
-from headwater.serving.app import create_app
-from headwater.serving.counters import Counters, forget_counters
-from headwater.serving.keeper import Keeper
-from headwater.serving.live import Live
-from headwater.serving.metrics import Metrics
-from headwater.serving.wire import Answer
+from headwater.serving.api.wire import Answer
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.metrics.counters import Counters, forget_counters
+from headwater.serving.metrics.metrics import Metrics
+from headwater.serving.process.app import create_app
+from headwater.serving.published.live import Live
 
 Eventually = Callable[[Callable[[], bool]], None]
 ONE = {"features": {"a": 1.0, "b": 2.0}}

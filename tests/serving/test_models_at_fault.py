@@ -15,10 +15,10 @@ from tests.serving.test_batch import SCORED
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.loop.update import train
-from headwater.serving.alarms import KeeperFile
-from headwater.serving.keeper import Keeper
-from headwater.spec.routing import Shadow
+from headwater.loop.training.update import train
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.published.alarms import KeeperFile
+from headwater.spec.serving.routing import Shadow
 
 AT_FAULT: dict[str, tuple[Callable[[], object], float, str]] = {
     "raises": (models_at_fault.failing, 1_000.0, "ZeroDivisionError"),

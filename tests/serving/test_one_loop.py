@@ -14,11 +14,11 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.replay import Replay
-from headwater.loop.update import train
-from headwater.serving.client import Client
-from headwater.serving.keeper import Keeper
-from headwater.serving.replaying import replay
+from headwater.loop.replay.replay import Replay
+from headwater.loop.training.update import train
+from headwater.serving.client.client import Client
+from headwater.serving.client.replaying import replay
+from headwater.serving.keeper.keeper import Keeper
 from headwater.spec.errors import NotEnoughError
 
 WEEK = timedelta(days=7)

@@ -13,18 +13,18 @@ from tests.serving.test_catch_up import settle
 from tests.serving.test_keys import bearing
 from tests.serving.test_learning import EACH
 
-from headwater.infra.audit import audited
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
+from headwater.infra.store.audit import audited
 from headwater.loop.binding import Bound
-from headwater.loop.update import train
-from headwater.serving.client import AsyncClient, Client
-from headwater.serving.keeper import Keeper
-from headwater.serving.key_store import KeyStore, KeyWatch
-from headwater.serving.operating import Operating
+from headwater.loop.training.update import train
+from headwater.serving.access.key_store import KeyStore, KeyWatch
+from headwater.serving.client.client import AsyncClient, Client
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.keeper.operating import Operating
 from headwater.spec.errors import ConflictError, NotFoundError, SchemaError
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.routing import Canary, ChampionOnly, Shadow
+from headwater.spec.serving.routing import Canary, ChampionOnly, Shadow
 
 Eventually = Callable[[Callable[[], bool]], None]
 

@@ -20,8 +20,8 @@ from tests.serving.test_metrics import totals
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.loop.update import train
-from headwater.serving.keeper import Keeper
+from headwater.loop.training.update import train
+from headwater.serving.keeper.keeper import Keeper
 from headwater.spec.recipe import OffsetRange
 
 

@@ -11,10 +11,10 @@ from tests.serving.running import running
 
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.serving.app import create_app
-from headwater.serving.keeper import Keeper
-from headwater.spec.feature import Feature
-from headwater.spec.serving import Serving
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.process.app import create_app
+from headwater.spec.data.feature import Feature
+from headwater.spec.serving.serving import Serving
 
 ONE = {"id": "one", "features": {"a": 1.0, "b": 2.0}}
 

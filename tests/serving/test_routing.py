@@ -20,13 +20,13 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.update import train
+from headwater.loop.training.update import train
 from headwater.monitoring.performance import performance_of
-from headwater.serving.alarms import KeeperFile
-from headwater.serving.keeper import Keeper
-from headwater.serving.live import Live, ServingFile
-from headwater.spec.routing import ABTest, Bandit, Canary, ChampionOnly, Routing, Shadow
-from headwater.spec.serve_best import ServeBest
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.published.alarms import KeeperFile
+from headwater.serving.published.live import Live, ServingFile
+from headwater.spec.serving.routing import ABTest, Bandit, Canary, ChampionOnly, Routing, Shadow
+from headwater.spec.serving.serve_best import ServeBest
 
 Eventually = Callable[[Callable[[], bool]], None]
 

@@ -13,19 +13,19 @@ from tests.serving.test_hot_protocol import Raw
 from tests.serving.test_keys import ONE, ROUTES, bearing
 from tests.serving.test_metrics import totals
 
-from headwater.infra.audit import audited
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
+from headwater.infra.store.audit import audited
 from headwater.loop.binding import Bound
-from headwater.serving.app import create_app
-from headwater.serving.batch_watch import BatchWatch
-from headwater.serving.client import Client
-from headwater.serving.guard import Access
-from headwater.serving.keeper import Keeper
-from headwater.serving.key_store import KeyStore, KeyWatch
-from headwater.serving.operating import Operating
+from headwater.serving.access.guard import Access
+from headwater.serving.access.key_store import KeyStore, KeyWatch
+from headwater.serving.client.client import Client
+from headwater.serving.keeper.batch_watch import BatchWatch
+from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.keeper.operating import Operating
+from headwater.serving.process.app import create_app
 from headwater.spec.errors import ForeignRequestError
-from headwater.spec.queue import People
+from headwater.spec.serving.queue import People
 
 __all__ = ["five_keys", "scored", "watch"]
 

@@ -19,9 +19,9 @@ from tests.serving.otlp import Receiver, receiving
 from headwater.infra import tracing
 from headwater.infra.settings import Settings
 from headwater.infra.tracing import begin_tracing
-from headwater.serving.app import create_app
-from headwater.serving.client import Client
-from headwater.serving.guard import Guard
+from headwater.serving.access.guard import Guard
+from headwater.serving.client.client import Client
+from headwater.serving.process.app import create_app
 from headwater.spec.errors import DeclarationError
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +117,7 @@ def test_off_nothing_of_opentelemetry_is_loaded() -> None:
 import sys
 from headwater.infra.settings import Settings
 from headwater.infra.tracing import begin_tracing, past_span, span
-import headwater.infra.database, headwater.serving.client
+import headwater.infra.store.database, headwater.serving.client.client
 assert not begin_tracing(Settings(), "test")
 with span("nothing", {"a": 1}):
     past_span("nothing", 0, {})

@@ -13,7 +13,9 @@ from river import proba
 from scipy.integrate import quad
 from scipy.stats import beta
 
-from headwater.spec.bandit import (
+from headwater.spec.data.records import LabelValue, Output
+from headwater.spec.errors import SchemaError
+from headwater.spec.serving.bandit import (
     Arm,
     BanditState,
     kl_ucb,
@@ -24,8 +26,6 @@ from headwater.spec.bandit import (
     reward_of,
     thompson,
 )
-from headwater.spec.errors import SchemaError
-from headwater.spec.records import LabelValue, Output
 
 REWARDS = st.lists(st.tuples(st.sampled_from("345"), st.floats(0, 1)), max_size=30)
 ARMS = st.lists(

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.loop.conftest import PIPELINE
 
-from headwater.spec.batch import BatchPrediction, is_due, prediction_id
+from headwater.spec.data.source import DeltaSource, ParquetSource, QuerySource
 from headwater.spec.errors import DeclarationError
-from headwater.spec.source import DeltaSource, ParquetSource, QuerySource
-from headwater.spec.trigger import Cron
+from headwater.spec.serving.batch import BatchPrediction, is_due, prediction_id
+from headwater.spec.updating.trigger import Cron
 
 TABLE = ParquetSource("people.parquet")
 BATCH = BatchPrediction(source=TABLE, key="person")

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from tests.conftest import sgd
 
+from headwater.spec.data.feature import Feature, StreamingFeature, bare
+from headwater.spec.data.feature_table import FeatureTable, due
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.source import ParquetSource
 from headwater.spec.errors import DeclarationError
-from headwater.spec.feature import Feature, StreamingFeature, bare
-from headwater.spec.feature_table import FeatureTable, due
-from headwater.spec.label import LabelRule
 from headwater.spec.pipeline import METRICS, Pipeline
-from headwater.spec.source import ParquetSource
-from headwater.spec.trigger import Cron, Every
-from headwater.spec.update import Reset, Stateful, Stateless, Subsample
+from headwater.spec.updating.trigger import Cron, Every
+from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 
 def takes_one(size: int) -> object:

@@ -6,34 +6,34 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from headwater.spec.batch import BatchPrediction
+from headwater.spec.data.feature import BatchFeature, Feature, RequestFeature, StreamingFeature
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.source import ParquetSource
 from headwater.spec.declaration import (
     FEATURE_RULES,
     LABEL_RULES,
     PIPELINE_RULES,
     Declaration,
     Rule,
-    Way,
     declaration_of,
     differences,
     learner_differences,
     needing_a_word,
     refusal,
 )
+from headwater.spec.difference import Way
 from headwater.spec.errors import DeclarationError
-from headwater.spec.feature import BatchFeature, Feature, RequestFeature, StreamingFeature
-from headwater.spec.gate import Gate
-from headwater.spec.label import LabelRule
-from headwater.spec.monitoring import Monitoring
-from headwater.spec.pace import Pace
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.queue import People
 from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
-from headwater.spec.routing import Shadow
-from headwater.spec.serving import Serving
-from headwater.spec.source import ParquetSource
-from headwater.spec.trigger import Every
-from headwater.spec.update import Stateful, Stateless
+from headwater.spec.serving.batch import BatchPrediction
+from headwater.spec.serving.queue import People
+from headwater.spec.serving.routing import Shadow
+from headwater.spec.serving.serving import Serving
+from headwater.spec.updating.gate import Gate
+from headwater.spec.updating.monitoring import Monitoring
+from headwater.spec.updating.pace import Pace
+from headwater.spec.updating.trigger import Every
+from headwater.spec.updating.update import Stateful, Stateless
 
 X, K = Feature("x", float), Feature("k", int)
 

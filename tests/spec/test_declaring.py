@@ -5,15 +5,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from headwater.spec.data.feature import BatchFeature, Feature, StreamingFeature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.duration import duration
 from headwater.spec.errors import DeclarationError, HeadwaterError, NotFoundError, few
-from headwater.spec.feature import BatchFeature, Feature, StreamingFeature
-from headwater.spec.label import LabelRule
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
-from headwater.spec.trigger import Cron, Every
-from headwater.spec.update import Reset, Stateful, Stateless, Subsample
+from headwater.spec.updating.trigger import Cron, Every
+from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 
 def model() -> object:

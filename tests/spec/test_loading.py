@@ -8,10 +8,10 @@ from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
 
 SOURCE = """
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.update import Stateful
+from headwater.spec.updating.update import Stateful
 
 
 def model():

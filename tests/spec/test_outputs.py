@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.spec.data.values import LARGEST
 from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Task
-from headwater.spec.values import LARGEST
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.spec.errors import DeclarationError, SchemaError
-from headwater.spec.queue import (
+from headwater.spec.serving.queue import (
     People,
     agree,
     ask,

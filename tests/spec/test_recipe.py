@@ -7,9 +7,9 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from headwater.spec.feature import Feature
+from headwater.spec.data.feature import Feature
 from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
-from headwater.spec.update import Subsample
+from headwater.spec.updating.update import Subsample
 
 RECIPE = Recipe(
     pipeline="toy",

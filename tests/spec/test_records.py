@@ -4,8 +4,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from headwater.spec.data.records import Label, Prediction, utc
 from headwater.spec.errors import SchemaError
-from headwater.spec.records import Label, Prediction, utc
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 NAIVE = NOON.replace(tzinfo=None)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.spec.bandit import Arm, BanditState
 from headwater.spec.errors import DeclarationError
-from headwater.spec.plan import Aliases, Choice, Plan, plan, route, uniform
-from headwater.spec.routing import ABTest, Bandit, Canary, ChampionOnly, Routing, Shadow
-from headwater.spec.serve_best import Progress, ServeBest, best
+from headwater.spec.serving.bandit import Arm, BanditState
+from headwater.spec.serving.plan import Aliases, Choice, Plan, plan, route, uniform
+from headwater.spec.serving.routing import ABTest, Bandit, Canary, ChampionOnly, Routing, Shadow
+from headwater.spec.serving.serve_best import Progress, ServeBest, best
 
 NOW = Aliases("3", "4")
 UNITS = [f"u-{i}" for i in range(20_000)]

@@ -7,9 +7,14 @@ from tests.spec.test_declaration import declare
 from tests.spec.test_routing import ROUTINGS
 
 from headwater.spec.errors import DeclarationError
-from headwater.spec.routing import Bandit, Routing, Shadow
-from headwater.spec.routing_text import parse_routing, routing_from_json, routing_to_json, shortly
-from headwater.spec.serve_best import ServeBest
+from headwater.spec.serving.routing import Bandit, Routing, Shadow
+from headwater.spec.serving.routing_text import (
+    parse_routing,
+    routing_from_json,
+    routing_to_json,
+    shortly,
+)
+from headwater.spec.serving.serve_best import ServeBest
 
 
 @pytest.mark.parametrize("routing", ROUTINGS, ids=repr)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.spec.errors import DeclarationError
-from headwater.spec.timetable import Due, due_times
-from headwater.spec.trigger import Cron, Every, Trigger, Volume
+from headwater.spec.updating.timetable import Due, due_times
+from headwater.spec.updating.trigger import Cron, Every, Trigger, Volume
 
 BEGAN = datetime(2024, 3, 1, 8, tzinfo=UTC)  # a Friday
 DAY = timedelta(days=1)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.spec.decision import decision_of
 from headwater.spec.errors import DeclarationError
-from headwater.spec.evidence import Evidence, Finding, Rehearsal, Score, Verdict
-from headwater.spec.pace import Pace
-from headwater.spec.trigger import (
+from headwater.spec.updating.decision import decision_of
+from headwater.spec.updating.evidence import Evidence, Finding, Rehearsal, Score, Verdict
+from headwater.spec.updating.pace import Pace
+from headwater.spec.updating.trigger import (
     AllOf,
     AnyOf,
     AtLeast,

@@ -17,7 +17,7 @@ from tests.system.composed import COMPOSE, Composed
 from tests.system.test_stack import EVERY, TOY
 
 from headwater.infra.processes import free_port
-from headwater.serving.client import Client
+from headwater.serving.client.client import Client
 
 pytestmark = pytest.mark.system
 

@@ -29,16 +29,16 @@ from headwater.cli import main
 from headwater.flows.automations import failures_now
 from headwater.flows.deployments import deploy
 from headwater.flows.dispatch import ask_again
-from headwater.flows.environment import environment, within
 from headwater.flows.events import tell_decided
-from headwater.flows.stack import run_flow
+from headwater.flows.stack.environment import environment, within
+from headwater.flows.stack.stack import run_flow
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.update import train
-from headwater.spec.decision import Decision
+from headwater.loop.training.update import train
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.loading import load_pipeline
-from headwater.spec.records import Label, Prediction
+from headwater.spec.updating.decision import Decision
 
 pytestmark = [
     pytest.mark.system,
@@ -46,12 +46,12 @@ pytestmark = [
 ]
 
 WATCHED = """
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
-from headwater.spec.monitoring import Monitoring
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
+from headwater.spec.updating.monitoring import Monitoring
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Drift, Pace
-from headwater.spec.update import Stateful
+from headwater.spec.updating.trigger import Drift, Pace
+from headwater.spec.updating.update import Stateful
 
 
 def model():

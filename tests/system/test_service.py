@@ -22,8 +22,8 @@ from tests.serving.flow import history_of
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.update import train
-from headwater.serving.client import Client
+from headwater.loop.training.update import train
+from headwater.serving.client.client import Client
 from headwater.spec.errors import HeadwaterError
 
 __all__ = ["eventually", "mlflow_template"]

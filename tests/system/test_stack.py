@@ -27,14 +27,14 @@ from websockets.sync.client import connect
 
 from headwater.features.log import FeatureLog
 from headwater.flows.deployments import deploy
-from headwater.flows.silence import close_silent
-from headwater.flows.stack import Addresses, find_stack, run_flow, running_stack
+from headwater.flows.stack.silence import close_silent
+from headwater.flows.stack.stack import Addresses, find_stack, run_flow, running_stack
 from headwater.infra.processes import fetch
 from headwater.infra.settings import Settings
+from headwater.spec.data.records import Label, Prediction
 from headwater.spec.duration import duration
 from headwater.spec.errors import NotFoundError, ServerError
 from headwater.spec.loading import load_pipeline
-from headwater.spec.records import Label, Prediction
 
 pytestmark = [
     pytest.mark.system,
@@ -46,11 +46,11 @@ EVERY = unhurried()
 TOY = f"""
 from sklearn.linear_model import SGDClassifier
 
-from headwater.spec.feature import Feature
-from headwater.spec.label import LabelRule
+from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.trigger import Every
-from headwater.spec.update import Stateful
+from headwater.spec.updating.trigger import Every
+from headwater.spec.updating.update import Stateful
 
 
 def model():

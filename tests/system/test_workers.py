@@ -11,7 +11,7 @@ import pytest
 from tests.patience import PATIENCE_S
 from uvicorn import Config
 
-from headwater.serving.server import Workers
+from headwater.serving.process.server import Workers
 
 pytestmark = pytest.mark.system
 

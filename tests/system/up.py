@@ -8,12 +8,12 @@ import psutil
 from prefect.events.worker import EventsWorker
 from tests.patience import PATIENCE_S, await_
 
-from headwater.flows.stack import Addresses, find_stack
+from headwater.flows.stack.stack import Addresses, find_stack
 from headwater.infra.settings import Settings
 
 UP = """
 import sys
-from headwater.flows.stack import running_stack
+from headwater.flows.stack.stack import running_stack
 from headwater.infra.settings import Settings
 from headwater.spec.errors import HeadwaterError
 

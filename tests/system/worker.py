@@ -11,12 +11,12 @@ from tests.loop.conftest import PIPELINE
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.loop.carry_out import carry_out
 from headwater.loop.collect import collect
-from headwater.loop.decide import decide
-from headwater.loop.update import train
-from headwater.spec.records import Label, Prediction
-from headwater.spec.trigger import Volume
+from headwater.loop.decision.carry_out import carry_out
+from headwater.loop.decision.decide import decide
+from headwater.loop.training.update import train
+from headwater.spec.data.records import Label, Prediction
+from headwater.spec.updating.trigger import Volume
 
 _ROWS = 30
 _PIPELINE = msgspec.structs.replace(PIPELINE, triggers=(Volume(_ROWS),), gate=None)

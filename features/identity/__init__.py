@@ -1,0 +1,1 @@
+"""Whether a home, its inbox and its database are of one log."""

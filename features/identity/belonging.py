@@ -1,0 +1,171 @@
+"""Whether an inbox and a database are of one log, and the database has not read more than there is."""
+
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from headwater.features.record.inbox import LABEL, Inbox
+from headwater.features.record.inbox_identity import InboxIdentity, read_identity
+from headwater.infra.ids import made_at
+from headwater.infra.store import tables
+from headwater.infra.store.database import Database
+from headwater.spec.errors import IdentityError, IntegrityError, StorageError
+
+__all__ = ["check_absent", "check_file", "check_home", "check_inbox", "check_new"]
+
+
+def check_absent(database: Database, pipeline: str, path: Path) -> None:
+    """Refuse to make an inbox for a log that the database keeps, whose inbox is elsewhere or lost.
+
+    Raises
+    ------
+    IdentityError
+        If the file is missing, and the database keeps such a log; no file is made.
+    """
+    if path.exists():
+        return
+    with database.reading() as connection:
+        log = connection.execute(
+            select(tables.log.c.uuid)
+            .join(tables.pipeline, tables.pipeline.c.id == tables.log.c.pipeline_id)
+            .where(tables.pipeline.c.name == pipeline)
+        ).scalar_one_or_none()
+    if log is not None and not path.exists():  # another process may have begun the log meanwhile
+        raise _stray(path, None, log, found="is missing")
+
+
+def check_new(inbox: Inbox) -> None:
+    """Refuse to begin a log with an inbox that belongs to one that the database does not know.
+
+    Raises
+    ------
+    IdentityError
+        If it does.
+    """
+    if inbox.log is not None:
+        raise _stray(inbox.path, inbox.log, None)
+
+
+def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
+    """Refuse an inbox that is not one of the log's, or that ends before what was read of it.
+
+    Raises
+    ------
+    IdentityError
+        If it belongs to another log, or is not known.
+    IntegrityError
+        If it has lost records.
+    """
+    read_to = _check_known(connection, pipeline_id, InboxIdentity(inbox.id, inbox.log), inbox.path)
+    if inbox.end() < read_to:
+        raise IntegrityError(
+            f"the inbox {inbox.path} ends at position {inbox.end()}, and the database has read it up to "
+            f"{read_to}: it is an older copy, and as many records that come next would be passed over",
+            hint="restore the newest copy of the inbox, or the database from a copy as old as the inbox",
+        )
+    _check_last_read(connection, pipeline_id, inbox, read_to)
+
+
+def _check_last_read(connection: Connection, pipeline_id: int, inbox: Inbox, read_to: int) -> None:
+    """Refuse an inbox whose entry that the database read last is not the one that it read."""
+    entries = inbox.read(read_to - 1, 1) if read_to else []
+    if not entries:
+        return
+    _, kind, id_, _, payload = entries[0]
+    prediction, label = tables.prediction.c, tables.label.c
+    position, found = connection.execute(
+        select(prediction.position, prediction.payload).where(
+            prediction.pipeline_id == pipeline_id, prediction.id == id_
+        )
+    ).one_or_none() or (None, None)
+    if kind == LABEL:
+        of = (label.prediction_position == position) | (label.prediction_id == id_)
+        labels = select(label.payload).where(label.pipeline_id == pipeline_id, of)
+        is_known = payload in {bytes(one) for one in connection.execute(labels).scalars()}
+    else:
+        is_known = found is not None and bytes(found) == payload
+    if not is_known:
+        raise IdentityError(
+            f"the database has read the inbox {inbox.path} up to position {read_to}, and the record "
+            f"there (of prediction {id_!r}) is not the one that it read: a copy of this home went on by "
+            "itself, and as many records of this one would be passed over",
+            hint="go on with the home that the database has read, and record there again what only this "
+            "one has",
+            thing="the inbox",
+            where=str(inbox.path),
+            log=inbox.log,
+        )
+
+
+def check_home(database: Database, pipeline_id: int, path: Path) -> None:
+    """Refuse a home whose inbox is not one of the log's; one without an inbox will do.
+
+    Raises
+    ------
+    IdentityError
+        If its inbox belongs to another log, or is not known.
+    StorageError
+        If the file cannot be read.
+    """
+    found = _identity(path) if path.exists() else None
+    if found is not None:
+        with database.reading() as connection:
+            _check_known(connection, pipeline_id, found, path)
+
+
+def check_file(path: Path) -> None:
+    """Refuse an inbox file that belongs to a log, where the database knows none of that pipeline.
+
+    Raises
+    ------
+    IdentityError
+        If it does.
+    StorageError
+        If the file cannot be read.
+    """
+    found = _identity(path)
+    if found is not None and found.log is not None:
+        raise _stray(path, found.log, None)
+
+
+def _identity(path: Path) -> InboxIdentity | None:
+    try:
+        return read_identity(path)
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"the inbox {path} cannot be read: {error}", hint="check the disk, and HEADWATER_HOME"
+        ) from error
+
+
+def _check_known(connection: Connection, pipeline_id: int, found: InboxIdentity, path: Path) -> int:
+    """Give how far a database has read an inbox, if the inbox is one of the log's."""
+    log = connection.execute(
+        select(tables.log.c.uuid).where(tables.log.c.pipeline_id == pipeline_id)
+    ).scalar_one_or_none()
+    read = tables.inbox_position.c
+    read_to = connection.execute(
+        select(read.position).where(read.pipeline_id == pipeline_id, read.inbox == found.inbox)
+    ).scalar_one_or_none()
+    if log is None or read_to is None or found.log not in {None, log}:
+        raise _stray(path, found.log, log)
+    return int(read_to)
+
+
+def _stray(path: Path, whose: str | None, log: str | None, found: str = "is new") -> IdentityError:
+    since = None if whose is None else made_at(whose)
+    begun = "" if since is None else f" (begun {since:%Y-%m-%d %H:%M} UTC)"
+    bears = found if whose is None else f"belongs to log {whose}{begun}"
+    known = made_at(log) if log is not None else None
+    named = "" if known is None else f" (begun {known:%Y-%m-%d %H:%M} UTC)"
+    keeps = "knows no log of that pipeline" if log is None else f"keeps log {log}{named}"
+    return IdentityError(
+        f"the inbox {path} {bears}, and the database {keeps}: records would be lost between them",
+        hint="point HEADWATER_HOME and HEADWATER_DATABASE_URL at the home and the database that belong "
+        "together (headwater doctor lists their logs), or give the pipeline another name",
+        thing="the inbox",
+        where=str(path),
+        whose=whose,
+        since=since,
+        log=log,
+    )

@@ -1,0 +1,90 @@
+"""Which log the files below a home folder belong to: what is live there bears its id."""
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from headwater.features.record.inbox import inbox_file
+from headwater.features.record.inbox_identity import read_identity
+from headwater.infra.ids import made_at
+from headwater.infra.settings import Settings
+from headwater.spec.errors import IdentityError
+
+__all__ = ["HomeLog"]
+
+
+class _Owned(msgspec.Struct, frozen=True):
+    """What a file of the live folder holds."""
+
+    content: msgspec.Raw
+    log: str = ""
+
+
+class HomeLog:
+    """The log of a home's pipeline, as its inbox says, and the files that bear its id.
+
+    The inbox is checked against the database when a pipeline is bound. A worker has no database: it
+    follows what is live in its home only where that is of the inbox's log.
+
+    Parameters
+    ----------
+    pipeline, settings
+        The pipeline's name, and where the home folder is.
+    """
+
+    def __init__(self, pipeline: str, settings: Settings) -> None:
+        self._pipeline = pipeline
+        self._inbox = inbox_file(pipeline, settings)
+        self._log: str | None = None
+
+    @property
+    def log(self) -> str | None:
+        """The log's id; None while the home has no log of the pipeline."""
+        if self._log is None and self._inbox.exists():
+            try:
+                found = read_identity(self._inbox)
+            except sqlite3.Error:  # just being made, or damaged: whoever records is told
+                return None
+            self._log = None if found is None else found.log
+        return self._log
+
+    def wrap(self, content: bytes) -> bytes:
+        """Give JSON with the log's id beside it, to be written to a live file."""
+        return msgspec.json.encode(_Owned(msgspec.Raw(content), self.log or ""))
+
+    def unwrap(self, content: bytes, file: Path) -> msgspec.Raw:
+        """Give the JSON that :meth:`wrap` was given.
+
+        Raises
+        ------
+        IdentityError
+            If the file bears the id of another log, or none.
+        msgspec.DecodeError
+            If it is damaged.
+        """
+        owned = msgspec.json.decode(content, type=_Owned)
+        if not owned.log or owned.log != self.log:
+            whose = owned.log or None
+            raise IdentityError.met(
+                f"the live folder of {self._pipeline!r}",
+                str(file),
+                log=self.log,
+                whose=whose,
+                since=None if whose is None else made_at(whose),
+                setting="HEADWATER_HOME",
+            )
+        return owned.content
+
+    def check(self, file: Path) -> None:
+        """Refuse a live file of another log; one that is missing or damaged is none of it.
+
+        Raises
+        ------
+        IdentityError
+            As :meth:`unwrap` does.
+        """
+        try:
+            self.unwrap(file.read_bytes(), file)
+        except (OSError, msgspec.DecodeError):
+            return

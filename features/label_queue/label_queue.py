@@ -1,0 +1,390 @@
+"""The queue for people: what to label next, claimed with a lease, answered, skipped."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+from sqlalchemy import Connection
+
+from headwater.features.label_queue.filling import Filling
+from headwater.features.label_queue.questions import Question, Questions
+from headwater.features.label_queue.queue_counts import QueueCounts, counts
+from headwater.features.record.recorder import Recorder
+from headwater.infra.clock import Clock, from_us, to_us
+from headwater.infra.store.database import Database
+from headwater.spec.data.records import FeatureValue, Label, LabelValue
+from headwater.spec.data.values import check_name
+from headwater.spec.duration import duration
+from headwater.spec.errors import (
+    ConflictError,
+    DeclarationError,
+    HeadwaterError,
+    NotFoundError,
+    SchemaError,
+)
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.serving.queue import (
+    LONGEST_LEASE_S,
+    MOST_CLAIMED,
+    Why,
+    check_person,
+    label_key,
+    random_next,
+)
+
+__all__ = ["Asked", "LabelQueue"]
+
+_STEPS_A_CLAIM = 10
+_TO_WRITE = timedelta(minutes=1)
+_TRIES = 5
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A question that somebody holds.
+
+    What the version answered is left out on purpose: who sees it, tends to agree with it.
+
+    Parameters
+    ----------
+    prediction_id
+        Whose truth is asked for.
+    why
+        ``"random"`` or ``"uncertain"``.
+    until
+        When the lease ends.
+    features, entity, served_at, version
+        As the prediction was served.
+    """
+
+    prediction_id: str
+    why: Why
+    until: datetime
+    features: dict[str, FeatureValue]
+    entity: dict[str, str]
+    served_at: datetime
+    version: str
+
+
+class LabelQueue:
+    """Asks people for the labels of one pipeline.
+
+    Made by :meth:`headwater.features.log.FeatureLog.queue`, or by a worker of the service when it is
+    first asked. Any number of processes and threads may use one queue at a time.
+
+    An answer is a label first: recorded in the inbox, with source ``"human"``, `by` the person, and a
+    key of the person and his change of mind. The rows follow the labels, whenever a question is touched
+    again, so that a process killed between the two loses nothing and asks nobody twice. Each answer is
+    a label at once; where two people differ a third is asked, whose label, being the newest revision,
+    counts.
+
+    Parameters
+    ----------
+    pipeline, pipeline_id
+        Whose labels, and its number in the database.
+    recorder, database, clock
+        Where labels and rows go, and the time, by which leases end.
+
+    Raises
+    ------
+    DeclarationError
+        If the pipeline asks nobody.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        pipeline_id: int,
+        recorder: Recorder,
+        database: Database,
+        clock: Clock,
+    ) -> None:
+        if pipeline.people is None:
+            raise DeclarationError(
+                f"pipeline {pipeline.name!r} asks nobody", hint="declare people=People() on it"
+            )
+        self._pipeline = pipeline
+        self._people = pipeline.people
+        self._pipeline_id = pipeline_id
+        self._recorder = recorder
+        self._database = database
+        self._clock = clock
+        self._questions = Questions(pipeline_id, pipeline.people)
+        self._filling = Filling(pipeline, pipeline_id, self._questions, recorder)
+
+    def fill(self, most_steps: int | None = None) -> int:
+        """Ask about the predictions that were sequenced since the last time.
+
+        Each step is one transaction, of so many records; the place is kept in the database.
+
+        Parameters
+        ----------
+        most_steps
+            How many steps at most; None goes on to the end.
+
+        Returns
+        -------
+        int
+            How many records were looked at.
+        """
+        looked, steps = 0, 0
+        while most_steps is None or steps < most_steps:
+            with self._database.transaction() as connection:
+                found = self._filling.step(connection)
+            looked, steps = looked + found, steps + 1
+            if not found:
+                break
+        return looked
+
+    def claim(self, person: str, many: int = 1, lease_s: int | None = None) -> list[Asked]:
+        """Give a person questions to answer, and keep them for him until the lease ends.
+
+        What he holds already comes first, with a new lease: a claim whose answer was lost may be sent
+        again.
+
+        Parameters
+        ----------
+        person
+            Who.
+        many
+            How many he is to hold.
+        lease_s
+            How long, in seconds; as declared where not given.
+
+        Returns
+        -------
+        list of Asked
+            As many as there are, at most.
+
+        Raises
+        ------
+        SchemaError
+            If a number is out of bounds, or the name is none.
+        StorageError
+            If the database or the inbox is away.
+        """
+        check_person(person)
+        _check_bounds("many", many, MOST_CLAIMED)
+        if lease_s is not None:
+            _check_bounds("lease_s", lease_s, LONGEST_LEASE_S)
+        self.fill(_STEPS_A_CLAIM)
+        lease = duration(self._people.lease) if lease_s is None else timedelta(seconds=lease_s)
+        with self._database.transaction() as connection:
+            now_us = to_us(self._clock.now())
+            until_us = to_us(from_us(now_us) + lease)
+
+            def held(limit: int) -> list[Question]:
+                return self._questions.held(connection, person, now_us, limit)
+
+            mine = self._taken(connection, held, person, until_us, many)
+            for why, count in self._strata(connection, many - len(mine)):
+
+                def free(limit: int, why: Why = why) -> list[Question]:
+                    return self._questions.free(connection, person, now_us, why, limit)
+
+                missing = min(count, many - len(mine))
+                mine += self._taken(connection, free, person, until_us, missing)
+        return mine
+
+    def answer(self, person: str, prediction_id: str, value: LabelValue) -> Literal["recorded", "known"]:
+        """Record what a person says; durable when this returns.
+
+        The same answer again is known already. Another one is a change of mind, and a revision.
+
+        Parameters
+        ----------
+        person
+            Who holds the question, or has answered it.
+        prediction_id
+            Whose truth it is.
+        value
+            The truth.
+
+        Raises
+        ------
+        SchemaError
+            If the value does not fit the task, or the name is none.
+        NotFoundError
+            If nothing is asked about that prediction.
+        ConflictError
+            If the person did not claim it, its lease ended and it went to others, or its truth came
+            from elsewhere meanwhile.
+        StorageError
+            If the database or the inbox is away. Send it again: it is recorded once.
+        """
+        check_person(person)
+        check_name(prediction_id, "prediction_id")
+        self._recorder.label(self._label(person, prediction_id, value, 0))  # does it fit
+        if self._pipeline.task == "regression":
+            value = float(value)
+        refusal = self._refusal(person, prediction_id)
+        if refusal is not None:
+            raise refusal
+        recorded = self._record(person, prediction_id, value)
+        with self._database.transaction() as connection:
+            question = self._questions.find(connection, prediction_id)
+            if question is not None:
+                self._follow(connection, question)
+        return "recorded" if recorded else "known"
+
+    def skip(self, person: str, prediction_id: str) -> None:
+        """Give a question back for good: others are asked, until three have skipped it.
+
+        Raises
+        ------
+        SchemaError
+            If the name is none.
+        NotFoundError
+            If nothing is asked about that prediction.
+        ConflictError
+            If the person did not claim it, or has answered it.
+        """
+        check_person(person)
+        check_name(prediction_id, "prediction_id")
+        with self._database.transaction() as connection:
+            question = self._found(connection, prediction_id)
+            asked, value = self._questions.answer_of(connection, question, person)
+            if value is not None:
+                raise ConflictError(
+                    f"{person} has answered {prediction_id!r} already",
+                    hint="send another answer instead",
+                )
+            if asked:
+                return
+            if self._questions.claimed_until(connection, question, person) is None:
+                raise _not_claimed(person, prediction_id)
+            self._questions.skip(connection, question, person, to_us(self._clock.now()))
+
+    def counts(self) -> QueueCounts:
+        """Count what waits, what was answered, and how far people agree."""
+        with self._database.reading() as connection:
+            now_us = to_us(self._clock.now())
+            return counts(connection, self._pipeline_id, self._people, self._pipeline.task, now_us)
+
+    def _strata(self, connection: Connection, many: int) -> list[tuple[Why, int]]:
+        """Say of which strata the next ones are; where one is short, the other fills in."""
+        place = self._questions.place(connection)
+        random = random_next(self._people, self._pipeline.task, place.dealt_random, place.dealt, many)
+        return [("random", random), ("uncertain", many), ("random", many)]
+
+    def _taken(
+        self,
+        connection: Connection,
+        candidates: Callable[[int], list[Question]],
+        person: str,
+        until_us: int,
+        many: int,
+    ) -> list[Asked]:
+        """Give candidates to a person; they are asked for again where rows had to follow labels."""
+        taken: dict[int, Asked] = {}
+        changed = True
+        while len(taken) < many and changed:
+            changed = False
+            for question in candidates(many):
+                if question.position in taken:
+                    continue
+                asked = self._take(connection, question, person, until_us)
+                changed = changed or asked is None
+                if asked is not None and len(taken) < many:
+                    taken[question.position] = asked
+        return list(taken.values())
+
+    def _take(
+        self, connection: Connection, question: Question, person: str, until_us: int
+    ) -> Asked | None:
+        """Give one question to a person; None where something came between."""
+        found = self._recorder.find(question.prediction_id)
+        if found is None or found.prediction is None:
+            self._questions.remove(connection, question)
+            return None
+        if self._questions.follow(connection, question, found.labels):
+            return None
+        self._questions.take(connection, question, person, until_us)
+        served = found.prediction
+        return Asked(
+            prediction_id=question.prediction_id,
+            why=question.why,
+            until=from_us(until_us),
+            features=served.features,
+            entity=served.entity,
+            served_at=served.served_at,
+            version=served.version,
+        )
+
+    def _refusal(self, person: str, prediction_id: str) -> HeadwaterError | None:
+        """Say why a person may not answer; else see to it that nobody else is asked meanwhile."""
+        with self._database.transaction() as connection:
+            self._follow(connection, self._found(connection, prediction_id))
+            question = self._found(connection, prediction_id)
+            now_us = to_us(self._clock.now())
+            if question.closed == "labelled":
+                return ConflictError(
+                    f"the truth of {prediction_id!r} came from elsewhere meanwhile", hint="claim another"
+                )
+            asked, value = self._questions.answer_of(connection, question, person)
+            if value is not None:
+                return None
+            held_until = self._questions.claimed_until(connection, question, person)
+            if held_until is None and not asked:
+                return _not_claimed(person, prediction_id)
+            alive = held_until is not None and held_until > now_us
+            if not alive and not self._questions.has_room(connection, question, now_us):
+                return ConflictError(
+                    f"{person} no longer holds {prediction_id!r}, and it went to others",
+                    hint="claim another, or claim for longer",
+                )
+            until_us = to_us(from_us(now_us) + _TO_WRITE)
+            if held_until is None or held_until < until_us:
+                self._questions.take(connection, question, person, until_us)
+        return None
+
+    def _record(self, person: str, prediction_id: str, value: LabelValue) -> bool:
+        """Record the label, unless the person's newest says the same; whether it is new."""
+        for _ in range(_TRIES):
+            found = self._recorder.find(prediction_id)
+            told = [] if found is None else [one.label for one in found.labels]
+            mine = [one for one in told if one.source == "human" and one.by == person]
+            if mine and mine[-1].value == value:
+                return False
+            label = self._label(person, prediction_id, value, len(mine))
+            try:
+                return self._recorder.append([self._recorder.label(label)], "label") == 1
+            except ConflictError:
+                continue  # another answer of the same person came at this moment: look again
+        raise ConflictError(
+            f"several answers of {person} to {prediction_id!r} come at once", hint="send one"
+        )
+
+    def _label(self, person: str, prediction_id: str, value: LabelValue, before: int) -> Label:
+        return Label(
+            prediction_id=prediction_id,
+            value=value,
+            known_at=self._clock.now(),
+            source="human",
+            key=label_key(person, before),
+            by=person,
+        )
+
+    def _follow(self, connection: Connection, question: Question) -> None:
+        found = self._recorder.find(question.prediction_id)
+        if found is not None:
+            self._questions.follow(connection, question, found.labels)
+
+    def _found(self, connection: Connection, prediction_id: str) -> Question:
+        found = self._questions.find(connection, prediction_id)
+        if found is None:
+            raise NotFoundError(
+                f"nothing is asked about prediction {prediction_id!r}", hint="claim first"
+            )
+        return found
+
+
+def _not_claimed(person: str, prediction_id: str) -> ConflictError:
+    return ConflictError(f"{person} has not claimed {prediction_id!r}", hint="claim it first")
+
+
+def _check_bounds(name: str, value: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise SchemaError(
+            f"{name}: {value!r} is not a number from 1 to {most:,}", hint=f"send {name} within"
+        )

@@ -1,0 +1,286 @@
+"""The records as Polars frames, by column: what the archive keeps and what training reads."""
+
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import polars as pl
+from msgspec.structs import astuple
+
+from headwater.spec.data.columns import EXAMPLE, LABEL, PREDICTION
+from headwater.spec.data.feature import FeatureKind, python_type
+from headwater.spec.data.records import LabelValue, Output
+from headwater.spec.pipeline import Pipeline, Task
+
+__all__ = [
+    "EXAMPLE",
+    "PREDICTION",
+    "ExampleRow",
+    "Frames",
+    "LabelOfRow",
+    "LabelRow",
+    "PredictionRow",
+    "feature_schema",
+    "label_dtype",
+]
+
+PredictionRow = tuple[int, int, bytes]
+"""Position, effective time in microseconds, payload."""
+
+LabelRow = tuple[int, int, int, bool, bytes]
+"""Position, revision, effective time in microseconds, late, payload."""
+
+LabelOfRow = tuple[int, bool, bytes]
+"""Position of the prediction, late, payload."""
+
+ExampleRow = tuple[int, int, int | None, int, bool, bytes, bytes]
+"""Offset, emission time in microseconds, superseded offset, revision, late, and both payloads."""
+
+_DTYPES: dict[str, type[pl.DataType]] = {
+    "float": pl.Float64,
+    "int": pl.Int64,
+    "str": pl.String,
+    "bool": pl.Boolean,
+}
+_LABELS: dict[Task, type[pl.DataType]] = {
+    "binary": pl.Boolean,
+    "multiclass": pl.String,
+    "regression": pl.Float64,
+}
+_TIME = pl.Datetime("us", "UTC")
+_Field = tuple[str, Any] | tuple[str, Any, Any]
+_LABEL_FIELDS: dict[str, _Field] = {
+    "prediction_id": ("prediction_id", str),
+    "value": ("value", LabelValue),
+    "known_at": ("known_at", str),
+    "source": ("source", str, "natural"),
+    "key": ("key", str | None, None),
+}
+
+
+def label_dtype(task: Task) -> type[pl.DataType]:
+    """Give the column type of a task's labels."""
+    return _LABELS[task]
+
+
+def feature_schema(features: Sequence[FeatureKind]) -> dict[str, type[pl.DataType]]:
+    """Give the column type of each feature, in order."""
+    return {feature.name: _DTYPES[feature.dtype] for feature in features}
+
+
+class Frames:
+    """Makes frames of one pipeline's stored records.
+
+    A feature that was added after a record was stored is null in it; one that was dropped is left out.
+
+    Parameters
+    ----------
+    pipeline
+        Gives the features' names and types, and the task.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._features = feature_schema(pipeline.features)
+        self._label = _LABELS[pipeline.task]
+        self._by_class = pipeline.task == "multiclass"
+        served = msgspec.defstruct(
+            "Features", [(f.name, python_type(f.dtype) | None, None) for f in pipeline.features]
+        )
+        self._prediction_fields: dict[str, _Field] = {
+            "id": ("id", str),
+            "features": ("features", served),
+            "output": ("output", Output),
+            "served_at": ("served_at", str),
+            "version": ("version", str, ""),
+            "role": ("role", str, "champion"),
+            "propensity": ("propensity", float, 1.0),
+            "entity": ("entity", dict[str, str] | None, None),
+            "ages_s": ("ages_s", dict[str, float] | None, None),
+        }
+
+    def schema(self, columns: Collection[str]) -> dict[str, pl.DataType]:
+        """Give the types of the wanted ones of :data:`EXAMPLE`."""
+        types: dict[str, pl.DataType] = {
+            "offset": pl.Int64(),
+            "supersedes": pl.Int64(),
+            "revision": pl.Int32(),
+            "late": pl.Boolean(),
+            "propensity": pl.Float64(),
+            "output": pl.String() if self._by_class else pl.Float64(),
+            "label": self._label(),
+            "features": pl.Struct(dict(self._features)),
+        } | dict.fromkeys(("emitted_at", "known_at", "served_at"), _TIME)
+        return {name: types.get(name, pl.String()) for name in columns}
+
+    def predictions(self, rows: Sequence[PredictionRow]) -> pl.DataFrame:
+        """Columns: position, recorded_at, and those of a prediction; features as a struct."""
+        columns = {
+            "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
+            "recorded_at": _times([row[1] for row in rows]),
+        }
+        return pl.DataFrame(columns | self._prediction_columns([row[2] for row in rows], PREDICTION))
+
+    def labels(self, rows: Sequence[LabelRow]) -> pl.DataFrame:
+        """Columns: position, prediction_id, label and what is known of it."""
+        columns = {
+            "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
+            "revision": pl.Series([row[1] for row in rows], dtype=pl.Int32),
+            "received_at": _times([row[2] for row in rows]),
+            "late": pl.Series([row[3] for row in rows], dtype=pl.Boolean),
+        }
+        names = ("prediction_id", "label", "source", "key", "known_at")
+        return pl.DataFrame(columns | self._label_columns([row[4] for row in rows], names))
+
+    def served(
+        self, rows: Sequence[PredictionRow], labels: Sequence[LabelOfRow], columns: Sequence[str]
+    ) -> pl.DataFrame:
+        """Give predictions with their newest label, if their first one came in time.
+
+        Columns: recorded_at, label (null without), and the wanted ones of a prediction.
+        """
+        known = pl.DataFrame(
+            {
+                "position": pl.Series([row[0] for row in labels], dtype=pl.Int64),
+                "late": pl.Series([row[1] for row in labels], dtype=pl.Boolean),
+            }
+            | self._label_columns([row[2] for row in labels], ("label",))
+        )
+        newest = (
+            known.group_by("position", maintain_order=True)
+            .agg(pl.col("late").first(), pl.col("label").last())
+            .filter(~pl.col("late"))
+        )
+        made = {
+            "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
+            "recorded_at": _times([row[1] for row in rows]),
+        }
+        frame = pl.DataFrame(made | self._prediction_columns([row[2] for row in rows], columns))
+        return frame.join(
+            newest.select("position", "label"), on="position", how="left", maintain_order="left"
+        )
+
+    def beside(self, served: pl.DataFrame, outputs: Sequence[tuple[int, str, bytes]]) -> pl.DataFrame:
+        """Put a row for each shadow's output behind that of the prediction, whose other columns it has.
+
+        Parameters
+        ----------
+        served
+            As :meth:`served` gives it.
+        outputs
+            Position, version and output as JSON.
+        """
+        if not outputs:
+            return served
+        texts = [said for _, _, said in outputs]
+        said = pl.Series("output", [t.decode() for t in texts], dtype=pl.String)
+        if not self._by_class:
+            numbers = msgspec.json.decode(b"[" + b",".join(texts) + b"]", type=list[float])
+            said = pl.Series("output", numbers, dtype=pl.Float64)
+        made = pl.DataFrame(
+            {
+                "position": pl.Series([row[0] for row in outputs], dtype=pl.Int64),
+                "version": pl.Series([row[1] for row in outputs], dtype=pl.String),
+                "output": said,
+                "role": pl.repeat("shadow", len(outputs), dtype=pl.String, eager=True),
+                "propensity": pl.repeat(1.0, len(outputs), dtype=pl.Float64, eager=True),
+            }
+        )
+        own = [name for name in served.columns if name == "position" or name not in made.columns]
+        shadows = served.select(own).join(made, on="position").select(served.columns)
+        return pl.concat([served, shadows]).sort("position", maintain_order=True)
+
+    def examples(self, rows: Sequence[ExampleRow], columns: Collection[str]) -> pl.DataFrame:
+        """Give the wanted ones of :data:`EXAMPLE`, in the order in which they are named."""
+        made: dict[str, pl.Series] = {}
+        if "offset" in columns:
+            made["offset"] = pl.Series([row[0] for row in rows], dtype=pl.Int64)
+        if "emitted_at" in columns:
+            made["emitted_at"] = _times([row[1] for row in rows])
+        if "supersedes" in columns:
+            made["supersedes"] = pl.Series([row[2] for row in rows], dtype=pl.Int64)
+        if "revision" in columns:
+            made["revision"] = pl.Series([row[3] for row in rows], dtype=pl.Int32)
+        if "late" in columns:
+            made["late"] = pl.Series([row[4] for row in rows], dtype=pl.Boolean)
+        if wanted := [name for name in PREDICTION if name in columns]:
+            made |= self._prediction_columns([row[5] for row in rows], wanted)
+        if wanted := [name for name in LABEL if name in columns]:
+            made |= self._label_columns([row[6] for row in rows], wanted)
+        return pl.DataFrame({name: made[name] for name in columns})
+
+    def _prediction_columns(
+        self, payloads: Sequence[bytes], names: Sequence[str]
+    ) -> dict[str, pl.Series]:
+        fields = {name: "id" if name == "prediction_id" else name for name in names}
+        found = _decode(payloads, tuple(map(self._prediction_fields.__getitem__, fields.values())))
+        return {name: self._prediction_column(f, found) for name, f in fields.items()}
+
+    def _prediction_column(self, field: str, found: Sequence[Any]) -> pl.Series:
+        values = list(map(attrgetter(field), found))
+        match field:
+            case "features":
+                return pl.DataFrame(
+                    {
+                        name: pl.Series(column, dtype=dtype, strict=False)
+                        for (name, dtype), column in zip(
+                            self._features.items(), self._by_column(values), strict=True
+                        )
+                    }
+                ).to_struct("features")
+            case "served_at":
+                return _moments(values)
+            case "entity":
+                texts = [msgspec.json.encode(keys).decode() if keys else "{}" for keys in values]
+                return pl.Series(texts, dtype=pl.String)
+            case "ages_s":
+                ages = [msgspec.json.encode(found).decode() if found else None for found in values]
+                return pl.Series(ages, dtype=pl.String)
+            case "propensity":
+                return pl.Series(values, dtype=pl.Float64)
+            case "output" if self._by_class:
+                texts = [msgspec.json.encode(shares).decode() for shares in values]
+                return pl.Series(texts, dtype=pl.String)
+            case "output":
+                return pl.Series(values, dtype=pl.Float64, strict=False)
+            case _:
+                return pl.Series(values, dtype=pl.String)
+
+    def _by_column(self, served: Sequence[msgspec.Struct]) -> Iterable[Sequence[Any]]:
+        """Turn structs of features, of which there may be none, into columns."""
+        return zip(*map(astuple, served), strict=True) if served else [()] * len(self._features)
+
+    def _label_columns(self, payloads: Sequence[bytes], names: Sequence[str]) -> dict[str, pl.Series]:
+        fields = {name: "value" if name == "label" else name for name in names}
+        found = _decode(payloads, tuple(map(_LABEL_FIELDS.__getitem__, fields.values())))
+        made = {}
+        for name, field in fields.items():
+            values = list(map(attrgetter(field), found))
+            if name == "known_at":
+                made[name] = _moments(values)
+            elif name == "label":
+                made[name] = pl.Series(values, dtype=self._label, strict=False)
+            else:
+                made[name] = pl.Series(values, dtype=pl.String)
+        return made
+
+
+@lru_cache(maxsize=64)
+def _decoder(fields: tuple[_Field, ...]) -> msgspec.json.Decoder[list[Any]]:
+    """Read only the fields that are wanted; the rest is skipped."""
+    return msgspec.json.Decoder(list[msgspec.defstruct("Stored", list(fields), gc=False, kw_only=True)])  # type: ignore[misc] # made at run time
+
+
+def _decode(payloads: Sequence[bytes], fields: tuple[_Field, ...]) -> list[Any]:
+    return _decoder(fields).decode(b"[" + b",".join(payloads) + b"]")
+
+
+def _moments(texts: Sequence[str]) -> pl.Series:
+    """Read times as the log writes them: UTC, ISO 8601, with a Z."""
+    parsed = pl.Series(texts, dtype=pl.String).str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us")
+    return parsed.dt.replace_time_zone("UTC")
+
+
+def _times(moments_us: Sequence[int]) -> pl.Series:
+    return pl.Series(moments_us, dtype=pl.Int64).cast(_TIME)

@@ -1,0 +1,121 @@
+"""Whether the archive was written from this database, or from a copy that went its own way.
+
+A copy of a home is of the same log. Logs that were one share their beginning, so the newest row that
+both have tells: it is the same, or one of them has gone on by itself.
+"""
+
+import polars as pl
+
+from headwater.features.read.archive import Archive, Archived
+from headwater.features.read.frames import Frames
+from headwater.features.read.stored import Stored
+from headwater.spec.errors import IdentityError
+from headwater.spec.recipe import OffsetRange
+
+__all__ = ["SameRows"]
+
+_HINT = (
+    "go on with the home that wrote the table (HEADWATER_HOME, HEADWATER_DATABASE_URL), or point "
+    "HEADWATER_STORAGE and HEADWATER_MLFLOW_URI at new places for this one"
+)
+_COLUMNS: dict[Archived, tuple[str, ...]] = {
+    "predictions": ("prediction_id", "features", "output", "served_at"),
+    "labels": ("prediction_id", "label", "known_at"),
+    "examples": ("prediction_id", "label", "features", "known_at"),
+}
+
+
+class SameRows:
+    """Holds the archive's newest rows against the database, once for what one process writes.
+
+    Parameters
+    ----------
+    archive, stored
+        The tables, and what the database has.
+    """
+
+    def __init__(self, archive: Archive, stored: Stored) -> None:
+        self._archive = archive
+        self._stored = stored
+        self._known: dict[Archived, int] = {}
+
+    def written(self, name: Archived, stop: int) -> None:
+        """Say that this process has written a table up to `stop`."""
+        self._known[name] = stop
+
+    def check(self, name: Archived, frames: Frames) -> int:
+        """Check a table's newest row, if another process wrote it; give where the table stops.
+
+        Raises
+        ------
+        IdentityError
+            If the database has another one in its place, or belongs to another log.
+        TableError, StorageError
+            If the table cannot be read.
+        """
+        stop = self._archive.stop(name)
+        if stop == self._known.get(name, 0):
+            return stop
+        position, offset = self._stored.ends()  # read after the table's: it is never behind
+        end = offset if name == "examples" else position
+        newest = self._archive.newest(name, min(stop, end))
+        if newest is not None and not self._is_same(name, newest, frames):
+            raise self._gone_on(name, newest)
+        self._known[name] = stop
+        return stop
+
+    def check_all(self, frames: Frames) -> None:
+        """Check each table that this process has not looked at yet.
+
+        Raises
+        ------
+        IdentityError, TableError, StorageError
+            As for :meth:`check` and :meth:`check_behind`.
+        """
+        for name in _COLUMNS:
+            if name not in self._known:
+                self.check_behind(name, self.check(name, frames))
+
+    def check_behind(self, name: Archived, stop: int) -> None:
+        """Check that a table that stops at `stop` is not ahead of the database.
+
+        Raises
+        ------
+        IdentityError
+            If it is.
+        """
+        position, offset = self._stored.ends()
+        end = offset if name == "examples" else position
+        if stop > end:
+            raise IdentityError(
+                f"table {name!r} at {self._archive.address(name)} stops at {stop}, the database at {end}"
+                ": they are not of one log, or a copy of this home went on by itself",
+                hint=_HINT,
+                thing=f"table {name!r}",
+                where=self._archive.address(name),
+            )
+
+    def _is_same(self, name: Archived, place: int, frames: Frames) -> bool:
+        columns = _COLUMNS[name]
+        archived = self._archive.read(name, OffsetRange(place, place + 1), frames.schema(columns))
+        if name == "predictions":
+            found = frames.predictions(self._stored.predictions(place, place + 1))
+        elif name == "labels":
+            found = frames.labels(self._stored.labels(place, place + 1))
+        else:
+            found = frames.examples(self._stored.examples(place, place + 1), columns)
+        return _rows(archived, columns) == _rows(found, columns)
+
+    def _gone_on(self, name: Archived, place: int) -> IdentityError:
+        where = self._archive.address(name)
+        return IdentityError(
+            f"row {place} of table {name!r} at {where} is not the one that the database has: a copy of "
+            "this home, or of its database, went on by itself and wrote there",
+            hint=_HINT,
+            thing=f"table {name!r}",
+            where=where,
+        )
+
+
+def _rows(frame: pl.DataFrame, columns: tuple[str, ...]) -> list[tuple[object, ...]]:
+    return frame.select(list(columns)).rows()

@@ -1,0 +1,260 @@
+"""The declaration in force of one pipeline, stored beside its records, and what may take its place."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from msgspec.structs import replace
+from sqlalchemy import Connection, select, update
+
+from headwater.features.record.inbox import Inbox
+from headwater.infra.clock import Clock, to_us
+from headwater.infra.store import tables
+from headwater.infra.store.database import Database
+from headwater.infra.store.lease import acquire, release
+from headwater.spec.data.feature import FeatureKind, RequestFeature
+from headwater.spec.declaration import Declaration, declaration_of, differences, needing_a_word, refusal
+from headwater.spec.difference import Difference
+from headwater.spec.duration import duration
+from headwater.spec.errors import BusyError, ChangedError, ConflictError
+from headwater.spec.pipeline import Pipeline, Task
+
+__all__ = ["Declared"]
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Declared:
+    """What a pipeline declares, held against what is stored of it.
+
+    Made by the feature log. Reading never changes what is stored; whoever records, sequences, collects,
+    trains or serves calls :meth:`agree` first.
+
+    Parameters
+    ----------
+    pipeline, pipeline_id
+        As declared now, and its number in the database.
+    inbox, database, clock
+        Where records wait, where they are stored, and the time.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, pipeline_id: int, inbox: Inbox, database: Database, clock: Clock
+    ) -> None:
+        self._pipeline = pipeline
+        self._pipeline_id = pipeline_id
+        self._inbox = inbox
+        self._database = database
+        self._clock = clock
+        self._declared = declaration_of(pipeline)
+        self._text, self._agreed = "", False
+        self.stored = self._read()
+
+    @property
+    def agreed(self) -> bool:
+        """Whether it was found before that records may be made by this declaration."""
+        return self._agreed
+
+    def readable(self) -> Pipeline:
+        """Give the pipeline by which records are read: where they differ, types are as stored."""
+        stored, pipeline = self.stored, self._pipeline
+        known = {feature.name: feature for feature in (*stored.dropped, *stored.features)}
+        features = tuple(known.get(feature.name, feature) for feature in pipeline.features)
+        types = [feature.dtype for feature in features]
+        if stored.task == pipeline.task and types == [feature.dtype for feature in pipeline.features]:
+            return pipeline
+        return _reading(pipeline, stored.task, features)
+
+    def archived(self) -> Pipeline:
+        """Give the pipeline by which records are archived: with the features that were dropped."""
+        dropped, pipeline = self.stored.dropped, self._pipeline
+        if not dropped:
+            return pipeline
+        return _reading(pipeline, pipeline.task, (*pipeline.features, *dropped))
+
+    def agree(self, *, fresh: bool = False) -> bool:
+        """Make sure that the declaration is the one in force, or may take its place: then it does.
+
+        Parameters
+        ----------
+        fresh
+            Whether a new line is asked for, which needs nothing of what was learned.
+
+        Returns
+        -------
+        bool
+            Whether another one was in force.
+
+        Raises
+        ------
+        ChangedError
+            If records or versions are held by what differs; nothing is changed then.
+        BusyError
+            If another process sequences, and the label rule is to change.
+        ConflictError
+            If another process declared anew meanwhile.
+        """
+        self.stored = self._read()
+        wanted = self._declared.after(self.stored)
+        if wanted == self.stored:
+            self._agreed = True
+            return False
+        found = differences(self.stored, self._declared)
+        if any(one.field.startswith("label.") for one in found):
+            name = f"sequence/{self._pipeline.name}"  # nobody sequences meanwhile by the stored rule
+            self._check(found, fresh=fresh)
+            lease = acquire(self._database, self._clock, name)
+            try:
+                self._take_over(found, wanted, fresh=fresh, rule=True)
+            finally:
+                release(self._database, lease)
+        else:
+            self._take_over(found, wanted, fresh=fresh, rule=False)
+        return True
+
+    def agree_to_record(self) -> None:
+        """Agree as :meth:`agree` does, but for the label rule, which says nothing of what is recorded.
+
+        Raises
+        ------
+        ChangedError
+            If task or features differ from those that records or versions have.
+        """
+        try:
+            self.agree()
+        except ChangedError as error:
+            if any(one.way != "wait" for one in error.differences):
+                raise
+        except BusyError:
+            pass  # the label rule changes when nobody sequences
+        self._agreed = True
+
+    def check(self) -> None:
+        """Check that the declaration is in force still.
+
+        Raises
+        ------
+        ConflictError
+            If another process declared anew since it was agreed.
+        """
+        if self._read() != self.stored:
+            raise _meanwhile(self._pipeline.name)
+
+    def _take_over(
+        self, found: Sequence[Difference], wanted: Declaration, *, fresh: bool, rule: bool
+    ) -> None:
+        recorded = self._check(found, fresh=fresh)
+        wanted = wanted if recorded else self._declared  # nothing was recorded: nothing was dropped
+        self._replace(wanted, rule=rule)
+        self.stored, self._agreed = wanted, True
+
+    def _check(self, found: Sequence[Difference], *, fresh: bool) -> bool:
+        """Refuse what needs a word; say whether anything was recorded."""
+        if not self._is_recorded():
+            return False
+        rule = any(one.way == "wait" for one in found)
+        refused = needing_a_word(
+            found,
+            learned=not fresh and self.is_learned(),
+            waiting=rule and self._waits(),
+        )
+        if refused:
+            raise refusal(self._pipeline.name, "its records", refused)
+        return True
+
+    def _read(self) -> Declaration:
+        pipeline = tables.pipeline.c
+        with self._database.reading() as connection:
+            self._text = connection.execute(
+                select(pipeline.declaration).where(pipeline.id == self._pipeline_id)
+            ).scalar_one()
+        return Declaration.from_json(self._text)
+
+    def _replace(self, wanted: Declaration, *, rule: bool) -> None:
+        pipeline, place = tables.pipeline, tables.sequencer
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                update(pipeline)
+                .where(pipeline.c.id == self._pipeline_id, pipeline.c.declaration == self._text)
+                .values(declaration=wanted.to_json())
+            )
+            if changed.rowcount != 1:
+                raise _meanwhile(self._pipeline.name)
+            if rule:  # what was sequenced is decided: the new rule is for what comes
+                connection.execute(
+                    update(place)
+                    .where(place.c.pipeline_id == self._pipeline_id)
+                    .values(next_deadline=place.c.next_position)
+                )
+
+    def _is_recorded(self) -> bool:
+        place = tables.sequencer.c
+        with self._database.reading() as connection:
+            sequenced = connection.execute(
+                select(place.next_position).where(place.pipeline_id == self._pipeline_id)
+            ).scalar_one()
+        return bool(sequenced) or self._inbox.count_after(0) > 0
+
+    def is_learned(self) -> bool:
+        """Say whether a version is champion."""
+        mine = tables.champion.c.pipeline_id == self._pipeline_id
+        with self._database.reading() as connection:
+            return connection.execute(select(tables.champion.c.version).where(mine)).first() is not None
+
+    def _waits(self) -> bool:
+        """Say whether a record may be joined otherwise by the new label rule than by the stored one."""
+        with self._database.reading() as connection:
+            return self._inbox.count_after(self._read_to(connection)) > 0 or self._is_open(connection)
+
+    def _read_to(self, connection: Connection) -> int:
+        table = tables.inbox_position.c
+        position: int = connection.execute(
+            select(table.position).where(
+                table.pipeline_id == self._pipeline_id, table.inbox == self._inbox.id
+            )
+        ).scalar_one()
+        return position
+
+    def _is_open(self, connection: Connection) -> bool:
+        """Say whether a wait has not passed, or a deadline that has was not looked at yet."""
+        rules = (self.stored.label, self._declared.label)
+        longest_us = max(duration(rule.wait) for rule in rules) // _MICROSECOND
+        place = tables.sequencer.c
+        horizon_us, next_deadline = connection.execute(
+            select(place.horizon_us, place.next_deadline).where(place.pipeline_id == self._pipeline_id)
+        ).one()
+        since_us = max(horizon_us, to_us(self._clock.now())) - longest_us
+        prediction, label = tables.prediction.c, tables.label.c
+        waits = select(prediction.position).where(
+            prediction.pipeline_id == self._pipeline_id, prediction.effective_at_us >= since_us
+        )
+        parked = select(label.position).where(
+            label.pipeline_id == self._pipeline_id,
+            label.prediction_id.is_not(None),
+            label.effective_at_us >= since_us,
+        )
+        undecided = select(prediction.position).where(
+            prediction.pipeline_id == self._pipeline_id, prediction.position >= next_deadline
+        )
+        watched = rules[0].maturity == "window" or rules[0].timeout is not None
+        asked = (waits, parked, undecided) if watched else (waits, parked)
+        return any(connection.execute(one.limit(1)).first() is not None for one in asked)
+
+
+def _meanwhile(pipeline: str) -> ConflictError:
+    return ConflictError(
+        f"another process declared pipeline {pipeline!r} anew meanwhile",
+        hint="see that both have the same declaration, then do it again",
+    )
+
+
+def _reading(pipeline: Pipeline, task: Task, features: Sequence[FeatureKind]) -> Pipeline:
+    """Give as much of a pipeline as reading its records needs: there, a feature is what was served."""
+    return Pipeline(
+        name=pipeline.name,
+        task=task,
+        features=tuple(RequestFeature(one.name, one.dtype, one.nullable) for one in features),
+        label=replace(pipeline.label, timeout=None),
+        monitoring=replace(pipeline.monitoring, slices=()),
+        model=pipeline.model,
+        update=pipeline.update,
+    )

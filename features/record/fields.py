@@ -1,0 +1,112 @@
+"""Features as a struct type: what is checked as it is decoded, and the checks of numbers beside it."""
+
+from collections.abc import Sequence
+from math import hypot, isfinite
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta
+from msgspec.structs import astuple
+
+from headwater.spec.data.feature import FeatureKind, python_type
+from headwater.spec.data.values import LARGEST, is_sound, misfit_of_text
+from headwater.spec.errors import NonFiniteError, SchemaError
+
+__all__ = ["Fields", "type_of"]
+
+
+class Fields:
+    """The struct type of some features, in an order of its own, so that equal ones are written alike.
+
+    Parameters
+    ----------
+    features
+        Which ones.
+    ranged
+        Whether values must be within what the features declare. What is logged need not be: it was
+        served, and a range may have been declared later.
+    """
+
+    def __init__(self, features: Sequence[FeatureKind], *, ranged: bool) -> None:
+        kinds = {"float": 0, "int": 1}
+        ordered = sorted(features, key=lambda f: (kinds.get(f.dtype, 2), f.name))
+        floats = sum(f.dtype == "float" for f in ordered)
+        self._floats = slice(0, floats)
+        self._has_ints = any(f.dtype == "int" for f in ordered)
+        self._ints = slice(floats, floats + sum(f.dtype == "int" for f in ordered))
+        self._texts = tuple(place for place, f in enumerate(ordered) if f.dtype == "str")
+        self.type: type[msgspec.Struct] = msgspec.defstruct(
+            "Features",
+            [(f.name, type_of(f, ranged=ranged)) for f in ordered],
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+
+    def fit(self, features: msgspec.Struct) -> None:
+        """Check the values of features that have the right types; the text names the feature.
+
+        Raises
+        ------
+        SchemaError
+            If an integer does not fit 64 bits, or a text holds what no store does.
+        NonFiniteError
+            If a number is NaN, infinite or beyond :data:`~headwater.spec.data.values.LARGEST`.
+        """
+        values = astuple(features)
+        # What is within together is within each, and NaN never is: one look for nearly every prediction.
+        if not hypot(*filter(None, values[self._floats])) <= LARGEST:
+            self._check_floats(values)
+        if self._has_ints:
+            self._check_ints(values)
+        for place in self._texts:
+            text = values[place]
+            if text is None or (text.isascii() and "\0" not in text):
+                continue  # nearly every one
+            why = misfit_of_text(text)
+            if why is not None:
+                raise SchemaError(
+                    f"feature {self._name(place)!r} {why}", hint="take that out of the text"
+                )
+
+    def _check_ints(self, values: tuple[Any, ...]) -> None:
+        for place, value in enumerate(values[self._ints], self._ints.start):
+            if value is not None and not -(2**63) <= value < 2**63:
+                raise SchemaError(
+                    f"feature {self._name(place)!r} does not fit 64 bits",
+                    hint="send it as text, or declare a float",
+                )
+
+    def _check_floats(self, values: tuple[Any, ...]) -> None:
+        for place, value in enumerate(values[self._floats], self._floats.start):
+            if value is None or is_sound(value):
+                continue
+            if isfinite(value):
+                raise NonFiniteError(
+                    f"feature {self._name(place)!r} is {value:g}, beyond {LARGEST:g}, the largest "
+                    "number that is learned",
+                    hint="send it in another unit, or its logarithm",
+                )
+            raise NonFiniteError(
+                f"feature {self._name(place)!r} is {value}",
+                hint="send None for what is not known, and declare the feature nullable",
+            )
+
+    def _name(self, place: int) -> str:
+        return self.type.__struct_fields__[place]
+
+
+def type_of(feature: FeatureKind, *, ranged: bool) -> Any:
+    """Give the type that carries a feature's values, to decode into.
+
+    >>> from headwater.spec.data.feature import Feature
+    >>> type_of(Feature("colour", str, categories=("red", "green")), ranged=True)
+    typing.Literal['red', 'green']
+    """
+    kind: Any = python_type(feature.dtype)
+    if ranged and feature.categories is not UNSET:
+        kind = Literal[feature.categories]
+    elif ranged and feature.is_ranged:
+        low = None if feature.low is UNSET else feature.low
+        high = None if feature.high is UNSET else feature.high
+        kind = Annotated[kind, Meta(ge=low, le=high)]
+    return kind | None if feature.nullable else kind

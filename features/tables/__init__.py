@@ -1,0 +1,1 @@
+"""Tables of batch features."""

@@ -1,0 +1,104 @@
+"""Open a source: nothing is read of it before it is asked for, but what a query gives whole."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import pandas as pd
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from headwater.infra.store.storage import Storage
+from headwater.spec.data.source import DeltaSource, ParquetSource, QuerySource, Source, name_of_source
+from headwater.spec.errors import HeadwaterError, NotFoundError, SchemaError, StorageError
+
+__all__ = ["opened", "read_whole", "reading"]
+
+
+def read_whole(source: Source, storage: Storage) -> pl.DataFrame:
+    """Read a source, whole.
+
+    Parameters
+    ----------
+    source
+        Where it is.
+    storage
+        Knows how S3 is reached.
+
+    Raises
+    ------
+    NotFoundError
+        If the table does not exist.
+    SchemaError
+        If a query gives no dataframe.
+    StorageError
+        If it cannot be read.
+    """
+    with reading(source):
+        return pl.concat([one.collect() for one in opened(source, storage)])
+
+
+def opened(source: Source, storage: Storage) -> Iterable[pl.LazyFrame]:
+    """Open a source, within :func:`reading`: one table, or as many as its query gives.
+
+    Parameters
+    ----------
+    source, storage
+        As for :func:`read_whole`.
+
+    Raises
+    ------
+    SchemaError
+        If a query gives no dataframe.
+    """
+    match source:
+        case DeltaSource(address):
+            version = DeltaTable(address, storage_options=storage.options_for(address)).version()
+            options = storage.reader_options_for(address)
+            yield pl.scan_delta(address, version=version, storage_options=options)
+        case ParquetSource(address):
+            yield pl.scan_parquet(address, storage_options=storage.reader_options_for(address))
+        case QuerySource(query):
+            given = query()
+            for one in given if isinstance(given, Iterator) else (given,):
+                yield _lazy(one, query.__name__)
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[None]:
+    """Say which source cannot be read; a query's own errors pass, but for those of files and networks.
+
+    Raises
+    ------
+    NotFoundError
+        If the table does not exist.
+    StorageError
+        If it cannot be read.
+    """
+    what = name_of_source(source)
+    try:
+        yield
+    except HeadwaterError:
+        raise
+    except (TableNotFoundError, FileNotFoundError) as error:
+        raise NotFoundError(
+            f"there is no table at {what}", hint="check the address that the pipeline declares"
+        ) from error
+    except (pl.exceptions.PolarsError, DeltaError, OSError) as error:
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise StorageError(
+            f"{what} cannot be read: {first}", hint="check that it is there, and is whole"
+        ) from error
+
+
+def _lazy(given: object, name: str) -> pl.LazyFrame:
+    if isinstance(given, pl.LazyFrame):
+        return given
+    if isinstance(given, pd.DataFrame):
+        given = pl.from_pandas(given)
+    if not isinstance(given, pl.DataFrame):
+        raise SchemaError(
+            f"query {name} gives {type(given).__name__}, not a dataframe",
+            hint="return a dataframe of Polars or pandas, or an iterator of them",
+        )
+    return given.lazy()

@@ -1,0 +1,221 @@
+"""Give a column of a table the type that is declared, where nothing is lost by it.
+
+What stands for a value, by declared type. All else is a misfit, which the caller refuses by name; no
+value is cast, guessed or dropped.
+
+========  ==========================================================  ================================
+declared  in a typed table (Parquet, Delta, Polars, pandas)           in text (CSV)
+========  ==========================================================  ================================
+float     floats; integers up to 2**53 either way; decimals, by       ``1``, ``-1.5``, ``.5``, ``2e-3``
+          their digits
+int       integers of 64 bits; floats that are whole, up to 2**53     ``1``, ``-7``, ``007``; neither
+          (pandas makes floats of integers with missing ones);        ``1.0`` nor ``1_000``
+          decimals that are whole
+bool      booleans; numbers that are 0 or 1                           ``true``, ``false``, ``1``, ``0``;
+                                                                      capitals or not
+str       text, categories                                            as it stands
+id        as str, and integers, by their digits                       as it stands
+time      times with a zone; text as beside                           ``2013-01-01T05:15:00Z``; an
+                                                                      offset for ``Z``, a space for
+                                                                      ``T``, without seconds
+========  ==========================================================  ================================
+
+A float of 32 bits is the number that it is. A number in text is the float nearest to it. Times are kept
+to the microsecond; what is finer is cut off. Missing in pandas (NaN, None, NaT, NA) is null. NaN
+elsewhere stays NaN, for the caller to refuse. In text an empty field is null; an empty field in quotes
+is empty text for str and id, and null for all others. White space around a value is part of it.
+"""
+
+from typing import Literal, NamedTuple
+
+import pandas as pd
+import polars as pl
+
+from headwater.spec.data.feature import Dtype
+from headwater.spec.errors import SchemaError
+
+__all__ = ["Fitted", "Kind", "fit", "from_pandas"]
+
+Kind = Dtype | Literal["id", "time"]
+"""What a column holds: a declared type, ids, or times."""
+
+_DTYPES: dict[Kind, pl.DataType] = {
+    "float": pl.Float64(),
+    "int": pl.Int64(),
+    "bool": pl.Boolean(),
+    "str": pl.String(),
+    "id": pl.String(),
+    "time": pl.Datetime("us", "UTC"),
+}
+_EXACT = 2**53
+_REFUSALS = (ValueError, TypeError, OverflowError, NotImplementedError, pl.exceptions.PolarsError)
+_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+_FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_INT = r"^[+-]?[0-9]+$"
+_WHOLE = r"^([+-]?[0-9]+)(?:\.0*)?$"
+_BOOLS = {"true": True, "false": False, "1": True, "0": False}
+_DAY_AND_MINUTE = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}"
+_FULL_TIME = _DAY_AND_MINUTE + r":[0-5][0-9](\.[0-9]+)?([Zz]|[+-][0-9]{2}:?[0-9]{2})$"
+_TIME = _DAY_AND_MINUTE + r"(:[0-5][0-9](\.[0-9]+)?)?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$"
+_NO_SECONDS = "^(.{16})([Zz+-])"
+_HOURS = "([+-][0-9]{2})$"
+_FIRST_US = -62_135_596_800_000_000  # the years 1 to 9999, which Python's times have
+_LAST_US = 253_402_300_799_999_999
+
+
+class Fitted(NamedTuple):
+    """A column of the declared type.
+
+    Parameters
+    ----------
+    values
+        Float64, Int64, Boolean, String or Datetime in microseconds, UTC. Null where null was, and where
+        a value is a misfit.
+    misfits
+        How many values are misfits.
+    first_misfit
+        The row of the first one, from 0; -1 where there is none.
+    """
+
+    values: pl.Series
+    misfits: int
+    first_misfit: int
+
+
+def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
+    """Give a column the declared type. Pure.
+
+    Parameters
+    ----------
+    column
+        As the table has it.
+    kind
+        What is declared.
+    text
+        Whether the table is text; `column` is then of strings.
+
+    Examples
+    --------
+    >>> fit(pl.Series([1.0, 3.7, None]), "int").values.to_list()
+    [1, None, None]
+    >>> fit(pl.Series([1.0, 3.7, None]), "int").first_misfit
+    1
+    >>> fit(pl.Series(["02139", ""]), "str", text=True).values.to_list()
+    ['02139', '']
+    """
+    if text and kind not in ("str", "id"):
+        column = column.set(column == "", None)
+    values = _fitting(column, kind, text=text).alias(column.name)
+    if values.null_count() == column.null_count():
+        return Fitted(values, 0, -1)
+    misfits = (values.is_null() & column.is_not_null()).arg_true()
+    return Fitted(values, len(misfits), int(misfits[0]))
+
+
+def from_pandas(column: pd.Series) -> pl.Series:
+    """Take a column of pandas; what is missing in it becomes null.
+
+    Raises
+    ------
+    SchemaError
+        If it holds values of several types, or of one that no table has.
+    """
+    try:
+        if column.dtype == object and pd.api.types.infer_dtype(column) == "datetime":
+            column = _all_aware(column)
+        if isinstance(column.dtype, pd.DatetimeTZDtype):
+            column = column.dt.tz_convert("UTC")  # Polars has no zones such as +05:30
+        return pl.from_pandas(column)
+    except _REFUSALS as error:
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise SchemaError(
+            f"column {column.name!r} ({column.dtype}) is not of one type: {first}",
+            hint="give it one type in pandas: column.astype(...)",
+        ) from error
+
+
+def _all_aware(column: pd.Series) -> pd.Series:
+    """Take times of several zones as UTC, unless one has no zone."""
+    zoned = column.dropna().map(lambda moment: moment.tzinfo is not None)
+    if zoned.nunique() > 1:
+        raise ValueError(f"row {int(zoned.to_numpy().argmin())} of those that are there has no zone")
+    return pd.to_datetime(column, utc=True) if zoned.all() else column
+
+
+def _fitting(column: pl.Series, kind: Kind, *, text: bool) -> pl.Series:
+    """Give the values of `kind`, and null for the rest."""
+    dtype = column.dtype
+    if column.null_count() == len(column):
+        return pl.repeat(None, len(column), dtype=_DTYPES[kind], eager=True)
+    if kind in ("str", "id"):
+        fits = dtype in _TEXTS or (kind == "id" and dtype.is_integer())
+        return column.cast(pl.String) if fits else _none(column, kind)
+    if kind == "time":
+        return _times(column)
+    if text:
+        return _of_text(column, kind)
+    if isinstance(dtype, pl.Decimal):
+        return _of_text(_whole(column.cast(pl.String), kind), kind)
+    if dtype == pl.Boolean:
+        return column if kind == "bool" else _none(column, kind)
+    return _of_numbers(column, kind) if dtype.is_numeric() else _none(column, kind)
+
+
+def _none(column: pl.Series, kind: Kind) -> pl.Series:
+    return pl.repeat(None, len(column), dtype=_DTYPES[kind], eager=True)
+
+
+def _of_numbers(column: pl.Series, kind: Kind) -> pl.Series:
+    """Take integers and floats."""
+    if kind == "bool":
+        return _where((column == 1) | (column == 0), column == 1)
+    if column.dtype.is_integer():
+        whole = column.cast(pl.Int64, strict=False)
+        if kind == "int":
+            return whole
+        return _where(whole.is_between(-_EXACT, _EXACT), whole.cast(pl.Float64))
+    floats = column.cast(pl.Float64)
+    if kind == "float":
+        return floats
+    whole = floats.cast(pl.Int64, strict=False)
+    return _where((whole == floats) & whole.is_between(-_EXACT, _EXACT), whole)
+
+
+def _whole(digits: pl.Series, kind: Kind) -> pl.Series:
+    """Leave out a fraction of zeros where the number must be whole."""
+    return digits if kind == "float" else digits.str.replace(_WHOLE, "${1}")
+
+
+def _of_text(column: pl.Series, kind: Kind) -> pl.Series:
+    """Take numbers and booleans as people write them."""
+    if kind == "bool":
+        return column.str.to_lowercase().replace_strict(_BOOLS, default=None, return_dtype=pl.Boolean)
+    form, dtype = (_FLOAT, pl.Float64) if kind == "float" else (_INT, pl.Int64)
+    return _where(column.str.contains(form), column.cast(dtype, strict=False))
+
+
+def _times(column: pl.Series) -> pl.Series:
+    dtype = column.dtype
+    if dtype == pl.String:
+        return _times_of_text(column)
+    if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
+        return _none(column, "time")
+    if dtype.time_unit != "ns":  # those of nanoseconds are all of the years 1677 to 2262
+        a_unit_us = 1 if dtype.time_unit == "us" else 1_000
+        since = column.to_physical()
+        column = _where(since.is_between(_FIRST_US // a_unit_us, _LAST_US // a_unit_us), column)
+    return column.dt.convert_time_zone("UTC").cast(_DTYPES["time"])
+
+
+def _times_of_text(column: pl.Series) -> pl.Series:
+    fits = column.str.contains(_TIME)
+    if not column.str.contains(_FULL_TIME).all():
+        column = column.str.replace(_NO_SECONDS, "${1}:00${2}").str.replace(_HOURS, "${1}:00")
+    parsed = column.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+    return _where(fits & parsed.to_physical().is_between(_FIRST_US, _LAST_US), parsed)
+
+
+def _where(fits: pl.Series, values: pl.Series) -> pl.Series:
+    """Give values where they fit, and null elsewhere."""
+    nothing = pl.repeat(None, len(values), dtype=values.dtype, eager=True)
+    return values.zip_with(fits.fill_null(value=False), nothing)

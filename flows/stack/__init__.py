@@ -1,0 +1,1 @@
+"""The local stack: Prefect, MLflow, a worker and the service."""

@@ -1,0 +1,1 @@
+"""Batch features and batch prediction."""

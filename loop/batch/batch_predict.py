@@ -1,0 +1,268 @@
+"""Score a table with the champion: all of it or nothing, once, whatever is killed.
+
+The table is scored into storage first, a few rows at a time. Only when all of it is there does the run
+count: from then on its predictions are logged from what was written, under ids made of run and key, and
+published at the end. Who comes after a kill goes on with what was written; a repetition adds nothing.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import msgspec
+import polars as pl
+from msgspec.structs import replace
+
+from headwater.features.batch.batch_files import BatchFiles, TableWriter
+from headwater.features.batch.batch_runs import BatchRun, BatchRuns
+from headwater.infra.commit_points import reached
+from headwater.infra.store.audit import check_note
+from headwater.infra.store.lease import Lease, acquire, release, renew
+from headwater.infra.store.storage import Storage
+from headwater.learners.learner import Learner
+from headwater.loop.batch.batch_source import Chunk, read_chunks
+from headwater.loop.binding import Bound
+from headwater.loop.changes import check_champion
+from headwater.spec.data.records import Output, Prediction
+from headwater.spec.errors import (
+    DeclarationError,
+    HeadwaterError,
+    NonFiniteError,
+    NotEnoughError,
+    NotReadyError,
+)
+from headwater.spec.outputs import misfit_of_output
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.serving.batch import BatchPrediction, is_due, prediction_id
+
+__all__ = ["batch_predict", "batch_runs", "check_declared"]
+
+_LONGEST = 300  # what is wrong may quote an output
+_RECORDED_TOGETHER = 1_000
+"""Records to one sync: between two, the workers that serve have their turn at the inbox."""
+
+
+def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> BatchRun:
+    """Score the table that a pipeline declares, log the predictions, and publish them by key.
+
+    A run that was staged and not published, because its process ended, is finished instead; unless
+    another was due since, that is all this call does.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    by
+        Who asks, for the record.
+
+    Returns
+    -------
+    BatchRun
+        The run that is published now.
+
+    Raises
+    ------
+    DeclarationError
+        If the pipeline declares no batch prediction, or differs from its records or its champion.
+    NotReadyError
+        If no version is champion.
+    SchemaError, NonFiniteError, NotFoundError, NotEnoughError
+        If the table does not fit, or is not there, or is empty: the stores are what they were.
+    IdentityError
+        If a store belongs to another log.
+    BusyError, FencedError
+        If another process works on it, or took over.
+    StorageError, DigestError
+        If a store is away, or the champion's state does not hold.
+    """
+    batch = check_declared(bound.pipeline)
+    check_note(by)
+    bound.check()
+    check_champion(bound)
+    with _alone(bound) as lease:
+        work = _Work(bound, batch, lease, by)
+        work.clear()
+        staged = work.runs.in_state("staged")
+        done = [work.finish(run) for run in staged]
+        if done and not is_due(batch, done[-1].at, bound.clock.now()):
+            return done[-1]
+        return work.finish(work.stage())
+
+
+def batch_runs(bound: Bound) -> BatchRuns:
+    """Give the runs of a pipeline."""
+    return BatchRuns(bound.log.pipeline_id, bound.database)
+
+
+def check_declared(pipeline: Pipeline) -> BatchPrediction:
+    """Give what a pipeline says of batch prediction.
+
+    Raises
+    ------
+    DeclarationError
+        If it says nothing.
+    """
+    if pipeline.batch is None:
+        raise DeclarationError(
+            f"pipeline {pipeline.name!r} scores no table",
+            hint='declare batch=BatchPrediction(source=ParquetSource("people.parquet"), key="person")',
+        )
+    return pipeline.batch
+
+
+@contextmanager
+def _alone(bound: Bound) -> Iterator[Lease]:
+    lease = acquire(bound.database, bound.clock, f"batch/{bound.pipeline.name}")
+    try:
+        yield lease
+    finally:
+        release(bound.database, lease)
+
+
+class _Work:
+    """The steps of a run, under the pipeline's lease."""
+
+    def __init__(self, bound: Bound, batch: BatchPrediction, lease: Lease, by: str) -> None:
+        self.runs = batch_runs(bound)
+        self._bound = bound
+        self._batch = batch
+        self._lease = lease
+        self._by = by
+        self._storage = Storage(bound.settings)
+        self._files = BatchFiles(self._storage, bound.pipeline.name)
+        self._local = bound.settings.root / "batch" / f"{bound.pipeline.name}.sqlite"
+
+    def clear(self) -> None:
+        """Remove what a process left that ended before its run was staged."""
+        for run in self.runs.in_state("begun"):
+            self._undo(run)
+
+    def stage(self) -> BatchRun:
+        """Score the whole table into storage; where that fails, nothing of it stays."""
+        registry = self._bound.registry
+        champion = registry.champion()
+        if champion is None:
+            raise NotReadyError(
+                f"pipeline {self._bound.pipeline.name!r} has no version to predict with",
+                hint="train one: headwater train",
+            )
+        learner = registry.store.learner(champion, self._bound.pipeline.model)
+        self._bound.log.archive.claim.take()
+        now, token = self._bound.clock.now(), secrets.token_hex(4)
+        run = self.runs.begin(token, champion.number, now, self._by, self._lease)
+        reached("batch.after_begin")
+        done = False
+        try:
+            staged = self._score(run, learner)
+            reached("batch.before_stage")
+            self.runs.advance(staged, self._lease)
+            done = True
+        finally:
+            if not done:  # whatever it was; where a store is away, the next run removes the rest
+                with suppress(HeadwaterError):
+                    self._undo(run)
+        reached("batch.after_stage")
+        return staged
+
+    def finish(self, run: BatchRun) -> BatchRun:
+        """Log what is staged, and publish it; doing so again adds nothing."""
+        recorder = self._bound.log.recorder
+        for part in range(run.parts):
+            renew(self._bound.database, self._bound.clock, self._lease)
+            frame = self._files.read_part(run.id, part)
+            for some in frame.iter_slices(_RECORDED_TOGETHER):
+                predictions = _predictions(self._bound.pipeline, self._batch.key, run, some)
+                recorder.append([recorder.prediction(one) for one in predictions], "record")
+                reached("batch.between_records")
+        reached("batch.before_publish")
+        published = replace(run, state="published", published_at=self._bound.clock.now())
+        self.runs.advance(published, self._lease)
+        reached("batch.after_publish")
+        self._let_go(published)
+        return published
+
+    def _score(self, run: BatchRun, learner: Learner) -> BatchRun:
+        pipeline, parts = self._bound.pipeline, 0
+        with TableWriter(self._local) as table:
+            for chunk in read_chunks(pipeline, self._batch, self._storage):
+                renew(self._bound.database, self._bound.clock, self._lease)
+                outputs = _outputs(learner, chunk)
+                table.add(chunk.keys.to_list(), outputs)
+                self._files.write_part(run.id, parts, _part(run, chunk, outputs))
+                reached("batch.after_part")
+                parts += 1
+            if not parts:
+                raise NotEnoughError(
+                    f"the table of {pipeline.name!r} has no rows",
+                    hint="look for what should have filled it; the answers of the run before stay",
+                )
+            sha256 = table.finish()
+            self._files.write_table(run.id, table.path)
+            return replace(run, state="staged", rows=table.rows, parts=parts, sha256=sha256)
+
+    def _undo(self, run: BatchRun) -> None:
+        self._files.remove(run.id)
+        self.runs.remove(run, self._lease)
+
+    def _let_go(self, newest: BatchRun) -> None:
+        """Remove the files of runs that are older than those to be kept."""
+        for run in self.runs.in_state("published"):
+            if run.kept and run.number <= newest.number - self._batch.keep:
+                self._files.remove(run.id)
+                self.runs.advance(replace(run, kept=False), self._lease)
+
+
+def _outputs(learner: Learner, chunk: Chunk) -> list[Output]:
+    """Predict some rows.
+
+    Raises
+    ------
+    NonFiniteError
+        If the version answers one with what is no output of its task, such as NaN.
+    """
+    outputs = [_plain(output) for output in learner.predict(chunk.features)]
+    for key, output in zip(chunk.keys, outputs, strict=True):
+        why = misfit_of_output(learner.schema.task, output)
+        if why is not None:
+            raise NonFiniteError(
+                f"the version answers key {key!r} with {str(output)[:_LONGEST]}, which {why}",
+                hint="look for values far from what it has learned",
+            )
+    return outputs
+
+
+def _plain(output: Output) -> Output:
+    return output if isinstance(output, dict) else float(output)
+
+
+def _part(run: BatchRun, chunk: Chunk, outputs: Sequence[Output]) -> pl.DataFrame:
+    """Make the rows that are written: what was predicted of whom, by what, from what. Pure."""
+    said = [msgspec.json.encode(one).decode() if isinstance(one, dict) else one for one in outputs]
+    keys = chunk.keys.to_list()
+    return pl.DataFrame(
+        {
+            "key": chunk.keys,
+            "prediction_id": [prediction_id(run.id, key) for key in keys],
+            "output": said,
+            "version": pl.repeat(run.version, len(keys), eager=True),
+            "served_at": pl.repeat(run.at, len(keys), dtype=pl.Datetime("us", "UTC"), eager=True),
+            "features": chunk.features.to_struct("features"),
+        }
+    )
+
+
+def _predictions(
+    pipeline: Pipeline, key_name: str, run: BatchRun, frame: pl.DataFrame
+) -> Iterator[Prediction]:
+    """Turn rows that were written into records; the same ones each time. Pure."""
+    by_class = pipeline.task == "multiclass"
+    columns = (frame[name].to_list() for name in ("key", "prediction_id", "output", "features"))
+    for key, id_, said, features in zip(*columns, strict=True):
+        yield Prediction(
+            id=id_,
+            features=features,
+            output=msgspec.json.decode(said, type=dict[str, float]) if by_class else said,
+            served_at=run.at,
+            version=run.version,
+            entity={key_name: key},
+        )

@@ -1,0 +1,66 @@
+"""Keep how every version does: as a table in storage, and as metrics of the versions in MLflow."""
+
+import polars as pl
+
+from headwater.infra.store.storage import Storage
+from headwater.loop.binding import Bound
+from headwater.monitoring.performance import keep, kept, measure, newest_windows
+
+__all__ = ["keep_performance"]
+
+_WINDOWS = 30
+_KEY = ("window_start", "version", "role", "metric")
+
+
+def keep_performance(bound: Bound) -> int:
+    """Measure the newest thirty windows again where one has become mature, and keep what is new.
+
+    A label that was revised corrects its window then. MLflow gets a point a window and metric, named
+    ``window_METRIC`` or ``shadow_window_METRIC``, against the version that answered.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores; collected.
+
+    Returns
+    -------
+    int
+        How many values are new or were corrected.
+
+    Raises
+    ------
+    IdentityError
+        If the table or MLflow's model belongs to another log; nothing is measured then.
+    TableError, StorageError
+        If the table or MLflow refuses.
+    """
+    bound.check()
+    pipeline, storage = bound.pipeline, Storage(bound.settings)
+    spans = newest_windows(bound.log, pipeline, bound.clock.now(), last=_WINDOWS)
+    mature = [span.start for span in spans if span.mature]
+    before = kept(storage, bound.log.identity)
+    known = before.filter("mature", ~pl.col("cumulative"))["window_start"].max()
+    if not mature or known == mature[-1]:
+        return 0
+    table = measure(bound.log, pipeline, pipeline.monitoring, spans)
+    found = _measured(table).join(_measured(before), on=[*_KEY, "value"], how="anti")
+    _log(bound, found)
+    keep(storage, bound.log.identity, table)  # last: what MLflow did not take is tried again
+    return found.height
+
+
+def _measured(table: pl.DataFrame) -> pl.DataFrame:
+    whole = pl.col("slice").is_null() & pl.col("value").is_not_null()
+    return table.filter(whole, ~pl.col("cumulative"), ~pl.col("estimated"))
+
+
+def _log(bound: Bound, found: pl.DataFrame) -> None:
+    store = bound.registry.store
+    versions = {version.number: version for version in store.versions()}
+    for row in found.sort("window_stop").to_dicts():
+        version, at = versions.get(row["version"]), row["window_stop"]
+        if version is not None:  # it may be deleted from MLflow
+            name = f"window_{row['metric']}"
+            name = name if row["role"] == "champion" else f"{row['role']}_{name}"
+            store.log_metrics(version, {name: row["value"]}, at, step=int(at.timestamp()) // 3_600)

@@ -1,0 +1,1 @@
+"""What operators and routings decide while models serve."""

@@ -1,0 +1,1 @@
+"""History, imported or played."""

@@ -1,0 +1,161 @@
+"""From a recipe to the batches that a learner learns: which examples, and where batches are cut."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from headwater.features.log import FeatureLog
+from headwater.spec.duration import duration
+from headwater.spec.recipe import OffsetRange, Recipe
+from headwater.spec.updating.update import Subsample
+
+__all__ = ["Offsets", "batches", "classes", "draw", "takes_any", "unlearned"]
+
+_PIECE_ROWS = 65_536
+_COLUMNS = ("offset", "features", "label")
+
+Offsets = npt.NDArray[np.int64]
+
+
+def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+    """Give the batches of one pass, cut where the recipe says.
+
+    With ``batch_rows`` set, batches are cut at the multiples of it among all offsets, so that they do
+    not depend on how examples were collected; without, an update is one batch. What the recipe leaves
+    out makes its batch smaller and moves no cut.
+
+    Parameters
+    ----------
+    log
+        Has the examples.
+    recipe
+        Names them.
+
+    Yields
+    ------
+    features : polars.DataFrame
+        A column a feature, in the recipe's order.
+    labels : polars.Series
+        As many, without nulls.
+
+    Raises
+    ------
+    NotFoundError, TableError, StorageError
+        If the examples cannot be read.
+    """
+    left_out, chosen = unlearned(log, recipe), None
+    if recipe.subsample is not None:
+        emitted_us = np.array(log.emitted_us(recipe.examples.start, recipe.examples.stop))
+        chosen = draw(recipe.subsample, recipe.examples, emitted_us, left_out)
+    names = [feature.name for feature in recipe.features]
+    for piece in _pieces(recipe):
+        frame = log.examples(piece.start, piece.stop, _COLUMNS)
+        offset = pl.col("offset")
+        frame = frame.filter(~offset.is_in(_within(left_out, piece)))
+        if chosen is not None:
+            frame = frame.filter(offset.is_in(_within(chosen, piece)))
+        for batch in [frame] if takes_any(recipe) else _cut(frame, recipe.batch_rows or 1):
+            if batch.height:
+                yield batch["features"].struct.unnest().select(names), batch["label"]
+
+
+def classes(log: FeatureLog, recipe: Recipe) -> list[str]:
+    """Give the classes among a recipe's examples, sorted; empty where the task has none."""
+    if recipe.task != "multiclass":
+        return []
+    found: set[str] = set()
+    for _, labels in batches(log, recipe):
+        found.update(labels.unique().to_list())
+    return sorted(found)
+
+
+def unlearned(log: FeatureLog, recipe: Recipe) -> Offsets:
+    """Give the offsets of a recipe's range that are not learned, rising.
+
+    They are the quarantined ones; for a stateless update those whose label is corrected within the
+    range; for a stateful one, the corrections, if the pipeline ignores them.
+    """
+    start, stop = recipe.examples.start, recipe.examples.stop
+    found = [
+        np.arange(max(start, span.start), min(stop, span.stop), dtype=np.int64)
+        for span in recipe.exclusions
+        if span.start < stop and span.stop > start
+    ]
+    if recipe.update == "stateless":
+        found.append(np.array(log.superseded(start, stop), dtype=np.int64))
+    elif recipe.revisions == "ignore":
+        found.append(np.array(log.corrections(start, stop), dtype=np.int64))
+    return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+
+
+def draw(subsample: Subsample, examples: OffsetRange, emitted_us: Offsets, left_out: Offsets) -> Offsets:
+    """Draw offsets without replacement, newer ones more often.
+
+    Each offset gets the key ``log(u) / w`` with its weight *w*, and the largest keys win (Efraimidis
+    and Spirakis, 2006, in logarithms). The draw depends on the seed and on where the range stops.
+
+    Parameters
+    ----------
+    subsample
+        How many, how fast weights fall with age, and the seed.
+    examples
+        The range.
+    emitted_us
+        Emission time of each offset of the range, in microseconds.
+    left_out
+        Offsets that cannot be drawn.
+
+    Returns
+    -------
+    numpy.ndarray of int64
+        The drawn offsets, rising.
+    """
+    offsets = np.arange(examples.start, examples.stop, dtype=np.int64)
+    uniform = np.random.default_rng([subsample.seed, examples.stop]).random(len(offsets))
+    keys = np.log(np.maximum(uniform, np.finfo(np.float64).tiny))
+    if subsample.half_life is not None and len(offsets):
+        half_us = duration(subsample.half_life).total_seconds() * 1e6
+        keys = keys * np.exp2((emitted_us[-1] - emitted_us) / half_us)
+    keys[left_out - examples.start] = -np.inf
+    count = min(subsample.rows, len(offsets) - len(left_out))
+    return np.sort(offsets[np.argsort(-keys, kind="stable")[:count]])
+
+
+def _pieces(recipe: Recipe) -> Iterator[OffsetRange]:
+    """Cut the range so that each piece holds whole batches, and fits in memory."""
+    start, stop = recipe.examples.start, recipe.examples.stop
+    rows = recipe.batch_rows
+    if rows is None:
+        if start < stop:
+            yield recipe.examples
+        return
+    step = max(1, _PIECE_ROWS // rows) * rows
+    while start < stop:
+        end = min(stop, (start // step + 1) * step)
+        yield OffsetRange(start, end)
+        start = end
+
+
+def takes_any(recipe: Recipe) -> bool:
+    """Say whether it does not matter how many examples a learner is given at a time.
+
+    An update that is one batch is given as one, and River learns one by one whatever comes. To
+    scikit-learn a batch of one is another thing than one of two.
+    """
+    one_by_one = recipe.batch_rows == 1 and recipe.learner.adapter == "river"
+    return recipe.batch_rows is None or one_by_one
+
+
+def _cut(frame: pl.DataFrame, batch_rows: int) -> Iterator[pl.DataFrame]:
+    places = (frame["offset"] // batch_rows).to_numpy()
+    edges = [0, *(np.flatnonzero(np.diff(places)) + 1).tolist(), frame.height]
+    for start, stop in pairwise(edges):
+        yield frame[start:stop]
+
+
+def _within(offsets: Offsets, piece: OffsetRange) -> pl.Series:
+    low, high = np.searchsorted(offsets, [piece.start, piece.stop])
+    return pl.Series(offsets[low:high]).implode()

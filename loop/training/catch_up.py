@@ -1,0 +1,184 @@
+"""A new champion is caught up before it serves: what it missed is learned, and becomes a version."""
+
+import polars as pl
+from msgspec.structs import replace
+
+from headwater.loop.binding import Bound
+from headwater.loop.changes import check_champion
+from headwater.loop.training.checkpoint import SERVICE, candidate_of
+from headwater.loop.training.folding import Folding
+from headwater.loop.training.gate import Judged, judge_outputs
+from headwater.loop.training.update import Plan, recipe_of, trainer
+from headwater.monitoring.measure.scores import as_logged
+from headwater.registry.version import Version
+from headwater.spec.recipe import Recipe
+from headwater.spec.rulings import Reign
+from headwater.spec.updating.gate import Gate
+
+__all__ = ["CatchUp", "check_served", "fold_from"]
+
+_PART = 4_096  # offsets a part, so that whoever else learns is not held up for long
+_JUDGED_PART = 128
+_LEAST_JUDGED = 30
+_COLUMNS = ("offset", "features", "role", "output", "label")
+
+
+def check_served(bound: Bound) -> None:
+    """Check that a service may begin: the champion is of what is declared, and can be learned on from.
+
+    Raises
+    ------
+    ChangedError
+        If records, or the champion, were made by another declaration.
+    """
+    champion = check_champion(bound)
+    if champion is not None and bound.pipeline.learn == "each label":
+        _recipe_from(bound, champion)
+
+
+def fold_from(bound: Bound, version: Version) -> Folding:
+    """Begin a fold that goes on from a version; its range starts where the version's stopped.
+
+    Raises
+    ------
+    ChangedError
+        If it is of another learner or other features than are declared.
+    DigestError, NotRebuildableError, StorageError
+        If its state does not hold, or cannot be loaded.
+    """
+    recipe = _recipe_from(bound, version)
+    learner = bound.registry.store.learner(version, bound.pipeline.model)
+    spans = tuple(bound.registry.championship.quarantined())
+    return Folding(replace(recipe, exclusions=spans), bound.log, learner)
+
+
+def _recipe_from(bound: Bound, version: Version) -> Recipe:
+    plan = Plan(parent=version, reason="each label")
+    return recipe_of(bound, plan, version.examples.stop, bound.clock.now())
+
+
+class CatchUp:
+    """Learns what a new champion has missed, while another version serves.
+
+    Made by the keeper when somebody else made a version champion; lives until that serves, or is
+    refused. The newest examples are predicted before they are learned, and the gate compares that with
+    what was served.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    reign, version
+        The reign that began, and its version.
+    gated
+        Whether the gate is asked.
+
+    Raises
+    ------
+    DigestError, NotRebuildableError, StorageError
+        If its state does not hold, or cannot be loaded.
+    """
+
+    def __init__(self, bound: Bound, reign: Reign, version: Version, *, gated: bool) -> None:
+        self.reign = reign
+        self.version = version
+        self.folding = fold_from(bound, version)
+        self._bound = bound
+        self._gate: Gate | None = bound.pipeline.gate if gated else None
+        self._said: list[pl.DataFrame] = []
+
+    def advance(self, stop: int) -> bool:
+        """Learn a part of the examples below an offset.
+
+        Returns
+        -------
+        bool
+            Whether it has caught up.
+
+        Raises
+        ------
+        UnlearnableError
+            If an example cannot be learned.
+        NotFoundError, TableError, StorageError
+            If the examples cannot be read.
+        """
+        folding, stop = self.folding, self.folding.cut(stop)
+        if folding.learned_to >= stop:
+            return True
+        judged_from = stop if self._gate is None else stop - self._gate.examples
+        if self._said or folding.next_cut > judged_from:
+            self._predict_and_learn(min(stop, self._part(_JUDGED_PART)))
+        else:
+            folding.advance(min(max(folding.cut(judged_from), folding.next_cut), self._part(_PART)))
+        return folding.learned_to >= stop
+
+    def judge(self) -> Judged | None:
+        """Compare with what was served on the newest examples; None where no gate is asked."""
+        if self._gate is None:
+            return None
+        said = pl.concat(self._said).tail(self._gate.examples) if self._said else pl.DataFrame()
+        if said.height < _LEAST_JUDGED:
+            reason = f"too few to judge: {said.height}"
+            return Judged(passes=True, reason=reason, examples=said.height, worse=0.0, error=0.0)
+        task = self._bound.pipeline.task
+        return judge_outputs(self._gate, task, said["said"], said["output"], said["label"])
+
+    def publish(self, serving: Version | None) -> Version:
+        """Register what was learned as a child version, and make it champion if the gate lets it pass.
+
+        Parameters
+        ----------
+        serving
+            The version that serves meanwhile: it becomes champion again where the gate refuses.
+
+        Returns
+        -------
+        Version
+            The child, whose reign began; or ``refused`` says why it does not serve.
+
+        Raises
+        ------
+        BusyError, FencedError
+            If another trainer works: nothing is published then.
+        ConflictError
+            If another version became champion meanwhile: the child is kept, and does not serve.
+        StorageError
+            If a store is away.
+        """
+        bound, judged = self._bound, self.judge()
+        metrics = {} if judged is None else {"gate_worse": judged.worse, "gate_error": judged.error}
+        candidate = candidate_of(self.folding, self.version, bound.clock, metrics)
+        if judged is not None and not judged.passes and serving is not None:
+            candidate = replace(candidate, refused=f"refused by the gate: {judged.reason}")
+        bound.log.collect()
+        with trainer(bound) as lease:
+            child = bound.registry.publish(candidate, lease)
+            if child.refused is None or serving is None:
+                reason = f"version {self.version.number}, caught up"
+                bound.registry.succeed(self.version, child, by=SERVICE, reason=reason, lease=lease)
+            else:
+                reason = f"version {child.number} was {child.refused}"
+                bound.registry.put_back(serving, expected=self.reign, by=SERVICE, reason=reason)
+        return child
+
+    def _part(self, rows: int) -> int:
+        """Give the end of the next part: whole batches, one at least."""
+        folding = self.folding
+        return max(folding.cut(folding.learned_to + rows), folding.next_cut)
+
+    def _predict_and_learn(self, stop: int) -> None:
+        folding, start = self.folding, self.folding.learned_to
+        rows = self._bound.log.examples(start, stop, _COLUMNS)
+        rows = rows.filter(
+            ~pl.col("offset").is_in(pl.Series(folding.unlearned(start, stop)).implode()),
+            pl.col("role") == "champion",
+            pl.col("output").is_not_null(),
+        )
+        said = None
+        if rows.height:
+            features = rows["features"].struct.unnest().select(self._bound.pipeline.feature_names)
+            outputs = as_logged(folding.learner.predict(features))
+            said = rows.select("output", "label").with_columns(said=outputs)
+        folding.advance(stop)
+        if said is not None:
+            self._said.append(said)

@@ -1,0 +1,107 @@
+"""The one idea: a state is the fold of a learner over the examples that its recipe names."""
+
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from headwater.features.log import FeatureLog
+from headwater.learners.learner import Learner
+from headwater.loop.training.assemble import batches, classes
+from headwater.registry.restore import fresh
+from headwater.spec.recipe import Recipe
+
+__all__ = ["Computing", "fold"]
+
+
+def fold(
+    recipe: Recipe,
+    log: FeatureLog,
+    base: Learner | None = None,
+    factory: Callable[[], object] | None = None,
+) -> tuple[Learner, int]:
+    """Learn a recipe's examples, in offset order, from its base.
+
+    Parameters
+    ----------
+    recipe
+        What to learn, and how.
+    log
+        Has the examples.
+    base
+        The parent's learner, which is changed; None starts from the unfitted estimator.
+    factory
+        Makes the unfitted estimator, where the caller has the code; from the kept code otherwise.
+
+    Returns
+    -------
+    learner : Learner
+        The learned state.
+    learned : int
+        How many examples were learned, counting each pass.
+
+    Raises
+    ------
+    NonFiniteError, SchemaError
+        If an example cannot be learned.
+    NotFoundError, TableError, StorageError
+        If the examples cannot be read.
+    """
+    learned = 0
+    if base is None:
+        fresh(recipe, factory)  # loads its libraries: limits hold for threads of those that are loaded
+    with Computing(recipe.seed, recipe.threads):
+        learner = base or fresh(recipe, factory)
+        learner.expect_classes(classes(log, recipe))
+        for _ in range(recipe.passes):
+            for features, labels in batches(log, recipe):
+                learner.learn(features, labels)
+                learned += len(labels)
+    return learner, learned
+
+
+class Computing:
+    """Where a fold computes: seeded global generators, which unseeded estimators draw from, and threads.
+
+    Entered again, it draws on from where it was left: a fold in steps draws what one in a go does.
+
+    Parameters
+    ----------
+    seed, threads
+        As in the recipe.
+    """
+
+    def __init__(self, seed: int, threads: int) -> None:
+        self._threads = threads
+        self._drawn = _generators(seed)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
+
+        self._before = random.getstate(), np.random.get_state()
+        _set(self._drawn)
+        self._stack.enter_context(threadpool_limits(self._threads))
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        self._drawn = random.getstate(), np.random.get_state()
+        _set(self._before)
+
+
+_Generators = tuple[Any, Any]
+
+
+def _generators(seed: int) -> _Generators:
+    return _seeded(seed).getstate(), np.random.RandomState(seed % 2**32).get_state()
+
+
+def _seeded(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - what estimators draw
+
+
+def _set(generators: _Generators) -> None:
+    random.setstate(generators[0])
+    np.random.set_state(generators[1])

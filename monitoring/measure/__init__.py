@@ -1,0 +1,1 @@
+"""Windows, scores, errors and drift."""

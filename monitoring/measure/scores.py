@@ -1,0 +1,237 @@
+"""What a pipeline's metrics make of outputs and labels, and how sure they are."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from headwater.spec.data.records import Output
+from headwater.spec.pipeline import Metric, Task
+from headwater.spec.updating.evidence import LOWER_IS_BETTER
+
+__all__ = ["as_logged", "block_error", "example_losses", "gained", "score", "score_error"]
+
+_LEAST = 1e-15
+_BLOCKS = 10
+
+
+def score(
+    task: Task, metrics: Sequence[Metric], outputs: pl.Series, labels: pl.Series
+) -> dict[str, float]:
+    """Compute metrics by scikit-learn; one that is undefined on these examples is left out.
+
+    Parameters
+    ----------
+    task
+        What is predicted.
+    metrics
+        Which ones, by name.
+    outputs
+        Probability of the positive class, value, or shares by class as JSON text.
+    labels
+        The truth, as many.
+
+    Returns
+    -------
+    dict
+        Metric by name.
+    """
+    if not len(labels):
+        return {}
+    if task == "multiclass":
+        return _multiclass(metrics, outputs, labels)
+    given = outputs.to_numpy().astype(np.float64)
+    return (
+        _regression(metrics, given, labels) if task == "regression" else _binary(metrics, given, labels)
+    )
+
+
+def score_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Series) -> float | None:
+    """Give the standard error of a metric; None where it is not known.
+
+    For ROC AUC it is DeLong's, in Sun and Xu's form by ranks; for a mean over examples (log loss,
+    accuracy, mean absolute error) the sample's standard deviation over the root of its size.
+
+    Parameters
+    ----------
+    task, outputs, labels
+        As for :func:`score`.
+    metric
+        Which one.
+
+    References
+    ----------
+    DeLong, DeLong and Clarke-Pearson, "Comparing the Areas under Two or More Correlated Receiver
+    Operating Characteristic Curves", Biometrics 44, 1988. Sun and Xu, "Fast Implementation of DeLong's
+    Algorithm", IEEE Signal Processing Letters 21, 2014.
+
+    Examples
+    --------
+    >>> outputs, labels = pl.Series([0.1, 0.4, 0.35, 0.8]), pl.Series([False, False, True, True])
+    >>> round(score_error("binary", "roc_auc", outputs, labels), 4)
+    0.3536
+    """
+    if metric == "roc_auc":
+        return _auc_error(labels.to_numpy().astype(bool), outputs.to_numpy().astype(np.float64))
+    losses = example_losses(task, metric, outputs, labels)
+    if losses is None or len(losses) < 2:
+        return None
+    return float(losses.std(ddof=1) / np.sqrt(len(losses)))
+
+
+def block_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Series) -> float | None:
+    """Give the standard error of a metric over rows in time order; None where it is not known.
+
+    Rows that come together are alike (a day of storms, say), so blocks of them are left out in turn, not
+    single ones (Künsch, "The jackknife and the bootstrap for general stationary observations", 1989).
+
+    Parameters
+    ----------
+    task, metric, outputs, labels
+        As for :func:`score_error`; oldest first.
+    """
+
+    def value(kept: np.ndarray) -> float | None:
+        return score(task, (metric,), outputs.filter(kept), labels.filter(kept)).get(metric)
+
+    return _jackknife(value, len(labels))
+
+
+def gained(
+    task: Task, metric: Metric, new: pl.Series, old: pl.Series, labels: pl.Series
+) -> tuple[float, float] | None:
+    """Say by how much a metric is better by one version's outputs than by another's, and the error.
+
+    Parameters
+    ----------
+    task, metric
+        As for :func:`score`.
+    new, old
+        Outputs of both for the same rows, oldest first.
+    labels
+        The truth.
+
+    Returns
+    -------
+    tuple of float or None
+        Gain, above 0 where `new` is better, and its standard error as :func:`block_error` computes it;
+        None where the metric is not defined.
+    """
+
+    def value(kept: np.ndarray) -> float | None:
+        both = [
+            score(task, (metric,), outputs.filter(kept), labels.filter(kept)).get(metric)
+            for outputs in (new, old)
+        ]
+        return None if both[0] is None or both[1] is None else sign * (both[0] - both[1])
+
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    gain, error = value(np.ones(len(labels), dtype=bool)), _jackknife(value, len(labels))
+    return None if gain is None or error is None else (gain, error)
+
+
+def as_logged(outputs: Sequence[Output]) -> pl.Series:
+    """Give outputs the form that they have in the log: numbers, or shares by class as JSON text."""
+    given = [msgspec.json.encode(o).decode() if isinstance(o, dict) else o for o in outputs]
+    return pl.Series("output", given)
+
+
+def _jackknife(value: Callable[[np.ndarray], float | None], rows: int) -> float | None:
+    block = np.arange(rows) * _BLOCKS // max(rows, 1)
+    parts = [value(block != left_out) for left_out in range(_BLOCKS)]
+    known = np.array([part for part in parts if part is not None])
+    if len(known) < _BLOCKS:
+        return None
+    return float(np.sqrt((_BLOCKS - 1) / _BLOCKS * ((known - known.mean()) ** 2).sum()))
+
+
+def example_losses(
+    task: Task, metric: Metric, outputs: pl.Series, labels: pl.Series
+) -> np.ndarray | None:
+    """Give what each example adds to a metric that is a mean over them; None for other metrics."""
+    if task == "multiclass":
+        return _multiclass_losses(metric, outputs, labels)
+    given, truth = outputs.to_numpy().astype(np.float64), labels.to_numpy().astype(np.float64)
+    if metric == "log_loss":
+        sure = np.clip(given, _LEAST, 1 - _LEAST)
+        return np.asarray(-np.log(np.where(truth > 0.5, sure, 1 - sure)))
+    if metric == "accuracy":
+        return np.asarray(((given >= 0.5) == (truth > 0.5)).astype(np.float64))
+    return np.abs(given - truth) if metric == "mae" else None
+
+
+def _auc_error(truth: np.ndarray, given: np.ndarray) -> float | None:
+    from scipy.stats import rankdata  # noqa: PLC0415 - half a second to import
+
+    positive, negative = given[truth], given[~truth]
+    if min(len(positive), len(negative)) < 2:
+        return None
+    ranks = rankdata(given)
+    above = (ranks[truth] - rankdata(positive)) / len(negative)
+    below = 1 - (ranks[~truth] - rankdata(negative)) / len(positive)
+    return float(np.sqrt(above.var(ddof=1) / len(positive) + below.var(ddof=1) / len(negative)))
+
+
+def _multiclass_losses(metric: Metric, outputs: pl.Series, labels: pl.Series) -> np.ndarray | None:
+    shares = _shares(outputs)
+    if metric == "log_loss":
+        given = [found.get(label, 0.0) for found, label in zip(shares, labels.to_list(), strict=True)]
+        return np.asarray(-np.log(np.clip(given, _LEAST, 1.0)))
+    if metric == "accuracy":
+        hits = [best == label for best, label in zip(_best(shares), labels.to_list(), strict=True)]
+        return np.asarray(hits, dtype=np.float64)
+    return None
+
+
+def _binary(metrics: Sequence[Metric], given: np.ndarray, labels: pl.Series) -> dict[str, float]:
+    from sklearn import metrics as sk  # noqa: PLC0415 - a second to import
+
+    truth = labels.to_numpy().astype(bool)
+    found: dict[str, float] = {}
+    for name in metrics:
+        if name == "roc_auc" and 0 < truth.sum() < len(truth):
+            found[name] = float(sk.roc_auc_score(truth, given))
+        elif name == "log_loss":
+            found[name] = float(
+                sk.log_loss(truth, np.clip(given, _LEAST, 1 - _LEAST), labels=[False, True])
+            )
+        elif name == "accuracy":
+            found[name] = float(sk.accuracy_score(truth, given >= 0.5))
+        elif name == "f1":
+            found[name] = float(sk.f1_score(truth, given >= 0.5, zero_division=0.0))
+    return found
+
+
+def _regression(metrics: Sequence[Metric], given: np.ndarray, labels: pl.Series) -> dict[str, float]:
+    from sklearn import metrics as sk  # noqa: PLC0415
+
+    truth = labels.to_numpy()
+    known = {"mae": sk.mean_absolute_error, "rmse": sk.root_mean_squared_error}
+    return {name: float(known[name](truth, given)) for name in metrics if name in known}
+
+
+def _multiclass(metrics: Sequence[Metric], outputs: pl.Series, labels: pl.Series) -> dict[str, float]:
+    from sklearn import metrics as sk  # noqa: PLC0415
+
+    shares, truth = _shares(outputs), labels.to_list()
+    best = _best(shares)
+    scores: dict[str, float] = {}
+    for name in metrics:
+        if name == "accuracy":
+            scores[name] = float(sk.accuracy_score(truth, best))
+        elif name == "f1":
+            scores[name] = float(sk.f1_score(truth, best, average="macro", zero_division=0.0))
+        elif name == "log_loss":
+            given = [found.get(label, 0.0) for found, label in zip(shares, truth, strict=True)]
+            scores[name] = float(-np.log(np.clip(given, _LEAST, 1.0)).mean())
+    return scores
+
+
+def _shares(outputs: pl.Series) -> list[dict[str, float]]:
+    decoder = msgspec.json.Decoder(dict[str, float])
+    return [decoder.decode(text) for text in outputs.to_list()]
+
+
+def _best(shares: Sequence[dict[str, float]]) -> list[str]:
+    return [max(found, key=found.__getitem__) if found else "" for found in shares]

@@ -1,0 +1,1 @@
+"""Who may ask the service: keys, rates, authentication."""

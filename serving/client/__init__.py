@@ -1,0 +1,1 @@
+"""Clients of the service; they need none of it."""

@@ -1,0 +1,266 @@
+"""What a client asks for as an operator: ``client.operate.pause("flights")``; needs no server code.
+
+Each request may be sent again: it names what is to be, and what is so already changes nothing.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from headwater.serving.api.operations import (
+    ChampionBody,
+    LearningBody,
+    QuarantineBody,
+    RoutingBody,
+    ShadowBody,
+    Span,
+)
+from headwater.spec.errors import NotFoundError
+from headwater.spec.recipe import OffsetRange
+from headwater.spec.rulings import Learning, Reign, Routed, VersionInRole
+from headwater.spec.serving.routing import Routing
+
+__all__ = ["AsyncOperate", "Operate"]
+
+_Found = TypeVar("_Found")
+_REASON = "through the client"
+
+
+class _Request(NamedTuple):
+    """What is sent."""
+
+    method: str
+    path: str
+    body: bytes | None
+    params: dict[str, str] | None
+
+
+class Operate:
+    """What an operator asks for, and waits for; :attr:`Client.operate` gives it.
+
+    A pipeline is given by its name. Each raises what the service says: SchemaError where something does
+    not fit, NotFoundError where a pipeline or version does not exist, ConflictError where another ruling
+    came meanwhile, NotReadyError where the keeper is away.
+
+    Parameters
+    ----------
+    send
+        The client's.
+    """
+
+    def __init__(self, send: Callable[..., Any]) -> None:
+        self._send = send
+
+    def routing(self, pipeline: str) -> Routed:
+        """Say how requests are routed."""
+        return self._ask(_get(pipeline, "routing"), Routed)
+
+    def route(
+        self,
+        pipeline: str,
+        routing: Routing | None,
+        *,
+        reason: str = _REASON,
+        expected: int | None = None,
+    ) -> Routed:
+        """Set how requests are routed; None returns to what the pipeline declares.
+
+        Parameters
+        ----------
+        pipeline, routing, reason
+            Whose, how, and why.
+        expected
+            Number of the ruling that was seen; the last one to write wins where not given.
+        """
+        body = RoutingBody(routing=routing, reason=reason, expected=expected)
+        return self._ask(_put(pipeline, "routing", body), Routed)
+
+    def add_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> Routed:
+        """Let a version predict beside the answer."""
+        return self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), Routed)
+
+    def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> Routed:
+        """Let a version predict beside the answer no more."""
+        return self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), Routed)
+
+    def learning(self, pipeline: str) -> Learning:
+        """Say whether learning is paused, and what is quarantined."""
+        return self._ask(_get(pipeline, "learning"), Learning)
+
+    def pause(self, pipeline: str, *, reason: str = _REASON) -> Learning:
+        """Pause learning each label."""
+        body = LearningBody(paused=True, reason=reason)
+        return self._ask(_put(pipeline, "learning", body), Learning)
+
+    def resume(self, pipeline: str, *, reason: str = _REASON) -> Learning:
+        """Let learning each label go on; what came meanwhile is learned."""
+        body = LearningBody(paused=False, reason=reason)
+        return self._ask(_put(pipeline, "learning", body), Learning)
+
+    def quarantine(
+        self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = _REASON
+    ) -> Learning:
+        """Leave offsets out of every later recipe, and at once of what is learned label by label."""
+        body = QuarantineBody(spans=_spans(spans), reason=reason)
+        return self._ask(_post(pipeline, "quarantine", body), Learning)
+
+    def promote(self, pipeline: str, version: str, *, reason: str = _REASON) -> Reign:
+        """Make a version champion."""
+        return self._ask(_post(pipeline, "champion", _champion(version, reason)), Reign)
+
+    def roll_back(
+        self,
+        pipeline: str,
+        *,
+        to: str | None = None,
+        quarantine: Iterable[OffsetRange] = (),
+        reason: str = _REASON,
+    ) -> Reign:
+        """Return to an earlier champion.
+
+        Parameters
+        ----------
+        pipeline, reason
+            Whose, and why.
+        to
+            Which version; the champion before this one where not given.
+        quarantine
+            Offsets that are not to be learned again.
+        """
+        # The version is named in the request, so that sending it twice does not go back twice.
+        target = to or _previous(self.versions(pipeline, last=1_000))
+        return self._ask(_post(pipeline, "champion", _return(target, quarantine, reason)), Reign)
+
+    def versions(self, pipeline: str, *, last: int = 20) -> list[VersionInRole]:
+        """List the newest versions with what they do now, oldest first."""
+        return self._ask(_get(pipeline, "versions", last=str(last)), list[VersionInRole])
+
+    def _ask(self, request: _Request, kind: type[_Found]) -> _Found:
+        found: _Found = self._send(request.method, request.path, request.body, kind, request.params)
+        return found
+
+
+class AsyncOperate:
+    """What an operator asks for, for an event loop; as :class:`Operate`.
+
+    Parameters
+    ----------
+    send
+        The client's.
+    """
+
+    def __init__(self, send: Callable[..., Awaitable[Any]]) -> None:
+        self._send = send
+
+    async def routing(self, pipeline: str) -> Routed:
+        """Say how requests are routed."""
+        return await self._ask(_get(pipeline, "routing"), Routed)
+
+    async def route(
+        self,
+        pipeline: str,
+        routing: Routing | None,
+        *,
+        reason: str = _REASON,
+        expected: int | None = None,
+    ) -> Routed:
+        """Set how requests are routed, as :meth:`Operate.route` does."""
+        body = RoutingBody(routing=routing, reason=reason, expected=expected)
+        return await self._ask(_put(pipeline, "routing", body), Routed)
+
+    async def add_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> Routed:
+        """Let a version predict beside the answer."""
+        return await self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), Routed)
+
+    async def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> Routed:
+        """Let a version predict beside the answer no more."""
+        return await self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), Routed)
+
+    async def learning(self, pipeline: str) -> Learning:
+        """Say whether learning is paused, and what is quarantined."""
+        return await self._ask(_get(pipeline, "learning"), Learning)
+
+    async def pause(self, pipeline: str, *, reason: str = _REASON) -> Learning:
+        """Pause learning each label."""
+        body = LearningBody(paused=True, reason=reason)
+        return await self._ask(_put(pipeline, "learning", body), Learning)
+
+    async def resume(self, pipeline: str, *, reason: str = _REASON) -> Learning:
+        """Let learning each label go on; what came meanwhile is learned."""
+        body = LearningBody(paused=False, reason=reason)
+        return await self._ask(_put(pipeline, "learning", body), Learning)
+
+    async def quarantine(
+        self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = _REASON
+    ) -> Learning:
+        """Leave offsets out of every later recipe, as :meth:`Operate.quarantine` does."""
+        body = QuarantineBody(spans=_spans(spans), reason=reason)
+        return await self._ask(_post(pipeline, "quarantine", body), Learning)
+
+    async def promote(self, pipeline: str, version: str, *, reason: str = _REASON) -> Reign:
+        """Make a version champion."""
+        return await self._ask(_post(pipeline, "champion", _champion(version, reason)), Reign)
+
+    async def roll_back(
+        self,
+        pipeline: str,
+        *,
+        to: str | None = None,
+        quarantine: Iterable[OffsetRange] = (),
+        reason: str = _REASON,
+    ) -> Reign:
+        """Return to an earlier champion, as :meth:`Operate.roll_back` does."""
+        target = to or _previous(await self.versions(pipeline, last=1_000))
+        return await self._ask(_post(pipeline, "champion", _return(target, quarantine, reason)), Reign)
+
+    async def versions(self, pipeline: str, *, last: int = 20) -> list[VersionInRole]:
+        """List the newest versions with what they do now, oldest first."""
+        return await self._ask(_get(pipeline, "versions", last=str(last)), list[VersionInRole])
+
+    async def _ask(self, request: _Request, kind: type[_Found]) -> _Found:
+        found: _Found = await self._send(
+            request.method, request.path, request.body, kind, request.params
+        )
+        return found
+
+
+def _get(pipeline: str, what: str, **params: str) -> _Request:
+    return _Request("GET", _path(pipeline, what), None, params or None)
+
+
+def _put(pipeline: str, what: str, body: msgspec.Struct) -> _Request:
+    return _Request("PUT", _path(pipeline, what), msgspec.json.encode(body), None)
+
+
+def _post(pipeline: str, what: str, body: msgspec.Struct) -> _Request:
+    return _Request("POST", _path(pipeline, what), msgspec.json.encode(body), None)
+
+
+def _path(pipeline: str, what: str) -> str:
+    return f"/pipelines/{quote(pipeline, safe='')}/{what}"
+
+
+def _shadow(version: str, reason: str) -> ShadowBody:
+    return ShadowBody(version=version, reason=reason)
+
+
+def _champion(version: str, reason: str) -> ChampionBody:
+    return ChampionBody(version=version, reason=reason)
+
+
+def _return(version: str, quarantine: Iterable[OffsetRange], reason: str) -> ChampionBody:
+    spans = _spans(quarantine)
+    return ChampionBody(version=version, rollback=True, quarantine=spans, reason=reason)
+
+
+def _spans(spans: Iterable[OffsetRange]) -> tuple[Span, ...]:
+    return tuple(Span(start=span.start, stop=span.stop) for span in spans)
+
+
+def _previous(versions: Iterable[VersionInRole]) -> str:
+    for version in versions:
+        if "previous" in version.roles:
+            return version.number
+    raise NotFoundError("there is no earlier champion", hint="name a version to return to")

@@ -1,0 +1,1 @@
+"""The keeper: the process beside the workers that follows champions and learns."""

@@ -1,0 +1,1 @@
+"""The processes of the service: the application, its workers, and how they start and end."""

@@ -1,0 +1,1 @@
+"""What the keeper publishes to the workers, as files."""

@@ -1,0 +1,171 @@
+"""A pipeline's batch answers as a worker looks them up."""
+
+import asyncio
+import logging
+import mmap
+import threading
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import numpy as np
+
+from headwater.features.batch.batch_files import AnswerTable
+from headwater.infra.clock import Clock
+from headwater.infra.settings import Settings
+from headwater.serving.api.wire import BatchAnswer, answer_of
+from headwater.serving.published.batch_live import BatchFile, BatchLive
+from headwater.spec.duration import duration
+from headwater.spec.errors import IdentityError, NotFoundError, StorageError
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.serving.batch import BatchPrediction, prediction_id
+
+__all__ = ["BatchAnswers", "Standing"]
+
+_logger = logging.getLogger("headwater.serving")
+
+
+class _Opened(NamedTuple):
+    """A run's answers, and where their reads are counted."""
+
+    file: BatchFile
+    table: AnswerTable
+    reads: mmap.mmap
+
+    def close(self) -> None:
+        self.table.close()
+        self.reads.close()
+
+
+class Standing(NamedTuple):
+    """How the answers of the newest run stand.
+
+    Parameters
+    ----------
+    rows, read
+        How many there are, and how many of them anybody has looked up.
+    age_s
+        Since they count as served.
+    """
+
+    rows: int
+    read: int
+    age_s: float
+
+
+class BatchAnswers:
+    """Looks up the answers of the newest run; :meth:`follow` takes up a newer one between two requests.
+
+    Parameters
+    ----------
+    pipeline, batch
+        Whose, and what it says of batch prediction.
+    settings, clock
+        Where the home folder is, and the time.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, batch: BatchPrediction, settings: Settings, clock: Clock
+    ) -> None:
+        self.pipeline = pipeline
+        self.batch = batch
+        self._max_age = None if batch.max_age is None else duration(batch.max_age)
+        self._clock = clock
+        self._live = BatchLive(pipeline.name, settings)
+        self._lock = threading.Lock()  # no table is closed while it is looked up
+        self._opened: _Opened | None = None
+        self._seen = 0
+
+    def look(self) -> None:
+        """Take up the run that was published last, if it is another one."""
+        stamp = self._live.stamp()
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            opened = self._open()
+        except (IdentityError, StorageError, OSError, ValueError) as error:
+            _logger.warning("%s: the batch answers of before stay: %s", self.pipeline.name, error)
+            return
+        self._replace(opened)
+
+    async def follow(self, every_s: float) -> None:
+        """Take up whatever is published; ends when cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(every_s)
+
+    def find(self, key: str) -> BatchAnswer | None:
+        """Give a key's answer, and count that it was read; None where there is none that counts.
+
+        Raises
+        ------
+        StorageError
+            If the table is damaged.
+        """
+        with self._lock:
+            opened = self._opened
+            found = None if opened is None else opened.table.find(key)
+            if opened is None or found is None:
+                return None
+            age = self._age(opened.file.at)
+            if self._max_age is not None and age > self._max_age:
+                return None
+            opened.reads[found.place] = 1
+        run, version = opened.file.run, opened.file.version
+        its = answer_of(self.pipeline.task, prediction_id(run, key), found.output, version, "champion")
+        return BatchAnswer(
+            key=key,
+            found="batch",
+            id=its.id,
+            output=its.output,
+            version=version,
+            role="champion",
+            predicted_at=opened.file.at,
+            age_s=age.total_seconds(),
+            run=run,
+            probabilities=its.probabilities,
+        )
+
+    def missing(self, key: str) -> NotFoundError:
+        """Say that a key has no answer, and what to do."""
+        young = "" if self.batch.max_age is None else f" of at most {self.batch.max_age}"
+        return NotFoundError(
+            f"the batch of {self.pipeline.name!r} has no answer{young} for key {key[:100]!r}",
+            hint="POST it with features, and the online model answers"
+            if self.batch.fall_through
+            else "check the key; headwater batch status shows the runs",
+        )
+
+    def standing(self) -> Standing | None:
+        """Say how the newest answers stand; None before the first."""
+        with self._lock:
+            opened = self._opened
+            if opened is None:
+                return None
+            read = int(np.count_nonzero(np.frombuffer(opened.reads, np.uint8)))
+            return Standing(opened.file.rows, read, self._age(opened.file.at).total_seconds())
+
+    def close(self) -> None:
+        """Close the files; what was read stays counted."""
+        self._replace(None)
+
+    def _age(self, at: datetime) -> timedelta:
+        return max(self._clock.now() - at, timedelta(0))  # clocks of two hosts may differ
+
+    def _replace(self, opened: _Opened | None) -> None:
+        with self._lock:
+            before, self._opened = self._opened, opened
+            if before is not None:
+                before.close()
+
+    def _open(self) -> _Opened | None:
+        file = self._live.read()
+        if file is None:
+            return None
+        with self._live.reads(file.run).open("r+b") as reads:
+            mapped = mmap.mmap(reads.fileno(), 0)
+        try:
+            return _Opened(file, AnswerTable(self._live.table(file.run)), mapped)
+        except StorageError:
+            mapped.close()
+            raise

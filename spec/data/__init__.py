@@ -1,0 +1,1 @@
+"""What is recorded and what it may be: records, labels, features, sources, values."""

@@ -1,0 +1,239 @@
+"""Features by kind. Request and batch features are served; the shape of streaming ones is settled."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from headwater.spec.data.columns import RESERVED
+from headwater.spec.data.values import misfit_of_text
+from headwater.spec.duration import Duration, duration
+from headwater.spec.errors import DeclarationError
+
+__all__ = [
+    "BatchFeature",
+    "Dtype",
+    "Feature",
+    "FeatureKind",
+    "RequestFeature",
+    "StreamingFeature",
+    "bare",
+    "dtype_of",
+    "is_name",
+    "limits",
+    "python_type",
+]
+
+Dtype = Literal["float", "int", "str", "bool"]
+
+_PYTHON: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
+_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,99}")  # two underscores begin Python's own
+
+
+def python_type(dtype: Dtype) -> type:
+    """Give the Python type that carries a value of `dtype`."""
+    return _PYTHON[dtype]
+
+
+def is_name(text: object) -> bool:
+    """Say whether a text can name a feature: up to 100 letters, digits and underscores.
+
+    It does not begin with two underscores: such names are Python's own.
+    """
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
+    name: str
+    dtype: Dtype
+    nullable: bool = False
+    low: float | UnsetType = UNSET  # left out where not declared: recipes stay the bytes they were
+    high: float | UnsetType = UNSET
+    categories: tuple[str | int, ...] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise DeclarationError(
+                f"feature name {self.name!r} is not a name",
+                hint="write letters, digits and underscores, such as 'hour_of_day'",
+            )
+        if self.name.lower() in RESERVED:
+            raise DeclarationError(
+                f"feature name {self.name!r} is that of a column of headwater's own tables",
+                hint=f"call it another, such as '{self.name}_given'; so are called "
+                f"{', '.join(sorted(RESERVED))}",
+            )
+        if self.dtype not in _PYTHON:
+            raise DeclarationError(
+                f"feature {self.name!r} has dtype {self.dtype!r}",
+                hint="write one of 'float', 'int', 'str' and 'bool'",
+            )
+        self._check_range()
+        if self.categories is not UNSET:
+            self._check_categories(self.categories)
+
+    @property
+    def is_ranged(self) -> bool:
+        """Whether it declares which values of its type it may have."""
+        return not (self.low is UNSET and self.high is UNSET and self.categories is UNSET)
+
+    def _check_range(self) -> None:
+        kinds = {"float": (float, int), "int": (int,)}.get(self.dtype, ())
+        for field, bound in (("low", self.low), ("high", self.high)):
+            if bound is UNSET:
+                continue
+            fits = isinstance(bound, kinds) and not isinstance(bound, bool) and math.isfinite(bound)
+            if not fits or abs(bound) >= 2**63:
+                raise DeclarationError(
+                    f"feature {self.name!r} of dtype {self.dtype!r} has {field}={bound!r}",
+                    hint="write a finite number, a whole one for an int; text has categories=('a', 'b')",
+                )
+        if self.low is not UNSET and self.high is not UNSET and self.low > self.high:
+            raise DeclarationError(
+                f"feature {self.name!r} has low={self.low!r} above high={self.high!r}",
+                hint="write the lower one as low",
+            )
+
+    def _check_categories(self, categories: tuple[str | int, ...]) -> None:
+        kind = {"str": str, "int": int}.get(self.dtype, ())
+        fit = isinstance(categories, tuple) and all(
+            isinstance(one, kind) and not isinstance(one, bool) for one in categories
+        )
+        if not fit or not categories or len(set(categories)) < len(categories):
+            raise DeclarationError(
+                f"feature {self.name!r} of dtype {self.dtype!r} has categories={categories!r}",
+                hint="write some different values of a feature of text or int: categories=('a', 'b')",
+            )
+        for one in categories:
+            why = misfit_of_text(one) if isinstance(one, str) else None
+            if why is not None:
+                raise DeclarationError(
+                    f"feature {self.name!r} has the category {one!r}, which {why}",
+                    hint="take that out of the text",
+                )
+        if self.low is not UNSET or self.high is not UNSET:
+            raise DeclarationError(
+                f"feature {self.name!r} has both categories and a range", hint="write one of them"
+            )
+
+
+class RequestFeature(_Base, frozen=True, forbid_unknown_fields=True, tag="request"):
+    """Arrives with the call.
+
+    Parameters
+    ----------
+    name
+        Name under which the model sees it; not that of a column of ours
+        (:data:`headwater.spec.data.columns.RESERVED`).
+    dtype
+        ``"float"``, ``"int"`` (64 bit), ``"str"`` or ``"bool"``.
+    nullable
+        Whether None may be served.
+    low, high
+        The least and the greatest number that may be served, both included; as large as its type has
+        them where not given.
+    categories
+        The values of text or int that may be served; all where not given.
+    """
+
+
+class BatchFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="batch"):
+    """Is looked up by entity key in a table that a flow materialises.
+
+    Made by :meth:`headwater.spec.data.feature_table.FeatureTable.feature`.
+
+    Parameters
+    ----------
+    name, dtype, nullable, low, high, categories
+        As in :class:`RequestFeature`; checked where the table is materialised. The name is also that of
+        the source's column.
+    table
+        Name of the table it is looked up in, one of the pipeline's.
+    """
+
+    table: str
+
+
+class StreamingFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="streaming"):
+    """Is a windowed aggregate of events. Reserved: no pipeline can use it yet.
+
+    Parameters
+    ----------
+    entity
+        Names of the entity keys by which events are grouped.
+    events
+        The stream of events.
+    aggregate
+        How the window becomes one value.
+    window
+        How far back events count.
+    """
+
+    entity: tuple[str, ...]
+    events: str
+    aggregate: Literal["count", "sum", "mean", "min", "max", "last"]
+    window: Duration
+
+    def __post_init__(self) -> None:
+        _Base.__post_init__(self)
+        duration(self.window, "window")
+
+
+FeatureKind = RequestFeature | BatchFeature | StreamingFeature
+
+
+def Feature(  # noqa: N802
+    name: str,
+    dtype: type | Dtype,
+    *,
+    nullable: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+    categories: Sequence[str | int] | None = None,
+) -> RequestFeature:
+    """Declare a request feature, by Python type or by the name of its dtype.
+
+    Parameters
+    ----------
+    name, dtype, nullable, low, high, categories
+        As in :class:`RequestFeature`; what is outside is refused by the service, and not logged.
+
+    Examples
+    --------
+    >>> Feature("distance", float)
+    RequestFeature(name='distance', dtype='float')
+    >>> Feature("hour", int, low=0, high=23)
+    RequestFeature(name='hour', dtype='int', low=0, high=23)
+    """
+    return RequestFeature(name, dtype_of(dtype), nullable, *limits(low, high, categories))
+
+
+def dtype_of(dtype: type | Dtype) -> Dtype:
+    """Give the name of a dtype for a Python type; what is neither stays, to be refused."""
+    names: dict[object, Dtype] = {float: "float", int: "int", str: "str", bool: "bool"}
+    return names.get(dtype, dtype)  # type: ignore[arg-type] # or refused
+
+
+def limits(
+    low: float | None, high: float | None, categories: Sequence[str | int] | None
+) -> tuple[float | UnsetType, float | UnsetType, tuple[str | int, ...] | UnsetType]:
+    """Give what is declared of a feature's values, with UNSET for None."""
+    return (
+        UNSET if low is None else low,
+        UNSET if high is None else high,
+        UNSET if categories is None else tuple(categories),
+    )
+
+
+def bare(feature: FeatureKind) -> FeatureKind:
+    """Give a feature without the range of its values: what a recipe says of it.
+
+    A range decides what is served, not what is learned from what was logged.
+
+    >>> bare(Feature("hour", int, low=0, high=23))
+    RequestFeature(name='hour', dtype='int')
+    """
+    return msgspec.structs.replace(feature, low=UNSET, high=UNSET, categories=UNSET)

@@ -1,0 +1,201 @@
+"""The records: a prediction, its label, and the example that they make. All times are UTC instants."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from headwater.spec.data.values import check_name
+from headwater.spec.errors import SchemaError
+
+__all__ = [
+    "Example",
+    "FeatureValue",
+    "Label",
+    "LabelValue",
+    "Output",
+    "Prediction",
+    "Recorded",
+    "Role",
+    "Source",
+    "Told",
+    "utc",
+]
+
+FeatureValue = str | int | float | bool | None
+"""What a model sees under one name; None where nothing was known."""
+
+LabelValue = bool | str | float
+"""The truth: bool for a binary task, str for a multiclass one, float for a regression."""
+
+Output = float | dict[str, float]
+"""Probability of the positive class, or the regressed value; for multiclass, a probability by class."""
+
+Role = Literal["champion", "challenger", "shadow", "imported"]
+Source = Literal["natural", "human", "timeout"]
+
+
+def utc(moment: datetime, field: str) -> datetime:
+    """Turn an aware time into UTC.
+
+    Raises
+    ------
+    SchemaError
+        If `moment` is not a time, or a naive one.
+    """
+    if type(moment) is datetime and moment.tzinfo is UTC:
+        return moment  # nearly every one: this is called several times a record
+    offset = moment.utcoffset() if isinstance(moment, datetime) else None
+    if offset is None:
+        raise SchemaError(
+            f"{field}={moment!r} is not a time with a zone",
+            hint="write datetime(2013, 1, 1, tzinfo=UTC), say",
+        )
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise SchemaError(
+            f"{field}={moment!r} is no time in UTC", hint="send a time between the years 1 and 9999"
+        ) from error
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What was served, with what it was made of.
+
+    Parameters
+    ----------
+    id
+        The client's id or a UUIDv7; unique within the pipeline.
+    features
+        Features as served, by name.
+    output
+        What the version answered.
+    served_at
+        When it was served, with a zone.
+    version
+        The version that answered; ``""`` for imported history that had none.
+    role
+        In which role it answered.
+    propensity
+        Probability with which the router chose this version, in (0, 1].
+    entity
+        Entity keys by name, such as ``{"customer": "c-17"}``.
+    ages_s
+        How old the values were that were looked up, in seconds, by table; a table that did not know the
+        entity keys is not in it.
+    """
+
+    id: str
+    features: dict[str, FeatureValue]
+    output: Output
+    served_at: datetime
+    version: str = ""
+    role: Role = "champion"
+    propensity: float = 1.0
+    entity: dict[str, str] = {}
+    ages_s: dict[str, float] = {}
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id")
+        utc(self.served_at, "served_at")
+        if not isinstance(self.propensity, float | int) or not 0.0 < self.propensity <= 1.0:
+            raise SchemaError(
+                f"propensity={self.propensity!r} of prediction {self.id!r} is not in (0, 1]",
+                hint="write 1.0 where no router chose",
+            )
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The truth for one prediction.
+
+    Parameters
+    ----------
+    prediction_id
+        Whose truth it is.
+    value
+        The truth.
+    known_at
+        When it became known, with a zone.
+    source
+        Who says so.
+    key
+        The client's key: the same key again must carry the same value. None makes the key of the
+        value and the time, so that a repeated label is one and a changed one is a revision.
+    by
+        Whose key or name the label came under; ``""`` where nobody asked.
+    """
+
+    prediction_id: str
+    value: LabelValue
+    known_at: datetime
+    source: Source = "natural"
+    key: str | None = None
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.prediction_id, "prediction_id")
+        utc(self.known_at, "known_at")
+        if self.key is not None:
+            check_name(self.key, "key")
+        if self.by:
+            check_name(self.by, "by")
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A label as it came.
+
+    Parameters
+    ----------
+    label
+        The truth, who says so, and under which key.
+    received_at
+        When it came.
+    """
+
+    label: Label
+    received_at: datetime
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What an inbox holds of one prediction.
+
+    Parameters
+    ----------
+    prediction
+        As served; None where only labels came.
+    labels
+        In the order in which they came.
+    """
+
+    prediction: Prediction | None
+    labels: tuple[Told, ...]
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction with one revision of its label, at an offset that never changes.
+
+    Parameters
+    ----------
+    offset
+        Place in the pipeline's one total order, from 0.
+    prediction
+        The prediction as logged.
+    label
+        The truth, one revision of it.
+    revision
+        Number of the label's revision, from 0, given by the sequencer.
+    emitted_at
+        When the example came to be, by the sequencer's clock; never falls as offsets rise.
+    late
+        Whether the label came after the prediction's wait.
+    supersedes
+        Offset of the example that this one corrects, or None.
+    """
+
+    offset: int
+    prediction: Prediction
+    label: Label
+    revision: int
+    emitted_at: datetime
+    late: bool
+    supersedes: int | None

@@ -1,0 +1,1 @@
+"""How a pipeline answers: serving, routing, people, batch."""

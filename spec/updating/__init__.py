@@ -1,0 +1,1 @@
+"""How and when a model is updated: updates, triggers, evidence, decisions."""
