@@ -13,4 +13,4 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="headwater-prefect-")
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 
 # These are run, by Alembic, by MLflow and by a test; the rest is looked through for doctests.
-collect_ignore_glob = ["infra/migrations/*", "registry/served.py", "tests/system/zygote.py"]
+collect_ignore_glob = ["infra/migrations/*", "registry/pyfunc_model.py", "tests/system/zygote.py"]

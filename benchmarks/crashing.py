@@ -23,8 +23,8 @@ from headwater.infra.settings import Settings
 from headwater.infra.store import tables
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.decision.carry_out import carry_out
 from headwater.loop.decision.decide import decide
+from headwater.loop.decision.execute import carry_out
 from headwater.loop.training.update import train
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule

@@ -18,7 +18,7 @@ import sklearn.linear_model
 import sklearn.metrics
 
 from headwater.loop import binding, collect, rebuild
-from headwater.loop.replay.replay import replay
+from headwater.loop.replay import replay
 from headwater.loop.training import update
 
 __all__ = ["context"]

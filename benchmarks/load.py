@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from headwater.infra.settings import Settings
-from headwater.serving.http.hot_protocol import HotProtocol
+from headwater.serving.http.fast_protocol import FastProtocol
 from headwater.spec.pipeline import Pipeline
 
 __all__ = [
@@ -193,7 +193,7 @@ def pinned(core: int) -> Iterator[None]:
 def server(
     make: Callable[[Settings], ASGIApp],
     settings: Settings,
-    http: type[asyncio.Protocol] | Literal["httptools"] = HotProtocol,
+    http: type[asyncio.Protocol] | Literal["httptools"] = FastProtocol,
 ) -> Iterator[Server]:
     """Run an application on uvicorn (uvloop, httptools) in one process on the first core.
 

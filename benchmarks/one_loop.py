@@ -16,7 +16,7 @@ from headwater.loop.collect import collect
 from headwater.loop.replay.replay import Replay
 from headwater.loop.training.update import train
 from headwater.serving.client.client import Client
-from headwater.serving.client.replaying import replay
+from headwater.serving.client.replay_client import replay
 from headwater.serving.keeper.keeper import Keeper
 
 __all__ = ["measure"]

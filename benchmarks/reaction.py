@@ -16,8 +16,8 @@ from benchmarks.imported import context
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.loop.decision.carry_out import carry_out
 from headwater.loop.decision.decide import decide
+from headwater.loop.decision.execute import carry_out
 from headwater.loop.replay.replay import Replay
 from headwater.monitoring.measure.scores import as_logged, score
 from headwater.spec.duration import duration

@@ -21,7 +21,7 @@ from benchmarks.models import river_regression
 from benchmarks.pieces import Flows, Pieces, await_
 from headwater.flows.deployments import deploy
 from headwater.flows.events import DRIFT_DETECTED, UPDATE_REQUESTED, resource, tell_decided
-from headwater.flows.stack.environment import environment, within
+from headwater.flows.stack.prefect_environment import environment, within
 from headwater.infra.clock import SimulatedClock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound

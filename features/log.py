@@ -11,12 +11,12 @@ from headwater.features.identity.belonging import check_absent
 from headwater.features.label_queue.label_queue import LabelQueue
 from headwater.features.read.archive import Archive, Archived
 from headwater.features.read.frames import EXAMPLE, Frames
+from headwater.features.read.repository import LogCounts, LogRepository, register
 from headwater.features.read.same_rows import SameRows
-from headwater.features.read.shadows import Shadows
-from headwater.features.read.stored import LogCounts, Stored, register
+from headwater.features.read.shadow_outputs import ShadowOutputs
 from headwater.features.record.declared import Declared
+from headwater.features.record.encoder import RecordEncoder, open_inbox
 from headwater.features.record.inbox import Inbox, inbox_file
-from headwater.features.record.recorder import Recorder, open_inbox
 from headwater.features.sequence.sequencer import Sequencer
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
 from headwater.infra.commit_points import reached
@@ -71,10 +71,10 @@ class FeatureLog:
         self.pipeline_id = _registered(self.database, pipeline, self.inbox)
         self.identity = identity_of(self.database, self.pipeline_id)
         self.archive = Archive(Storage(settings), self.identity)
-        self._stored = Stored(self.database, self.pipeline_id)
+        self._stored = LogRepository(self.database, self.pipeline_id)
         self._same_rows = SameRows(self.archive, self._stored)
-        self.recorder = Recorder(pipeline, self.inbox, self.clock)
-        self.shadows = Shadows(self.database, self.pipeline_id)
+        self.recorder = RecordEncoder(pipeline, self.inbox, self.clock)
+        self.shadows = ShadowOutputs(self.database, self.pipeline_id)
         self.declared = Declared(pipeline, self.pipeline_id, self.inbox, self.database, self.clock)
         self._frames = Frames(self.declared.readable())
 

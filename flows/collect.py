@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from prefect import flow
 
-from headwater.flows.stack.silence import close_silent_runs
+from headwater.flows.stack.silent_runs import close_silent_runs
 from headwater.tasks.collect import collect_examples
 
 __all__ = ["collect"]
@@ -23,7 +23,7 @@ def collect(pipeline: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        The fields of :class:`~headwater.loop.collect.Collected`.
+        The fields of :class:`~headwater.loop.collect.CollectResult`.
     """
     found: dict[str, Any] = msgspec.to_builtins(collect_examples(pipeline))
     close_silent_runs(pipeline)

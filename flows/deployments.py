@@ -29,8 +29,8 @@ from headwater.flows.guard import guarded
 from headwater.flows.materialise import materialise
 from headwater.flows.monitor import monitor
 from headwater.flows.retrain import retrain
-from headwater.flows.stack.environment import environment
-from headwater.flows.stack.silence import HEARTBEATS
+from headwater.flows.stack.prefect_environment import environment
+from headwater.flows.stack.silent_runs import HEARTBEATS
 from headwater.flows.stack.stack import POOL, find_stack
 from headwater.flows.update import update
 from headwater.infra.settings import Settings
@@ -46,13 +46,13 @@ from headwater.spec.serving.batch import BatchPrediction
 from headwater.spec.updating.trigger import Cron, Every, by_clock
 from headwater.spec.updating.update import Stateless
 
-__all__ = ["Deployed", "absolute", "deploy", "schedule_of"]
+__all__ = ["DeployResult", "absolute", "deploy", "schedule_of"]
 
 _ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 """Intervals are counted from here, so that deploying again moves no run."""
 
 
-class Deployed(msgspec.Struct, frozen=True, kw_only=True):
+class DeployResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was deployed.
 
     Parameters
@@ -92,7 +92,7 @@ def deploy(
     collect_every: Duration = "1h",
     monitor_every: Duration = "15m",
     prefect_api: str | None = None,
-) -> list[Deployed]:
+) -> list[DeployResult]:
     """Deploy pipelines to the work pool; deploying again replaces what was there.
 
     Parameters
@@ -247,7 +247,7 @@ def _words(trigger: Every | Cron) -> str:
     return f"{trigger.line} ({trigger.timezone})"
 
 
-def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) -> Deployed:
+def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) -> DeployResult:
     """Create the deployment, or replace it with its schedules: Prefect's create is an upsert."""
     flow = wanted.flow
     alone = None if flow is update else 1  # an update is alone by its lease, which dies with its process
@@ -267,7 +267,7 @@ def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) 
         concurrency_limit=alone,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )
-    return Deployed(
+    return DeployResult(
         name=f"{flow.name}/{wanted.pipeline}",
         flow=flow.name,
         pipeline=wanted.pipeline,
@@ -277,7 +277,7 @@ def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) 
 
 
 def _automate(
-    client: SyncPrefectClient, wanted: Sequence[_Wanted], deployed: Sequence[Deployed]
+    client: SyncPrefectClient, wanted: Sequence[_Wanted], deployed: Sequence[DeployResult]
 ) -> None:
     """Let requested updates run by an automation, for the pipelines that are monitored."""
     monitored = set()
@@ -289,7 +289,7 @@ def _automate(
         remove_automation(client, name)
 
 
-def _remove_others(client: SyncPrefectClient, deployed: Sequence[Deployed]) -> None:
+def _remove_others(client: SyncPrefectClient, deployed: Sequence[DeployResult]) -> None:
     """Remove what a pipeline had before it was declared otherwise: stateless, say, or without tables."""
     kept = {each.name for each in deployed}
     for name in {each.pipeline for each in deployed}:

@@ -10,7 +10,7 @@ from prefect.exceptions import ObjectNotFound
 from headwater.flows.automations import failures
 from headwater.infra.store.lease import is_held
 from headwater.loop.binding import Bound
-from headwater.loop.decision.dispatch import is_due, run_key
+from headwater.loop.decision.redispatch import is_due, run_key
 from headwater.spec.loading import load_pipeline
 from headwater.spec.updating.decision import Decision
 

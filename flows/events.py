@@ -4,7 +4,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from prefect.events import emit_event
 
-from headwater.loop.training.update import Updated
+from headwater.loop.training.update import UpdateResult
 from headwater.spec.updating.decision import Decision
 
 __all__ = [
@@ -58,7 +58,7 @@ def tell_decided(decision: Decision) -> None:
         _emit(UPDATE_REQUESTED, decision, payload | {"update": decision.update})
 
 
-def tell_promoted(updated: Updated) -> None:
+def tell_promoted(updated: UpdateResult) -> None:
     """Emit that a version became champion; nothing where none did."""
     version = updated.version
     if version is not None and updated.promoted:

@@ -23,7 +23,7 @@ def fine_tune(pipeline: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        The fields of :class:`~headwater.loop.training.update.Updated`.
+        The fields of :class:`~headwater.loop.training.update.UpdateResult`.
     """
     collect_examples(pipeline)
     updated = update_model(pipeline, from_scratch=False)

@@ -24,7 +24,7 @@ def materialise(pipeline: str, tables: list[str] | None = None) -> list[dict[str
     Returns
     -------
     list of dict
-        The fields of each :class:`~headwater.features.tables.materialised.Materialised`.
+        The fields of each :class:`~headwater.features.tables.materialisations.Materialised`.
     """
     names = find_due_tables(pipeline) if tables is None else tables
     found: list[dict[str, Any]] = msgspec.to_builtins(materialise_tables(pipeline, names))

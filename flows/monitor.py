@@ -7,7 +7,7 @@ from prefect import flow
 
 from headwater.flows.dispatch import dispatch_lost
 from headwater.flows.events import tell_decided
-from headwater.flows.stack.silence import close_silent_runs
+from headwater.flows.stack.silent_runs import close_silent_runs
 from headwater.tasks.collect import collect_examples
 from headwater.tasks.decide import make_decision
 from headwater.tasks.shadows import promote_best_shadow

@@ -28,7 +28,8 @@ def update(pipeline: str, decision: str | None = None) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        The fields of :class:`~headwater.loop.training.update.Updated`; None where there is nothing to do.
+        The fields of :class:`~headwater.loop.training.update.UpdateResult`; None where there is nothing
+        to do.
     """
     collect_examples(pipeline)
     updated = carry_out_decision(pipeline, decision)

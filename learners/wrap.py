@@ -24,7 +24,7 @@ def adapter_of(estimator: object) -> Adapter:
     DeclarationError
         If it comes from none that is known.
     """
-    if type(estimator).__module__ == "headwater.learners.boosting":
+    if type(estimator).__module__ == "headwater.learners.lightgbm_learner":
         return "lightgbm"
     for kind in type(estimator).__mro__:
         package = kind.__module__.partition(".")[0]
@@ -58,15 +58,15 @@ def wrap(
     estimator: Any = factory()
     match adapter_of(estimator):
         case "river":
-            from headwater.learners.online import RiverLearner  # noqa: PLC0415 - imports River
+            from headwater.learners.river_learner import RiverLearner  # noqa: PLC0415 - imports River
 
             return RiverLearner(schema, estimator, batch_rows)
         case "lightgbm":
-            from headwater.learners.boosting import BoostingLearner  # noqa: PLC0415 - an extra
+            from headwater.learners.lightgbm_learner import BoostingLearner  # noqa: PLC0415 - an extra
 
             return BoostingLearner(schema, estimator, seed, threads)
         case "sklearn":
-            from headwater.learners.batch import SklearnLearner  # noqa: PLC0415 - imports scikit-learn
+            from headwater.learners.sklearn_learner import SklearnLearner  # noqa: PLC0415 - imports scikit-learn
 
             return SklearnLearner(schema, estimator)
 

@@ -8,10 +8,10 @@ from headwater.features.log import FeatureLog
 from headwater.features.sequence.sequencer import Sequencer
 from headwater.spec.errors import BusyError
 
-__all__ = ["Collected", "collect"]
+__all__ = ["CollectResult", "collect"]
 
 
-class Collected(msgspec.Struct, frozen=True, kw_only=True):
+class CollectResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a collect did.
 
     Parameters
@@ -29,7 +29,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     stop: int
 
 
-def collect(log: FeatureLog, sequencer: Sequencer | None = None) -> Collected:
+def collect(log: FeatureLog, sequencer: Sequencer | None = None) -> CollectResult:
     """Sequence what is due by the clock, then archive what is sequenced.
 
     Parameters
@@ -58,4 +58,4 @@ def collect(log: FeatureLog, sequencer: Sequencer | None = None) -> Collected:
         if log.pipeline.learn != "each label":
             raise
         emitted, archived = 0, log.collect()  # the service sequences
-    return Collected(emitted=emitted, archived=archived, stop=log.stop())
+    return CollectResult(emitted=emitted, archived=archived, stop=log.stop())

@@ -11,14 +11,14 @@ import sys
 import msgspec
 
 from headwater.features.log import FeatureLog
-from headwater.features.read.stored import find
+from headwater.features.read.repository import find
 from headwater.infra.settings import Settings, settings
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
 from headwater.learners.learner import Learner
 from headwater.loop.training.fold import fold
+from headwater.registry.mlflow_store import VersionStore
 from headwater.registry.restore import factory_of, library_versions
-from headwater.registry.store import VersionStore
 from headwater.registry.version import Version
 from headwater.spec.data.feature import RequestFeature
 from headwater.spec.data.label import LabelRule
@@ -27,7 +27,7 @@ from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import Recipe
 from headwater.spec.updating.update import Stateless
 
-__all__ = ["Rebuilt", "RebuiltVersion", "rebuild", "rebuild_here"]
+__all__ = ["RebuildResult", "RebuiltVersion", "rebuild", "rebuild_here"]
 
 
 class RebuiltVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class RebuiltVersion(msgspec.Struct, frozen=True, kw_only=True):
         return self.digest == self.rebuilt_digest
 
 
-class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+class RebuildResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a rebuild went.
 
     Parameters
@@ -83,7 +83,7 @@ class _Problem(msgspec.Struct):
     hint: str
 
 
-def rebuild(pipeline: str, number: str, settings: Settings, *, from_root: bool = False) -> Rebuilt:
+def rebuild(pipeline: str, number: str, settings: Settings, *, from_root: bool = False) -> RebuildResult:
     """Fold a version's recipe again in a process of its own.
 
     Parameters
@@ -112,7 +112,7 @@ def rebuild(pipeline: str, number: str, settings: Settings, *, from_root: bool =
     )
     lines = finished.stdout.splitlines()
     if finished.returncode == 0 and lines:
-        return msgspec.json.decode(lines[-1], type=Rebuilt)
+        return msgspec.json.decode(lines[-1], type=RebuildResult)
     if finished.returncode == 1 and lines:
         raise _named(msgspec.json.decode(lines[-1], type=_Problem))
     tail = finished.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
@@ -122,7 +122,9 @@ def rebuild(pipeline: str, number: str, settings: Settings, *, from_root: bool =
     )
 
 
-def rebuild_here(pipeline: str, number: str, settings: Settings, *, from_root: bool = False) -> Rebuilt:
+def rebuild_here(
+    pipeline: str, number: str, settings: Settings, *, from_root: bool = False
+) -> RebuildResult:
     """Fold a version's recipe again in this process; see :func:`rebuild`."""
     database = Database(settings.operational_url)
     log: FeatureLog | None = None
@@ -154,7 +156,7 @@ def rebuild_here(pipeline: str, number: str, settings: Settings, *, from_root: b
         if log is not None:
             log.close()
         database.close()
-    return Rebuilt(pipeline=pipeline, versions=tuple(done), process_id=os.getpid())
+    return RebuildResult(pipeline=pipeline, versions=tuple(done), process_id=os.getpid())
 
 
 def _line(store: VersionStore, version: Version) -> list[Version]:

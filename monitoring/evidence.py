@@ -10,9 +10,9 @@ import polars as pl
 from headwater.features.log import FeatureLog
 from headwater.monitoring.attention.attention import Attention, attend, overruled
 from headwater.monitoring.measure.estimate import Compared, Estimator, shrunk
-from headwater.monitoring.measure.labelled import sample
+from headwater.monitoring.measure.labelled_rows import sample
 from headwater.monitoring.measure.scores import block_error, score
-from headwater.monitoring.measure.windows import Span, standing, windows
+from headwater.monitoring.measure.windows import WindowSpan, standing, windows
 from headwater.monitoring.performance import changed
 from headwater.registry.registry import Registry
 from headwater.registry.version import Version
@@ -21,7 +21,7 @@ from headwater.spec.pipeline import Metric, Pipeline
 from headwater.spec.rulings import Reign
 from headwater.spec.updating.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Window
 
-__all__ = ["Shown", "gather"]
+__all__ = ["EvidenceFrames", "gather"]
 
 _WINDOWS = 30
 _COMPARED = 8
@@ -29,7 +29,7 @@ _DRIFT_ROWS = 10_000
 _SERVED = ("version", "role", "output", "features")
 
 
-class Shown(NamedTuple):
+class EvidenceFrames(NamedTuple):
     """The frames that were looked at.
 
     Parameters
@@ -49,7 +49,7 @@ class Shown(NamedTuple):
 class _Seen(NamedTuple):
     """A window with what was served in it by the champion."""
 
-    span: Span
+    span: WindowSpan
     frame: pl.DataFrame
 
     @property
@@ -70,7 +70,7 @@ def gather(
     fired: tuple[datetime, ...] = (),
     open_: str | None = None,
     last: Evidence | None = None,
-) -> tuple[Evidence, Shown | None]:
+) -> tuple[Evidence, EvidenceFrames | None]:
     """Look at what the champion served since it became champion.
 
     The reference is the newest examples that it learned. A window is judged on labels once it is
@@ -251,11 +251,13 @@ def _estimate(estimator: Estimator, metric: Metric, frame: pl.DataFrame) -> floa
     return estimator.estimate(metric, outputs.astype(np.float64)) if len(outputs) else None
 
 
-def _shown(reference: pl.DataFrame, seen: Sequence[_Seen], mature: Sequence[_Seen]) -> Shown | None:
+def _shown(
+    reference: pl.DataFrame, seen: Sequence[_Seen], mature: Sequence[_Seen]
+) -> EvidenceFrames | None:
     if not seen or reference.is_empty():
         return None
     labelled = mature[-1].labelled if mature else reference.clear().select("features", "output", "label")
-    return Shown(_flat(reference), _flat(seen[-1].frame), labelled)
+    return EvidenceFrames(_flat(reference), _flat(seen[-1].frame), labelled)
 
 
 def _again(
@@ -277,7 +279,7 @@ def _attention(
     champion: Version,
     learned: int,
     seen: Sequence[_Seen],
-    shown: Shown | None,
+    shown: EvidenceFrames | None,
 ) -> Attention:
     if shown is None:
         return Attention()

@@ -18,7 +18,7 @@ from headwater.infra.store.identity import Claim, Identity
 from headwater.infra.store.storage import Storage
 from headwater.monitoring.measure.estimate import CALIBRATION_ROWS, Compared, Estimator, shrunk
 from headwater.monitoring.measure.scores import example_losses, score, score_error
-from headwater.monitoring.measure.windows import Span, windows
+from headwater.monitoring.measure.windows import WindowSpan, windows
 from headwater.spec.data.records import Role
 from headwater.spec.duration import duration
 from headwater.spec.errors import TableError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 __all__ = [
-    "Measured",
+    "PerformanceRow",
     "changed",
     "judged",
     "keep",
@@ -49,7 +49,7 @@ _BATCH = 32
 _CONFIDENCE = 0.002
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
+class PerformanceRow(msgspec.Struct, frozen=True, kw_only=True):
     """One metric of one version over one stretch of predictions: a row of the table.
 
     Parameters
@@ -116,7 +116,7 @@ class _Part(NamedTuple):
 
     version: str
     role: str
-    span: Span
+    span: WindowSpan
     frame: pl.DataFrame
 
     @property
@@ -136,7 +136,7 @@ class _Past(NamedTuple):
 
 
 def measure(
-    log: FeatureLog, pipeline: Pipeline, monitoring: Monitoring, spans: Sequence[Span]
+    log: FeatureLog, pipeline: Pipeline, monitoring: Monitoring, spans: Sequence[WindowSpan]
 ) -> pl.DataFrame:
     """Measure every version, live and shadow, in windows; imported history is left out.
 
@@ -155,9 +155,9 @@ def measure(
     Returns
     -------
     polars.DataFrame
-        Rows of :class:`Measured`. Of a slice's values the twenty most frequent ones have rows.
+        Rows of :class:`PerformanceRow`. Of a slice's values the twenty most frequent ones have rows.
     """
-    rows: list[Measured] = []
+    rows: list[PerformanceRow] = []
     parts: list[_Part] = []
     past: list[_Past] = []
     for span in spans:
@@ -189,7 +189,7 @@ def performance_of(log: FeatureLog, pipeline: Pipeline, now: datetime, *, last: 
     return measure(log, pipeline, pipeline.monitoring, spans)
 
 
-def newest_windows(log: FeatureLog, pipeline: Pipeline, now: datetime, *, last: int) -> list[Span]:
+def newest_windows(log: FeatureLog, pipeline: Pipeline, now: datetime, *, last: int) -> list[WindowSpan]:
     """Give a pipeline's newest windows, oldest first; parameters as for :func:`performance_of`."""
     rule, wait = pipeline.monitoring, duration(pipeline.label.wait)
     return windows(log, rule, _BEGINNING, now, wait, last=last)
@@ -201,7 +201,7 @@ def newest(frame: pl.DataFrame, last: int, *, of_slices: bool = False) -> pl.Dat
     Parameters
     ----------
     frame
-        Rows of :class:`Measured`.
+        Rows of :class:`PerformanceRow`.
     last
         How many windows.
     of_slices
@@ -215,7 +215,11 @@ def newest(frame: pl.DataFrame, last: int, *, of_slices: bool = False) -> pl.Dat
 
 
 def judged(
-    log: FeatureLog, spans: Sequence[Span], version: str, role: Role = "champion", most: int = _ERRORS
+    log: FeatureLog,
+    spans: Sequence[WindowSpan],
+    version: str,
+    role: Role = "champion",
+    most: int = _ERRORS,
 ) -> pl.DataFrame:
     """Give outputs and labels of a version in mature windows, oldest first; the newest so many.
 
@@ -328,7 +332,7 @@ def keep(storage: Storage, identity: Identity, frame: pl.DataFrame) -> None:
 
 
 def kept(storage: Storage, identity: Identity) -> pl.DataFrame:
-    """Read the table ``performance``: rows of :class:`Measured`, by window; empty where there is none.
+    """Read the table ``performance``: a :class:`PerformanceRow` a row, by window; or nothing.
 
     Raises
     ------
@@ -392,7 +396,7 @@ def _refused(address: str, error: Exception) -> TableError:
     )
 
 
-def _parts(log: FeatureLog, span: Span, slices: Sequence[str]) -> Iterator[_Part]:
+def _parts(log: FeatureLog, span: WindowSpan, slices: Sequence[str]) -> Iterator[_Part]:
     """Give what each version answered in each role, in order."""
     columns = ("version", "role", "output", *(("features",) if slices else ()))
     frame = log.served(span.first, span.behind, columns, shadows=True)
@@ -405,7 +409,7 @@ def _parts(log: FeatureLog, span: Span, slices: Sequence[str]) -> Iterator[_Part
         yield _Part(part["version"][0], part["role"][0], span, part)
 
 
-def _measured(pipeline: Pipeline, monitoring: Monitoring, part: _Part) -> Iterator[Measured]:
+def _measured(pipeline: Pipeline, monitoring: Monitoring, part: _Part) -> Iterator[PerformanceRow]:
     yield from _valued(pipeline, monitoring.least, part)
     for name in monitoring.slices:
         column = f"slice {name}"
@@ -417,7 +421,7 @@ def _measured(pipeline: Pipeline, monitoring: Monitoring, part: _Part) -> Iterat
 
 def _valued(
     pipeline: Pipeline, least: int, part: _Part, name: str | None = None, value: str | None = None
-) -> Iterator[Measured]:
+) -> Iterator[PerformanceRow]:
     """Give a row a metric; without a value where labels are not mature or too few."""
     known = part.known
     found: dict[str, float] = {}
@@ -432,8 +436,8 @@ def _valued(
         )
 
 
-def _row(pipeline: Pipeline, part: _Part, metric: Metric, value: float | None) -> Measured:
-    return Measured(
+def _row(pipeline: Pipeline, part: _Part, metric: Metric, value: float | None) -> PerformanceRow:
+    return PerformanceRow(
         pipeline=pipeline.name,
         version=part.version,
         role=part.role,
@@ -447,13 +451,13 @@ def _row(pipeline: Pipeline, part: _Part, metric: Metric, value: float | None) -
     )
 
 
-def _cumulative(pipeline: Pipeline, least: int, parts: Iterable[_Part]) -> Iterator[Measured]:
+def _cumulative(pipeline: Pipeline, least: int, parts: Iterable[_Part]) -> Iterator[PerformanceRow]:
     by_version: dict[tuple[str, str], list[_Part]] = {}
     for part in parts:
         by_version.setdefault((part.version, part.role), []).append(part)
     for (version, role), mine in by_version.items():
         first, last = mine[0].span, mine[-1].span
-        span = Span(first.start, last.stop, first.first, last.behind, True)
+        span = WindowSpan(first.start, last.stop, first.first, last.behind, True)
         whole = _Part(version, role, span, pl.concat([part.frame for part in mine]))
         for row in _valued(pipeline, least, whole):
             yield msgspec.structs.replace(row, cumulative=True)
@@ -500,7 +504,7 @@ def _estimated(
     estimates: dict[Metric, float],
     past: Sequence[_Past],
     least: int,
-) -> Iterator[Measured]:
+) -> Iterator[PerformanceRow]:
     known = _usable(part, past, duration(pipeline.label.wait), least)
     for metric, raw in estimates.items():
         compared = [

@@ -9,9 +9,9 @@ from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
 from headwater.infra.store.lease import Lease, check
 from headwater.registry.champion import Championship
+from headwater.registry.mlflow_store import VersionStore
 from headwater.registry.pauses import Pauses
 from headwater.registry.routings import Routings
-from headwater.registry.store import VersionStore
 from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import ConflictError, HeadwaterError, NotFoundError
 from headwater.spec.recipe import OffsetRange
@@ -204,8 +204,8 @@ class Registry:
         Parameters
         ----------
         routing
-            One that fits the pipeline (:func:`~headwater.spec.serving.routing.check_routing`); None returns to
-            what it declares.
+            One that fits the pipeline (:func:`~headwater.spec.serving.routing.check_routing`); None
+            returns to what it declares.
         by, reason, expected
             As for :meth:`~headwater.registry.routings.Routings.put`.
 

@@ -17,8 +17,8 @@ def misfit_of_output(task: Task, output: object) -> str | None:
 
     Binary: a chance from 0 to 1. Multiclass: a chance by class, each from 0 to 1, that together come to
     at most 1: to less where classes were left out; there are none where nothing is known. Regression: a
-    finite number that is not beyond :data:`~headwater.spec.data.values.LARGEST`. Rounding is allowed for: a
-    millionth for a chance, a hundredth for their sum.
+    finite number that is not beyond :data:`~headwater.spec.data.values.LARGEST`. Rounding is allowed
+    for: a millionth for a chance, a hundredth for their sum.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from headwater.spec.recipe import OffsetRange
 from headwater.spec.serving.routing import Routing
 from headwater.spec.updating.update import UpdateKind
 
-__all__ = ["Beside", "Learning", "Pause", "Reign", "Routed", "Ruling", "VersionInRole"]
+__all__ = ["Learning", "Pause", "Reign", "RoutingStatus", "Ruling", "ShadowStatus", "VersionInRole"]
 
 
 class Reign(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +96,7 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: tuple[OffsetRange, ...]
 
 
-class Beside(msgspec.Struct, frozen=True, kw_only=True):
+class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far a shadow is.
 
     Parameters
@@ -111,7 +111,7 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
     behind: int
 
 
-class Routed(msgspec.Struct, frozen=True, kw_only=True):
+class RoutingStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How requests are routed.
 
     Parameters
@@ -133,7 +133,7 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True):
     routing: Routing | None
     declared: Routing | None
     history: tuple[Ruling, ...]
-    shadows: tuple[Beside, ...]
+    shadows: tuple[ShadowStatus, ...]
 
 
 class VersionInRole(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from headwater.features.batch.batch_runs import BatchRun
 from headwater.loop.batch.batch_predict import batch_predict
 from headwater.loop.binding import Bound
 from headwater.spec.loading import load_pipeline
-from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
 
 __all__ = ["predict_batch"]
 

@@ -5,15 +5,15 @@ from prefect.assets import add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
-from headwater.loop.collect import Collected, collect
+from headwater.loop.collect import CollectResult, collect
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.assets import examples_asset
-from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
 
 __all__ = ["collect_examples"]
 
 
-def collect_examples(reference: str) -> Collected:
+def collect_examples(reference: str) -> CollectResult:
     """Sequence and archive what is due, and show what was collected.
 
     Parameters
@@ -40,7 +40,7 @@ def collect_examples(reference: str) -> Collected:
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def _collect(reference: str) -> Collected:
+def _collect(reference: str) -> CollectResult:
     with Bound(load_pipeline(reference)) as bound:
         found = collect(bound.log)
         name, address = bound.pipeline.name, bound.log.archive.address("examples")
@@ -51,7 +51,7 @@ def _collect(reference: str) -> Collected:
     return found
 
 
-def _text(name: str, found: Collected, address: str) -> str:
+def _text(name: str, found: CollectResult, address: str) -> str:
     return (
         f"# {name}: {found.emitted:,} new examples\n\n"
         "| emitted | archived | stop |\n|---:|---:|---:|\n"

@@ -9,7 +9,7 @@ from headwater.loop.decision.decide import decide
 from headwater.loop.decision.performance import keep_performance
 from headwater.spec.loading import load_pipeline
 from headwater.spec.updating.decision import Decision
-from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
 
 __all__ = ["make_decision"]
 

@@ -10,7 +10,7 @@ from headwater.loop.binding import Bound
 from headwater.spec.data.feature_table import Materialised
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.assets import table_asset
-from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
 
 __all__ = ["find_due_tables", "materialise_tables"]
 

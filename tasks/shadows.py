@@ -7,7 +7,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.operator.serve_best import serve_best
 from headwater.spec.loading import load_pipeline
 from headwater.spec.rulings import Reign
-from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
 
 __all__ = ["promote_best_shadow"]
 

@@ -6,12 +6,12 @@ from prefect.assets import add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
-from headwater.loop.decision.carry_out import carry_out
-from headwater.loop.training.update import Updated, train
+from headwater.loop.decision.execute import carry_out
+from headwater.loop.training.update import UpdateResult, train
 from headwater.registry.version import Version
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.assets import examples_asset, model_asset
-from headwater.tasks.faults import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
 
 __all__ = ["carry_out_decision", "record_version", "update_model"]
 
@@ -23,7 +23,7 @@ __all__ = ["carry_out_decision", "record_version", "update_model"]
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def update_model(reference: str, *, from_scratch: bool) -> Updated:
+def update_model(reference: str, *, from_scratch: bool) -> UpdateResult:
     """Learn what is collected, publish the version, and show how it ended.
 
     Parameters
@@ -54,7 +54,7 @@ def update_model(reference: str, *, from_scratch: bool) -> Updated:
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def carry_out_decision(reference: str, decision: str | None) -> Updated | None:
+def carry_out_decision(reference: str, decision: str | None) -> UpdateResult | None:
     """Do what a decision asks for, once, and show how it ended.
 
     Parameters
@@ -75,7 +75,7 @@ def carry_out_decision(reference: str, decision: str | None) -> Updated | None:
     BusyError, StorageError
         If they last longer than the retries.
     HeadwaterError
-        As :func:`headwater.loop.decision.carry_out.carry_out` does, at once.
+        As :func:`headwater.loop.decision.execute.carry_out` does, at once.
     """
     with Bound(load_pipeline(reference)) as bound:
         waiting = [found.id for found in bound.decisions.unended()]
@@ -88,7 +88,7 @@ def carry_out_decision(reference: str, decision: str | None) -> Updated | None:
     return updated
 
 
-def record_version(updated: Updated) -> None:
+def record_version(updated: UpdateResult) -> None:
     """Make a new version an asset, downstream of the examples; none where there is none."""
     version = updated.version
     if version is not None:
@@ -104,7 +104,7 @@ def _record(version: Version, *, promoted: bool) -> None:
     add_asset_metadata(model_asset(version.pipeline), facts)
 
 
-def _show(pipeline: str, updated: Updated) -> None:
+def _show(pipeline: str, updated: UpdateResult) -> None:
     """Show how an update ended as a table, and its warnings in the run's log, too."""
     rows = [{"what": what, "is": value} for what, value in _facts(updated).items()]
     rows += [{"what": "warning", "is": text} for text in updated.warnings]
@@ -113,7 +113,7 @@ def _show(pipeline: str, updated: Updated) -> None:
         get_run_logger().warning(text)
 
 
-def _facts(updated: Updated) -> dict[str, str]:
+def _facts(updated: UpdateResult) -> dict[str, str]:
     """Say how an update ended, a line a fact."""
     facts = {"reason": updated.reason}
     if updated.version is not None:

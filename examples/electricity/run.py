@@ -277,7 +277,7 @@ def _play_all(events: pl.DataFrame, options: argparse.Namespace, console: Consol
 
 
 def _print(events: pl.DataFrame, results: Sequence[Result], console: Console) -> None:
-    from headwater.screen import table  # noqa: PLC0415 - after quiet
+    from headwater.cli.screen import table  # noqa: PLC0415 - after quiet
 
     still = _beside(no_change(events), results[0].served)
     rows = [("no change", *_shown(scores(still["output"], still["label"])), *"----")]

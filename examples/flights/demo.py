@@ -239,7 +239,7 @@ def _replay_all(home: Path, start: datetime, days: int) -> tuple[list[Result], P
 
 def _make_database(home: Path) -> None:
     from headwater.infra.settings import Settings  # noqa: PLC0415
-    from headwater.registry.store import check_reachable  # noqa: PLC0415
+    from headwater.registry.mlflow_store import check_reachable  # noqa: PLC0415
 
     check_reachable(Settings(home=home))
 
@@ -273,7 +273,7 @@ def _bars(days: int) -> Iterator[Any]:
 
 
 def _print_table(results: Sequence[Result]) -> None:
-    from headwater.screen import table  # noqa: PLC0415
+    from headwater.cli.screen import table  # noqa: PLC0415
 
     stage2 = next(result for result in results if result.name == "stage2")
     rows = [
@@ -337,12 +337,12 @@ def _prove(home: Path, result: Result, end: datetime) -> Proof:
 
 
 def _show_proof(home: Path, proof: Proof) -> None:
-    from headwater.features.read.stored import find  # noqa: PLC0415
+    from headwater.cli.screen import tree_lines  # noqa: PLC0415
+    from headwater.features.read.repository import find  # noqa: PLC0415
     from headwater.infra.settings import Settings  # noqa: PLC0415
     from headwater.infra.store.database import Database  # noqa: PLC0415
     from headwater.registry.lineage import lineage, walk  # noqa: PLC0415
     from headwater.registry.registry import Registry  # noqa: PLC0415
-    from headwater.screen import tree_lines  # noqa: PLC0415
 
     with console.status("the last update as a Prefect flow, and a rebuild in another process ..."):
         flow_said, rebuilt = _finish(proof.flow), json.loads(_finish(proof.rebuild))

@@ -5,7 +5,7 @@ import lightgbm
 
 def boosted_trees() -> object:
     """Gradient-boosted trees whose leaves are refitted to what is new."""
-    from headwater.learners.boosting import Boosted  # noqa: PLC0415 - imports NumPy
+    from headwater.learners.lightgbm_learner import Boosted  # noqa: PLC0415 - imports NumPy
 
     estimator = lightgbm.LGBMClassifier(
         n_estimators=60,

@@ -20,7 +20,7 @@ from headwater.infra.store.storage import Storage
 from headwater.spec.data.records import Output
 from headwater.spec.errors import SchemaError, StorageError
 
-__all__ = ["AnswerTable", "BatchFiles", "Found", "TableWriter", "sha256_of"]
+__all__ = ["AnswerTable", "BatchFiles", "FoundAnswer", "TableWriter", "sha256_of"]
 
 _SCHEMA = """
 CREATE TABLE answer (
@@ -176,7 +176,7 @@ class TableWriter:
         return ""
 
 
-class Found(NamedTuple):
+class FoundAnswer(NamedTuple):
     """An answer of a table: which of its rows, and the output."""
 
     place: int
@@ -208,7 +208,7 @@ class AnswerTable:
         except sqlite3.Error as error:
             raise _refused(path, error) from error
 
-    def find(self, key: str) -> Found | None:
+    def find(self, key: str) -> FoundAnswer | None:
         """Give a key's answer; None where it has none. Any thread may ask.
 
         Raises
@@ -223,7 +223,7 @@ class AnswerTable:
                 ).fetchone()
         except sqlite3.Error as error:
             raise _refused(self._path, error) from error
-        return None if row is None else Found(row[0], _OUTPUT.decode(row[1]))
+        return None if row is None else FoundAnswer(row[0], _OUTPUT.decode(row[1]))
 
     def close(self) -> None:
         """Close the file; nobody may ask any more."""

@@ -7,10 +7,10 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection
 
-from headwater.features.label_queue.filling import Filling
+from headwater.features.label_queue.question_selection import QuestionSelection
 from headwater.features.label_queue.questions import Question, Questions
-from headwater.features.label_queue.queue_counts import QueueCounts, counts
-from headwater.features.record.recorder import Recorder
+from headwater.features.label_queue.queue_statistics import QueueStatistics, counts
+from headwater.features.record.encoder import RecordEncoder
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.store.database import Database
 from headwater.spec.data.records import FeatureValue, Label, LabelValue
@@ -33,14 +33,14 @@ from headwater.spec.serving.queue import (
     random_next,
 )
 
-__all__ = ["Asked", "LabelQueue"]
+__all__ = ["ClaimedQuestion", "LabelQueue"]
 
 _STEPS_A_CLAIM = 10
 _TO_WRITE = timedelta(minutes=1)
 _TRIES = 5
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimedQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """A question that somebody holds.
 
     What the version answered is left out on purpose: who sees it, tends to agree with it.
@@ -95,7 +95,7 @@ class LabelQueue:
         self,
         pipeline: Pipeline,
         pipeline_id: int,
-        recorder: Recorder,
+        recorder: RecordEncoder,
         database: Database,
         clock: Clock,
     ) -> None:
@@ -110,7 +110,7 @@ class LabelQueue:
         self._database = database
         self._clock = clock
         self._questions = Questions(pipeline_id, pipeline.people)
-        self._filling = Filling(pipeline, pipeline_id, self._questions, recorder)
+        self._filling = QuestionSelection(pipeline, pipeline_id, self._questions, recorder)
 
     def fill(self, most_steps: int | None = None) -> int:
         """Ask about the predictions that were sequenced since the last time.
@@ -136,7 +136,7 @@ class LabelQueue:
                 break
         return looked
 
-    def claim(self, person: str, many: int = 1, lease_s: int | None = None) -> list[Asked]:
+    def claim(self, person: str, many: int = 1, lease_s: int | None = None) -> list[ClaimedQuestion]:
         """Give a person questions to answer, and keep them for him until the lease ends.
 
         What he holds already comes first, with a new lease: a claim whose answer was lost may be sent
@@ -255,7 +255,7 @@ class LabelQueue:
                 raise _not_claimed(person, prediction_id)
             self._questions.skip(connection, question, person, to_us(self._clock.now()))
 
-    def counts(self) -> QueueCounts:
+    def counts(self) -> QueueStatistics:
         """Count what waits, what was answered, and how far people agree."""
         with self._database.reading() as connection:
             now_us = to_us(self._clock.now())
@@ -274,9 +274,9 @@ class LabelQueue:
         person: str,
         until_us: int,
         many: int,
-    ) -> list[Asked]:
+    ) -> list[ClaimedQuestion]:
         """Give candidates to a person; they are asked for again where rows had to follow labels."""
-        taken: dict[int, Asked] = {}
+        taken: dict[int, ClaimedQuestion] = {}
         changed = True
         while len(taken) < many and changed:
             changed = False
@@ -291,7 +291,7 @@ class LabelQueue:
 
     def _take(
         self, connection: Connection, question: Question, person: str, until_us: int
-    ) -> Asked | None:
+    ) -> ClaimedQuestion | None:
         """Give one question to a person; None where something came between."""
         found = self._recorder.find(question.prediction_id)
         if found is None or found.prediction is None:
@@ -301,7 +301,7 @@ class LabelQueue:
             return None
         self._questions.take(connection, question, person, until_us)
         served = found.prediction
-        return Asked(
+        return ClaimedQuestion(
             prediction_id=question.prediction_id,
             why=question.why,
             until=from_us(until_us),

@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 
 from headwater.infra.clock import to_us
 from headwater.infra.store import tables
-from headwater.spec.data.records import LabelValue, Told
+from headwater.spec.data.records import LabelValue, ReceivedLabel
 from headwater.spec.serving.queue import Closing, People, Why, closing, wanted
 
-__all__ = ["Place", "Question", "Questions"]
+__all__ = ["Question", "Questions", "QueuePosition"]
 
 _VALUE: msgspec.json.Decoder[LabelValue] = msgspec.json.Decoder(LabelValue)
 
@@ -30,7 +30,7 @@ class Question(NamedTuple):
     closed: Closing | None
 
 
-class Place(NamedTuple):
+class QueuePosition(NamedTuple):
     """How far the queue has looked, and what it has dealt."""
 
     next_position: int
@@ -55,15 +55,15 @@ class Questions:
         self._pipeline_id = pipeline_id
         self._people = people
 
-    def place(self, connection: Connection) -> Place:
+    def place(self, connection: Connection) -> QueuePosition:
         """Give the queue's place, locked until the transaction ends; it is made where there is none."""
         table = tables.queue
-        columns = [table.c[name] for name in Place._fields]
+        columns = [table.c[name] for name in QueuePosition._fields]
         query = select(*columns).where(table.c.pipeline_id == self._pipeline_id).with_for_update()
         found = connection.execute(query).one_or_none()
         if found is not None:
-            return Place._make(found)
-        place = Place(0, 0, 0, 0)
+            return QueuePosition._make(found)
+        place = QueuePosition(0, 0, 0, 0)
         connection.execute(insert(table).values(pipeline_id=self._pipeline_id, **place._asdict()))
         return place
 
@@ -164,7 +164,9 @@ class Questions:
             closed = closing(question.wanted, question.given, skips)
             self._set(connection, question, closed=closed)
 
-    def follow(self, connection: Connection, question: Question, labels: Sequence[Told]) -> bool:
+    def follow(
+        self, connection: Connection, question: Question, labels: Sequence[ReceivedLabel]
+    ) -> bool:
         """Make the rows say what the labels of a prediction say, in the order in which they came.
 
         A label of a person is his answer, wherever it came from. One of the environment, or of a person
@@ -212,7 +214,7 @@ class Questions:
                 )
 
     def _write_answers(
-        self, connection: Connection, question: Question, answers: dict[str, Told]
+        self, connection: Connection, question: Question, answers: dict[str, ReceivedLabel]
     ) -> bool:
         """Write the answers that are not there yet; `answers` holds each person's newest, by turn."""
         table = tables.answer

@@ -8,7 +8,7 @@ import polars as pl
 
 from headwater.features.read.archive import Archive, Archived
 from headwater.features.read.frames import Frames
-from headwater.features.read.stored import Stored
+from headwater.features.read.repository import LogRepository
 from headwater.spec.errors import IdentityError
 from headwater.spec.recipe import OffsetRange
 
@@ -34,7 +34,7 @@ class SameRows:
         The tables, and what the database has.
     """
 
-    def __init__(self, archive: Archive, stored: Stored) -> None:
+    def __init__(self, archive: Archive, stored: LogRepository) -> None:
         self._archive = archive
         self._stored = stored
         self._known: dict[Archived, int] = {}

@@ -15,7 +15,7 @@ from headwater.features.record.inbox_identity import InboxIdentity, identity_in,
 from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
 from headwater.infra.store.sqlite import BUSY_S, prepare, together
-from headwater.infra.store.turns import Turns
+from headwater.infra.store.turns import WriterQueue
 from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, few
 
 __all__ = ["LABEL", "PREDICTION", "Entry", "Inbox", "InboxRow", "inbox_file"]
@@ -99,7 +99,7 @@ class Inbox:
             )
             prepare(self._connection)
             self._identity = self._identified()
-            self._turns = Turns(path)
+            self._turns = WriterQueue(path)
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
         self._transaction = _Transaction(self._connection, self._turns)
@@ -341,7 +341,7 @@ class Inbox:
 class _Transaction:
     """One at a time; what a thread opens within its own is part of it, and fails all of it."""
 
-    def __init__(self, connection: sqlite3.Connection, turns: Turns) -> None:
+    def __init__(self, connection: sqlite3.Connection, turns: WriterQueue) -> None:
         self.lock = threading.RLock()
         self._connection = connection
         self._turns = turns

@@ -27,7 +27,7 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
     table, features
         What is declared.
     frame
-        As :func:`headwater.features.tables.sources.read_whole` gives it.
+        As :func:`headwater.features.tables.table_sources.read_whole` gives it.
 
     Returns
     -------

@@ -13,7 +13,7 @@ _CONTROL = f"[{CONTROLS}]".replace(r"\u2028", r"\x{2028}").replace(r"\u2029", r"
 
 
 def wrong_names(column: pl.Series, most: int) -> pl.Series:
-    """Say of each text whether it is no name, as :func:`headwater.spec.data.values.misfit_of_name` has it.
+    """Say of each text whether it is no name: see :func:`headwater.spec.data.values.misfit_of_name`.
 
     Parameters
     ----------

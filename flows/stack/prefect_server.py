@@ -1,7 +1,7 @@
 """Prefect's server with a door, as ``headwater up`` starts it.
 
-``python -m headwater.flows.stack.prefect_server PORT`` does what ``prefect server start`` does on loopback,
-which has no place for a door.
+``python -m headwater.flows.stack.prefect_server PORT`` does what ``prefect server start`` does on
+loopback, which has no place for a door.
 """
 
 import sys

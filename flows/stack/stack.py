@@ -22,8 +22,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from headwater.flows.stack.environment import environment, within
-from headwater.flows.stack.revival import Revival
+from headwater.flows.stack.prefect_environment import environment, within
+from headwater.flows.stack.supervision import Supervision
 from headwater.infra.offline import quiet
 from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.settings import Settings
@@ -134,7 +134,7 @@ class Stack:
         """
         console = Console(soft_wrap=True)
         console.print(self._table())
-        revivals = [Revival(child) for child in self.children]
+        revivals = [Supervision(child) for child in self.children]
         try:
             while True:
                 for revival in revivals:

@@ -8,12 +8,12 @@ from typing import IO, Self
 
 from headwater.infra.store.sqlite import BUSY_S
 
-__all__ = ["Turns"]
+__all__ = ["WriterQueue"]
 
 _LOOK_S = 0.0005
 
 
-class Turns:
+class WriterQueue:
     """A place in a queue of processes, held within the ``with`` block.
 
     SQLite has no queue: who finds a file locked sleeps for up to a tenth of a second and looks again, so

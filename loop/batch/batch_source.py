@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from headwater.features.tables.sources import opened, reading
+from headwater.features.tables.table_sources import opened, reading
 from headwater.features.values.column_values import Kind, fit
 from headwater.features.values.misfits import check_column, wrong_names
 from headwater.infra.store.storage import Storage

@@ -7,10 +7,10 @@ from datetime import datetime
 
 import msgspec
 
-from headwater.features.tables.lookup import write_lookup
-from headwater.features.tables.materialised import Materialisations
-from headwater.features.tables.sources import read_whole
+from headwater.features.tables.materialisations import Materialisations
+from headwater.features.tables.table_lookup import write_lookup
 from headwater.features.tables.table_rows import conform, rows_of
+from headwater.features.tables.table_sources import read_whole
 from headwater.infra.store.storage import Storage
 from headwater.loop.binding import Bound
 from headwater.spec.data.feature_table import FeatureTable, Materialised, due

@@ -6,7 +6,7 @@ from headwater.infra.store.lease import acquire, release
 from headwater.infra.store.storage import Storage
 from headwater.loop.binding import Bound
 from headwater.loop.decision.rehearse import rehearse
-from headwater.monitoring.evidence import Shown, gather
+from headwater.monitoring.evidence import EvidenceFrames, gather
 from headwater.monitoring.report import report_html
 from headwater.spec.updating.decision import Decision, decision_of
 from headwater.spec.updating.evidence import REHEARSALS, Evidence, Rehearsal
@@ -75,7 +75,9 @@ def _rehearsed(last: Evidence | None, evidence: Evidence) -> tuple[Rehearsal, ..
     return (*last.rehearsed, last.rehearsal)[1 - REHEARSALS :]
 
 
-def _reported(bound: Bound, evidence: Evidence, shown: Shown | None, last: Evidence | None) -> Evidence:
+def _reported(
+    bound: Bound, evidence: Evidence, shown: EvidenceFrames | None, last: Evidence | None
+) -> Evidence:
     if shown is None:
         return evidence
     if last is not None and last.report is not None and _same_window(last, evidence):

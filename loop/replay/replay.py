@@ -21,10 +21,10 @@ from headwater.infra.clock import SimulatedClock, from_us, to_us
 from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.decision.carry_out import carry_out
 from headwater.loop.decision.decide import decide
-from headwater.loop.replay.history import Columns, conformed, import_history
-from headwater.loop.training.update import Updated, train
+from headwater.loop.decision.execute import carry_out
+from headwater.loop.replay.import_history import Columns, conformed, import_history
+from headwater.loop.training.update import UpdateResult, train
 from headwater.spec.data.columns import HISTORY
 from headwater.spec.data.records import Label, LabelValue, Output, Prediction, utc
 from headwater.spec.errors import DeclarationError, NotEnoughError
@@ -55,7 +55,7 @@ class Step(NamedTuple):
     stop: datetime
     served: int
     emitted: int
-    updated: Updated | None
+    updated: UpdateResult | None
     decision: Decision | None
 
 
@@ -85,7 +85,7 @@ class Replay:
     events
         Columns ``id``, ``served_at``, ``label`` and ``known_at`` (both null where never known), and
         the features by name; sorted by ``served_at``. Values as for
-        :func:`~headwater.loop.replay.history.import_history`.
+        :func:`~headwater.loop.replay.import_history.import_history`.
 
     Raises
     ------
@@ -110,7 +110,7 @@ class Replay:
         self._began: datetime | None = None
         self._learner: tuple[str, Learner] | None = None
 
-    def begin(self, start: datetime) -> Updated:
+    def begin(self, start: datetime) -> UpdateResult:
         """Import what was served before `start`, and train the first version on what is known then.
 
         Raises

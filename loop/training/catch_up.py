@@ -6,9 +6,9 @@ from msgspec.structs import replace
 from headwater.loop.binding import Bound
 from headwater.loop.changes import check_champion
 from headwater.loop.training.checkpoint import SERVICE, candidate_of
-from headwater.loop.training.folding import Folding
-from headwater.loop.training.gate import Judged, judge_outputs
-from headwater.loop.training.update import Plan, recipe_of, trainer
+from headwater.loop.training.gate import GateResult, judge_outputs
+from headwater.loop.training.incremental_fold import IncrementalFold
+from headwater.loop.training.update import UpdatePlan, recipe_of, trainer
 from headwater.monitoring.measure.scores import as_logged
 from headwater.registry.version import Version
 from headwater.spec.recipe import Recipe
@@ -36,7 +36,7 @@ def check_served(bound: Bound) -> None:
         _recipe_from(bound, champion)
 
 
-def fold_from(bound: Bound, version: Version) -> Folding:
+def fold_from(bound: Bound, version: Version) -> IncrementalFold:
     """Begin a fold that goes on from a version; its range starts where the version's stopped.
 
     Raises
@@ -49,11 +49,11 @@ def fold_from(bound: Bound, version: Version) -> Folding:
     recipe = _recipe_from(bound, version)
     learner = bound.registry.store.learner(version, bound.pipeline.model)
     spans = tuple(bound.registry.championship.quarantined())
-    return Folding(replace(recipe, exclusions=spans), bound.log, learner)
+    return IncrementalFold(replace(recipe, exclusions=spans), bound.log, learner)
 
 
 def _recipe_from(bound: Bound, version: Version) -> Recipe:
-    plan = Plan(parent=version, reason="each label")
+    plan = UpdatePlan(parent=version, reason="each label")
     return recipe_of(bound, plan, version.examples.stop, bound.clock.now())
 
 
@@ -112,14 +112,14 @@ class CatchUp:
             folding.advance(min(max(folding.cut(judged_from), folding.next_cut), self._part(_PART)))
         return folding.learned_to >= stop
 
-    def judge(self) -> Judged | None:
+    def judge(self) -> GateResult | None:
         """Compare with what was served on the newest examples; None where no gate is asked."""
         if self._gate is None:
             return None
         said = pl.concat(self._said).tail(self._gate.examples) if self._said else pl.DataFrame()
         if said.height < _LEAST_JUDGED:
             reason = f"too few to judge: {said.height}"
-            return Judged(passes=True, reason=reason, examples=said.height, worse=0.0, error=0.0)
+            return GateResult(passes=True, reason=reason, examples=said.height, worse=0.0, error=0.0)
         task = self._bound.pipeline.task
         return judge_outputs(self._gate, task, said["said"], said["output"], said["label"])
 

@@ -2,7 +2,7 @@
 
 from headwater.infra.clock import Clock
 from headwater.loop.binding import Bound
-from headwater.loop.training.folding import Folding
+from headwater.loop.training.incremental_fold import IncrementalFold
 from headwater.loop.training.update import trainer
 from headwater.registry.version import Candidate, Version
 from headwater.spec.rulings import Reign
@@ -14,7 +14,7 @@ SERVICE = "learning service"
 
 
 def candidate_of(
-    folding: Folding, parent: Version, clock: Clock, metrics: dict[str, float] | None = None
+    folding: IncrementalFold, parent: Version, clock: Clock, metrics: dict[str, float] | None = None
 ) -> Candidate:
     """Give the present state of a fold as a candidate.
 
@@ -41,7 +41,7 @@ def candidate_of(
     )
 
 
-def checkpoint(bound: Bound, folding: Folding, parent: Version) -> tuple[Version, Reign]:
+def checkpoint(bound: Bound, folding: IncrementalFold, parent: Version) -> tuple[Version, Reign]:
     """Register what a fold has learned as a version, and make it champion.
 
     Parameters

@@ -10,12 +10,12 @@ from headwater.monitoring.measure.scores import as_logged, example_losses
 from headwater.spec.pipeline import Metric, Task
 from headwater.spec.updating.gate import Gate
 
-__all__ = ["Judged", "held_back", "judge", "judge_outputs"]
+__all__ = ["GateResult", "held_back", "judge", "judge_outputs"]
 
 _SHARE = 5
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a gate says.
 
     Parameters
@@ -50,7 +50,7 @@ def held_back(gate: Gate | None, new: int) -> int:
 
 def judge(
     gate: Gate, task: Task, candidate: Learner, champion: Learner, examples: pl.DataFrame
-) -> Judged:
+) -> GateResult:
     """Compare losses pair by pair.
 
     Parameters
@@ -69,7 +69,9 @@ def judge(
     return judge_outputs(gate, task, new, old, examples["label"])
 
 
-def judge_outputs(gate: Gate, task: Task, new: pl.Series, old: pl.Series, labels: pl.Series) -> Judged:
+def judge_outputs(
+    gate: Gate, task: Task, new: pl.Series, old: pl.Series, labels: pl.Series
+) -> GateResult:
     """Compare the losses of outputs, pair by pair.
 
     Parameters
@@ -83,7 +85,7 @@ def judge_outputs(gate: Gate, task: Task, new: pl.Series, old: pl.Series, labels
         The truth.
     """
     if len(labels) < 2:
-        return Judged(passes=True, reason="too few to judge", examples=0, worse=0.0, error=0.0)
+        return GateResult(passes=True, reason="too few to judge", examples=0, worse=0.0, error=0.0)
     new_losses, old_losses = _losses(task, new, labels), _losses(task, old, labels)
     worse = float((new_losses - old_losses).mean())
     error = float((new_losses - old_losses).std(ddof=1) / np.sqrt(len(labels)))
@@ -92,7 +94,7 @@ def judge_outputs(gate: Gate, task: Task, new: pl.Series, old: pl.Series, labels
         f"newest {len(labels):,} examples, difference {worse:+.4f} ± {error:.4f}"
     )
     passes = worse <= gate.deviations * error
-    return Judged(passes=passes, reason=reason, examples=len(labels), worse=worse, error=error)
+    return GateResult(passes=passes, reason=reason, examples=len(labels), worse=worse, error=error)
 
 
 def _losses(task: Task, outputs: pl.Series, labels: pl.Series) -> npt.NDArray[np.float64]:

@@ -31,8 +31,8 @@ from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
 from headwater.spec.updating.update import Stateless, Subsample
 
 __all__ = [
-    "Plan",
-    "Updated",
+    "UpdatePlan",
+    "UpdateResult",
     "check_update",
     "learn",
     "plan_update",
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class UpdatePlan(msgspec.Struct, frozen=True, kw_only=True):
     """What an update will do.
 
     Parameters
@@ -63,7 +63,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Updated(msgspec.Struct, frozen=True, kw_only=True):
+class UpdateResult(msgspec.Struct, frozen=True, kw_only=True):
     """How an update ended.
 
     Parameters
@@ -89,7 +89,7 @@ class Updated(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan_update(
     pipeline: Pipeline, champion: Version | None, now: datetime, *, from_scratch: bool = False
-) -> Plan:
+) -> UpdatePlan:
     """Decide whether an update starts from scratch or from the champion. Pure.
 
     Parameters
@@ -105,31 +105,31 @@ def plan_update(
     """
     wanted = pipeline.update
     if isinstance(wanted, Stateless):
-        return Plan(
+        return UpdatePlan(
             parent=None, window=wanted.window, subsample=wanted.subsample, reason="stateless update"
         )
     reset = wanted.reset
     if champion is None:
-        return Plan(parent=None, window=wanted.window, reason="first version")
+        return UpdatePlan(parent=None, window=wanted.window, reason="first version")
     if from_scratch:
         anew = reset or wanted
-        return Plan(
+        return UpdatePlan(
             parent=None,
             window=anew.window,
             subsample=None if reset is None else reset.subsample,
             reason="fresh start asked for",
         )
     if reset is not None and now - champion.line_started_at >= duration(reset.every):
-        return Plan(
+        return UpdatePlan(
             parent=None,
             window=reset.window,
             subsample=reset.subsample,
             reason=f"reset, due every {reset.every}",
         )
-    return Plan(parent=champion, reason=f"fine-tunes version {champion.number}")
+    return UpdatePlan(parent=champion, reason=f"fine-tunes version {champion.number}")
 
 
-def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = False) -> Updated:
+def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = False) -> UpdateResult:
     """Update a pipeline on what is collected: learn, register, and promote if the pipeline says so.
 
     Parameters
@@ -182,7 +182,7 @@ def trainer(bound: Bound) -> Iterator[Lease]:
         release(bound.database, lease)
 
 
-def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updated:
+def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> UpdateResult:
     bound.log.agree(fresh=from_scratch)
     champion = bound.registry.champion()
     plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=from_scratch)
@@ -194,7 +194,7 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
                 f"pipeline {bound.pipeline.name!r} has no examples to learn",
                 hint="record predictions and labels, then run headwater collect",
             )
-        return Updated(
+        return UpdateResult(
             version=None,
             promoted=False,
             reason="no new examples since the champion",
@@ -208,7 +208,7 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
         bound.registry.promote(version.number, by=by, reason=plan.reason, lease=lease)
     else:
         bound.registry.challenge(version)
-    return Updated(
+    return UpdateResult(
         version=version,
         promoted=promoted,
         reason=plan.reason,
@@ -256,7 +256,7 @@ def check_update(bound: Bound, *, from_scratch: bool = False) -> None:
         recipe_of(bound, plan, plan.parent.examples.stop, now)
 
 
-def recipe_of(bound: Bound, plan: Plan, stop: int, at: datetime) -> Recipe:
+def recipe_of(bound: Bound, plan: UpdatePlan, stop: int, at: datetime) -> Recipe:
     """Write down what a plan learns of the examples below an offset, a window counted back from `at`.
 
     Raises

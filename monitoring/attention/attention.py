@@ -4,15 +4,16 @@ What each change would cost is played through on the labelled reference, in one 
 came, or a column says something else than before. Which one it is, the other columns tell. With mature
 labels the measured loss stands beside the estimate. The parts, in the order of their imports:
 
-- :mod:`~headwater.monitoring.measure.columns` and :mod:`~headwater.monitoring.measure.labelled`: rows as arrays;
-- :mod:`~headwater.monitoring.measure.blocks`: errors of rows that come together and are alike;
+- :mod:`~headwater.monitoring.measure.columns` and
+  :mod:`~headwater.monitoring.measure.labelled_rows`: rows as arrays;
+- :mod:`~headwater.monitoring.measure.block_errors`: errors of rows that come together and are alike;
 - :mod:`~headwater.monitoring.measure.losses`: the metric, a loss of it, and its error;
 - :mod:`~headwater.monitoring.attention.relations`: how columns hang together;
-- :mod:`~headwater.monitoring.attention.replaced`: a column that moved alone, played through;
-- :mod:`~headwater.monitoring.attention.case`: two windows, made ready;
-- :mod:`~headwater.monitoring.attention.closer`: what moved, looked at closer;
+- :mod:`~headwater.monitoring.attention.counterfactual`: a column that moved alone, played through;
+- :mod:`~headwater.monitoring.attention.window_pair`: two windows, made ready;
+- :mod:`~headwater.monitoring.attention.attribution`: what moved, looked at closer;
 - :mod:`~headwater.monitoring.attention.findings`: verdicts and sentences;
-- :mod:`~headwater.monitoring.attention.measured`: what labels change of them.
+- :mod:`~headwater.monitoring.attention.measured_loss`: what labels change of them.
 
 Limits: a column that is independent of all others and keeps its distribution can be shuffled unseen
 until labels come. Whether such a column moved alone cannot be known; it is taken to be so where it is a
@@ -26,15 +27,15 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from headwater.monitoring.attention.case import Predict, prepare
-from headwater.monitoring.attention.closer import look
+from headwater.monitoring.attention.attribution import look
 from headwater.monitoring.attention.findings import (
     column_findings,
     joint_findings,
     label_findings,
     output_findings,
 )
-from headwater.monitoring.attention.measured import measured_loss, weighed
+from headwater.monitoring.attention.measured_loss import measured_loss, weighed
+from headwater.monitoring.attention.window_pair import Predict, prepare
 from headwater.monitoring.measure.drift import ColumnDrift, drift
 from headwater.spec.data.feature import FeatureKind
 from headwater.spec.pipeline import Metric, Task
@@ -83,7 +84,7 @@ def attend(  # noqa: PLR0913 - named ones
     """Say which change between two windows needs somebody.
 
     Rows of every frame are in order of time: those that come together are alike, and say less than as
-    many others (:mod:`headwater.monitoring.measure.blocks`).
+    many others (:mod:`headwater.monitoring.measure.block_errors`).
 
     Parameters
     ----------

@@ -5,8 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from headwater.monitoring.attention.case import Case
-from headwater.monitoring.attention.closer import MOST, Closer, Looked, Skipped
+from headwater.monitoring.attention.attribution import (
+    MOST,
+    Attributions,
+    ColumnAttribution,
+    SkippedColumn,
+)
+from headwater.monitoring.attention.window_pair import WindowPair
 from headwater.monitoring.measure.columns import missing_share, numbers, texts
 from headwater.monitoring.measure.drift import ColumnDrift, column_drift
 from headwater.monitoring.measure.losses import Loss, loss
@@ -67,7 +72,9 @@ def cost(metric: Metric, value: float) -> str:
     return f"costs about {value:.3f} {unit}" if value >= 0.0005 else f"costs no {name}"
 
 
-def column_findings(case: Case, columns: Sequence[ColumnDrift], looked: Looked) -> list[Finding]:
+def column_findings(
+    case: WindowPair, columns: Sequence[ColumnDrift], looked: Attributions
+) -> list[Finding]:
     """Judge each column that moved, or whose relations broke.
 
     Parameters
@@ -84,7 +91,7 @@ def column_findings(case: Case, columns: Sequence[ColumnDrift], looked: Looked) 
     return found + [_skipped_finding(one) for one in looked.skipped]
 
 
-def _column_finding(case: Case, column: ColumnDrift | None, closer: Closer) -> Finding:
+def _column_finding(case: WindowPair, column: ColumnDrift | None, closer: ColumnAttribution) -> Finding:
     return Finding(
         what=closer.name,
         distance=column.distance if column else 1.0,
@@ -98,14 +105,14 @@ def _column_finding(case: Case, column: ColumnDrift | None, closer: Closer) -> F
     )
 
 
-def _verdict(closer: Closer) -> Verdict:
+def _verdict(closer: ColumnAttribution) -> Verdict:
     if closer.alone:
         return judge(closer.loss)
     found = judge(closer.loss, _CALL_WORLD)
     return "watch" if found == "act" and not closer.clear else found
 
 
-def _skipped_finding(skipped: Skipped) -> Finding:
+def _skipped_finding(skipped: SkippedColumn) -> Finding:
     column = skipped.column
     return Finding(
         what=column.name,
@@ -118,7 +125,7 @@ def _skipped_finding(skipped: Skipped) -> Finding:
     )
 
 
-def _sentence(case: Case, closer: Closer) -> str:
+def _sentence(case: WindowPair, closer: ColumnAttribution) -> str:
     price = cost(case.metric, closer.loss.value)
     effect = f"the champion's outputs move {closer.output_effect:.2g} because of it, which {price}"
     move = _move(closer.name, case.reference[closer.name], case.current[closer.name])
@@ -149,7 +156,7 @@ def _move(name: str, first: pl.Series, second: pl.Series) -> str:
     return f"{name} moved {abs(now - before):.3g} units {'up' if now > before else 'down'}"
 
 
-def joint_findings(case: Case, looked: Looked) -> list[Finding]:
+def joint_findings(case: WindowPair, looked: Attributions) -> list[Finding]:
     """Find what no single column shows: relations broken, and columns that cost only together.
 
     Parameters
@@ -185,7 +192,7 @@ def joint_findings(case: Case, looked: Looked) -> list[Finding]:
     ]
 
 
-def output_findings(case: Case, task: Task) -> list[Finding]:
+def output_findings(case: WindowPair, task: Task) -> list[Finding]:
     """Compare the champion's outputs in both windows, but of classes; by itself a move is benign.
 
     Parameters

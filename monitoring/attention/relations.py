@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from headwater.monitoring.measure.blocks import move_errors, parts
+from headwater.monitoring.measure.block_errors import move_errors, parts
 from headwater.monitoring.measure.columns import is_number, numbers, probit, texts
 from headwater.spec.data.feature import FeatureKind
 
-__all__ = ["Kept", "Relations", "Slope", "relate"]
+__all__ = ["Predictability", "Relations", "Slope", "relate"]
 
 _TURNS = 10  # times that rows are learned from, and that they judge, in turn: not of the same day
 _MOST_WINDOWS = 8  # of the reference, in which relations are looked at
@@ -29,7 +29,7 @@ _MOST_WINDOWS = 8  # of the reference, in which relations are looked at
 _Codes = list[tuple[np.ndarray, ...]]  # of a column, each for reference and current window
 
 
-class Kept(NamedTuple):
+class Predictability(NamedTuple):
     """How well other columns predict a column.
 
     Parameters
@@ -89,7 +89,7 @@ class Relations(NamedTuple):
     current: np.ndarray
     windows: int
 
-    def kept(self, name: str, without: Sequence[str] = ()) -> Kept:
+    def kept(self, name: str, without: Sequence[str] = ()) -> Predictability:
         """Compare how well the columns that are not suspected predict this one's codes, then and now.
 
         Parameters
@@ -101,7 +101,7 @@ class Relations(NamedTuple):
         """
         return self.kept_each([name], without)[name]
 
-    def kept_each(self, names: Sequence[str], without: Sequence[str] = ()) -> dict[str, Kept]:
+    def kept_each(self, names: Sequence[str], without: Sequence[str] = ()) -> dict[str, Predictability]:
         """As :meth:`kept`, for each of some columns by itself; all at once, which costs much less.
 
         Parameters
@@ -124,11 +124,11 @@ class Relations(NamedTuple):
         at_times = np.zeros(len(codes))
         for part in self.parts:
             at_times = np.maximum(at_times, _lost(before, *_agreement(part, weights, codes)))
-        found: dict[str, Kept] = {}
+        found: dict[str, Predictability] = {}
         start = 0
         for name, own in zip(names, owns, strict=True):
             best = start + int(np.argmax(np.abs(before[start : start + len(own)])))
-            found[name] = Kept(*(float(of[best]) for of in (before, now, lost, at_times)))
+            found[name] = Predictability(*(float(of[best]) for of in (before, now, lost, at_times)))
             start += len(own)
         return found
 

@@ -2,7 +2,7 @@
 
 Errors are a jackknife's, over twenty parts of the rows, each of rows that came together. The metric
 takes weights, so that a reference can be weighted into what came later
-(:mod:`headwater.monitoring.attention.closer`).
+(:mod:`headwater.monitoring.attention.attribution`).
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from headwater.monitoring.measure.blocks import parts
+from headwater.monitoring.measure.block_errors import parts
 from headwater.spec.pipeline import Metric
 
 __all__ = ["GROUPS", "Badness", "Loss", "Side", "badness", "jackknifed", "loss", "unit"]

@@ -17,13 +17,13 @@ from headwater.spec.duration import duration
 from headwater.spec.updating.evidence import Standing, Window
 from headwater.spec.updating.monitoring import Monitoring
 
-__all__ = ["Span", "standing", "windows"]
+__all__ = ["WindowSpan", "standing", "windows"]
 
 _MOST = 1_000
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Span(msgspec.Struct, frozen=True):
+class WindowSpan(msgspec.Struct, frozen=True):
     """A window of a log: its times, and the positions that are in it.
 
     Parameters
@@ -62,7 +62,7 @@ def windows(
     *,
     last: int | None = None,
     aligned: bool = True,
-) -> list[Span]:
+) -> list[WindowSpan]:
     """Give the whole windows from a time on that are over, oldest first.
 
     What waits in the inbox is in none of them: collect first.
@@ -91,7 +91,7 @@ def windows(
         return _by_amount(log, monitoring.rows or _MOST, since, now, wait, most)
     edges = _edges(log, duration(monitoring.span, "window"), since, now, most, aligned=aligned)
     pairs = zip(pairwise(edges), pairwise(_places(log, edges)), strict=True)
-    return [Span(*times, *places, times[1] + wait <= now) for times, places in pairs]
+    return [WindowSpan(*times, *places, times[1] + wait <= now) for times, places in pairs]
 
 
 def standing(window: Window, least: int) -> Standing:
@@ -108,7 +108,7 @@ def standing(window: Window, least: int) -> Standing:
     --------
     >>> from datetime import UTC
     >>> day = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)
-    >>> standing(Span(*day, 0, 900, mature=True).window(predictions=900, labelled=0), least=200)
+    >>> standing(WindowSpan(*day, 0, 900, mature=True).window(predictions=900, labelled=0), least=200)
     'starved'
     """
     if window.predictions < least:
@@ -157,12 +157,12 @@ def _between(log: FeatureLog, edges: Sequence[datetime], first: int, last: int) 
 
 def _by_amount(
     log: FeatureLog, rows: int, since: datetime, now: datetime, wait: timedelta, most: int
-) -> list[Span]:
+) -> list[WindowSpan]:
     start, end = log.position_at(since), log.position_at(now + _MICROSECOND)
     whole = log.count_predictions(start, end) // rows
     skipped = max(whole - most, 0)
     place = log.position_after(start, rows * skipped) if skipped else start
-    found: list[Span] = []
+    found: list[WindowSpan] = []
     for _ in range(whole - skipped):
         behind = None if place is None else log.position_after(place, rows)
         if place is None or behind is None:
@@ -171,6 +171,6 @@ def _by_amount(
         if begin is None or newest is None:
             break
         stop = newest + _MICROSECOND
-        found.append(Span(begin, stop, place, behind, stop + wait <= now))
+        found.append(WindowSpan(begin, stop, place, behind, stop + wait <= now))
         place = behind
     return found

@@ -13,14 +13,14 @@ from headwater.spec.serving.routing import Routing
 __all__ = [
     "MOST_SPANS",
     "MOST_VERSIONS",
-    "Asked",
     "ChampionBody",
     "LearningBody",
+    "OffsetSpan",
+    "OperatorReply",
+    "OperatorRequest",
     "QuarantineBody",
     "RoutingBody",
     "ShadowBody",
-    "Span",
-    "Told",
     "VersionsBody",
     "socket_file",
 ]
@@ -73,7 +73,7 @@ class LearningBody(_Body, frozen=True, kw_only=True):
     paused: bool
 
 
-class Span(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OffsetSpan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Offsets from `start` up to, but not including, `stop`."""
 
     start: _Offset
@@ -85,13 +85,13 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return OffsetRange(self.start, self.stop)
 
 
-_Spans = Annotated[tuple[Span, ...], Meta(max_length=MOST_SPANS)]
+_Spans = Annotated[tuple[OffsetSpan, ...], Meta(max_length=MOST_SPANS)]
 
 
 class QuarantineBody(_Body, frozen=True, kw_only=True):
     """Offsets that are not to be learned again."""
 
-    spans: Annotated[tuple[Span, ...], Meta(min_length=1, max_length=MOST_SPANS)]
+    spans: Annotated[tuple[OffsetSpan, ...], Meta(min_length=1, max_length=MOST_SPANS)]
 
 
 class ChampionBody(_Body, frozen=True, kw_only=True):
@@ -118,7 +118,7 @@ class VersionsBody(msgspec.Struct, frozen=True, kw_only=True):
     last: Annotated[int, Meta(ge=1, le=MOST_VERSIONS)] = 20
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class OperatorRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to the keeper.
 
     Parameters
@@ -137,7 +137,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     body: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class OperatorReply(msgspec.Struct, frozen=True, kw_only=True):
     """The keeper's answer: a result, or an error by its name.
 
     Parameters

@@ -23,8 +23,14 @@ import msgspec
 
 from headwater.infra.ids import new_id
 from headwater.serving.api.problems import Problem
-from headwater.serving.api.wire import Answer, Answers, BatchAnswer, Labelled, LabelResults
-from headwater.serving.client.operator_client import AsyncOperate, Operate
+from headwater.serving.api.schemas import (
+    BatchAnswer,
+    LabelResult,
+    LabelResults,
+    PredictionAnswer,
+    PredictionAnswers,
+)
+from headwater.serving.client.operator_client import AsyncOperatorClient, OperatorClient
 from headwater.serving.client.sent import encoded
 from headwater.spec import errors
 from headwater.spec.data.records import FeatureValue, LabelValue, Recorded, Source
@@ -81,7 +87,7 @@ class Client(_Base):
     ) -> None:
         super().__init__(retries, key)
         self._http = httpx.Client(base_url=address, headers=self._headers, timeout=timeout_s)
-        self.operate = Operate(self._send)
+        self.operate = OperatorClient(self._send)
         """What operators ask for: routing, shadows, learning, champions."""
 
     def predict(
@@ -91,7 +97,7 @@ class Client(_Base):
         pipeline: str | None = None,
         id: str | None = None,  # noqa: A002 - its name on the wire
         entity: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> PredictionAnswer:
         """Ask for one prediction; it is logged durably when this returns.
 
         Parameters
@@ -110,9 +116,11 @@ class Client(_Base):
         SchemaError, ConflictError, NotFoundError, NotReadyError, StorageError
             As the service says; StorageError also where it cannot be reached.
         """
-        return self._post("/predict", _prediction(features, pipeline, id, entity), Answer)
+        return self._post("/predict", _prediction(features, pipeline, id, entity), PredictionAnswer)
 
-    def predict_many(self, items: Sequence[Features], *, pipeline: str | None = None) -> list[Answer]:
+    def predict_many(
+        self, items: Sequence[Features], *, pipeline: str | None = None
+    ) -> list[PredictionAnswer]:
         """Ask for many predictions, all or none; each gets an id.
 
         Raises
@@ -124,7 +132,7 @@ class Client(_Base):
 
     def send_predictions(
         self, items: Sequence[Mapping[str, Any]], *, pipeline: str | None = None
-    ) -> list[Answer]:
+    ) -> list[PredictionAnswer]:
         """Ask for many predictions as they go over the wire: ``id``, ``features``, ``entity``, ``unit``.
 
         Raises
@@ -132,7 +140,9 @@ class Client(_Base):
         HeadwaterError
             As for :meth:`predict`.
         """
-        return self._post("/predict", _named({"predictions": items}, pipeline), Answers).predictions
+        return self._post(
+            "/predict", _named({"predictions": items}, pipeline), PredictionAnswers
+        ).predictions
 
     def label(
         self,
@@ -143,7 +153,7 @@ class Client(_Base):
         known_at: datetime | None = None,
         source: Source = "natural",
         key: str | None = None,
-    ) -> Labelled:
+    ) -> LabelResult:
         """Tell the truth of one prediction; durable when this returns.
 
         Parameters
@@ -163,11 +173,11 @@ class Client(_Base):
             As for :meth:`predict`.
         """
         item = _label(prediction_id, value, known_at, source, key)
-        return self._post("/labels", _named(item, pipeline), Labelled)
+        return self._post("/labels", _named(item, pipeline), LabelResult)
 
     def send_labels(
         self, items: Sequence[Mapping[str, Any]], *, pipeline: str | None = None
-    ) -> list[Labelled]:
+    ) -> list[LabelResult]:
         """Tell many truths as they go over the wire, each with its own result.
 
         Raises
@@ -281,7 +291,7 @@ class AsyncClient(_Base):
     ) -> None:
         super().__init__(retries, key)
         self._http = httpx.AsyncClient(base_url=address, headers=self._headers, timeout=timeout_s)
-        self.operate = AsyncOperate(self._send)
+        self.operate = AsyncOperatorClient(self._send)
         """What operators ask for, as :attr:`Client.operate`."""
 
     async def predict(
@@ -291,9 +301,11 @@ class AsyncClient(_Base):
         pipeline: str | None = None,
         id: str | None = None,  # noqa: A002 - its name on the wire
         entity: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> PredictionAnswer:
         """Ask for one prediction, as :meth:`Client.predict` does."""
-        return await self._post("/predict", _prediction(features, pipeline, id, entity), Answer)
+        return await self._post(
+            "/predict", _prediction(features, pipeline, id, entity), PredictionAnswer
+        )
 
     async def label(
         self,
@@ -304,10 +316,10 @@ class AsyncClient(_Base):
         known_at: datetime | None = None,
         source: Source = "natural",
         key: str | None = None,
-    ) -> Labelled:
+    ) -> LabelResult:
         """Tell the truth of one prediction, as :meth:`Client.label` does."""
         item = _label(prediction_id, value, known_at, source, key)
-        return await self._post("/labels", _named(item, pipeline), Labelled)
+        return await self._post("/labels", _named(item, pipeline), LabelResult)
 
     async def batch(
         self,

@@ -12,17 +12,17 @@ import msgspec
 from headwater.serving.api.operations import (
     ChampionBody,
     LearningBody,
+    OffsetSpan,
     QuarantineBody,
     RoutingBody,
     ShadowBody,
-    Span,
 )
 from headwater.spec.errors import NotFoundError
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.rulings import Learning, Reign, Routed, VersionInRole
+from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
 from headwater.spec.serving.routing import Routing
 
-__all__ = ["AsyncOperate", "Operate"]
+__all__ = ["AsyncOperatorClient", "OperatorClient"]
 
 _Found = TypeVar("_Found")
 _REASON = "through the client"
@@ -37,7 +37,7 @@ class _Request(NamedTuple):
     params: dict[str, str] | None
 
 
-class Operate:
+class OperatorClient:
     """What an operator asks for, and waits for; :attr:`Client.operate` gives it.
 
     A pipeline is given by its name. Each raises what the service says: SchemaError where something does
@@ -53,9 +53,9 @@ class Operate:
     def __init__(self, send: Callable[..., Any]) -> None:
         self._send = send
 
-    def routing(self, pipeline: str) -> Routed:
+    def routing(self, pipeline: str) -> RoutingStatus:
         """Say how requests are routed."""
-        return self._ask(_get(pipeline, "routing"), Routed)
+        return self._ask(_get(pipeline, "routing"), RoutingStatus)
 
     def route(
         self,
@@ -64,7 +64,7 @@ class Operate:
         *,
         reason: str = _REASON,
         expected: int | None = None,
-    ) -> Routed:
+    ) -> RoutingStatus:
         """Set how requests are routed; None returns to what the pipeline declares.
 
         Parameters
@@ -75,15 +75,15 @@ class Operate:
             Number of the ruling that was seen; the last one to write wins where not given.
         """
         body = RoutingBody(routing=routing, reason=reason, expected=expected)
-        return self._ask(_put(pipeline, "routing", body), Routed)
+        return self._ask(_put(pipeline, "routing", body), RoutingStatus)
 
-    def add_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> Routed:
+    def add_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
         """Let a version predict beside the answer."""
-        return self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), Routed)
+        return self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), RoutingStatus)
 
-    def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> Routed:
+    def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
         """Let a version predict beside the answer no more."""
-        return self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), Routed)
+        return self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), RoutingStatus)
 
     def learning(self, pipeline: str) -> Learning:
         """Say whether learning is paused, and what is quarantined."""
@@ -142,8 +142,8 @@ class Operate:
         return found
 
 
-class AsyncOperate:
-    """What an operator asks for, for an event loop; as :class:`Operate`.
+class AsyncOperatorClient:
+    """What an operator asks for, for an event loop; as :class:`OperatorClient`.
 
     Parameters
     ----------
@@ -154,9 +154,9 @@ class AsyncOperate:
     def __init__(self, send: Callable[..., Awaitable[Any]]) -> None:
         self._send = send
 
-    async def routing(self, pipeline: str) -> Routed:
+    async def routing(self, pipeline: str) -> RoutingStatus:
         """Say how requests are routed."""
-        return await self._ask(_get(pipeline, "routing"), Routed)
+        return await self._ask(_get(pipeline, "routing"), RoutingStatus)
 
     async def route(
         self,
@@ -165,18 +165,18 @@ class AsyncOperate:
         *,
         reason: str = _REASON,
         expected: int | None = None,
-    ) -> Routed:
-        """Set how requests are routed, as :meth:`Operate.route` does."""
+    ) -> RoutingStatus:
+        """Set how requests are routed, as :meth:`OperatorClient.route` does."""
         body = RoutingBody(routing=routing, reason=reason, expected=expected)
-        return await self._ask(_put(pipeline, "routing", body), Routed)
+        return await self._ask(_put(pipeline, "routing", body), RoutingStatus)
 
-    async def add_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> Routed:
+    async def add_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
         """Let a version predict beside the answer."""
-        return await self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), Routed)
+        return await self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), RoutingStatus)
 
-    async def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> Routed:
+    async def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
         """Let a version predict beside the answer no more."""
-        return await self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), Routed)
+        return await self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), RoutingStatus)
 
     async def learning(self, pipeline: str) -> Learning:
         """Say whether learning is paused, and what is quarantined."""
@@ -195,7 +195,7 @@ class AsyncOperate:
     async def quarantine(
         self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = _REASON
     ) -> Learning:
-        """Leave offsets out of every later recipe, as :meth:`Operate.quarantine` does."""
+        """Leave offsets out of every later recipe, as :meth:`OperatorClient.quarantine` does."""
         body = QuarantineBody(spans=_spans(spans), reason=reason)
         return await self._ask(_post(pipeline, "quarantine", body), Learning)
 
@@ -211,7 +211,7 @@ class AsyncOperate:
         quarantine: Iterable[OffsetRange] = (),
         reason: str = _REASON,
     ) -> Reign:
-        """Return to an earlier champion, as :meth:`Operate.roll_back` does."""
+        """Return to an earlier champion, as :meth:`OperatorClient.roll_back` does."""
         target = to or _previous(await self.versions(pipeline, last=1_000))
         return await self._ask(_post(pipeline, "champion", _return(target, quarantine, reason)), Reign)
 
@@ -255,8 +255,8 @@ def _return(version: str, quarantine: Iterable[OffsetRange], reason: str) -> Cha
     return ChampionBody(version=version, rollback=True, quarantine=spans, reason=reason)
 
 
-def _spans(spans: Iterable[OffsetRange]) -> tuple[Span, ...]:
-    return tuple(Span(start=span.start, stop=span.stop) for span in spans)
+def _spans(spans: Iterable[OffsetRange]) -> tuple[OffsetSpan, ...]:
+    return tuple(OffsetSpan(start=span.start, stop=span.stop) for span in spans)
 
 
 def _previous(versions: Iterable[VersionInRole]) -> str:

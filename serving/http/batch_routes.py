@@ -12,9 +12,9 @@ from starlette.routing import BaseRoute, Route
 
 from headwater.features.record.checks import plain_words
 from headwater.infra.clock import Clock
-from headwater.serving.api.wire import BatchAnswer, BatchItem, PredictItem
-from headwater.serving.http.hot import Pipelines, named, read_body
-from headwater.serving.metrics.metrics import Metrics
+from headwater.serving.api.schemas import BatchAnswer, BatchItem, PredictItem
+from headwater.serving.http.fast_routes import Pipelines, named, read_body
+from headwater.serving.metrics.service_metrics import Metrics
 from headwater.serving.worker.batch_answers import BatchAnswers
 from headwater.spec.errors import NotFoundError, SchemaError
 from headwater.spec.pipeline import Pipeline

@@ -24,16 +24,16 @@ from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound
 from headwater.loop.training.catch_up import check_served
 from headwater.serving.access.key_store import KeyWatch
-from headwater.serving.keeper.batch_watch import BatchWatch
-from headwater.serving.keeper.learning import EachLabel
-from headwater.serving.keeper.operating import Operating
-from headwater.serving.keeper.routed import Routed
-from headwater.serving.keeper.succession import Succession
-from headwater.serving.keeper.table_watch import TableWatch
-from headwater.serving.published.alarms import Alarms, KeeperFile, KeeperTold
-from headwater.serving.published.batch_live import BatchLive
-from headwater.serving.published.live import Live, ServedState, ServingFile
-from headwater.serving.published.live_tables import LiveTables
+from headwater.serving.keeper.batch_publisher import BatchPublisher
+from headwater.serving.keeper.champion_follower import ChampionFollower
+from headwater.serving.keeper.online_learning import OnlineLearning
+from headwater.serving.keeper.operator_socket import OperatorSocket
+from headwater.serving.keeper.routing_follower import RoutingFollower
+from headwater.serving.keeper.table_publisher import TablePublisher
+from headwater.serving.published.alarms import Alarms, KeeperStatus, KeeperStatusFile
+from headwater.serving.published.published_batch import PublishedBatch
+from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
+from headwater.serving.published.published_tables import PublishedTables
 from headwater.serving.published.refused import Refused, refused_file
 from headwater.spec.errors import ChangedError, HeadwaterError, IdentityError, StorageError
 from headwater.spec.loading import load_pipeline
@@ -62,15 +62,15 @@ class Keeper:
 
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
-        self._live = Live(bound.pipeline, bound.settings)
+        self._live = PublishedModels(bound.pipeline, bound.settings)
         self._published = self._live.read()
-        self._file = KeeperFile(bound.pipeline.name, bound.settings)
+        self._file = KeeperStatusFile(bound.pipeline.name, bound.settings)
         self._told = self._file.read()
         self._alarms = Alarms(bound.pipeline.name, bound.clock, self._told)
-        self._learning = EachLabel(bound) if bound.pipeline.learn == "each label" else None
+        self._learning = OnlineLearning(bound) if bound.pipeline.learn == "each label" else None
         served = None if self._published is None else self._published.states[0].version
-        self._succession = Succession(bound, self._live, self._learning, self._alarms, served)
-        self._routed = Routed(bound, self._live, self._alarms)
+        self._succession = ChampionFollower(bound, self._live, self._learning, self._alarms, served)
+        self._routed = RoutingFollower(bound, self._live, self._alarms)
 
     def __enter__(self) -> Self:
         if self._learning is not None:
@@ -134,7 +134,7 @@ class Keeper:
     def _tell(self) -> None:
         """Tell the workers how it stands, if that is not what they were told last."""
         learning = self._learning
-        told = KeeperTold(
+        told = KeeperStatus(
             learns=learning is not None,
             learned_to=0 if learning is None else learning.learned_to,
             sequenced_to=0 if learning is None else learning.stop,
@@ -168,9 +168,9 @@ def main(references: Sequence[str]) -> int:
             _logger.error("%s", refused.what)
             return 1
         stack.enter_context(KeyWatch(settings()))
-        stack.enter_context(TableWatch([bound.pipeline for bound in bounds], settings()))
-        stack.enter_context(Operating([bound.pipeline for bound in bounds], settings()))
-        stack.enter_context(BatchWatch(bounds))
+        stack.enter_context(TablePublisher([bound.pipeline for bound in bounds], settings()))
+        stack.enter_context(OperatorSocket([bound.pipeline for bound in bounds], settings()))
+        stack.enter_context(BatchPublisher(bounds))
         keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
         learns = any(bound.pipeline.learn == "each label" for bound in bounds)
         wait_s = _LEARN_S if learns else _LOOK_S
@@ -195,11 +195,11 @@ def _check(bound: Bound) -> None:
     """
     bound.check()
     with suppress(StorageError):
-        Live(bound.pipeline, bound.settings).read()
+        PublishedModels(bound.pipeline, bound.settings).read()
     with suppress(StorageError):
-        LiveTables(bound.pipeline, bound.settings).read()
+        PublishedTables(bound.pipeline, bound.settings).read()
     with suppress(StorageError):
-        BatchLive(bound.pipeline.name, bound.settings).read()
+        PublishedBatch(bound.pipeline.name, bound.settings).read()
 
 
 def _refused(bounds: Sequence[Bound]) -> Refused | None:

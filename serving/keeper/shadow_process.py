@@ -20,7 +20,7 @@ from headwater.registry.restore import restore
 from headwater.spec.data.records import FeatureValue, Output
 from headwater.spec.errors import HeadwaterError
 
-__all__ = ["Load", "Loaded", "Predict", "Said", "ShadowProcess", "main"]
+__all__ = ["LoadCommand", "LoadReply", "PredictCommand", "PredictReply", "ShadowProcess", "main"]
 
 _LOAD_S = 120.0  # to start, or to load a version: importing a library is slow on a busy machine
 _TELL_S = 1.0
@@ -28,7 +28,7 @@ _WAIT_S = 0.02
 _ALARM_FACTOR = 2
 
 
-class Load(msgspec.Struct, frozen=True, tag=True):
+class LoadCommand(msgspec.Struct, frozen=True, tag=True):
     """Take a version in, and forget all but those to keep."""
 
     version: str
@@ -38,28 +38,32 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     keep: tuple[str, ...]
 
 
-class Predict(msgspec.Struct, frozen=True, tag=True):
+class PredictCommand(msgspec.Struct, frozen=True, tag=True):
     """Predict with a version that was loaded."""
 
     version: str
     rows: list[dict[str, FeatureValue]]
 
 
-class Loaded(msgspec.Struct, frozen=True, tag=True):
+class LoadReply(msgspec.Struct, frozen=True, tag=True):
     """The process has started, or a version is loaded; or why it is not."""
 
     failure: str = ""
 
 
-class Said(msgspec.Struct, frozen=True, tag=True):
+class PredictReply(msgspec.Struct, frozen=True, tag=True):
     """Outputs of the first rows, in order: all, or as many as a second allowed; None where it failed."""
 
     outputs: list[Output | None]
     failure: str = ""
 
 
-_ASKED: msgspec.msgpack.Decoder[Load | Predict] = msgspec.msgpack.Decoder(Load | Predict)
-_TOLD: msgspec.msgpack.Decoder[Loaded | Said] = msgspec.msgpack.Decoder(Loaded | Said)
+_ASKED: msgspec.msgpack.Decoder[LoadCommand | PredictCommand] = msgspec.msgpack.Decoder(
+    LoadCommand | PredictCommand
+)
+_TOLD: msgspec.msgpack.Decoder[LoadReply | PredictReply] = msgspec.msgpack.Decoder(
+    LoadReply | PredictReply
+)
 
 
 class ShadowProcess:
@@ -88,7 +92,7 @@ class ShadowProcess:
         there.close()
         self._until_s: float | None = time.monotonic() + _LOAD_S
 
-    def ask(self, what: Load | Predict) -> None:
+    def ask(self, what: LoadCommand | PredictCommand) -> None:
         """Give it something to do; it has answered what it was asked before.
 
         Raises
@@ -97,10 +101,10 @@ class ShadowProcess:
             If it has ended.
         """
         self._here.send_bytes(msgspec.msgpack.encode(what))
-        limit_s = _LOAD_S if isinstance(what, Load) else self._limit_s
+        limit_s = _LOAD_S if isinstance(what, LoadCommand) else self._limit_s
         self._until_s = time.monotonic() + limit_s
 
-    def answer(self) -> Loaded | Said | None:
+    def answer(self) -> LoadReply | PredictReply | None:
         """Give its answer, if that comes within a moment.
 
         Raises
@@ -138,31 +142,33 @@ def main(handle: int, limit_s: float) -> int:
     end_with_parent()
     pipe = Connection(handle)
     learners: dict[str, Learner] = {}
-    pipe.send_bytes(msgspec.msgpack.encode(Loaded()))
+    pipe.send_bytes(msgspec.msgpack.encode(LoadReply()))
     with suppress(EOFError, OSError):  # the keeper has ended
         while True:
             signal.setitimer(signal.ITIMER_REAL, 0)
             asked = _ASKED.decode(pipe.recv_bytes())
-            within_s = _LOAD_S if isinstance(asked, Load) else limit_s + _TELL_S
+            within_s = _LOAD_S if isinstance(asked, LoadCommand) else limit_s + _TELL_S
             signal.setitimer(signal.ITIMER_REAL, within_s * _ALARM_FACTOR)
-            told = _load(asked, learners) if isinstance(asked, Load) else _predict(asked, learners)
+            told = (
+                _load(asked, learners) if isinstance(asked, LoadCommand) else _predict(asked, learners)
+            )
             pipe.send_bytes(msgspec.msgpack.encode(told))
     return 0
 
 
-def _load(asked: Load, learners: dict[str, Learner]) -> Loaded:
+def _load(asked: LoadCommand, learners: dict[str, Learner]) -> LoadReply:
     for version in learners.keys() - set(asked.keep):
         del learners[version]
     try:
         learners[asked.version] = restore(asked.state, asked.recipe, asked.proof)
     except HeadwaterError as error:
-        return Loaded(str(error))
+        return LoadReply(str(error))
     except Exception as error:  # noqa: BLE001 - whatever a model does
-        return Loaded(f"{type(error).__name__}: {error}")
-    return Loaded()
+        return LoadReply(f"{type(error).__name__}: {error}")
+    return LoadReply()
 
 
-def _predict(asked: Predict, learners: dict[str, Learner]) -> Said:
+def _predict(asked: PredictCommand, learners: dict[str, Learner]) -> PredictReply:
     learner, until_s = learners[asked.version], time.monotonic() + _TELL_S
     outputs: list[Output | None] = []
     failure = ""
@@ -174,7 +180,7 @@ def _predict(asked: Predict, learners: dict[str, Learner]) -> Said:
             failure = failure or type(error).__name__
         if time.monotonic() > until_s:
             break
-    return Said(outputs, failure)
+    return PredictReply(outputs, failure)
 
 
 if __name__ == "__main__":

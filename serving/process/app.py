@@ -19,18 +19,18 @@ from starlette.types import ASGIApp
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.infra.tracing import begin_tracing
-from headwater.serving.access.guard import Access, Guard
+from headwater.serving.access.authentication import Access, Authentication
 from headwater.serving.api.problems import FAILED, PROBLEM_TYPE, Problem, problem_of
 from headwater.serving.http.batch_routes import batch_routes
-from headwater.serving.http.documented import describe
-from headwater.serving.http.hot import HotPaths, Pipelines, labels_route, named, predict_route
-from headwater.serving.http.hot_protocol import SHORT_WAY, ShortWay
-from headwater.serving.http.inference_protocol import protocol_routes
-from headwater.serving.http.label_queue import queue_router
-from headwater.serving.http.orchestrating import operations_router
+from headwater.serving.http.fast_protocol import SHORT_WAY, ShortWay
+from headwater.serving.http.fast_routes import FastRoutes, Pipelines, labels_route, named, predict_route
+from headwater.serving.http.kserve_v2 import protocol_routes
+from headwater.serving.http.label_queue_routes import queue_router
+from headwater.serving.http.openapi import describe
+from headwater.serving.http.operator_routes import operations_router
 from headwater.serving.metrics.counters import Cells, Counters
-from headwater.serving.metrics.metrics import Metrics, told_now
-from headwater.serving.published.alarms import KeeperTold, cells_of
+from headwater.serving.metrics.service_metrics import Metrics, told_now
+from headwater.serving.published.alarms import KeeperStatus, cells_of
 from headwater.serving.worker.batch_answers import BatchAnswers
 from headwater.serving.worker.served_pipeline import ServedPipeline
 from headwater.spec.errors import HeadwaterError
@@ -133,7 +133,9 @@ def create_app(
     app.include_router(operations_router(served, settings))
     _add_metrics(app, served, batches, metrics)
     describe(app, pipelines)
-    guard = Guard(HotPaths(app, hot, metrics), access or Access(), settings, clock, metrics.problem)
+    guard = Authentication(
+        FastRoutes(app, hot, metrics), access or Access(), settings, clock, metrics.problem
+    )
     return guard if tracing is None else tracing(guard)
 
 
@@ -141,9 +143,9 @@ def _made_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIAp
     """Give what the service is made of: the plain parts, untouched, or where asked the traced ones."""
     if not begin_tracing(settings, "headwater"):
         return ServedPipeline, None
-    from headwater.serving.process.tracing import Traced, TracedPipeline  # noqa: PLC0415 - only where asked for
+    from headwater.serving.process.tracing import TracedPipeline, TracingMiddleware  # noqa: PLC0415 - only where asked for
 
-    return TracedPipeline, Traced
+    return TracedPipeline, TracingMiddleware
 
 
 def _add_lookups(app: FastAPI, served: Pipelines, clock: Clock) -> None:
@@ -203,7 +205,7 @@ def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
     }
 
 
-def _learning(told: KeeperTold) -> dict[str, Any] | None:
+def _learning(told: KeeperStatus) -> dict[str, Any] | None:
     """Say how learning each label stands; None where the flows learn."""
     if not told.learns:
         return None

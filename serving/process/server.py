@@ -15,11 +15,11 @@ from uvicorn.supervisors import Multiprocess
 from headwater.infra.logs import log_as
 from headwater.infra.processes import Child, end_with_parent
 from headwater.infra.settings import Settings, settings
-from headwater.serving.access.guard import Access
-from headwater.serving.http.hot_protocol import HotProtocol
+from headwater.serving.access.authentication import Access
+from headwater.serving.http.fast_protocol import FastProtocol
 from headwater.serving.metrics.counters import forget_counters
 from headwater.serving.process.app import create_app
-from headwater.serving.process.draining import Draining
+from headwater.serving.process.graceful_shutdown import GracefulShutdown
 from headwater.serving.published.refused import check_not_refused, refused_file
 from headwater.spec.errors import ServerError
 from headwater.spec.loading import load_pipeline
@@ -97,7 +97,7 @@ def serve(
         factory=True,
         workers=workers,
         loop="uvloop",
-        http=HotProtocol,
+        http=FastProtocol,
         ws="none",
         proxy_headers=False,
         access_log=False,
@@ -119,7 +119,7 @@ def worker_app() -> ASGIApp:
     log_as(settings(), logging.WARNING)
     pipelines = [load_pipeline(reference) for reference in os.environ[_PIPELINES].splitlines()]
     access = msgspec.json.decode(os.environ[_ACCESS], type=Access)
-    return Draining(create_app(pipelines, settings(), access=access), _DRAIN_S)
+    return GracefulShutdown(create_app(pipelines, settings(), access=access), _DRAIN_S)
 
 
 class Workers(Multiprocess):
@@ -137,7 +137,7 @@ class Workers(Multiprocess):
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         forked = get_context("forkserver")
-        forked.set_forkserver_preload(["headwater.serving.process.preloaded"])
+        forked.set_forkserver_preload(["headwater.serving.process.preload"])
         forkserver.ensure_running()  # it imports while the keeper does
         _subprocess.spawn = forked  # type: ignore[assignment] # uvicorn has no other way to say so
         super().__init__(config, sockets)

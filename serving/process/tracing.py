@@ -15,17 +15,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater.features.record.inbox import Entry
 from headwater.infra.tracing import span, tracer
-from headwater.serving.api.wire import Answer, LabelItem, Labelled, PredictItem
+from headwater.serving.api.schemas import LabelItem, LabelResult, PredictionAnswer, PredictItem
 from headwater.serving.worker.group_commit import Ended, GroupCommit
 from headwater.serving.worker.served_pipeline import ServedPipeline
 
-__all__ = ["Traced", "TracedPipeline"]
+__all__ = ["TracedPipeline", "TracingMiddleware"]
 
 _PROBED = ("/v2/health/live", "/v2/health/ready", "/metrics")
 _MOST_IDS = 100
 
 
-class Traced:
+class TracingMiddleware:
     """Wraps the service: a span for each request, but for those that only look whether it lives.
 
     Parameters
@@ -82,7 +82,7 @@ class TracedPipeline(ServedPipeline):
 
     commits = _TracedCommit
 
-    async def predict(self, items: Sequence[PredictItem]) -> list[Answer]:
+    async def predict(self, items: Sequence[PredictItem]) -> list[PredictionAnswer]:
         """Answer predictions, as :meth:`ServedPipeline.predict` does."""
         with span("predict", {"pipeline": self.pipeline.name, "count": len(items)}):
             answers = await super().predict(items)
@@ -94,14 +94,14 @@ class TracedPipeline(ServedPipeline):
                 )
             return answers
 
-    async def label(self, items: Sequence[msgspec.Raw], by: str) -> list[Labelled]:
+    async def label(self, items: Sequence[msgspec.Raw], by: str) -> list[LabelResult]:
         """Record labels, as :meth:`ServedPipeline.label` does."""
         with span("label", {"pipeline": self.pipeline.name, "count": len(items)}):
             labelled = await super().label(items, by)
             _tell([one.prediction_id for one in labelled])
             return labelled
 
-    async def label_one(self, item: LabelItem, by: str) -> Labelled:
+    async def label_one(self, item: LabelItem, by: str) -> LabelResult:
         """Record one label, as :meth:`ServedPipeline.label_one` does."""
         with span("label", {"pipeline": self.pipeline.name, "count": 1}):
             _tell([item.prediction_id])

@@ -18,7 +18,7 @@ from headwater.serving.metrics.counters import Cells
 from headwater.spec.errors import HeadwaterError, IdentityError
 from headwater.spec.rulings import Pause
 
-__all__ = ["Alarm", "AlarmKind", "Alarms", "KeeperFile", "KeeperTold", "cells_of"]
+__all__ = ["Alarm", "AlarmKind", "Alarms", "KeeperStatus", "KeeperStatusFile", "cells_of"]
 
 AlarmKind = Literal["swap", "learning", "shadow", "stores"]
 _KINDS: tuple[AlarmKind, ...] = ("swap", "learning", "shadow", "stores")
@@ -49,7 +49,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
 
 
-class KeeperTold(msgspec.Struct, frozen=True, kw_only=True):
+class KeeperStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the keeper tells the workers beside what is to serve.
 
     Parameters
@@ -74,7 +74,7 @@ class KeeperTold(msgspec.Struct, frozen=True, kw_only=True):
     raised: dict[AlarmKind, int] = {}
 
 
-class KeeperFile:
+class KeeperStatusFile:
     """The file by which a keeper tells the workers.
 
     Parameters
@@ -87,15 +87,15 @@ class KeeperFile:
         self._home = HomeLog(pipeline, settings)
         self._path = settings.root / "live" / pipeline / "keeper.json"
 
-    def read(self) -> KeeperTold:
+    def read(self) -> KeeperStatus:
         """Give what was told last; nothing where nothing was, by another log's, or it cannot be read."""
         try:
             content = self._home.unwrap(self._path.read_bytes(), self._path)
-            return msgspec.json.decode(content, type=KeeperTold)
+            return msgspec.json.decode(content, type=KeeperStatus)
         except (OSError, msgspec.DecodeError, IdentityError):
-            return KeeperTold()
+            return KeeperStatus()
 
-    def write(self, told: KeeperTold) -> None:
+    def write(self, told: KeeperStatus) -> None:
         """Tell."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_suffix(".new")
@@ -114,7 +114,7 @@ class Alarms:
         What an earlier keeper told: its counts go on, and a swap that failed is told of still.
     """
 
-    def __init__(self, pipeline: str, clock: Clock, before: KeeperTold) -> None:
+    def __init__(self, pipeline: str, clock: Clock, before: KeeperStatus) -> None:
         self._pipeline = pipeline
         self._clock = clock
         self._held: dict[tuple[AlarmKind, str | None], Alarm] = {
@@ -157,7 +157,7 @@ class Alarms:
                 self.clear(kind, version)
 
 
-def cells_of(pipeline: str, told: KeeperTold) -> Iterator[Cells]:
+def cells_of(pipeline: str, told: KeeperStatus) -> Iterator[Cells]:
     """Give what a keeper tells as numbers for ``GET /metrics``."""
     held = [alarm.kind for alarm in told.alarms]
     for kind in _KINDS:

@@ -12,14 +12,14 @@ import numpy as np
 from headwater.features.batch.batch_files import AnswerTable
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
-from headwater.serving.api.wire import BatchAnswer, answer_of
-from headwater.serving.published.batch_live import BatchFile, BatchLive
+from headwater.serving.api.schemas import BatchAnswer, answer_of
+from headwater.serving.published.published_batch import BatchFile, PublishedBatch
 from headwater.spec.duration import duration
 from headwater.spec.errors import IdentityError, NotFoundError, StorageError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.batch import BatchPrediction, prediction_id
 
-__all__ = ["BatchAnswers", "Standing"]
+__all__ = ["BatchAnswers", "BatchStatus"]
 
 _logger = logging.getLogger("headwater.serving")
 
@@ -36,7 +36,7 @@ class _Opened(NamedTuple):
         self.reads.close()
 
 
-class Standing(NamedTuple):
+class BatchStatus(NamedTuple):
     """How the answers of the newest run stand.
 
     Parameters
@@ -70,7 +70,7 @@ class BatchAnswers:
         self.batch = batch
         self._max_age = None if batch.max_age is None else duration(batch.max_age)
         self._clock = clock
-        self._live = BatchLive(pipeline.name, settings)
+        self._live = PublishedBatch(pipeline.name, settings)
         self._lock = threading.Lock()  # no table is closed while it is looked up
         self._opened: _Opened | None = None
         self._seen = 0
@@ -136,14 +136,14 @@ class BatchAnswers:
             else "check the key; headwater batch status shows the runs",
         )
 
-    def standing(self) -> Standing | None:
+    def standing(self) -> BatchStatus | None:
         """Say how the newest answers stand; None before the first."""
         with self._lock:
             opened = self._opened
             if opened is None:
                 return None
             read = int(np.count_nonzero(np.frombuffer(opened.reads, np.uint8)))
-            return Standing(opened.file.rows, read, self._age(opened.file.at).total_seconds())
+            return BatchStatus(opened.file.rows, read, self._age(opened.file.at).total_seconds())
 
     def close(self) -> None:
         """Close the files; what was read stays counted."""

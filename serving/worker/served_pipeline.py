@@ -11,18 +11,25 @@ import msgspec
 from msgspec import UNSET
 
 from headwater.features.record.checks import plain_words
+from headwater.features.record.encoder import RecordEncoder, open_inbox
 from headwater.features.record.inbox import Entry
-from headwater.features.record.recorder import Recorder, open_inbox
 from headwater.infra.clock import Clock
 from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
-from headwater.serving.api.wire import Answer, LabelItem, Labelled, PredictItem, answer_of, check_names
-from headwater.serving.metrics.metrics import PipelineMetrics
-from headwater.serving.published.alarms import KeeperFile, KeeperTold
-from headwater.serving.published.live import Live, ServingFile
-from headwater.serving.worker.answering import Answering, Loaded, Loader
+from headwater.serving.api.schemas import (
+    LabelItem,
+    LabelResult,
+    PredictionAnswer,
+    PredictItem,
+    answer_of,
+    check_names,
+)
+from headwater.serving.metrics.service_metrics import PipelineMetrics
+from headwater.serving.published.alarms import KeeperStatus, KeeperStatusFile
+from headwater.serving.published.published_models import PublishedModels, ServingFile
+from headwater.serving.worker.active_versions import ActiveVersions, LoadedVersion, VersionLoader
+from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import Ended, GroupCommit
-from headwater.serving.worker.looking_up import LookingUp
 from headwater.spec.data.records import FeatureValue, Label, Output, Prediction, Recorded, Role
 from headwater.spec.errors import (
     ConflictError,
@@ -46,7 +53,7 @@ class _Made(NamedTuple):
     id: str
     features: msgspec.Struct
     entity: dict[str, str]
-    answer: Answer
+    answer: PredictionAnswer
     entry: Entry
 
 
@@ -72,16 +79,16 @@ class ServedPipeline:
     ) -> None:
         self.pipeline = pipeline
         self.metrics = metrics
-        self.answering: Answering | None = None
+        self.answering: ActiveVersions | None = None
         self.serving: ServingFile | None = None
         self.swap_failure: str | None = None
-        self.recorder = Recorder(pipeline, open_inbox(pipeline, settings), clock)
+        self.recorder = RecordEncoder(pipeline, open_inbox(pipeline, settings), clock)
         self._hint = _hint(pipeline)
         self._clock = clock
-        self._live = Live(pipeline, settings)
-        self._keeper = KeeperFile(pipeline.name, settings)
-        self._loader = Loader(pipeline.name, self._live)
-        self.tables = LookingUp(pipeline, settings, metrics) if pipeline.tables else None
+        self._live = PublishedModels(pipeline, settings)
+        self._keeper = KeeperStatusFile(pipeline.name, settings)
+        self._loader = VersionLoader(pipeline.name, self._live)
+        self.tables = FeatureLookup(pipeline, settings, metrics) if pipeline.tables else None
         self._features: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.recorder.asked_type)
         serving = pipeline.serving
         batch = serving.durability == "batch"
@@ -90,7 +97,7 @@ class ServedPipeline:
             self.recorder.inbox, serving.most_waiting, serving.window_ms / 1_000 if batch else 0.0
         )
 
-    async def predict(self, items: Sequence[PredictItem]) -> list[Answer]:
+    async def predict(self, items: Sequence[PredictItem]) -> list[PredictionAnswer]:
         """Answer predictions after they are recorded: all of them, or none.
 
         Parameters
@@ -143,13 +150,13 @@ class ServedPipeline:
         check_names(item, "")
         self._decoded(item.features, "")
 
-    async def label(self, items: Sequence[msgspec.Raw], by: str) -> list[Labelled]:
+    async def label(self, items: Sequence[msgspec.Raw], by: str) -> list[LabelResult]:
         """Record labels, each for itself; durable when this returns.
 
         Parameters
         ----------
         items
-            As JSON, each a :class:`~headwater.serving.api.wire.LabelItem`.
+            As JSON, each a :class:`~headwater.serving.api.schemas.LabelItem`.
         by
             Who sends them.
 
@@ -158,13 +165,13 @@ class ServedPipeline:
         OverloadedError, StorageError
             If too much waits, or the disk refuses: nothing is kept then.
         """
-        results: list[Labelled | None] = []
+        results: list[LabelResult | None] = []
         given: list[LabelItem] = []
         entries: list[Entry] = []
         for item in items:
             read = self._read(item, by)
-            results.append(read if isinstance(read, Labelled) else None)
-            if not isinstance(read, Labelled):
+            results.append(read if isinstance(read, LabelResult) else None)
+            if not isinstance(read, LabelResult):
                 given.append(read[0])
                 entries.append(read[1])
         ended = await self._commit.append([[entry] for entry in entries]) if entries else []
@@ -173,7 +180,7 @@ class ServedPipeline:
         self.metrics.labelled(told)
         return told
 
-    async def label_one(self, item: LabelItem, by: str) -> Labelled:
+    async def label_one(self, item: LabelItem, by: str) -> LabelResult:
         """Record one label; durable when this returns.
 
         Raises
@@ -220,7 +227,7 @@ class ServedPipeline:
             self.sample()
             await asyncio.sleep(every_s)
 
-    def told(self) -> KeeperTold:
+    def told(self) -> KeeperStatus:
         """Give what the keeper told last: how learning stands, and its alarms."""
         return self._keeper.read()
 
@@ -253,7 +260,7 @@ class ServedPipeline:
         self.answering = answering
         self.serving, self.swap_failure = serving, self._loader.left_out
 
-    def _log_swap(self, before: Loaded | None, now: Loaded, epoch: int) -> None:
+    def _log_swap(self, before: LoadedVersion | None, now: LoadedVersion, epoch: int) -> None:
         told = {"pipeline": self.pipeline.name, "version": now.version, "epoch": epoch}
         replaced = None if before is None else before.version
         _logger.info("another version serves", extra={"told": {**told, "replaced": replaced}})
@@ -286,7 +293,7 @@ class ServedPipeline:
             )
 
     @property
-    def champion(self) -> Loaded | None:
+    def champion(self) -> LoadedVersion | None:
         """The champion that answers, if one does."""
         return None if self.answering is None else self.answering.champion
 
@@ -300,7 +307,7 @@ class ServedPipeline:
         """How often this process has synced."""
         return self._commit.syncs
 
-    def _make(self, answering: Answering, item: PredictItem, now: datetime, where: str) -> _Made:
+    def _make(self, answering: ActiveVersions, item: PredictItem, now: datetime, where: str) -> _Made:
         check_names(item, where)
         id_ = new_id() if item.id is UNSET else item.id
         loaded, share = answering.choose(id_, item.unit)
@@ -315,7 +322,9 @@ class ServedPipeline:
         answer = self._answer(id_, output, loaded.version, loaded.role)
         return _Made(id_, features, item.entity, answer, entry)
 
-    def _output(self, loaded: Loaded, id_: str, values: dict[str, FeatureValue], where: str) -> Output:
+    def _output(
+        self, loaded: LoadedVersion, id_: str, values: dict[str, FeatureValue], where: str
+    ) -> Output:
         """Let a version answer; what it fails on is refused, for it was tried before it served.
 
         What is no output of the task is a failure, too: it is neither answered nor logged.
@@ -350,7 +359,7 @@ class ServedPipeline:
         return found
 
     def _completed(
-        self, tables: LookingUp, asked: msgspec.Struct, item: PredictItem, now: datetime, where: str
+        self, tables: FeatureLookup, asked: msgspec.Struct, item: PredictItem, now: datetime, where: str
     ) -> tuple[msgspec.Struct, dict[str, float]]:
         """Add what is looked up; for a request that came before, what was looked up then will do."""
         values: dict[str, FeatureValue] = msgspec.structs.asdict(asked)
@@ -365,11 +374,11 @@ class ServedPipeline:
         values.update(found)
         return self.recorder.logged_type(**values), ages_s
 
-    def _answer(self, id_: str, output: Output, version: str, role: Role) -> Answer:
+    def _answer(self, id_: str, output: Output, version: str, role: Role) -> PredictionAnswer:
         window = UNSET if self._loss_window_ms is None else self._loss_window_ms
         return answer_of(self.pipeline.task, id_, output, version, role, window)
 
-    def _again(self, made: _Made, ended: Ended) -> Answer:
+    def _again(self, made: _Made, ended: Ended) -> PredictionAnswer:
         """Answer what came before as it was answered then, if it is the same request."""
         if not isinstance(ended, ConflictError):
             return made.answer
@@ -397,15 +406,17 @@ class ServedPipeline:
         whole = before.features.keys() == set(self.pipeline.feature_names)
         return whole and before.entity == item.entity and asked.items() <= before.features.items()
 
-    def _read(self, item: msgspec.Raw, by: str) -> tuple[LabelItem, Entry] | Labelled:
+    def _read(self, item: msgspec.Raw, by: str) -> tuple[LabelItem, Entry] | LabelResult:
         try:
             given = _LABEL.decode(item)
         except msgspec.ValidationError as error:
-            return Labelled(_id_in(item), "refused", plain_words(error), "send prediction_id and value")
+            return LabelResult(
+                _id_in(item), "refused", plain_words(error), "send prediction_id and value"
+            )
         try:
             return given, self._entry(given, by)
         except SchemaError as error:
-            return Labelled(given.prediction_id, "refused", error.what, error.hint)
+            return LabelResult(given.prediction_id, "refused", error.what, error.hint)
 
     def _entry(self, given: LabelItem, by: str) -> Entry:
         label = Label(
@@ -418,18 +429,18 @@ class ServedPipeline:
         )
         return self.recorder.label(label)
 
-    def _labelled(self, given: LabelItem, ended: Ended) -> Labelled:
+    def _labelled(self, given: LabelItem, ended: Ended) -> LabelResult:
         """Say what became of a label; the same value under the same key is known, whenever it came."""
         if not isinstance(ended, ConflictError):
-            return Labelled(given.prediction_id, "recorded" if ended else "known")
+            return LabelResult(given.prediction_id, "recorded" if ended else "known")
         key = None if given.key is UNSET else given.key
         labels = [told.label for told in self.find(given.prediction_id).labels]
         before = [one for one in labels if (one.source, one.key) == (given.source, key)]
         at = {one.known_at for one in before} if given.known_at is UNSET else {given.known_at}
         if any(one.value == given.value and one.known_at in at for one in before):
-            return Labelled(given.prediction_id, "known")
+            return LabelResult(given.prediction_id, "known")
         first = before[0]
-        return Labelled(
+        return LabelResult(
             given.prediction_id,
             "conflict",
             f"key {key!r} came before with {first.value!r}, known at {first.known_at.isoformat()}",

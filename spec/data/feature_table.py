@@ -96,7 +96,8 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
         Parameters
         ----------
         name, dtype, nullable, low, high, categories
-            As in :func:`headwater.spec.data.feature.Feature`; the name is also that of the source's column.
+            As in :func:`headwater.spec.data.feature.Feature`; the name is also that of the source's
+            column.
         """
         low_, high_, categories_ = limits(low, high, categories)
         return BatchFeature(

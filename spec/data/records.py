@@ -15,10 +15,10 @@ __all__ = [
     "LabelValue",
     "Output",
     "Prediction",
+    "ReceivedLabel",
     "Recorded",
     "Role",
     "Source",
-    "Told",
     "utc",
 ]
 
@@ -141,7 +141,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             check_name(self.by, "by")
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedLabel(msgspec.Struct, frozen=True, kw_only=True):
     """A label as it came.
 
     Parameters
@@ -168,7 +168,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     prediction: Prediction | None
-    labels: tuple[Told, ...]
+    labels: tuple[ReceivedLabel, ...]
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """What a routing comes to at one moment: which version answers a request, and how likely that was.
 
-A :class:`Plan` is made when the routing changes, when the champion does, or when a bandit learned
+A :class:`RoutingPlan` is made when the routing changes, when the champion does, or when a bandit learned
 something. A request then costs one hash and one look-up.
 """
 
@@ -15,7 +15,7 @@ from headwater.spec.data.records import Role
 from headwater.spec.serving.bandit import BanditState
 from headwater.spec.serving.routing import ABTest, Bandit, Canary, Routing
 
-__all__ = ["Aliases", "Choice", "Plan", "plan", "route", "uniform"]
+__all__ = ["Aliases", "Choice", "RoutingPlan", "plan", "route", "uniform"]
 
 _SLACK = 1e-9  # of shares that are together 1 but for rounding
 
@@ -59,7 +59,7 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     propensity: float
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class RoutingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a routing comes to, until something changes.
 
     Parameters
@@ -96,7 +96,7 @@ def plan(
     *,
     pipeline: str = "",
     loaded: Collection[str] | None = None,
-) -> Plan:
+) -> RoutingPlan:
     """Make the plan of a routing.
 
     Parameters
@@ -134,7 +134,7 @@ def plan(
         shares.append(left)
     beside = dict.fromkeys(filter(None, map(find, routing.beside)))
     salt = routing.salt if isinstance(routing, Canary | ABTest | Bandit) else ""
-    return Plan(
+    return RoutingPlan(
         choices=_choices(versions, shares, champion),
         bounds=tuple(accumulate(shares))[:-1],
         shadows=tuple(version for version in beside if version != champion),
@@ -143,7 +143,7 @@ def plan(
     )
 
 
-def route(its: Plan, prediction: str, unit: str | None = None) -> Choice:
+def route(its: RoutingPlan, prediction: str, unit: str | None = None) -> Choice:
     """Say which version answers a request.
 
     The same request is answered by the same version as long as the plan stands. Who keeps what was

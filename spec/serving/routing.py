@@ -1,4 +1,4 @@
-"""Routings: which version answers a request. Plain data; ``headwater.spec.serving.plan`` carries them out."""
+"""Routings: which version answers a request. Plain data; ``spec/serving/plan.py`` carries them out."""
 
 from collections.abc import Callable, Collection
 from typing import ClassVar, NamedTuple
@@ -210,8 +210,8 @@ class Bandit(_Routing, frozen=True, tag="bandit"):
         The share that is dealt evenly over the versions, whatever the policy says, so that any policy
         can be evaluated on what was logged, and none is given up for bad luck.
     reward
-        ``"correct"`` or ``"label"``: what a label is worth, as ``reward_of`` of ``spec/serving/bandit.py`` has
-        it.
+        ``"correct"`` or ``"label"``: what a label is worth: ``reward_of`` of
+        ``spec/serving/bandit.py`` says it.
     salt
         Another salt draws anew.
 

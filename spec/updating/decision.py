@@ -6,7 +6,7 @@ from hashlib import sha256
 import msgspec
 
 from headwater.spec.updating.evidence import Evidence
-from headwater.spec.updating.trigger import Answer
+from headwater.spec.updating.trigger import TriggerAnswer
 from headwater.spec.updating.update import UpdateKind
 
 __all__ = ["Decision", "Outcome", "decision_of"]
@@ -80,7 +80,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return self.fired and self.outcome is None
 
 
-def decision_of(evidence: Evidence, answer: Answer) -> Decision:
+def decision_of(evidence: Evidence, answer: TriggerAnswer) -> Decision:
     """Make the decision, with its id.
 
     Parameters

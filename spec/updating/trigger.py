@@ -21,7 +21,6 @@ from headwater.spec.updating.update import UpdateKind
 
 __all__ = [
     "AllOf",
-    "Answer",
     "AnyOf",
     "AtLeast",
     "CostAware",
@@ -30,6 +29,7 @@ __all__ = [
     "Every",
     "Performance",
     "Trigger",
+    "TriggerAnswer",
     "Volume",
     "by_clock",
     "decide",
@@ -40,7 +40,7 @@ _WORDS = "sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|no
 _FIELD = re.compile(rf"([0-9*/,\-]|{_WORDS})+", re.IGNORECASE)
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class TriggerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a trigger says to some evidence.
 
     Parameters
@@ -70,8 +70,8 @@ class _Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     update: UpdateKind | None = None
 
-    def _answer(self, fired: bool, reason: str) -> Answer:
-        return Answer(fired=fired, reason=reason, update=self.update if fired else None)
+    def _answer(self, fired: bool, reason: str) -> TriggerAnswer:
+        return TriggerAnswer(fired=fired, reason=reason, update=self.update if fired else None)
 
     def _check_update(self) -> None:
         if self.update not in (None, "stateless", "stateful"):
@@ -98,7 +98,7 @@ class Every(_Rule, frozen=True, tag="every"):
         self._check_update()
         duration(self.interval, "Every")
 
-    def decide(self, evidence: Evidence) -> Answer:
+    def decide(self, evidence: Evidence) -> TriggerAnswer:
         """Fire when the newest version is `interval` old, or the line, where it asks from scratch."""
         since = _last_update(evidence, self.update)
         if since is None:
@@ -138,7 +138,7 @@ class Cron(_Rule, frozen=True, tag="cron"):
                 f"timezone={self.timezone!r} is no zone", hint='write timezone="Europe/Berlin", say'
             ) from error
 
-    def decide(self, evidence: Evidence) -> Answer:
+    def decide(self, evidence: Evidence) -> TriggerAnswer:
         """Fire when a time of the line lies between the last update and now."""
         from cronsim import CronSim, CronSimError  # noqa: PLC0415 - most triggers need it not
 
@@ -169,7 +169,7 @@ class Volume(_Rule, frozen=True, tag="volume"):
         self._check_update()
         check_count("Volume", self.examples)
 
-    def decide(self, evidence: Evidence) -> Answer:
+    def decide(self, evidence: Evidence) -> TriggerAnswer:
         """Compare the count."""
         new = evidence.new_examples
         return self._answer(new >= self.examples, f"{new:,} of {self.examples:,} new examples")
@@ -243,7 +243,7 @@ class Performance(_Rule, frozen=True, tag="performance"):
                 hint="write Performance(gain=0.01, over=4), say",
             )
 
-    def decide(self, evidence: Evidence) -> Answer:
+    def decide(self, evidence: Evidence) -> TriggerAnswer:
         """Go through the conditions."""
         if self.change and evidence.changed:
             return self._answer(True, "the champion's errors changed (ADWIN)")
@@ -265,7 +265,7 @@ class Performance(_Rule, frozen=True, tag="performance"):
                 return self._answer(True, f"{said}, {words} {limit:.4f}")
         return self._answer(False, said)
 
-    def _would_gain(self, least: float, evidence: Evidence) -> Answer:
+    def _would_gain(self, least: float, evidence: Evidence) -> TriggerAnswer:
         if evidence.rehearsal is None:
             return self._answer(False, f"no update was rehearsed ({evidence.standing})")
         found = (*evidence.rehearsed, evidence.rehearsal)[-self.over :]
@@ -316,7 +316,7 @@ class Drift(_Rule, frozen=True, tag="drift"):
                 f"Drift(at={self.at!r}) is not a verdict", hint='write Drift() or Drift(at="watch")'
             )
 
-    def decide(self, evidence: Evidence) -> Answer:
+    def decide(self, evidence: Evidence) -> TriggerAnswer:
         """Compare the verdict."""
         verdicts: tuple[Verdict, ...] = ("act",) if self.at == "act" else ("act", "watch")
         if evidence.verdict is None:
@@ -366,7 +366,7 @@ class CostAware(_Rule, frozen=True, tag="cost_aware"):
                     f"CostAware({field}={value!r}) is not above 0", hint=f"write {field}=1.0, say"
                 )
 
-    def decide(self, evidence: Evidence) -> Answer:
+    def decide(self, evidence: Evidence) -> TriggerAnswer:
         """Compare the costs."""
         waited = evidence.regret * 100 / 1000 * self.per_loss
         price = self.per_update
@@ -395,7 +395,7 @@ class AnyOf(_Rule, frozen=True, tag="any_of"):
         self._check_update()
         _check_of(self, self.of)
 
-    def decide(self, evidence: Evidence) -> Answer:
+    def decide(self, evidence: Evidence) -> TriggerAnswer:
         """Ask each."""
         return _counted(self.of, 1, self.update, evidence)
 
@@ -417,7 +417,7 @@ class AllOf(_Rule, frozen=True, tag="all_of"):
         self._check_update()
         _check_of(self, self.of)
 
-    def decide(self, evidence: Evidence) -> Answer:
+    def decide(self, evidence: Evidence) -> TriggerAnswer:
         """Ask each."""
         return _counted(self.of, len(self.of), self.update, evidence)
 
@@ -448,7 +448,7 @@ class AtLeast(_Rule, frozen=True, tag="at_least"):
                 hint=f"write at most {len(self.of)}",
             )
 
-    def decide(self, evidence: Evidence) -> Answer:
+    def decide(self, evidence: Evidence) -> TriggerAnswer:
         """Ask each."""
         return _counted(self.of, self.count, self.update, evidence)
 
@@ -456,7 +456,7 @@ class AtLeast(_Rule, frozen=True, tag="at_least"):
 Trigger = Every | Cron | Volume | Performance | Drift | CostAware | AnyOf | AllOf | AtLeast
 
 
-def decide(triggers: Sequence[Trigger], pace: Pace, evidence: Evidence) -> Answer:
+def decide(triggers: Sequence[Trigger], pace: Pace, evidence: Evidence) -> TriggerAnswer:
     """Say whether an update is due. Pure.
 
     Parameters
@@ -469,16 +469,16 @@ def decide(triggers: Sequence[Trigger], pace: Pace, evidence: Evidence) -> Answe
         What was found.
     """
     if evidence.standing == "no_champion":
-        return Answer(fired=False, reason="no version serves yet: run headwater train first")
+        return TriggerAnswer(fired=False, reason="no version serves yet: run headwater train first")
     answers = [trigger.decide(evidence) for trigger in triggers]
     fired = [answer for answer in answers if answer.fired]
     if not fired:
-        return Answer(fired=False, reason="; ".join(a.reason for a in answers) or "no triggers")
+        return TriggerAnswer(fired=False, reason="; ".join(a.reason for a in answers) or "no triggers")
     held = pace.refuses(evidence)
     reason = "; ".join(answer.reason for answer in fired)
     if held is not None:
-        return Answer(fired=False, reason=f"held back, {held}: {reason}")
-    return Answer(fired=True, reason=reason, update=_widest(fired))
+        return TriggerAnswer(fired=False, reason=f"held back, {held}: {reason}")
+    return TriggerAnswer(fired=True, reason=reason, update=_widest(fired))
 
 
 def by_clock(triggers: Sequence[Trigger]) -> bool:
@@ -495,17 +495,19 @@ def leaves(triggers: Sequence[Trigger]) -> list[Trigger]:
     return found
 
 
-def _counted(of: Sequence[Trigger], count: int, update: UpdateKind | None, evidence: Evidence) -> Answer:
+def _counted(
+    of: Sequence[Trigger], count: int, update: UpdateKind | None, evidence: Evidence
+) -> TriggerAnswer:
     answers = [trigger.decide(evidence) for trigger in of]
     fired = [answer for answer in answers if answer.fired]
     if len(fired) < count:
         reason = "; ".join(answer.reason for answer in answers)
-        return Answer(fired=False, reason=f"{len(fired)} of {count} fired ({reason})")
+        return TriggerAnswer(fired=False, reason=f"{len(fired)} of {count} fired ({reason})")
     reason = " and ".join(answer.reason for answer in fired)
-    return Answer(fired=True, reason=reason, update=update or _widest(fired))
+    return TriggerAnswer(fired=True, reason=reason, update=update or _widest(fired))
 
 
-def _widest(fired: Sequence[Answer]) -> UpdateKind | None:
+def _widest(fired: Sequence[TriggerAnswer]) -> UpdateKind | None:
     kinds = {answer.update for answer in fired}
     return "stateless" if "stateless" in kinds else "stateful" if kinds == {"stateful"} else None
 

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from headwater.features.log import FeatureLog
     from headwater.infra.clock import SimulatedClock, SystemClock
     from headwater.infra.settings import Settings, settings
-    from headwater.learners.boosting import Boosted
+    from headwater.learners.lightgbm_learner import Boosted
     from headwater.loop.batch.batch_predict import batch_predict
     from headwater.loop.batch.materialise import materialise
     from headwater.loop.binding import Bound
     from headwater.loop.collect import collect
-    from headwater.loop.decision.carry_out import carry_out
     from headwater.loop.decision.decide import decide
+    from headwater.loop.decision.execute import carry_out
     from headwater.loop.rebuild import rebuild
-    from headwater.loop.replay.history import Columns, import_history
+    from headwater.loop.replay.import_history import Columns, import_history
     from headwater.loop.replay.replay import Replay
     from headwater.loop.training.update import train
     from headwater.serving.client.client import AsyncClient, Client
@@ -126,13 +126,13 @@ _NAMES = {
     "features.log": ("FeatureLog",),
     "infra.clock": ("SimulatedClock", "SystemClock"),
     "infra.settings": ("Settings", "settings"),
-    "learners.boosting": ("Boosted",),
+    "learners.lightgbm_learner": ("Boosted",),
     "loop.batch.batch_predict": ("batch_predict",),
     "loop.binding": ("Bound",),
-    "loop.decision.carry_out": ("carry_out",),
+    "loop.decision.execute": ("carry_out",),
     "loop.collect": ("collect",),
     "loop.decision.decide": ("decide",),
-    "loop.replay.history": ("Columns", "import_history"),
+    "loop.replay.import_history": ("Columns", "import_history"),
     "loop.batch.materialise": ("materialise",),
     "loop.rebuild": ("rebuild",),
     "loop.replay.replay": ("Replay",),

@@ -125,7 +125,7 @@ def test_what_was_archived_before_there_were_ages_is_read(
     log.label([Label(prediction_id="old", value=True, known_at=NOW)])
     drain(log)
     with monkeypatch.context() as before:
-        for module, name in (("log", "EXAMPLE"), ("frames", "PREDICTION")):
+        for module, name in (("log", "EXAMPLE"), ("read.frames", "PREDICTION")):
             columns = getattr(sys.modules[f"headwater.features.{module}"], name)
             kept = tuple(column for column in columns if column != "ages_s")
             before.setattr(f"headwater.features.{module}.{name}", kept)

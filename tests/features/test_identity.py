@@ -14,7 +14,7 @@ from sqlalchemy import delete
 from tests.features.records import drain, label, prediction
 
 from headwater.features.log import FeatureLog
-from headwater.features.read.stored import find
+from headwater.features.read.repository import find
 from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings

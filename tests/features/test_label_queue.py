@@ -137,7 +137,7 @@ def test_only_the_most_urgent_wait(opened: Opener) -> None:
 
 
 def test_filling_goes_on_where_it_stopped(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.features.label_queue.filling._STEP", 10)
+    monkeypatch.setattr("headwater.features.label_queue.question_selection._STEP", 10)
     log = opened()
     serve(log, *(f"p{n}" for n in range(35)))
     assert log.queue().fill(2) == 20

@@ -10,9 +10,9 @@ import pytest
 from deltalake import write_deltalake
 from msgspec.structs import replace
 
-from headwater.features.tables.lookup import Lookup, write_lookup
-from headwater.features.tables.sources import read_whole
+from headwater.features.tables.table_lookup import TableLookup, write_lookup
 from headwater.features.tables.table_rows import conform, rows_of
+from headwater.features.tables.table_sources import read_whole
 from headwater.infra.settings import Settings
 from headwater.infra.store.storage import Storage
 from headwater.spec.data.feature_table import FeatureTable
@@ -65,7 +65,7 @@ def storage(tmp_path: Path) -> Storage:
 def looked_up(table: FeatureTable, storage: Storage, path: Path) -> dict[tuple[str, ...], Any]:
     frame = conform(table, FEATURES, read_whole(table.source, storage))
     write_lookup(path, table.entity, FEATURES, rows_of(table, frame))
-    lookup = Lookup(path, table.entity, FEATURES)
+    lookup = TableLookup(path, table.entity, FEATURES)
     keys = [("Ulm", "1"), ("Ulm", "3"), ("Bonn", "3"), ("Bonn", "1"), ("Ulm", '3","')]
     found = {key: lookup.find(key) for key in keys}
     lookup.close()
@@ -147,14 +147,14 @@ def test_the_same_rows_make_the_same_file(storage: Storage, tmp_path: Path) -> N
 def test_a_file_for_other_keys_or_types_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table"
     write_lookup(path, TABLE.entity, FEATURES, rows_of(TABLE, conform(TABLE, FEATURES, FRAME)))
-    Lookup(path, TABLE.entity, FEATURES[:1]).close()  # fewer features are in it, too
+    TableLookup(path, TABLE.entity, FEATURES[:1]).close()  # fewer features are in it, too
     for entity, features in (
         (("street", "town"), FEATURES),
         (TABLE.entity, (TABLE.feature("sales", float),)),
         (TABLE.entity, (TABLE.feature("rate", float),)),  # which has a null
     ):
         with pytest.raises(TableError, match="headwater features materialise"):
-            Lookup(path, entity, features)
+            TableLookup(path, entity, features)
     path.write_bytes(b"no table at all")
     with pytest.raises(StorageError, match="cannot be read"):
-        Lookup(path, TABLE.entity, FEATURES)
+        TableLookup(path, TABLE.entity, FEATURES)

@@ -10,7 +10,7 @@ from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.patience import PATIENCE_S
 
-from headwater.flows.stack.environment import environment, within
+from headwater.flows.stack.prefect_environment import environment, within
 from headwater.infra.offline import quiet
 from headwater.infra.processes import Child, fetch, free_port
 from headwater.infra.settings import Settings

@@ -10,8 +10,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from pydantic import SecretStr
 
-from headwater.flows.deployments import Deployed, absolute, deploy, schedule_of
-from headwater.flows.stack.silence import HEARTBEATS
+from headwater.flows.deployments import DeployResult, absolute, deploy, schedule_of
+from headwater.flows.stack.silent_runs import HEARTBEATS
 from headwater.infra.settings import Settings
 from headwater.spec.errors import DeclarationError, HeadwaterWarning, ServerError
 from headwater.spec.updating.trigger import Cron, Every
@@ -192,7 +192,7 @@ def test_a_prefect_that_is_away_is_a_server_error(toy, settings):
         deploy([f"{toy}:daily"], settings, prefect_api="http://127.0.0.1:9/api")
 
 
-def _read(api: str, deployed: Deployed) -> DeploymentResponse:
+def _read(api: str, deployed: DeployResult) -> DeploymentResponse:
     with SyncPrefectClient(api) as client:
         found = client.read_deployment_by_name(deployed.name)
     assert str(found.id) == deployed.id

@@ -13,7 +13,7 @@ from headwater.loop.binding import Bound
 from headwater.spec.loading import load_pipeline
 from headwater.spec.updating.decision import Decision, decision_of
 from headwater.spec.updating.evidence import Evidence
-from headwater.spec.updating.trigger import Answer
+from headwater.spec.updating.trigger import TriggerAnswer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -71,7 +71,7 @@ def test_a_pipeline_that_is_no_more_deployed_is_left_alone(bound, prefect_api, t
 
 def _fired(bound: Bound, why: str = "asked for") -> Decision:
     evidence = Evidence(pipeline="watched", at=NOW, standing="enough")
-    decision = decision_of(evidence, Answer(fired=True, reason=f"{why} by a test"))
+    decision = decision_of(evidence, TriggerAnswer(fired=True, reason=f"{why} by a test"))
     bound.decisions.store(decision)
     return decision
 

@@ -2,7 +2,7 @@ import os
 
 from pydantic import SecretStr
 
-from headwater.flows.stack.environment import environment, within
+from headwater.flows.stack.prefect_environment import environment, within
 from headwater.infra.settings import Settings
 from headwater.infra.settings import settings as read_settings
 

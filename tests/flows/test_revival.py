@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from headwater.flows.stack.revival import Revival
+from headwater.flows.stack.supervision import Supervision
 from headwater.infra.processes import Child
 from headwater.spec.errors import ServerError
 
@@ -23,7 +23,7 @@ def _await_end(child):
 def _timetable(tmp_path, seconds_between_ends):
     """Give how long it was left alone after each of its ends."""
     child = _child(tmp_path, "print('bad port'); raise SystemExit(3)")
-    revival, now, delays = Revival(child), 0.0, []
+    revival, now, delays = Supervision(child), 0.0, []
     for between in seconds_between_ends:
         _await_end(child)
         assert "toy server ended with status 3" in str(revival.look(now))
@@ -37,7 +37,7 @@ def test_what_runs_is_left_alone(tmp_path):
     child = _child(tmp_path, "import time; time.sleep(600)")
     before = child.pid
     try:
-        assert [Revival(child).look(second) for second in range(3)] == [None] * 3
+        assert [Supervision(child).look(second) for second in range(3)] == [None] * 3
         assert child.pid == before
     finally:
         child.end()

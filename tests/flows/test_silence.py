@@ -8,7 +8,7 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Completed, Pending, Running
 
-from headwater.flows.stack.silence import close_silent
+from headwater.flows.stack.silent_runs import close_silent
 
 MINUTE = timedelta(minutes=1)
 

@@ -27,9 +27,9 @@ from headwater.spec.errors import (
 from headwater.spec.loading import load_pipeline
 from headwater.spec.updating.decision import decision_of
 from headwater.spec.updating.evidence import Evidence
-from headwater.spec.updating.trigger import Answer
+from headwater.spec.updating.trigger import TriggerAnswer
 from headwater.tasks import collect as collect_task
-from headwater.tasks.faults import is_transient
+from headwater.tasks.prefect_errors import is_transient
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_whoever_is_woken_carries_out_what_waits(toy, recorded, settings):
     _feed(reference, settings, 40)
     with Bound(load_pipeline(reference), settings) as bound:
         evidence = Evidence(pipeline="watched", at=bound.clock.now(), standing="enough")
-        decision = decision_of(evidence, Answer(fired=True, reason="asked for by a test"))
+        decision = decision_of(evidence, TriggerAnswer(fired=True, reason="asked for by a test"))
         bound.decisions.store(decision)
     made = update(reference, "nobody-made-it")
     assert made is not None
@@ -128,7 +128,7 @@ def test_what_will_not_rebuild_is_shown_by_flows(toy, recorded, settings):
         bound = Bound(load_pipeline(reference), settings)
     with bound:
         evidence = Evidence(pipeline="unseeded", at=bound.clock.now(), standing="enough")
-        decision = decision_of(evidence, Answer(fired=True, reason="asked for by a test"))
+        decision = decision_of(evidence, TriggerAnswer(fired=True, reason="asked for by a test"))
         bound.decisions.store(decision)
     with pytest.warns(HeadwaterWarning, match="will not rebuild"):
         updated = update(reference)

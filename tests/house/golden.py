@@ -91,9 +91,8 @@ def _commands() -> Iterator[tuple[str, Any]]:
         os.environ["HEADWATER_HOME"] = f"{folder}/home"
         os.environ["HEADWATER_NOW"] = _NOW
         first, more = history(Path("a.parquet")), history(Path("b.parquet"), 200, 300)
-        number = 0
         asking, each, watched = (f"{TOYS}:{name}" for name in ("asking", "each", "watched"))
-        for line in (
+        lines = (
             f"import {TOY} {first}",
             f"collect {TOY}",
             f"train {TOY}",
@@ -135,8 +134,8 @@ def _commands() -> Iterator[tuple[str, Any]]:
             f"batch status {TOYS}:scored",
             "promote toy 7",
             "versions nobody",
-        ):
-            number += 1
+        )
+        for number, line in enumerate(lines, 1):
             yield f"{number:02} {line.replace(TOYS, 'toys.py')}", _run([*line.split(), "--json"])
         del os.environ["HEADWATER_HOME"], os.environ["HEADWATER_NOW"]
 

@@ -14,7 +14,7 @@ from tests.patience import PATIENCE_S
 
 from headwater.features.record.inbox import PREDICTION, Entry, Inbox
 from headwater.infra.store import turns
-from headwater.infra.store.turns import Turns
+from headwater.infra.store.turns import WriterQueue
 
 
 def test_who_waits_is_next(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_killed_process_gives_its_turn_up(tmp_path: Path) -> None:
     process.kill()
     process.join()
 
-    with closing(Turns(path)) as mine, mine:
+    with closing(WriterQueue(path)) as mine, mine:
         pass
 
 
@@ -51,7 +51,7 @@ def test_a_stopped_process_is_not_waited_for_without_end(
     process = _holder(path)
     os.kill(process.pid or 0, signal.SIGSTOP)
 
-    with closing(Turns(path)) as mine, mine:
+    with closing(WriterQueue(path)) as mine, mine:
         assert _held(path.with_suffix(".turn"))
     process.kill()
     process.join()
@@ -68,7 +68,7 @@ def _holder(path: Path) -> multiprocessing.process.BaseProcess:
 
 
 def _hold(path: Path, has: Event) -> None:
-    with closing(Turns(path)) as mine, mine:
+    with closing(WriterQueue(path)) as mine, mine:
         has.set()
         signal.pause()
 

@@ -60,7 +60,7 @@ def trees() -> object:
 def decaying_trees() -> object:
     from lightgbm import LGBMClassifier  # noqa: PLC0415
 
-    from headwater.learners.boosting import Boosted  # noqa: PLC0415
+    from headwater.learners.lightgbm_learner import Boosted  # noqa: PLC0415
 
     return Boosted(LGBMClassifier(n_estimators=8, min_child_samples=5), decay=0.5)
 

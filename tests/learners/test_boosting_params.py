@@ -9,9 +9,9 @@ from lightgbm import LGBMClassifier, LGBMRanker, LGBMRegressor
 from lightgbm.basic import _ConfigAliases
 from tests.learners.test_contract import FEATURES, data, declared, fresh
 
-from headwater.learners.boosting import Boosted
 from headwater.learners.boosting_params import native
 from headwater.learners.learner import Schema
+from headwater.learners.lightgbm_learner import Boosted
 from headwater.learners.wrap import check_bound
 from headwater.spec.errors import DeclarationError, NotStatefulError, UnlearnableError
 from headwater.spec.pipeline import Task

@@ -58,7 +58,7 @@ def scikit(alpha: float = 0.1, columns: tuple[str, ...] = ("a",), seed: object =
 def boosted(leaves: int = 31, decay: float = 0.9, **more: Any) -> Any:
     from lightgbm import LGBMClassifier  # noqa: PLC0415
 
-    from headwater.learners.boosting import Boosted  # noqa: PLC0415
+    from headwater.learners.lightgbm_learner import Boosted  # noqa: PLC0415
 
     return Boosted(LGBMClassifier(num_leaves=leaves, **more), decay=decay)
 

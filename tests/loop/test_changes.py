@@ -12,8 +12,8 @@ from tests.loop.other_models import line, moved, scaled
 from headwater.infra.clock import SimulatedClock
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.decision.carry_out import carry_out
 from headwater.loop.decision.decide import decide
+from headwater.loop.decision.execute import carry_out
 from headwater.loop.rebuild import rebuild_here
 from headwater.loop.training.catch_up import check_served, fold_from
 from headwater.loop.training.update import check_update, train

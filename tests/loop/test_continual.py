@@ -15,10 +15,10 @@ from headwater.infra.store.storage import Storage
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.decision import rehearse as rehearsing
-from headwater.loop.decision.carry_out import carry_out
 from headwater.loop.decision.decide import decide
+from headwater.loop.decision.execute import carry_out
 from headwater.loop.decision.performance import keep_performance
-from headwater.loop.replay.history import Columns, import_history
+from headwater.loop.replay.import_history import Columns, import_history
 from headwater.loop.training.update import train
 from headwater.monitoring import evidence as gathering
 from headwater.monitoring.attention.attention import Attention
@@ -32,7 +32,7 @@ from headwater.spec.updating.decision import Decision, decision_of
 from headwater.spec.updating.gate import Gate
 from headwater.spec.updating.monitoring import Monitoring
 from headwater.spec.updating.pace import Pace
-from headwater.spec.updating.trigger import Answer, Drift, Performance, Volume
+from headwater.spec.updating.trigger import Drift, Performance, TriggerAnswer, Volume
 from headwater.spec.updating.update import Stateless
 
 ROWS = 400
@@ -103,7 +103,7 @@ def settle(bound: Bound) -> None:
 def fire(bound: Bound) -> Decision:
     """Store a decision that fired, without evidence."""
     evidence = decide(bound).evidence
-    decision = decision_of(evidence, Answer(fired=True, reason="asked for by a test"))
+    decision = decision_of(evidence, TriggerAnswer(fired=True, reason="asked for by a test"))
     bound.decisions.store(decision)
     return decision
 

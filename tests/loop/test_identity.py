@@ -24,15 +24,15 @@ from headwater.infra.store.identity import Identity
 from headwater.loop.batch.batch_predict import batch_predict
 from headwater.loop.batch.materialise import materialise
 from headwater.loop.binding import Bound
-from headwater.loop.checkup import check_logs
 from headwater.loop.collect import collect
-from headwater.loop.decision.carry_out import carry_out
 from headwater.loop.decision.decide import decide
+from headwater.loop.decision.execute import carry_out
 from headwater.loop.decision.performance import keep_performance
-from headwater.loop.operator.operating import Operator
+from headwater.loop.doctor import check_logs
+from headwater.loop.operator.operations import Operator
 from headwater.loop.rebuild import rebuild, rebuild_here
 from headwater.loop.training.update import train
-from headwater.registry.store import VersionStore
+from headwater.registry.mlflow_store import VersionStore
 from headwater.spec.data.feature_table import FeatureTable
 from headwater.spec.data.source import ParquetSource, QuerySource
 from headwater.spec.errors import IdentityError

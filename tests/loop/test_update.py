@@ -10,7 +10,7 @@ from tests.loop.conftest import PIPELINE, Binder, day
 
 from headwater.infra.settings import Settings
 from headwater.loop.collect import collect
-from headwater.loop.decision.carry_out import carry_out
+from headwater.loop.decision.execute import carry_out
 from headwater.loop.rebuild import rebuild
 from headwater.loop.training.update import plan_update, train
 from headwater.registry.version import Version
@@ -19,7 +19,7 @@ from headwater.spec.errors import DigestError, HeadwaterWarning, NotEnoughError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.updating.decision import decision_of
 from headwater.spec.updating.evidence import Evidence
-from headwater.spec.updating.trigger import Answer, Every
+from headwater.spec.updating.trigger import Every, TriggerAnswer
 from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 
@@ -69,7 +69,7 @@ def test_what_only_a_learned_state_shows_is_warned_of_with_the_update(bind: Bind
     assert "Addressed keeps memory addresses" in made.warnings[0]
     day(bound)
     evidence = Evidence(pipeline="line", at=bound.clock.now(), standing="enough")
-    decision = decision_of(evidence, Answer(fired=True, reason="asked for by a test"))
+    decision = decision_of(evidence, TriggerAnswer(fired=True, reason="asked for by a test"))
     bound.decisions.store(decision)
     with pytest.warns(HeadwaterWarning, match="addresses"):
         carried = carry_out(bound, decision.id, by="a test")
@@ -81,7 +81,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from headwater import Bound, Feature, LabelRule, Pipeline, Settings, Stateful, collect, train
-from headwater.loop.replay.history import Columns, import_history
+from headwater.loop.replay.import_history import Columns, import_history
 from headwater.spec.errors import DeclarationError
 import polars as pl
 

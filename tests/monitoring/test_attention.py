@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.monitoring.attention.attention import Attention, attend, overruled
-from headwater.monitoring.attention.measured import weighed
+from headwater.monitoring.attention.measured_loss import weighed
 from headwater.monitoring.measure.losses import Loss
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.records import Output

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.monitoring.measure.blocks import mean_errors, move_errors, parts
+from headwater.monitoring.measure.block_errors import mean_errors, move_errors, parts
 
 
 @given(st.integers(0, 500), st.integers(1, 40))

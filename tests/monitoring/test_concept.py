@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from headwater.monitoring.attention.concept import concept_changed
+from headwater.monitoring.attention.concept_drift import concept_changed
 
 _Window = tuple[np.ndarray, np.ndarray]
 

@@ -13,7 +13,7 @@ from tests.features.records import drain, label, prediction
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.monitoring.measure.windows import Span, standing, windows
+from headwater.monitoring.measure.windows import WindowSpan, standing, windows
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
@@ -153,5 +153,5 @@ def test_never_more_than_a_thousand(player: Player) -> None:
     ],
 )
 def test_standing(predictions: int, labelled: int, mature: bool, expected: str) -> None:
-    span = Span(START, START + HOUR, 0, 1, mature)
+    span = WindowSpan(START, START + HOUR, 0, 1, mature)
     assert standing(span.window(predictions, labelled), 100) == expected

@@ -12,7 +12,7 @@ from headwater.infra.store.lease import acquire
 from headwater.loop.binding import Bound
 from headwater.loop.training import update as updating
 from headwater.loop.training.update import train
-from headwater.registry import store as storing
+from headwater.registry import mlflow_store as storing
 from headwater.registry.lineage import draw, lineage, walk
 from headwater.registry.proof import prove, verify
 from headwater.spec.errors import ConflictError, DigestError, FencedError, NotFoundError

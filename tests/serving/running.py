@@ -10,14 +10,14 @@ import uvicorn
 from starlette.types import ASGIApp
 from tests.patience import PATIENCE_S
 
-from headwater.serving.http.hot_protocol import HotProtocol
+from headwater.serving.http.fast_protocol import FastProtocol
 
 
 @contextmanager
 def running(app: ASGIApp) -> Iterator[httpx.Client]:
     """Serve until the block ends; gives a client of the address."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=HotProtocol, ws="none", log_level="error", access_log=False)
+    config = uvicorn.Config(app, http=FastProtocol, ws="none", log_level="error", access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -11,7 +11,7 @@ from tests.loop import models
 from headwater.infra.clock import SimulatedClock
 from headwater.loop.batch.materialise import materialise, table_of
 from headwater.loop.binding import Bound
-from headwater.serving.keeper.table_watch import TableWatch
+from headwater.serving.keeper.table_publisher import TablePublisher
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.feature_table import FeatureTable, Materialised
 from headwater.spec.data.label import LabelRule
@@ -54,7 +54,7 @@ def put(bound: Bound, **spent: float) -> Materialised:
 
 def publish(bound: Bound) -> None:
     """Publish what is materialised, as the keeper's thread does."""
-    watch = TableWatch([bound.pipeline], bound.settings)
+    watch = TablePublisher([bound.pipeline], bound.settings)
     watch.step()
     watch._database.close()
 

@@ -22,9 +22,9 @@ from headwater.infra.store.storage import Storage
 from headwater.loop.batch.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.serving.client.client import AsyncClient, Client
-from headwater.serving.keeper.batch_watch import BatchWatch
+from headwater.serving.keeper.batch_publisher import BatchPublisher
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.published.batch_live import BatchLive
+from headwater.serving.published.published_batch import PublishedBatch
 from headwater.spec.data.records import FeatureValue
 from headwater.spec.data.source import QuerySource
 from headwater.spec.errors import DigestError, NotFoundError
@@ -60,10 +60,10 @@ def five_keys() -> None:
 
 
 @pytest.fixture
-def watch(keeper: Keeper, scored: Bound) -> BatchWatch:
+def watch(keeper: Keeper, scored: Bound) -> BatchPublisher:
     """The first run is on this host."""
     batch_predict(scored)
-    watch = BatchWatch([scored])
+    watch = BatchPublisher([scored])
     watch.step()
     return watch
 
@@ -75,7 +75,7 @@ def scored(keeper: Keeper, bound: Bound, home: Settings, clock: SimulatedClock) 
 
 
 @pytest.fixture
-def client(watch: BatchWatch, open_service: Opener) -> httpx.Client:
+def client(watch: BatchPublisher, open_service: Opener) -> httpx.Client:
     return open_service(SCORED)
 
 
@@ -138,7 +138,7 @@ def test_a_key_without_an_answer_falls_through(client: httpx.Client, scored: Bou
 
 
 def test_what_was_answered_online_is_answered_so_again(
-    client: httpx.Client, scored: Bound, watch: BatchWatch, eventually: Eventually
+    client: httpx.Client, scored: Bound, watch: BatchPublisher, eventually: Eventually
 ) -> None:
     body = {"features": FEATURES, "id": "mine"}
     first = client.post(quoted("new"), json=body).json()
@@ -172,7 +172,9 @@ def test_what_does_not_fit_is_named(
     assert scored.log.inbox.count_after(0) == before
 
 
-def test_without_falling_through_a_post_is_not_allowed(watch: BatchWatch, open_service: Opener) -> None:
+def test_without_falling_through_a_post_is_not_allowed(
+    watch: BatchPublisher, open_service: Opener
+) -> None:
     assert SCORED.batch is not None
     client = open_service(replace(SCORED, batch=replace(SCORED.batch, fall_through=False)))
     assert client.get(quoted("c-1")).status_code == 200
@@ -189,7 +191,11 @@ def test_who_scores_no_table_says_so(keeper: Keeper, open_service: Opener) -> No
 
 
 def test_the_newest_run_is_taken_up_without_a_restart(
-    client: httpx.Client, scored: Bound, watch: BatchWatch, eventually: Eventually, clock: SimulatedClock
+    client: httpx.Client,
+    scored: Bound,
+    watch: BatchPublisher,
+    eventually: Eventually,
+    clock: SimulatedClock,
 ) -> None:
     old = client.get(quoted("c-1")).json()
     clock.advance_to(NOW + timedelta(minutes=10))
@@ -203,7 +209,7 @@ def test_the_newest_run_is_taken_up_without_a_restart(
 
 
 def test_reads_are_counted_once_by_all_workers_and_survive_them(
-    watch: BatchWatch, open_service: Opener, scored: Bound, home: Settings
+    watch: BatchPublisher, open_service: Opener, scored: Bound, home: Settings
 ) -> None:
     one, another = open_service(SCORED), open_service(SCORED)
     for client, keys in ((one, KEYS[:2]), (another, KEYS[1:3]), (one, KEYS[:1])):
@@ -222,20 +228,20 @@ def test_reads_are_counted_once_by_all_workers_and_survive_them(
         assert found["headwater_batch_lookups_total online line"] == 1
     watch.step()
     assert batch_runs(scored).newest(1)[0].read == 3
-    again = BatchWatch([scored])  # the keeper and a worker begin anew
+    again = BatchPublisher([scored])  # the keeper and a worker begin anew
     fresh = open_service(SCORED)
     fresh.get(quoted(KEYS[4]))
     again.step()
     assert batch_runs(scored).newest(1)[0].read == 4
     assert totals(fresh)["headwater_batch_predictions_read line"] == 4
-    (run,) = BatchLive("line", home).count_reads()
-    BatchLive("line", home).reads(run).unlink()  # what is lost here takes nothing back
+    (run,) = PublishedBatch("line", home).count_reads()
+    PublishedBatch("line", home).reads(run).unlink()  # what is lost here takes nothing back
     again.step()
     assert batch_runs(scored).newest(1)[0].read == 4
 
 
 def test_reads_of_the_run_before_are_counted_too(
-    client: httpx.Client, scored: Bound, watch: BatchWatch, home: Settings
+    client: httpx.Client, scored: Bound, watch: BatchPublisher, home: Settings
 ) -> None:
     client.get(quoted("c-1"))
     batch_predict(scored)
@@ -244,11 +250,11 @@ def test_reads_of_the_run_before_are_counted_too(
     batch_predict(scored)
     watch.step()
     assert [run.read for run in batch_runs(scored).newest(9)] == [1, 0, 0]
-    assert len(BatchLive("line", home).count_reads()) == 2  # the newest, and the one before
+    assert len(PublishedBatch("line", home).count_reads()) == 2  # the newest, and the one before
 
 
 def test_a_table_that_was_changed_is_refused(
-    client: httpx.Client, scored: Bound, watch: BatchWatch, tmp_path: Path
+    client: httpx.Client, scored: Bound, watch: BatchPublisher, tmp_path: Path
 ) -> None:
     served = client.get(quoted("c-1")).json()
     run = batch_predict(scored)
@@ -260,7 +266,7 @@ def test_a_table_that_was_changed_is_refused(
 
 
 def test_what_was_published_serves_before_there_is_a_keeper_or_a_champion(
-    watch: BatchWatch, open_service: Opener, home: Settings
+    watch: BatchPublisher, open_service: Opener, home: Settings
 ) -> None:
     (home.root / "live" / "line" / "serving.json").unlink()
     client = open_service(SCORED)

@@ -25,7 +25,7 @@ from headwater.loop.collect import collect
 from headwater.loop.rebuild import rebuild
 from headwater.loop.training.update import train
 from headwater.serving.client.client import Client
-from headwater.serving.client.replaying import replay
+from headwater.serving.client.replay_client import replay
 from headwater.serving.keeper.keeper import Keeper
 from headwater.spec.data.feature import Feature
 from headwater.spec.errors import ConflictError, NotEnoughError, SchemaError

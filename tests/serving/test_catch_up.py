@@ -23,8 +23,8 @@ from headwater.loop.training import catch_up
 from headwater.loop.training.update import train
 from headwater.registry.version import Version
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.published.alarms import KeeperFile
-from headwater.serving.published.live import Live
+from headwater.serving.published.alarms import KeeperStatusFile
+from headwater.serving.published.published_models import PublishedModels
 
 KEEPS = "tests/serving/test_catch_up.py:EACH"
 
@@ -48,7 +48,7 @@ def settle(keeper: Keeper) -> None:
 
 
 def served(bound: Bound) -> str:
-    found = Live(bound.pipeline, bound.settings).read()
+    found = PublishedModels(bound.pipeline, bound.settings).read()
     assert found is not None
     return found.states[0].version
 
@@ -67,7 +67,7 @@ def retrain(bound: Bound, *, fresh: bool = True) -> Version:
 
 
 def alarms(bound: Bound) -> list[tuple[str, str, str]]:
-    told = KeeperFile(bound.pipeline.name, bound.settings).read()
+    told = KeeperStatusFile(bound.pipeline.name, bound.settings).read()
     return [(alarm.kind, alarm.what, alarm.hint) for alarm in told.alarms]
 
 

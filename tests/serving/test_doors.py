@@ -22,13 +22,13 @@ from headwater.infra.settings import Settings
 from headwater.loop.batch.batch_source import chunk_of
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.operator.operating import Operator
-from headwater.loop.replay.history import import_history
+from headwater.loop.operator.operations import Operator
+from headwater.loop.replay.import_history import import_history
 from headwater.loop.training.update import train
 from headwater.serving.access.key_store import KeyStore
 from headwater.serving.client.client import Client
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.keeper.operating import Operating
+from headwater.serving.keeper.operator_socket import OperatorSocket
 from headwater.serving.process.app import create_app
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.feature_table import FeatureTable
@@ -204,7 +204,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> It
         with Keeper(bound) as keeper:
             keeper.step()
             with (
-                Operating([DOORS], home, clock),
+                OperatorSocket([DOORS], home, clock),
                 running(create_app((DOORS,), home, clock)) as http,
                 Client(str(http.base_url)) as client,
             ):

@@ -19,9 +19,9 @@ from tests.serving.test_doors import BAD_NAMES, DOORS, GOOD_NAMES, JSON, Doors, 
 from headwater.infra.clock import SystemClock
 from headwater.infra.settings import Settings
 from headwater.serving.http.batch_routes import batch_routes
-from headwater.serving.http.inference_protocol import protocol_routes
+from headwater.serving.http.kserve_v2 import protocol_routes
 from headwater.serving.metrics.counters import Counters
-from headwater.serving.metrics.metrics import Metrics
+from headwater.serving.metrics.service_metrics import Metrics
 from headwater.spec.errors import SchemaError
 
 __all__ = ["doors"]

@@ -12,9 +12,9 @@ from tests.serving.test_batch import SCORED, five_keys, scored, watch
 from tests.serving.test_label_queue import ASKING
 
 from headwater.infra.settings import Settings
-from headwater.serving.keeper.batch_watch import BatchWatch
+from headwater.serving.keeper.batch_publisher import BatchPublisher
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.keeper.operating import Operating
+from headwater.serving.keeper.operator_socket import OperatorSocket
 
 __all__ = ["five_keys", "scored", "watch"]
 
@@ -35,12 +35,12 @@ def test_schemathesis_finds_nothing_in_the_queue(
 def test_schemathesis_finds_nothing_in_what_operators_ask(
     client: httpx.Client, home: Settings, tmp_path: Path
 ) -> None:
-    with Operating([PIPELINE], home):
+    with OperatorSocket([PIPELINE], home):
         finds_nothing(client, tmp_path, "--include-path-regex", "/pipelines/")
 
 
 def test_schemathesis_finds_nothing_in_batch_answers(
-    watch: BatchWatch, open_service: Opener, tmp_path: Path
+    watch: BatchPublisher, open_service: Opener, tmp_path: Path
 ) -> None:
     client = open_service(SCORED)
     assert client.get("/batch/line/customer-17").status_code == 200  # the example of the document

@@ -19,8 +19,8 @@ from tests.serving.running import running
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.serving.http import hot_protocol
-from headwater.serving.http.hot_protocol import DRAINS
+from headwater.serving.http import fast_protocol as hot_protocol
+from headwater.serving.http.fast_protocol import DRAINS
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.process.app import create_app
 
@@ -183,7 +183,7 @@ def test_a_body_that_is_slow_has_its_answer_when_it_is_there(
 
 def test_a_body_that_does_not_come_is_told_so(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hot_protocol, "_PATIENCE_S", 0.0)
-    monkeypatch.setattr("headwater.serving.http.hot._BODY_S", 0.05)
+    monkeypatch.setattr("headwater.serving.http.fast_routes._BODY_S", 0.05)
     raw.send(predict("slow")[:-5])
     answer = raw.answer()
     assert (answer.status, answer.body["code"]) == (408, "SlowError")

@@ -12,9 +12,9 @@ from tests.serving.conftest import Opener
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.loop.checkup import check_logs
+from headwater.loop.doctor import check_logs
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.published.live_tables import LiveTables
+from headwater.serving.published.published_tables import PublishedTables
 from headwater.spec.errors import IdentityError
 
 ONE = {"pipeline": "line", "features": {"a": 1.0, "b": 1.0}}
@@ -71,7 +71,7 @@ def test_tables_that_another_log_s_keeper_published_stay(tmp_path: Path) -> None
         there = second.settings.root / "live" / "shop"
         shutil.copytree(folder, there)
         before = (there / "tables.json").read_bytes()
-        live = LiveTables(shop.SHOP, second.settings)
+        live = PublishedTables(shop.SHOP, second.settings)
         with pytest.raises(IdentityError):
             live.read()
         shop.put(second, bob=2.0)

@@ -16,7 +16,7 @@ from headwater.infra.settings import Settings
 from headwater.infra.store.audit import audited
 from headwater.infra.store.database import Database
 from headwater.loop.binding import Bound
-from headwater.serving.access.guard import Access
+from headwater.serving.access.authentication import Access
 from headwater.serving.access.key_store import KeyStore, KeyWatch
 from headwater.serving.access.keys import SCOPES, KeyFile, found_in
 from headwater.serving.client.client import Client

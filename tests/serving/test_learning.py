@@ -17,11 +17,11 @@ from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.rebuild import rebuild
 from headwater.loop.training.fold import fold
-from headwater.loop.training.folding import Folding
-from headwater.loop.training.update import Plan, recipe_of
+from headwater.loop.training.incremental_fold import IncrementalFold
+from headwater.loop.training.update import UpdatePlan, recipe_of
 from headwater.registry.restore import fresh, restore
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.published.live import Live
+from headwater.serving.published.published_models import PublishedModels
 from headwater.spec.errors import DeclarationError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange, Recipe
@@ -51,7 +51,7 @@ def send(client: httpx.Client, first: int, last: int, seed: int = 0) -> None:
 
 def live_digest(bound: Bound) -> tuple[int, str, Recipe]:
     """Where the served state has learned to, its digest, and the recipe that it claims."""
-    live = Live(bound.pipeline, bound.settings)
+    live = PublishedModels(bound.pipeline, bound.settings)
     serving = live.read()
     assert serving is not None
     (state,) = serving.states
@@ -146,10 +146,10 @@ def test_collect_leaves_the_sequencing_to_the_service(each: Bound, home: Setting
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(steps=strategies.lists(strategies.integers(1, 30), min_size=1, max_size=6))
 def test_steps_of_any_length_give_one_state(bound: Bound, steps: list[int]) -> None:
-    plan = Plan(parent=None, reason="test")
+    plan = UpdatePlan(parent=None, reason="test")
     recipe = replace(recipe_of(bound, plan, sum(steps) // 7 * 7, NOW), batch_rows=7)
     whole, learned = fold(recipe, bound.log, None, PIPELINE.model)
-    folding = Folding(replace(recipe, examples=OffsetRange(0, 0)), bound.log, fresh(recipe))
+    folding = IncrementalFold(replace(recipe, examples=OffsetRange(0, 0)), bound.log, fresh(recipe))
     for place in accumulate(steps):
         folding.advance(place)
     assert folding.learned == learned

@@ -17,8 +17,8 @@ from headwater.infra.settings import Settings
 from headwater.loop.batch.materialise import materialise, table_of
 from headwater.loop.binding import Bound
 from headwater.serving.metrics.counters import Counters
-from headwater.serving.metrics.metrics import PipelineMetrics
-from headwater.serving.worker.looking_up import LookingUp
+from headwater.serving.metrics.service_metrics import PipelineMetrics
+from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.spec.errors import HeadwaterError
 
 CUSTOMERS = ("ada", "bob", "eve", 'π,"\\')
@@ -50,7 +50,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bound]:
 class Model:
     """What should be found: three places through which a materialisation passes."""
 
-    def __init__(self, shop: Bound, looking: LookingUp) -> None:
+    def __init__(self, shop: Bound, looking: FeatureLookup) -> None:
         self.shop, self.looking = shop, looking
         self.newest: tuple[Content, Any] | None = None
         self.published: tuple[Content, Any] | None = None
@@ -105,7 +105,7 @@ def test_what_is_found_is_what_was_followed(
     features = (SHOP.features[0], replace(SHOP.features[1], nullable=nullable))
     pipeline = replace(SHOP, features=features)
     counters = Counters(shop.settings)
-    looking = LookingUp(pipeline, shop.settings, PipelineMetrics(counters, "shop"))
+    looking = FeatureLookup(pipeline, shop.settings, PipelineMetrics(counters, "shop"))
     model = Model(shop, looking)
     model.materialise({"ada": 1.0})  # what an example before left is not the newest
     try:
@@ -128,7 +128,7 @@ def test_a_table_of_an_earlier_declaration_leaves_the_one_before(shop: Bound) ->
     materialise(shop, table_of(shop, "spending"))
     publish(shop)
     more = replace(SHOP, features=(*SHOP.features, SHOP.tables[0].feature("city", str)))
-    looking = LookingUp(more, shop.settings, PipelineMetrics(counters, "shop"))
+    looking = FeatureLookup(more, shop.settings, PipelineMetrics(counters, "shop"))
     asyncio.run(looking.follow(shop.clock.now()))
     (found,) = looking.status(shop.clock.now())
     assert found.failure is not None

@@ -10,12 +10,12 @@ from tests.serving.conftest import Opener
 from tests.serving.running import running
 
 from headwater.infra.settings import Settings
-from headwater.serving.api.wire import Answer
+from headwater.serving.api.schemas import PredictionAnswer
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.metrics.counters import Counters, forget_counters
-from headwater.serving.metrics.metrics import Metrics
+from headwater.serving.metrics.service_metrics import Metrics
 from headwater.serving.process.app import create_app
-from headwater.serving.published.live import Live
+from headwater.serving.published.published_models import PublishedModels
 
 Eventually = Callable[[Callable[[], bool]], None]
 ONE = {"features": {"a": 1.0, "b": 2.0}}
@@ -66,7 +66,7 @@ def test_any_worker_tells_the_sum_over_all(
 def test_the_histogram_is_cumulative(home: Settings) -> None:
     metrics = Metrics(Counters(home))
     line = metrics.of("line")
-    answer = Answer("p", 0.5, "1", "champion")
+    answer = PredictionAnswer("p", 0.5, "1", "champion")
     for seconds in (0.0004, 0.001, 0.03, 9.0):
         line.predicted([answer], seconds)
     content, _ = metrics.text("")
@@ -122,7 +122,7 @@ def test_a_state_that_does_not_load_is_counted(
     keeper: Keeper, home: Settings, client: httpx.Client, eventually: Eventually
 ) -> None:
     eventually(lambda: totals(client)["headwater_learned_to line"] == 200)
-    live = Live(PIPELINE, home)
+    live = PublishedModels(PIPELINE, home)
     serving = live.read()
     assert serving is not None
     first = serving.states[0]

@@ -17,7 +17,7 @@ from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.training.update import train
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.published.alarms import KeeperFile
+from headwater.serving.published.alarms import KeeperStatusFile
 from headwater.spec.serving.routing import Shadow
 
 AT_FAULT: dict[str, tuple[Callable[[], object], float, str]] = {
@@ -103,7 +103,7 @@ def test_a_shadow_sounds_an_alarm_and_what_it_said_is_not_kept(
         with faulty.log.sequencer() as sequencer:
             sequencer.drain()
         settle(keeper)
-        (alarm,) = KeeperFile("line", faulty.settings).read().alarms
+        (alarm,) = KeeperStatusFile("line", faulty.settings).read().alarms
     assert (alarm.kind, alarm.version) == ("shadow", "2")
     assert why in alarm.what
     end = faulty.log.positions()

@@ -21,7 +21,7 @@ from headwater.loop.training.update import train
 from headwater.serving.access.key_store import KeyStore, KeyWatch
 from headwater.serving.client.client import AsyncClient, Client
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.keeper.operating import Operating
+from headwater.serving.keeper.operator_socket import OperatorSocket
 from headwater.spec.errors import ConflictError, NotFoundError, SchemaError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.serving.routing import Canary, ChampionOnly, Shadow
@@ -37,7 +37,7 @@ def each(home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
             fill(bound, 0, 40)
             sequencer.drain()
         train(bound)
-        with Operating([EACH], home, clock):
+        with OperatorSocket([EACH], home, clock):
             yield bound
 
 

@@ -23,8 +23,8 @@ from headwater.loop.collect import collect
 from headwater.loop.training.update import train
 from headwater.monitoring.performance import performance_of
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.published.alarms import KeeperFile
-from headwater.serving.published.live import Live, ServingFile
+from headwater.serving.published.alarms import KeeperStatusFile
+from headwater.serving.published.published_models import PublishedModels, ServingFile
 from headwater.spec.serving.routing import ABTest, Bandit, Canary, ChampionOnly, Routing, Shadow
 from headwater.spec.serving.serve_best import ServeBest
 
@@ -71,7 +71,7 @@ def settle(keeper: Keeper) -> None:
 
 
 def published(bound: Bound) -> ServingFile:
-    found = Live(bound.pipeline, bound.settings).read()
+    found = PublishedModels(bound.pipeline, bound.settings).read()
     assert found is not None
     return found
 
@@ -287,13 +287,13 @@ def test_a_shadow_that_hangs_is_dropped_and_holds_nothing_up(
     keeper.step()
     assert published(bound).states[0].version == "2"
     route(Shadow(versions=(hangs,)))  # settles: it is dropped by then
-    told = KeeperFile(bound.pipeline.name, bound.settings).read()
+    told = KeeperStatusFile(bound.pipeline.name, bound.settings).read()
     assert [(one.kind, one.version) for one in told.alarms] == [("shadow", hangs)]
     assert "was dropped" in told.alarms[0].what
     assert bound.log.shadows.places()[hangs].next == place
     assert told.raised["shadow"] >= 1
     route(ChampionOnly())
-    assert KeeperFile(bound.pipeline.name, bound.settings).read().alarms == ()
+    assert KeeperStatusFile(bound.pipeline.name, bound.settings).read().alarms == ()
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.infra.store.audit import audited
 from headwater.loop.binding import Bound
-from headwater.serving.access.guard import Access
+from headwater.serving.access.authentication import Access
 from headwater.serving.access.key_store import KeyStore, KeyWatch
 from headwater.serving.client.client import Client
-from headwater.serving.keeper.batch_watch import BatchWatch
+from headwater.serving.keeper.batch_publisher import BatchPublisher
 from headwater.serving.keeper.keeper import Keeper
-from headwater.serving.keeper.operating import Operating
+from headwater.serving.keeper.operator_socket import OperatorSocket
 from headwater.serving.process.app import create_app
 from headwater.spec.errors import ForeignRequestError
 from headwater.spec.serving.queue import People
@@ -42,10 +42,10 @@ FOREIGN = [
 
 
 @pytest.fixture
-def full(watch: BatchWatch, home: Settings, open_service: Opener) -> Iterator[httpx.Client]:
+def full(watch: BatchPublisher, home: Settings, open_service: Opener) -> Iterator[httpx.Client]:
     """A service with a batch, a queue for people, and a keeper that operators reach."""
     everything = replace(SCORED, people=People(twice=1.0, random=0.5))
-    with Operating([everything], home):
+    with OperatorSocket([everything], home):
         yield open_service(everything)
 
 

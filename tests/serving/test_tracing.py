@@ -19,7 +19,7 @@ from tests.serving.otlp import Receiver, receiving
 from headwater.infra import tracing
 from headwater.infra.settings import Settings
 from headwater.infra.tracing import begin_tracing
-from headwater.serving.access.guard import Guard
+from headwater.serving.access.authentication import Authentication
 from headwater.serving.client.client import Client
 from headwater.serving.process.app import create_app
 from headwater.spec.errors import DeclarationError
@@ -109,7 +109,7 @@ def test_a_request_is_traced_from_the_caller_to_the_sync(home: Settings, tmp_pat
 
 
 def test_off_it_is_the_plain_service(home: Settings) -> None:
-    assert type(create_app((PIPELINE,), home)) is Guard
+    assert type(create_app((PIPELINE,), home)) is Authentication
 
 
 def test_off_nothing_of_opentelemetry_is_loaded() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headwater.spec.errors import DeclarationError
 from headwater.spec.serving.bandit import Arm, BanditState
-from headwater.spec.serving.plan import Aliases, Choice, Plan, plan, route, uniform
+from headwater.spec.serving.plan import Aliases, Choice, RoutingPlan, plan, route, uniform
 from headwater.spec.serving.routing import ABTest, Bandit, Canary, ChampionOnly, Routing, Shadow
 from headwater.spec.serving.serve_best import Progress, ServeBest, best
 
@@ -33,7 +33,7 @@ ROUTINGS: list[Routing] = [
 ]
 
 
-def counted(its: Plan) -> dict[str, int]:
+def counted(its: RoutingPlan) -> dict[str, int]:
     found: dict[str, int] = {}
     for unit in UNITS:
         version = route(its, unit).version
@@ -118,7 +118,7 @@ def test_growing_canary_keeps_its_units() -> None:
     ],
     ids=["pipeline", "salt"],
 )
-def test_salts_deal_independently(first: Plan, second: Plan) -> None:
+def test_salts_deal_independently(first: RoutingPlan, second: RoutingPlan) -> None:
     same = sum(route(first, unit) == route(second, unit) for unit in UNITS)
     assert same / len(UNITS) == pytest.approx(0.5, abs=0.02)
 

@@ -30,7 +30,7 @@ from headwater.flows.automations import failures_now
 from headwater.flows.deployments import deploy
 from headwater.flows.dispatch import ask_again
 from headwater.flows.events import tell_decided
-from headwater.flows.stack.environment import environment, within
+from headwater.flows.stack.prefect_environment import environment, within
 from headwater.flows.stack.stack import run_flow
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound

@@ -15,7 +15,7 @@ from headwater.infra.clock import SystemClock
 from headwater.infra.commit_points import COMMIT_POINTS
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.registry.store import check_reachable
+from headwater.registry.mlflow_store import check_reachable
 
 pytestmark = pytest.mark.system
 

@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 
 from headwater.features.log import FeatureLog
 from headwater.flows.deployments import deploy
-from headwater.flows.stack.silence import close_silent
+from headwater.flows.stack.silent_runs import close_silent
 from headwater.flows.stack.stack import Addresses, find_stack, run_flow, running_stack
 from headwater.infra.processes import fetch
 from headwater.infra.settings import Settings

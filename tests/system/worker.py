@@ -12,8 +12,8 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.loop.decision.carry_out import carry_out
 from headwater.loop.decision.decide import decide
+from headwater.loop.decision.execute import carry_out
 from headwater.loop.training.update import train
 from headwater.spec.data.records import Label, Prediction
 from headwater.spec.updating.trigger import Volume

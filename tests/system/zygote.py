@@ -28,7 +28,7 @@ from mlflow.utils.requirements_utils import _init_packages_to_modules_map
 from tests.system import worker
 
 from headwater.infra import commit_points
-from headwater.learners import batch
+from headwater.learners import sklearn_learner as batch
 
 IMPORTED = (batch, git, lightgbm, mlflow, narwhals, pyarrow, river, sklearn)
 

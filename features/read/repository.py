@@ -1,0 +1,358 @@
+"""What the sequencer has stored in the operational database, read back by range."""
+
+from bisect import bisect_left
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Select, bindparam, func, insert, select
+
+from headwater.features.identity.belonging import check_home, check_inbox, check_new
+from headwater.features.read.frames import ExampleRow, LabelOfRow, LabelRow, PredictionRow
+from headwater.features.record.inbox import Inbox, inbox_file
+from headwater.infra.commit_points import reached
+from headwater.infra.ids import new_id
+from headwater.infra.settings import Settings
+from headwater.infra.store import tables
+from headwater.infra.store.database import Database
+from headwater.infra.store.identity import identity_of
+from headwater.spec.declaration import declaration_of
+from headwater.spec.errors import NotFoundError, few
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["LogCounts", "LogRepository", "find", "register", "registered"]
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+
+class LogCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many records the log holds.
+
+    Parameters
+    ----------
+    predictions, labels, examples
+        Sequenced records of each kind.
+    unsequenced
+        Records that wait in the inbox for the sequencer.
+    unlabelled
+        Predictions without any label.
+    late
+        Labels that came after their prediction's wait.
+    parked
+        Labels whose prediction has not come; after the wait they are of no use (expired).
+    archived
+        Examples that are in the archive.
+    """
+
+    predictions: int
+    labels: int
+    examples: int
+    unsequenced: int
+    unlabelled: int
+    late: int
+    parked: int
+    archived: int
+
+
+class LogRepository:
+    """One pipeline's sequenced records.
+
+    Parameters
+    ----------
+    database, pipeline_id
+        Where they are.
+    """
+
+    def __init__(self, database: Database, pipeline_id: int) -> None:
+        self._database = database
+        self._pipeline_id = pipeline_id
+        # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to run it.
+        place = tables.sequencer.c
+        self._select_ends = select(place.next_position, place.next_offset).where(
+            place.pipeline_id == pipeline_id
+        )
+        self._select_examples = _examples_of(pipeline_id)
+
+    def ends(self) -> tuple[int, int]:
+        """Give the next position and the next offset."""
+        ((position, offset),) = self._rows(self._select_ends)
+        return position, offset
+
+    def inbox_position(self, inbox: str) -> int:
+        """Give how far an inbox is sequenced."""
+        table = tables.inbox_position.c
+        ((position,),) = self._rows(
+            select(table.position).where(table.pipeline_id == self._pipeline_id, table.inbox == inbox)
+        )
+        return int(position)
+
+    def first_emitted(self, moment_us: int, stop: int) -> int:
+        """Give the first offset below `stop` emitted at a time or later, by bisection; or `stop`."""
+        return bisect_left(
+            range(stop), moment_us, key=lambda offset: self.emitted(offset, offset + 1)[0]
+        )
+
+    def superseded(self, start: int, stop: int) -> list[int]:
+        """Give the offsets of a range that a newer example of the range supersedes, rising."""
+        table = tables.example.c
+        rows = self._rows(
+            select(table.supersedes)
+            .where(
+                table.pipeline_id == self._pipeline_id,
+                table.offset >= start,
+                table.offset < stop,
+                table.supersedes >= start,
+            )
+            .order_by(table.supersedes)
+        )
+        return [offset for (offset,) in rows if offset is not None]
+
+    def corrections(self, start: int, stop: int) -> list[int]:
+        """Give the offsets of a range that supersede an older example, rising."""
+        table = tables.example.c
+        rows = self._rows(
+            select(table.offset)
+            .where(
+                table.pipeline_id == self._pipeline_id,
+                table.offset >= start,
+                table.offset < stop,
+                table.supersedes.is_not(None),
+            )
+            .order_by(table.offset)
+        )
+        return [offset for (offset,) in rows]
+
+    def emitted(self, start: int, stop: int) -> list[int]:
+        """Give the emission times of a range of offsets, in order, in microseconds."""
+        table = tables.example.c
+        rows = self._rows(
+            select(table.emitted_at_us)
+            .where(table.pipeline_id == self._pipeline_id, table.offset >= start, table.offset < stop)
+            .order_by(table.offset)
+        )
+        return [moment_us for (moment_us,) in rows]
+
+    def counts(self, unsequenced: int, archived: int) -> LogCounts:
+        """Count the records; what is not in the database is given."""
+        prediction, label = tables.prediction.c, tables.label.c
+        of_mine = select(label.position).where(label.pipeline_id == self._pipeline_id)
+        has_label = of_mine.where(label.prediction_position == prediction.position)
+        had_label = of_mine.where(label.prediction_id == prediction.id)
+        parked = select(tables.sequencer.c.parked).where(
+            tables.sequencer.c.pipeline_id == self._pipeline_id
+        )
+        predictions, labels, examples = (
+            select(func.count()).where(table.c.pipeline_id == self._pipeline_id)
+            for table in (tables.prediction, tables.label, tables.example)
+        )
+        with self._database.reading() as connection:
+            return LogCounts(
+                predictions=_count(connection, predictions),
+                labels=_count(connection, labels),
+                examples=_count(connection, examples),
+                unsequenced=unsequenced,
+                unlabelled=_count(
+                    connection, predictions.where(~has_label.exists(), ~had_label.exists())
+                ),
+                late=_count(connection, labels.where(label.late)),
+                parked=_count(connection, parked),
+                archived=archived,
+            )
+
+    def predictions(self, start: int, stop: int) -> list[PredictionRow]:
+        """Give the predictions of a range of positions, in order."""
+        table = tables.prediction.c
+        return self._rows(
+            select(table.position, table.effective_at_us, table.payload)
+            .where(
+                table.pipeline_id == self._pipeline_id,
+                table.position >= start,
+                table.position < stop,
+            )
+            .order_by(table.position)
+        )
+
+    def recorded(self, position: int, skipped: int = 0) -> tuple[int, int] | None:
+        """Give position and time, in microseconds, of the prediction at `position` or next to it.
+
+        Skip so many before; None where there are not as many.
+        """
+        table = tables.prediction.c
+        rows = self._rows(
+            select(table.position, table.effective_at_us)
+            .where(table.pipeline_id == self._pipeline_id, table.position >= position)
+            .order_by(table.position)
+            .offset(skipped)
+            .limit(1)
+        )
+        return rows[0] if rows else None
+
+    def count(self, start: int, stop: int) -> int:
+        """Count the predictions of a range of positions."""
+        table = tables.prediction.c
+        ((count,),) = self._rows(
+            select(func.count()).where(
+                table.pipeline_id == self._pipeline_id,
+                table.position >= start,
+                table.position < stop,
+            )
+        )
+        return int(count)
+
+    def labels_of(self, start: int, stop: int) -> list[LabelOfRow]:
+        """Give the labels that made examples of a range of predictions, by prediction and offset."""
+        example, label = tables.example.c, tables.label.c
+        return self._rows(
+            select(example.prediction_position, label.late, label.payload)
+            .join(
+                tables.label,
+                (label.pipeline_id == example.pipeline_id) & (label.position == example.label_position),
+            )
+            .where(
+                example.pipeline_id == self._pipeline_id,
+                example.prediction_position >= start,
+                example.prediction_position < stop,
+            )
+            .order_by(example.prediction_position, example.offset)
+        )
+
+    def labels(self, start: int, stop: int) -> list[LabelRow]:
+        """Give the labels of a range of positions, in order."""
+        table = tables.label.c
+        return self._rows(
+            select(table.position, table.revision, table.effective_at_us, table.late, table.payload)
+            .where(
+                table.pipeline_id == self._pipeline_id,
+                table.position >= start,
+                table.position < stop,
+            )
+            .order_by(table.position)
+        )
+
+    def examples(self, start: int, stop: int) -> list[ExampleRow]:
+        """Give the examples of a range of offsets, in order, with both their halves."""
+        return self._rows(self._select_examples, {"start": start, "stop": stop})
+
+    def _rows(self, statement: Select[Row], values: dict[str, int] | None = None) -> list[Row]:
+        with self._database.reading() as connection:
+            return list(connection.execute(statement, values).tuples().all())
+
+
+def _examples_of(pipeline_id: int) -> Select[ExampleRow]:
+    """Select the examples from offset ``start`` up to ``stop``."""
+    example, prediction, label = tables.example.c, tables.prediction.c, tables.label.c
+    return (
+        select(
+            example.offset,
+            example.emitted_at_us,
+            example.supersedes,
+            label.revision,
+            label.late,
+            prediction.payload,
+            label.payload,
+        )
+        .join(
+            tables.prediction,
+            (prediction.pipeline_id == example.pipeline_id)
+            & (prediction.position == example.prediction_position),
+        )
+        .join(
+            tables.label,
+            (label.pipeline_id == example.pipeline_id) & (label.position == example.label_position),
+        )
+        .where(
+            example.pipeline_id == pipeline_id,
+            example.offset >= bindparam("start"),
+            example.offset < bindparam("stop"),
+        )
+        .order_by(example.offset)
+    )
+
+
+def _count(connection: Connection, statement: Select[tuple[int]]) -> int:
+    return connection.execute(statement).scalar_one()
+
+
+def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
+    """Give the pipeline its number, its log's id and its sequencer's start, or find them.
+
+    Raises
+    ------
+    IdentityError, IntegrityError
+        If the inbox is not the log's own, or has lost records; nothing is changed then.
+    """
+    pipeline_id = _register(database, pipeline, inbox)
+    if inbox.log is None:
+        # The database knows the inbox by now: whoever comes after a kill finds that it is the log's.
+        reached("begin.after_register")
+        inbox.belong_to(identity_of(database, pipeline_id).log)
+        reached("begin.after_belonging")
+        with database.reading() as connection:  # another database may have registered it just now
+            check_inbox(connection, pipeline_id, inbox)
+    return pipeline_id
+
+
+def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
+    with database.transaction() as connection:
+        found = connection.execute(
+            select(tables.pipeline.c.id).where(tables.pipeline.c.name == pipeline.name)
+        ).scalar_one_or_none()
+        if found is not None:
+            check_inbox(connection, int(found), inbox)
+            return int(found)
+        check_new(inbox)
+        pipeline_id = connection.execute(
+            insert(tables.pipeline)
+            .values(name=pipeline.name, declaration=declaration_of(pipeline).to_json())
+            .returning(tables.pipeline.c.id)
+        ).scalar_one()
+        connection.execute(
+            insert(tables.sequencer).values(
+                pipeline_id=pipeline_id,
+                next_position=0,
+                next_offset=0,
+                next_deadline=0,
+                horizon_us=0,
+                parked=0,
+            )
+        )
+        connection.execute(
+            insert(tables.inbox_position).values(pipeline_id=pipeline_id, inbox=inbox.id, position=0)
+        )
+        connection.execute(insert(tables.log).values(pipeline_id=pipeline_id, uuid=new_id()))
+        return int(pipeline_id)
+
+
+def find(database: Database, name: str, settings: Settings) -> int:
+    """Give the number of a pipeline that has recorded something here.
+
+    Parameters
+    ----------
+    database, name
+        Where, and which.
+    settings
+        Where the home is: an inbox that it has must be the log's.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none of that name.
+    IdentityError
+        If the home's inbox belongs to another log.
+    """
+    known = registered(database)
+    if name not in known:
+        raise NotFoundError(
+            f"no pipeline {name!r} has recorded anything here",
+            hint=f"known are {few(sorted(known))}"
+            if known
+            else "check HEADWATER_HOME, or record first: headwater import PIPELINE FILE",
+        )
+    check_home(database, known[name], inbox_file(name, settings))
+    return known[name]
+
+
+def registered(database: Database) -> dict[str, int]:
+    """Give the pipelines that have recorded something here, with their numbers."""
+    with database.reading() as connection:
+        rows = connection.execute(select(tables.pipeline.c.name, tables.pipeline.c.id)).all()
+    return {name: int(pipeline_id) for name, pipeline_id in rows}

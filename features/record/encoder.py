@@ -1,0 +1,259 @@
+"""Put predictions and labels into a pipeline's inbox, checked: all that a process which serves needs."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from headwater.features.record.checks import Checks
+from headwater.features.record.inbox import LABEL, PREDICTION, Entry, Inbox, inbox_file
+from headwater.infra.clock import Clock, from_us, to_us
+from headwater.infra.settings import Settings
+from headwater.spec.data.records import (
+    FeatureValue,
+    Label,
+    LabelValue,
+    Output,
+    Prediction,
+    ReceivedLabel,
+    Recorded,
+    Role,
+    Source,
+)
+from headwater.spec.data.records import utc as in_utc
+from headwater.spec.errors import SchemaError
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["RecordEncoder", "open_inbox"]
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+class _Logged(msgspec.Struct, gc=False):
+    """A prediction as it is kept; what is :class:`Prediction`'s default is left out."""
+
+    id: str
+    features: msgspec.Struct
+    output: Output
+    served_at: datetime
+    version: str | UnsetType
+    role: Role | UnsetType
+    propensity: float | UnsetType
+    entity: dict[str, str] | UnsetType
+    ages_s: dict[str, float] | UnsetType
+
+
+class _Told(msgspec.Struct, gc=False):
+    """A label as it is kept; what is :class:`Label`'s default is left out."""
+
+    prediction_id: str
+    value: LabelValue
+    known_at: datetime
+    source: Source | UnsetType
+    key: str | UnsetType
+    by: str | UnsetType
+
+
+class _Kept(msgspec.Struct, gc=False):
+    """A kept prediction, read back."""
+
+    id: str
+    features: dict[str, FeatureValue]
+    output: Output
+    served_at: datetime
+    version: str = ""
+    role: Role = "champion"
+    propensity: float = 1.0
+    entity: dict[str, str] = {}
+    ages_s: dict[str, float] = {}
+
+
+_KEPT = msgspec.json.Decoder(_Kept)
+_LABEL = msgspec.json.Decoder(Label)
+
+
+def open_inbox(pipeline: Pipeline, settings: Settings) -> Inbox:
+    """Open the inbox of a pipeline, below the home folder.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be opened.
+    """
+    return Inbox(inbox_file(pipeline.name, settings))
+
+
+class RecordEncoder:
+    """Checks what is recorded, and makes the entries that the inbox keeps.
+
+    Parameters
+    ----------
+    pipeline
+        Whose schema the records must fit.
+    inbox
+        Where they go.
+    clock
+        Gives the time of receipt.
+    """
+
+    def __init__(self, pipeline: Pipeline, inbox: Inbox, clock: Clock) -> None:
+        self.inbox = inbox
+        self._clock = clock
+        self._checks = Checks(pipeline)
+        self._fit = self._checks.asked.fit
+
+    @property
+    def asked_type(self) -> type[msgspec.Struct]:
+        """The type of the features that arrive with a call, to decode a request into."""
+        return self._checks.asked.type
+
+    @property
+    def logged_type(self) -> type[msgspec.Struct]:
+        """The type of all features of a prediction."""
+        return self._checks.logged.type
+
+    def fit(self, features: msgspec.Struct) -> None:
+        """Check features that were decoded as :attr:`asked_type`.
+
+        Raises
+        ------
+        SchemaError, NonFiniteError
+            If a number is not finite or too long, or a text holds what no store does; the text names
+            the feature.
+        """
+        self._fit(features)
+
+    def served(  # noqa: PLR0913, PLR0917 - a served prediction's parts, on the hot path
+        self,
+        id_: str,
+        features: msgspec.Struct,
+        output: Output,
+        served_at: datetime,
+        version: str,
+        role: Role = "champion",
+        propensity: float = 1.0,
+        entity: dict[str, str] | None = None,
+        ages_s: dict[str, float] | None = None,
+    ) -> Entry:
+        """Make the entry of a prediction whose parts were checked as they came.
+
+        Raises
+        ------
+        SchemaError
+            If something cannot be written as JSON.
+        """
+        logged = _Logged(
+            id_,
+            features,
+            output,
+            served_at,
+            version or UNSET,
+            UNSET if role == "champion" else role,
+            UNSET if propensity == 1.0 else propensity,
+            entity or UNSET,
+            ages_s or UNSET,
+        )
+        return Entry(PREDICTION, id_, "", to_us(served_at), _encoded(logged, id_))
+
+    def prediction(self, prediction: Prediction, received_at_us: int | None = None) -> Entry:
+        """Make the entry of a prediction.
+
+        Parameters
+        ----------
+        prediction
+            As it was served.
+        received_at_us
+            When it was received; the clock's present where not given.
+
+        Raises
+        ------
+        SchemaError
+            If it does not fit the pipeline.
+        """
+        id_ = prediction.id
+        self._checks.prediction(prediction)
+        features = self._checks.features(id_, prediction.features)
+        self._checks.output(id_, prediction.output)
+        logged = _Logged(
+            id_,
+            features,
+            prediction.output,
+            in_utc(prediction.served_at, "served_at"),
+            prediction.version or UNSET,
+            UNSET if prediction.role == "champion" else prediction.role,
+            UNSET if prediction.propensity == 1.0 else prediction.propensity,
+            prediction.entity or UNSET,
+            prediction.ages_s or UNSET,
+        )
+        at_us = self.now_us() if received_at_us is None else received_at_us
+        return Entry(PREDICTION, id_, "", at_us, _encoded(logged, id_))
+
+    def label(self, label: Label, received_at_us: int | None = None) -> Entry:
+        """Make the entry of a label.
+
+        Parameters
+        ----------
+        label
+            The truth.
+        received_at_us
+            When it was received; the clock's present where not given.
+
+        Raises
+        ------
+        SchemaError
+            If it does not fit the pipeline.
+        """
+        self._checks.label(label)
+        id_, value, source = label.prediction_id, label.value, label.source
+        known_at = in_utc(label.known_at, "known_at")
+        told = _Told(
+            id_,
+            value,
+            known_at,
+            UNSET if source == "natural" else source,
+            UNSET if label.key is None else label.key,
+            label.by or UNSET,
+        )
+        # Without a key, the same value at the same time is the same label.
+        key = label.key or f"{value!r} {to_us(known_at)}"
+        at_us = self.now_us() if received_at_us is None else received_at_us
+        return Entry(LABEL, id_, f"{source}/{key}", at_us, _encoded(told, id_))
+
+    def find(self, prediction_id: str) -> Recorded | None:
+        """Give what was recorded of a prediction, labels in the order in which they came.
+
+        Returns
+        -------
+        Recorded or None
+            None where neither it nor a label of it came.
+        """
+        prediction, labels = None, []
+        for kind, received_at_us, payload in self.inbox.entries_of(prediction_id):
+            if kind == PREDICTION:
+                kept = _KEPT.decode(payload)
+                prediction = Prediction(**msgspec.structs.asdict(kept))
+            else:
+                told = _LABEL.decode(payload)
+                labels.append(ReceivedLabel(label=told, received_at=from_us(received_at_us)))
+        if prediction is None and not labels:
+            return None
+        return Recorded(prediction=prediction, labels=tuple(labels))
+
+    def now_us(self) -> int:
+        """Give the clock's present in microseconds since 1970, UTC."""
+        return to_us(self._clock.now())
+
+    def append(self, entries: Sequence[Entry], name: str) -> int:
+        """Store entries together, as :meth:`Inbox.append` does."""
+        return self.inbox.append(entries, name)
+
+
+def _encoded(record: _Logged | _Told, prediction_id: str) -> bytes:
+    try:
+        return _ENCODER.encode(record)
+    except (TypeError, UnicodeEncodeError, OverflowError) as error:
+        raise SchemaError(
+            f"what was sent for {prediction_id!r} cannot be written as JSON: {error}",
+            hint="send text, numbers, booleans and None",
+        ) from error

@@ -1,0 +1,170 @@
+"""What ``headwater doctor`` checks: each store is really opened, and S3 is really asked."""
+
+import importlib.metadata
+import sys
+import uuid
+from collections.abc import Callable
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from headwater.features.identity.belonging import check_file, check_home
+from headwater.features.identity.home_log import HomeLog
+from headwater.features.read.archive import Archive
+from headwater.features.read.repository import registered
+from headwater.features.record.inbox import inbox_file
+from headwater.infra.ids import made_at
+from headwater.infra.settings import Settings
+from headwater.infra.store.database import Database
+from headwater.infra.store.identity import Identity, identity_of
+from headwater.infra.store.storage import Storage
+from headwater.monitoring.performance import open_kept
+from headwater.spec.errors import HeadwaterError, IdentityError, StorageError, TableError
+
+__all__ = ["CheckResult", "check_logs", "checkup"]
+
+_LIBRARIES = ("prefect", "mlflow", "river", "scikit-learn", "lightgbm", "polars", "deltalake", "fastapi")
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was checked.
+
+    Parameters
+    ----------
+    what, good
+        What was checked, and whether it will do.
+    found, hint
+        What is there, and what to do about it.
+    """
+
+    what: str
+    good: bool
+    found: str
+    hint: str = ""
+
+
+def checkup(settings: Settings) -> list[CheckResult]:
+    """Check settings, libraries, stores, and whose they are; never raises for what it checks."""
+    return [
+        _python(),
+        *map(_library, _LIBRARIES),
+        _try("home", lambda: str(settings.root)),
+        _try("signing key", lambda: f"{len(settings.key())} bytes"),
+        _try("database", lambda: _database(settings)),
+        _try("storage", lambda: _storage(settings)),
+        _try("MLflow", lambda: _mlflow(settings)),
+        *check_logs(settings),
+    ]
+
+
+def check_logs(settings: Settings) -> list[CheckResult]:
+    """Say which log each pipeline of the home has, and name every store that is not of that log.
+
+    Nothing is changed, whatever is found.
+    """
+    try:
+        database = Database(settings.operational_url)
+    except HeadwaterError:
+        return []  # it is told of already
+    with closing(database):
+        numbers = registered(database)
+        strays = [
+            _try(f"log of {name}", partial(_stray, path))
+            for name, path in _inboxes(settings).items()
+            if name not in numbers
+        ]
+        return strays + [
+            finding
+            for name, number in sorted(numbers.items())
+            for finding in _log(name, number, database, settings)
+        ]
+
+
+def _log(name: str, number: int, database: Database, settings: Settings) -> list[CheckResult]:
+    what = f"log of {name}"
+    try:
+        identity = identity_of(database, number)
+    except IdentityError as error:
+        return [CheckResult(what=what, good=False, found=error.what, hint=error.hint)]
+    home, storage = HomeLog(name, settings), Storage(settings)
+    checks: list[Callable[[], object]] = [
+        lambda: check_home(database, number, inbox_file(name, settings)),
+        Archive(storage, identity).check,
+        lambda: open_kept(storage, identity),
+        lambda: _check_mlflow(identity, settings),
+        *(partial(home.check, file) for file in sorted((settings.root / "live" / name).rglob("*.json"))),
+    ]
+    strange = []
+    for check in checks:
+        with suppress(TableError, StorageError):  # not of another log, as far as can be seen
+            try:
+                check()
+            except IdentityError as error:
+                strange.append(CheckResult(what=what, good=False, found=error.what, hint=error.hint))
+    begun = made_at(identity.log)
+    since = "" if begun is None else f", begun {begun:%Y-%m-%d %H:%M} UTC"
+    return strange or [CheckResult(what=what, good=True, found=f"{identity.log}{since}")]
+
+
+def _stray(path: Path) -> str:
+    """Tell of an inbox whose pipeline the database does not know."""
+    check_file(path)
+    return "none yet: nothing was collected"
+
+
+def _inboxes(settings: Settings) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((settings.root / "inbox").glob("*.sqlite"))}
+
+
+def _check_mlflow(identity: Identity, settings: Settings) -> None:
+    from headwater.registry.mlflow_store import check_owned  # noqa: PLC0415 - imports MLflow
+
+    check_owned(identity, settings)
+
+
+def _python() -> CheckResult:
+    version = ".".join(map(str, sys.version_info[:3]))
+    good = (3, 11) <= sys.version_info[:2] < (3, 14)
+    return CheckResult(what="Python", good=good, found=version, hint="" if good else "use 3.11 to 3.13")
+
+
+def _library(name: str) -> CheckResult:
+    try:
+        return CheckResult(what=name, good=True, found=importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        optional = name == "lightgbm"
+        hint = "for LightGBM models: install headwater[lightgbm]" if optional else f"install {name}"
+        return CheckResult(what=name, good=optional, found="not installed", hint=hint)
+
+
+def _try(what: str, check: Callable[[], str]) -> CheckResult:
+    try:
+        return CheckResult(what=what, good=True, found=check())
+    except HeadwaterError as error:
+        return CheckResult(what=what, good=False, found=error.what, hint=error.hint)
+    except OSError as error:
+        return CheckResult(what=what, good=False, found=str(error), hint="check the path and its rights")
+
+
+def _database(settings: Settings) -> str:
+    database = Database(settings.operational_url)
+    database.close()
+    return database.engine.url.render_as_string(hide_password=True)
+
+
+def _storage(settings: Settings) -> str:
+    """Write, and write again under a condition that must fail: what makes commits safe on S3."""
+    storage = Storage(settings)
+    storage.prepare()
+    if not storage.is_s3:
+        return storage.root
+    storage.check_conditional_write(f"doctor/{uuid.uuid4()}")
+    return f"{storage.root}, conditional writes hold"
+
+
+def _mlflow(settings: Settings) -> str:
+    from headwater.registry.mlflow_store import check_reachable  # noqa: PLC0415 - imports MLflow
+
+    return check_reachable(settings)

@@ -1,0 +1,307 @@
+"""Models orchestrated while they serve: route, add a shadow, pause, roll back; all of it audited."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+
+from headwater.features.read.repository import LogRepository, find, register
+from headwater.features.read.shadow_outputs import ShadowOutputs
+from headwater.features.record.encoder import open_inbox
+from headwater.infra.clock import Clock, SystemClock
+from headwater.infra.settings import Settings
+from headwater.infra.store.database import Database
+from headwater.registry.registry import Registry
+from headwater.registry.version import Version
+from headwater.spec.data.values import check_name
+from headwater.spec.errors import DeclarationError, NotFoundError
+from headwater.spec.pipeline import METRICS, Pipeline, Task
+from headwater.spec.recipe import OffsetRange
+from headwater.spec.rulings import Learning, Reign, RoutingStatus, Ruling, ShadowStatus, VersionInRole
+from headwater.spec.serving.routing import ChampionOnly, Routing, Shadow, check_routing
+from headwater.spec.serving.routing_text import shortly
+
+__all__ = ["MOST_TOLD", "Operator"]
+
+MOST_TOLD = 20
+"""How many of the newest rulings are told of."""
+
+_MOST_REASON = 500
+_DECLARED = "write where it is declared: module:attribute or path.py:attribute"
+
+
+class Operator:
+    """What people do to one pipeline's versions; a running service follows within a moment.
+
+    Made by the command line, and by the keeper for what comes over HTTP.
+
+    Parameters
+    ----------
+    pipeline
+        As declared, or its name alone.
+    settings, database
+        Where versions are, and rows.
+    clock
+        The machine's where not given.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing was ever recorded of a pipeline of that name.
+    IdentityError
+        If inbox, database and MLflow are not of one log.
+    StorageError
+        If MLflow's store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline | str,
+        settings: Settings,
+        database: Database,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._declared = None if isinstance(pipeline, str) else pipeline
+        self.name = pipeline if isinstance(pipeline, str) else pipeline.name
+        number = _number_of(pipeline, database, settings)
+        self.registry = Registry(self.name, number, settings, database, clock)
+        self._stored = LogRepository(database, number)
+        self._shadows = ShadowOutputs(database, number)
+
+    def routed(self) -> RoutingStatus:
+        """Say how requests are routed."""
+        history = self.registry.routings.history()
+        routing = self._in_force(history)
+        places, (end, _) = self._shadows.places(), self._stored.ends()
+        names = () if routing is None else routing.beside
+        if "challenger" in names:
+            challenger = self.registry.store.aliases().get("challenger", "challenger")
+            names = tuple(challenger if name == "challenger" else name for name in names)
+        return RoutingStatus(
+            pipeline=self.name,
+            number=history[-1].number if history else 0,
+            routing=routing,
+            declared=None if self._declared is None else self._declared.routing,
+            history=tuple(history[-MOST_TOLD:]),
+            shadows=tuple(
+                ShadowStatus(version=v, behind=end - places[v].next) for v in names if v in places
+            ),
+        )
+
+    def route(
+        self, routing: Routing | None, *, by: str, reason: str, expected: int | None = None
+    ) -> Ruling:
+        """Set how requests are routed.
+
+        Parameters
+        ----------
+        routing
+            None returns to what the pipeline declares.
+        by, reason
+            Who decides, and why.
+        expected
+            Number of the ruling that the caller saw; the last one to write wins where not given.
+
+        Raises
+        ------
+        DeclarationError
+            If the routing does not fit the pipeline.
+        NotFoundError
+            If it names a version that does not exist.
+        ConflictError
+            If another ruling came after the one that was seen.
+        """
+        if routing is not None:
+            task = self._task()
+            check_routing(routing, task, METRICS[task])
+        _check_reason(reason)
+        return self.registry.route(routing, by=by, reason=reason, expected=expected)
+
+    def add_shadow(self, version: str, *, by: str, reason: str) -> Ruling:
+        """Let a version predict beside the champion; one that does already is left at it.
+
+        Raises
+        ------
+        DeclarationError
+            If requests are routed in a way that has no shadows.
+        NotFoundError, ConflictError
+            If there is no such version, or another ruling came meanwhile.
+        """
+
+        def added(names: tuple[str, ...]) -> tuple[str, ...]:
+            return names if version in names else (*names, version)
+
+        return self._shadowed(added, by, reason)
+
+    def drop_shadow(self, version: str, *, by: str, reason: str) -> Ruling:
+        """Let a version predict beside the champion no more; what it said is kept.
+
+        Raises
+        ------
+        DeclarationError
+            If requests are routed in a way that has no shadows.
+        ConflictError
+            If another ruling came meanwhile.
+        """
+
+        def dropped(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(name for name in names if name != version)
+
+        return self._shadowed(dropped, by, reason)
+
+    def learning(self) -> Learning:
+        """Say whether each label is learned as it comes."""
+        return Learning(
+            pipeline=self.name,
+            pause=self.registry.pauses.in_force(),
+            quarantined=tuple(self.registry.championship.quarantined()),
+        )
+
+    def pause(self, *, by: str, reason: str) -> Learning:
+        """Halt learning: what was learned serves on, and what comes waits at its offset.
+
+        Raises
+        ------
+        DeclarationError
+            If the pipeline does not learn each label.
+        """
+        if self._declared is not None and self._declared.learn != "each label":
+            raise DeclarationError(
+                f"pipeline {self.name!r} learns on schedule, so there is nothing to pause",
+                hint="pause its deployments in Prefect, or declare learn='each label'",
+            )
+        _check_reason(reason)
+        self.registry.pauses.pause(by=by, reason=reason)
+        return self.learning()
+
+    def resume(self, *, by: str, reason: str) -> Learning:
+        """Let learning go on from where it halted: what came meanwhile is learned, nothing is lost."""
+        _check_reason(reason)
+        self.registry.pauses.resume(by=by, reason=reason)
+        return self.learning()
+
+    def quarantine(self, spans: Sequence[OffsetRange], *, by: str, reason: str) -> Learning:
+        """Exclude offsets from every later recipe, and from what is learned label by label at once.
+
+        Raises
+        ------
+        NotFoundError
+            If a range holds no offsets.
+        """
+        _check_reason(reason)
+        self.registry.championship.quarantine(spans, by=by, reason=reason)
+        return self.learning()
+
+    def promote(self, version: str, *, by: str, reason: str) -> Reign:
+        """Make a version champion, as the registry's ``promote`` does."""
+        _check_reason(reason)
+        return self.registry.promote(version, by=by, reason=reason)
+
+    def roll_back(
+        self, to: str | None, *, by: str, reason: str, quarantine: Sequence[OffsetRange] = ()
+    ) -> Reign:
+        """Return to an earlier champion, as the registry's ``rollback`` does."""
+        _check_reason(reason)
+        return self.registry.rollback(by=by, reason=reason, to=to, quarantine=quarantine)
+
+    def versions(self, last: int = 0) -> list[VersionInRole]:
+        """List the versions with what they do now, oldest first.
+
+        Parameters
+        ----------
+        last
+            How many of the newest; 0 for all.
+        """
+        roles, found = self.roles(), self.registry.store.versions()
+        return [_told(one, roles.get(one.number, ())) for one in found[-last:]]
+
+    def roles(self) -> dict[str, list[str]]:
+        """Say what versions do now, by number, as :class:`VersionInRole` has it."""
+        reign = self.registry.championship.reign()
+        aliases = self.registry.store.aliases()
+        routing = self._in_force(self.registry.routings.history())
+        roles: dict[str, list[str]] = {}
+        if reign is not None:
+            roles.setdefault(reign.version, []).append("champion")
+            if reign.previous is not None and reign.previous != reign.version:
+                roles.setdefault(reign.previous, []).append("previous")
+        if "challenger" in aliases:
+            roles.setdefault(aliases["challenger"], []).append("challenger")
+        for name in () if routing is None else routing.named:
+            number = aliases.get(name, name)
+            role = "shadow" if routing is not None and name in routing.beside else "answers"
+            if "champion" not in roles.get(number, ()):
+                roles.setdefault(number, []).append(role)
+        return roles
+
+    def _in_force(self, history: Sequence[Ruling]) -> Routing | None:
+        """Give the routing in force; None where that is the declared one, and only a name is known."""
+        set_now = history[-1].routing if history else None
+        if set_now is not None or self._declared is None:
+            return set_now
+        return self._declared.routing
+
+    def _shadowed(
+        self, change: Callable[[tuple[str, ...]], tuple[str, ...]], by: str, reason: str
+    ) -> Ruling:
+        _check_reason(reason)
+        history = self.registry.routings.history()
+        routing = self._in_force(history)
+        if routing is None:
+            raise DeclarationError(
+                f"what {self.name!r} declares of its routing is not known by its name", hint=_DECLARED
+            )
+        if not isinstance(routing, ChampionOnly | Shadow):
+            raise DeclarationError(
+                f"{self.name!r} is routed {shortly(routing)}, which has no shadows",
+                hint="set the routing first, as in champion or shadow:7",
+            )
+        before = routing.beside
+        names = change(before)
+        if names == before and history:
+            return history[-1]
+        rule = routing.serve_best if isinstance(routing, Shadow) else None
+        wanted = Shadow(versions=names, serve_best=rule) if names else ChampionOnly()
+        seen = history[-1].number if history else 0
+        return self.route(wanted, by=by, reason=reason, expected=seen)
+
+    def _task(self) -> Task:
+        """Give the pipeline's task: as declared, or as its champion's recipe has it."""
+        if self._declared is not None:
+            return self._declared.task
+        champion = self.registry.champion()
+        if champion is None:
+            raise DeclarationError(
+                f"{self.name!r} has no champion that would tell its task", hint=_DECLARED
+            )
+        return self.registry.store.recipe(champion).task
+
+
+def _number_of(pipeline: Pipeline | str, database: Database, settings: Settings) -> int:
+    try:
+        name = pipeline if isinstance(pipeline, str) else pipeline.name
+        return find(database, name, settings)
+    except NotFoundError:
+        if isinstance(pipeline, str):
+            raise
+    with closing(open_inbox(pipeline, settings)) as inbox:
+        return register(database, pipeline, inbox)
+
+
+def _told(version: Version, roles: Sequence[str]) -> VersionInRole:
+    return VersionInRole(
+        number=version.number,
+        parent=version.parent,
+        roles=tuple(roles),
+        update=version.update,
+        examples=version.examples,
+        learned=version.learned,
+        made_at=version.made_at,
+        digest=version.digest,
+        refused=version.refused,
+    )
+
+
+def _check_reason(reason: str) -> None:
+    """Check what is said for the record: a name's characters, so that a line of a log is one."""
+    if reason != "":
+        check_name(reason, "reason", _MOST_REASON)

@@ -1,0 +1,161 @@
+"""A fold that goes on as examples come: the same state, at every offset, as one fold up to there."""
+
+import time
+
+from msgspec.structs import replace
+
+from headwater.features.log import FeatureLog
+from headwater.learners.learner import Learner
+from headwater.loop.training.assemble import Offsets, batches, takes_any, unlearned
+from headwater.loop.training.fold import Computing
+from headwater.spec.errors import HeadwaterError, SchemaError, UnlearnableError
+from headwater.spec.recipe import OffsetRange, Recipe
+
+__all__ = ["IncrementalFold"]
+
+_STEP = 1_024  # offsets of what is learned one by one; divides the pieces that examples are read in
+
+
+class IncrementalFold:
+    """Learns the examples of a log as they come.
+
+    Made by the keeper, from the champion; lives until another version becomes champion.
+
+    Parameters
+    ----------
+    recipe
+        A stateful recipe; its range says where to start, and may be empty.
+    log
+        Has the examples.
+    learner
+        The parent's state, which is changed.
+
+    Attributes
+    ----------
+    learned, train_cpu_s
+        How many examples were learned here, and the CPU seconds that took.
+    """
+
+    def __init__(self, recipe: Recipe, log: FeatureLog, learner: Learner) -> None:
+        self.learner = learner
+        self.learned = 0
+        self.train_cpu_s = 0.0
+        self._recipe = recipe
+        self._log = log
+        self._learned_to = recipe.examples.start
+        self._any = takes_any(recipe)
+        self._computing = Computing(recipe.seed, recipe.threads)
+
+    @property
+    def learned_to(self) -> int:
+        """The offset behind the last example that was learned."""
+        return self._learned_to
+
+    @property
+    def recipe(self) -> Recipe:
+        """What makes the present state: folded in one go it gives the same digest."""
+        return self._range(self._recipe.examples.start, self._learned_to)
+
+    def advance(self, stop: int) -> int:
+        """Learn the examples below an offset; of a batch that is not full yet, none.
+
+        Returns
+        -------
+        int
+            How many were learned.
+
+        Raises
+        ------
+        UnlearnableError
+            If an example cannot be learned; those before it, or before its batch, are.
+        NotFoundError, TableError, StorageError
+            If the examples cannot be read.
+        """
+        learned, stop, most = 0, self.cut(stop), _STEP
+        started_s = time.process_time()
+        while self._learned_to < stop:
+            end = min(stop, self._end(most))
+            try:
+                count = self._learn(end)
+            except UnlearnableError as error:
+                if not self._any or error.stop - error.start == 1:
+                    raise
+                most = max(1, (error.stop - error.start) // 2)  # closer to the one at fault
+                continue
+            learned += count
+            self.learned += count
+        self.train_cpu_s += time.process_time() - started_s
+        return learned
+
+    def exclude(self, exclusions: tuple[OffsetRange, ...]) -> bool:
+        """Leave offsets out from here on; False where some were learned here: then fold anew.
+
+        Parameters
+        ----------
+        exclusions
+            All that are to be left out.
+        """
+        start = self._recipe.examples.start
+        known = self._recipe.exclusions
+        new = [span for span in exclusions if span not in known]
+        if any(span.start < self._learned_to and span.stop > start for span in new):
+            return False
+        self._recipe = replace(self._recipe, exclusions=exclusions)
+        return True
+
+    @property
+    def batch_rows(self) -> int:
+        """How many offsets a batch has."""
+        return self._recipe.batch_rows or 1
+
+    @property
+    def next_cut(self) -> int:
+        """The offset behind the batch that is next."""
+        return (self._learned_to // self.batch_rows + 1) * self.batch_rows
+
+    def cut(self, offset: int) -> int:
+        """Give the end of the last batch that is full below an offset."""
+        return offset // self.batch_rows * self.batch_rows
+
+    def unlearned(self, start: int, stop: int) -> Offsets:
+        """Give the offsets of a range that are left out, rising."""
+        return unlearned(self._log, self._range(start, stop))
+
+    def _end(self, most: int) -> int:
+        """Say how far to learn at once: one batch, which a failure leaves unlearned as a whole."""
+        if not self._any:
+            return self.next_cut
+        return min(self._learned_to + most, (self._learned_to // _STEP + 1) * _STEP)
+
+    def _learn(self, stop: int) -> int:
+        """Learn up to an offset: all, or nothing."""
+        learned = 0
+        try:
+            with self._computing:
+                for features, labels in batches(self._log, self._range(self._learned_to, stop)):
+                    self.learner.learn(features, labels)
+                    learned += len(labels)
+        except Exception as error:
+            if isinstance(error, HeadwaterError) and not isinstance(error, SchemaError):
+                raise
+            why = error.what if isinstance(error, HeadwaterError) else f"{type(error).__name__}: {error}"
+            raise _unlearnable(self._recipe.pipeline, self._learned_to, stop, why) from error
+        self._learned_to = stop
+        return learned
+
+    def _range(self, start: int, stop: int) -> Recipe:
+        exclusions = tuple(
+            span for span in self._recipe.exclusions if span.start < stop and span.stop > start
+        )
+        return replace(self._recipe, examples=OffsetRange(start, stop), exclusions=exclusions)
+
+
+def _unlearnable(pipeline: str, start: int, stop: int, why: str) -> UnlearnableError:
+    one = stop - start == 1
+    named = f"example {start}" if one else f"one of the examples [{start}, {stop})"
+    return UnlearnableError(
+        f"{named} of {pipeline!r} cannot be learned: {why}",
+        f"leave {'it' if one else 'them'} out: headwater quarantine {pipeline} {start}:{stop}",
+        start,
+        stop,
+    )

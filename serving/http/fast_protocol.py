@@ -1,0 +1,233 @@
+"""How the service speaks HTTP: as uvicorn does, with a short way for the hot routes.
+
+Most of what a small request costs in uvicorn is its exchange of ASGI messages: the scope, the cycle, an
+event, two sends. A request of a hot route that is whole needs none of it: method, path, headers and body
+go to the route, and its reply goes to the socket. Everything else goes uvicorn's own way, and so does a
+hot request that is long, or slow, or comes while another is answered on its connection.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from headwater.serving.access.authentication import Authentication
+from headwater.serving.api.reply import Headers, Reply
+from headwater.serving.http.fast_routes import FastRoute
+from headwater.spec.errors import HeadwaterError
+
+__all__ = ["DRAINS", "SHORT_WAY", "FastProtocol", "ShortWay"]
+
+SHORT_WAY = "headwater.short_way"
+"""Where the state of the application's lifespan bears the :class:`ShortWay`."""
+
+DRAINS = "headwater.drains"
+"""Where that state says that every answer is to close its connection."""
+
+_MOST_BYTES = 65_536
+_PATIENCE_S = 1.0
+_logger = logging.getLogger("headwater.serving")
+
+
+class ShortWay:
+    """Answers whole requests of hot routes, after a look at their key.
+
+    Parameters
+    ----------
+    guard
+        Lets a request in, or does not.
+    hot
+        A route for each path.
+    """
+
+    def __init__(self, guard: Authentication, hot: Mapping[str, FastRoute]) -> None:
+        self._guard = guard
+        self._hot = {path.encode(): (path, route) for path, route in hot.items()}
+
+    def __contains__(self, path: bytes) -> bool:
+        """Say whether there is a hot route of this path, as it came over the wire."""
+        return path in self._hot
+
+    async def reply(self, path: bytes, headers: Headers, body: bytes) -> Reply:
+        """Answer a POST."""
+        name, route = self._hot[path]
+        try:
+            by = self._guard.admit("POST", name, headers)
+        except HeadwaterError as error:
+            return self._guard.refusal(error, name)
+        return await route.reply(body, by)
+
+
+class _Exchange:
+    """A hot request; while it is answered, it stands where uvicorn keeps a request's cycle."""
+
+    __slots__ = (
+        "body",
+        "disconnected",
+        "headers",
+        "keep_alive",
+        "length",
+        "message_event",
+        "path",
+        "response_complete",
+    )
+
+    def __init__(self, path: bytes, headers: Headers, *, keep_alive: bool) -> None:
+        self.path = path
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.body: list[bytes] = []
+        self.length = 0
+        self.disconnected = False
+        self.response_complete = False
+        self.message_event = _NobodyWaits
+
+
+class _NobodyWaits:
+    """In place of the event that wakes an ASGI application."""
+
+    @staticmethod
+    def set() -> None:
+        """Wake nobody."""
+
+
+class FastProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with a short way where the application's lifespan gives one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._short_way: ShortWay | None = self.app_state.get(SHORT_WAY)
+        self._reading: _Exchange | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._answering: asyncio.Task[None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a hot request that is not whole with them has a moment for its rest."""
+        super().data_received(data)
+        if self._reading is not None and self._patience is None:
+            self._patience = self.loop.call_later(_PATIENCE_S, self._take_long_way)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what was begun."""
+        self._read()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End the connection, after its answer where one is under way."""
+        if self._reading is not None:
+            self._reading.keep_alive = False
+        else:
+            super().shutdown()
+
+    def on_message_begin(self) -> None:
+        """Begin a request; uvicorn's scope is made later, if at all."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """Choose the way."""
+        short_way, parser = self._short_way, self.parser
+        if (
+            short_way is None
+            or self.url not in short_way
+            or parser.get_method() != b"POST"
+            or self.expect_100_continue
+            or parser.should_upgrade()
+            or not (self.cycle is None or self.cycle.response_complete)
+        ):
+            self._go_long_way()
+            return
+        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        self._reading = _Exchange(self.url, self.headers, keep_alive=keep_alive)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        exchange = self._reading
+        if exchange is None:
+            super().on_body(body)
+            return
+        exchange.body.append(body)
+        exchange.length += len(body)
+        if exchange.length > _MOST_BYTES:
+            self._take_long_way()
+
+    def on_message_complete(self) -> None:
+        """Answer what is whole."""
+        exchange = self._read()
+        if exchange is None:
+            super().on_message_complete()
+            return
+        # It has all that uvicorn looks at.
+        self.cycle = exchange  # type: ignore[assignment]
+        self._answering = self.loop.create_task(self._answer(exchange))
+
+    def _read(self) -> _Exchange | None:
+        """End the reading of a hot request, if one is read."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        exchange, self._reading = self._reading, None
+        return exchange
+
+    def _take_long_way(self) -> None:
+        """Leave what was read of a hot request to uvicorn, and thereby to the application's limits."""
+        exchange = self._read()
+        if exchange is not None:
+            self._go_long_way()
+            self.cycle.keep_alive = exchange.keep_alive
+            super().on_body(b"".join(exchange.body))
+
+    def _go_long_way(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers if url.startswith(b"/") else _for_host_of(url, headers)
+        super().on_headers_complete()
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        assert self._short_way is not None  # noqa: S101 - it chose the way
+        try:
+            body = exchange.body
+            whole = body[0] if len(body) == 1 else b"".join(body)
+            reply = await self._short_way.reply(exchange.path, exchange.headers, whole)
+            if self.flow.write_paused:
+                await self.flow.drain()
+        except BaseException:
+            _logger.exception("a request failed")
+            self.transport.close()
+            raise
+        if not exchange.disconnected:
+            self._write(exchange, reply)
+
+    def _write(self, exchange: _Exchange, reply: Reply) -> None:
+        keep_alive = exchange.keep_alive and DRAINS not in self.app_state
+        parts = [STATUS_LINE[reply.status]]
+        for name, value in (*self.server_state.default_headers, *reply.headers):
+            parts += (name, b": ", value, b"\r\n")
+        if not keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(
+            b"content-type: %b\r\ncontent-length: %d\r\n\r\n%b"
+            % (reply.kind, len(reply.body), reply.body)
+        )
+        self.transport.write(b"".join(parts))
+        exchange.response_complete = True
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+
+def _for_host_of(url: bytes, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Name the host of a whole address, as a proxy is asked for it, in place of Host (RFC 9112, 3.2.2).
+
+    >>> _for_host_of(b"http://there:80/metrics", [(b"host", b"here"), (b"accept", b"*/*")])
+    [(b'accept', b'*/*'), (b'host', b'there:80')]
+    """
+    scheme, _, rest = url.partition(b"://")
+    if not rest or b"/" in scheme:
+        return headers
+    host = rest.partition(b"/")[0].partition(b"?")[0]
+    return [*(one for one in headers if one[0] != b"host"), (b"host", host)]

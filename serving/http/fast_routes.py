@@ -1,0 +1,274 @@
+"""The two hot routes, predict and labels, without a framework between the socket and the work."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headwater.features.record.checks import plain_words
+from headwater.serving.access.authentication import BY
+from headwater.serving.api.problems import FAILED, PROBLEM_TYPE, Problem, log_problem, problem_of
+from headwater.serving.api.reply import Reply
+from headwater.serving.api.schemas import (
+    NO_FEATURES,
+    LabelItem,
+    LabelRequest,
+    LabelResults,
+    PredictionAnswers,
+    PredictItem,
+    PredictRequest,
+)
+from headwater.serving.metrics.service_metrics import Metrics
+from headwater.serving.worker.served_pipeline import ServedPipeline
+from headwater.spec.errors import (
+    HeadwaterError,
+    NotFoundError,
+    SchemaError,
+    SlowError,
+    TooLargeError,
+    few,
+)
+
+__all__ = ["FastRoute", "FastRoutes", "labels_route", "named", "predict_route", "read_body"]
+
+_JSON = b"application/json"
+_BODY_S = 10.0
+_logger = logging.getLogger("headwater.serving")
+_Request = TypeVar("_Request", PredictRequest, LabelRequest)
+_ENCODER = msgspec.json.Encoder()
+_PREDICT = msgspec.json.Decoder(PredictRequest)
+_LABELS = msgspec.json.Decoder(LabelRequest)
+
+Pipelines = Mapping[str, ServedPipeline]
+
+
+class FastRoute:
+    """A POST route as a bare ASGI application: reads a body, answers JSON or a problem.
+
+    Where the body is there already, :meth:`reply` answers it without ASGI.
+
+    Parameters
+    ----------
+    work
+        Turns a body, and the name of the key that sent it, into an answer; raises a
+        :class:`HeadwaterError` for a problem.
+    most_bytes
+        How long a body may be.
+    metrics
+        Counts problems.
+    """
+
+    def __init__(
+        self, work: Callable[[bytes, str], Awaitable[object]], most_bytes: int, metrics: Metrics
+    ) -> None:
+        self._work = work
+        self._most_bytes = most_bytes
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            body = await read_body(scope, receive, self._most_bytes)
+        except HeadwaterError as error:
+            reply = self._problem(problem_of(error))
+        else:
+            reply = await self.reply(body, scope.get(BY, ""))
+        await reply.send(send)
+
+    async def reply(self, body: bytes, by: str) -> Reply:
+        """Answer a body from the key of that name."""
+        try:
+            return Reply(200, _JSON, _ENCODER.encode(await self._work(body, by)))
+        except HeadwaterError as error:
+            return self._problem(problem_of(error))
+        except Exception:
+            _logger.exception("a request failed")
+            return self._problem(FAILED)
+
+    def _problem(self, problem: Problem) -> Reply:
+        self._metrics.problem(problem.status)
+        headers = ((b"retry-after", b"1"),) if problem.status == 503 else ()
+        return Reply(problem.status, PROBLEM_TYPE, _ENCODER.encode(problem), headers)
+
+
+class FastRoutes:
+    """The service with its hot routes in front: what is asked for most passes no framework.
+
+    Parameters
+    ----------
+    app
+        Answers everything else.
+    hot
+        A route for each path.
+    metrics
+        Counts problems of everything else.
+    """
+
+    def __init__(self, app: ASGIApp, hot: Mapping[str, FastRoute], metrics: Metrics) -> None:
+        self._app = app
+        self._hot = hot
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; or run the service's start and end."""
+        if scope["type"] == "http":
+            route = self._hot.get(scope["path"])
+            if route is not None and scope["method"] == "POST":
+                await route(scope, receive, send)
+                return
+            send = self._counting(send)
+        await self._app(scope, receive, send)
+
+    def _counting(self, send: Send) -> Send:
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                self._metrics.problem(message["status"])
+            await send(message)
+
+        return counting
+
+
+def predict_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> FastRoute:
+    """Make ``POST /predict``."""
+
+    async def predict(body: bytes, _by: str) -> object:
+        asked = _decoded(_PREDICT, body)
+        try:
+            return await answer(asked)
+        except HeadwaterError as error:
+            log_problem(error, pipeline=asked.pipeline, prediction_id=asked.id)
+            raise
+
+    async def answer(asked: PredictRequest) -> object:
+        pipeline = named(pipelines, asked.pipeline)
+        if asked.predictions is not UNSET:
+            _check_alone(asked.features is UNSET and asked.id is UNSET, "predictions", "features")
+            return PredictionAnswers(await pipeline.predict(asked.predictions))
+        features = asked.features
+        if features is UNSET:
+            if pipeline.pipeline.request_features:
+                raise SchemaError(
+                    "features: it is missing", hint="send features, or many in predictions"
+                )
+            features = NO_FEATURES
+        item = PredictItem(features, asked.id, asked.entity, asked.unit)
+        (found,) = await pipeline.predict([item])
+        return found
+
+    return FastRoute(predict, most_bytes, metrics)
+
+
+def labels_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> FastRoute:
+    """Make ``POST /labels``."""
+
+    async def label(body: bytes, by: str) -> object:
+        asked = _decoded(_LABELS, body)
+        try:
+            return await tell(asked, by)
+        except HeadwaterError as error:
+            log_problem(error, pipeline=asked.pipeline, prediction_id=asked.prediction_id)
+            raise
+
+    async def tell(asked: LabelRequest, by: str) -> object:
+        pipeline = named(pipelines, asked.pipeline)
+        if asked.labels is not UNSET:
+            alone = asked.prediction_id is UNSET and asked.value is UNSET
+            _check_alone(alone, "labels", "prediction_id")
+            return LabelResults(await pipeline.label(asked.labels, by=by))
+        if asked.prediction_id is UNSET or asked.value is UNSET:
+            missing = "prediction_id" if asked.prediction_id is UNSET else "value"
+            raise SchemaError(
+                f"{missing}: it is missing", hint="send prediction_id and value, or many in labels"
+            )
+        item = LabelItem(asked.prediction_id, asked.value, asked.known_at, asked.source, asked.key)
+        return await pipeline.label_one(item, by=by)
+
+    return FastRoute(label, most_bytes, metrics)
+
+
+def named(pipelines: Pipelines, name: str | UnsetType) -> ServedPipeline:
+    """Give the pipeline of a name, or the only one.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none of that name.
+    SchemaError
+        If none is named, and there are several.
+    """
+    if name is UNSET:
+        if len(pipelines) == 1:
+            return next(iter(pipelines.values()))
+        raise SchemaError("pipeline: it is missing", hint=f"send one of {few(pipelines)}")
+    found = pipelines.get(name)
+    if found is None:
+        raise NotFoundError(
+            f"no pipeline {name[:100]!r} is served", hint=f"send one of {few(pipelines)}"
+        )
+    return found
+
+
+async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
+    """Read a request's body, within bounds of length and time.
+
+    Raises
+    ------
+    TooLargeError
+        If it is longer than that.
+    SlowError
+        If it does not come within ten seconds, or its sender went away.
+    """
+    message = await receive()
+    if not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > most_bytes:
+            raise _too_large(most_bytes)
+        return body
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > most_bytes:
+            raise _too_large(most_bytes)
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await _rest(message, receive, most_bytes)
+    except TimeoutError as error:
+        raise SlowError(
+            f"the body did not come within {_BODY_S:.0f} seconds", hint="send it at once"
+        ) from error
+
+
+async def _rest(message: Mapping[str, Any], receive: Receive, most_bytes: int) -> bytes:
+    parts = [message.get("body", b"")]
+    length = len(parts[0])
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise SlowError("the sender went away", hint="send the request again")
+        parts.append(message.get("body", b""))
+        length += len(parts[-1])
+        if length > most_bytes:
+            raise _too_large(most_bytes)
+    return b"".join(parts)
+
+
+def _too_large(most_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        f"the body is longer than {most_bytes:,} bytes", hint="send fewer items in each request"
+    )
+
+
+def _decoded(decoder: "msgspec.json.Decoder[_Request]", body: bytes) -> _Request:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise SchemaError(plain_words(error), hint="see /docs") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SchemaError(f"the body is not JSON: {error}", hint="see /docs") from error
+
+
+def _check_alone(alone: bool, many: str, one: str) -> None:
+    if not alone:
+        raise SchemaError(f"both {many} and {one} are there", hint=f"send {one}, or many in {many}")

@@ -1,0 +1,323 @@
+"""The Open Inference Protocol (KServe's and Triton's V2, over HTTP) beside our own routes.
+
+Each feature is an input tensor of its name, with shape ``[n]`` or ``[n, 1]``, as JSON or in the binary
+tensor data extension; each entity key is one of text, with ``entity.`` before its name. The answer's
+tensors are ``output``, ``prediction_id``, under which labels are awaited, and ``probabilities`` where
+the task has classes.
+
+Source: https://github.com/kserve/open-inference-protocol, and Triton's extension "binary tensor data".
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from math import isfinite, prod
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import UNSET
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from headwater.features.record.checks import plain_words
+from headwater.serving.api.problems import problem_of
+from headwater.serving.api.schemas import MOST_ITEMS, Entity, PredictionAnswer, PredictItem
+from headwater.serving.http.fast_routes import Pipelines, named, read_body
+from headwater.serving.worker.served_pipeline import ServedPipeline
+from headwater.spec.data.values import is_sound
+from headwater.spec.errors import HeadwaterError, NonFiniteError, NotFoundError, SchemaError
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["protocol_routes"]
+
+_DATATYPES = {"float": "FP64", "int": "INT64", "str": "BYTES", "bool": "BOOL"}
+_NUMPY = {
+    "BOOL": np.dtype("bool"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+}
+_ENTITY = "entity."  # no feature's name has a point
+_END = object()
+_HEADER_LENGTH = "inference-header-content-length"
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = {}
+
+
+class _Infer(msgspec.Struct):
+    inputs: list[_Tensor]
+    id: str = ""
+    parameters: dict[str, Any] = {}
+    outputs: list[Any] = []
+
+
+class _Output(msgspec.Struct, omit_defaults=True):
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+    parameters: dict[str, Any] = {}
+
+
+def protocol_routes(served: Pipelines, most_bytes: int) -> list[BaseRoute]:
+    """Make the routes below ``/v2``."""
+
+    async def live(_request: Request) -> object:
+        return {"live": True}
+
+    async def ready(_request: Request) -> object:
+        for pipeline in served.values():
+            pipeline.check_ready()
+        return {"ready": True}
+
+    async def server(_request: Request) -> object:
+        return {"name": "headwater", "version": "1", "extensions": ["binary_tensor_data"]}
+
+    async def model(request: Request) -> object:
+        return _metadata(_asked(served, request))
+
+    async def model_ready(request: Request) -> object:
+        pipeline = _asked(served, request)
+        pipeline.check_ready()
+        return {"name": pipeline.pipeline.name, "ready": True}
+
+    async def infer(request: Request) -> object:
+        pipeline = _asked(served, request)
+        body = await read_body(request.scope, request.receive, most_bytes)
+        return await _infer(pipeline, body, request.headers.get(_HEADER_LENGTH))
+
+    gets = {
+        "/v2": server,
+        "/v2/health/live": live,
+        "/v2/health/ready": ready,
+        "/v2/models/{model}": model,
+        "/v2/models/{model}/ready": model_ready,
+        "/v2/models/{model}/versions/{version}": model,
+        "/v2/models/{model}/versions/{version}/ready": model_ready,
+    }
+    posts = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
+    return [
+        *(Route(path, _answered(work), methods=["GET"]) for path, work in gets.items()),
+        *(Route(path, _answered(infer), methods=["POST"]) for path in posts),
+    ]
+
+
+def _answered(
+    work: Callable[[Request], Awaitable[object]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Answer JSON, or an error in the protocol's own form."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            answer, status = await work(request), 200
+        except HeadwaterError as error:
+            answer, status = {"error": str(error)}, problem_of(error).status
+        return Response(msgspec.json.encode(answer), status, media_type="application/json")
+
+    return endpoint
+
+
+def _asked(served: Pipelines, request: Request) -> ServedPipeline:
+    pipeline = named(served, request.path_params["model"])
+    version = request.path_params.get("version")
+    if version is not None and (pipeline.champion is None or version != pipeline.champion.version):
+        raise NotFoundError(
+            f"version {version[:40]!r} of {pipeline.pipeline.name!r} does not serve",
+            hint="leave the version out: the champion answers",
+        )
+    return pipeline
+
+
+def _metadata(pipeline: ServedPipeline) -> dict[str, Any]:
+    declared = pipeline.pipeline
+    champion = pipeline.champion
+    outputs = [{"name": "output", "datatype": "BYTES" if declared.task == "multiclass" else "FP64"}]
+    outputs.append({"name": "prediction_id", "datatype": "BYTES"})
+    return {
+        "name": declared.name,
+        "versions": [] if champion is None else [champion.version],
+        "platform": "headwater",
+        "inputs": [
+            {"name": name, "datatype": datatype, "shape": [-1]}
+            for name, datatype in _datatypes(declared).items()
+        ],
+        "outputs": [{**output, "shape": [-1]} for output in outputs],
+    }
+
+
+def _datatypes(declared: Pipeline) -> dict[str, str]:
+    """Give the datatype of each input: features that arrive with the call, then entity keys."""
+    features = {feature.name: _DATATYPES[feature.dtype] for feature in declared.request_features}
+    return features | {f"{_ENTITY}{name}": "BYTES" for name in declared.entity_keys}
+
+
+async def _infer(pipeline: ServedPipeline, body: bytes, header_length: str | None) -> object:
+    asked, columns = _read(pipeline, body, header_length)
+    rows = len(next(iter(columns.values()), []))
+    items = []
+    keys = {name: columns.pop(name) for name in list(columns) if name.startswith(_ENTITY)}
+    for row in range(rows):
+        features = {name: column[row] for name, column in columns.items()}
+        given = UNSET if not asked.id else asked.id if rows == 1 else f"{asked.id}-{row}"
+        entity = _entity({name.removeprefix(_ENTITY): column[row] for name, column in keys.items()})
+        items.append(PredictItem(msgspec.Raw(msgspec.json.encode(features)), given, entity))
+    answers = await pipeline.predict(items)
+    return {
+        "model_name": pipeline.pipeline.name,
+        "model_version": answers[0].version,
+        **({"id": asked.id} if asked.id else {}),
+        "outputs": _outputs(pipeline, answers),
+    }
+
+
+def _entity(keys: dict[str, Any]) -> dict[str, str]:
+    try:
+        return msgspec.convert(keys, Entity)
+    except msgspec.ValidationError as error:
+        raise SchemaError(
+            plain_words(error, "entity."), hint="send each entity key as text of 1 to 200 characters"
+        ) from error
+
+
+def _outputs(pipeline: ServedPipeline, answers: Sequence[PredictionAnswer]) -> list[_Output]:
+    rows = len(answers)
+    datatype = "BYTES" if pipeline.pipeline.task == "multiclass" else "FP64"
+    found = [
+        _Output("output", datatype, [rows], [answer.output for answer in answers]),
+        _Output("prediction_id", "BYTES", [rows], [answer.id for answer in answers]),
+    ]
+    shares = [answer.probabilities for answer in answers]
+    if all(isinstance(share, dict) for share in shares):
+        classes = sorted({name for share in shares if isinstance(share, dict) for name in share})
+        data = [share.get(name, 0.0) for share in shares if isinstance(share, dict) for name in classes]
+        found.append(_Output("probabilities", "FP64", [rows, len(classes)], data, {"classes": classes}))
+    return found
+
+
+def _read(
+    pipeline: ServedPipeline, body: bytes, header_length: str | None
+) -> tuple[_Infer, dict[str, list[Any]]]:
+    head, tail = body, b""
+    if header_length is not None:
+        if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > len(body):
+            raise SchemaError(
+                f"{_HEADER_LENGTH} is not a length within the body", hint="send the length of the JSON"
+            )
+        head, tail = body[: int(header_length)], body[int(header_length) :]
+    try:
+        asked = msgspec.json.decode(head, type=_Infer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SchemaError(
+            f"the body is no inference request: {error}", hint="see /v2/models/MODEL for the inputs"
+        ) from error
+    if len(asked.id) > 150:
+        raise SchemaError("id: it is longer than 150 characters", hint="send a shorter one")
+    columns: dict[str, list[Any]] = {}
+    dtypes = _datatypes(pipeline.pipeline)
+    for tensor in asked.inputs:
+        if tensor.name in columns:
+            raise SchemaError(f"inputs.{tensor.name}: it is sent twice", hint="send each tensor once")
+        values, tail = _values(tensor, tail)
+        columns[tensor.name] = _as_declared(values, tensor, dtypes.get(tensor.name))
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) != 1 or not 0 < min(lengths) <= MOST_ITEMS:
+        raise SchemaError(
+            f"inputs hold {sorted(lengths)[:5]} rows",
+            hint=f"send one tensor a feature, each with the same 1 to {MOST_ITEMS} rows",
+        )
+    return asked, columns
+
+
+def _values(tensor: _Tensor, tail: bytes) -> tuple[list[Any], bytes]:
+    """Give a tensor's values as a flat list, and what is left of the binary part."""
+    rows = tensor.shape[0] if tensor.shape else 0
+    if not 0 < rows <= MOST_ITEMS or prod(tensor.shape) != rows:
+        raise SchemaError(
+            f"inputs.{tensor.name}: shape {tensor.shape[:5]} is not one value a row",
+            hint="send shape [n] or [n, 1]",
+        )
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        values = _flat(tensor.data or [], rows)
+    else:
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail):
+            raise SchemaError(
+                f"inputs.{tensor.name}: binary_data_size {size!r} is not within the body",
+                hint="send as many bytes as binary_data_size says",
+            )
+        values, tail = _unpacked(tensor, tail[:size], rows), tail[size:]
+    if len(values) != rows:
+        said = f"more than {rows}" if len(values) > rows else str(len(values))
+        raise SchemaError(
+            f"inputs.{tensor.name}: {said} values for shape {tensor.shape[:5]}",
+            hint="send one value a row",
+        )
+    return values, tail
+
+
+def _flat(values: list[Any], most: int) -> list[Any]:
+    """List what lists in lists hold, up to one more than `most`: a short body may nest deeply."""
+    found: list[Any] = []
+    waiting = [iter(values)]
+    while waiting and len(found) <= most:
+        value = next(waiting[-1], _END)
+        if value is _END:
+            waiting.pop()
+        elif isinstance(value, list):
+            waiting.append(iter(value))
+        else:
+            found.append(value)
+    return found
+
+
+def _unpacked(tensor: _Tensor, packed: bytes, most: int) -> list[Any]:
+    """List the values of a binary tensor; texts up to one more than `most`."""
+    if tensor.datatype == "BYTES":
+        found: list[Any] = []
+        while packed and len(found) <= most:
+            length = int.from_bytes(packed[:4], "little")
+            if len(packed) < 4 + length or len(packed) < 4:
+                raise SchemaError(
+                    f"inputs.{tensor.name}: its bytes are cut", hint="send a length before each text"
+                )
+            found.append(_text(tensor, packed[4 : 4 + length]))
+            packed = packed[4 + length :]
+        return found
+    dtype = _NUMPY.get(tensor.datatype)
+    if dtype is None or len(packed) % dtype.itemsize:
+        raise SchemaError(
+            f"inputs.{tensor.name}: {len(packed)} bytes are not {tensor.datatype[:20]!r} values",
+            hint=f"send one of {', '.join(_NUMPY)} or BYTES",
+        )
+    return list(np.frombuffer(packed, dtype).tolist())
+
+
+def _text(tensor: _Tensor, packed: bytes) -> str:
+    try:
+        return packed.decode()
+    except UnicodeDecodeError as error:
+        raise SchemaError(
+            f"inputs.{tensor.name}: a text is not UTF-8: {error.reason}", hint="encode it as UTF-8"
+        ) from error
+
+
+def _as_declared(values: list[Any], tensor: _Tensor, wanted: str | None) -> list[Any]:
+    """Let whole numbers of an integer or 0/1 tensor stand for what the feature declares."""
+    for value in values:
+        if isinstance(value, float) and not isfinite(value):
+            raise NonFiniteError(
+                f"inputs.{tensor.name}: it holds {value}", hint="leave a missing number null, in JSON"
+            )
+    if wanted == "FP64":
+        return [float(v) if type(v) is int and is_sound(v) else v for v in values]
+    if wanted == "INT64" and tensor.datatype.startswith("FP"):
+        return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    return values

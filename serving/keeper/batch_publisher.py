@@ -1,0 +1,130 @@
+"""Brings the answers of the newest batch run to this host, and counts how many were read."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Self
+
+from headwater.features.batch.batch_files import BatchFiles, sha256_of
+from headwater.features.batch.batch_runs import BatchRun, BatchRuns
+from headwater.infra.store.storage import Storage
+from headwater.loop.batch.batch_predict import batch_runs
+from headwater.loop.binding import Bound
+from headwater.serving.published.published_batch import BatchFile, PublishedBatch
+from headwater.spec.errors import DigestError, HeadwaterError, StorageError
+
+__all__ = ["BatchPublisher"]
+
+_LOOK_S = 1.0
+_logger = logging.getLogger("headwater.keeper")
+
+
+class BatchPublisher:
+    """Brings the newest answers to this host, and counts reads, in a thread of the keeper's process.
+
+    A thread of its own, since copying a long table must not delay a swap. Used in a ``with`` block.
+
+    Parameters
+    ----------
+    bounds
+        The pipelines with their stores; those that score no table are passed over.
+    """
+
+    def __init__(self, bounds: Sequence[Bound]) -> None:
+        self._each = [_Watched(bound) for bound in bounds if bound.pipeline.batch is not None]
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="batch", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._each:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._each:
+            self._thread.join()
+            self._step()  # what was read since
+
+    def step(self) -> None:
+        """Publish a newer run of each pipeline, and write down what was read.
+
+        Raises
+        ------
+        IdentityError
+            If storage or the live folder belongs to another log.
+        StorageError, DigestError
+            If a run's table cannot be had, or is not what was written: what was published stays.
+        """
+        for one in self._each:
+            one.step()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK_S):
+            self._step()
+
+    def _step(self) -> None:
+        for one in self._each:
+            try:
+                one.step()
+            except (HeadwaterError, OSError) as error:
+                one.complain(error)
+
+
+class _Watched:
+    """One pipeline's newest answers."""
+
+    def __init__(self, bound: Bound) -> None:
+        self._name = bound.pipeline.name
+        self._runs: BatchRuns = batch_runs(bound)
+        self._files = BatchFiles(Storage(bound.settings), self._name)
+        self._claim = bound.log.archive.claim
+        self._live = PublishedBatch(self._name, bound.settings)
+        self._live.folder.mkdir(parents=True, exist_ok=True)
+        self._counted: dict[str, int] = {}
+        self._complained = ""
+
+    def step(self) -> None:
+        run, here = self._runs.serving(), self._here()
+        self._count()
+        if run is not None and (here is None or here.run != run.id):
+            self._bring(run)
+            self._live.keep([run.id, *([] if here is None else [here.run])])
+        self._complained = ""
+
+    def complain(self, error: Exception) -> None:
+        """Say what fails, once for each fault."""
+        if str(error) != self._complained:
+            self._complained = str(error)
+            _logger.warning("%s: the batch answers of before stay: %s", self._name, error)
+
+    def _here(self) -> BatchFile | None:
+        try:
+            here = self._live.read()
+        except StorageError:
+            return None
+        return here if here is not None and self._live.table(here.run).exists() else None
+
+    def _bring(self, run: BatchRun) -> None:
+        self._claim.check()
+        path = self._live.table(run.id)
+        draft = path.with_suffix(".new")
+        self._files.fetch_table(run.id, draft)
+        if sha256_of(draft) != run.sha256:
+            draft.unlink()
+            raise DigestError(
+                f"the table of batch run {run.id} is not what was written",
+                hint=f"look into {self._files.address(run.id)}, then headwater batch predict",
+            )
+        self._live.make_reads(run.id, run.rows)
+        draft.replace(path)
+        self._live.publish(BatchFile(run=run.id, version=run.version, at=run.at, rows=run.rows))
+        told = {"pipeline": self._name, "run": run.id, "version": run.version}
+        _logger.info("%s: answers of batch run %s", self._name, run.id, extra={"told": told})
+
+    def _count(self) -> None:
+        """Write down how many answers were read, of the run before, too: a worker may have it still."""
+        for run, read in self._live.count_reads().items():
+            if read != self._counted.get(run):
+                self._runs.count_read(int(run.partition("-")[0]), read)
+                self._counted[run] = read

@@ -1,0 +1,197 @@
+"""``learn="each label"``: every example is learned as it comes, and serves within a moment."""
+
+import logging
+from datetime import datetime
+
+import msgspec
+
+from headwater.features.sequence.sequencer import Sequencer
+from headwater.loop.binding import Bound
+from headwater.loop.training.catch_up import fold_from
+from headwater.loop.training.checkpoint import checkpoint
+from headwater.loop.training.incremental_fold import IncrementalFold
+from headwater.registry.proof import prove
+from headwater.registry.version import Version
+from headwater.spec.duration import duration
+from headwater.spec.errors import BusyError, ConflictError, UnlearnableError
+from headwater.spec.recipe import OffsetRange
+from headwater.spec.rulings import Pause
+
+__all__ = ["LearnedState", "OnlineLearning"]
+
+_logger = logging.getLogger("headwater.learning")
+
+
+class LearnedState:
+    """A state that was learned on from a version, signed as a version's is.
+
+    Parameters
+    ----------
+    state, recipe, proof
+        The bytes that a worker verifies.
+    learned_to
+        The offset behind the last example learned.
+    """
+
+    def __init__(self, state: bytes, recipe: bytes, proof: bytes, learned_to: int) -> None:
+        self.state = state
+        self.recipe = recipe
+        self.proof = proof
+        self.learned_to = learned_to
+
+
+class OnlineLearning:
+    """Sequences one pipeline, learns each example, and makes versions of it on a schedule.
+
+    Made by the keeper in a ``with`` block, within which it is the pipeline's sequencer and owns its
+    learned state. At every offset the state is the fold of its recipe: a rebuild gives the same digest.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    """
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+        self._sequencer: Sequencer = bound.log.sequencer()
+        self._folding: IncrementalFold | None = None
+        self._parent: Version | None = None
+        self._epoch = 0
+        self._spans: tuple[OffsetRange, ...] = ()
+        self._anew = False
+        self._checkpointed_at = bound.clock.now()
+        self.stop = 0
+        """The offset behind the last example that was sequenced."""
+        self.pause: Pause | None = None
+        """The pause that is in force."""
+        self.blocked: UnlearnableError | None = None
+        """Why learning stands still, until somebody quarantines what is at fault."""
+
+    @property
+    def parent(self) -> Version | None:
+        """The version that the present state was learned on from."""
+        return self._parent
+
+    @property
+    def learned_to(self) -> int:
+        """The offset behind the last example that was learned."""
+        return 0 if self._folding is None else self._folding.learned_to
+
+    def __enter__(self) -> "OnlineLearning":
+        self._sequencer.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            if error[0] is None:
+                self.checkpoint()
+        finally:
+            self._sequencer.__exit__(*error)
+
+    def look(self) -> bool:
+        """See whether somebody paused learning or quarantined offsets; say whether the latter."""
+        registry = self._bound.registry
+        self.pause = registry.pauses.in_force()
+        spans = tuple(registry.championship.quarantined())
+        changed, self._spans = spans != self._spans, spans
+        if changed and self._folding is not None:
+            self._heed(self._folding)
+        return changed
+
+    def limit(self, epoch: int, start: int) -> int:
+        """Say below which offset a champion may learn.
+
+        Parameters
+        ----------
+        epoch
+            Of its reign: one that began during a pause learns nothing while that lasts.
+        start
+            The offset behind its last example.
+        """
+        if self.pause is None:
+            return self.stop
+        return min(self.stop, self.pause.offset) if epoch <= self.pause.epoch else start
+
+    def begin(self, champion: Version, epoch: int) -> None:
+        """Learn on from a champion, at the next step.
+
+        Raises
+        ------
+        DigestError, NotRebuildableError, StorageError
+            If its state cannot be loaded: what was learned before goes on.
+        """
+        self._folding = fold_from(self._bound, champion)
+        self._parent, self._epoch = champion, epoch
+        self._checkpointed_at = self._bound.clock.now()
+        self.blocked = None
+
+    def keep(self, epoch: int) -> None:
+        """Go on with the present state in a new reign of the same version."""
+        self._epoch = epoch
+
+    def step(self) -> LearnedState | None:
+        """Sequence what came, and learn it; give the state if it has changed.
+
+        Of an example that cannot be learned :attr:`blocked` tells: the state stays at the one before.
+
+        Raises
+        ------
+        FencedError
+            If another sequencer took over.
+        """
+        self._sequencer.drain()
+        self.stop = self._bound.log.stop()
+        self.pause = self._bound.registry.pauses.in_force()  # after the stop: see Pauses.pause
+        folding, parent = self._folding, self._parent
+        if folding is None or parent is None or self.blocked is not None:
+            return None
+        before, anew = folding.learned, self._anew
+        try:
+            folding.advance(self.limit(self._epoch, parent.examples.stop))
+        except UnlearnableError as error:
+            self.blocked = error
+        self._anew = False
+        return self._state(folding, parent) if anew or folding.learned != before else None
+
+    def due(self) -> bool:
+        """Say whether a version is due."""
+        every = duration(self._bound.pipeline.serving.checkpoint)
+        now: datetime = self._bound.clock.now()
+        return now - self._checkpointed_at >= every
+
+    def checkpoint(self) -> None:
+        """Make a version of what was learned, which becomes champion.
+
+        Nothing is made where nothing was learned, another trainer works, or another version became
+        champion: the keeper follows that one, and learns on from it.
+        """
+        bound, folding, parent = self._bound, self._folding, self._parent
+        self._checkpointed_at = bound.clock.now()
+        if folding is None or parent is None or not folding.learned:
+            return
+        reign = bound.registry.championship.reign()
+        if reign is None or reign.version != parent.number:
+            return
+        bound.log.collect()
+        try:
+            checkpoint(bound, folding, parent)
+        except (BusyError, ConflictError) as error:
+            _logger.info("%s: no checkpoint now: %s", bound.pipeline.name, error)
+
+    def _heed(self, folding: IncrementalFold) -> None:
+        """Leave out what was quarantined; where that was learned already, fold anew without it."""
+        self.blocked = None
+        if not folding.exclude(self._spans) and self._parent is not None:
+            self._folding = fold_from(self._bound, self._parent)
+            self._anew = True
+
+    def _state(self, folding: IncrementalFold, parent: Version) -> LearnedState:
+        """Give the present state; the parent's own where nothing was learned on from it."""
+        bound = self._bound
+        if not folding.learned:
+            kept = bound.registry.store.kept(parent)
+            return LearnedState(kept.state, kept.recipe, kept.proof, folding.learned_to)
+        state, recipe = folding.learner.dump(), folding.recipe.to_json()
+        proof = prove(bound.settings.key(), bound.pipeline.name, folding.learner.digest(), state, recipe)
+        return LearnedState(state, recipe, msgspec.json.encode(proof), folding.learned_to)

@@ -1,0 +1,118 @@
+"""The answers of the newest batch run on this host: copied here by the keeper, followed by every worker.
+
+Below ``live/PIPELINE/batch``: ``batch.json`` names the run, ``RUN.sqlite`` finds a key's answer, and in
+``RUN.reads`` each answer has a byte, which whoever looks it up sets to one. All workers map that file:
+a read is one store, the same read twice is one, and what a killed worker had counted stays counted.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from headwater.features.identity.home_log import HomeLog
+from headwater.infra.settings import Settings
+from headwater.spec.errors import StorageError
+
+__all__ = ["BatchFile", "PublishedBatch"]
+
+
+class BatchFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``batch.json`` holds.
+
+    Parameters
+    ----------
+    run, version
+        Which run, of which version.
+    at
+        When its predictions count as served.
+    rows
+        How many there are.
+    """
+
+    run: str
+    version: str
+    at: datetime
+    rows: int
+
+
+class PublishedBatch:
+    """The folder of a pipeline's newest answers.
+
+    Parameters
+    ----------
+    pipeline, settings
+        Its name, and where the home folder is.
+    """
+
+    def __init__(self, pipeline: str, settings: Settings) -> None:
+        self._home = HomeLog(pipeline, settings)
+        self.folder = settings.root / "live" / pipeline / "batch"
+        self._file = self.folder / "batch.json"
+
+    def table(self, run: str) -> Path:
+        """Give the file that finds a run's answers."""
+        return self.folder / f"{run}.sqlite"
+
+    def reads(self, run: str) -> Path:
+        """Give the file in which reads of a run are counted."""
+        return self.folder / f"{run}.reads"
+
+    def stamp(self) -> int:
+        """Give a number that changes whenever a run is published; 0 before the first."""
+        try:
+            return self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def read(self) -> BatchFile | None:
+        """Give the run whose answers are here; None before the first.
+
+        Raises
+        ------
+        IdentityError
+            If it was published for another log.
+        StorageError
+            If the file is damaged.
+        """
+        try:
+            content = self._home.unwrap(self._file.read_bytes(), self._file)
+            return msgspec.json.decode(content, type=BatchFile)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise StorageError(
+                f"{self._file} cannot be read: {error}", hint="remove it, and the keeper makes it anew"
+            ) from error
+
+    def publish(self, found: BatchFile) -> None:
+        """Say which run's answers are here; workers follow within a moment."""
+        draft = self._file.with_name("batch.json.new")
+        draft.write_bytes(self._home.wrap(msgspec.json.encode(found)))
+        draft.replace(self._file)
+
+    def make_reads(self, run: str, rows: int) -> None:
+        """Make the file in which reads are counted, if it is not there, with its blocks reserved."""
+        file = os.open(self.reads(run), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(file, 0, rows)  # so that no store meets a full disk
+        finally:
+            os.close(file)
+
+    def count_reads(self) -> dict[str, int]:
+        """Count the answers that were read, of each run whose file is here."""
+        found = {}
+        for path in self.folder.glob("*.reads"):
+            with suppress(FileNotFoundError):
+                found[path.stem] = int(np.count_nonzero(np.fromfile(path, np.uint8)))
+        return found
+
+    def keep(self, runs: Sequence[str]) -> None:
+        """Remove the files of all other runs."""
+        for path in self.folder.iterdir():
+            if path.name != "batch.json" and path.name.partition(".")[0] not in runs:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,219 @@
+"""What is to serve, as files below the home folder: written by the keeper, followed by every worker.
+
+A worker needs neither MLflow nor the operational database to answer: what serves is a small file,
+``live/PIPELINE/serving.json``, replaced whole, that names verified states beside it. It bears the log's
+id, as every file of that folder does: what another log's service left there is not served.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from headwater.features.identity.home_log import HomeLog
+from headwater.infra.settings import Settings
+from headwater.learners.learner import Learner
+from headwater.registry.proof import Proof
+from headwater.registry.restore import restore
+from headwater.spec.data.records import FeatureValue, Output
+from headwater.spec.declaration import check_answers
+from headwater.spec.errors import DigestError, StorageError
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import Recipe
+from headwater.spec.serving.bandit import BanditState
+from headwater.spec.serving.routing import ChampionOnly, Routing
+
+__all__ = ["Probe", "PublishedModels", "ServedState", "ServingFile"]
+
+_KEPT_STATES = 4
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """Features that a state is tried on before it serves, and what it answered where it was learned."""
+
+    features: dict[str, FeatureValue]
+    output: Output
+
+
+class ServedState(msgspec.Struct, frozen=True, kw_only=True):
+    """A state that is to serve.
+
+    Parameters
+    ----------
+    version
+        Number of the version, or of the one from which the state was learned on.
+    role
+        In which role.
+    name
+        Name of its files: a hash of all of them.
+    learned_to
+        The offset up to which it has learned.
+    probes
+        Inputs that it must answer as it did where it was made.
+    """
+
+    version: str
+    role: Literal["champion", "challenger"]
+    name: str
+    learned_to: int
+    probes: tuple[Probe, ...] = ()
+
+
+class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``serving.json`` holds.
+
+    Parameters
+    ----------
+    number
+        Rises with every change.
+    epoch
+        Of the champion's reign.
+    states
+        The champion first, then others that the routing lets answer.
+    routing
+        Which of them answers a request.
+    challenger
+        Number of the version that the word stands for.
+    shadows
+        Numbers of the versions that predict beside the answer; workers do not load them.
+    bandit
+        What is known of the versions, where the routing is a bandit.
+    """
+
+    number: int
+    epoch: int
+    states: tuple[ServedState, ...]
+    routing: Routing = ChampionOnly()
+    challenger: str | None = None
+    shadows: tuple[str, ...] = ()
+    bandit: BanditState = BanditState()
+
+
+class PublishedModels:
+    """The folder of what is to serve of one pipeline.
+
+    Parameters
+    ----------
+    pipeline, settings
+        Whose, and where the home folder and the signing key are.
+    """
+
+    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+        self._pipeline = pipeline
+        self._home = HomeLog(pipeline.name, settings)
+        self._key = settings.key()
+        self.folder = settings.root / "live" / pipeline.name
+        self._file = self.folder / "serving.json"
+
+    def put(self, state: bytes, recipe: bytes, proof: bytes) -> str:
+        """Keep a signed state; give its name."""
+        name = hashlib.sha256(proof).hexdigest()[:32]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for kind, content in (("state", state), ("recipe", recipe), ("proof", proof)):
+            _replace(self.folder / f"{name}.{kind}", content)
+        return name
+
+    def publish(self, serving: ServingFile) -> None:
+        """Say what is to serve; workers follow within a moment. Old states are removed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _replace(self._file, self._home.wrap(msgspec.json.encode(serving)))
+        named = {state.name for state in serving.states}
+        proofs = sorted(self.folder.glob("*.proof"), key=lambda file: file.stat().st_mtime_ns)
+        for old in [file for file in proofs if file.stem not in named][:-_KEPT_STATES]:
+            for kind in ("state", "recipe", "proof"):
+                old.with_suffix(f".{kind}").unlink(missing_ok=True)
+
+    def stamp(self) -> int:
+        """Give a number that changes whenever something is published; 0 before the first time."""
+        try:
+            return self._file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def read(self) -> ServingFile | None:
+        """Give what is to serve; None where nothing was published yet.
+
+        Raises
+        ------
+        IdentityError
+            If it was published for another log.
+        StorageError
+            If the file is damaged.
+        """
+        try:
+            content = self._home.unwrap(self._file.read_bytes(), self._file)
+            return msgspec.json.decode(content, type=ServingFile)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise StorageError(
+                f"{self._file} cannot be read: {error}", hint="start the service again: headwater serve"
+            ) from error
+
+    def load(self, served: ServedState) -> Learner:
+        """Verify a state, load it, and try it on its probes.
+
+        Raises
+        ------
+        DigestError
+            If the signature or a hash does not hold: nothing is parsed then; or if a probe gets another
+            answer than where the state was made.
+        NotRebuildableError
+            If it was made by another version of its library.
+        ChangedError
+            If it learned other features than are declared: it could answer nothing.
+        StorageError
+            If its files are gone.
+        """
+        try:
+            state, recipe, proof = (
+                (self.folder / f"{served.name}.{kind}").read_bytes()
+                for kind in ("state", "recipe", "proof")
+            )
+        except OSError as error:
+            raise StorageError(
+                f"the state of version {served.version} is gone from {self.folder}: {error}",
+                hint="start the service again: headwater serve",
+            ) from error
+        _check_owner(proof, self._pipeline.name)
+        learner = restore(state, recipe, proof, self._key)
+        check_answers(Recipe.from_json(recipe), self._pipeline, served.version)
+        for probe in served.probes:
+            found = learner.predict_one(probe.features)
+            if not _alike(found, probe.output):
+                raise DigestError(
+                    f"version {served.version} of {self._pipeline.name!r} answers a probe with {found}, "
+                    f"and answered {probe.output} where it was made",
+                    hint="compare the installed libraries with the recipe's: headwater doctor",
+                )
+        return learner
+
+
+def _check_owner(proof: bytes, pipeline: str) -> None:
+    try:
+        claimed = msgspec.json.decode(proof, type=Proof)
+    except msgspec.DecodeError as error:
+        raise DigestError("a proof cannot be read", hint="promote the version again") from error
+    if claimed.pipeline != pipeline:
+        raise DigestError(
+            f"a state of {claimed.pipeline!r} was offered to {pipeline!r}",
+            hint="promote a version of this pipeline",
+        )
+
+
+def _alike(first: Output, second: Output) -> bool:
+    if isinstance(first, dict) or isinstance(second, dict):
+        return (
+            isinstance(first, dict)
+            and isinstance(second, dict)
+            and first.keys() == second.keys()
+            and all(_alike(first[name], second[name]) for name in first)
+        )
+    return abs(first - second) <= 1e-9 * max(1.0, abs(first), abs(second))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(f"{path.name}.new")
+    draft.write_bytes(content)
+    draft.replace(path)

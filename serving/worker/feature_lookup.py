@@ -1,0 +1,241 @@
+"""Batch features as a worker looks them up: by entity key, in the tables that are published."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from headwater.features.tables.table_lookup import TableLookup
+from headwater.infra.clock import to_us
+from headwater.infra.settings import Settings
+from headwater.serving.metrics.service_metrics import PipelineMetrics, TableMetrics
+from headwater.serving.published.published_tables import PublishedTables
+from headwater.spec.data.feature_table import FeatureTable, Materialised
+from headwater.spec.data.records import FeatureValue
+from headwater.spec.duration import duration
+from headwater.spec.errors import HeadwaterError, NotReadyError, SchemaError, StaleError
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["FeatureLookup", "TableStatus"]
+
+_logger = logging.getLogger("headwater.serving")
+_NEXT = "headwater features materialise"
+
+
+class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker looks up in.
+
+    Parameters
+    ----------
+    table
+        Its name.
+    number, rows
+        Of the materialisation in force; None before the first.
+    read_at, age_s
+        When its source was read, and how long that is ago, in seconds.
+    failure
+        Why a newer one could not be opened.
+    """
+
+    table: str
+    number: int | None
+    rows: int | None
+    read_at: datetime | None
+    age_s: float | None
+    failure: str | None
+
+
+class FeatureLookup:
+    """The tables of one pipeline, in one process.
+
+    :meth:`follow` is called several times a second, :meth:`look_up` for each prediction; both from the
+    event loop, so that a request meets one materialisation of each table.
+
+    Parameters
+    ----------
+    pipeline, settings
+        Whose, and where the live tables are.
+    metrics
+        Counts look-ups.
+    """
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, metrics: PipelineMetrics) -> None:
+        self._live = PublishedTables(pipeline, settings)
+        self._tables = [_Table(table, pipeline, metrics) for table in pipeline.tables]
+        self._seen = 0, 0
+
+    async def follow(self, now: datetime) -> None:
+        """Open what was published since the last time; what cannot be opened leaves the one before."""
+        stamp = self._live.stamp()
+        if stamp != self._seen:
+            self._seen = stamp
+            await self._swap()
+        for table in self._tables:
+            table.sample(now)
+
+    def look_up(
+        self, entity: Mapping[str, str], now: datetime, where: str
+    ) -> tuple[dict[str, FeatureValue], dict[str, float]]:
+        """Give the batch features of one prediction, and how old they are.
+
+        Parameters
+        ----------
+        entity
+            The request's entity keys.
+        now
+            When it is served.
+        where
+            Its place among many, for errors.
+
+        Returns
+        -------
+        values : dict
+            By feature.
+        ages_s : dict
+            In seconds, by table; without those that do not know the key.
+
+        Raises
+        ------
+        SchemaError
+            If an entity key is missing, or is unknown where a feature may not be null.
+        StaleError
+            If a value is too old where a feature may not be null.
+        NotReadyError
+            If a table was never materialised.
+        StorageError
+            If a table is damaged.
+        """
+        values: dict[str, FeatureValue] = {}
+        ages_s: dict[str, float] = {}
+        now_us = to_us(now)
+        for table in self._tables:
+            table.look_up(entity, now_us, where, values, ages_s)
+        return values, ages_s
+
+    def lacking(self) -> str | None:
+        """Name a table that nothing can be looked up in yet; None where there is none."""
+        return next((one.name for one in self._tables if one.newest is None), None)
+
+    def status(self, now: datetime) -> list[TableStatus]:
+        """Say what is looked up in."""
+        return [table.status(now) for table in self._tables]
+
+    def close(self) -> None:
+        """Close the tables."""
+        for table in self._tables:
+            table.close()
+
+    async def _swap(self) -> None:
+        try:
+            published = await asyncio.to_thread(self._live.read)
+        except HeadwaterError as error:
+            _logger.warning("what is looked up stays: %s", error)
+            return
+        for table in self._tables:
+            one = published.get(table.name)
+            if one is None or one == table.newest:
+                continue
+            try:
+                lookup = await asyncio.to_thread(self._live.open, table.declared, one)
+            except HeadwaterError as error:
+                table.failure = str(error)
+                _logger.warning("table %s stays as it was: %s", table.name, error)
+                continue
+            table.swap(lookup, one)
+
+
+class _Table:
+    """One table in one process."""
+
+    def __init__(self, declared: FeatureTable, pipeline: Pipeline, metrics: PipelineMetrics) -> None:
+        self.declared = declared
+        self.name = declared.name
+        self.newest: Materialised | None = None
+        self.failure: str | None = None
+        self._lookup: TableLookup | None = None
+        self._read_at_us = 0
+        self._metrics: TableMetrics = metrics.table(declared.name)
+        features = pipeline.features_of(declared.name)
+        self._nulls = {feature.name: None for feature in features}
+        self._needed = next((feature.name for feature in features if not feature.nullable), None)
+        oldest = None if declared.max_age is None else duration(declared.max_age)
+        self._oldest_us = float("inf") if oldest is None else oldest.total_seconds() * 1e6
+
+    def look_up(
+        self,
+        entity: Mapping[str, str],
+        now_us: int,
+        where: str,
+        values: dict[str, FeatureValue],
+        ages_s: dict[str, float],
+    ) -> None:
+        """Add what is found to the values and ages."""
+        if self._lookup is None:
+            raise NotReadyError(f"table {self.name!r} was never materialised", hint=_NEXT)
+        try:
+            key = [entity[name] for name in self.declared.entity]
+        except KeyError as error:
+            raise SchemaError(
+                f"{where}entity.{error.args[0]}: it is missing",
+                hint=f"send the entity keys {', '.join(self.declared.entity)}",
+            ) from error
+        found = self._lookup.find(key)
+        if found is None:
+            self._metrics.unknown()
+            if self._needed is not None:
+                raise self._unknown(key, where)
+            values.update(self._nulls)
+            return
+        age_us = max(0, now_us - (self._read_at_us if found.at_us is None else found.at_us))
+        if age_us > self._oldest_us:
+            self._metrics.stale()
+            if self._needed is not None:
+                raise self._stale(age_us, where)
+            values.update(self._nulls)
+        else:
+            self._metrics.found()
+            values.update(found.values)
+        ages_s[self.name] = age_us / 1e6
+
+    def swap(self, lookup: TableLookup, one: Materialised) -> None:
+        """Look up in another materialisation from the next request on."""
+        before, self._lookup = self._lookup, lookup
+        self.newest, self.failure, self._read_at_us = one, None, to_us(one.read_at)
+        if before is not None:
+            before.close()
+
+    def sample(self, now: datetime) -> None:
+        """Bring the gauge of its age up to the moment."""
+        if self.newest is not None:
+            self._metrics.sample(max(0, to_us(now) - self._read_at_us) / 1e6)
+
+    def status(self, now: datetime) -> TableStatus:
+        one = self.newest
+        return TableStatus(
+            table=self.name,
+            number=None if one is None else one.number,
+            rows=None if one is None else one.rows,
+            read_at=None if one is None else one.read_at,
+            age_s=None if one is None else max(0.0, (now - one.read_at).total_seconds()),
+            failure=self.failure,
+        )
+
+    def close(self) -> None:
+        if self._lookup is not None:
+            self._lookup.close()
+
+    def _unknown(self, key: list[str], where: str) -> SchemaError:
+        return SchemaError(
+            f"{where}entity.{self.declared.entity[0]}: table {self.name!r} does not know "
+            f"{', '.join(map(repr, key))}, and features.{self._needed} may not be null",
+            hint="send a key that it knows, or declare its features nullable",
+        )
+
+    def _stale(self, age_us: float, where: str) -> StaleError:
+        return StaleError(
+            f"{where}features.{self._needed}: its value in table {self.name!r} is {age_us / 1e6:,.0f} s "
+            f"old, and may be {self.declared.max_age}",
+            hint=f"materialise the table: {_NEXT}; or declare its features nullable",
+        )

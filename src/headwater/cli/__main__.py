@@ -1,0 +1,5 @@
+"""``python -m headwater.cli``: what the command ``headwater`` runs."""
+
+from headwater.cli import main
+
+main()

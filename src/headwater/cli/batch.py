@@ -1,0 +1,86 @@
+"""Commands of batch prediction."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from headwater.cli.screen import batch_lines, busy, show, table_of_runs
+from headwater.cli.stores import AsJson, Declared, user
+
+if TYPE_CHECKING:
+    from headwater.features.batch.batch_runs import BatchRun
+
+__all__ = ["commands"]
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    help="Score a table with the champion, and see how many of the answers are read.",
+)
+
+
+@commands.command()
+def predict(pipeline: Declared, json: AsJson = False) -> None:
+    """Score the pipeline's table.
+
+    The pipeline says which: batch=BatchPrediction(...).
+
+    All of it is scored, or nothing. Each prediction is logged with its features, so that its label can
+    join it, and kept by key: GET /batch/PIPELINE/KEY of a running service looks one up. What a killed
+    run left staged is finished.
+
+    Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
+    """
+    from headwater.infra.settings import settings
+    from headwater.loop.batch.batch_predict import batch_predict, check_declared
+    from headwater.loop.binding import Bound
+    from headwater.spec.loading import load_pipeline
+
+    declared = load_pipeline(pipeline)
+    check_declared(declared)
+    with busy("predicting", json):
+        found = _by_flow(pipeline)
+        if found is None:
+            with Bound(declared, settings()) as bound:
+                found = batch_predict(bound, by=user())
+    show(found, json, lambda: batch_lines(found))
+
+
+@commands.command()
+def status(
+    pipeline: Declared,
+    last: Annotated[int, typer.Option(min=1, help="How many runs, newest last")] = 20,
+    json: AsJson = False,
+) -> None:
+    """List runs, and how much of them is read.
+
+    A prediction is read when its key was looked up. What is computed for nobody costs as much as what
+    is read. A running service counts; a read shows here within a few seconds.
+    """
+    from headwater.features.batch.batch_runs import BatchRuns
+    from headwater.features.read.repository import find
+    from headwater.infra.settings import settings
+    from headwater.infra.store.database import Database
+    from headwater.spec.loading import load_pipeline
+
+    name = load_pipeline(pipeline).name if ":" in pipeline else pipeline
+    database = Database(settings().operational_url)
+    try:
+        found = BatchRuns(find(database, name, settings()), database).newest(last)
+    finally:
+        database.close()
+    show(found, json, lambda: table_of_runs(found, pipeline))
+
+
+def _by_flow(reference: str) -> "BatchRun | None":
+    """Run the flow against the stack, if one runs; None where none does."""
+    from headwater.features.batch.batch_runs import BatchRun
+    from headwater.infra.settings import settings
+
+    if not (settings().root / "stack.json").is_file():
+        return None
+    from headwater.flows.stack.stack import find_stack, run_flow
+
+    if find_stack(settings()) is None:
+        return None
+    return msgspec.convert(run_flow("batch-predict", reference, settings()), BatchRun)

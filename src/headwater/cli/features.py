@@ -1,0 +1,70 @@
+"""Commands of batch features."""
+
+from typing import Annotated
+
+import typer
+
+from headwater.cli.screen import busy, show, table
+from headwater.cli.stores import AsJson, Declared
+
+__all__ = ["commands"]
+
+commands = typer.Typer(no_args_is_help=True, help="Batch features: materialise, show.")
+
+
+@commands.command("materialise")
+def materialise_features(
+    pipeline: Declared,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--table", help="Name of a table; can be repeated, all by default"),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Read the sources of batch features, check them, and publish them to the service.
+
+    A running service looks up the new values within a moment, and no request fails meanwhile. A source
+    that does not fit what is declared is refused, and what was published before stays.
+
+    headwater deploy puts the same on its schedule, as often as each table says.
+    """
+    from headwater.infra.settings import settings
+    from headwater.loop.batch.materialise import materialise, table_of, table_states
+    from headwater.loop.binding import Bound
+    from headwater.spec.loading import load_pipeline
+
+    with Bound(load_pipeline(pipeline), settings()) as bound:
+        names = only or [state.table for state in table_states(bound)]
+        chosen = [table_of(bound, name) for name in names]
+        found = []
+        for one in chosen:
+            with busy(f"materialising {one.name}", json):
+                found.append(materialise(bound, one))
+    show(
+        found,
+        json,
+        lambda: [f"{one.table}: {one.rows:,} rows, materialisation {one.number}" for one in found],
+    )
+
+
+@commands.command("show")
+def show_features(pipeline: Declared, json: AsJson = False) -> None:
+    """Show the tables of batch features, and how old what is published is."""
+    from headwater.infra.settings import settings
+    from headwater.loop.batch.materialise import TableState, table_states
+    from headwater.loop.binding import Bound
+    from headwater.spec.loading import load_pipeline
+
+    def row(state: TableState) -> tuple[str, ...]:
+        newest = state.newest
+        told = (
+            ("never", "-")
+            if newest is None
+            else (f"{newest.read_at:%Y-%m-%d %H:%M:%S}", f"{newest.rows:,}")
+        )
+        return (state.table, *told, state.every, state.max_age or "-", state.source)
+
+    with Bound(load_pipeline(pipeline), settings()) as bound:
+        found = table_states(bound)
+    heads = ("table", "read (UTC)", "rows", "every", "max age", "source")
+    show(found, json, lambda: [table(heads, map(row, found))])

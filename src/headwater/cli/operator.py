@@ -1,0 +1,184 @@
+"""Commands that orchestrate models while they serve; every ruling is audited."""
+
+from typing import Annotated
+
+import typer
+
+from headwater.cli.screen import (
+    learning_lines,
+    plain,
+    print_json,
+    routing_lines,
+    show,
+    show_lines,
+    versions_table,
+)
+from headwater.cli.stores import AsJson, Named, Reason, operating, span_of, user
+from headwater.spec.errors import DeclarationError
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+shadow = typer.Typer(no_args_is_help=True, help="Versions that predict beside the answer: add, drop.")
+commands.add_typer(shadow, name="shadow")
+
+Number = Annotated[str, typer.Argument(help="Number of the version")]
+
+
+@commands.command()
+def versions(
+    pipeline: Named,
+    last: Annotated[int, typer.Option(help="How many, newest last; 0 for all")] = 20,
+    json: AsJson = False,
+) -> None:
+    """List the versions, and say what each does now."""
+    with operating(pipeline) as operator:
+        found = operator.registry.store.versions()[-last:]
+        roles = operator.roles()
+        reign = operator.registry.championship.reign()
+    serving = reign.version if reign else None
+    if json:
+        told = [{"serving": v.number == serving, "roles": roles.get(v.number, [])} for v in found]
+        print_json([plain(v) | more for v, more in zip(found, told, strict=True)])
+    else:
+        show_lines([versions_table(found, roles)])
+
+
+@commands.command()
+def promote(
+    pipeline: Named, version: Number, reason: Reason = "promoted by hand", json: AsJson = False
+) -> None:
+    """Make a version champion, once its state is verified.
+
+    Where each label is learned, the service catches it up first: what it missed is learned and becomes a
+    version, which the gate compares with what was served. While learning is paused it serves as it is.
+    """
+    with operating(pipeline) as operator:
+        reign = operator.promote(version, by=user(), reason=reason)
+    show(
+        reign,
+        json,
+        lambda: [f"version {reign.version} is champion; before it, {reign.previous or 'none'}"],
+    )
+
+
+@commands.command()
+def rollback(
+    pipeline: Named,
+    to: Annotated[
+        str | None, typer.Option(help="Version to return to; the one before by default")
+    ] = None,
+    quarantine: Annotated[
+        list[str] | None,
+        typer.Option(help="START:STOP, offsets that no later update learns; can be repeated"),
+    ] = None,
+    reason: Reason = "rolled back by hand",
+    json: AsJson = False,
+) -> None:
+    """Return to an earlier champion.
+
+    Quarantined offsets are left out of every later recipe, so that a poison is not learned again.
+    """
+    spans = [span_of(text) for text in quarantine or ()]
+    with operating(pipeline) as operator:
+        reign = operator.roll_back(to, by=user(), reason=reason, quarantine=spans)
+    kept = f"; quarantined: {', '.join(map(str, spans))}" if spans else ""
+    show(reign, json, lambda: [f"version {reign.version} is champion again{kept}"])
+
+
+@commands.command()
+def routing(
+    pipeline: Named,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--set",
+            help="champion, shadow:7,9, canary:0.05, canary:0.05:7, ab:champion=0.5,challenger=0.5, "
+            "bandit:champion,challenger; or JSON",
+        ),
+    ] = None,
+    declared: Annotated[
+        bool, typer.Option("--declared", help="Return to what the pipeline declares")
+    ] = False,
+    reason: Reason = "routed by hand",
+    json: AsJson = False,
+) -> None:
+    """Show how requests are routed, or set it.
+
+    A running service follows within a moment, between two requests.
+    """
+    from headwater.spec.serving.routing_text import parse_routing
+
+    if to is not None and declared:
+        raise DeclarationError("--set and --declared are both there", hint="give one of them")
+    with operating(pipeline) as operator:
+        if to is not None or declared:
+            wanted = None if to is None else parse_routing(to)
+            operator.route(wanted, by=user(), reason=reason)
+        found = operator.routed()
+    show(found, json, lambda: routing_lines(found))
+
+
+@shadow.command("add")
+def add_shadow(
+    pipeline: Named, version: Number, reason: Reason = "added by hand", json: AsJson = False
+) -> None:
+    """Let a version predict every request beside the answer, from the next prediction on.
+
+    It answers nothing, and is scored on the same labels: headwater performance.
+    """
+    with operating(pipeline) as operator:
+        operator.add_shadow(version, by=user(), reason=reason)
+        found = operator.routed()
+    show(found, json, lambda: routing_lines(found))
+
+
+@shadow.command("drop")
+def drop_shadow(
+    pipeline: Named, version: Number, reason: Reason = "dropped by hand", json: AsJson = False
+) -> None:
+    """Let a version predict beside the answer no more; what it said is kept."""
+    with operating(pipeline) as operator:
+        operator.drop_shadow(version, by=user(), reason=reason)
+        found = operator.routed()
+    show(found, json, lambda: routing_lines(found))
+
+
+@commands.command()
+def pause(pipeline: Named, reason: Reason = "paused by hand", json: AsJson = False) -> None:
+    """Pause learning each label.
+
+    What was learned serves on, and labels are recorded as ever. headwater resume goes on from there.
+    """
+    with operating(pipeline) as operator:
+        found = operator.pause(by=user(), reason=reason)
+    show(found, json, lambda: learning_lines(found))
+
+
+@commands.command()
+def resume(pipeline: Named, reason: Reason = "resumed by hand", json: AsJson = False) -> None:
+    """Let paused learning go on.
+
+    What came meanwhile is learned, and nothing is lost.
+    """
+    with operating(pipeline) as operator:
+        found = operator.resume(by=user(), reason=reason)
+    show(found, json, lambda: learning_lines(found))
+
+
+@commands.command()
+def quarantine(
+    pipeline: Named,
+    spans: Annotated[list[str], typer.Argument(metavar="START:STOP...", help="Offsets, stop excluded")],
+    reason: Reason = "quarantined by hand",
+    json: AsJson = False,
+) -> None:
+    """Leave examples out of every later recipe.
+
+    A service that learns each label heeds it at once. What a version has learned already stays in it:
+    headwater rollback returns to one before.
+    """
+    ranges = [span_of(text) for text in spans]
+    with operating(pipeline) as operator:
+        found = operator.quarantine(ranges, by=user(), reason=reason)
+    show(found, json, lambda: learning_lines(found))

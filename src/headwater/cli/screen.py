@@ -1,0 +1,318 @@
+"""What the command line shows: tables, trees and lines; and the same as JSON."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headwater.spec.errors import HeadwaterWarning
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from headwater.features.batch.batch_runs import BatchRun
+    from headwater.features.label_queue.queue_statistics import QueueStatistics
+    from headwater.loop.rebuild import RebuildResult
+    from headwater.loop.training.update import UpdateResult
+    from headwater.registry.lineage import Node
+    from headwater.registry.version import Version
+    from headwater.spec.rulings import Learning, RoutingStatus
+    from headwater.spec.updating.decision import Decision
+
+__all__ = [
+    "batch_lines",
+    "busy",
+    "decision_lines",
+    "decisions_table",
+    "plain",
+    "print_json",
+    "progress",
+    "queue_lines",
+    "rebuilt_lines",
+    "routing_lines",
+    "show",
+    "show_lines",
+    "table",
+    "table_of_runs",
+    "tree_lines",
+    "update_lines",
+    "versions_table",
+    "warnings_told",
+]
+
+_SHORT = 12
+_FILE_WIDTH = 140
+
+
+def plain(record: object) -> Any:
+    """Give records as dictionaries, lists, strings and numbers."""
+    return msgspec.to_builtins(record)
+
+
+def print_json(record: object) -> None:
+    """Print one line of JSON."""
+    sys.stdout.write(msgspec.json.encode(plain(record)).decode() + "\n")
+
+
+def show(record: object, as_json: bool, lines: Callable[[], Iterable[object]]) -> None:
+    """Print a record as JSON, or as lines for people."""
+    if as_json:
+        print_json(record)
+    else:
+        show_lines(lines())
+
+
+def show_lines(lines: Iterable[object]) -> None:
+    """Print lines and tables."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    console = Console(highlight=False, soft_wrap=True, width=width)
+    for line in lines:
+        console.print(line, markup=False)
+
+
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Show headwater's own warnings as errors are shown, each once."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def tell(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+        ) -> None:
+            if not isinstance(message, HeadwaterWarning):
+                others(message, category, filename, lineno, *rest)
+            elif str(message) not in told:
+                told.add(str(message))
+                sys.stderr.write(f"warning: {message.what}.\nnext: {message.hint}.\n")
+
+        warnings.showwarning = tell  # type: ignore[assignment] # it takes the same, by position
+        warnings.simplefilter("always", HeadwaterWarning)
+        yield
+
+
+@contextmanager
+def busy(what: str, as_json: bool) -> Iterator[None]:
+    """Show that something goes on, on a terminal."""
+    if as_json or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{what} ..."):
+        yield
+
+
+@contextmanager
+def progress(what: str, as_json: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something is, on a terminal: gives a function of what is done and the total."""
+    if as_json or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
+    """Make a table; columns behind the first that hold numbers go to the right."""
+    from rich import box
+    from rich.table import Table
+
+    kept = [list(row) for row in rows]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(columns):
+        numeric = i > 0 and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in kept)
+        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in kept:
+        made.add_row(*row)
+    return made
+
+
+def versions_table(versions: Sequence["Version"], roles: Mapping[str, Sequence[str]]) -> "Table":
+    """List versions, oldest first, with what they do now; the champion is marked."""
+    rows = [
+        (
+            f"{v.number} *" if "champion" in roles.get(v.number, ()) else v.number,
+            ", ".join(roles.get(v.number, ())) or ("refused" if v.refused else "-"),
+            v.update,
+            v.parent or "-",
+            str(v.examples),
+            f"{v.learned:,}",
+            f"{v.train_cpu_s:.2f}",
+            f"{v.made_at:%Y-%m-%d %H:%M}",
+            v.digest[:_SHORT],
+        )
+        for v in versions
+    ]
+    heads = ("version", "role", "update", "parent", "offsets", "learned", "CPU s", "made at (UTC)")
+    return table((*heads, "digest"), rows)
+
+
+def tree_lines(walked: Sequence[tuple[int, "Node"]]) -> list[str]:
+    """Draw lineage as a tree. A line without branches goes straight down, however long it is."""
+    lines = []
+    indents: dict[str, int] = {}
+    for _, node in walked:
+        version = node.version
+        parent = indents.get(version.parent or "", 0)
+        indent = parent
+        indents[version.number] = indent + (1 if len(node.children) > 1 else 0)
+        joint = "" if version.parent is None else "└ "
+        mark = "  ← champion" if node.serving else ""
+        lines.append(
+            f"{'  ' * indent}{joint}{version.number}  {version.update}  {version.examples}  "
+            f"{version.learned:,} examples  {version.made_at:%Y-%m-%d %H:%M}  "
+            f"{version.digest[:_SHORT]}{mark}"
+        )
+    return lines or ["no versions yet. Next: headwater train PIPELINE"]
+
+
+def decisions_table(decisions: Sequence["Decision"]) -> "Table":
+    """Show decisions, oldest first."""
+    rows = [
+        (
+            d.id,
+            f"{d.at:%Y-%m-%d %H:%M}",
+            ("fired" if d.outcome else "fired, waits") if d.fired else "no",
+            d.evidence.champion or "none",
+            d.reason,
+            _outcome(d),
+        )
+        for d in decisions
+    ]
+    return table(("decision", "at (UTC)", "fired", "champion", "why", "what came of it"), rows)
+
+
+def decision_lines(decision: "Decision") -> list[str]:
+    """Say what was decided, and on what evidence."""
+    evidence = decision.evidence
+    said = "an update is due" if decision.fired else "no update"
+    lines = [f"{said}: {decision.reason}", f"decision {decision.id}, {evidence.standing}"]
+    lines += [
+        f"  {s.metric}: reference {_number(s.reference)}, current {_number(s.current)}, "
+        f"estimate {_number(s.estimate)}"
+        for s in evidence.scores
+    ]
+    lines += [f"  {f.verdict}: {f.sentence}" for f in evidence.findings]
+    return lines + [f"  note: {note}" for note in evidence.notes]
+
+
+def routing_lines(found: "RoutingStatus") -> list[str]:
+    """Say how requests are routed, who decided that, and how far shadows are."""
+    from headwater.spec.serving.routing_text import shortly
+
+    known = "as declared" if found.routing is None else shortly(found.routing)
+    declared = "" if found.declared is None else f"; declared: {shortly(found.declared)}"
+    lines = [f"{found.pipeline} is routed: {known}{declared}"]
+    for ruling in found.history:
+        what = "as declared" if ruling.routing is None else shortly(ruling.routing)
+        lines.append(f"  {ruling.since:%Y-%m-%d %H:%M} UTC, {ruling.by}: {what} ({ruling.reason})")
+    return lines + [f"  shadow {one.version} is {one.behind:,} records behind" for one in found.shadows]
+
+
+def learning_lines(found: "Learning") -> list[str]:
+    """Say whether learning is paused, and what is quarantined."""
+    pause, lines = found.pause, [f"{found.pipeline} learns"]
+    if pause is not None:
+        since = f"{pause.since:%Y-%m-%d %H:%M} UTC"
+        where = f"{found.pipeline} is paused at offset {pause.offset:,}"
+        lines = [f"{where} since {since}, by {pause.by} ({pause.reason})"]
+    spans = ", ".join(map(str, found.quarantined))
+    return [*lines, f"quarantined: {spans}"] if spans else lines
+
+
+def _outcome(decision: "Decision") -> str:
+    outcome = decision.outcome
+    if outcome is None:
+        again = f"; runs asked for again: {decision.attempts}" if decision.attempts else ""
+        return f"claimed by {decision.claimed_by or 'nobody yet'}{again}" if decision.fired else ""
+    made = "no version" if outcome.version is None else f"version {outcome.version}"
+    return f"{made}{', champion' if outcome.promoted else ''}: {outcome.reason}"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def update_lines(updated: "UpdateResult") -> list[str]:
+    """Say how an update ended."""
+    version = updated.version
+    if version is None:
+        return [f"no new version: {updated.reason}"]
+    served = ", ".join(f"{name} {value:.4f}" for name, value in updated.served.items())
+    made = (
+        f"version {version.number} ({version.update}, {updated.reason}): "
+        f"learned {version.learned:,} examples {version.examples} "
+        f"in {version.train_cpu_s:.2f} CPU s, digest {version.digest[:_SHORT]}"
+    )
+    by_hand = f"to let it serve: headwater promote {version.pipeline} {version.number}"
+    kept = f"it is kept, and does not serve; to let it serve all the same: {by_hand.split(': ')[1]}"
+    waits = by_hand if version.refused is None else kept
+    lines = [made, "it is champion now" if updated.promoted else waits]
+    return [*lines, f"served since the last champion learned: {served}"] if served else lines
+
+
+def rebuilt_lines(rebuilt: "RebuildResult") -> list[str]:
+    """Say whether digests are equal, version by version."""
+    lines = [
+        f"process {rebuilt.process_id} folded {len(rebuilt.versions)} version(s) of {rebuilt.pipeline}"
+    ]
+    for version in rebuilt.versions:
+        same = "equal" if version.equal else "NOT EQUAL"
+        lines.append(f"version {version.number}: {version.learned:,} examples, digests {same}")
+        lines.append(f"  registered {version.digest}")
+        lines.append(f"  rebuilt    {version.rebuilt_digest}")
+    return lines
+
+
+def queue_lines(found: "QueueStatistics") -> list[str]:
+    """Say what people are asked, and how far they agree."""
+    agreed, waiting = found.agreement, found.open_random + found.open_uncertain
+    strata = f"{found.open_uncertain:,} uncertain, {found.open_random:,} at random"
+    given = f"{found.answered:,} answered, with {found.answers:,} answers of {found.people:,} people"
+    others = (
+        f"{found.skips:,} skipped, {found.given_up:,} given up, {found.labelled:,} labelled meanwhile"
+    )
+    lines = [f"{waiting:,} questions wait: {strata}; {found.claimed:,} claimed", f"{given}; {others}"]
+    if not agreed.pairs:
+        return [*lines, "no question has two answers yet: agreement is unknown"]
+    beyond = f", mean difference {_number(agreed.mean_difference)}"
+    if agreed.mean_difference is None:
+        beyond = f", Cohen's kappa {_number(agreed.kappa)}"
+    return [*lines, f"agreement: {_number(agreed.raw)} of {agreed.pairs:,} pairs{beyond}"]
+
+
+def batch_lines(run: "BatchRun") -> list[str]:
+    """Say what a batch prediction made."""
+    made = f"{run.rows:,} predictions of version {run.version} in run {run.id}, logged and published"
+    return [made, "headwater batch status counts how many are read"]
+
+
+def table_of_runs(runs: Sequence["BatchRun"], pipeline: str) -> "list[Table | str]":
+    """List runs of batch prediction, oldest first, with the share of their answers that was read."""
+    rows = [
+        (
+            run.id,
+            run.state,
+            f"{run.at:%Y-%m-%d %H:%M}",
+            run.version,
+            f"{run.rows:,}",
+            f"{run.read:,}",
+            f"{run.read / run.rows:.1%}" if run.rows else "-",
+            run.by,
+        )
+        for run in runs
+    ]
+    if not rows:
+        return [f"no runs yet. Next: headwater batch predict {pipeline}"]
+    heads = ("run", "state", "served at (UTC)", "version", "predictions", "read", "share", "by")
+    return [table(heads, rows)]

@@ -1,0 +1,110 @@
+"""What commands share: arguments that name a pipeline, and the stores behind it."""
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.spec.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from headwater.infra.settings import Settings
+    from headwater.infra.store.database import Database
+    from headwater.loop.operator.operations import Operator
+    from headwater.spec.recipe import OffsetRange
+
+__all__ = [
+    "AsJson",
+    "Declared",
+    "Named",
+    "Reason",
+    "name_of",
+    "operating",
+    "settings_now",
+    "span_of",
+    "stored",
+    "user",
+]
+
+Declared = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
+]
+Named = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="The pipeline's name, or where it is declared")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
+Reason = Annotated[str, typer.Option(help="Why, for the record")]
+
+_MOST_DIGITS = 18  # of an offset: what a column of 64 bits holds
+
+
+def settings_now() -> "Settings":
+    """Give the settings, read when a command needs them."""
+    from headwater.infra.settings import settings
+
+    return settings()
+
+
+def name_of(pipeline: str) -> str:
+    """Give the name that a name or a reference means."""
+    if ":" not in pipeline:
+        return pipeline
+    from headwater.spec.loading import load_pipeline
+
+    return load_pipeline(pipeline).name
+
+
+@contextmanager
+def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
+    """Give a pipeline's name, its number, and the database that holds its rows."""
+    from headwater.features.read.repository import find
+    from headwater.infra.store.database import Database
+
+    name = name_of(pipeline)
+    database = Database(settings_now().operational_url)
+    try:
+        yield name, find(database, name, settings_now()), database
+    finally:
+        database.close()
+
+
+@contextmanager
+def operating(pipeline: str) -> "Iterator[Operator]":
+    """Give who operates a pipeline: as declared, or by its name alone."""
+    from headwater.infra.store.database import Database
+    from headwater.loop.operator.operations import Operator
+    from headwater.spec.loading import load_pipeline
+
+    known = load_pipeline(pipeline) if ":" in pipeline else pipeline
+    database = Database(settings_now().operational_url)
+    try:
+        yield Operator(known, settings_now(), database)
+    finally:
+        database.close()
+
+
+def user() -> str:
+    """Name who runs the command, for the record."""
+    return getpass.getuser()
+
+
+def span_of(text: str) -> "OffsetRange":
+    """Read a range of offsets.
+
+    Raises
+    ------
+    DeclarationError
+        If it is none.
+    """
+    from headwater.spec.recipe import OffsetRange
+
+    start, colon, stop = text.partition(":")
+    digits = start.isdecimal() and stop.isdecimal() and max(len(start), len(stop)) <= _MOST_DIGITS
+    if not colon or not digits or int(start) >= int(stop):
+        raise DeclarationError(
+            f"{text!r} is no range of offsets",
+            hint="write START:STOP, with START < STOP, such as 1200:1900",
+        )
+    return OffsetRange(int(start), int(stop))

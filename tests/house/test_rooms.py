@@ -1,0 +1,82 @@
+"""What a stranger relies on: small folders, one meaning a name, paths that exist."""
+
+import importlib
+import re
+from collections import Counter
+from importlib.util import find_spec
+
+import pytest
+from tests.house.test_packaging import ROOT, tracked
+
+from headwater.flows.stack.stack import FLOWS
+
+_ROOMS = (
+    "spec",
+    "infra",
+    "features",
+    "learners",
+    "registry",
+    "monitoring",
+    "loop",
+    "tasks",
+    "serving",
+    "flows",
+    "src/headwater",
+)
+_SOURCE = tracked(*(f"{room}/*" for room in _ROOMS))
+_DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/guide.md")
+
+
+def test_no_folder_holds_more_than_fourteen_files() -> None:
+    held = Counter(name.rpartition("/")[0] for name in _SOURCE)
+    del held["infra/migrations/versions"]  # one more with each change of a table
+    assert {folder: n for folder, n in held.items() if n > 14} == {}
+
+
+def test_a_public_class_has_its_name_to_itself() -> None:
+    named: Counter[str] = Counter()
+    for name in _SOURCE:
+        if name.endswith(".py") and not (ROOT / name).is_symlink():
+            named.update(re.findall(r"^class ([A-Za-z]\w*)", (ROOT / name).read_text(), re.MULTILINE))
+    assert [name for name, times in named.items() if times > 1] == []
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS)
+def test_every_path_that_a_document_names_is_there(document: str) -> None:
+    text = (ROOT / document).read_text()
+    rooms = "|".join((*_ROOMS, "tests", "benchmarks", "examples", "docs"))
+    named = set(re.findall(rf"(?<![\w./])((?:{rooms})/[\w./-]+\.(?:py|md|toml|yaml))", text))
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+    assert named
+
+
+_STARTED = ("headwater.cli", "headwater.serving.keeper", "headwater.loop.rebuild")
+
+
+@pytest.mark.parametrize("module", _STARTED)
+def test_what_is_started_by_its_name_keeps_it(module: str) -> None:
+    found = find_spec(module)
+    assert found is not None
+    if found.submodule_search_locations is not None:
+        assert find_spec(f"{module}.__main__") is not None
+
+
+def test_flows_keep_the_names_under_which_they_are_deployed() -> None:
+    assert set(FLOWS.values()) == {
+        "headwater.flows.collect:collect",
+        "headwater.flows.retrain:retrain",
+        "headwater.flows.fine_tune:fine_tune",
+        "headwater.flows.monitor:monitor",
+        "headwater.flows.update:update",
+        "headwater.flows.materialise:materialise",
+        "headwater.flows.batch_predict:batch_predict",
+    }
+    assert all(find_spec(entry.partition(":")[0]) is not None for entry in FLOWS.values())
+
+
+def test_what_a_registered_model_imports_is_there() -> None:
+    text = (ROOT / "registry/pyfunc_model.py").read_text()
+    wanted = re.findall(r"from (headwater[\w.]*) import (\w+)", text)
+    assert wanted
+    for module, name in wanted:
+        assert hasattr(importlib.import_module(module), name)
