@@ -236,8 +236,8 @@ def _added(feature: FeatureKind, *, again: bool) -> Difference:
         was="not there",
         now=feature.dtype if feature.nullable else f"{feature.dtype}, never null",
         way="free" if feature.nullable or again else "back",
-        hint="write nullable=True, since records of before have none; or take it out, or give the "
-        "pipeline another name",
+        hint="write nullable=True, since records of before have none, and start a new line: headwater "
+        "train PIPELINE --fresh; or take it out, or give the pipeline another name",
     )
 
 
