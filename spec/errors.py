@@ -7,7 +7,7 @@
     │   ├── NotStatefulError  the estimator cannot be fine-tuned
     │   └── ChangedError      one that differs from what was recorded or learned under it
     ├── SchemaError           features or labels that do not fit the pipeline
-    │   ├── NonFiniteError    NaN, infinity or 1e100 where a number is learned
+    │   ├── NonFiniteError    NaN, infinity or beyond 1e38 where a number is learned
     │   └── UnlearnableError  examples that the learner cannot learn; says which
     ├── ConflictError         the same id with another payload
     ├── NotFoundError         a pipeline, version, prediction or offset that does not exist
