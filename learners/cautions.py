@@ -1,14 +1,11 @@
 """Warnings for whoever declares or trains a pipeline: where its versions will not rebuild."""
 
-import random
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-
-import numpy as np
 
 from headwater.learners.first_party import own_modules
+from headwater.learners.generators import SeededGenerators
 from headwater.learners.learner import Learner
 from headwater.learners.rebuildable import doubts, modules_of
 from headwater.learners.wrap import fresh_of
@@ -45,11 +42,11 @@ def warn_of(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
 
 
 def _cautions(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
-    with _seeded():
+    with SeededGenerators(0):
         learner = fresh_of(pipeline)
     found = cautions_of_state(pipeline, learner)
     if not found:
-        with _seeded():
+        with SeededGenerators(0):
             again = fresh_of(pipeline)
         if learner.digest() != again.digest():
             found = (
@@ -80,16 +77,3 @@ def _unkept(pipeline: Pipeline, beside: set[str]) -> Iterator[HeadwaterWarning]:
             "version keeps that: an edit there changes what versions rebuild to and load as",
             f"put what the model needs into {factory.__module__}, the module of {factory.__name__}",
         )
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Give the global generators a seed for a while, as a fold does."""
-    before = random.getstate(), np.random.get_state()
-    random.seed(0)
-    np.random.seed(0)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])

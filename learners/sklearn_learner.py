@@ -10,6 +10,7 @@ import pandas as pd
 import polars as pl
 
 from headwater.learners.canonical import canonical_digest
+from headwater.learners.generators import SeededGenerators
 from headwater.learners.guard import check_batch, check_outputs, keeping_last_good
 from headwater.learners.learner import Capabilities, Schema
 from headwater.spec.data.records import FeatureValue, LabelValue, Output
@@ -189,15 +190,13 @@ def _lost_by_parts(estimator: Any, *, regression: bool) -> str:
         estimator = estimator.steps[-1][1]
     if not type(estimator).__module__.startswith("sklearn."):
         return ""  # one's own may do anything when it learns
-    drawn, extra = np.random.get_state(), {} if regression else {"classes": [False, True]}
+    extra = {} if regression else {"classes": [False, True]}
     try:
-        with warnings.catch_warnings():
+        with SeededGenerators(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of two rows
             clone(estimator).partial_fit(np.array([[0.0], [1.0]]), np.array([False, True]), **extra)
     except Exception as error:  # noqa: BLE001 - of two rows, too
         return str(error).splitlines()[0] if "partial_fit" in str(error) else ""
-    finally:
-        np.random.set_state(drawn)
     return ""
 
 

@@ -1,13 +1,10 @@
 """The one idea: a state is the fold of a learner over the examples that its recipe names."""
 
-import random
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
-
-import numpy as np
 
 from headwater.features.log import FeatureLog
+from headwater.learners.generators import SeededGenerators
 from headwater.learners.learner import Learner
 from headwater.loop.training.assemble import batches, classes
 from headwater.registry.restore import fresh
@@ -63,9 +60,10 @@ def fold(
 
 
 class Computing:
-    """Where a fold computes: seeded global generators, which unseeded estimators draw from, and threads.
+    """Where a fold computes: with generators seeded for it, and as many threads as it may have.
 
-    Entered again, it draws on from where it was left: a fold in steps draws what one in a go does.
+    Used in a ``with`` block, again and again, as
+    :class:`~headwater.learners.generators.SeededGenerators` is.
 
     Parameters
     ----------
@@ -75,33 +73,14 @@ class Computing:
 
     def __init__(self, seed: int, threads: int) -> None:
         self._threads = threads
-        self._drawn = _generators(seed)
+        self._generators = SeededGenerators(seed)
         self._stack = ExitStack()
 
     def __enter__(self) -> None:
         from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
 
-        self._before = random.getstate(), np.random.get_state()
-        _set(self._drawn)
+        self._stack.enter_context(self._generators)
         self._stack.enter_context(threadpool_limits(self._threads))
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-        self._drawn = random.getstate(), np.random.get_state()
-        _set(self._before)
-
-
-_Generators = tuple[Any, Any]
-
-
-def _generators(seed: int) -> _Generators:
-    return _seeded(seed).getstate(), np.random.RandomState(seed % 2**32).get_state()
-
-
-def _seeded(seed: int) -> random.Random:
-    return random.Random(seed)  # noqa: S311 - what estimators draw
-
-
-def _set(generators: _Generators) -> None:
-    random.setstate(generators[0])
-    np.random.set_state(generators[1])

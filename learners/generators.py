@@ -1,0 +1,69 @@
+"""The process's own random generators, seeded for a while and for one thread at a time."""
+
+import random
+import threading
+from typing import Any, Self
+
+import numpy as np
+
+__all__ = ["SeededGenerators"]
+
+# The generators belong to the whole process: a thread that seeds them, or puts them back, while another
+# one learns would change what that one draws, and with it the digest of its state.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+class SeededGenerators:
+    """The global generators of ``random`` and NumPy, which unseeded estimators draw from.
+
+    Used in a ``with`` block, which other threads' blocks wait for; behind it the generators are what
+    they were before. Entered again, it draws on from where it was left: in steps what in one go.
+
+    Parameters
+    ----------
+    seed
+        Any whole number from 0.
+
+    Examples
+    --------
+    >>> generators = SeededGenerators(7)
+    >>> with generators:
+    ...     first = np.random.random()
+    >>> with generators:
+    ...     second = np.random.random()
+    >>> with SeededGenerators(7):
+    ...     (first, second) == tuple(np.random.random(2))
+    True
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._drawn = _seeded(seed).getstate(), np.random.RandomState(seed % 2**32).get_state()
+
+    def __enter__(self) -> Self:
+        _ONE_AT_A_TIME.acquire()
+        self._before = _states()
+        _set(self._drawn)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._drawn = _states()
+            _set(self._before)
+        finally:
+            _ONE_AT_A_TIME.release()
+
+
+_States = tuple[Any, Any]
+
+
+def _seeded(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - what estimators draw
+
+
+def _states() -> _States:
+    return random.getstate(), np.random.get_state()
+
+
+def _set(states: _States) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
