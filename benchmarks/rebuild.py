@@ -74,8 +74,8 @@ def _learn_line(pipeline: Pipeline, settings: Settings, versions: int) -> str:
     clock = SimulatedClock(datetime(2012, 12, 31, tzinfo=UTC))
     with Bound(pipeline, settings, clock) as bound:
         for batch in _batches(versions):
-            import_history(bound.log, batch, Columns())
             clock.advance_to(max(clock.now(), batch["known_at"].max()))  # type: ignore[type-var,arg-type] # no nulls
+            import_history(bound.log, batch, Columns())
             collect(bound.log)
             made = train(bound, by="benchmark").version
             newest = made.number if made else newest

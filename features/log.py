@@ -25,7 +25,7 @@ from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
 from headwater.infra.store.storage import Storage
 from headwater.spec.data.records import Label, Prediction
-from headwater.spec.errors import NotFoundError, StorageError, TableError
+from headwater.spec.errors import NotFoundError, SchemaError, StorageError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
 
@@ -169,14 +169,19 @@ class FeatureLog:
         Raises
         ------
         SchemaError, ConflictError, StorageError
-            As for :meth:`record` and :meth:`label`.
+            As for :meth:`record` and :meth:`label`; SchemaError also if a time lies after the clock's
+            present: deadlines would not fall due before then, for any record.
         """
         self._agree_once()
+        now_us = to_us(self.clock.now())
         entries = []
         for prediction, label in history:
-            entries.append(self.recorder.prediction(prediction, to_us(prediction.served_at)))
+            id_ = prediction.id
+            served_us = _past(prediction.served_at, now_us, f"prediction {id_!r} was served")
+            entries.append(self.recorder.prediction(prediction, served_us))
             if label is not None:
-                entries.append(self.recorder.label(label, to_us(label.known_at)))
+                known_us = _past(label.known_at, now_us, f"the label of {id_!r} became known")
+                entries.append(self.recorder.label(label, known_us))
         entries.sort(key=lambda entry: (entry.received_at_us, entry.kind))
         return self.inbox.append(entries, "record")
 
@@ -423,3 +428,14 @@ def _registered(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
     except BaseException:
         inbox.close()
         raise
+
+
+def _past(moment: datetime, now_us: int, event: str) -> int:
+    """Return the microseconds of a moment of the past; refuse one of the future."""
+    moment_us = to_us(moment)
+    if moment_us > now_us:
+        raise SchemaError(
+            f"{event} at {moment:%Y-%m-%d %H:%M:%S%z}, which is after the present",
+            hint="check the time's zone and unit; leave out what has not happened yet",
+        )
+    return moment_us

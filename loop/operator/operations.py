@@ -139,11 +139,18 @@ class Operator:
         ------
         DeclarationError
             If requests are routed in a way that has no shadows.
+        NotFoundError
+            If it is no shadow.
         ConflictError
             If another ruling came meanwhile.
         """
 
         def dropped(names: tuple[str, ...]) -> tuple[str, ...]:
+            if version not in names:
+                raise NotFoundError(
+                    f"version {version!r} is no shadow of {self.name!r}",
+                    hint=f"its shadows are {', '.join(names)}" if names else "it has no shadows",
+                )
             return tuple(name for name in names if name != version)
 
         return self._shadowed(dropped, by, reason)

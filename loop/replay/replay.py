@@ -124,8 +124,8 @@ class Replay:
             raise NotEnoughError(f"nothing happened before {start:%Y-%m-%d}", hint="start later")
         known = pl.when(pl.col("known_at") <= start)
         columns = [known.then(pl.col(name)).alias(name) for name in ("label", "known_at")]
-        import_history(self._bound.log, past.with_columns(columns), Columns())
         self._clock.advance_to(start)
+        import_history(self._bound.log, past.with_columns(columns), Columns())
         collect(self._bound.log)
         self._began = start
         return train(self._bound, by="replay")

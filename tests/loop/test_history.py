@@ -62,6 +62,7 @@ def wide(pipeline: Pipeline) -> Pipeline:
 @pytest.fixture
 def opened(settings: Settings, clock: SimulatedClock) -> Any:
     logs: list[FeatureLog] = []
+    clock.advance_to(KNOWN)
 
     def opener(pipeline: Pipeline) -> FeatureLog:
         logs.append(FeatureLog(pipeline, settings, clock))
@@ -124,6 +125,18 @@ def test_what_does_not_fit_is_refused_with_its_row(
         import_history(log, DOORS[door](frame, tmp_path))
     assert refused.value.hint
     assert len(str(refused.value)) < 500
+    assert log.inbox.count_after(0) == 0
+
+
+@pytest.mark.parametrize(("column", "said"), [("served_at", "was served"), ("known_at", "became known")])
+def test_a_time_of_the_future_is_refused_with_its_row(
+    wide: Pipeline, opened: Any, column: str, said: str
+) -> None:
+    log, late = opened(wide), [START, KNOWN + timedelta(microseconds=1), KNOWN]
+    words = rf"^row 1 \(from 0\): .*'7' {said} at 2024-01-01 01:00:00.* after the present"
+    with pytest.raises(SchemaError, match=words) as refused:
+        import_history(log, FRAME.with_columns(pl.Series(column, late)))
+    assert "zone" in (refused.value.hint or "")
     assert log.inbox.count_after(0) == 0
 
 

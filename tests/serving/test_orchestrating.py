@@ -131,6 +131,7 @@ REFUSED: list[tuple[str, str, object, int, str]] = [
     ("POST", "champion", {"version": "1", "quarantine": [{"start": 1, "stop": 2}]}, 422, "rollback"),
     ("POST", "champion", {"version": "1\n"}, 422, "version"),
     ("POST", "shadows/drop", {"version": "1\n"}, 422, "version"),
+    ("POST", "shadows/drop", {"version": "1"}, 404, "no shadow"),
     ("PUT", "learning", {"paused": True, "reason": "why\n"}, 422, "reason"),
     ("GET", "versions?last=0", None, 422, "last"),
 ]
