@@ -34,6 +34,7 @@ from benchmarks.shifts import (
     is_harmful,
 )
 from headwater.monitoring.attention.attention import Attention, attend
+from headwater.monitoring.attention.window_pair import WatchedChampion
 from headwater.spec.data.feature import Feature
 
 __all__ = ["Case", "Tally", "cases", "measure", "streams", "trained"]
@@ -273,15 +274,18 @@ def _case(
     harm, error = harm_of(served, shifted)
     served = served[drawn.permutation(served.height)]
     window, judged = served[: stream.week].drop("label"), served[stream.week :]
+    watched = WatchedChampion(
+        features=stream.features,
+        task="binary",
+        metric="roc_auc",
+        predict=champion.predict,
+        least=stream.monitoring.least,
+    )
     free, labelled = (
         attend(
             champion.reference[: stream.monitoring.reference_rows],
             window,
-            features=stream.features,
-            task="binary",
-            metric="roc_auc",
-            predict=champion.predict,
-            least=stream.monitoring.least,
+            watched,
             mature=mature,
             earlier=champion.earlier,
         )

@@ -11,6 +11,7 @@ import polars as pl
 from benchmarks.claim import Outcome, say
 from benchmarks.preset import preset
 from headwater.monitoring.attention.attention import Attention, attend, overruled
+from headwater.monitoring.attention.window_pair import WatchedChampion
 from headwater.spec.data.feature import Feature
 
 __all__ = ["measure"]
@@ -131,10 +132,14 @@ def _ours(windows: _Windows) -> Attention:
         attend,
         windows.reference,
         windows.current,
-        features=[Feature(n, str if kind == pl.String else float) for n, kind in columns.items()],
-        task="binary",
-        metric="roc_auc",
-        predict=windows.predict,
-        least=200,
+        WatchedChampion(
+            features=tuple(
+                Feature(n, str if kind == pl.String else float) for n, kind in columns.items()
+            ),
+            task="binary",
+            metric="roc_auc",
+            predict=windows.predict,
+            least=200,
+        ),
     )
     return overruled(ask(), ask(mature=windows.current))

@@ -16,6 +16,7 @@ from benchmarks.imported import context
 from benchmarks.quiet import shuffled
 from benchmarks.shifts import FIGURE, TUNING, Champion, Shifted, Stream, harm_of, is_harmful
 from headwater.monitoring.attention.attention import attend
+from headwater.monitoring.attention.window_pair import WatchedChampion
 
 __all__ = ["measure"]
 
@@ -96,10 +97,12 @@ def _act(champion: Champion, window: pl.DataFrame) -> bool:
     found = attend(
         champion.reference,
         window.drop("label"),
-        features=champion.stream.features,
-        task="binary",
-        metric="roc_auc",
-        predict=champion.predict,
-        least=champion.stream.monitoring.least,
+        WatchedChampion(
+            features=champion.stream.features,
+            task="binary",
+            metric="roc_auc",
+            predict=champion.predict,
+            least=champion.stream.monitoring.least,
+        ),
     )
     return found.verdict == "act"

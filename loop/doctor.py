@@ -20,7 +20,7 @@ from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Identity, identity_of
 from headwater.infra.store.storage import Storage
-from headwater.monitoring.performance import open_kept
+from headwater.monitoring.performance.performance_table import open_performance
 from headwater.spec.errors import HeadwaterError, IdentityError, StorageError, TableError
 
 __all__ = ["CheckResult", "check_logs", "checkup"]
@@ -92,7 +92,7 @@ def _log(name: str, number: int, database: Database, settings: Settings) -> list
     checks: list[Callable[[], object]] = [
         lambda: check_home(database, number, inbox_file(name, settings)),
         Archive(storage, identity).check,
-        lambda: open_kept(storage, identity),
+        lambda: open_performance(storage, identity),
         lambda: _check_mlflow(identity, settings),
         *(partial(home.check, file) for file in sorted((settings.root / "live" / name).rglob("*.json"))),
     ]

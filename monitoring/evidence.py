@@ -9,11 +9,12 @@ import polars as pl
 
 from headwater.features.log import FeatureLog
 from headwater.monitoring.attention.attention import Attention, attend, overruled
+from headwater.monitoring.attention.window_pair import WatchedChampion
 from headwater.monitoring.measure.estimate import Compared, Estimator, shrunk
 from headwater.monitoring.measure.labelled_rows import sample
 from headwater.monitoring.measure.scores import block_error, score
 from headwater.monitoring.measure.windows import WindowSpan, standing, windows
-from headwater.monitoring.performance import changed
+from headwater.monitoring.performance.error_rise import errors_rose
 from headwater.registry.registry import Registry
 from headwater.registry.version import Version
 from headwater.spec.duration import duration
@@ -135,7 +136,7 @@ def gather(
         verdict=attention.verdict,
         findings=attention.findings,
         fell=_fell(scores),
-        changed=known.height > 0 and changed(*_errors(mature), pipeline.task),
+        changed=known.height > 0 and errors_rose(*_errors(mature), pipeline.task),
         regret=_regret(scores, mature),
         train_s=champion.train_cpu_s,
         fired=fired,
@@ -285,16 +286,20 @@ def _attention(
         return Attention()
     learner = registry.store.learner(champion, pipeline.model)
 
+    watched = WatchedChampion(
+        features=pipeline.features,
+        task=pipeline.task,
+        metric=pipeline.judged_by[0],
+        predict=learner.predict,
+        least=pipeline.monitoring.least,
+        seed=pipeline.seed,
+    )
+
     def ask(current: pl.DataFrame, **labels: pl.DataFrame | None) -> Attention:
         return attend(
             shown.reference,
             _flat(current),
-            features=pipeline.features,
-            task=pipeline.task,
-            metric=pipeline.judged_by[0],
-            predict=learner.predict,
-            least=pipeline.monitoring.least,
-            seed=pipeline.seed,
+            watched,
             windows=learned // max(current.height, 1),
             **labels,
         )

@@ -4,7 +4,8 @@ import polars as pl
 
 from headwater.infra.store.storage import Storage
 from headwater.loop.binding import Bound
-from headwater.monitoring.performance import keep, kept, measure, newest_windows
+from headwater.monitoring.performance.performance_table import read_performance, write_performance
+from headwater.monitoring.performance.window_performance import measure_performance, newest_windows
 
 __all__ = ["keep_performance"]
 
@@ -39,14 +40,15 @@ def keep_performance(bound: Bound) -> int:
     pipeline, storage = bound.pipeline, Storage(bound.settings)
     spans = newest_windows(bound.log, pipeline, bound.clock.now(), last=_WINDOWS)
     mature = [span.start for span in spans if span.mature]
-    before = kept(storage, bound.log.identity)
+    before = read_performance(storage, bound.log.identity)
     known = before.filter("mature", ~pl.col("cumulative"))["window_start"].max()
     if not mature or known == mature[-1]:
         return 0
-    table = measure(bound.log, pipeline, pipeline.monitoring, spans)
+    table = measure_performance(bound.log, pipeline, spans)
     found = _measured(table).join(_measured(before), on=[*_KEY, "value"], how="anti")
     _log(bound, found)
-    keep(storage, bound.log.identity, table)  # last: what MLflow did not take is tried again
+    # Last: values that MLflow refused are tried again.
+    write_performance(storage, bound.log.identity, table)
     return found.height
 
 

@@ -24,7 +24,6 @@ Only binary outputs are measured by the benchmark; regression and classes go thr
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from headwater.monitoring.attention.attribution import look
@@ -35,10 +34,8 @@ from headwater.monitoring.attention.findings import (
     output_findings,
 )
 from headwater.monitoring.attention.measured_loss import measured_loss, weighed
-from headwater.monitoring.attention.window_pair import Predict, prepare
+from headwater.monitoring.attention.window_pair import WatchedChampion, prepare
 from headwater.monitoring.measure.drift import ColumnDrift, drift
-from headwater.spec.data.feature import FeatureKind
-from headwater.spec.pipeline import Metric, Task
 from headwater.spec.updating.evidence import Finding, Verdict
 
 __all__ = ["Attention", "attend", "overruled"]
@@ -67,16 +64,11 @@ class Attention(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-def attend(  # noqa: PLR0913 - named ones
+def attend(
     reference: pl.DataFrame,
     current: pl.DataFrame,
+    champion: WatchedChampion,
     *,
-    features: Sequence[FeatureKind],
-    task: Task,
-    metric: Metric,
-    predict: Predict,
-    least: int,
-    seed: int = 0,
     windows: int | None = None,
     mature: pl.DataFrame | None = None,
     earlier: pl.DataFrame | None = None,
@@ -95,16 +87,8 @@ def attend(  # noqa: PLR0913 - named ones
     current
         The newest predictions; labels are not looked at. Here and below, an ``output`` column says what
         the champion served; without it, the champion is asked again.
-    features, task
-        As the pipeline declares them.
-    metric
-        The pipeline's first one.
-    predict
-        The champion: outputs for rows with a column for each feature.
-    least
-        Fewer rows than this in a window are ``insufficient_data``.
-    seed
-        Of the rows that are drawn.
+    champion
+        The champion, and how its windows are judged.
     windows
         How many windows as long as the current one the reference has; by their rows, if not given, which
         is wrong where rows were drawn of one of them.
@@ -121,29 +105,27 @@ def attend(  # noqa: PLR0913 - named ones
         Its verdict is None where it could not be judged; the notes say why.
     """
     few = [
-        f"insufficient_data: {frame.height} rows in the {which} window, fewer than {least}"
+        f"insufficient_data: {frame.height} rows in the {which} window, fewer than {champion.least}"
         for which, frame in (("reference", reference), ("current", current))
-        if frame.height < max(least, 2)
+        if frame.height < max(champion.least, 2)
     ]
     if few:
         return Attention(notes=tuple(few))
-    columns, notes = drift(reference, current, features)
-    usable = tuple(k for k in features if k.name in reference.columns and k.name in current.columns)
-    if len(usable) < len(features):
+    columns, notes = drift(reference, current, champion.features)
+    if any(k.name not in reference.columns or k.name not in current.columns for k in champion.features):
         return Attention(columns=tuple(columns), notes=(*notes, "not judged: a window lacks a feature"))
     windows = reference.height // current.height if windows is None else windows
-    drawn = np.random.default_rng(seed)
-    case = prepare(reference, current, usable, task, metric, predict, windows=windows, drawn=drawn)
+    case = prepare(reference, current, champion, windows=windows)
     if isinstance(case, str):
         return Attention(columns=tuple(columns), notes=(*notes, case))
     looked = look(case, columns)
     findings = column_findings(case, columns, looked)
     findings += joint_findings(case, looked)
-    findings += output_findings(case, task)
+    findings += output_findings(case, champion.task)
     if mature is not None:
-        measured = measured_loss(case, reference, mature, earlier, task, predict, least)
-        findings = weighed(metric, findings, measured.loss, measured.changed)
-        findings += label_findings(reference, mature, task)
+        measured = measured_loss(case, reference, mature, earlier, champion)
+        findings = weighed(champion.metric, findings, measured.loss, measured.changed)
+        findings += label_findings(reference, mature, champion.task)
         notes = [*notes, *measured.notes]
     return _attention(findings, columns, notes)
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from headwater.monitoring.attention.concept_drift import concept_changed
 from headwater.monitoring.attention.findings import CALL, ERRORS, cost, judge
-from headwater.monitoring.attention.window_pair import Predict, WindowPair
+from headwater.monitoring.attention.window_pair import WatchedChampion, WindowPair
 from headwater.monitoring.measure.labelled_rows import (
     classes_of,
     given,
@@ -23,7 +23,7 @@ from headwater.monitoring.measure.labelled_rows import (
     served,
 )
 from headwater.monitoring.measure.losses import GROUPS, Badness, Loss, jackknifed, unit
-from headwater.spec.pipeline import Metric, Task
+from headwater.spec.pipeline import Metric
 from headwater.spec.updating.evidence import Finding
 
 __all__ = ["MeasuredLoss", "measured_loss", "weighed"]
@@ -64,9 +64,7 @@ def measured_loss(
     reference: pl.DataFrame,
     mature: pl.DataFrame,
     earlier: pl.DataFrame | None,
-    task: Task,
-    predict: Predict,
-    least: int,
+    champion: WatchedChampion,
 ) -> MeasuredLoss:
     """Measure what the metric lost between what came before and the mature window.
 
@@ -74,19 +72,23 @@ def measured_loss(
     ----------
     case
         The two windows, made ready.
-    reference, mature, earlier, task, predict, least
+    reference, mature, earlier, champion
         As for :func:`headwater.monitoring.attention.attention.attend`.
     """
-    known, enough = labelled(mature), max(least, 2 * GROUPS)
+    known, enough = labelled(mature), max(champion.least, 2 * GROUPS)
     if known.height < enough:
-        few = f"insufficient_data: {known.height} labels in the mature window, fewer than {least}"
+        few = (
+            f"insufficient_data: {known.height} labels in the mature window, fewer than {champion.least}"
+        )
         return MeasuredLoss(None, [few])
     learned = labelled(reference)
-    names, classes = [kind.name for kind in case.features], classes_of(learned, task)
+    names, classes = [kind.name for kind in case.features], classes_of(learned, champion.task)
 
     def scored(rows: pl.DataFrame) -> Badness | None:
         rows = sample(rows, _ROWS, case.drawn)
-        said = given(rows, classes, lambda some: outputs_of(predict(some.select(names)), classes))
+        said = given(
+            rows, classes, lambda some: outputs_of(champion.predict(some.select(names)), classes)
+        )
         return jackknifed(case.metric, labels_of(rows, classes), said)
 
     base = _base(learned, earlier, enough)
@@ -100,7 +102,7 @@ def measured_loss(
     scale = unit(case.metric, case.labelled.labels)
     error = math.hypot(now.error / scale, before.error / scale, base.doubt)
     lost = Loss((now.value - before.value) / scale - base.allowed, error)
-    return MeasuredLoss(lost, notes, _changed(base, known) if task == "binary" else None)
+    return MeasuredLoss(lost, notes, _changed(base, known) if champion.task == "binary" else None)
 
 
 def _changed(base: _Base, known: pl.DataFrame) -> bool | None:

@@ -23,13 +23,38 @@ from headwater.spec.data.feature import FeatureKind
 from headwater.spec.data.records import Output
 from headwater.spec.pipeline import Metric, Task
 
-__all__ = ["Predict", "WindowPair", "prepare"]
+__all__ = ["Predict", "WatchedChampion", "WindowPair", "prepare"]
 
 _ROWS = 4_000  # drawn of each window, for outputs and relations
 _WEIGHTED = 20_000  # drawn of the reference with what was served of it, to be weighted
 
 Predict = Callable[[pl.DataFrame], Sequence[Output]]
 """The champion: an output for each row of a frame with a column for each feature."""
+
+
+class WatchedChampion(NamedTuple):
+    """The champion whose windows are compared, and how they are judged.
+
+    Parameters
+    ----------
+    features, task
+        As the pipeline declares them.
+    metric
+        The pipeline's first metric.
+    predict
+        Computes outputs for rows with a column for each feature.
+    least
+        A window of fewer rows is ``insufficient_data``.
+    seed
+        Seeds the samples of rows.
+    """
+
+    features: tuple[FeatureKind, ...]
+    task: Task
+    metric: Metric
+    predict: Predict
+    least: int
+    seed: int = 0
 
 
 class WindowPair(NamedTuple):
@@ -77,30 +102,20 @@ class WindowPair(NamedTuple):
         return is_number(kind, self.reference[name], self.current[name])
 
 
-def prepare(  # noqa: PLR0913 - what attend is given
-    reference: pl.DataFrame,
-    current: pl.DataFrame,
-    features: tuple[FeatureKind, ...],
-    task: Task,
-    metric: Metric,
-    predict: Predict,
-    *,
-    windows: int,
-    drawn: np.random.Generator,
+def prepare(
+    reference: pl.DataFrame, current: pl.DataFrame, champion: WatchedChampion, *, windows: int
 ) -> WindowPair | str:
-    """Make two windows ready; where they cannot be judged, a note says why.
+    """Make two windows ready; if they cannot be judged, return a note that says why.
 
     Parameters
     ----------
-    reference, current, task, metric, predict
-        As for :func:`headwater.monitoring.attention.attention.attend`.
-    features
-        Those that both windows hold.
+    reference, current, champion
+        As for :func:`headwater.monitoring.attention.attention.attend`; both windows hold every feature.
     windows
         How many windows as long as the current one the reference has.
-    drawn
-        Draws the rows.
     """
+    features, task, metric, predict, _, seed = champion
+    drawn = np.random.default_rng(seed)
     names = [kind.name for kind in features]
     known = labelled(reference)
     first, second = sample(reference, _ROWS, drawn), sample(current, _ROWS, drawn)

@@ -22,7 +22,7 @@ from headwater.loop.replay.import_history import Columns, import_history
 from headwater.loop.training.update import train
 from headwater.monitoring import evidence as gathering
 from headwater.monitoring.attention.attention import Attention
-from headwater.monitoring.performance import kept
+from headwater.monitoring.performance.performance_table import read_performance
 from headwater.registry.registry import Registry
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import Label, Prediction
@@ -339,7 +339,9 @@ def test_performance_is_kept_and_logged_against_the_version_that_served(bind: Bi
     storage = Storage(bound.settings)
     assert keep_performance(bound) > 0
     assert keep_performance(bound) == 0
-    measured = kept(storage, bound.log.identity).filter("mature", metric="roc_auc", estimated=False)
+    measured = read_performance(storage, bound.log.identity).filter(
+        "mature", metric="roc_auc", estimated=False
+    )
     champion = bound.registry.champion()
     assert champion is not None
     points = bound.registry.store.client.get_metric_history(champion.run_id, "window_roc_auc")

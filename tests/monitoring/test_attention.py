@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from headwater.monitoring.attention.attention import Attention, attend, overruled
 from headwater.monitoring.attention.measured_loss import weighed
+from headwater.monitoring.attention.window_pair import WatchedChampion
 from headwater.monitoring.measure.losses import Loss
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.records import Output
@@ -59,6 +60,9 @@ def _champion(frame: pl.DataFrame) -> list[float]:
     return list(_chance(numbers["load"].to_numpy(), numbers["heat"].to_numpy(), site))
 
 
+_WATCHED = WatchedChampion(_FEATURES, "binary", "roc_auc", _champion, least=200)
+
+
 def _attend(
     current: pl.DataFrame,
     mature: pl.DataFrame | None = None,
@@ -69,11 +73,7 @@ def _attend(
     return attend(
         _rows(1) if reference is None else reference,
         _served(current).drop("label"),
-        features=_FEATURES,
-        task="binary",
-        metric="roc_auc",
-        predict=_champion,
-        least=least,
+        _WATCHED._replace(least=least),
         mature=None if mature is None else _served(mature),
     )
 
@@ -122,11 +122,7 @@ def test_noise_that_a_long_tail_hides_from_the_distance_is_seen_by_ranks() -> No
     found = attend(
         tailed(_rows(1)),
         _served(noisy).drop("label"),
-        features=_FEATURES,
-        task="binary",
-        metric="roc_auc",
-        predict=_champion,
-        least=200,
+        _WATCHED,
     )
     assert not any(column.drifted for column in found.columns)
     assert found.verdict == "act"
@@ -166,11 +162,7 @@ def test_what_was_served_is_not_asked_for_again() -> None:
     found = attend(
         _rows(1),
         rows,
-        features=_FEATURES,
-        task="binary",
-        metric="roc_auc",
-        predict=champion,
-        least=200,
+        _WATCHED._replace(predict=champion),
         mature=rows.select("label", "output"),
         earlier=earlier,
     )
@@ -254,11 +246,7 @@ def test_a_champion_that_was_never_as_good_as_others_is_no_change_where_its_own_
         attend(
             better,
             _rows(2),
-            features=_FEATURES,
-            task="binary",
-            metric="roc_auc",
-            predict=_champion,
-            least=200,
+            _WATCHED,
             mature=_rows(3),
             earlier=earlier,
         ).verdict
@@ -314,11 +302,7 @@ def test_no_value_makes_it_fail(how: str, name: str, rows: int, also: bool) -> N
     found = attend(
         reference,
         current,
-        features=_FEATURES,
-        task="binary",
-        metric="roc_auc",
-        predict=_champion,
-        least=2,
+        _WATCHED._replace(least=2),
         mature=current,
     )
     assert found.verdict is not None
@@ -374,11 +358,7 @@ def test_every_task_and_metric_calls_a_reversed_column_harmful(
         found = attend(
             reference,
             broken,
-            features=_FEATURES,
-            task=task,
-            metric=metric,
-            predict=predict,
-            least=200,
+            WatchedChampion(_FEATURES, task, metric, predict, least=200),
             mature=mature,
         )
         assert found.verdict == "act"

@@ -23,7 +23,10 @@ from headwater.infra.settings import settings as read_settings
 from headwater.infra.store.storage import Storage
 from headwater.monitoring.measure.scores import score, score_error
 from headwater.monitoring.measure.windows import windows
-from headwater.monitoring.performance import changed, judged, keep, kept, measure, newest, performance_of
+from headwater.monitoring.performance.error_rise import errors_rose
+from headwater.monitoring.performance.performance_row import newest_rows
+from headwater.monitoring.performance.performance_table import read_performance, write_performance
+from headwater.monitoring.performance.window_performance import measure_performance, performance_of
 from headwater.spec.data.records import Label, Prediction, Role
 from headwater.spec.duration import duration
 from headwater.spec.pipeline import METRICS, Metric, Pipeline
@@ -158,7 +161,7 @@ def test_cumulative_is_over_the_mature_windows(log: FeatureLog, pipeline: Pipeli
 
 def test_slices(log: FeatureLog, pipeline: Pipeline) -> None:
     tell(log, hour(log, 0))
-    frame = newest(table(log, pipeline, 3), 1, of_slices=True).filter(metric="roc_auc")
+    frame = newest_rows(table(log, pipeline, 3), 1, of_slices=True).filter(metric="roc_auc")
     assert frame.select("slice", "slice_value", "predictions").rows() == [
         ("city", "ewr", 60),
         ("city", "jfk", 60),
@@ -191,13 +194,13 @@ def test_a_new_version_is_estimated_by_its_forerunners(log: FeatureLog, pipeline
 
 def test_the_table_that_is_kept(log: FeatureLog, pipeline: Pipeline, settings: Settings) -> None:
     storage = Storage(settings)
-    assert kept(storage, log.identity).is_empty()
+    assert read_performance(storage, log.identity).is_empty()
     for number in range(4):
         tell(log, hour(log, number, rows=300))
     measured = table(log, pipeline, 6)
-    keep(storage, log.identity, measured)
-    keep(storage, log.identity, measured)
-    assert_frame_equal(kept(storage, log.identity), measured, check_row_order=False)
+    write_performance(storage, log.identity, measured)
+    write_performance(storage, log.identity, measured)
+    assert_frame_equal(read_performance(storage, log.identity), measured, check_row_order=False)
     late = hour(log, 6, rows=300)
     tell(log, late)
     clock = log.clock
@@ -206,26 +209,15 @@ def test_the_table_that_is_kept(log: FeatureLog, pipeline: Pipeline, settings: S
     drain(log)
     wait = duration(pipeline.label.wait)
     spans = windows(log, RULE, START, clock.now(), wait, last=6)
-    newer = measure(log, pipeline, RULE, spans)
-    keep(storage, log.identity, newer)
-    found = kept(storage, log.identity)
+    newer = measure_performance(log, pipeline, spans)
+    write_performance(storage, log.identity, newer)
+    found = read_performance(storage, log.identity)
     assert of(found, 0)["value"].to_list() == of(measured, 0)["value"].to_list()
     assert of(found, 6)["value"].null_count() == 0
     assert found.filter("cumulative", pl.col("slice").is_null(), metric="roc_auc").height == 1
     assert of(found, 6).height == 1
-    keep(storage, log.identity, newer.clear())
-    assert_frame_equal(kept(storage, log.identity), found)
-
-
-def test_judged_gives_the_newest_mature_ones(log: FeatureLog, pipeline: Pipeline) -> None:
-    for number in range(3):
-        tell(log, hour(log, number))
-    drain(log)
-    spans = windows(log, RULE, START, START + 4 * HOUR, duration(pipeline.label.wait))
-    assert judged(log, spans, "1").height == 240
-    assert judged(log, spans, "1", most=50).height == 50
-    assert judged(log, spans, "7").is_empty()
-    assert judged(log, [], "1").schema == {"output": pl.Float64, "label": pl.Boolean}
+    write_performance(storage, log.identity, newer.clear())
+    assert_frame_equal(read_performance(storage, log.identity), found)
 
 
 def _stream(seed: int, *accuracies: float, rows: int = 10_000) -> tuple[pl.Series, pl.Series]:
@@ -240,23 +232,23 @@ def _stream(seed: int, *accuracies: float, rows: int = 10_000) -> tuple[pl.Serie
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_changed_is_a_rise_of_errors(seed: int) -> None:
-    assert not changed(*_stream(seed, 0.8, 0.8, 0.8), "binary")
-    assert changed(*_stream(seed, 0.8, 0.7), "binary")
-    assert not changed(*_stream(seed, 0.7, 0.85), "binary")
-    assert not changed(*_stream(seed, 0.8, rows=300), "binary")
+def test_errors_rise_if_accuracy_falls_and_not_if_it_rises(seed: int) -> None:
+    assert not errors_rose(*_stream(seed, 0.8, 0.8, 0.8), "binary")
+    assert errors_rose(*_stream(seed, 0.8, 0.7), "binary")
+    assert not errors_rose(*_stream(seed, 0.7, 0.85), "binary")
+    assert not errors_rose(*_stream(seed, 0.8, rows=300), "binary")
 
 
-def test_changed_for_other_tasks() -> None:
+def test_errors_rise_in_regressions_and_among_classes() -> None:
     drawn = np.random.default_rng(0)
     truth = drawn.normal(size=20_000)
     spread = np.repeat([1.0, 2.0], 10_000)
     same, worse = pl.Series(truth + drawn.normal(size=20_000)), pl.Series(truth + spread * truth[::-1])
-    assert not changed(same, pl.Series(truth), "regression")
-    assert changed(worse, pl.Series(truth), "regression")
+    assert not errors_rose(same, pl.Series(truth), "regression")
+    assert errors_rose(worse, pl.Series(truth), "regression")
     classes = pl.Series(["a", "b"] * 2_000)
     told = pl.Series(['{"a":0.9,"b":0.1}', '{"a":0.1,"b":0.9}'] * 1_000 + ['{"a":0.5,"b":0.5}'] * 2_000)
-    assert changed(told, classes, "multiclass")
+    assert errors_rose(told, classes, "multiclass")
 
 
 def test_the_command(

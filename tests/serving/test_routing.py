@@ -21,7 +21,7 @@ from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.training.update import train
-from headwater.monitoring.performance import performance_of
+from headwater.monitoring.performance.window_performance import performance_of
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.published.alarms import KeeperStatusFile
 from headwater.serving.published.published_models import PublishedModels, ServingFile

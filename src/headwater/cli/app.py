@@ -223,7 +223,8 @@ def performance(
     mature windows among the newest thirty.
     """
     from headwater.loop.collect import collect as collect_now
-    from headwater.monitoring.performance import newest, performance_of
+    from headwater.monitoring.performance.performance_row import newest_rows
+    from headwater.monitoring.performance.window_performance import performance_of
 
     with _bound(pipeline) as bound, busy("measuring", json):
         declared = bound.pipeline
@@ -233,7 +234,7 @@ def performance(
             sys.stderr.write(f"warning: nothing was collected: {error}\n")
             declared = bound.log.declared.readable()
         measured = performance_of(bound.log, declared, bound.clock.now(), last=max(last, 30))
-    found = newest(measured, last, of_slices=by == "slice")
+    found = newest_rows(measured, last, of_slices=by == "slice")
     if json:
         print_json(found.to_dicts())
     else:

@@ -1,0 +1,1 @@
+"""How every version does: measured and estimated, as a table."""
