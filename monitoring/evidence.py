@@ -1,4 +1,4 @@
-"""Gather what triggers decide on: windows, scores and drift of the version that serves."""
+"""Gather the evidence that triggers decide on: windows, scores and drift of the champion."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -22,24 +22,23 @@ from headwater.spec.pipeline import Metric, Pipeline
 from headwater.spec.rulings import Reign
 from headwater.spec.updating.evidence import LOWER_IS_BETTER, Evidence, Score, Standing, Window
 
-__all__ = ["EvidenceFrames", "gather"]
+__all__ = ["DecisionHistory", "EvidenceFrames", "gather"]
 
 _WINDOWS = 30
 _COMPARED = 8
-_DRIFT_ROWS = 10_000
 _SERVED = ("version", "role", "output", "features")
 
 
 class EvidenceFrames(NamedTuple):
-    """The frames that were looked at.
+    """The frames in which evidence was found.
 
     Parameters
     ----------
     reference, current
-        What the champion learned last, and the newest window: a column a feature, and ``label`` and
-        ``output``. At most 10,000 rows are drawn of each.
+        The rows that the champion learned last, and the newest window: a column a feature, and ``label``
+        and ``output``. Each is a sample of at most `drift_rows` rows.
     mature
-        What has a label in the newest mature window, whole, with ``features`` as a struct.
+        The labelled rows of the newest mature window, all of them, with ``features`` as a struct.
     """
 
     reference: pl.DataFrame
@@ -47,8 +46,26 @@ class EvidenceFrames(NamedTuple):
     mature: pl.DataFrame
 
 
-class _Seen(NamedTuple):
-    """A window with what was served in it by the champion."""
+class DecisionHistory(NamedTuple):
+    """The earlier decisions of a pipeline, as far as the next one depends on them.
+
+    Parameters
+    ----------
+    fired
+        When earlier decisions fired, newest first.
+    open
+        The decision that is still being carried out.
+    last
+        The newest evidence, so that the same windows are not judged again.
+    """
+
+    fired: tuple[datetime, ...] = ()
+    open: str | None = None
+    last: Evidence | None = None
+
+
+class _ChampionWindow(NamedTuple):
+    """A window with the rows that the champion served in it."""
 
     span: WindowSpan
     frame: pl.DataFrame
@@ -67,106 +84,104 @@ def gather(
     log: FeatureLog,
     registry: Registry,
     now: datetime,
+    history: DecisionHistory | None = None,
     *,
-    fired: tuple[datetime, ...] = (),
-    open_: str | None = None,
-    last: Evidence | None = None,
+    drift_rows: int = 10_000,
 ) -> tuple[Evidence, EvidenceFrames | None]:
-    """Look at what the champion served since it became champion.
+    """Gather evidence on the predictions that the champion served since it became champion.
 
     The reference is the newest examples that it learned. A window is judged on labels once it is
-    mature; the newest one that is over is judged on features and outputs alone.
+    mature; the newest window that is over is judged on features and outputs alone.
 
     Parameters
     ----------
     pipeline
         Says how it is watched.
     log, registry
-        What was served, and who serves.
+        The predictions, and the champion.
     now
         The present, UTC.
-    fired
-        When earlier decisions fired, newest first.
-    open_
-        The decision that is still being carried out.
-    last
-        What was found before: what moved is not asked again of the same windows.
+    history
+        The earlier decisions; none by default.
+    drift_rows
+        How many rows of each window are sampled for the tests of drift.
 
     Returns
     -------
     evidence : Evidence
-        What was found.
-    shown : Shown or None
-        What it was found in; None where no window is over yet.
+        The evidence.
+    frames : EvidenceFrames or None
+        The frames in which it was found; None if no window is over yet.
 
     Raises
     ------
     TableError, StorageError, DigestError
         If a store does not hold what it should, or is away.
     """
+    fired, open_, last = history or DecisionHistory()
     reign, champion = registry.championship.reign(), registry.champion()
     if reign is None or champion is None:
         nobody = Evidence(
             pipeline=pipeline.name, at=now, standing="no_champion", fired=fired, open=open_
         )
         return nobody, None
-    seen = _seen(pipeline, log, reign, champion, now)
+    served_windows = _served_windows(pipeline, log, reign, champion, now)
     reference = _reference(pipeline, log, champion)
     served = reference.filter(pl.col("role") != "imported", pl.col("version") != "")
-    mature = [one for one in seen if one.span.mature]
-    scores = _scores(pipeline, served, seen)
-    shown = _shown(reference, seen, mature)
-    attention = _again(last, champion, seen, mature) or _attention(
-        pipeline, registry, champion, reference.height, seen, shown
+    mature = [window for window in served_windows if window.span.mature]
+    scores = _scores(pipeline, served, served_windows)
+    frames = _frames(reference, served_windows, mature, drift_rows)
+    attention = _repeated(last, champion, served_windows, mature) or _attention(
+        pipeline, registry, champion, reference.height, served_windows, frames, drift_rows
     )
-    known = mature[-1].labelled if mature else served.clear()
+    labelled = mature[-1].labelled if mature else served.clear()
     evidence = Evidence(
         pipeline=pipeline.name,
         at=now,
-        standing=_standing(pipeline, seen, mature),
+        standing=_standing(pipeline, served_windows, mature),
         champion=champion.number,
         champion_since=reign.since,
         updated_at=max([champion.made_at, *fired[:1]]),
         retrained_at=champion.line_started_at,
         new_examples=log.stop() - champion.examples.stop,
         reference=_window_of(reference),
-        current=seen[-1].window if seen else None,
+        current=served_windows[-1].window if served_windows else None,
         mature=mature[-1].window if mature else None,
         scores=scores,
         verdict=attention.verdict,
         findings=attention.findings,
         fell=_fell(scores),
-        changed=known.height > 0 and errors_rose(*_errors(mature), pipeline.task),
+        changed=labelled.height > 0 and errors_rose(*_errors(mature), pipeline.task),
         regret=_regret(scores, mature),
         train_s=champion.train_cpu_s,
         fired=fired,
         open=open_,
-        notes=_notes(seen, mature, attention),
+        notes=_notes(served_windows, mature, attention),
     )
-    return evidence, shown
+    return evidence, frames
 
 
-def _seen(
+def _served_windows(
     pipeline: Pipeline, log: FeatureLog, reign: Reign, champion: Version, now: datetime
-) -> list[_Seen]:
+) -> list[_ChampionWindow]:
     wait = duration(pipeline.label.wait)
     spans = windows(log, pipeline.monitoring, reign.since, now, wait, last=_WINDOWS, aligned=False)
     mine = (pl.col("version") == champion.number) & (pl.col("role") == "champion")
-    found = []
+    served: list[_ChampionWindow] = []
     for place, span in enumerate(spans):
         newest = place == len(spans) - 1 or (span.mature and not spans[place + 1].mature)
         columns = _SERVED if newest else _SERVED[:3]
         frame = log.served(span.first, span.behind, columns)
-        found.append(_Seen(span, frame.filter(mine)))
-    return found
+        served.append(_ChampionWindow(span, frame.filter(mine)))
+    return served
 
 
 def _reference(pipeline: Pipeline, log: FeatureLog, champion: Version) -> pl.DataFrame:
     stop = champion.examples.stop
     start = max(0, stop - pipeline.monitoring.reference_rows)
-    found = log.examples(start, stop, ("features", "label", "output", "role", "version", "served_at"))
-    # What was imported was served by nobody: its output only stands in.
-    return found.with_columns(pl.when(pl.col("role") != "imported").then("output"))
+    learned = log.examples(start, stop, ("features", "label", "output", "role", "version", "served_at"))
+    # Nobody served imported rows: their output is a stand-in.
+    return learned.with_columns(pl.when(pl.col("role") != "imported").then("output"))
 
 
 def _window_of(reference: pl.DataFrame) -> Window | None:
@@ -185,32 +200,36 @@ def _window_of(reference: pl.DataFrame) -> Window | None:
     )
 
 
-def _standing(pipeline: Pipeline, seen: Sequence[_Seen], mature: Sequence[_Seen]) -> Standing:
-    if not seen:
+def _standing(
+    pipeline: Pipeline, served_windows: Sequence[_ChampionWindow], mature: Sequence[_ChampionWindow]
+) -> Standing:
+    if not served_windows:
         return "insufficient_data"
-    if mature and (found := standing(mature[-1].window, pipeline.monitoring.least)) != "enough":
-        return found
-    return standing(seen[-1].window, pipeline.monitoring.least)
+    if mature and (of_mature := standing(mature[-1].window, pipeline.monitoring.least)) != "enough":
+        return of_mature
+    return standing(served_windows[-1].window, pipeline.monitoring.least)
 
 
-def _scores(pipeline: Pipeline, served: pl.DataFrame, seen: Sequence[_Seen]) -> tuple[Score, ...]:
+def _scores(
+    pipeline: Pipeline, served: pl.DataFrame, served_windows: Sequence[_ChampionWindow]
+) -> tuple[Score, ...]:
     least, task, metrics = pipeline.monitoring.least, pipeline.task, pipeline.judged_by
-    judged = [one.labelled for one in seen if one.span.mature]
-    judged = [frame for frame in judged if frame.height >= least]
-    measured = [score(task, metrics, frame["output"], frame["label"]) for frame in judged]
-    before = score(task, metrics, served["output"], served["label"]) if served.height >= least else {}
+    labelled = [window.labelled for window in served_windows if window.span.mature]
+    labelled = [frame for frame in labelled if frame.height >= least]
+    measured = [score(task, metrics, frame["output"], frame["label"]) for frame in labelled]
+    reference = score(task, metrics, served["output"], served["label"]) if served.height >= least else {}
     estimates: dict[Metric, float] = {}
-    if task == "binary" and seen and not seen[-1].span.mature:
-        estimates = _estimates(metrics, served, judged, measured, seen[-1])
+    if task == "binary" and served_windows and not served_windows[-1].span.mature:
+        estimates = _estimates(metrics, served, labelled, measured, served_windows[-1])
     return tuple(
         Score(
             metric=metric,
-            reference=before.get(metric),
+            reference=reference.get(metric),
             current=measured[-1].get(metric) if measured else None,
             estimate=estimates.get(metric),
-            past=tuple(found[metric] for found in measured[:-1] if metric in found),
-            error=block_error(task, metric, judged[-1]["output"], judged[-1]["label"])
-            if judged
+            past=tuple(values[metric] for values in measured[:-1] if metric in values),
+            error=block_error(task, metric, labelled[-1]["output"], labelled[-1]["label"])
+            if labelled
             else None,
         )
         for metric in metrics
@@ -220,20 +239,20 @@ def _scores(pipeline: Pipeline, served: pl.DataFrame, seen: Sequence[_Seen]) -> 
 def _estimates(
     metrics: Sequence[Metric],
     served: pl.DataFrame,
-    judged: Sequence[pl.DataFrame],
+    labelled: Sequence[pl.DataFrame],
     measured: Sequence[dict[str, float]],
-    newest: _Seen,
+    newest: _ChampionWindow,
 ) -> dict[Metric, float]:
     """Estimate the newest window, as far as estimates of the windows before have held."""
     compared: dict[Metric, list[Compared]] = {metric: [] for metric in metrics}
-    first = max(len(judged) - _COMPARED, 0)
-    for i in range(first, len(judged)):
-        estimator = _estimator([served, *judged[:i]])
+    first = max(len(labelled) - _COMPARED, 0)
+    for i in range(first, len(labelled)):
+        estimator = _estimator([served, *labelled[:i]])
         for metric in metrics:
             if metric in measured[i]:
-                told = _estimate(estimator, metric, judged[i])
-                compared[metric].append(Compared(told, measured[i][metric]))
-    estimator = _estimator([served, *judged])
+                estimate = _estimate(estimator, metric, labelled[i])
+                compared[metric].append(Compared(estimate, measured[i][metric]))
+    estimator = _estimator([served, *labelled])
     raw = {metric: _estimate(estimator, metric, newest.frame) for metric in metrics}
     return {
         metric: shrunk(value, compared[metric]) for metric, value in raw.items() if value is not None
@@ -242,8 +261,8 @@ def _estimates(
 
 def _estimator(frames: Sequence[pl.DataFrame]) -> Estimator:
     columns = ("output", "label")
-    known = pl.concat([frame.select(columns) for frame in frames]).drop_nulls()
-    outputs, labels = (known[name].cast(pl.Float64).to_numpy() for name in columns)
+    labelled = pl.concat([frame.select(columns) for frame in frames]).drop_nulls()
+    outputs, labels = (labelled[name].cast(pl.Float64).to_numpy() for name in columns)
     return Estimator().fit(outputs, labels)
 
 
@@ -252,23 +271,31 @@ def _estimate(estimator: Estimator, metric: Metric, frame: pl.DataFrame) -> floa
     return estimator.estimate(metric, outputs.astype(np.float64)) if len(outputs) else None
 
 
-def _shown(
-    reference: pl.DataFrame, seen: Sequence[_Seen], mature: Sequence[_Seen]
+def _frames(
+    reference: pl.DataFrame,
+    served_windows: Sequence[_ChampionWindow],
+    mature: Sequence[_ChampionWindow],
+    drift_rows: int,
 ) -> EvidenceFrames | None:
-    if not seen or reference.is_empty():
+    if not served_windows or reference.is_empty():
         return None
     labelled = mature[-1].labelled if mature else reference.clear().select("features", "output", "label")
-    return EvidenceFrames(_flat(reference), _flat(seen[-1].frame), labelled)
+    return EvidenceFrames(
+        _sampled(reference, drift_rows), _sampled(served_windows[-1].frame, drift_rows), labelled
+    )
 
 
-def _again(
-    last: Evidence | None, champion: Version, seen: Sequence[_Seen], mature: Sequence[_Seen]
+def _repeated(
+    last: Evidence | None,
+    champion: Version,
+    served_windows: Sequence[_ChampionWindow],
+    mature: Sequence[_ChampionWindow],
 ) -> Attention | None:
-    """Give what was said of the same windows before, as far as it goes into evidence."""
-    if last is None or not seen or last.champion != champion.number or last.current is None:
+    """Return the attention of the last evidence if it judged the same windows."""
+    if last is None or not served_windows or last.champion != champion.number or last.current is None:
         return None
-    same = last.current.start == seen[-1].span.start
-    same = same and last.current.predictions == seen[-1].frame.height
+    same = last.current.start == served_windows[-1].span.start
+    same = same and last.current.predictions == served_windows[-1].frame.height
     if not same or last.mature != (mature[-1].window if mature else None):
         return None
     return Attention(verdict=last.verdict, findings=last.findings, notes=last.notes)
@@ -279,10 +306,11 @@ def _attention(
     registry: Registry,
     champion: Version,
     learned: int,
-    seen: Sequence[_Seen],
-    shown: EvidenceFrames | None,
+    served_windows: Sequence[_ChampionWindow],
+    frames: EvidenceFrames | None,
+    drift_rows: int,
 ) -> Attention:
-    if shown is None:
+    if frames is None:
         return Attention()
     learner = registry.store.learner(champion, pipeline.model)
 
@@ -295,38 +323,41 @@ def _attention(
         seed=pipeline.seed,
     )
 
-    def ask(current: pl.DataFrame, **labels: pl.DataFrame | None) -> Attention:
+    def judge(current: pl.DataFrame, **labels: pl.DataFrame | None) -> Attention:
         return attend(
-            shown.reference,
-            _flat(current),
+            frames.reference,
+            _sampled(current, drift_rows),
             watched,
             windows=learned // max(current.height, 1),
             **labels,
         )
 
-    mature = [one for one in seen if one.span.mature]
+    mature = [window for window in served_windows if window.span.mature]
     if not mature:
-        return ask(seen[-1].frame)
+        return judge(served_windows[-1].frame)
     earlier, labels = _labels(pipeline, mature)
-    judged = ask(mature[-1].frame, mature=labels, earlier=earlier)
-    return judged if mature[-1] is seen[-1] else overruled(ask(seen[-1].frame), judged)
+    on_labels = judge(mature[-1].frame, mature=labels, earlier=earlier)
+    newest = served_windows[-1]
+    return on_labels if mature[-1] is newest else overruled(judge(newest.frame), on_labels)
 
 
-def _labels(pipeline: Pipeline, mature: Sequence[_Seen]) -> tuple[pl.DataFrame | None, pl.DataFrame]:
-    """Give what the champion served long ago, and newly: the windows whose labels are judged."""
+def _labels(
+    pipeline: Pipeline, mature: Sequence[_ChampionWindow]
+) -> tuple[pl.DataFrame | None, pl.DataFrame]:
+    """Return the labelled rows of the older windows, and of the newest, whose labels are judged."""
     newest = min(pipeline.monitoring.label_windows, max(len(mature) // 2, 1))
-    known = [one.labelled.select("label", "output") for one in mature]
-    return pl.concat(known[:-newest]) if known[:-newest] else None, pl.concat(known[-newest:])
+    labelled = [window.labelled.select("label", "output") for window in mature]
+    return pl.concat(labelled[:-newest]) if labelled[:-newest] else None, pl.concat(labelled[-newest:])
 
 
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    rows = sample(frame, _DRIFT_ROWS, np.random.default_rng(0))
+def _sampled(frame: pl.DataFrame, drift_rows: int) -> pl.DataFrame:
+    rows = sample(frame, drift_rows, np.random.default_rng(0))
     return rows.select(pl.col("features").struct.unnest(), "label", "output")
 
 
-def _errors(mature: Sequence[_Seen]) -> tuple[pl.Series, pl.Series]:
-    known = pl.concat([one.labelled.select("output", "label") for one in mature])
-    return known["output"], known["label"]
+def _errors(mature: Sequence[_ChampionWindow]) -> tuple[pl.Series, pl.Series]:
+    labelled = pl.concat([window.labelled.select("output", "label") for window in mature])
+    return labelled["output"], labelled["label"]
 
 
 def _fell(scores: Sequence[Score]) -> bool:
@@ -336,12 +367,12 @@ def _fell(scores: Sequence[Score]) -> bool:
     return _loss(first.metric, first.current, first.reference) > 2 * first.error
 
 
-def _regret(scores: Sequence[Score], mature: Sequence[_Seen]) -> float:
+def _regret(scores: Sequence[Score], mature: Sequence[_ChampionWindow]) -> float:
     first = scores[0] if scores else None
     if first is None or first.reference is None or first.current is None:
         return 0.0
     values = [*first.past, first.current]
-    counts = [one.window.predictions for one in mature][-len(values) :]
+    counts = [window.window.predictions for window in mature][-len(values) :]
     losses = [_loss(first.metric, value, first.reference) for value in values]
     return max(0.0, sum(loss * count for loss, count in zip(losses, counts, strict=False)))
 
@@ -350,9 +381,11 @@ def _loss(metric: str, value: float, reference: float) -> float:
     return value - reference if metric in LOWER_IS_BETTER else reference - value
 
 
-def _notes(seen: Sequence[_Seen], mature: Sequence[_Seen], attention: Attention) -> tuple[str, ...]:
+def _notes(
+    served_windows: Sequence[_ChampionWindow], mature: Sequence[_ChampionWindow], attention: Attention
+) -> tuple[str, ...]:
     notes = list(attention.notes)
-    if not seen:
+    if not served_windows:
         notes.append("no window is over since the champion began")
     elif not mature:
         notes.append("no window is mature since the champion began: labels are not judged yet")

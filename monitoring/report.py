@@ -1,7 +1,7 @@
 """Evidently's own report of a window that somebody should look at.
 
-It takes seconds and megabytes, so it is made on request, never for every window. Evidently answers a
-window that it cannot take with an exception; those columns are left out before it is called.
+It takes seconds and megabytes, so it is made on request, never for every window. Evidently raises an
+exception for a column that it cannot take, so such columns are left out before it is called.
 """
 
 import warnings
@@ -26,21 +26,21 @@ def report_html(
     Parameters
     ----------
     reference, current
-        A column for each feature; a feature that either lacks, or has no usable value of, is left out.
+        A column for each feature; a feature is left out if either window has no usable value of it.
     features
         What the columns are.
     seed
-        Of the rows drawn, where a window has over 20,000.
+        Seeds the sample, if a window has over 20,000 rows.
 
     Returns
     -------
     bytes or None
-        The page; None where no column can be reported.
+        The page; None if no column can be reported.
     """
     kinds = [kind for kind in features if _reportable(reference, current, kind)]
     if not kinds:
         return None
-    reference, current = (_drawn(frame.select(_names(kinds)), seed) for frame in (reference, current))
+    reference, current = (_sampled(frame.select(_names(kinds)), seed) for frame in (reference, current))
     kinds = [kind for kind in kinds if _reportable(reference, current, kind)]
     return _page(reference, current, kinds) if kinds else None
 
@@ -48,7 +48,7 @@ def report_html(
 def write_report(
     reference: pl.DataFrame, current: pl.DataFrame, features: Sequence[FeatureKind], path: Path
 ) -> Path | None:
-    """Write the report to a file; None, and no file, where there is nothing to report."""
+    """Write the report to a file; if no column can be reported, write nothing and return None."""
     page = report_html(reference, current, features)
     if page is None:
         return None
@@ -67,7 +67,7 @@ def _reportable(reference: pl.DataFrame, current: pl.DataFrame, kind: FeatureKin
     return not isinstance(column_drift(reference[kind.name], current[kind.name], kind), str)
 
 
-def _drawn(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
+def _sampled(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
     return frame.sample(_ROWS, seed=seed) if frame.height > _ROWS else frame
 
 
@@ -96,7 +96,7 @@ def _page(reference: pl.DataFrame, current: pl.DataFrame, kinds: Sequence[Featur
 def _guarded(
     frame: pl.DataFrame, numbers: Sequence[FeatureKind], categories: Sequence[FeatureKind]
 ) -> pl.DataFrame:
-    """Give Evidently the types that it can take: floats without infinity, and text."""
+    """Cast columns to the types that Evidently takes: floats without infinity, and text."""
     finite = [
         pl.when(pl.col(name).cast(pl.Float64).is_finite())
         .then(pl.col(name).cast(pl.Float64))

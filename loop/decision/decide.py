@@ -6,7 +6,7 @@ from headwater.infra.store.lease import acquire, release
 from headwater.infra.store.storage import Storage
 from headwater.loop.binding import Bound
 from headwater.loop.decision.rehearse import rehearse
-from headwater.monitoring.evidence import EvidenceFrames, gather
+from headwater.monitoring.evidence import DecisionHistory, EvidenceFrames, gather
 from headwater.monitoring.report import report_html
 from headwater.spec.updating.decision import Decision, decision_of
 from headwater.spec.updating.evidence import REHEARSALS, Evidence, Rehearsal
@@ -48,9 +48,11 @@ def decide(bound: Bound) -> Decision:
             bound.log,
             bound.registry,
             now,
-            fired=bound.decisions.fired_since(now - pipeline.pace.horizon),
-            open_=unended[0].id if unended else None,
-            last=last,
+            DecisionHistory(
+                fired=bound.decisions.fired_since(now - pipeline.pace.horizon),
+                open=unended[0].id if unended else None,
+                last=last,
+            ),
         )
         if shown is not None:
             rehearsal = rehearse(bound, evidence, shown.mature, last)

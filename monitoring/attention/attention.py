@@ -1,24 +1,23 @@
-"""Which change needs somebody: most are benign, and a count of drifted columns does not tell.
+"""Judge which change needs somebody: most are benign, and a count of drifted columns does not tell.
 
-What each change would cost is played through on the labelled reference, in one of two ways: other rows
-came, or a column says something else than before. Which one it is, the other columns tell. With mature
-labels the measured loss stands beside the estimate. The parts, in the order of their imports:
+The cost of each change is computed on the labelled reference, by one of two stories: other rows came, or
+a column now holds other values for the same rows. The other columns decide between the two. With mature
+labels, the measured loss corrects the estimate. The parts, in the order of their imports:
 
 - :mod:`~headwater.monitoring.measure.columns` and
   :mod:`~headwater.monitoring.measure.labelled_rows`: rows as arrays;
-- :mod:`~headwater.monitoring.measure.block_errors`: errors of rows that come together and are alike;
+- :mod:`~headwater.monitoring.measure.block_errors`: standard errors over rows that are alike;
 - :mod:`~headwater.monitoring.measure.losses`: the metric, a loss of it, and its error;
-- :mod:`~headwater.monitoring.attention.relations`: how columns hang together;
-- :mod:`~headwater.monitoring.attention.counterfactual`: a column that moved alone, played through;
-- :mod:`~headwater.monitoring.attention.window_pair`: two windows, made ready;
-- :mod:`~headwater.monitoring.attention.attribution`: what moved, looked at closer;
+- :mod:`~headwater.monitoring.attention.relations`: how columns depend on each other;
+- :mod:`~headwater.monitoring.attention.counterfactual`: a column that moved alone, replaced;
+- :mod:`~headwater.monitoring.attention.window_pair`: two windows, prepared;
+- :mod:`~headwater.monitoring.attention.attribution`: the cost of each column that moved;
 - :mod:`~headwater.monitoring.attention.findings`: verdicts and sentences;
-- :mod:`~headwater.monitoring.attention.measured_loss`: what labels change of them.
+- :mod:`~headwater.monitoring.attention.measured_loss`: their correction by labels.
 
-Limits: a column that is independent of all others and keeps its distribution can be shuffled unseen
-until labels come. Whether such a column moved alone cannot be known; it is taken to be so where it is a
-number.
-Only binary outputs are measured by the benchmark; regression and classes go through the same code.
+Limits: if a column is independent of all others and keeps its distribution, nobody sees that it is
+shuffled until labels come. Whether such a column moved alone cannot be known; a number is taken to have.
+The benchmark measures binary outputs only; regression and classes go through the same code.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from collections.abc import Sequence
 import msgspec
 import polars as pl
 
-from headwater.monitoring.attention.attribution import look
+from headwater.monitoring.attention.attribution import attribute
 from headwater.monitoring.attention.findings import (
     column_findings,
     joint_findings,
@@ -40,22 +39,22 @@ from headwater.spec.updating.evidence import Finding, Verdict
 
 __all__ = ["Attention", "attend", "overruled"]
 
-_AS_MUCH = 0.5  # of what moves the outputs now that must have been there when labels judged it
+_AS_MUCH = 0.5  # share of the present effect on outputs that labels must have judged
 
 
 class Attention(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found between two windows.
+    """The findings between two windows.
 
     Parameters
     ----------
     verdict
-        The worst of the findings; None where there was too little to judge.
+        The worst of the findings; None if there was too little to judge.
     findings
         What moved, the most harmful first.
     columns
         Every column that was judged by itself, as Evidently would.
     notes
-        What could not be judged, and why.
+        Which columns could not be judged, and why.
     """
 
     verdict: Verdict | None = None
@@ -73,7 +72,7 @@ def attend(
     mature: pl.DataFrame | None = None,
     earlier: pl.DataFrame | None = None,
 ) -> Attention:
-    """Say which change between two windows needs somebody.
+    """Judge which changes between two windows need somebody.
 
     Rows of every frame are in order of time: those that come together are alike, and say less than as
     many others (:mod:`headwater.monitoring.measure.block_errors`).
@@ -81,28 +80,28 @@ def attend(
     Parameters
     ----------
     reference
-        A column for each feature and ``label``: what the champion has learned. Its ``output`` column,
-        where there is one, is what was served before anything learned the row; without it, and without
-        `earlier`, measured losses are taken for optimism up to 0.02.
+        The rows that the champion has learned: a column for each feature, and ``label``. Its ``output``
+        column, if there is one, holds the outputs that were served before the row was learned; without
+        it, and without `earlier`, measured losses are taken for optimism up to 0.02.
     current
-        The newest predictions; labels are not looked at. Here and below, an ``output`` column says what
-        the champion served; without it, the champion is asked again.
+        The newest predictions; labels are ignored. Here and below, an ``output`` column holds the
+        champion's served outputs; without it, the champion predicts again.
     champion
         The champion, and how its windows are judged.
     windows
-        How many windows as long as the current one the reference has; by their rows, if not given, which
-        is wrong where rows were drawn of one of them.
+        How many windows as long as the current one the reference has. If it is None, their rows are
+        compared, which is wrong if one of them is a sample.
     mature
         The newest window whose labels are all due. Rows with ``label`` and ``output`` are enough.
     earlier
-        As `mature`: rows that the same champion had not learned either, and with which `mature` is best
-        compared: its mature windows so far. Without them what was served of the reference must do, most
-        of it by other versions.
+        Mature windows before `mature` that the same champion had not learned either: the best rows to
+        compare with. Without them, the served outputs of the reference are used, most of them by other
+        versions.
 
     Returns
     -------
     Attention
-        Its verdict is None where it could not be judged; the notes say why.
+        Its verdict is None if the windows could not be judged; the notes say why.
     """
     few = [
         f"insufficient_data: {frame.height} rows in the {which} window, fewer than {champion.least}"
@@ -115,15 +114,15 @@ def attend(
     if any(k.name not in reference.columns or k.name not in current.columns for k in champion.features):
         return Attention(columns=tuple(columns), notes=(*notes, "not judged: a window lacks a feature"))
     windows = reference.height // current.height if windows is None else windows
-    case = prepare(reference, current, champion, windows=windows)
-    if isinstance(case, str):
-        return Attention(columns=tuple(columns), notes=(*notes, case))
-    looked = look(case, columns)
-    findings = column_findings(case, columns, looked)
-    findings += joint_findings(case, looked)
-    findings += output_findings(case, champion.task)
+    pair = prepare(reference, current, champion, windows=windows)
+    if isinstance(pair, str):
+        return Attention(columns=tuple(columns), notes=(*notes, pair))
+    attributions = attribute(pair, columns)
+    findings = column_findings(pair, columns, attributions)
+    findings += joint_findings(pair, attributions)
+    findings += output_findings(pair, champion.task)
     if mature is not None:
-        measured = measured_loss(case, reference, mature, earlier, champion)
+        measured = measured_loss(pair, reference, mature, earlier, champion)
         findings = weighed(champion.metric, findings, measured.loss, measured.changed)
         findings += label_findings(reference, mature, champion.task)
         notes = [*notes, *measured.notes]
@@ -131,10 +130,10 @@ def attend(
 
 
 def overruled(newest: Attention, judged: Attention) -> Attention:
-    """Let labels overrule what is estimated of a newer window, as far as they have seen it.
+    """Let labels of an older window overrule the estimates of a newer one, as far as they cover them.
 
-    What moved the outputs at least half as much in the judged window is what labels say of it there. Of
-    what moved since, or moved on, no label tells: its estimate stands.
+    If a column moved the outputs at least half as much in the judged window, its finding there holds. If
+    it moved since, or moved further, no label covers that, and its estimate stands.
 
     Parameters
     ----------
@@ -146,15 +145,15 @@ def overruled(newest: Attention, judged: Attention) -> Attention:
     Returns
     -------
     Attention
-        Of the newest window, with what only labels show.
+        Of the newest window, with the findings that only labels show.
     """
-    seen = {finding.what: finding for finding in judged.findings}
-    findings = [_overruled(finding, seen.get(finding.what)) for finding in newest.findings]
+    by_column = {finding.what: finding for finding in judged.findings}
+    findings = [_overruled(finding, by_column.get(finding.what)) for finding in newest.findings]
     findings += [finding for finding in judged.findings if finding.what in ("concept", "label")]
-    found = _attention(findings, newest.columns, (*newest.notes, *judged.notes))
-    if newest.verdict is None and found.verdict != "act":
-        return msgspec.structs.replace(found, verdict=None)  # too little to judge is not benign
-    return found
+    attention = _attention(findings, newest.columns, (*newest.notes, *judged.notes))
+    if newest.verdict is None and attention.verdict != "act":
+        return msgspec.structs.replace(attention, verdict=None)  # too little to judge is not benign
+    return attention
 
 
 def _overruled(estimated: Finding, judged: Finding | None) -> Finding:

@@ -1,11 +1,11 @@
-"""What moved, looked at closer: what each column would cost, by one of two stories.
+"""Attribute a loss to columns that moved: the cost of each, by one of two stories.
 
 - *The world moved*: other rows came, and labels follow features as before (covariate shift). Then the
-  reference, weighted by the ratio of densities, gives the metric to expect (Shimodaira, "Improving
+  reference, weighted by the ratio of densities, has the expected metric (Shimodaira, "Improving
   predictive inference under covariate shift", 2000).
 - *The column moved*: then it is replaced (:mod:`headwater.monitoring.attention.counterfactual`).
 
-Which one it is, the other columns tell (:mod:`headwater.monitoring.attention.relations`).
+The other columns decide between the two (:mod:`headwater.monitoring.attention.relations`).
 """
 
 import math
@@ -23,10 +23,10 @@ from headwater.monitoring.measure.columns import missing_share, numbers, texts
 from headwater.monitoring.measure.drift import ColumnDrift
 from headwater.monitoring.measure.losses import Loss, loss
 
-__all__ = ["MOST", "Attributions", "ColumnAttribution", "SkippedColumn", "look"]
+__all__ = ["MOST", "Attributions", "ColumnAttribution", "SkippedColumn", "attribute"]
 
 MOST = 8
-"""Columns that are played through."""
+"""Columns whose cost is computed."""
 
 _SCREENED = 40  # columns whose weight in the outputs is tried, to choose these
 _RANKS = 0.06  # distance of distribution functions from which a column is looked at
@@ -39,7 +39,7 @@ _CLEAR = 4.0  # standard errors from which a column moved by more than it does f
 
 
 class ColumnAttribution(NamedTuple):
-    """What was found about one column.
+    """The part of one column that moved.
 
     Parameters
     ----------
@@ -50,11 +50,11 @@ class ColumnAttribution(NamedTuple):
     loss
         Of the metric, because of it.
     column
-        What labelled rows would hold in it, where it moved alone; None where the world moved.
-    kept
-        Share of its rank that it still says: 1 all, 0 none, below 0 the reverse.
+        Its values in labelled rows as they would be now, if it moved alone; None if the world moved.
+    rank_share
+        Share of its rank that it still tells: 1 all, 0 none, below 0 the reverse.
     broken
-        Whether only its relations told.
+        Whether only its relations show a change.
     clear
         Whether it moved by more than it does from time to time.
     """
@@ -63,7 +63,7 @@ class ColumnAttribution(NamedTuple):
     output_effect: float
     loss: Loss
     column: pl.Series | None
-    kept: float
+    rank_share: float
     broken: bool
     clear: bool
 
@@ -74,24 +74,24 @@ class ColumnAttribution(NamedTuple):
 
 
 class SkippedColumn(NamedTuple):
-    """A column that moved and was not looked at; its weight in the outputs, None if not tried."""
+    """A column that moved and has no attribution; its weight in the outputs, None if not tried."""
 
     column: ColumnDrift
     weight: float | None
 
 
 class Attributions(NamedTuple):
-    """What was looked at, and what was not since other columns weigh more."""
+    """Attributions of columns, and the columns that were skipped since others weigh more."""
 
-    closer: list[ColumnAttribution]
+    columns: list[ColumnAttribution]
     skipped: list[SkippedColumn]
 
 
 class _Ratios(NamedTuple):
-    """Density now over density then, for each row of reference and weighted side.
+    """Density in the current window over density in the reference, for each row of two samples.
 
-    `outside` is the share of the current window where the reference has next to nothing; `clear` says
-    whether they differ by more than luck and the time make them.
+    `outside` is the share of the current window in which the reference has next to nothing. `clear` says
+    whether the densities differ by more than luck and the time make them.
     """
 
     reference: np.ndarray
@@ -100,61 +100,61 @@ class _Ratios(NamedTuple):
     clear: bool
 
 
-def look(case: WindowPair, columns: Sequence[ColumnDrift]) -> Attributions:
-    """Look closer at what moved, at most at 8 columns; the outputs choose where there are more.
+def attribute(pair: WindowPair, columns: Sequence[ColumnDrift]) -> Attributions:
+    """Attribute a cost to each column that moved; if over 8 did, to those that move the outputs most.
 
     Parameters
     ----------
-    case
+    pair
         The two windows.
     columns
         How far each of them moved, as far as that was judged.
     """
     moved = {c.name for c in columns if c.drifted}
-    moved |= {k.name for k in case.features if _more_missing(case, k.name) or _reshaped(case, k.name)}
-    chosen = [k.name for k in case.features if k.name in moved]
+    moved |= {k.name for k in pair.features if _is_missing_more(pair, k.name) or _reshaped(pair, k.name)}
+    chosen = [k.name for k in pair.features if k.name in moved]
     skipped: list[SkippedColumn] = []
     if len(chosen) > MOST:
         by_name = {c.name: c for c in columns}
         chosen.sort(key=lambda name: -_far(by_name[name]) if name in by_name else -math.inf)
-        weights = {name: _weight(case, name) for name in chosen[:_SCREENED]}
+        weights = {name: _weight(pair, name) for name in chosen[:_SCREENED]}
         chosen.sort(key=lambda name: -weights.get(name, -1.0))
         skipped = [SkippedColumn(by_name[n], weights.get(n)) for n in chosen[MOST:] if n in by_name]
         chosen = chosen[:MOST]
-    closer = [_closer(case, name, sorted(moved - {name})) for name in chosen]
-    alone = [one.name for one in closer if one.alone]
-    world = len(alone) < len(closer) or bool(skipped)
+    attributions = [_attribution(pair, name, sorted(moved - {name})) for name in chosen]
+    alone = [each.name for each in attributions if each.alone]
+    world = len(alone) < len(attributions) or bool(skipped)
     known = {*alone, *(moved - set(chosen))}
-    broken = _broken(case, known, alone, _BROKEN_WORLD if world else _BROKEN)
-    closer = [one for one in closer if one.name not in broken]
+    broken = _broken(pair, known, alone, _BROKEN_WORLD if world else _BROKEN)
+    attributions = [each for each in attributions if each.name not in broken]
     for name in broken:
-        closer.append(_closer(case, name, sorted({*alone, *broken} - {name}), broken=True))
-    return Attributions(closer, skipped)
+        attributions.append(_attribution(pair, name, sorted({*alone, *broken} - {name}), broken=True))
+    return Attributions(attributions, skipped)
 
 
 # Which columns.
 
 
-def _more_missing(case: WindowPair, name: str) -> bool:
-    more = missing_share(case.current[name]) - missing_share(case.reference[name])
-    return more > 0.02 + 2 / math.sqrt(min(case.current.height, case.reference.height))
+def _is_missing_more(pair: WindowPair, name: str) -> bool:
+    more = missing_share(pair.current[name]) - missing_share(pair.reference[name])
+    return more > 0.02 + 2 / math.sqrt(min(pair.current.height, pair.reference.height))
 
 
-def _reshaped(case: WindowPair, name: str) -> bool:
+def _reshaped(pair: WindowPair, name: str) -> bool:
     """Tell whether a number's ranks moved: a long tail can hide that from a distance in its own unit."""
-    if not case.is_number(name):
+    if not pair.is_number(name):
         return False
-    both = (numbers(case.reference[name]), numbers(case.current[name]))
-    before, now = (np.sort(given[~np.isnan(given)]) for given in both)
-    if not len(before) or not len(now):
+    columns = (numbers(pair.reference[name]), numbers(pair.current[name]))
+    reference, current = (np.sort(values[~np.isnan(values)]) for values in columns)
+    if not len(reference) or not len(current):
         return False
     shares = [
-        np.searchsorted(before, before, side) / len(before)
-        - np.searchsorted(now, before, side) / len(now)
+        np.searchsorted(reference, reference, side) / len(reference)
+        - np.searchsorted(current, reference, side) / len(current)
         for side in ("left", "right")
     ]
     distance = max(float(np.abs(share).max()) for share in shares)
-    return distance > max(_RANKS, 2 * math.sqrt(1 / len(before) + 1 / len(now)))
+    return distance > max(_RANKS, 2 * math.sqrt(1 / len(reference) + 1 / len(current)))
 
 
 def _far(column: ColumnDrift) -> float:
@@ -163,117 +163,122 @@ def _far(column: ColumnDrift) -> float:
     return column.distance / column.threshold
 
 
-def _weight(case: WindowPair, name: str) -> float:
-    """Try on a few rows how much the outputs move with a column."""
-    few = case.labelled.frame[:300]
-    values = case.current[name].cast(few[name].dtype, strict=False)
-    drawn = values.gather(case.drawn.integers(0, len(values), few.height)).alias(name)
-    return float(np.abs(case.predict(few.with_columns(drawn)) - case.labelled.outputs[:300]).mean())
+def _weight(pair: WindowPair, name: str) -> float:
+    """Measure on a few rows how much the outputs move with a column."""
+    few = pair.labelled.frame[:300]
+    values = pair.current[name].cast(few[name].dtype, strict=False)
+    drawn = values.gather(pair.rng.integers(0, len(values), few.height)).alias(name)
+    return float(np.abs(pair.predict(few.with_columns(drawn)) - pair.labelled.outputs[:300]).mean())
 
 
-def _broken(case: WindowPair, known: set[str], alone: Sequence[str], least: float) -> list[str]:
-    """Name columns that are no longer what the others say, but those known; the clearest first.
+def _broken(pair: WindowPair, known: set[str], alone: Sequence[str], least: float) -> list[str]:
+    """List columns whose relations to the others broke, except those known; the clearest first.
 
-    A column that is already suspected does not testify against others.
+    A column that is already suspected is no witness against others.
     """
-    least = max(least, 8 / math.sqrt(min(case.current.height, case.reference.height)))
+    least = max(least, 8 / math.sqrt(min(pair.current.height, pair.reference.height)))
     suspected: list[str] = []
-    candidates = [k.name for k in case.features if k.name not in known]
+    candidates = [k.name for k in pair.features if k.name not in known]
     while candidates and len(suspected) < MOST // 2:
-        kept = case.relations.kept_each(candidates, [*alone, *suspected])
-        lost = {name: kept[name].lost for name in candidates}
-        candidates = [n for n in candidates if lost[n] > max(least, _AT_TIMES * kept[n].at_times)]
+        relations = pair.relations.predictabilities(candidates, [*alone, *suspected])
+        lost = {name: relations[name].lost for name in candidates}
+        candidates = [
+            n for n in candidates if lost[n] > max(least, _AT_TIMES * relations[n].lost_in_reference)
+        ]
         candidates.sort(key=lambda n: -lost[n])
         suspected += candidates[:1]
         candidates = candidates[1:]
     return suspected
 
 
-# One column, played through.
+# The cost of one column.
 
 
-def _closer(
-    case: WindowPair, name: str, others: Sequence[str], *, broken: bool = False
+def _attribution(
+    pair: WindowPair, name: str, others: Sequence[str], *, broken: bool = False
 ) -> ColumnAttribution:
-    ratios = _ratios(case, name)
-    if broken or _moved_alone(case, name, ratios, others):
-        kept = case.relations.kept(name, others)
-        return _replaced(case, name, kept, broken=broken, clear=ratios.clear)
-    side, weights = case.weighted, ratios.weighted
+    ratios = _ratios(pair, name)
+    if broken or _moved_alone(pair, name, ratios, others):
+        predictability = pair.relations.predictability(name, others)
+        return _replaced(pair, name, predictability, broken=broken, clear=ratios.clear)
+    side, weights = pair.weighted, ratios.weighted
     mean = float((side.outputs.T * weights).mean() / max(weights.mean(), 1e-9))
     effect = abs(mean - float(side.outputs.mean())) if side.outputs.ndim == 1 else 0.0
-    lost = loss(case.metric, side, side.outputs, weights)
-    return ColumnAttribution(name, effect, lost, column=None, kept=1.0, broken=False, clear=ratios.clear)
-
-
-def _replaced(
-    case: WindowPair, name: str, kept: Predictability, *, broken: bool, clear: bool
-) -> ColumnAttribution:
-    side, still = case.labelled, _still_says(kept)
-    play = replaced_numbers if case.is_number(name) else replaced_categories
-    column = play(side.frame[name], case.current[name], still, case.drawn)
-    outputs = case.predict(side.frame.with_columns(column))
-    effect = float(np.abs(outputs - side.outputs).mean())
+    lost = loss(pair.metric, side, side.outputs, weights)
     return ColumnAttribution(
-        name, effect, loss(case.metric, side, outputs), column, still, broken, clear
+        name, effect, lost, column=None, rank_share=1.0, broken=False, clear=ratios.clear
     )
 
 
-def _still_says(kept: Predictability) -> float:
-    """Say how much of a column's rank is still told: 1 all, 0 none, below 0 the reverse."""
-    if abs(kept.before) < 0.15:
+def _replaced(
+    pair: WindowPair, name: str, predictability: Predictability, *, broken: bool, clear: bool
+) -> ColumnAttribution:
+    side, rank_share = pair.labelled, _rank_share(predictability)
+    play = replaced_numbers if pair.is_number(name) else replaced_categories
+    column = play(side.frame[name], pair.current[name], rank_share, pair.rng)
+    outputs = pair.predict(side.frame.with_columns(column))
+    effect = float(np.abs(outputs - side.outputs).mean())
+    return ColumnAttribution(
+        name, effect, loss(pair.metric, side, outputs), column, rank_share, broken, clear
+    )
+
+
+def _rank_share(predictability: Predictability) -> float:
+    """Return the share of its rank that a column still tells: 1 all, 0 none, below 0 the reverse."""
+    if abs(predictability.reference) < 0.15:
         return 1.0
-    left = kept.now / kept.before
-    return 1.0 if left > 0.9 else max(left, -1.0)
+    share = predictability.current / predictability.reference
+    return 1.0 if share > 0.9 else max(share, -1.0)
 
 
-def _moved_alone(case: WindowPair, name: str, ratios: _Ratios, others: Sequence[str]) -> bool:
-    """Tell whether the others stayed; asked with and without those that moved too.
+def _moved_alone(pair: WindowPair, name: str, ratios: _Ratios, others: Sequence[str]) -> bool:
+    """Tell whether a column moved alone: whether the others stayed, with and without those that moved.
 
-    A number that moved no further than it does from time to time is not suspected. Where no other column
-    goes with this one, that is no witness. Then a number is taken to have moved alone, and a category
+    A number that moved no further than it does from time to time is not suspected. If no other column
+    depends on this one, there is no witness. Then a number is taken to have moved alone, and a category
     only by values that the reference did not have.
     """
-    number = case.is_number(name)
+    number = pair.is_number(name)
     if number and not ratios.clear:
         return False
     if ratios.outside > (0.2 if number else 0.02):
         return True
-    slope, error = case.relations.slope(name, ratios.reference)
+    slope, error = pair.relations.slope(name, ratios.reference)
     if not math.isfinite(error):
         return number
     if slope + error < 0.5 or not others:
         return slope + error < 0.5
-    slope, error = case.relations.slope(name, ratios.reference, others)
+    slope, error = pair.relations.slope(name, ratios.reference, others)
     return math.isfinite(error) and slope + error < 0.5
 
 
-def _ratios(case: WindowPair, name: str) -> _Ratios:
-    columns = [frame[name] for frame in (case.reference, case.current, case.weighted.frame)]
-    number = case.is_number(name)
+def _ratios(pair: WindowPair, name: str) -> _Ratios:
+    columns = [frame[name] for frame in (pair.reference, pair.current, pair.weighted.frame)]
+    number = pair.is_number(name)
     binned = _number_bins(columns) if number else _category_bins(columns)
     size = int(max(b.max() for b in binned)) + 1
-    before, now = (np.bincount(b, minlength=size) / len(b) for b in binned[:2])
-    ratio = np.minimum(now / np.maximum(before, 1e-9), _RATIO)
-    outside = float(np.maximum(now - _RATIO * before, 0.0).sum())
-    frequent = np.argsort(before + now)[-_FREQUENT:]
-    clear = _clear(case, binned[0], binned[1], frequent, ordered=number)
+    reference, current = (np.bincount(b, minlength=size) / len(b) for b in binned[:2])
+    ratio = np.minimum(current / np.maximum(reference, 1e-9), _RATIO)
+    outside = float(np.maximum(current - _RATIO * reference, 0.0).sum())
+    frequent = np.argsort(reference + current)[-_FREQUENT:]
+    clear = _clear(pair, binned[0], binned[1], frequent, ordered=number)
     return _Ratios(ratio[binned[0]], ratio[binned[2]], outside, clear)
 
 
 def _clear(
-    case: WindowPair, before: np.ndarray, now: np.ndarray, bins: np.ndarray, *, ordered: bool
+    pair: WindowPair, reference: np.ndarray, current: np.ndarray, bins: np.ndarray, *, ordered: bool
 ) -> bool:
     """Tell whether the share of rows in a bin, or up to it, moved by more than from time to time."""
     first, second = (
-        (at[:, None] <= bins if ordered else at[:, None] == bins).astype(float) for at in (before, now)
+        (at[:, None] <= bins if ordered else at[:, None] == bins).astype(float)
+        for at in (reference, current)
     )
-    error = np.maximum(move_errors(first, second, case.relations.windows), 1e-9)
+    error = np.maximum(move_errors(first, second, pair.relations.windows), 1e-9)
     return bool((np.abs(second.mean(axis=0) - first.mean(axis=0)) > _CLEAR * error).any())
 
 
 def _number_bins(columns: Sequence[pl.Series]) -> list[np.ndarray]:
-    """Tell in which twentieth of both windows a value is; what is missing has a bin of its own."""
+    """Sort values into twentieths of both windows; missing values have a bin of their own."""
     values = [numbers(column) for column in columns]
     pooled = np.concatenate(values[:2])
     pooled = pooled[~np.isnan(pooled)]
@@ -282,6 +287,6 @@ def _number_bins(columns: Sequence[pl.Series]) -> list[np.ndarray]:
 
 
 def _category_bins(columns: Sequence[pl.Series]) -> list[np.ndarray]:
-    held = [texts(column) for column in columns]
-    keys = np.unique(np.concatenate(held))
-    return [np.searchsorted(keys, each) for each in held]
+    categories = [texts(column) for column in columns]
+    keys = np.unique(np.concatenate(categories))
+    return [np.searchsorted(keys, each) for each in categories]

@@ -1,8 +1,8 @@
-"""Whether labels still follow the champion's outputs as they did before.
+"""Concept drift: a test whether labels still follow the champion's outputs as before.
 
-A metric is a blunt witness of a changed concept: on a window of some thousand rows ROC AUC goes up and
-down by as much as somebody should act on. How often labels are positive at each height of the outputs
-is a sharper one, and says nothing of the cost. Together they tell what neither does.
+A metric is a blunt witness of a changed concept: on a window of some thousand rows, luck alone moves ROC
+AUC by as much as a harmful change does. The share of positive labels at each height of the outputs is a
+sharper witness, and says nothing of the cost. So the two are used together.
 """
 
 import numpy as np
@@ -19,7 +19,10 @@ _CHANCE = 0.05
 
 
 def concept_changed(
-    outputs_before: np.ndarray, before: np.ndarray, outputs_now: np.ndarray, now: np.ndarray
+    reference_outputs: np.ndarray,
+    reference_labels: np.ndarray,
+    current_outputs: np.ndarray,
+    current_labels: np.ndarray,
 ) -> bool:
     """Tell whether labels follow outputs in another way than before.
 
@@ -31,34 +34,40 @@ def concept_changed(
 
     Parameters
     ----------
-    outputs_before, outputs_now
+    reference_outputs, current_outputs
         The champion's, for either window, oldest first, shape ``(rows,)``.
-    before, now
+    reference_labels, current_labels
         The labels, 0 or 1, shape ``(rows,)``.
 
     Returns
     -------
     bool
-        Whether luck would show as much less than once in twenty windows: too often to go by this alone.
+        Whether luck would show as much in less than one of twenty windows, which is too often to act on
+        this test alone.
 
     Examples
     --------
     >>> drawn = np.random.default_rng(0)
-    >>> said = drawn.random(20_000)
-    >>> labels, others = (drawn.random((2, 20_000)) < said).astype(float)
+    >>> outputs = drawn.random(20_000)
+    >>> labels, others = (drawn.random((2, 20_000)) < outputs).astype(float)
     >>> flipped = np.where(drawn.random(20_000) < 0.1, 1 - others, others)
-    >>> concept_changed(said, labels, said, others), concept_changed(said, labels, said, flipped)
-    (False, True)
+    >>> concept_changed(outputs, labels, outputs, others)
+    False
+    >>> concept_changed(outputs, labels, outputs, flipped)
+    True
     """
-    edges = np.unique(np.quantile(outputs_before, np.linspace(0, 1, _BINS + 1)[1:-1]))
-    at_before, at_now = (np.searchsorted(edges, said) for said in (outputs_before, outputs_now))
+    edges = np.unique(np.quantile(reference_outputs, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    at_before, at_now = (
+        np.searchsorted(edges, outputs) for outputs in (reference_outputs, current_outputs)
+    )
     size = len(edges) + 1
     n_before, n_now = (np.bincount(at, minlength=size) for at in (at_before, at_now))
     up_before, up_now = (
-        np.bincount(at, up, minlength=size) for at, up in ((at_before, before), (at_now, now))
+        np.bincount(at, up, minlength=size)
+        for at, up in ((at_before, reference_labels), (at_now, current_labels))
     )
-    both = (n_before > 0) & (n_now > 0)
-    if both.sum() < 2:
+    compared = (n_before > 0) & (n_now > 0)
+    if compared.sum() < 2:
         return False
     weight = n_before * n_now / np.maximum(n_before + n_now, 1)  # 0 where one has no row
     share = (up_before + up_now + 0.5) / (n_before + n_now + 1)
@@ -68,16 +77,16 @@ def concept_changed(
     per_row_now = ways * weight / np.maximum(n_now, 1)
     score = per_row_now @ (up_now - n_now * share) - per_row_before @ (up_before - n_before * share)
     by_rows = (ways * weight * share * (1 - share)) @ ways.T
-    by_parts = _spread(per_row_now[:, at_now] * (now - share[at_now]))
-    by_parts += _spread(per_row_before[:, at_before] * (before - share[at_before]))
+    by_parts = _spread(per_row_now[:, at_now] * (current_labels - share[at_now]))
+    by_parts += _spread(per_row_before[:, at_before] * (reference_labels - share[at_before]))
     alike = max(1.0, *(np.diag(by_parts) / np.maximum(np.diag(by_rows), 1e-9)))
     statistic = float(score @ np.linalg.pinv(by_rows) @ score) / alike
     return bool(chi2.sf(statistic, df=2) < _CHANCE)
 
 
 def _spread(scores: np.ndarray) -> np.ndarray:
-    """Give the covariance of sums of scores, shape ``(2, rows)``, by how parts of the rows differ."""
+    """Return the covariance of sums of scores, shape ``(2, rows)``, by how parts of the rows differ."""
     part = parts(scores.shape[1], _PARTS)
-    sums = np.stack([np.bincount(part, one, minlength=_PARTS) for one in scores])
+    sums = np.stack([np.bincount(part, row, minlength=_PARTS) for row in scores])
     sums -= sums.mean(axis=1, keepdims=True)
     return np.asarray(sums @ sums.T * _PARTS / (_PARTS - 1))

@@ -1,4 +1,4 @@
-"""What is said of what was found: a verdict from a loss and its error, and a sentence for a person."""
+"""Findings: a verdict from a loss and its error, and a sentence for a person."""
 
 from collections.abc import Sequence
 
@@ -39,28 +39,28 @@ ERRORS = 2.0
 _CALL_WORLD = 0.011  # as CALL where other rows came: one column's density ratio is a coarse weight
 
 
-def judge(found: Loss, call: float = CALL) -> Verdict:
-    """Give the verdict on a loss.
+def judge(lost: Loss, call: float = CALL) -> Verdict:
+    """Return the verdict on a loss.
 
     Parameters
     ----------
-    found
+    lost
         The loss, and its standard error.
     call
-        From which somebody should act.
+        The loss from which somebody should act.
 
     Examples
     --------
     >>> judge(Loss(0.02, 0.004)), judge(Loss(0.02, 0.02)), judge(Loss(0.001, 0.004))
     ('act', 'watch', 'benign')
     """
-    if found.value >= call and found.value > ERRORS * found.error:
+    if lost.value >= call and lost.value > ERRORS * lost.error:
         return "act"
-    return "watch" if found.value + found.error >= call else "benign"
+    return "watch" if lost.value + lost.error >= call else "benign"
 
 
 def cost(metric: Metric, value: float) -> str:
-    """Say what a loss costs.
+    """Write a loss as a phrase, in the metric's unit.
 
     Examples
     --------
@@ -73,43 +73,45 @@ def cost(metric: Metric, value: float) -> str:
 
 
 def column_findings(
-    case: WindowPair, columns: Sequence[ColumnDrift], looked: Attributions
+    pair: WindowPair, columns: Sequence[ColumnDrift], attributions: Attributions
 ) -> list[Finding]:
     """Judge each column that moved, or whose relations broke.
 
     Parameters
     ----------
-    case
+    pair
         The two windows.
     columns
         How far each of them moved, as far as that was judged.
-    looked
-        What was found about those that moved.
+    attributions
+        Of those that moved.
     """
     by_name = {column.name: column for column in columns}
-    found = [_column_finding(case, by_name.get(one.name), one) for one in looked.closer]
-    return found + [_skipped_finding(one) for one in looked.skipped]
+    findings = [_column_finding(pair, by_name.get(each.name), each) for each in attributions.columns]
+    return findings + [_skipped_finding(each) for each in attributions.skipped]
 
 
-def _column_finding(case: WindowPair, column: ColumnDrift | None, closer: ColumnAttribution) -> Finding:
+def _column_finding(
+    pair: WindowPair, column: ColumnDrift | None, attribution: ColumnAttribution
+) -> Finding:
     return Finding(
-        what=closer.name,
+        what=attribution.name,
         distance=column.distance if column else 1.0,
         measure=column.measure if column else "share without a value",
         drifted=bool(column and column.drifted),
-        clear=closer.alone or closer.clear,
-        output_effect=closer.output_effect,
-        metric_effect=closer.loss.value,
-        verdict=_verdict(closer),
-        sentence=_sentence(case, closer),
+        clear=attribution.alone or attribution.clear,
+        output_effect=attribution.output_effect,
+        metric_effect=attribution.loss.value,
+        verdict=_verdict(attribution),
+        sentence=_sentence(pair, attribution),
     )
 
 
-def _verdict(closer: ColumnAttribution) -> Verdict:
-    if closer.alone:
-        return judge(closer.loss)
-    found = judge(closer.loss, _CALL_WORLD)
-    return "watch" if found == "act" and not closer.clear else found
+def _verdict(attribution: ColumnAttribution) -> Verdict:
+    if attribution.alone:
+        return judge(attribution.loss)
+    verdict = judge(attribution.loss, _CALL_WORLD)
+    return "watch" if verdict == "act" and not attribution.clear else verdict
 
 
 def _skipped_finding(skipped: SkippedColumn) -> Finding:
@@ -125,15 +127,17 @@ def _skipped_finding(skipped: SkippedColumn) -> Finding:
     )
 
 
-def _sentence(case: WindowPair, closer: ColumnAttribution) -> str:
-    price = cost(case.metric, closer.loss.value)
-    effect = f"the champion's outputs move {closer.output_effect:.2g} because of it, which {price}"
-    move = _move(closer.name, case.reference[closer.name], case.current[closer.name])
-    if not closer.alone and not closer.clear:
+def _sentence(pair: WindowPair, attribution: ColumnAttribution) -> str:
+    price = cost(pair.metric, attribution.loss.value)
+    effect = f"the champion's outputs move {attribution.output_effect:.2g} because of it, which {price}"
+    move = _move(attribution.name, pair.reference[attribution.name], pair.current[attribution.name])
+    if not attribution.alone and not attribution.clear:
         return f"{move}, no further than it goes from time to time; {effect}"
-    if not closer.alone:
+    if not attribution.alone:
         return f"{move}, and the columns that go with it move too; {effect}"
-    why = " and no longer agrees with the other columns" if closer.kept < 0.7 else " by itself"
+    why = (
+        " and no longer agrees with the other columns" if attribution.rank_share < 0.7 else " by itself"
+    )
     return f"{move}{why}; {effect}"
 
 
@@ -150,87 +154,89 @@ def _move(name: str, first: pl.Series, second: pl.Series) -> str:
         return f"{name} has no value in a window"
     if second.n_unique() == 1 and first.n_unique() > 1:
         return f"{name} is stuck at {second[0]}"
-    before, now = np.nanmean(numbers(first)), np.nanmean(numbers(second))
-    if abs(now - before) < 0.05 * np.nanstd(numbers(first)):
+    mean, mean_now = np.nanmean(numbers(first)), np.nanmean(numbers(second))
+    if abs(mean_now - mean) < 0.05 * np.nanstd(numbers(first)):
         return f"{name} kept its mean and moved otherwise"
-    return f"{name} moved {abs(now - before):.3g} units {'up' if now > before else 'down'}"
+    return f"{name} moved {abs(mean_now - mean):.3g} units {'up' if mean_now > mean else 'down'}"
 
 
-def joint_findings(case: WindowPair, looked: Attributions) -> list[Finding]:
-    """Find what no single column shows: relations broken, and columns that cost only together.
+def joint_findings(pair: WindowPair, attributions: Attributions) -> list[Finding]:
+    """Find broken relations and costs of columns together, which no single column shows.
 
     Parameters
     ----------
-    case
+    pair
         The two windows.
-    looked
-        What was found about single columns.
+    attributions
+        Of single columns.
     """
-    alone = [one for one in looked.closer if one.alone]
-    broken = [one for one in alone if one.broken]
+    alone = [each for each in attributions.columns if each.alone]
+    broken = [each for each in alone if each.broken]
     if len(alone) < 2 and not broken:
         return []
-    side = case.labelled
-    replaced = [one.column for one in alone if one.column is not None]
-    outputs = case.predict(side.frame.with_columns(replaced))
-    lost = loss(case.metric, side, outputs)
-    names = ", ".join(one.name for one in broken or alone)
+    side = pair.labelled
+    replaced = [each.column for each in alone if each.column is not None]
+    outputs = pair.predict(side.frame.with_columns(replaced))
+    lost = loss(pair.metric, side, outputs)
+    names = ", ".join(each.name for each in broken or alone)
     go = "goes" if len(broken) == 1 else "go"
     broke = f"no longer {go} with the other columns as before"
     what = broke if broken else "moved by themselves together"
     return [
         Finding(
             what="joint",
-            distance=max(1 - one.kept for one in broken or alone),
+            distance=max(1 - each.rank_share for each in broken or alone),
             measure="rank correlation lost",
             drifted=False,
             output_effect=float(np.abs(outputs - side.outputs).mean()),
             metric_effect=lost.value,
             verdict=judge(lost),
-            sentence=f"{names} {what}, which {cost(case.metric, lost.value)}",
+            sentence=f"{names} {what}, which {cost(pair.metric, lost.value)}",
         )
     ]
 
 
-def output_findings(case: WindowPair, task: Task) -> list[Finding]:
-    """Compare the champion's outputs in both windows, but of classes; by itself a move is benign.
+def output_findings(pair: WindowPair, task: Task) -> list[Finding]:
+    """Compare the champion's outputs in both windows, except shares by class; a move alone is benign.
 
     Parameters
     ----------
-    case
+    pair
         The two windows.
     task
         What is predicted.
     """
     if task == "multiclass":
         return []
-    found = column_drift(pl.Series(case.before), pl.Series(case.now), Feature("outputs", float))
-    if isinstance(found, str) or not found.drifted:
+    drift = column_drift(
+        pl.Series(pair.reference_outputs), pl.Series(pair.current_outputs), Feature("outputs", float)
+    )
+    if isinstance(drift, str) or not drift.drifted:
         return []
-    moved = float(case.now.mean() - case.before.mean())
-    way = "higher" if moved > 0 else "lower"
+    move_by = float(pair.current_outputs.mean() - pair.reference_outputs.mean())
+    way = "higher" if move_by > 0 else "lower"
     return [
         Finding(
             what="output",
-            distance=found.distance,
-            measure=found.measure,
+            distance=drift.distance,
+            measure=drift.measure,
             drifted=True,
-            output_effect=abs(moved),
+            output_effect=abs(move_by),
             verdict="benign",
-            sentence=f"the champion's outputs are {abs(moved):.2g} {way} on average",
+            sentence=f"the champion's outputs are {abs(move_by):.2g} {way} on average",
         )
     ]
 
 
 def label_findings(reference: pl.DataFrame, mature: pl.DataFrame, task: Task) -> list[Finding]:
-    """Compare the labels of both windows; what a changed share costs is the metric's to say.
+    """Compare the labels of both windows; a changed share is benign, since the metric measures its cost.
 
     Parameters
     ----------
     reference
         With ``label``.
     mature
-        With ``label``, or nothing is said.
+        With ``label``; without it, there are no findings.
     task
         Labels of all but regression are categories.
     """
@@ -238,18 +244,18 @@ def label_findings(reference: pl.DataFrame, mature: pl.DataFrame, task: Task) ->
         return []
     first, second = reference["label"].drop_nulls(), mature["label"].drop_nulls()
     if task == "regression":
-        found = column_drift(first, second, Feature("labels", float))
+        drift = column_drift(first, second, Feature("labels", float))
     else:
-        found = column_drift(first.cast(pl.String), second.cast(pl.String), Feature("labels", str))
-    if isinstance(found, str) or not found.drifted:
+        drift = column_drift(first.cast(pl.String), second.cast(pl.String), Feature("labels", str))
+    if isinstance(drift, str) or not drift.drifted:
         return []
     return [
         Finding(
             what="label",
-            distance=found.distance,
-            measure=found.measure,
+            distance=drift.distance,
+            measure=drift.measure,
             drifted=True,
             verdict="benign",
-            sentence=f"labels came in other shares than before ({found.measure} {found.distance:.2g})",
+            sentence=f"labels came in other shares than before ({drift.measure} {drift.distance:.2g})",
         )
     ]

@@ -1,4 +1,4 @@
-"""With mature labels: the measured loss stands beside the estimates, each weighted by its precision.
+"""Measure the loss on mature labels, and weigh it against the estimates by precision.
 
 A measured loss that no moved column explains is a changed concept.
 """
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from headwater.monitoring.attention.concept_drift import concept_changed
@@ -15,12 +16,12 @@ from headwater.monitoring.attention.findings import CALL, ERRORS, cost, judge
 from headwater.monitoring.attention.window_pair import WatchedChampion, WindowPair
 from headwater.monitoring.measure.labelled_rows import (
     classes_of,
-    given,
     labelled,
     labels_of,
     outputs_of,
     sample,
-    served,
+    served_numbers,
+    served_or_predicted,
 )
 from headwater.monitoring.measure.losses import GROUPS, Badness, Loss, jackknifed, unit
 from headwater.spec.pipeline import Metric
@@ -37,10 +38,9 @@ _MODEL_ERROR = 0.25  # share of an estimated effect that the estimate may be wro
 
 
 class MeasuredLoss(NamedTuple):
-    """What the metric lost, None where that cannot be measured, and notes on how it was.
+    """The loss of the metric, None if it cannot be measured, and notes on the measurement.
 
-    `changed` says whether labels follow the outputs in another way than before; None where it is not
-    known.
+    `changed` says whether labels follow the outputs in another way than before; None if it is not known.
     """
 
     loss: Loss | None
@@ -48,8 +48,8 @@ class MeasuredLoss(NamedTuple):
     changed: bool | None = None
 
 
-class _Base(NamedTuple):
-    """What a mature window is compared with, and what must be allowed for.
+class _Comparison(NamedTuple):
+    """The rows that a mature window is compared with, and the allowances for them.
 
     `allowed` is forgiven, `doubt` is a standard error beside the metric's own; both in units of a loss.
     """
@@ -60,77 +60,77 @@ class _Base(NamedTuple):
 
 
 def measured_loss(
-    case: WindowPair,
+    pair: WindowPair,
     reference: pl.DataFrame,
     mature: pl.DataFrame,
     earlier: pl.DataFrame | None,
     champion: WatchedChampion,
 ) -> MeasuredLoss:
-    """Measure what the metric lost between what came before and the mature window.
+    """Measure the loss of the metric between the rows before the mature window and the window.
 
     Parameters
     ----------
-    case
-        The two windows, made ready.
+    pair
+        The two windows, prepared.
     reference, mature, earlier, champion
         As for :func:`headwater.monitoring.attention.attention.attend`.
     """
-    known, enough = labelled(mature), max(champion.least, 2 * GROUPS)
-    if known.height < enough:
-        few = (
-            f"insufficient_data: {known.height} labels in the mature window, fewer than {champion.least}"
-        )
+    rows, least = labelled(mature), champion.least
+    enough = max(least, 2 * GROUPS)
+    if rows.height < enough:
+        few = f"insufficient_data: {rows.height} labels in the mature window, fewer than {least}"
         return MeasuredLoss(None, [few])
     learned = labelled(reference)
-    names, classes = [kind.name for kind in case.features], classes_of(learned, champion.task)
+    names, classes = [kind.name for kind in pair.features], classes_of(learned, champion.task)
+
+    def predict(rows: pl.DataFrame) -> np.ndarray:
+        return outputs_of(champion.predict(rows.select(names)), classes)
 
     def scored(rows: pl.DataFrame) -> Badness | None:
-        rows = sample(rows, _ROWS, case.drawn)
-        said = given(
-            rows, classes, lambda some: outputs_of(champion.predict(some.select(names)), classes)
-        )
-        return jackknifed(case.metric, labels_of(rows, classes), said)
+        rows = sample(rows, _ROWS, pair.rng)
+        outputs = served_or_predicted(rows, classes, predict)
+        return jackknifed(pair.metric, labels_of(rows, classes), outputs)
 
-    base = _base(learned, earlier, enough)
+    comparison = _comparison(learned, earlier, enough)
     notes: list[str] = []
-    if base.allowed:
-        forgiven = f"{base.allowed} of a measured loss is forgiven"
+    if comparison.allowed:
+        forgiven = f"{comparison.allowed} of a measured loss is forgiven"
         notes.append(f"the reference has no served outputs: {forgiven}")
-    before, now = scored(base.rows), scored(known)
-    if before is None or now is None:
-        return MeasuredLoss(None, [*notes, f"{case.metric} is not defined on the mature window"])
-    scale = unit(case.metric, case.labelled.labels)
-    error = math.hypot(now.error / scale, before.error / scale, base.doubt)
-    lost = Loss((now.value - before.value) / scale - base.allowed, error)
-    return MeasuredLoss(lost, notes, _changed(base, known) if champion.task == "binary" else None)
+    before, after = scored(comparison.rows), scored(rows)
+    if before is None or after is None:
+        return MeasuredLoss(None, [*notes, f"{pair.metric} is not defined on the mature window"])
+    scale = unit(pair.metric, pair.labelled.labels)
+    error = math.hypot(after.error / scale, before.error / scale, comparison.doubt)
+    lost = Loss((after.value - before.value) / scale - comparison.allowed, error)
+    return MeasuredLoss(lost, notes, _changed(comparison, rows) if champion.task == "binary" else None)
 
 
-def _changed(base: _Base, known: pl.DataFrame) -> bool | None:
-    """Tell whether labels follow outputs in another way; None where others served what came before."""
-    if base.allowed or base.doubt:
+def _changed(comparison: _Comparison, rows: pl.DataFrame) -> bool | None:
+    """Tell whether labels follow outputs in another way; None if others served the rows before."""
+    if comparison.allowed or comparison.doubt:
         return None
-    before, now = served(base.rows), served(known)
-    if before is None or now is None:
+    reference, current = served_numbers(comparison.rows), served_numbers(rows)
+    if reference is None or current is None:
         return None
-    return concept_changed(before, labels_of(base.rows, ()), now, labels_of(known, ()))
+    return concept_changed(reference, labels_of(comparison.rows, ()), current, labels_of(rows, ()))
 
 
-def _base(learned: pl.DataFrame, earlier: pl.DataFrame | None, enough: int) -> _Base:
-    """Choose what to compare with: the champion's own past, what others served, or what it learned."""
+def _comparison(learned: pl.DataFrame, earlier: pl.DataFrame | None, enough: int) -> _Comparison:
+    """Choose the rows to compare with: the champion's past, rows that others served, or learned rows."""
     past = learned[:0] if earlier is None else labelled(earlier)
     if past.height >= enough:
-        return _Base(past, allowed=0.0, doubt=0.0)
+        return _Comparison(past, allowed=0.0, doubt=0.0)
     if "output" in learned.columns:
         served = learned.filter(pl.col("output").is_not_null())
         if served.height >= enough:
-            return _Base(served, allowed=0.0, doubt=_OTHERS)
-    return _Base(learned.drop("output", strict=False), allowed=_OPTIMISM, doubt=0.0)
+            return _Comparison(served, allowed=0.0, doubt=_OTHERS)
+    return _Comparison(learned.drop("output", strict=False), allowed=_OPTIMISM, doubt=0.0)
 
 
 def weighed(
     metric: Metric, findings: Sequence[Finding], measured: Loss | None, changed: bool | None = None
 ) -> list[Finding]:
-    """Weigh what was estimated against what was measured, each by its precision.
+    """Weigh estimated effects against the measured loss, each by its precision.
 
     Parameters
     ----------
@@ -139,14 +139,14 @@ def weighed(
     findings
         With estimated effects.
     measured
-        Loss of the mature window; None where it is not known, and then nothing changes.
+        Loss of the mature window; if it is None, the findings stay as they are.
     changed
-        Whether labels follow outputs in another way than before; None where it is not known.
+        Whether labels follow outputs in another way than before; None if it is not known.
 
     Returns
     -------
     list
-        The findings corrected, and a changed concept where there is one.
+        The corrected findings, and a changed concept if there is one.
     """
     if measured is None or not math.isfinite(measured.error):
         return list(findings)
@@ -155,9 +155,9 @@ def weighed(
     if estimate >= _NOTHING:
         share = doubt**2 / (doubt**2 + measured.error**2)
         error = math.sqrt(share) * measured.error / ERRORS  # one, since two sources agree
-        both = Loss(share * measured.value + (1 - share) * estimate, error)
+        combined = Loss(share * measured.value + (1 - share) * estimate, error)
         sure = changed is not False and judge(measured, _HARM) == "act"
-        corrected = [_corrected(metric, f, both, measured, estimate, sure=sure) for f in findings]
+        corrected = [_corrected(metric, f, combined, measured, estimate, sure=sure) for f in findings]
         unexplained = Loss(measured.value - estimate, math.hypot(measured.error, doubt))
         return [*corrected, *_concept(metric, unexplained, changed, moved=True)]
     if judge(measured, _HARM) == "benign":
@@ -167,16 +167,16 @@ def weighed(
 
 
 def _corrected(
-    metric: Metric, finding: Finding, both: Loss, measured: Loss, estimate: float, *, sure: bool
+    metric: Metric, finding: Finding, combined: Loss, measured: Loss, estimate: float, *, sure: bool
 ) -> Finding:
-    """Correct an estimated effect by what was measured of all of them together.
+    """Correct an estimated effect by the measured loss of all of them together.
 
-    What moved no further than it does from time to time is no second witness: labels must be sure.
+    A column that moved no further than from time to time is no second witness: labels must be sure.
     """
     if finding.metric_effect is None or finding.metric_effect < _NOTHING:
         return finding
     share = finding.metric_effect / estimate
-    loss = Loss(both.value * share, both.error * share)
+    loss = Loss(combined.value * share, combined.error * share)
     verdict = judge(loss, CALL if finding.verdict == "act" else _HARM)
     return msgspec.structs.replace(
         finding,
@@ -189,13 +189,13 @@ def _corrected(
 def _concept(metric: Metric, unexplained: Loss, changed: bool | None, *, moved: bool) -> list[Finding]:
     """Find a measured loss that no moved column explains.
 
-    Two witnesses are better than one: where labels follow outputs in another way and no column moved
-    that could be the cause, the loss itself need not be clear of luck. Where they follow as before,
-    rows came that are harder, and no loss is laid to the concept.
+    If labels follow outputs in another way, and no column moved that could be the cause, that is a
+    second witness: the loss itself need not be clear of luck. If they follow as before, harder rows
+    came, and the loss is no fault of the concept.
     """
     clear = judge(unexplained, _HARM) == "act"
-    seen = changed is True and not moved and unexplained.value >= CALL
-    if changed is False or not (clear or seen):
+    two_witnesses = changed is True and not moved and unexplained.value >= CALL
+    if changed is False or not (clear or two_witnesses):
         return []
     price = cost(metric, unexplained.value)
     return [

@@ -1,13 +1,13 @@
-"""How columns hang together: how well the others predict a column, and whether they moved with it.
+"""How columns depend on each other: how well others predict a column, and whether they moved with it.
 
-All of it is linear algebra on normal scores (a Gaussian copula) of at most a few thousand rows, since it
-is done for every window. One half of the reference learns the relations, the other judges them; they
-take turns in time, since rows of one day would judge well what was learned of others of that day.
+It is linear algebra on normal scores (a Gaussian copula) of at most a few thousand rows, since every
+window takes it. Relations are learned on one half of the reference and judged on the other. The halves
+take turns in time, since rows of one day would flatter a relation that was learned on that day.
 
-Where the world moved along a column, the other columns move with it by a predictable amount; where a
-column moved alone, they do not (an "intervention" on one variable: Peters, Janzing and Schölkopf,
-"Elements of causal inference", 2017, chapter 6). :meth:`Relations.slope` measures that amount;
-:meth:`Relations.kept` how much a column still says, by how well the others still predict its rank.
+If the world moved along a column, the other columns move with it by a predictable amount. If the column
+moved alone, they do not (an "intervention" on one variable: Peters, Janzing and Schölkopf, "Elements of
+causal inference", 2017, chapter 6). :meth:`Relations.slope` measures that amount.
+:meth:`Relations.predictability` measures how well the others still predict the column's rank.
 """
 
 import math
@@ -34,25 +34,25 @@ class Predictability(NamedTuple):
 
     Parameters
     ----------
-    before, now
-        The correlation, in the reference and now.
+    reference, current
+        The correlation in either window.
     lost
-        Correlation that is gone now.
-    at_times
-        The most that is gone in a window of the reference.
+        Correlation that the current window lacks.
+    lost_in_reference
+        The most that a window of the reference lacks.
     """
 
-    before: float
-    now: float
+    reference: float
+    current: float
     lost: float
-    at_times: float
+    lost_in_reference: float
 
 
 class Slope(NamedTuple):
-    """By how much other columns moved, of what they would if the world had, and its standard error.
+    """The move of the other columns as a share of the move that the world's would cause, and its error.
 
-    About 1 where the world moved, and about 0 where a column moved alone. The error is infinite where
-    no other column goes with it.
+    It is about 1 if the world moved, and about 0 if the column moved alone. The standard error is
+    infinite if no other column depends on it.
     """
 
     value: float
@@ -70,7 +70,7 @@ class Relations(NamedTuple):
         Inverse of the codes' ridged second moments in one half of the reference, ``(codes, codes)``.
     half
         Rows of the reference that made it; the others judge.
-    held, parts, now
+    held_out_covariance, window_covariances, current_covariance
         Covariance of the codes in the other half of the reference, in windows of it, ``(windows, codes,
         codes)``, and in the current window.
     reference, current
@@ -82,34 +82,36 @@ class Relations(NamedTuple):
     blocks: dict[str, list[int]]
     inverse: np.ndarray
     half: np.ndarray
-    held: np.ndarray
-    parts: np.ndarray
-    now: np.ndarray
+    held_out_covariance: np.ndarray
+    window_covariances: np.ndarray
+    current_covariance: np.ndarray
     reference: np.ndarray
     current: np.ndarray
     windows: int
 
-    def kept(self, name: str, without: Sequence[str] = ()) -> Predictability:
-        """Compare how well the columns that are not suspected predict this one's codes, then and now.
+    def predictability(self, name: str, without: Sequence[str] = ()) -> Predictability:
+        """Compare how well the other columns predict a column's codes in both windows.
 
         Parameters
         ----------
         name
             The column.
         without
-            Other columns, which do not testify.
+            Other columns that are suspected, and left out.
         """
-        return self.kept_each([name], without)[name]
+        return self.predictabilities([name], without)[name]
 
-    def kept_each(self, names: Sequence[str], without: Sequence[str] = ()) -> dict[str, Predictability]:
-        """As :meth:`kept`, for each of some columns by itself; all at once, which costs much less.
+    def predictabilities(
+        self, names: Sequence[str], without: Sequence[str] = ()
+    ) -> dict[str, Predictability]:
+        """Do as :meth:`predictability` for each of several columns, all at once, which costs much less.
 
         Parameters
         ----------
         names
             The columns.
         without
-            Other columns, which do not testify.
+            Other columns that are suspected, and left out.
         """
         if not names:
             return {}
@@ -118,38 +120,43 @@ class Relations(NamedTuple):
             [self._own_from_others(name, own, without) for name, own in zip(names, owns, strict=True)]
         )
         codes = [code for own in owns for code in own]
-        before, _ = _agreement(self.held, weights, codes)
-        now, slopes = _agreement(self.now, weights, codes)
+        before, _ = _agreement(self.held_out_covariance, weights, codes)
+        now, slopes = _agreement(self.current_covariance, weights, codes)
         lost = _lost(before, now, slopes)
-        at_times = np.zeros(len(codes))
-        for part in self.parts:
-            at_times = np.maximum(at_times, _lost(before, *_agreement(part, weights, codes)))
-        found: dict[str, Predictability] = {}
+        lost_in_reference = np.zeros(len(codes))
+        for part in self.window_covariances:
+            lost_in_reference = np.maximum(
+                lost_in_reference, _lost(before, *_agreement(part, weights, codes))
+            )
+        results: dict[str, Predictability] = {}
         start = 0
         for name, own in zip(names, owns, strict=True):
             best = start + int(np.argmax(np.abs(before[start : start + len(own)])))
-            found[name] = Predictability(*(float(of[best]) for of in (before, now, lost, at_times)))
+            results[name] = Predictability(
+                *(float(of[best]) for of in (before, now, lost, lost_in_reference))
+            )
             start += len(own)
-        return found
+        return results
 
     def _own_from_others(self, name: str, own: Sequence[int], without: Sequence[str]) -> np.ndarray:
         others = [code for other in without if other != name for code in self.blocks[other]]
         return self._from_others([*own, *others])[:, : len(own)]
 
     def slope(self, name: str, ratios: np.ndarray, without: Sequence[str] = ()) -> Slope:
-        """Say by how much the other columns moved, of what they would if the world had.
+        """Measure how far the other columns moved, as a share of the move that the world's would cause.
 
-        The direction looked at is what the others predict of the column's density ratio, learned on one
-        half of the reference and judged on the other.
+        The direction is the prediction of the column's density ratio by the others, learned on one half
+        of the reference and judged on the other.
 
         Parameters
         ----------
         name
             The column that moved.
         ratios
-            Density of its value now over density then, for each row of the reference.
+            Density of its value in the current window over that in the reference, for each row of the
+            reference.
         without
-            Other columns, which do not testify.
+            Other columns that are suspected, and left out.
         """
         block = [code for other in {name, *without} for code in self.blocks[other]]
         inverse, half, codes = self.inverse, self.half, self.reference
@@ -159,15 +166,15 @@ class Relations(NamedTuple):
         weights[block] = 0.0
         before, now = codes[~half] @ weights, self.current @ weights
         expected = float(((ratios[~half] - ratios[~half].mean()) * (before - before.mean())).mean())
-        moved = float(now.mean() - before.mean())
+        move = float(now.mean() - before.mean())
         luck = math.sqrt(before.var() / max(len(before), 1) + now.var() / max(len(now), 1))
         if expected <= 3 * luck:
             return Slope(0.0, math.inf)
         (error,) = move_errors(before[:, None], now[:, None], self.windows)
-        return Slope(moved / expected, float(error) / expected)
+        return Slope(move / expected, float(error) / expected)
 
     def _from_others(self, block: Sequence[int]) -> np.ndarray:
-        """Give the weights that predict these codes from all codes that are not among them."""
+        """Return the weights that predict these codes from all other codes."""
         weights = -self.inverse[:, block] @ np.linalg.inv(self.inverse[np.ix_(block, block)])
         weights[block] = 0.0
         return np.asarray(weights)
@@ -181,7 +188,7 @@ def relate(
     outputs: np.ndarray,
     windows: int,
 ) -> Relations:
-    """Learn how columns hang together.
+    """Learn how columns depend on each other.
 
     Parameters
     ----------
@@ -190,9 +197,9 @@ def relate(
     reference, current
         Two windows, with a column for each feature.
     labelled
-        Rows of the reference that have outputs; may be the very same frame.
+        Rows of the reference that have outputs; may be the same frame.
     outputs
-        The champion's of them, one number a row.
+        The champion's outputs for them, one number a row.
     windows
         How many windows as long as the current one the reference has.
     """
@@ -221,9 +228,9 @@ def relate(
         blocks=blocks,
         inverse=inverse,
         half=half,
-        held=_covariance(before[~half]),
-        parts=np.array([_covariance(part) for part in _windows(before[~half], windows)]),
-        now=_covariance(now),
+        held_out_covariance=_covariance(before[~half]),
+        window_covariances=np.array([_covariance(part) for part in _windows(before[~half], windows)]),
+        current_covariance=_covariance(now),
         reference=before,
         current=now,
         windows=windows,
@@ -236,10 +243,10 @@ def _windows(codes: np.ndarray, windows: int) -> list[np.ndarray]:
 
 
 def _lost(before: np.ndarray, now: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Give the correlation that is gone; a selection of rows leaves the slope at 1, so it falls too."""
+    """Return the correlation that is lost, by the slope too: a selection of rows leaves that at 1."""
     size = np.abs(before)
-    gone = 1 - np.copysign(1.0, before) * now / np.maximum(size, 1e-9)
-    return np.asarray(size * np.minimum(gone, 1 - slope))
+    share_lost = 1 - np.copysign(1.0, before) * now / np.maximum(size, 1e-9)
+    return np.asarray(size * np.minimum(share_lost, 1 - slope))
 
 
 def _covariance(codes: np.ndarray) -> np.ndarray:
@@ -250,31 +257,31 @@ def _covariance(codes: np.ndarray) -> np.ndarray:
 def _agreement(
     moments: np.ndarray, weights: np.ndarray, own: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give correlation of codes with what is predicted of them, and slope, by the codes' covariance."""
+    """Return correlation and slope of codes on their predictions, by the covariance of the codes."""
     along = moments @ weights
     predicted = np.sqrt(np.maximum((weights * along).sum(0), 0.0))
     spread = np.sqrt(np.diag(moments)[own])
-    both = along[own, np.arange(len(own))]
-    told = predicted * spread > 1e-9
-    correlation = np.where(told, both / np.where(told, predicted * spread, 1.0), 0.0)
+    covariances = along[own, np.arange(len(own))]
+    defined = predicted * spread > 1e-9
+    correlation = np.where(defined, covariances / np.where(defined, predicted * spread, 1.0), 0.0)
     moves = predicted > 1e-9
     return correlation, np.where(moves, correlation * spread / np.where(moves, predicted, 1.0), 1.0)
 
 
 def _normal_scores(base: pl.Series, columns: Sequence[pl.Series]) -> list[np.ndarray]:
-    """Give each value the normal score of its rank in the reference; 0 where there is no value."""
-    known = np.sort(numbers(base))
-    known = known[~np.isnan(known)]
-    found: list[np.ndarray] = []
+    """Return the normal score of each value's rank in the reference; 0 for a missing value."""
+    ranked = np.sort(numbers(base))
+    ranked = ranked[~np.isnan(ranked)]
+    results: list[np.ndarray] = []
     for column in columns:
-        given = numbers(column)
-        if not len(known):
-            found.append(np.zeros(len(given)))
+        values = numbers(column)
+        if not len(ranked):
+            results.append(np.zeros(len(values)))
             continue
-        ranks = (np.searchsorted(known, given, "left") + np.searchsorted(known, given, "right")) / 2
-        shares = np.clip((ranks + 0.5) / (len(known) + 1), 0.002, 0.998)
-        found.append(np.where(np.isnan(given), 0.0, probit(shares)))
-    return found
+        ranks = (np.searchsorted(ranked, values, "left") + np.searchsorted(ranked, values, "right")) / 2
+        shares = np.clip((ranks + 0.5) / (len(ranked) + 1), 0.002, 0.998)
+        results.append(np.where(np.isnan(values), 0.0, probit(shares)))
+    return results
 
 
 def _number_codes(scores: Sequence[np.ndarray], columns: Sequence[pl.Series]) -> _Codes:
@@ -284,7 +291,7 @@ def _number_codes(scores: Sequence[np.ndarray], columns: Sequence[pl.Series]) ->
 
 
 def _category_codes(base: pl.Series, guides: np.ndarray, columns: Sequence[pl.Series]) -> _Codes:
-    """Code a category by what else it goes with: means of the output and of the numbers in it.
+    """Code a category by the means of the output and of the numbers in it.
 
     The means are reduced to their two main directions, as correspondence analysis does.
     """
@@ -297,7 +304,7 @@ def _category_codes(base: pl.Series, guides: np.ndarray, columns: Sequence[pl.Se
     values = np.column_stack([means[:, :1], means[:, 1:] @ directions[:2].T])
     coded: list[np.ndarray] = []
     for column in columns:
-        held = texts(column)
-        at = np.minimum(np.searchsorted(keys, held), len(keys) - 1)
-        coded.append(np.where((keys[at] == held)[:, None], values[at], 0.0))
+        categories = texts(column)
+        at = np.minimum(np.searchsorted(keys, categories), len(keys) - 1)
+        coded.append(np.where((keys[at] == categories)[:, None], values[at], 0.0))
     return [tuple(c[:, i] for c in coded) for i in range(values.shape[1])]

@@ -1,4 +1,4 @@
-"""Two windows, made ready to be looked at: drawn rows, the champion's outputs, labels and relations."""
+"""Prepare two windows for comparison: sampled rows, the champion's outputs, labels and relations."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from headwater.monitoring.attention.relations import Relations, relate
 from headwater.monitoring.measure.columns import is_number
 from headwater.monitoring.measure.labelled_rows import (
     classes_of,
-    given,
     labelled,
     labels_of,
     outputs_of,
+    positive_chances,
     sample,
-    served,
-    unlearned,
+    served_numbers,
+    served_or_predicted,
 )
 from headwater.monitoring.measure.losses import GROUPS, Side, badness, jackknifed
 from headwater.spec.data.feature import FeatureKind
@@ -29,7 +29,7 @@ _ROWS = 4_000  # drawn of each window, for outputs and relations
 _WEIGHTED = 20_000  # drawn of the reference with what was served of it, to be weighted
 
 Predict = Callable[[pl.DataFrame], Sequence[Output]]
-"""The champion: an output for each row of a frame with a column for each feature."""
+"""A champion's predict: an output for each row of a frame with a column for each feature."""
 
 
 class WatchedChampion(NamedTuple):
@@ -58,7 +58,7 @@ class WatchedChampion(NamedTuple):
 
 
 class WindowPair(NamedTuple):
-    """All that a closer look needs.
+    """Two windows, prepared for attribution.
 
     Parameters
     ----------
@@ -67,21 +67,21 @@ class WindowPair(NamedTuple):
     metric
         The pipeline's first one.
     predict
-        The champion's outputs as an array; other columns than features are not looked at.
+        Computes the champion's outputs as an array; it ignores columns that are no features.
     reference, current
         At most 4,000 rows of each window.
-    before, now
+    reference_outputs, current_outputs
         The champion's outputs for them.
     labelled
         At most 4,000 labelled rows of the reference, on which columns are replaced. Labels of a binary
-        task are chances, by what was served before anything learned the row.
+        task are chances, by the output that was served before the row was learned.
     weighted
-        Up to 20,000 such rows with what was served of them and their labels, to be weighted; without
-        served outputs `labelled` again.
+        Up to 20,000 such rows with their served outputs and labels, to be weighted; without served
+        outputs `labelled` again.
     relations
-        How the columns hang together.
-    drawn
-        Draws whatever is drawn.
+        How the columns depend on each other.
+    rng
+        Draws samples.
     """
 
     features: tuple[FeatureKind, ...]
@@ -89,12 +89,12 @@ class WindowPair(NamedTuple):
     predict: Callable[[pl.DataFrame], np.ndarray]
     reference: pl.DataFrame
     current: pl.DataFrame
-    before: np.ndarray
-    now: np.ndarray
+    reference_outputs: np.ndarray
+    current_outputs: np.ndarray
     labelled: Side
     weighted: Side
     relations: Relations
-    drawn: np.random.Generator
+    rng: np.random.Generator
 
     def is_number(self, name: str) -> bool:
         """Tell whether a column is a number in both windows; else it is a category."""
@@ -115,11 +115,11 @@ def prepare(
         How many windows as long as the current one the reference has.
     """
     features, task, metric, predict, _, seed = champion
-    drawn = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     names = [kind.name for kind in features]
-    known = labelled(reference)
-    first, second = sample(reference, _ROWS, drawn), sample(current, _ROWS, drawn)
-    few = first if known.height == reference.height else sample(known, _ROWS, drawn)
+    rows = labelled(reference)
+    first, second = sample(reference, _ROWS, rng), sample(current, _ROWS, rng)
+    few = first if rows.height == reference.height else sample(rows, _ROWS, rng)
     if few.height < GROUPS * 2:
         return "not judged: the reference has too few labels"
     classes = classes_of(few, task)
@@ -127,21 +127,21 @@ def prepare(
     def outputs(frame: pl.DataFrame) -> np.ndarray:
         return outputs_of(predict(frame.select(names)), classes)
 
-    labels, said = labels_of(few, classes), outputs(few)
-    if badness(metric, labels, said, np.ones(few.height)) is None:
+    labels, few_outputs = labels_of(few, classes), outputs(few)
+    if badness(metric, labels, few_outputs, np.ones(few.height)) is None:
         return f"not judged: {metric} is not defined on the reference"
     if task == "binary":
-        labels = unlearned(few, labels)
-    bad = jackknifed(metric, labels, said)
+        labels = positive_chances(few, labels)
+    bad = jackknifed(metric, labels, few_outputs)
     if bad is None:
         return f"not judged: {metric} is not defined on parts of the reference"
-    side = Side(few.select(names), said, labels, bad)
-    before = said if few is first else outputs(first)
-    now = given(second, classes, outputs)
+    side = Side(few.select(names), few_outputs, labels, bad)
+    reference_outputs = few_outputs if few is first else outputs(first)
+    current_outputs = served_or_predicted(second, classes, outputs)
     first, second = side.frame if few is first else first.select(names), second.select(names)
-    by = said if said.ndim == 1 else said.max(axis=1)
+    by = few_outputs if few_outputs.ndim == 1 else few_outputs.max(axis=1)
     relations = relate(features, first, second, side.frame, by, windows)
-    many = sample(known, _WEIGHTED, drawn)
+    many = sample(rows, _WEIGHTED, rng)
     weighted = None if classes else _served_side(many, names, metric)
     return WindowPair(
         features=features,
@@ -149,20 +149,20 @@ def prepare(
         predict=outputs,
         reference=first,
         current=second,
-        before=before,
-        now=now,
+        reference_outputs=reference_outputs,
+        current_outputs=current_outputs,
         labelled=side,
         weighted=weighted or side,
         relations=relations,
-        drawn=drawn,
+        rng=rng,
     )
 
 
-def _served_side(known: pl.DataFrame, names: Sequence[str], metric: Metric) -> Side | None:
-    """Take what was served of rows before anything learned them; None where that is not known."""
-    outputs = served(known)
+def _served_side(rows: pl.DataFrame, names: Sequence[str], metric: Metric) -> Side | None:
+    """Take the outputs that were served before the rows were learned; None if they are not known."""
+    outputs = served_numbers(rows)
     if outputs is None:
         return None
-    labels = labels_of(known, ())
+    labels = labels_of(rows, ())
     bad = jackknifed(metric, labels, outputs)
-    return Side(known.select(names), outputs, labels, bad) if bad else None
+    return Side(rows.select(names), outputs, labels, bad) if bad else None

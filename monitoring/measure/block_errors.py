@@ -1,4 +1,4 @@
-"""Rows that come together are alike: errors of what is counted over rows in the order of time.
+"""Standard errors over rows in the order of time, by blocks: rows that come together are alike.
 
 A week of flights has seven days of weather, not six thousand. Taken for independent, its rows say that
 everything moved, every week. So rows are taken together in blocks (Künsch, "The jackknife and the
@@ -18,7 +18,7 @@ _MOST_WINDOWS = 50  # of the reference that a window is compared with
 
 
 def parts(rows: int, count: int) -> np.ndarray:
-    """Give the part of each row, of so many that are alike in length, oldest first; shape ``(rows,)``.
+    """Return the part of each row, of `count` parts of about equal length; shape ``(rows,)``.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def parts(rows: int, count: int) -> np.ndarray:
 
 
 def mean_errors(values: np.ndarray) -> np.ndarray:
-    """Give the standard error of each column's mean: the greatest over several lengths of blocks.
+    """Compute the standard error of each column's mean: the greatest over several lengths of blocks.
 
     Parameters
     ----------
@@ -57,30 +57,30 @@ def mean_errors(values: np.ndarray) -> np.ndarray:
     return np.asarray(errors)
 
 
-def move_errors(before: np.ndarray, now: np.ndarray, windows: int) -> np.ndarray:
-    """Give the standard error of how far each column's mean moved between a reference and a window.
+def move_errors(reference: np.ndarray, window: np.ndarray, windows: int) -> np.ndarray:
+    """Compute the standard error of the move of each column's mean from a reference to a window.
 
-    A window that is short says little of how far means go: an hour knows nothing of other hours. What
-    windows of its length in the reference differ by does.
+    A short window says little of how far means go: an hour knows nothing of other hours. So windows of
+    its length in the reference are compared with each other, too.
 
     Parameters
     ----------
-    before, now
+    reference, window
         Rows in order of time, shapes ``(rows, columns)``.
     windows
-        How many windows as long as `now` the reference has.
+        How many windows as long as `window` the reference has.
 
     Returns
     -------
     np.ndarray
         Shape ``(columns,)``.
     """
-    error = mean_errors(now)
-    windows = min(windows, len(before) // _LEAST, _MOST_WINDOWS)
+    error = mean_errors(window)
+    windows = min(windows, len(reference) // _LEAST, _MOST_WINDOWS)
     if windows > 1:
-        means = np.stack([part.mean(axis=0) for part in np.array_split(before, windows)])
+        means = np.stack([part.mean(axis=0) for part in np.array_split(reference, windows)])
         # The parts may have more rows than the window, or fewer: what that adds by luck is taken out.
-        luck = before.var(axis=0) * (windows / len(before) - 1 / max(len(now), 1))
+        luck = reference.var(axis=0) * (windows / len(reference) - 1 / max(len(window), 1))
         between = np.maximum(means.var(axis=0, ddof=1) - luck, 0.0)
         error = np.maximum(error, np.sqrt(between))
-    return np.asarray(np.hypot(mean_errors(before), error))
+    return np.asarray(np.hypot(mean_errors(reference), error))

@@ -1,4 +1,4 @@
-"""How one column's values are read: as numbers, as texts, or as not there."""
+"""Read the values of one column: as numbers, as texts, or as missing."""
 
 import numpy as np
 import polars as pl
@@ -9,7 +9,9 @@ __all__ = ["is_number", "missing_share", "numbers", "probit", "texts"]
 
 
 def is_number(kind: FeatureKind, *columns: pl.Series) -> bool:
-    """Tell whether a feature is declared a number and every window holds numbers; else it is a category.
+    """Tell whether a feature is declared a number, and every window holds numbers.
+
+    Otherwise it is a category.
 
     Parameters
     ----------
@@ -22,25 +24,25 @@ def is_number(kind: FeatureKind, *columns: pl.Series) -> bool:
 
 
 def numbers(column: pl.Series) -> np.ndarray:
-    """Give a column of numbers, shape ``(rows,)``; what is null, NaN or infinite as NaN.
+    """Return a column of numbers, shape ``(rows,)``; null and infinite values become NaN.
 
     Examples
     --------
     >>> numbers(pl.Series([1, None, 3]))
     array([ 1., nan,  3.])
     """
-    given = column.cast(pl.Float64).to_numpy().astype(np.float64, copy=True)
-    given[~np.isfinite(given)] = np.nan
-    return given
+    values = column.cast(pl.Float64).to_numpy().astype(np.float64, copy=True)
+    values[~np.isfinite(values)] = np.nan
+    return values
 
 
 def texts(column: pl.Series) -> np.ndarray:
-    r"""Give a column as texts, shape ``(rows,)``; null as ``"\0none"``, which is a category too."""
+    r"""Return a column as texts, shape ``(rows,)``; null becomes ``"\0none"``, a category too."""
     return column.cast(pl.String).fill_null("\0none").to_numpy().astype(str)
 
 
 def missing_share(column: pl.Series) -> float:
-    """Give the share of rows without a value, 0 to 1; of numbers, NaN and infinity are none.
+    """Return the share of rows without a value, 0 to 1; NaN and infinity are no values.
 
     Examples
     --------
@@ -53,7 +55,7 @@ def missing_share(column: pl.Series) -> float:
 
 
 def probit(shares: np.ndarray) -> np.ndarray:
-    """Give the normal scores of ranks.
+    """Return the normal scores of ranks.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""Whether a column moved between two windows, by the tests that Evidently's preset takes by default.
+"""Test whether a column moved between two windows, as Evidently's preset does by default.
 
 Evidently 0.7.23 chooses by the kind of column, the number of values and the rows of the reference
-(``evidently/legacy/calculations/stattests/registry.py``). Its tests are done here by NumPy and SciPy on
-Polars columns, for what its preset costs is mostly its plots. The verdicts are the same, which
-``tests/monitoring/test_drift.py`` and ``benchmarks/drift_cost.py`` compare column by column:
+(``evidently/legacy/calculations/stattests/registry.py``). Here NumPy and SciPy do its tests on Polars
+columns, since most of its preset's cost is its plots. The verdicts are the same:
+``tests/monitoring/test_drift.py`` and ``benchmarks/drift_cost.py`` compare them column by column.
 
 ============================  ================================  ===============================
 column                        reference of 1,000 rows or fewer  more
@@ -13,7 +13,7 @@ number of 3 to 5, category    chi-square, p < 0.05              Jensen-Shannon d
 either, at most 2 values      z-test of shares, p < 0.05        Jensen-Shannon distance >= 0.1
 ============================  ================================  ===============================
 
-Rows and values are counted without null, NaN and infinity. An integer column without nulls and with at
+Counts of rows and values leave out null, NaN and infinity. An integer column without nulls and with at
 most 10 values in the current window is a category, as is a bool. Text of which over half is unique is
 no category, and is not judged.
 """
@@ -49,7 +49,7 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
     measure
         Evidently's name of the test or distance.
     distance
-        What Evidently gives as the drift score: a p value, lower where more moved, or a distance.
+        Evidently's drift score: a p value, lower if the column moved more, or a distance.
     threshold
         Where drift begins.
     drifted
@@ -87,7 +87,7 @@ def drift(
     tuple
         The columns that were judged, in the order of the features, and a note for each of the others.
     """
-    judged: list[ColumnDrift] = []
+    columns: list[ColumnDrift] = []
     notes: list[str] = []
     for kind in features:
         absent = [
@@ -95,20 +95,20 @@ def drift(
             for which, frame in (("reference", reference), ("current", current))
             if kind.name not in frame.columns
         ]
-        found: ColumnDrift | str = (
+        result: ColumnDrift | str = (
             f"{kind.name}: not judged, the {absent[0]} window lacks it" if absent else ""
         )
         if not absent:
-            found = column_drift(reference[kind.name], current[kind.name], kind)
-        if isinstance(found, str):
-            notes.append(found)
+            result = column_drift(reference[kind.name], current[kind.name], kind)
+        if isinstance(result, str):
+            notes.append(result)
         else:
-            judged.append(found)
-    return judged, notes
+            columns.append(result)
+    return columns, notes
 
 
 def column_drift(reference: pl.Series, current: pl.Series, kind: FeatureKind) -> ColumnDrift | str:
-    """Compare one column of two windows; where it cannot be judged, a note says why.
+    """Compare one column of two windows; if it cannot be judged, return a note that says why.
 
     Parameters
     ----------
@@ -121,13 +121,13 @@ def column_drift(reference: pl.Series, current: pl.Series, kind: FeatureKind) ->
     --------
     >>> from headwater.spec.data.feature import Feature
     >>> low, high = pl.Series([0.0, 1.0, 2.0, 3.0] * 300), pl.Series([2.0, 3.0, 4.0, 5.0] * 300)
-    >>> found = column_drift(low, high, Feature("load", float))
-    >>> found.measure, round(found.distance, 3), found.drifted
+    >>> load = column_drift(low, high, Feature("load", float))
+    >>> load.measure, round(load.distance, 3), load.drifted
     ('Wasserstein distance (normed)', 1.789, True)
     """
     pair: list[pl.Series] = []
     for which, column in (("reference", reference), ("current", current)):
-        if (reason := _not_a(kind, column)) is not None:
+        if (reason := _misfit(kind, column)) is not None:
             return f"{kind.name}: not judged, the {which} window holds {reason}"
         pair.append(usable(column))
         if not len(pair[-1]):
@@ -140,7 +140,7 @@ def column_drift(reference: pl.Series, current: pl.Series, kind: FeatureKind) ->
 
 
 def usable(column: pl.Series) -> pl.Series:
-    """Give the values that are not null, NaN or infinite; numbers as 64-bit floats, bools as text."""
+    """Return the values without null, NaN and infinity; numbers as 64-bit floats, bools as text."""
     if column.dtype == pl.Boolean:
         return column.drop_nulls().cast(pl.String)
     if column.dtype.is_numeric():
@@ -150,15 +150,15 @@ def usable(column: pl.Series) -> pl.Series:
 
 
 def is_category(kind: FeatureKind, current: pl.Series) -> bool:
-    """Tell whether Evidently takes a column for a category: by its current window, as it does."""
+    """Tell whether Evidently takes a column for a category, which it decides by the current window."""
     if kind.dtype in ("str", "bool") or current.dtype == pl.Boolean:
         return True
     whole = current.dtype.is_integer() and not current.null_count()
     return whole and current.n_unique() <= _FEW_INTEGERS
 
 
-def _not_a(kind: FeatureKind, column: pl.Series) -> str | None:
-    """Say what stands in a column instead of what its feature declares."""
+def _misfit(kind: FeatureKind, column: pl.Series) -> str | None:
+    """Describe the values that a column holds instead of its declared type; None if they fit."""
     dtype = column.dtype
     if dtype == pl.Null:
         return None
@@ -182,9 +182,9 @@ def _numbers(name: str, reference: pl.Series, current: pl.Series) -> ColumnDrift
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # an exact p value given up for another
             p_value = float(stats.ks_2samp(first, second).pvalue)
-        return _found(name, "K-S p_value", p_value, drifted=p_value <= _P_VALUE)
+        return _column(name, "K-S p_value", p_value, drifted=p_value <= _P_VALUE)
     distance = _wasserstein(first, second) / max(float(first.std()), 0.001)
-    return _found(
+    return _column(
         name, "Wasserstein distance (normed)", distance, _DISTANCE, drifted=distance >= _DISTANCE
     )
 
@@ -200,17 +200,17 @@ def _categories(name: str, reference: pl.Series, current: pl.Series) -> ColumnDr
     counts = _counts(reference, current)
     if len(reference) > _SMALL:
         distance = _jensen_shannon(counts)
-        return _found(
+        return _column(
             name, "Jensen-Shannon distance", distance, _DISTANCE, drifted=distance >= _DISTANCE
         )
     if len(counts.reference) > 2:
         p_value = _chi_square(counts)
-        return _found(name, "chi-square p_value", p_value, drifted=p_value < _P_VALUE)
+        return _column(name, "chi-square p_value", p_value, drifted=p_value < _P_VALUE)
     p_value = _z_test(counts)
-    return _found(name, "Z-test p_value", p_value, drifted=p_value < _P_VALUE)
+    return _column(name, "Z-test p_value", p_value, drifted=p_value < _P_VALUE)
 
 
-def _found(
+def _column(
     name: str, measure: str, distance: float, threshold: float = _P_VALUE, *, drifted: bool
 ) -> ColumnDrift:
     return ColumnDrift(
@@ -225,8 +225,8 @@ def _counts(reference: pl.Series, current: pl.Series) -> _Shares:
         column.rename("value").value_counts(name=f"n{i}")
         for i, column in enumerate((reference, current))
     ]
-    both = tables[0].join(tables[1], on="value", how="full", coalesce=True).fill_null(0).sort("value")
-    return _Shares(both["n0"].to_numpy().astype(float), both["n1"].to_numpy().astype(float))
+    joined = tables[0].join(tables[1], on="value", how="full", coalesce=True).fill_null(0).sort("value")
+    return _Shares(joined["n0"].to_numpy().astype(float), joined["n1"].to_numpy().astype(float))
 
 
 def _jensen_shannon(counts: _Shares) -> float:

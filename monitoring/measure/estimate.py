@@ -1,9 +1,8 @@
-"""What a metric will be, before labels come: confidence-based estimation from calibrated scores.
+"""Estimate a metric before labels come: confidence-based estimation from calibrated scores.
 
-Where a score is calibrated, it says how likely a positive label is, and so what a metric is expected to
-be. The calibration is learned on predictions whose labels are mature; so what it cannot see is a
-concept that has changed since. How far such estimates held on earlier windows says how far to trust
-the next one (:func:`shrunk`).
+A calibrated score is the probability of a positive label, from which the expected metric follows. The
+calibration is learned on predictions whose labels are mature, so it cannot see a concept that has
+changed since. An estimate is trusted as far as estimates of earlier windows held (:func:`shrunk`).
 
 References
 ----------
@@ -36,7 +35,7 @@ Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 class Compared(NamedTuple):
-    """An earlier window: what :meth:`Estimator.estimate` said, None if nothing, and what came true."""
+    """An earlier window: the estimate by :meth:`Estimator.estimate`, if any, and the measured metric."""
 
     estimate: float | None
     measured: float
@@ -45,8 +44,8 @@ class Compared(NamedTuple):
 class Estimator:
     """Estimates metrics of a binary task from outputs alone, once fitted.
 
-    Calibrates by isotonic regression where there are a thousand labels, by Platt's logistic curve
-    where there are fewer, and not at all where a class has under ten: then nothing is estimated.
+    It calibrates by isotonic regression from a thousand labels on, and by Platt's logistic curve below.
+    If a class has under ten labels, it does not calibrate, and estimates nothing.
     """
 
     def __init__(self) -> None:
@@ -60,18 +59,18 @@ class Estimator:
         outputs, labels
             Of served predictions whose labels are mature; labels are 0 or 1, oldest first.
         """
-        given, truth = outputs[-CALIBRATION_ROWS:], labels[-CALIBRATION_ROWS:]
+        outputs, truth = outputs[-CALIBRATION_ROWS:], labels[-CALIBRATION_ROWS:]
         positive = int(truth.sum())
         if min(positive, len(truth) - positive) < _LEAST_OF_CLASS:
             self._calibrate = None
         elif len(truth) >= _ISOTONIC_LABELS:
-            self._calibrate = _isotonic(given, truth)
+            self._calibrate = _isotonic(outputs, truth)
         else:
-            self._calibrate = _platt(given, truth)
+            self._calibrate = _platt(outputs, truth)
         return self
 
     def estimate(self, metric: Metric, outputs: Floats) -> float | None:
-        """Give the expected metric of predictions; None where it cannot be estimated.
+        """Return the expected metric of predictions; None if it cannot be estimated.
 
         Parameters
         ----------
@@ -86,10 +85,10 @@ class Estimator:
 
 
 def shrunk(estimate: float, past: Sequence[Compared]) -> float:
-    """Draw an estimate towards the mean of what was measured, by how well earlier ones held.
+    """Shrink an estimate towards the mean of measured values, by how well earlier estimates held.
 
-    The share of an estimate's distance from that mean which it keeps is the slope of what was
-    measured on what was estimated, learned on the earlier windows by a regression with a prior of 1.
+    An estimate keeps a share of its distance from that mean: the slope of measured on estimated
+    distances, learned on the earlier windows by a regression with a prior of 1.
 
     Parameters
     ----------
@@ -108,16 +107,16 @@ def shrunk(estimate: float, past: Sequence[Compared]) -> float:
     """
     if not past:
         return estimate
-    found = np.array(past, dtype=np.float64)
-    before = np.cumsum(found[:, 1]) / np.arange(1, len(found) + 1)
-    moved = found[1:] - before[:-1, None]
-    told, came = moved[~np.isnan(moved[:, 0])].T
-    slope = (_TRUST + told @ came) / (_TRUST + told @ told)
-    return float(before[-1] + slope * (estimate - before[-1]))
+    history = np.array(past, dtype=np.float64)
+    means = np.cumsum(history[:, 1]) / np.arange(1, len(history) + 1)
+    moves = history[1:] - means[:-1, None]
+    estimated, measured = moves[~np.isnan(moves[:, 0])].T
+    slope = (_TRUST + estimated @ measured) / (_TRUST + estimated @ estimated)
+    return float(means[-1] + slope * (estimate - means[-1]))
 
 
 def expected_auc(chances: Floats, outputs: Floats) -> float | None:
-    """Give the expected ROC AUC where each label is drawn with its own chance.
+    """Return the expected ROC AUC if each label is drawn with its own probability.
 
     That is the expected number of pairs that are ranked right, a tie counting half, over the expected
     number of pairs of a positive and a negative; a prediction is no pair with itself. Sorting makes
@@ -156,9 +155,9 @@ def _accuracy(chances: Floats, outputs: Floats) -> float:
 
 
 def _f1(chances: Floats, outputs: Floats) -> float:
-    called = outputs >= 0.5
-    told = float(called.sum() + chances.sum())
-    return 2 * float(chances[called].sum()) / told if told else 0.0
+    positive = outputs >= 0.5
+    total = float(positive.sum() + chances.sum())
+    return 2 * float(chances[positive].sum()) / total if total else 0.0
 
 
 _EXPECTED: dict[Metric, Callable[[Floats, Floats], float | None]] = {
@@ -169,17 +168,17 @@ _EXPECTED: dict[Metric, Callable[[Floats, Floats], float | None]] = {
 }
 
 
-def _isotonic(given: Floats, truth: Floats) -> Callable[[Floats], Floats]:
+def _isotonic(outputs: Floats, truth: Floats) -> Callable[[Floats], Floats]:
     from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415 - a second to import
 
-    curve = IsotonicRegression(y_min=_SURE, y_max=1 - _SURE, out_of_bounds="clip").fit(given, truth)
+    curve = IsotonicRegression(y_min=_SURE, y_max=1 - _SURE, out_of_bounds="clip").fit(outputs, truth)
     return lambda outputs: np.asarray(curve.predict(outputs), dtype=np.float64)
 
 
-def _platt(given: Floats, truth: Floats) -> Callable[[Floats], Floats]:
+def _platt(outputs: Floats, truth: Floats) -> Callable[[Floats], Floats]:
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
-    curve = LogisticRegression().fit(_logits(given), truth)
+    curve = LogisticRegression().fit(_logits(outputs), truth)
     return lambda outputs: np.asarray(curve.predict_proba(_logits(outputs))[:, 1], dtype=np.float64)
 
 

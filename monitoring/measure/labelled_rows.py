@@ -1,4 +1,4 @@
-"""Rows as arrays: which have a label, their labels, and what the champion said or says of them."""
+"""Rows as arrays: their labels, and the outputs that the champion served or predicts."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,48 +9,57 @@ import polars as pl
 from headwater.spec.data.records import Output
 from headwater.spec.pipeline import Task
 
-__all__ = ["classes_of", "given", "labelled", "labels_of", "outputs_of", "sample", "served", "unlearned"]
+__all__ = [
+    "classes_of",
+    "labelled",
+    "labels_of",
+    "outputs_of",
+    "positive_chances",
+    "sample",
+    "served_numbers",
+    "served_or_predicted",
+]
 
 _ALIKE = 100  # rows of about the same output
 
 
 def labelled(frame: pl.DataFrame) -> pl.DataFrame:
-    """Give the rows that have a ``label``; none where there is no such column."""
+    """Return the rows that have a ``label``; none if there is no such column."""
     return frame.filter(pl.col("label").is_not_null()) if "label" in frame.columns else frame[:0]
 
 
-def sample(frame: pl.DataFrame, rows: int, drawn: np.random.Generator) -> pl.DataFrame:
+def sample(frame: pl.DataFrame, rows: int, rng: np.random.Generator) -> pl.DataFrame:
     """Draw at most so many rows of a frame, in their order.
 
     Parameters
     ----------
     frame
-        Where there are no more, it is given back itself and nothing is drawn.
+        If it has no more rows, the frame itself is returned, and nothing is drawn.
     rows
         How many.
-    drawn
-        Moves on where rows are drawn.
+    rng
+        Draws the rows.
     """
     if frame.height <= rows:
         return frame
-    return frame[np.sort(drawn.choice(frame.height, rows, replace=False))]
+    return frame[np.sort(rng.choice(frame.height, rows, replace=False))]
 
 
-def classes_of(known: pl.DataFrame, task: Task) -> list[str]:
-    """Name the classes among labels, sorted; none where the task is not to tell classes."""
-    return sorted({str(v) for v in known["label"].unique()}) if task == "multiclass" else []
+def classes_of(rows: pl.DataFrame, task: Task) -> list[str]:
+    """Return the classes among labels, sorted; none if the task has no classes."""
+    return sorted({str(v) for v in rows["label"].unique()}) if task == "multiclass" else []
 
 
-def labels_of(known: pl.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """Give labels as 64-bit floats, shape ``(rows,)``: places among the classes, -1 for another one."""
+def labels_of(rows: pl.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """Return labels as 64-bit floats, shape ``(rows,)``: indices of classes, -1 for any other class."""
     if not classes:
-        return known["label"].cast(pl.Float64).to_numpy()
+        return rows["label"].cast(pl.Float64).to_numpy()
     index = {name: i for i, name in enumerate(classes)}
-    return np.array([index.get(str(value), -1) for value in known["label"]], dtype=np.float64)
+    return np.array([index.get(str(value), -1) for value in rows["label"]], dtype=np.float64)
 
 
-def outputs_of(said: Sequence[Output], classes: Sequence[str]) -> np.ndarray:
-    """Give outputs as 64-bit floats: shape ``(rows,)``, or a share for each class ``(rows, classes)``.
+def outputs_of(outputs: Sequence[Output], classes: Sequence[str]) -> np.ndarray:
+    """Return outputs as 64-bit floats: shape ``(rows,)``, or shares by class ``(rows, classes)``.
 
     Examples
     --------
@@ -59,36 +68,36 @@ def outputs_of(said: Sequence[Output], classes: Sequence[str]) -> np.ndarray:
            [0. , 1. ]])
     """
     if not classes:
-        return np.asarray(said, dtype=np.float64)
-    shares = [{str(k): v for k, v in row.items()} if isinstance(row, dict) else {} for row in said]
+        return np.asarray(outputs, dtype=np.float64)
+    shares = [{str(k): v for k, v in row.items()} if isinstance(row, dict) else {} for row in outputs]
     return np.array([[row.get(name, 0.0) for name in classes] for row in shares], dtype=np.float64)
 
 
-def served(known: pl.DataFrame) -> np.ndarray | None:
-    """Give what was served as one number a row, shape ``(rows,)``; None where a row lacks it."""
-    if not _is_served(known) or not known["output"].dtype.is_numeric():
+def served_numbers(rows: pl.DataFrame) -> np.ndarray | None:
+    """Return the served output of each row, shape ``(rows,)``; None if a row has no number."""
+    if not _is_served(rows) or not rows["output"].dtype.is_numeric():
         return None
-    return known["output"].cast(pl.Float64).to_numpy()
+    return rows["output"].cast(pl.Float64).to_numpy()
 
 
-def given(
+def served_or_predicted(
     rows: pl.DataFrame, classes: Sequence[str], predict: Callable[[pl.DataFrame], np.ndarray]
 ) -> np.ndarray:
-    """Give what the champion served of rows; where that is not known, what it says of them.
+    """Return the outputs that were served for rows; if one is missing, predict all of them.
 
     Parameters
     ----------
     rows
-        Their ``output`` column, where there is one, holds a number or JSON text by class.
+        The ``output`` column, if there is one, holds a number, or shares by class as JSON text.
     classes
         As :func:`classes_of` names them.
     predict
-        Asked for all rows where an output is missing.
+        The champion's, called if an output is missing.
 
     Returns
     -------
     np.ndarray
-        As of :func:`outputs_of`.
+        As :func:`outputs_of` returns them.
     """
     if not _is_served(rows):
         return predict(rows)
@@ -98,21 +107,21 @@ def given(
     return outputs_of([decoder.decode(text) for text in rows["output"].cast(pl.String)], classes)
 
 
-def unlearned(known: pl.DataFrame, labels: np.ndarray) -> np.ndarray:
-    """Give the chance that a row is positive, by what was served of it before anything learned it.
+def positive_chances(rows: pl.DataFrame, labels: np.ndarray) -> np.ndarray:
+    """Return the chance that each row is positive, by the output that was served before it was learned.
 
-    The champion knows the labels that it learned by heart, in part by columns that tell nothing of new
-    rows; scored on them, such columns would weigh too much. The share of positives among rows of about
-    the same served output does not have that fault. Without served outputs the labels must do.
+    The champion fits the labels that it learned, in part by columns that say nothing about new rows. If
+    it were scored on those labels, such columns would weigh too much. The share of positives among rows
+    of about the same served output has no such fault. Without served outputs, the labels are returned.
 
     Parameters
     ----------
-    known
-        Labelled rows, with ``output`` where that is known.
+    rows
+        Labelled rows, with ``output`` if that is known.
     labels
         Theirs, 0 or 1, shape ``(rows,)``.
     """
-    outputs = served(known)
+    outputs = served_numbers(rows)
     if outputs is None:
         return labels
     order = np.argsort(outputs, kind="stable")

@@ -1,4 +1,4 @@
-"""What a change costs: a metric, turned so that more is worse, its loss, and how sure that is.
+"""The cost of a change: the loss of a metric, turned so that more is worse, and its error.
 
 Errors are a jackknife's, over twenty parts of the rows, each of rows that came together. The metric
 takes weights, so that a reference can be weighted into what came later
@@ -45,21 +45,21 @@ class Badness(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Standard error by the jackknife: the greatest over one, two and four parts left out at once.
+        """The jackknife's standard error: the greatest over one, two and four parts left out at once.
 
-        What two parts that are left out together change is about what each of them does.
+        Two parts that are left out together change the metric by about the sum of their own changes.
         """
-        moved = self.parts - self.parts.mean()
+        deviations = self.parts - self.parts.mean()
         spreads = []
         for together in _TOGETHER:
             blocks = GROUPS // together
-            sums = moved.reshape(blocks, together).sum(axis=1)
+            sums = deviations.reshape(blocks, together).sum(axis=1)
             spreads.append(float((sums**2).sum()) * blocks / (blocks - 1))
         return (GROUPS - 1) / GROUPS * math.sqrt(max(spreads))
 
 
 class Side(NamedTuple):
-    """A labelled sample, and what the champion makes of it.
+    """A labelled sample with the champion's outputs.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Side(NamedTuple):
 def badness(
     metric: Metric, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray
 ) -> float | None:
-    """Compute a metric with weights, turned so that more is worse; None where it is undefined.
+    """Compute a metric with weights, turned so that more is worse; None if it is undefined.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def badness(
 def jackknifed(
     metric: Metric, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray | None = None
 ) -> Badness | None:
-    """Compute a metric on all rows and without each part; None where it is undefined on one.
+    """Compute a metric on all rows and without each part; None if any of these is undefined.
 
     Parameters
     ----------
@@ -129,14 +129,14 @@ def jackknifed(
     if outputs.ndim == 1:  # sorted once, not for each part
         order = np.argsort(outputs, kind="stable")
         labels, outputs, weights, part = labels[order], outputs[order], weights[order], part[order]
-    kept = [part >= 0, *(part != left_out for left_out in range(GROUPS))]
-    found = [badness(metric, labels[rows], outputs[rows], weights[rows]) for rows in kept]
-    known = [value for value in found if value is not None]
-    return Badness(known[0], np.array(known[1:])) if len(known) == len(found) else None
+    subsets = [part >= 0, *(part != left_out for left_out in range(GROUPS))]
+    values = [badness(metric, labels[rows], outputs[rows], weights[rows]) for rows in subsets]
+    defined = [value for value in values if value is not None]
+    return Badness(defined[0], np.array(defined[1:])) if len(defined) == len(values) else None
 
 
 def loss(metric: Metric, side: Side, outputs: np.ndarray, weights: np.ndarray | None = None) -> Loss:
-    """Compare other outputs, or another weighting, of labelled rows with what there is.
+    """Compare labelled rows with the same rows under other outputs or another weighting.
 
     Parameters
     ----------
@@ -150,18 +150,18 @@ def loss(metric: Metric, side: Side, outputs: np.ndarray, weights: np.ndarray | 
     Returns
     -------
     Loss
-        Of 0 with an infinite error where the metric would be undefined.
+        Of 0 with an infinite error if the metric would be undefined.
     """
-    after = jackknifed(metric, side.labels, outputs, weights)
-    if after is None:
+    counterfactual = jackknifed(metric, side.labels, outputs, weights)
+    if counterfactual is None:
         return Loss(0.0, math.inf)
     scale = unit(metric, side.labels)
-    lost = Badness(after.value - side.badness.value, after.parts - side.badness.parts)
+    lost = Badness(counterfactual.value - side.badness.value, counterfactual.parts - side.badness.parts)
     return Loss(lost.value / scale, lost.error / scale)
 
 
 def unit(metric: Metric, labels: np.ndarray) -> float:
-    """Give the unit of a loss: errors of regression count in standard deviations of the label."""
+    """Return the unit of a loss: errors of regression count in standard deviations of the label."""
     return max(float(labels.std()), 1e-12) if metric in ("mae", "rmse") else 1.0
 
 
@@ -178,16 +178,18 @@ def _auc_badness(labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -
 
 
 def _f1_badness(labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> float | None:
-    called = outputs >= 0.5
-    hit, said, true = (float((weights * part).sum()) for part in (called * labels, called, labels))
-    return None if said + true == 0 else -2 * hit / (said + true)
+    positive = outputs >= 0.5
+    hit, predicted, true = (
+        float((weights * part).sum()) for part in (positive * labels, positive, labels)
+    )
+    return None if predicted + true == 0 else -2 * hit / (predicted + true)
 
 
 def _row_losses(metric: Metric, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     if metric == "log_loss":
-        given = np.clip(outputs, 1e-15, 1 - 1e-15)
-        found: np.ndarray = -labels * np.log(given) - (1 - labels) * np.log(1 - given)
-        return found
+        chances = np.clip(outputs, 1e-15, 1 - 1e-15)
+        losses: np.ndarray = -labels * np.log(chances) - (1 - labels) * np.log(1 - chances)
+        return losses
     if metric == "accuracy":
         return np.where(outputs >= 0.5, 1 - labels, labels)
     errors: np.ndarray = np.abs(labels - outputs)
@@ -200,6 +202,6 @@ def _class_badness(
     if not shares.shape[1] or weights.sum() <= 0:
         return None
     truth = labels.astype(int)
-    given = np.where(truth >= 0, shares[np.arange(len(truth)), np.maximum(truth, 0)], 0.0)
-    losses = -np.log(np.clip(given, 1e-15, 1.0)) if metric == "log_loss" else shares.argmax(1) != truth
+    chances = np.where(truth >= 0, shares[np.arange(len(truth)), np.maximum(truth, 0)], 0.0)
+    losses = -np.log(np.clip(chances, 1e-15, 1.0)) if metric == "log_loss" else shares.argmax(1) != truth
     return float((weights * losses).sum() / weights.sum())

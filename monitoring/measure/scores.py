@@ -1,4 +1,4 @@
-"""What a pipeline's metrics make of outputs and labels, and how sure they are."""
+"""Compute a pipeline's metrics of outputs and labels, and their standard errors."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ _BLOCKS = 10
 def score(
     task: Task, metrics: Sequence[Metric], outputs: pl.Series, labels: pl.Series
 ) -> dict[str, float]:
-    """Compute metrics by scikit-learn; one that is undefined on these examples is left out.
+    """Compute metrics by scikit-learn; a metric that is undefined on these examples is left out.
 
     Parameters
     ----------
@@ -41,14 +41,16 @@ def score(
         return {}
     if task == "multiclass":
         return _multiclass(metrics, outputs, labels)
-    given = outputs.to_numpy().astype(np.float64)
+    values = outputs.to_numpy().astype(np.float64)
     return (
-        _regression(metrics, given, labels) if task == "regression" else _binary(metrics, given, labels)
+        _regression(metrics, values, labels)
+        if task == "regression"
+        else _binary(metrics, values, labels)
     )
 
 
 def score_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Series) -> float | None:
-    """Give the standard error of a metric; None where it is not known.
+    """Compute the standard error of a metric; None if it is not known.
 
     For ROC AUC it is DeLong's, in Sun and Xu's form by ranks; for a mean over examples (log loss,
     accuracy, mean absolute error) the sample's standard deviation over the root of its size.
@@ -81,7 +83,7 @@ def score_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Serie
 
 
 def block_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Series) -> float | None:
-    """Give the standard error of a metric over rows in time order; None where it is not known.
+    """Compute the standard error of a metric over rows in time order; None if it is not known.
 
     Rows that come together are alike (a day of storms, say), so blocks of them are left out in turn, not
     single ones (Künsch, "The jackknife and the bootstrap for general stationary observations", 1989).
@@ -92,8 +94,8 @@ def block_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Serie
         As for :func:`score_error`; oldest first.
     """
 
-    def value(kept: np.ndarray) -> float | None:
-        return score(task, (metric,), outputs.filter(kept), labels.filter(kept)).get(metric)
+    def value(rows: np.ndarray) -> float | None:
+        return score(task, (metric,), outputs.filter(rows), labels.filter(rows)).get(metric)
 
     return _jackknife(value, len(labels))
 
@@ -101,7 +103,7 @@ def block_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Serie
 def gained(
     task: Task, metric: Metric, new: pl.Series, old: pl.Series, labels: pl.Series
 ) -> tuple[float, float] | None:
-    """Say by how much a metric is better by one version's outputs than by another's, and the error.
+    """Compute how much better a metric is by one version's outputs than by another's, and the error.
 
     Parameters
     ----------
@@ -115,16 +117,16 @@ def gained(
     Returns
     -------
     tuple of float or None
-        Gain, above 0 where `new` is better, and its standard error as :func:`block_error` computes it;
-        None where the metric is not defined.
+        Gain, above 0 if `new` is better, and its standard error as :func:`block_error` computes it;
+        None if the metric is not defined.
     """
 
-    def value(kept: np.ndarray) -> float | None:
-        both = [
-            score(task, (metric,), outputs.filter(kept), labels.filter(kept)).get(metric)
+    def value(rows: np.ndarray) -> float | None:
+        pair = [
+            score(task, (metric,), outputs.filter(rows), labels.filter(rows)).get(metric)
             for outputs in (new, old)
         ]
-        return None if both[0] is None or both[1] is None else sign * (both[0] - both[1])
+        return None if pair[0] is None or pair[1] is None else sign * (pair[0] - pair[1])
 
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     gain, error = value(np.ones(len(labels), dtype=bool)), _jackknife(value, len(labels))
@@ -132,42 +134,42 @@ def gained(
 
 
 def as_logged(outputs: Sequence[Output]) -> pl.Series:
-    """Give outputs the form that they have in the log: numbers, or shares by class as JSON text."""
-    given = [msgspec.json.encode(o).decode() if isinstance(o, dict) else o for o in outputs]
-    return pl.Series("output", given)
+    """Return outputs in the form of the log: numbers, or shares by class as JSON text."""
+    values = [msgspec.json.encode(o).decode() if isinstance(o, dict) else o for o in outputs]
+    return pl.Series("output", values)
 
 
 def _jackknife(value: Callable[[np.ndarray], float | None], rows: int) -> float | None:
     block = np.arange(rows) * _BLOCKS // max(rows, 1)
-    parts = [value(block != left_out) for left_out in range(_BLOCKS)]
-    known = np.array([part for part in parts if part is not None])
-    if len(known) < _BLOCKS:
+    values = [value(block != left_out) for left_out in range(_BLOCKS)]
+    defined = np.array([each for each in values if each is not None])
+    if len(defined) < _BLOCKS:
         return None
-    return float(np.sqrt((_BLOCKS - 1) / _BLOCKS * ((known - known.mean()) ** 2).sum()))
+    return float(np.sqrt((_BLOCKS - 1) / _BLOCKS * ((defined - defined.mean()) ** 2).sum()))
 
 
 def example_losses(
     task: Task, metric: Metric, outputs: pl.Series, labels: pl.Series
 ) -> np.ndarray | None:
-    """Give what each example adds to a metric that is a mean over them; None for other metrics."""
+    """Return the loss of each example, if the metric is a mean over examples; None for other metrics."""
     if task == "multiclass":
         return _multiclass_losses(metric, outputs, labels)
-    given, truth = outputs.to_numpy().astype(np.float64), labels.to_numpy().astype(np.float64)
+    values, truth = outputs.to_numpy().astype(np.float64), labels.to_numpy().astype(np.float64)
     if metric == "log_loss":
-        sure = np.clip(given, _LEAST, 1 - _LEAST)
+        sure = np.clip(values, _LEAST, 1 - _LEAST)
         return np.asarray(-np.log(np.where(truth > 0.5, sure, 1 - sure)))
     if metric == "accuracy":
-        return np.asarray(((given >= 0.5) == (truth > 0.5)).astype(np.float64))
-    return np.abs(given - truth) if metric == "mae" else None
+        return np.asarray(((values >= 0.5) == (truth > 0.5)).astype(np.float64))
+    return np.abs(values - truth) if metric == "mae" else None
 
 
-def _auc_error(truth: np.ndarray, given: np.ndarray) -> float | None:
+def _auc_error(truth: np.ndarray, values: np.ndarray) -> float | None:
     from scipy.stats import rankdata  # noqa: PLC0415 - half a second to import
 
-    positive, negative = given[truth], given[~truth]
+    positive, negative = values[truth], values[~truth]
     if min(len(positive), len(negative)) < 2:
         return None
-    ranks = rankdata(given)
+    ranks = rankdata(values)
     above = (ranks[truth] - rankdata(positive)) / len(negative)
     below = 1 - (ranks[~truth] - rankdata(negative)) / len(positive)
     return float(np.sqrt(above.var(ddof=1) / len(positive) + below.var(ddof=1) / len(negative)))
@@ -176,39 +178,39 @@ def _auc_error(truth: np.ndarray, given: np.ndarray) -> float | None:
 def _multiclass_losses(metric: Metric, outputs: pl.Series, labels: pl.Series) -> np.ndarray | None:
     shares = _shares(outputs)
     if metric == "log_loss":
-        given = [found.get(label, 0.0) for found, label in zip(shares, labels.to_list(), strict=True)]
-        return np.asarray(-np.log(np.clip(given, _LEAST, 1.0)))
+        values = [row.get(label, 0.0) for row, label in zip(shares, labels.to_list(), strict=True)]
+        return np.asarray(-np.log(np.clip(values, _LEAST, 1.0)))
     if metric == "accuracy":
         hits = [best == label for best, label in zip(_best(shares), labels.to_list(), strict=True)]
         return np.asarray(hits, dtype=np.float64)
     return None
 
 
-def _binary(metrics: Sequence[Metric], given: np.ndarray, labels: pl.Series) -> dict[str, float]:
+def _binary(metrics: Sequence[Metric], values: np.ndarray, labels: pl.Series) -> dict[str, float]:
     from sklearn import metrics as sk  # noqa: PLC0415 - a second to import
 
     truth = labels.to_numpy().astype(bool)
-    found: dict[str, float] = {}
+    scores: dict[str, float] = {}
     for name in metrics:
         if name == "roc_auc" and 0 < truth.sum() < len(truth):
-            found[name] = float(sk.roc_auc_score(truth, given))
+            scores[name] = float(sk.roc_auc_score(truth, values))
         elif name == "log_loss":
-            found[name] = float(
-                sk.log_loss(truth, np.clip(given, _LEAST, 1 - _LEAST), labels=[False, True])
+            scores[name] = float(
+                sk.log_loss(truth, np.clip(values, _LEAST, 1 - _LEAST), labels=[False, True])
             )
         elif name == "accuracy":
-            found[name] = float(sk.accuracy_score(truth, given >= 0.5))
+            scores[name] = float(sk.accuracy_score(truth, values >= 0.5))
         elif name == "f1":
-            found[name] = float(sk.f1_score(truth, given >= 0.5, zero_division=0.0))
-    return found
+            scores[name] = float(sk.f1_score(truth, values >= 0.5, zero_division=0.0))
+    return scores
 
 
-def _regression(metrics: Sequence[Metric], given: np.ndarray, labels: pl.Series) -> dict[str, float]:
+def _regression(metrics: Sequence[Metric], values: np.ndarray, labels: pl.Series) -> dict[str, float]:
     from sklearn import metrics as sk  # noqa: PLC0415
 
     truth = labels.to_numpy()
-    known = {"mae": sk.mean_absolute_error, "rmse": sk.root_mean_squared_error}
-    return {name: float(known[name](truth, given)) for name in metrics if name in known}
+    functions = {"mae": sk.mean_absolute_error, "rmse": sk.root_mean_squared_error}
+    return {name: float(functions[name](truth, values)) for name in metrics if name in functions}
 
 
 def _multiclass(metrics: Sequence[Metric], outputs: pl.Series, labels: pl.Series) -> dict[str, float]:
@@ -223,8 +225,8 @@ def _multiclass(metrics: Sequence[Metric], outputs: pl.Series, labels: pl.Series
         elif name == "f1":
             scores[name] = float(sk.f1_score(truth, best, average="macro", zero_division=0.0))
         elif name == "log_loss":
-            given = [found.get(label, 0.0) for found, label in zip(shares, truth, strict=True)]
-            scores[name] = float(-np.log(np.clip(given, _LEAST, 1.0)).mean())
+            values = [row.get(label, 0.0) for row, label in zip(shares, truth, strict=True)]
+            scores[name] = float(-np.log(np.clip(values, _LEAST, 1.0)).mean())
     return scores
 
 
@@ -234,4 +236,4 @@ def _shares(outputs: pl.Series) -> list[dict[str, float]]:
 
 
 def _best(shares: Sequence[dict[str, float]]) -> list[str]:
-    return [max(found, key=found.__getitem__) if found else "" for found in shares]
+    return [max(row, key=row.__getitem__) if row else "" for row in shares]

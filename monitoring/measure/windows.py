@@ -1,7 +1,7 @@
-"""Which predictions make a window, and whether there is enough in it to judge.
+"""Cut a log into windows, and tell whether a window has enough to judge.
 
-Predictions are taken by their time of receipt, which never falls as positions rise: so a window is a
-range of positions, found by a few look-ups, whatever order the labels come in.
+A prediction belongs to a window by its time of receipt, which never falls as positions rise. So a window
+is a range of positions, which takes a few look-ups, whatever order the labels come in.
 """
 
 from bisect import bisect_left
@@ -43,7 +43,7 @@ class WindowSpan(msgspec.Struct, frozen=True):
     mature: bool
 
     def window(self, predictions: int, labelled: int) -> Window:
-        """Give what evidence keeps of it, with what was counted in it."""
+        """Return the record of it that evidence holds, with these counts."""
         return Window(
             start=self.start,
             stop=self.stop,
@@ -63,9 +63,9 @@ def windows(
     last: int | None = None,
     aligned: bool = True,
 ) -> list[WindowSpan]:
-    """Give the whole windows from a time on that are over, oldest first.
+    """List the whole windows from a time on that are over, oldest first.
 
-    What waits in the inbox is in none of them: collect first.
+    Records that wait in the inbox are in none of them: collect first.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def windows(
 
 
 def standing(window: Window, least: int) -> Standing:
-    """Say whether a window has enough to judge, by its labels if it is mature.
+    """Tell whether a window has enough to judge, by its labels if it is mature.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def standing(window: Window, least: int) -> Standing:
 def _edges(
     log: FeatureLog, length: timedelta, since: datetime, now: datetime, most: int, *, aligned: bool
 ) -> list[datetime]:
-    """Give where windows by time begin and end: as many as wanted, none before the first record."""
+    """List the edges of the newest windows by time; none is before the first record."""
     oldest = log.recorded_at(0)
     if oldest is None or most == 0:
         return []
@@ -135,7 +135,7 @@ def _edges(
 
 
 def _places(log: FeatureLog, edges: Sequence[datetime]) -> list[int]:
-    """Give the position of each edge, by bisection between those of its neighbours."""
+    """Look up the position of each edge, by bisection between those of its neighbours."""
     if len(edges) < 2:
         return [log.position_at(edge) for edge in edges]
     return _between(log, edges, log.position_at(edges[0]), log.position_at(edges[-1]))
@@ -151,8 +151,8 @@ def _between(log: FeatureLog, edges: Sequence[datetime], first: int, last: int) 
         return moment is None or moment >= edges[half]
 
     middle = bisect_left(range(last), True, lo=first, key=behind)
-    before = _between(log, edges[: half + 1], first, middle)
-    return before[:-1] + _between(log, edges[half:], middle, last)
+    earlier = _between(log, edges[: half + 1], first, middle)
+    return earlier[:-1] + _between(log, edges[half:], middle, last)
 
 
 def _by_amount(
@@ -162,7 +162,7 @@ def _by_amount(
     whole = log.count_predictions(start, end) // rows
     skipped = max(whole - most, 0)
     place = log.position_after(start, rows * skipped) if skipped else start
-    found: list[WindowSpan] = []
+    spans: list[WindowSpan] = []
     for _ in range(whole - skipped):
         behind = None if place is None else log.position_after(place, rows)
         if place is None or behind is None:
@@ -171,6 +171,6 @@ def _by_amount(
         if begin is None or newest is None:
             break
         stop = newest + _MICROSECOND
-        found.append(WindowSpan(begin, stop, place, behind, stop + wait <= now))
+        spans.append(WindowSpan(begin, stop, place, behind, stop + wait <= now))
         place = behind
-    return found
+    return spans

@@ -22,6 +22,7 @@ from headwater.loop.replay.import_history import Columns, import_history
 from headwater.loop.training.update import train
 from headwater.monitoring import evidence as gathering
 from headwater.monitoring.attention.attention import Attention
+from headwater.monitoring.evidence import gather
 from headwater.monitoring.performance.performance_table import read_performance
 from headwater.registry.registry import Registry
 from headwater.spec.data.label import LabelRule
@@ -398,12 +399,12 @@ def test_labels_of_some_windows_are_judged_together(
     judged: list[tuple[int, int]] = []
     attend = gathering.attend
 
-    def heard(*frames: pl.DataFrame, **rest: Any) -> Attention:
-        if "mature" in rest:
-            judged.append((rest["earlier"].height // ROWS, rest["mature"].height // ROWS))
-        return attend(*frames, **rest)
+    def recording(*arguments: Any, **labels: Any) -> Attention:
+        if "mature" in labels:
+            judged.append((labels["earlier"].height // ROWS, labels["mature"].height // ROWS))
+        return attend(*arguments, **labels)
 
-    monkeypatch.setattr(gathering, "attend", heard)
+    monkeypatch.setattr(gathering, "attend", recording)
     monitoring = Monitoring(window="1d", label_windows=2, least=100, reference_rows=2_000)
     bound = bind(**(WATCHED | {"monitoring": monitoring}))
     settle(bound)
@@ -414,23 +415,24 @@ def test_labels_of_some_windows_are_judged_together(
     assert judged == [(1, 1), (2, 1), (2, 2), (3, 2)]
 
 
-def test_rows_that_are_drawn_do_not_shorten_the_reference(
+def test_a_sample_of_rows_does_not_shorten_the_reference(
     bind: Binder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """How far a window goes at other times is asked of as many windows as the champion learned."""
+    """The usual move of a window is measured over as many windows as the champion learned."""
     windows: list[int] = []
     attend = gathering.attend
 
-    def heard(*frames: pl.DataFrame, **rest: Any) -> Attention:
-        assert all(frame.height == 300 for frame in frames)
-        windows.append(rest["windows"])
-        return attend(*frames, **rest)
+    def recording(
+        reference: pl.DataFrame, current: pl.DataFrame, *rest: Any, **options: Any
+    ) -> Attention:
+        assert reference.height == current.height == 300
+        windows.append(options["windows"])
+        return attend(reference, current, *rest, **options)
 
-    monkeypatch.setattr(gathering, "attend", heard)
-    monkeypatch.setattr(gathering, "_DRIFT_ROWS", 300)
+    monkeypatch.setattr(gathering, "attend", recording)
     bound = bind(**(WATCHED | {"update": Stateless(window="3d")}))
     settle(bound)
-    decide(bound)
+    gather(bound.pipeline, bound.log, bound.registry, bound.clock.now(), drift_rows=300)
     assert set(windows) == {3}
 
 
