@@ -1,4 +1,4 @@
-"""Who serves: a row in the operational database, set by compare-and-swap; the aliases mirror it."""
+"""The champion: a row in the operational database, set by compare-and-swap; the aliases mirror it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,21 +35,21 @@ class Championship:
         self._clock = clock
 
     def reign(self) -> Reign | None:
-        """Give the present reign; None where nothing was promoted yet."""
-        found = self.history()
-        return found[-1] if found else None
+        """Return the present reign; None if no version was promoted yet."""
+        history = self.history()
+        return history[-1] if history else None
 
     def epoch(self) -> int | None:
-        """Give the number of the present reign, without reading more; None before the first."""
+        """Return the number of the present reign, and read nothing else; None before the first."""
         table = tables.champion.c
         with self._database.reading() as connection:
-            found = connection.execute(
+            epoch = connection.execute(
                 select(table.epoch).where(table.pipeline_id == self._pipeline_id)
             ).scalar_one_or_none()
-        return None if found is None else int(found)
+        return None if epoch is None else int(epoch)
 
     def history(self) -> list[Reign]:
-        """Give all reigns, oldest first."""
+        """List all reigns, oldest first."""
         table = tables.reign.c
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -65,7 +65,7 @@ class Championship:
         ]
 
     def mirrored(self) -> bool:
-        """Say whether the aliases were set to the present reign."""
+        """Tell whether the aliases were set to the present reign."""
         table = tables.champion.c
         with self._database.reading() as connection:
             row = connection.execute(
@@ -74,7 +74,7 @@ class Championship:
         return row is None or row.epoch == row.mirrored_epoch
 
     def note_mirrored(self, epoch: int) -> None:
-        """Remember that the aliases show a reign."""
+        """Record that the aliases show a reign."""
         table = tables.champion
         with self._database.transaction() as connection:
             connection.execute(
@@ -105,11 +105,11 @@ class Championship:
         by, reason
             Who decides, and why.
         lease
-            Checked in the same transaction, where a trainer promotes.
+            The trainer's, if a trainer promotes; checked in the same transaction.
         quarantine
-            Offsets that later recipes exclude, noted in the same transaction.
+            Offsets that later recipes exclude, recorded in the same transaction.
         action
-            What the audit calls it, in the same transaction.
+            The audit's word for it, recorded in the same transaction.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class Championship:
                 self._note(connection, now_us, by, "quarantine", {"span": str(span), "reason": reason})
 
     def quarantined(self) -> list[OffsetRange]:
-        """Give the excluded ranges, in order."""
+        """List the excluded ranges, in order."""
         table = tables.quarantine.c
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -165,12 +165,12 @@ class Championship:
 
     def _compare(self, connection: Connection, expected: Reign | None) -> None:
         table = tables.champion.c
-        found = connection.execute(
+        epoch = connection.execute(
             select(table.epoch).where(table.pipeline_id == self._pipeline_id).with_for_update()
         ).scalar_one_or_none()
-        if found != (None if expected is None else expected.epoch):
+        if epoch != (None if expected is None else expected.epoch):
             raise ConflictError(
-                f"the champion of {self._pipeline!r} changed meanwhile: reign {found} began",
+                f"the champion of {self._pipeline!r} changed meanwhile: reign {epoch} began",
                 hint="look at headwater versions, then decide again",
             )
 
@@ -217,14 +217,14 @@ class Championship:
                 f"{span} holds no offsets", hint="write --quarantine START:STOP, with START < STOP"
             )
         table = tables.quarantine
-        there = connection.execute(
+        row = connection.execute(
             select(table.c.start).where(
                 table.c.pipeline_id == self._pipeline_id,
                 table.c.start == span.start,
                 table.c.stop == span.stop,
             )
         ).one_or_none()
-        if there is None:
+        if row is None:
             connection.execute(
                 insert(table).values(
                     pipeline_id=self._pipeline_id,

@@ -1,4 +1,4 @@
-"""The decisions of a pipeline: stored before anything is done, claimed by who works, ended once."""
+"""The decisions of a pipeline: stored before any effect, claimed by a trainer, ended once."""
 
 from datetime import datetime
 
@@ -18,16 +18,16 @@ __all__ = ["Decisions", "Work"]
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """What the first claim of a decision set out to do; whoever claims it again does the same.
+    """The work of a decision, fixed by its first claim; whoever claims it again does the same.
 
     Parameters
     ----------
     recipe
-        How to make the version; None where there was nothing to learn.
+        How to make the version; None if there was nothing to learn.
     judged
         The newest examples, held back from the recipe, on which the gate judges.
     champion
-        The version that it is compared with; None where none served.
+        The version that it is compared with; None if none served.
     reason
         Why it starts where it does, in words.
     """
@@ -57,7 +57,7 @@ class Decisions:
         self._mine = tables.decision.c.pipeline_id == pipeline_id
 
     def store(self, decision: Decision) -> bool:
-        """Keep a decision; one that is kept already stays as it is.
+        """Store a decision; a decision that is stored already stays as it is.
 
         Returns
         -------
@@ -67,10 +67,10 @@ class Decisions:
         table = tables.decision
         reached("decide.before_store")
         with self._database.transaction() as connection:
-            there = connection.execute(
+            row = connection.execute(
                 select(table.c.id).where(self._mine, table.c.id == decision.id)
             ).one_or_none()
-            if there is None:
+            if row is None:
                 connection.execute(
                     insert(table).values(
                         pipeline_id=self._pipeline_id,
@@ -82,15 +82,15 @@ class Decisions:
                     )
                 )
         reached("decide.after_store")
-        return there is None
+        return row is None
 
     def get(self, id_: str) -> Decision:
-        """Give one decision.
+        """Return the decision of an id.
 
         Raises
         ------
         NotFoundError
-            If there is none of that id.
+            If there is no such decision.
         """
         with self._database.reading() as connection:
             row = connection.execute(
@@ -104,12 +104,12 @@ class Decisions:
         return _read(row)
 
     def newest(self, last: int | None = None, *, fired: bool = False) -> list[Decision]:
-        """Give the newest decisions, oldest first.
+        """List the newest decisions, oldest first.
 
         Parameters
         ----------
         last
-            How many; None gives all.
+            How many; None for all.
         fired
             Only those that fired.
         """
@@ -122,7 +122,7 @@ class Decisions:
         return [_read(row) for row in reversed(rows)]
 
     def unended(self) -> list[Decision]:
-        """Give the decisions that fired and have not ended, oldest first."""
+        """List the decisions that fired and have not ended, oldest first."""
         table = tables.decision
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -133,7 +133,7 @@ class Decisions:
         return [_read(row) for row in rows]
 
     def fired_since(self, moment: datetime) -> tuple[datetime, ...]:
-        """Say when decisions fired, from a moment on, and the last one before; newest first."""
+        """List when decisions fired, from a moment on, and the last time before it; newest first."""
         table = tables.decision
         fired = select(table.c.at_us).where(self._mine, table.c.fired).order_by(table.c.at_us.desc())
         before = select(func.max(table.c.at_us)).where(
@@ -144,26 +144,26 @@ class Decisions:
             last_us = connection.execute(before).scalar_one()
         return tuple(from_us(at_us) for at_us in [*times, *([] if last_us is None else [last_us])])
 
-    def claim(self, id_: str, work: Work, *, by: str, lease: Lease, anew: bool = False) -> Work:
-        """Take a decision to work on, under the trainer's lease.
+    def claim(self, id_: str, work: Work, *, by: str, lease: Lease, replace: bool = False) -> Work:
+        """Claim a decision, under the trainer's lease.
 
         Parameters
         ----------
         id_
             The decision.
         work
-            What to do, where no earlier claim set out to do something.
+            The work, unless an earlier claim fixed it.
         by
             Who works on it, for the record.
         lease
             The trainer's.
-        anew
-            Forget what an earlier claim set out to do.
+        replace
+            Replace the work of an earlier claim.
 
         Returns
         -------
         Work
-            What to do: `work`, or what an earlier claim, killed since, had set out to do.
+            The work to do: `work`, or that of an earlier claim whose process was killed.
 
         Raises
         ------
@@ -173,17 +173,17 @@ class Decisions:
         table = tables.decision
         with self._database.transaction() as connection:
             check(connection, lease)
-            kept = connection.execute(
+            claimed = connection.execute(
                 select(table.c.work).where(self._mine, table.c.id == id_)
             ).scalar_one()
-            kept = None if anew else kept
-            values = {"claimed_by": by} | ({} if kept else {"work": msgspec.json.encode(work)})
+            claimed = None if replace else claimed
+            values = {"claimed_by": by} | ({} if claimed else {"work": msgspec.json.encode(work)})
             connection.execute(update(table).where(self._mine, table.c.id == id_).values(values))
         reached("claim.after_commit")
-        return msgspec.json.decode(kept, type=Work) if kept else work
+        return msgspec.json.decode(claimed, type=Work) if claimed else work
 
     def end(self, id_: str, outcome: Outcome, lease: Lease) -> None:
-        """Note how a decision's update ended; the first end counts.
+        """Record how a decision's update ended; only the first end counts.
 
         Raises
         ------
@@ -202,27 +202,27 @@ class Decisions:
         reached("end.after_commit")
 
     def attempt(self, decision: Decision) -> int | None:
-        """Note that a run is asked for, before it is: compare-and-swap on how often it was.
+        """Count a request for a run before it is made: compare-and-swap on the number of requests.
 
         Returns
         -------
         int or None
-            Number of the attempt, from 1; None where another dispatcher was faster.
+            Number of the attempt, from 1; None if another dispatcher was faster.
         """
         table, number = tables.decision, decision.attempts + 1
         with self._database.transaction() as connection:
-            moved = connection.execute(
+            updated = connection.execute(
                 update(table)
                 .where(self._mine, table.c.id == decision.id, table.c.attempts == decision.attempts)
                 .values(attempts=number, dispatched_at_us=to_us(self._clock.now()))
             ).rowcount
-        return number if moved else None
+        return number if updated else None
 
 
 def _read(row: Row[tuple[object, ...]]) -> Decision:
-    made = msgspec.json.decode(row.record, type=Decision)
+    decision = msgspec.json.decode(row.record, type=Decision)
     return msgspec.structs.replace(
-        made,
+        decision,
         attempts=row.attempts,
         dispatched_at=None if row.dispatched_at_us is None else from_us(row.dispatched_at_us),
         claimed_by=row.claimed_by,

@@ -1,4 +1,4 @@
-"""Which version was fine-tuned from which: as a tree, as records, and as a picture."""
+"""The lineage of versions by fine-tuning: as a tree, as records, and as a picture."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "draw", "lineage", "walk"]
 
-_NAMED_NODES = 60
+_LABELLED_NODES = 60
 
 
 class Node(msgspec.Struct, kw_only=True):
-    """A version with those that were fine-tuned from it.
+    """A version with the versions that were fine-tuned from it.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Node(msgspec.Struct, kw_only=True):
     serving
         Whether it is champion now.
     children
-        Fine-tuned from it, oldest first.
+        The versions that were fine-tuned from it, oldest first.
     """
 
     version: Version
@@ -39,7 +39,7 @@ class Node(msgspec.Struct, kw_only=True):
 
 
 def lineage(versions: Sequence[Version], history: Sequence[Reign]) -> list[Node]:
-    """Give the roots of the forest that versions make, oldest first.
+    """Return the roots of the forest that versions make, oldest first.
 
     A version whose parent is gone counts as a root.
     """
@@ -61,7 +61,7 @@ def lineage(versions: Sequence[Version], history: Sequence[Reign]) -> list[Node]
 
 
 def walk(roots: Sequence[Node]) -> Iterator[tuple[int, Node]]:
-    """Give every node with its depth, parents first; a long line does not recurse."""
+    """Yield every node with its depth, parents first; a long line does not recurse."""
     stack = [(0, node) for node in reversed(roots)]
     while stack:
         depth, node = stack.pop()
@@ -75,7 +75,7 @@ def draw(roots: Sequence[Node], path: Path, title: str) -> None:
     Parameters
     ----------
     roots
-        As :func:`lineage` gives them.
+        As :func:`lineage` returns them.
     path
         The file; its suffix chooses the format (``.png``, ``.svg`` or ``.pdf``).
     title
@@ -87,9 +87,9 @@ def draw(roots: Sequence[Node], path: Path, title: str) -> None:
     count = max(lanes.values(), default=0) + 1
     figure = Figure(figsize=(12, min(14.0, 2.2 + 0.45 * count)), layout="constrained")
     axes = figure.subplots()
-    named = len(lanes) <= _NAMED_NODES
+    labelled = len(lanes) <= _LABELLED_NODES
     for _, node in walk(roots):
-        _draw_node(axes, node, lanes, named=named)
+        _draw_node(axes, node, lanes, labelled=labelled)
     axes.set_title(title, loc="left")
     axes.set_xlabel("learned up to offset")
     axes.set_yticks([])
@@ -101,7 +101,7 @@ def draw(roots: Sequence[Node], path: Path, title: str) -> None:
 
 
 def _lanes(roots: Sequence[Node]) -> dict[str, int]:
-    """Give each version a lane: its first child goes on in it, other children open new ones."""
+    """Assign each version a lane: its first child stays in it, other children open new lanes."""
     lanes: dict[str, int] = {}
     following: dict[str, int] = {}
     opened = 0
@@ -116,7 +116,7 @@ def _lanes(roots: Sequence[Node]) -> dict[str, int]:
     return lanes
 
 
-def _draw_node(axes: "Axes", node: Node, lanes: dict[str, int], *, named: bool) -> None:
+def _draw_node(axes: "Axes", node: Node, lanes: dict[str, int], *, labelled: bool) -> None:
     x, y = node.version.examples.stop, lanes[node.version.number]
     for child in node.children:
         axes.annotate(
@@ -128,7 +128,7 @@ def _draw_node(axes: "Axes", node: Node, lanes: dict[str, int], *, named: bool) 
     color = "tab:green" if node.serving else "tab:blue" if node.reigns else "0.75"
     marker = "o" if node.version.parent else "s"
     axes.plot([x], [y], marker=marker, color=color, markersize=9 if node.serving else 6)
-    if named or node.serving:
+    if labelled or node.serving:
         axes.annotate(
             node.version.number,
             (x, y),

@@ -33,12 +33,12 @@ _FILES = {"state": "state.bin", "recipe": "recipe.json", "proof": "proof.json", 
 
 
 class StoredVersion:
-    """What is stored with a version, verified.
+    """The verified files of a version.
 
     Parameters
     ----------
     state, recipe, proof
-        The bytes, whose signature held.
+        Their bytes, whose signature held.
     """
 
     def __init__(self, state: bytes, recipe: bytes, proof: bytes) -> None:
@@ -84,19 +84,19 @@ class VersionStore:
             owned.check()
             self.experiment_id = owned.experiment()
             self._owned = owned
-        self._seen: dict[str, Version] = {}
-        self._last_kept: dict[str, StoredVersion] = {}
+        self._read_versions: dict[str, Version] = {}
+        self._verified: dict[str, StoredVersion] = {}
 
     def register(self, candidate: Candidate, publish: Callable[[Callable[[], None]], None]) -> Version:
-        """Store a candidate and give it a number; a recipe that is registered keeps its version.
+        """Store a candidate and give it a number; a registered recipe keeps its version.
 
         Parameters
         ----------
         candidate
             The learned state.
         publish
-            Called with what makes the version; calls it while nobody can take the lease over, or
-            refuses.
+            Called with a function that makes the version; it calls the function while nobody can take
+            the lease over, or refuses.
 
         Raises
         ------
@@ -107,33 +107,33 @@ class VersionStore:
         """
         recipe = Recipe.from_json(candidate.recipe)
         proof = prove(self._key, self.pipeline, candidate.digest, candidate.state, candidate.recipe)
-        if (found := self.find(proof.recipe_id)) is not None:
-            return found
-        made: list[Version] = []
+        if (registered := self.find(proof.recipe_id)) is not None:
+            return registered
+        versions: list[Version] = []
         with _guarded(self._settings), self._run(recipe, candidate) as run_id:
             reached("register.before_upload")
             model_id = self._upload(recipe, candidate, proof)
             reached("register.after_upload")
-            publish(lambda: made.append(self._create(recipe, candidate, proof, model_id, run_id)))
+            publish(lambda: versions.append(self._create(recipe, candidate, proof, model_id, run_id)))
             reached("register.after_version")
-        return made[0]
+        return versions[0]
 
     def versions(self) -> list[Version]:
-        """Give all versions, oldest first."""
-        found: list[Version] = []
+        """List all versions, oldest first."""
+        versions: list[Version] = []
         token = None
         with _guarded(self._settings):
             while True:
                 page = self.client.search_model_versions(
                     f"name = '{self.pipeline}'", max_results=_PAGE, page_token=token
                 )
-                found += [version for entry in page if (version := self._read(entry)) is not None]
+                versions += [version for entry in page if (version := self._read(entry)) is not None]
                 token = page.token
                 if not token:
-                    return sorted(found, key=lambda version: int(version.number))
+                    return sorted(versions, key=lambda version: int(version.number))
 
     def get(self, number: str) -> Version:
-        """Give one version.
+        """Return the version of a number.
 
         Raises
         ------
@@ -142,23 +142,23 @@ class VersionStore:
         """
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
-        found = None
+        version = None
         if number.isdecimal():
             try:
-                found = self._read(self.client.get_model_version(self.pipeline, number))
+                version = self._read(self.client.get_model_version(self.pipeline, number))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise _refused(self._settings, error) from error
-        if found is None:
-            there = few(version.number for version in self.versions())
+        if version is None:
+            numbers = few(version.number for version in self.versions())
             raise NotFoundError(
                 f"pipeline {self.pipeline!r} has no version {number!r}",
-                hint=f"it has {there}" if there else "make one: headwater train",
+                hint=f"it has {numbers}" if numbers else "make one: headwater train",
             )
-        return found
+        return version
 
     def holds(self, number: str) -> bool:
-        """Say whether a version exists; somebody may have deleted it in MLflow."""
+        """Tell whether a version exists; somebody may have deleted it in MLflow."""
         try:
             self.get(number)
         except NotFoundError:
@@ -166,14 +166,14 @@ class VersionStore:
         return True
 
     def kept(self, version: Version, *, again: bool = False) -> StoredVersion:
-        """Give what is stored with a version, verified against the registry's tags.
+        """Return the files of a version, verified against the registry's tags.
 
-        What was verified last is remembered: a version never changes.
+        The files that were verified last are remembered, since a version never changes.
 
         Parameters
         ----------
         again
-            Fetch and verify it again, although it is remembered.
+            Fetch and verify them again, although they are remembered.
 
         Raises
         ------
@@ -182,13 +182,13 @@ class VersionStore:
         StorageError
             If the files are gone.
         """
-        if not again and version.number in self._last_kept:
-            return self._last_kept[version.number]
+        if not again and version.number in self._verified:
+            return self._verified[version.number]
         state, recipe, proof = self._fetch(version, "state", "recipe", "proof")
         self._verify(version, state, recipe, proof)
-        kept = StoredVersion(state, recipe, proof)
-        self._last_kept = {version.number: kept}
-        return kept
+        files = StoredVersion(state, recipe, proof)
+        self._verified = {version.number: files}
+        return files
 
     def _verify(self, version: Version, state: bytes | None, recipe: bytes, proof: bytes) -> None:
         claimed = _read_proof(proof)
@@ -208,7 +208,7 @@ class VersionStore:
             ]
 
     def recipe(self, version: Version) -> Recipe:
-        """Give a version's recipe, verified; its state need not be there any more.
+        """Return a version's recipe, verified; its state may be gone.
 
         Raises
         ------
@@ -222,7 +222,7 @@ class VersionStore:
     def log_metrics(
         self, version: Version, metrics: dict[str, float], at: datetime, step: int = 0
     ) -> None:
-        """Log numbers against a version; the same ones again change nothing.
+        """Log numbers against a version; logging the same numbers again changes nothing.
 
         Parameters
         ----------
@@ -252,18 +252,18 @@ class VersionStore:
         Parameters
         ----------
         factory
-            Makes the estimator, where the caller has the code; from the kept code otherwise.
+            Makes the estimator; if it is None, the stored code does.
 
         Raises
         ------
         DigestError, StorageError, NotRebuildableError
             As for :meth:`kept` and :func:`~headwater.registry.restore.restore`.
         """
-        kept = self.kept(version)
-        return restore(kept.state, kept.recipe, kept.proof, self._key, factory)
+        files = self.kept(version)
+        return restore(files.state, files.recipe, files.proof, self._key, factory)
 
     def close_leftovers(self) -> int:
-        """Close the runs and models that a killed trainer left open; only the lease's holder may.
+        """Close the runs and models that a killed trainer left open; only the holder of the lease may.
 
         Returns
         -------
@@ -291,7 +291,7 @@ class VersionStore:
         return closed
 
     def aliases(self) -> dict[str, str]:
-        """Give the aliases with their version numbers."""
+        """Return the aliases with their version numbers."""
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
         try:
@@ -309,7 +309,7 @@ class VersionStore:
                 self.client.set_registered_model_alias(self.pipeline, alias, number)
 
     def find(self, recipe_id: str) -> Version | None:
-        """Give the version that was made by a recipe; None where there is none."""
+        """Return the version that was made by a recipe; None if there is none."""
         with _guarded(self._settings):
             page = self.client.search_model_versions(
                 f"name = '{self.pipeline}' and tag.`{_RECIPE_TAG}` = '{recipe_id}'", max_results=1
@@ -318,16 +318,16 @@ class VersionStore:
 
     def _read(self, entry: Any) -> Version | None:
         model_id = str(entry.source or "").removeprefix("models:/")
-        found = Version.from_tags(
+        version = Version.from_tags(
             self.pipeline, str(entry.version), model_id, str(entry.run_id), dict(entry.tags)
         )
-        if found is not None:
-            self._seen[found.number] = found
-        return found
+        if version is not None:
+            self._read_versions[version.number] = version
+        return version
 
     @contextmanager
     def _run(self, recipe: Recipe, candidate: Candidate) -> Iterator[str]:
-        """Open a run that says what goes in; its end says how it went."""
+        """Open a run with its inputs; the run's status says how it ended."""
         name = f"{recipe.update} {recipe.examples}"
         with self._mlflow.start_run(
             experiment_id=self.experiment_id,
@@ -378,7 +378,7 @@ class VersionStore:
         )
         parents = []
         if recipe.parent is not None:
-            parent = self._seen.get(recipe.parent) or self.get(recipe.parent)
+            parent = self._read_versions.get(recipe.parent) or self.get(recipe.parent)
             parents.append(LoggedModelInput(parent.model_id))
         self.client.log_inputs(
             run_id,
@@ -441,14 +441,14 @@ class VersionStore:
             tags=tags,
             model_id=model_id,  # a server holds it against the source
         )
-        found = self._read(entry)
-        if found is None:
+        registered = self._read(entry)
+        if registered is None:
             raise _swapped(version)
-        return found
+        return registered
 
 
 def check_owned(identity: Identity, settings: Settings) -> None:
-    """Refuse what MLflow has under a pipeline's name, if it is not the log's; change nothing.
+    """Refuse an experiment or model under a pipeline's name that is not the log's; change nothing.
 
     Raises
     ------
@@ -465,7 +465,7 @@ def check_owned(identity: Identity, settings: Settings) -> None:
 
 
 def check_reachable(settings: Settings) -> str:
-    """Ask MLflow's store something, and give its address.
+    """Send MLflow's store a query, and return its address.
 
     Raises
     ------
@@ -482,7 +482,7 @@ def check_reachable(settings: Settings) -> str:
 
 @contextmanager
 def _guarded(settings: Settings) -> Iterator[None]:
-    """Turn what MLflow and its stores raise into errors that say what to do."""
+    """Turn exceptions of MLflow and its stores into errors that say what to do."""
     try:
         yield
     except HeadwaterError:
@@ -507,7 +507,7 @@ def _refused(settings: Settings, error: Exception) -> StorageError:
     return StorageError(
         f"MLflow's store at {where} refuses: {first}",
         hint="check HEADWATER_MLFLOW_URI and HEADWATER_ARTIFACTS, and that their servers run; "
-        "what was recorded is safe, so try again",
+        "recorded predictions and labels are safe, so try again",
     )
 
 

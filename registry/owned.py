@@ -1,4 +1,4 @@
-"""Whose experiment and registered model MLflow has under a pipeline's name."""
+"""The experiment and registered model under a pipeline's name in MLflow, and the log that owns them."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -20,9 +20,9 @@ _ABSENT = "RESOURCE_DOES_NOT_EXIST"
 
 
 class Owned:
-    """What MLflow has under a pipeline's name, made and checked for one log.
+    """The experiment and registered model of one pipeline in MLflow, made and checked for one log.
 
-    MLflow makes a name once, with its tags: of several logs that make one at the same time, one gets it,
+    MLflow makes a name once, with its tags. If several logs make it at the same time, one log gets it,
     and the others are refused when they read the tag.
 
     Parameters
@@ -36,10 +36,10 @@ class Owned:
         self._identity = identity
         self._settings = settings
         self._name = f"headwater/{identity.pipeline}"
-        self._named = False
+        self._model_exists = False
 
     def check(self) -> None:
-        """Refuse an experiment or a model that is not this log's; there may be neither.
+        """Refuse an experiment or a model that is not this log's; neither need exist.
 
         Raises
         ------
@@ -50,7 +50,7 @@ class Owned:
         self._find_model()
 
     def experiment(self) -> str:
-        """Give the id of the log's experiment; made where there is none.
+        """Return the id of the log's experiment; make it if there is none.
 
         Raises
         ------
@@ -59,22 +59,22 @@ class Owned:
         """
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy
 
-        found = self._find_experiment()
-        if found is not None:
-            return found
+        existing = self._find_experiment()
+        if existing is not None:
+            return existing
         location = f"{self._settings.artifact_uri}/{self._identity.pipeline}"
         try:
-            made = self._client.create_experiment(
+            experiment_id = self._client.create_experiment(
                 self._name, artifact_location=location, tags=self._tags()
             )
         except MlflowException as error:
-            if error.error_code != _TAKEN or (found := self._find_experiment()) is None:
+            if error.error_code != _TAKEN or (existing := self._find_experiment()) is None:
                 raise
-            return found
-        return str(made)
+            return existing
+        return str(experiment_id)
 
     def name_model(self) -> None:
-        """Make the registered model where there is none.
+        """Make the registered model if there is none.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class Owned:
         """
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy
 
-        if self._named:
+        if self._model_exists:
             return
         try:
             self._client.create_registered_model(self._identity.pipeline, tags=self._tags())
@@ -91,17 +91,17 @@ class Owned:
             if error.error_code != _TAKEN:
                 raise
             self._find_model()
-        self._named = True
+        self._model_exists = True
 
     def _tags(self) -> dict[str, str]:
         return {PIPELINE_TAG: self._identity.pipeline, _LOG_TAG: self._identity.log}
 
     def _find_experiment(self) -> str | None:
-        found = self._client.get_experiment_by_name(self._name)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(self._name)
+        if experiment is None:
             return None
-        self._check(f"MLflow's experiment {self._name!r}", found.tags)
-        return str(found.experiment_id)
+        self._check(f"MLflow's experiment {self._name!r}", experiment.tags)
+        return str(experiment.experiment_id)
 
     def _find_model(self) -> None:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy
@@ -115,6 +115,6 @@ class Owned:
             return
         self._check(f"MLflow's registered model {name!r}", tags)
 
-    def _check(self, thing: str, tags: Mapping[str, str]) -> None:
+    def _check(self, kind: str, tags: Mapping[str, str]) -> None:
         where = make_url(self._settings.tracking_uri).render_as_string(hide_password=True)
-        self._identity.check(thing, where, tags.get(_LOG_TAG), "HEADWATER_MLFLOW_URI")
+        self._identity.check(kind, where, tags.get(_LOG_TAG), "HEADWATER_MLFLOW_URI")

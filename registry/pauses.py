@@ -35,35 +35,35 @@ class Pauses:
         )
 
     def in_force(self) -> Pause | None:
-        """Give the pause in force; None where learning goes on."""
+        """Return the pause in force; None if learning goes on."""
         with self._database.reading() as connection:
             return self._newest(connection)[1]
 
     def pause(self, *, by: str, reason: str) -> Pause:
-        """Halt learning at the next offset that the sequencer will give; again, it changes nothing.
+        """Halt learning at the sequencer's next offset; a second pause changes nothing.
 
-        The offset is read in the transaction that halts: whoever learns looks for a pause after he has
-        seen how far examples go, so that no later one is learned.
+        The offset is read in the transaction that halts. The learner reads how far examples go before it
+        looks for a pause, so it learns no example from that offset on.
         """
         check_note(by, reason)
         now_us = to_us(self._clock.now())
         with self._database.transaction() as connection:
-            number, there = self._newest(connection)
-            if there is not None:
-                return there
+            number, in_force = self._newest(connection)
+            if in_force is not None:
+                return in_force
             offset, epoch = self._place(connection)
             self._add(connection, number + 1, now_us, by, reason, paused=True, at=(offset, epoch))
         return Pause(offset=offset, epoch=epoch, since=from_us(now_us), by=by, reason=reason)
 
     def resume(self, *, by: str, reason: str) -> None:
-        """Let learning go on from where it halted; where it does, this changes nothing."""
+        """Let learning go on from the offset at which it halted; if it is not halted, change nothing."""
         check_note(by, reason)
         now_us = to_us(self._clock.now())
         with self._database.transaction() as connection:
-            number, there = self._newest(connection)
-            if there is None:
+            number, in_force = self._newest(connection)
+            if in_force is None:
                 return
-            at = there.offset, there.epoch
+            at = in_force.offset, in_force.epoch
             self._add(connection, number + 1, now_us, by, reason, paused=False, at=at)
 
     def _newest(self, connection: Connection) -> tuple[int, Pause | None]:
@@ -81,7 +81,7 @@ class Pauses:
         )
 
     def _place(self, connection: Connection) -> tuple[int, int]:
-        """Give the next offset, and the epoch of the present reign."""
+        """Return the next offset, and the epoch of the present reign."""
         sequencer, champion = tables.sequencer.c, tables.champion.c
         offset = connection.execute(
             select(sequencer.next_offset).where(sequencer.pipeline_id == self._pipeline_id)

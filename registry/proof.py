@@ -1,4 +1,4 @@
-"""What proves that a stored state is the one that was registered: a keyed hash over all of it."""
+"""The proof that a stored state is the registered one: a keyed hash over all of it."""
 
 import hashlib
 import hmac
@@ -16,13 +16,13 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Parameters
     ----------
     pipeline
-        What it is the state of.
+        The pipeline of the state.
     recipe_id
         Hash of the recipe's text, which holds code that a rebuild runs.
     digest
-        Hash of the state's canonical form: what a rebuild must reach.
+        Hash of the state's canonical form, which a rebuild must reach.
     state_sha256
-        Hash of the stored bytes: what is checked before anything is parsed.
+        Hash of the stored bytes, checked before anything is parsed.
     signature
         HMAC-SHA256 (RFC 2104) of the other fields under the signing key.
     """
@@ -58,12 +58,12 @@ def prove(key: bytes, pipeline: str, digest: str, state: bytes, recipe: bytes) -
 
 
 def verify(key: bytes, proof: Proof, pipeline: str, state: bytes | None, recipe: bytes) -> None:
-    """Refuse a state that is not what was registered. Nothing of it is parsed.
+    """Refuse a state that is not the registered one, without parsing it.
 
     Parameters
     ----------
     key, proof, pipeline
-        The signing key, what the version claims, and whose version it must be.
+        The signing key, the version's proof, and the pipeline that it must belong to.
     state, recipe
         The stored bytes; a state of None verifies the recipe alone.
 
@@ -73,20 +73,20 @@ def verify(key: bytes, proof: Proof, pipeline: str, state: bytes | None, recipe:
         If the signature or a hash does not hold.
     """
     unsigned = msgspec.structs.replace(proof, signature="")
-    what = None
+    reason = None
     if not hmac.compare_digest(_sign(key, unsigned), proof.signature):
-        what = "its signature does not hold under this signing key"
+        reason = "its signature does not hold under this signing key"
     elif proof.pipeline != pipeline:
-        what = f"it was made for pipeline {proof.pipeline!r}"
+        reason = f"it was made for pipeline {proof.pipeline!r}"
     elif state is not None and hashlib.sha256(state).hexdigest() != proof.state_sha256:
-        what = "its bytes are not those that were registered"
+        reason = "its bytes are not those that were registered"
     elif hashlib.sha256(recipe).hexdigest() != proof.recipe_id:
-        what = "its recipe is not the one that was registered"
-    if what is not None:
+        reason = "its recipe is not the one that was registered"
+    if reason is not None:
         raise DigestError(
-            f"the state of pipeline {pipeline!r} is refused: {what}",
+            f"the state of pipeline {pipeline!r} is refused: {reason}",
             hint="rebuild it from the log with headwater rebuild, or roll back; if the key was "
-            "changed, set HEADWATER_SIGNING_KEY to the one that signed it",
+            "changed, set HEADWATER_SIGNING_KEY to the key that signed it",
         )
 
 

@@ -1,7 +1,7 @@
-"""How MLflow loads a version: this file is stored with every model ("models from code").
+"""The model by which MLflow loads a version; every version stores this file ("models from code").
 
 ``mlflow.pyfunc.load_model("models:/PIPELINE@champion").predict(frame)`` takes a pandas frame with the
-pipeline's features and gives one output a row; it needs headwater installed, and the signing key.
+pipeline's features and returns one output a row. It needs headwater installed, and the signing key.
 """
 
 from pathlib import Path
@@ -22,8 +22,8 @@ class ServedVersion(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Verify the stored state, then load it."""
-        kept = {name: Path(path).read_bytes() for name, path in context.artifacts.items()}
-        self.learner = restore(kept["state"], kept["recipe"], kept["proof"])
+        files = {name: Path(path).read_bytes() for name, path in context.artifacts.items()}
+        self.learner = restore(files["state"], files["recipe"], files["proof"])
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002 - MLflow reads hints as a schema
         """Predict one output a row: probability of the positive class, value, or shares by class."""

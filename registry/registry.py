@@ -1,4 +1,4 @@
-"""The registry of one pipeline: its versions, which of them serves, and how requests are routed."""
+"""The registry of one pipeline: its versions, its champion, and the routing of requests."""
 
 from collections.abc import Callable, Sequence
 
@@ -82,7 +82,7 @@ class Registry:
         self.store.set_alias(_CHALLENGER, version.number)
 
     def champion(self) -> Version | None:
-        """Give the version that serves; None where nothing was promoted yet.
+        """Return the version that serves; None if no version was promoted yet.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Registry:
     ) -> Reign:
         """Make a version champion, after its state has been verified.
 
-        Promoting the champion again changes nothing, but for ranges to quarantine.
+        Promoting the champion again changes nothing, except that ranges are quarantined.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class Registry:
         return reign
 
     def succeed(self, parent: Version, child: Version, *, by: str, reason: str, lease: Lease) -> Reign:
-        """Make a version champion in place of its parent, if that is champion still.
+        """Make a version champion in place of its parent, if the parent is still champion.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Registry:
             now = "none" if expected is None else f"version {expected.version}"
             raise ConflictError(
                 f"the champion of {self.pipeline!r} is {now}, and no longer version {parent.number}",
-                hint="nothing is to be done: the service follows the new champion",
+                hint="do nothing: the service follows the new champion",
             )
         reign = self.championship.swap(
             child.number, expected=expected, by=by, reason=reason, lease=lease
@@ -157,7 +157,7 @@ class Registry:
         return reign
 
     def put_back(self, version: Version, *, expected: Reign, by: str, reason: str) -> Reign:
-        """Make the version champion again that serves still, in place of one that cannot.
+        """Make the version that still serves champion again, in place of one that cannot serve.
 
         Raises
         ------
@@ -178,9 +178,9 @@ class Registry:
         Parameters
         ----------
         to
-            The version to return to; the one before the present reign where not given.
+            The version to return to; by default the champion before the present reign.
         quarantine
-            Offsets that later recipes exclude, so that what spoiled the version is not learned again.
+            Offsets that later recipes exclude, so that no version learns them again.
 
         Raises
         ------
@@ -204,8 +204,8 @@ class Registry:
         Parameters
         ----------
         routing
-            One that fits the pipeline (:func:`~headwater.spec.serving.routing.check_routing`); None
-            returns to what it declares.
+            A routing that fits the pipeline (:func:`~headwater.spec.serving.routing.check_routing`);
+            None returns to the declared routing.
         by, reason, expected
             As for :meth:`~headwater.registry.routings.Routings.put`.
 
@@ -222,16 +222,16 @@ class Registry:
         return self.routings.put(routing, by=by, reason=reason, expected=expected)
 
     def mirror(self) -> None:
-        """Set the aliases to the present reign, as often as it takes."""
+        """Set the aliases to the present reign, if they differ from it."""
         reign = self.championship.reign()
         if reign is not None:
             self._mirror(reign, self.store.aliases())
 
     def _mirror(self, reign: Reign, aliases: dict[str, str]) -> None:
-        wanted = {_CHAMPION: reign.version, _PREVIOUS: reign.previous}
+        targets = {_CHAMPION: reign.version, _PREVIOUS: reign.previous}
         if aliases.get(_CHALLENGER) == reign.version:
-            wanted[_CHALLENGER] = None
-        for alias, number in wanted.items():
+            targets[_CHALLENGER] = None
+        for alias, number in targets.items():
             if aliases.get(alias) != number:
                 deleted = alias == _PREVIOUS and number is not None and not self.store.holds(number)
                 self.store.set_alias(alias, None if deleted else number)
@@ -254,12 +254,14 @@ class Registry:
             self.mirror()
             return None
         aliases = self.store.aliases()
-        asked = aliases.get(_CHAMPION)
-        if asked is None or asked == reign.version:
+        requested = aliases.get(_CHAMPION)
+        if requested is None or requested == reign.version:
             self._mirror(reign, aliases)
             return None
         try:
-            return self.promote(asked, by="alias", reason="the alias 'champion' was changed in MLflow")
+            return self.promote(
+                requested, by="alias", reason="the alias 'champion' was changed in MLflow"
+            )
         except HeadwaterError:
             self.mirror()
             raise

@@ -1,4 +1,4 @@
-"""Make a learner from what a version keeps: state, recipe and proof."""
+"""Make a learner from the files of a version: state, recipe and proof."""
 
 import importlib.metadata
 import inspect
@@ -26,7 +26,7 @@ _COMPUTE: dict[Adapter, tuple[str, ...]] = {
 
 
 def library_versions(adapter: Adapter) -> dict[str, str]:
-    """Give the versions of the libraries that compute a state, by name."""
+    """Return the versions of the libraries that compute a state, by name."""
     return {name: importlib.metadata.version(name) for name in _COMPUTE[adapter]}
 
 
@@ -36,9 +36,9 @@ def fresh(recipe: Recipe, factory: Callable[[], object] | None = None) -> Learne
     Parameters
     ----------
     recipe
-        Says what it learns, and how.
+        Has the task, the features, and how to learn.
     factory
-        The factory, where the caller has it; it is made from the kept code otherwise.
+        The model factory; if it is None, it is made from the stored code.
     """
     return wrap(
         Schema(recipe.task, recipe.features),
@@ -63,14 +63,14 @@ def restore(
     state, recipe, proof
         As stored with the version.
     key
-        The signing key; from the settings where not given.
+        The signing key; by default that of the settings.
     factory
         As for :func:`fresh`.
 
     Raises
     ------
     DigestError
-        If the signature or a hash does not hold; nothing is parsed then but the proof.
+        If the signature or a hash does not hold; only the proof has been parsed then.
     NotRebuildableError
         If the state was made by another version of River or scikit-learn, whose pickles do not cross.
     """
@@ -81,9 +81,9 @@ def restore(
             "a version's proof cannot be read", hint="rebuild it from the log with headwater rebuild"
         ) from error
     verify(key or settings().key(), claimed, claimed.pipeline, state, recipe)
-    known = Recipe.from_json(recipe)
-    _check_libraries(known)
-    learner = fresh(known, factory)
+    parsed = Recipe.from_json(recipe)
+    _check_libraries(parsed)
+    learner = fresh(parsed, factory)
     learner.load(state)
     return learner
 
@@ -101,9 +101,9 @@ def _check_libraries(recipe: Recipe) -> None:
 
 
 def factory_of(code: LearnerCode) -> Callable[[], object]:
-    """Make the model factory from its kept code, as a module of its old name.
+    """Make the model factory from its stored code, as a module of its old name.
 
-    Only call it on a recipe whose signature was checked: this runs its code.
+    Call it only with a recipe whose signature was checked, since it runs the code.
 
     Raises
     ------
@@ -129,13 +129,13 @@ def factory_of(code: LearnerCode) -> Callable[[], object]:
 
 
 def _function(module: ModuleType, code: LearnerCode) -> Callable[[], object]:
-    found: Any = getattr(module, code.function, None)
-    if not callable(found):
+    function: Any = getattr(module, code.function, None)
+    if not callable(function):
         raise NotRebuildableError(
             f"the kept code of {code.module!r} has no {code.function!r}",
             hint="the recipe is damaged; roll back to another version",
         )
-    return found  # type: ignore[no-any-return] # checked to be callable
+    return function  # type: ignore[no-any-return] # checked to be callable
 
 
 def _source_of(module: ModuleType) -> str | None:

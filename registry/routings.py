@@ -1,4 +1,4 @@
-"""How requests are routed: what was declared, or what somebody put in its place at run time."""
+"""The routing of requests: the declared one, or one that somebody set at run time."""
 
 from sqlalchemy import func, insert, select
 
@@ -34,22 +34,22 @@ class Routings:
         self._select_number = select(func.max(table.number)).where(table.pipeline_id == pipeline_id)
 
     def number(self) -> int:
-        """Give the number of the newest ruling, without reading more; 0 before the first."""
+        """Return the number of the newest ruling, and read nothing else; 0 before the first."""
         with self._database.reading() as connection:
             return connection.execute(self._select_number).scalar_one() or 0
 
     def newest(self) -> Ruling | None:
-        """Give the ruling in force; None where there was none yet."""
-        found = self.history()
-        return found[-1] if found else None
+        """Return the newest ruling; None if there was none yet."""
+        history = self.history()
+        return history[-1] if history else None
 
     def in_force(self, declared: Routing) -> Routing:
-        """Give the routing in force: what was set last, or else what is declared."""
+        """Return the routing in force: the one that was set last, or else the declared one."""
         newest = self.newest()
         return declared if newest is None or newest.routing is None else newest.routing
 
     def history(self) -> list[Ruling]:
-        """Give all rulings, oldest first."""
+        """List all rulings, oldest first."""
         table = tables.routing.c
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -73,27 +73,28 @@ class Routings:
     ) -> Ruling:
         """Set a routing in place of the one in force, and note that for the audit.
 
-        What is set already, by the same for the same reason, is not set again: requests may be repeated.
+        If the same person set the same routing last, for the same reason, the call changes nothing: a
+        request may be repeated.
 
         Parameters
         ----------
         routing
-            What is to be in force; None returns to what the pipeline declares.
+            The routing; None returns to the declared one.
         by, reason
             Who decides, and why.
         expected
-            Number of the ruling that the caller saw; the last one to write wins where not given.
+            Number of the ruling that the caller saw; if it is None, the last write wins.
 
         Raises
         ------
         ConflictError
-            If another ruling came after the one that was seen; nothing is changed then.
+            If another ruling came after that one; nothing is changed then.
         """
         check_note(by, reason)
         now_us = to_us(self._clock.now())
-        before = self.newest()
-        if before is not None and (before.routing, before.by, before.reason) == (routing, by, reason):
-            return before
+        last = self.newest()
+        if last is not None and (last.routing, last.by, last.reason) == (routing, by, reason):
+            return last
         text = None if routing is None else routing_to_json(routing)
         with self._database.transaction() as connection:
             newest = connection.execute(self._select_number).scalar_one() or 0
@@ -112,7 +113,7 @@ class Routings:
                     reason=reason,
                 )
             )
-            told = "as declared" if routing is None else shortly(routing)
-            detail = {"routing": told, "ruling": newest + 1, "reason": reason}
+            summary = "as declared" if routing is None else shortly(routing)
+            detail = {"routing": summary, "ruling": newest + 1, "reason": reason}
             note(connection, now_us, by, "route", pipeline_id=self._pipeline_id, detail=detail)
         return Ruling(number=newest + 1, routing=routing, since=from_us(now_us), by=by, reason=reason)

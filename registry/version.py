@@ -1,4 +1,4 @@
-"""A version, as the registry keeps it in tags: all that lists and lineage need, without opening it."""
+"""A version as the registry stores it in tags, with all that lists and lineage need."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -33,11 +33,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     train_cpu_s
         CPU seconds that took.
     metrics
-        What is known of its quality, by name.
+        Its quality, by name of metric.
     decision, report
-        The decision that asked for it, and the drift report made then; None where there is none.
+        The decision that asked for it, and the drift report made then; None if there is none.
     refused
-        Why a gate refused it, in words; None where none did.
+        Why a gate refused it, in words; None if none did.
     """
 
     recipe: bytes
@@ -63,7 +63,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     update
         How it was made.
     parent
-        Number of the version it was fine-tuned from; None where it was made from scratch.
+        Number of the version it was fine-tuned from; None if it was made from scratch.
     examples
         The offsets it learned.
     learned, train_cpu_s, made_at, line_started_at
@@ -94,23 +94,23 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     refused: str | None = None
 
     def tags(self) -> dict[str, str]:
-        """Give the tags that keep it, without what MLflow keeps itself."""
-        kept = msgspec.to_builtins(self)
-        del kept["pipeline"], kept["number"], kept["model_id"], kept["run_id"]
-        kept["examples"] = f"{self.examples.start}:{self.examples.stop}"
-        return {_PREFIX + name: str(value) for name, value in kept.items() if value is not None}
+        """Return the tags that store it, without the fields that MLflow stores itself."""
+        fields = msgspec.to_builtins(self)
+        del fields["pipeline"], fields["number"], fields["model_id"], fields["run_id"]
+        fields["examples"] = f"{self.examples.start}:{self.examples.stop}"
+        return {_PREFIX + name: str(value) for name, value in fields.items() if value is not None}
 
     @classmethod
     def from_tags(
         cls, pipeline: str, number: str, model_id: str, run_id: str, tags: Mapping[str, str]
     ) -> "Version | None":
-        """Read a version back; None where the tags are not headwater's."""
-        kept: dict[str, object] = {
+        """Read a version back; None if the tags are not headwater's."""
+        fields: dict[str, object] = {
             name.removeprefix(_PREFIX): value for name, value in tags.items() if name.startswith(_PREFIX)
         }
-        if "recipe_id" not in kept:
+        if "recipe_id" not in fields:
             return None
-        start, stop = map(int, str(kept["examples"]).split(":"))
-        kept |= {"pipeline": pipeline, "number": number, "model_id": model_id, "run_id": run_id}
-        kept |= {"examples": OffsetRange(start, stop), "parent": kept.get("parent")}
-        return msgspec.convert(kept, cls, strict=False)
+        start, stop = map(int, str(fields["examples"]).split(":"))
+        fields |= {"pipeline": pipeline, "number": number, "model_id": model_id, "run_id": run_id}
+        fields |= {"examples": OffsetRange(start, stop), "parent": fields.get("parent")}
+        return msgspec.convert(fields, cls, strict=False)

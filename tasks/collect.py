@@ -1,5 +1,7 @@
 """Collect as a task: the examples table is its asset."""
 
+from collections.abc import Sequence
+
 from prefect.artifacts import create_markdown_artifact
 from prefect.assets import add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
@@ -13,13 +15,15 @@ from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
 __all__ = ["collect_examples"]
 
 
-def collect_examples(reference: str) -> CollectResult:
+def collect_examples(reference: str, *, retry_after_s: Sequence[float] = RETRY_AFTER_S) -> CollectResult:
     """Sequence and archive what is due, and show what was collected.
 
     Parameters
     ----------
     reference
         The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
+    retry_after_s
+        How long the task waits after each transient fault.
 
     Raises
     ------
@@ -29,14 +33,14 @@ def collect_examples(reference: str) -> CollectResult:
         If the archive is corrupt.
     """
     asset = examples_asset(load_pipeline(reference).name)
-    return _collect.with_options(assets=[asset])(reference)
+    delays_s = list(retry_after_s)
+    task = _collect.with_options(assets=[asset], retries=len(delays_s), retry_delay_seconds=delays_s)
+    return task(reference)
 
 
 @materialize(
     examples_asset("any"),  # the pipeline's own takes its place
     name="collect",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )

@@ -105,7 +105,7 @@ def _claim(bound: Bound, decision: Decision, by: str, lease: Lease) -> Work:
     )
     if work.champion == fresh.champion and not poisoned:
         return work
-    return bound.decisions.claim(decision.id, fresh, by=by, lease=lease, anew=True)
+    return bound.decisions.claim(decision.id, fresh, by=by, lease=lease, replace=True)
 
 
 def _set_out(bound: Bound, decision: Decision) -> Work:

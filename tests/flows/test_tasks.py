@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from prefect import Task
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Failed
 
@@ -13,6 +14,7 @@ from headwater.flows.retrain import retrain
 from headwater.flows.update import update
 from headwater.loop.batch.materialise import table_states
 from headwater.loop.binding import Bound
+from headwater.loop.collect import CollectResult
 from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import (
     BusyError,
@@ -31,12 +33,7 @@ from headwater.spec.updating.trigger import TriggerAnswer
 from headwater.tasks import collect as collect_task
 from headwater.tasks.prefect_errors import is_transient
 
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Let retries come at once."""
-    at_once = collect_task._collect.with_options(retry_delay_seconds=0)
-    monkeypatch.setattr(collect_task, "_collect", at_once)
+AT_ONCE = (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -49,11 +46,12 @@ def impatient(monkeypatch):
         (ValueError("bug"), False),
     ],
 )
-def test_only_what_passes_by_itself_is_tried_again(error, transient):
-    assert is_transient(collect_task._collect, None, Failed(data=error)) is transient
+def test_only_faults_that_pass_by_themselves_are_tried_again(error, transient):
+    task = Task(collect_task.collect_examples)
+    assert is_transient(task, None, Failed(data=error)) is transient
 
 
-def test_storage_that_comes_back_is_waited_for(toy, recorded, impatient, monkeypatch):
+def test_a_task_waits_for_storage_that_comes_back(toy, recorded, monkeypatch):
     calls = []
 
     def flaky(log):
@@ -64,11 +62,12 @@ def test_storage_that_comes_back_is_waited_for(toy, recorded, impatient, monkeyp
 
     real = collect_task.collect
     monkeypatch.setattr(collect_task, "collect", flaky)
-    assert collect(f"{toy}:twin") == {"emitted": 0, "archived": 0, "stop": 0}
+    collected = collect_task.collect_examples(f"{toy}:twin", retry_after_s=AT_ONCE)
+    assert collected == CollectResult(emitted=0, archived=0, stop=0)
     assert len(calls) == 3
 
 
-def test_a_fault_that_stays_is_raised_as_it_is(toy, recorded, impatient, monkeypatch):
+def test_a_task_raises_a_lasting_fault_at_once(toy, recorded, monkeypatch):
     calls = []
 
     def broken(log):
@@ -77,12 +76,12 @@ def test_a_fault_that_stays_is_raised_as_it_is(toy, recorded, impatient, monkeyp
 
     monkeypatch.setattr(collect_task, "collect", broken)
     with pytest.raises(DigestError, match="not what was written"):
-        collect(f"{toy}:twin")
+        collect_task.collect_examples(f"{toy}:twin", retry_after_s=AT_ONCE)
     assert len(calls) == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")  # hints on log_model's arguments
-def test_the_flow_shows_what_it_did(toy, recorded, settings):
+def test_the_retrain_flow_shows_its_examples_and_version(toy, recorded, settings):
     _feed(f"{toy}:daily", settings, 40)
     ended = retrain(f"{toy}:daily")
     assert ended["promoted"] is True
@@ -100,16 +99,16 @@ def test_the_flow_shows_what_it_did(toy, recorded, settings):
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")  # hints on log_model's arguments
-def test_whoever_is_woken_carries_out_what_waits(toy, recorded, settings):
+def test_the_update_flow_carries_out_a_waiting_decision(toy, recorded, settings):
     reference = f"{toy}:watched"
     _feed(reference, settings, 40)
     with Bound(load_pipeline(reference), settings) as bound:
         evidence = Evidence(pipeline="watched", at=bound.clock.now(), standing="enough")
         decision = decision_of(evidence, TriggerAnswer(fired=True, reason="asked for by a test"))
         bound.decisions.store(decision)
-    made = update(reference, "nobody-made-it")
-    assert made is not None
-    assert made["version"]["decision"] == decision.id
+    updated = update(reference, "nobody-made-it")
+    assert updated is not None
+    assert updated["version"]["decision"] == decision.id
     again = update(reference, decision.id)
     assert again is not None
     assert again["reason"].startswith("done already")
@@ -119,7 +118,7 @@ def test_whoever_is_woken_carries_out_what_waits(toy, recorded, settings):
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")  # hints on log_model's arguments
-def test_what_will_not_rebuild_is_shown_by_flows(toy, recorded, settings):
+def test_flows_show_why_a_version_will_not_rebuild(toy, recorded, settings):
     reference = f"{toy}:unseeded"
     _feed(reference, settings, 40)
     with pytest.warns(HeadwaterWarning, match="will not rebuild"):
@@ -169,7 +168,11 @@ def test_the_batch_flow_scores_and_shows_its_run(toy, recorded, settings):
     assert run["id"] in str(shown.data)
 
 
-def test_without_examples_the_reason_is_raised(toy, recorded):
+def test_the_collect_flow_returns_its_counts(toy, recorded):
+    assert collect(f"{toy}:twin") == {"emitted": 0, "archived": 0, "stop": 0}
+
+
+def test_a_flow_without_examples_raises_the_reason(toy, recorded):
     with pytest.raises(NotEnoughError, match="no examples to learn"):
         retrain(f"{toy}:daily")
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -21,7 +22,7 @@ from headwater.spec.recipe import OffsetRange
 
 @pytest.fixture
 def line(bind: Binder) -> Bound:
-    """Give a pipeline with two versions, the second of them champion."""
+    """Return a pipeline with two versions, the second of them champion."""
     bound = bind()
     for _ in range(2):
         day(bound)
@@ -29,7 +30,7 @@ def line(bind: Binder) -> Bound:
     return bound
 
 
-def test_what_mlflow_shows_of_a_version(line: Bound) -> None:
+def test_mlflow_shows_inputs_parameters_and_tags_of_a_version(line: Bound) -> None:
     store = line.registry.store
     one, two = store.versions()
     run = store.client.get_run(two.run_id)
@@ -49,8 +50,8 @@ def test_numbers_are_logged_against_a_version(line: Bound) -> None:
     _, two = store.versions()
     for _ in range(2):
         store.log_metrics(two, {"window_roc_auc": 0.75}, line.clock.now(), step=3)
-    (found,) = store.client.get_metric_history(two.run_id, "window_roc_auc")
-    assert (found.value, found.step) == (0.75, 3)
+    (point,) = store.client.get_metric_history(two.run_id, "window_roc_auc")
+    assert (point.value, point.step) == (0.75, 3)
     logged = store.client.get_logged_model(two.model_id).metrics or ()
     assert [m.value for m in logged if m.key == "window_roc_auc"] == [0.75]
 
@@ -64,8 +65,8 @@ def test_a_version_loads_with_plain_mlflow(line: Bound, monkeypatch: pytest.Monk
     assert champion is not None
     loaded = mlflow.pyfunc.load_model("models:/line@champion")
     expected = line.registry.store.learner(champion).predict(frame)
-    found = loaded.predict(pd.DataFrame(frame.to_dict(as_series=False)))
-    assert found.to_list() == pytest.approx(expected, abs=1e-12)
+    outputs = loaded.predict(pd.DataFrame(frame.to_dict(as_series=False)))
+    assert outputs.to_list() == pytest.approx(expected, abs=1e-12)
     read_settings.cache_clear()
 
 
@@ -79,7 +80,7 @@ def test_plain_mlflow_refuses_a_changed_state(line: Bound, monkeypatch: pytest.M
     read_settings.cache_clear()
 
 
-def test_another_key_holds_no_signature() -> None:
+def test_a_signature_does_not_hold_under_another_key() -> None:
     proof = prove(b"ours", "line", "d" * 64, b"state", b"recipe")
     verify(b"ours", proof, "line", b"state", b"recipe")
     for key, name, state, recipe in [
@@ -110,31 +111,30 @@ def test_files_of_another_version_are_refused(line: Bound) -> None:
 
 def test_one_of_two_promotions_from_the_same_reign_wins(line: Bound) -> None:
     championship = line.registry.championship
-    seen = championship.reign()
-    championship.swap("1", expected=seen, by="one", reason="first")
+    expected = championship.reign()
+    championship.swap("1", expected=expected, by="one", reason="first")
     with pytest.raises(ConflictError, match="changed meanwhile"):
-        championship.swap("2", expected=seen, by="two", reason="second")
+        championship.swap("2", expected=expected, by="two", reason="second")
     history = [(reign.epoch, reign.version, reign.previous) for reign in championship.history()]
     assert history == [(1, "1", None), (2, "2", "1"), (3, "1", "2")]
 
 
-def test_what_changes_the_champion_is_audited_with_it(line: Bound) -> None:
+def test_the_audit_has_each_change_of_the_champion(line: Bound) -> None:
     registry, before = line.registry, len(audited(line.database, 1_000))
     registry.promote("1", by="ada", reason="better")
     registry.rollback(by="bob", reason="worse", quarantine=[OffsetRange(130, 140)])
     registry.promote("2", by="eve", reason="again", quarantine=[OffsetRange(5, 6)])
     with pytest.raises(ConflictError):
         registry.championship.swap("1", expected=None, by="late", reason="lost the race")
-    found = audited(line.database, 1_000)[before:]
-    told = [(row.by, row.action, row.pipeline, row.detail.get("version")) for row in found]
-    assert told == [
+    rows = audited(line.database, 1_000)[before:]
+    assert [(row.by, row.action, row.pipeline, row.detail.get("version")) for row in rows] == [
         ("ada", "promote", "line", "1"),
         ("bob", "roll back", "line", "2"),
         ("eve", "quarantine", "line", None),
     ]
-    assert found[0].detail == {"version": "1", "previous": "2", "epoch": 3, "reason": "better"}
-    assert found[1].detail["quarantined"] == [str(OffsetRange(130, 140))]
-    assert audited(line.database, 1) == found[-1:]
+    assert rows[0].detail == {"version": "1", "previous": "2", "epoch": 3, "reason": "better"}
+    assert rows[1].detail["quarantined"] == [str(OffsetRange(130, 140))]
+    assert audited(line.database, 1) == rows[-1:]
 
 
 def test_aliases_mirror_the_row_even_after_an_interruption(line: Bound) -> None:
@@ -147,7 +147,7 @@ def test_aliases_mirror_the_row_even_after_an_interruption(line: Bound) -> None:
     assert registry.championship.mirrored()
 
 
-def test_an_alias_changed_from_outside_is_a_request(line: Bound) -> None:
+def test_an_alias_changed_from_outside_is_a_request_to_promote(line: Bound) -> None:
     line.registry.store.client.set_registered_model_alias("line", "champion", "1")
     reign = line.registry.heed_aliases()
     assert reign is not None
@@ -155,13 +155,13 @@ def test_an_alias_changed_from_outside_is_a_request(line: Bound) -> None:
     assert line.registry.store.aliases() == {"champion": "1", "previous": "2"}
 
 
-def test_a_version_that_is_not_there_cannot_serve(line: Bound) -> None:
+def test_a_version_that_does_not_exist_cannot_be_promoted(line: Bound) -> None:
     with pytest.raises(NotFoundError, match="no version '9'"):
         line.registry.promote("9", by="test", reason="typo")
     assert line.registry.store.aliases()["champion"] == "2"
 
 
-def test_a_champion_deleted_in_mlflow_is_named(line: Bound) -> None:
+def test_the_error_names_a_champion_that_was_deleted_in_mlflow(line: Bound) -> None:
     line.registry.store.client.delete_model_version("line", "2")
     with pytest.raises(NotFoundError, match="no version '2'"):
         line.registry.champion()
@@ -180,22 +180,24 @@ def test_the_same_recipe_is_one_version(line: Bound) -> None:
     assert len(line.registry.store.versions()) == 3
 
 
-def test_a_zombie_publishes_nothing(line: Bound, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_whose_lease_was_taken_over_publishes_nothing(
+    line: Bound, monkeypatch: pytest.MonkeyPatch
+) -> None:
     day(line)
-    real = storing.VersionStore._upload
+    upload = mlflow.pyfunc.log_model
 
-    def taken_over(self: storing.VersionStore, *arguments: object) -> str:
+    def taken_over(**arguments: Any) -> object:
         acquire(line.database, line.clock, "train/line", take_over=True)
-        return real(self, *arguments)  # type: ignore[arg-type] # passed on as they came
+        return upload(**arguments)
 
-    monkeypatch.setattr(storing.VersionStore, "_upload", taken_over)
+    monkeypatch.setattr(mlflow.pyfunc, "log_model", taken_over)
     with pytest.raises(FencedError, match="taken over"):
         train(line)
     assert len(line.registry.store.versions()) == 2
     assert line.registry.store.aliases()["champion"] == "2"
 
 
-def test_rollback_needs_somewhere_to_go(bind: Binder) -> None:
+def test_rollback_needs_an_earlier_champion(bind: Binder) -> None:
     bound = bind()
     day(bound)
     train(bound)
@@ -208,24 +210,24 @@ def test_lineage_as_tree_and_as_picture(line: Bound, tmp_path: Path) -> None:
     day(line)
     train(line)
     roots = lineage(line.registry.store.versions(), line.registry.championship.history())
-    found = [(depth, node.version.number, node.serving) for depth, node in walk(roots)]
-    assert found == [(0, "1", False), (1, "2", False), (1, "3", True)]
+    nodes = [(depth, node.version.number, node.serving) for depth, node in walk(roots)]
+    assert nodes == [(0, "1", False), (1, "2", False), (1, "3", True)]
     draw(roots, tmp_path / "line.png", "line")
     assert (tmp_path / "line.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_key_is_made_once_and_is_the_owners_alone(line: Bound) -> None:
+def test_the_signing_key_is_made_once_and_only_its_owner_reads_it(line: Bound) -> None:
     path = line.settings.root / "signing.key"
     assert path.stat().st_mode & 0o777 == 0o600
     assert line.settings.key() == line.settings.key()
 
 
-def test_what_a_killed_trainer_left_open_is_closed(line: Bound) -> None:
+def test_runs_and_models_that_a_killed_trainer_left_open_are_closed(line: Bound) -> None:
     store = line.registry.store
-    left = store.client.create_logged_model(store.experiment_id, name="left")
+    model = store.client.create_logged_model(store.experiment_id, name="left")
     store.client.create_run(store.experiment_id)
     assert store.close_leftovers() == 2
-    assert store.client.get_logged_model(left.model_id).status == "FAILED"
+    assert store.client.get_logged_model(model.model_id).status == "FAILED"
     assert store.close_leftovers() == 0
 
 

@@ -6,7 +6,7 @@ from headwater.spec.errors import ConflictError, NotFoundError
 from headwater.spec.serving.routing import Canary, ChampionOnly, Shadow
 
 
-def test_what_is_set_last_is_in_force_until_it_is_taken_back(bind: Binder) -> None:
+def test_the_last_routing_is_in_force_until_it_is_taken_back(bind: Binder) -> None:
     declared = Canary(share=0.5)
     bound = bind(routing=declared)
     routings = bound.registry.routings
@@ -16,12 +16,12 @@ def test_what_is_set_last_is_in_force_until_it_is_taken_back(bind: Binder) -> No
     assert routings.in_force(declared) == ChampionOnly()
     bound.registry.route(None, by="bob", reason="back")
     assert routings.in_force(declared) == declared
-    told = [(one.number, one.routing, one.by, one.reason) for one in routings.history()]
-    assert told == [(1, ChampionOnly(), "ann", "a quiet week"), (2, None, "bob", "back")]
+    history = [(each.number, each.routing, each.by, each.reason) for each in routings.history()]
+    assert history == [(1, ChampionOnly(), "ann", "a quiet week"), (2, None, "bob", "back")]
     assert routings.history()[0].since == bound.clock.now()
 
 
-def test_who_did_not_see_the_last_ruling_is_refused(bind: Binder) -> None:
+def test_a_routing_that_expects_an_older_ruling_is_refused(bind: Binder) -> None:
     registry = bind().registry
     registry.route(Canary(share=0.1), by="ann", reason="", expected=0)
     with pytest.raises(ConflictError, match="ruling 1"):
