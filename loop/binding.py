@@ -1,4 +1,4 @@
-"""A pipeline bound to its stores: what every step of the loop works on."""
+"""A pipeline bound to its stores, on which every step of the loop works."""
 
 from contextlib import suppress
 from functools import cached_property
@@ -22,16 +22,16 @@ __all__ = ["Bound"]
 class Bound:
     """A declared pipeline with its log, its registry and its clock.
 
-    Made by the command line, a flow or a test; used in a ``with`` block or closed.
+    The command line, a flow or a test makes it, and uses it in a ``with`` block or closes it.
 
     Parameters
     ----------
     pipeline
         As declared.
     settings
-        Where its stores are; read from the environment where not given.
+        Where its stores are; by default read from the environment.
     clock
-        The machine's where none is given here or in the settings.
+        By default that of the settings, or else the machine's.
     database
         An open operational database, to share one.
 
@@ -43,7 +43,7 @@ class Bound:
     Raises
     ------
     DeclarationError
-        If the model does not fit what the pipeline asks of it.
+        If the model does not fit the pipeline's update or learning.
     IdentityError, IntegrityError
         If inbox and database are not of one log, or the inbox has lost records.
     StorageError
@@ -77,7 +77,7 @@ class Bound:
 
     @cached_property
     def registry(self) -> Registry:
-        """The pipeline's versions; MLflow is imported when this is first used."""
+        """The pipeline's versions; the first use imports MLflow."""
         return Registry(
             self.pipeline.name, self.log.pipeline_id, self.settings, self.database, self.clock
         )
@@ -85,7 +85,8 @@ class Bound:
     def check(self) -> None:
         """Refuse stores that belong to another log, before anything is done with them.
 
-        Called by whatever works on storage or on versions. A store that is away is met by who uses it.
+        Every step that works on storage or on versions calls it first. A store that is away is no fault
+        here: the step that uses it fails.
 
         Raises
         ------
@@ -103,7 +104,7 @@ class Bound:
         self.close()
 
     def close(self) -> None:
-        """Close the log, and the database if it was opened here."""
+        """Close the log, and the database if this object opened it."""
         self.log.close()
         if self._owns_database:
             self.database.close()

@@ -1,4 +1,4 @@
-"""Hold a declaration against what versions have learned, before anything is done by it."""
+"""Compare a declaration with the recipes of versions, before anything is done by it."""
 
 from headwater.loop.binding import Bound
 from headwater.registry.version import Version
@@ -10,11 +10,11 @@ from headwater.spec.declaration import (
 )
 from headwater.spec.recipe import Recipe
 
-__all__ = ["check_champion", "check_goes_on"]
+__all__ = ["check_champion", "check_continues"]
 
 
-def check_goes_on(bound: Bound, parent: Version, made: Recipe) -> None:
-    """Check that a version can be learned on from by what is declared.
+def check_continues(bound: Bound, parent: Version, recipe: Recipe) -> None:
+    """Check that an update may continue from a version.
 
     Parameters
     ----------
@@ -22,34 +22,34 @@ def check_goes_on(bound: Bound, parent: Version, made: Recipe) -> None:
         The pipeline with its stores.
     parent
         The version.
-    made
-        What would be learned.
+    recipe
+        The recipe of the update.
 
     Raises
     ------
     ChangedError
-        If its task, features or learner are others.
+        If task, features or learner differ.
     """
     learned = Recipe.from_json(bound.registry.store.kept(parent).recipe)
-    found = schema_differences(learned, declaration_of(bound.pipeline)) + learner_differences(
-        learned, made
+    differences = schema_differences(learned, declaration_of(bound.pipeline)) + learner_differences(
+        learned, recipe
     )
-    if found:
-        raise refusal(bound.pipeline.name, f"version {parent.number}", found)
+    if differences:
+        raise refusal(bound.pipeline.name, f"version {parent.number}", differences)
 
 
 def check_champion(bound: Bound) -> Version | None:
-    """Check that the champion answers what the declaration lets through; give it, if there is one.
+    """Check that the champion fits the declaration, and return it, if there is one.
 
     Raises
     ------
     ChangedError
-        If records, or the champion, were made by another declaration.
+        If the records or the champion are of another declaration.
     """
     bound.log.agree()
     champion = bound.registry.champion()
     if champion is not None:
         learned = Recipe.from_json(bound.registry.store.kept(champion).recipe)
-        if found := schema_differences(learned, declaration_of(bound.pipeline)):
-            raise refusal(bound.pipeline.name, f"version {champion.number}, the champion", found)
+        if differences := schema_differences(learned, declaration_of(bound.pipeline)):
+            raise refusal(bound.pipeline.name, f"version {champion.number}, the champion", differences)
     return champion

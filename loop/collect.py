@@ -1,4 +1,4 @@
-"""Give recorded predictions and labels their offsets, and write them to the archive."""
+"""Collect: give examples their offsets, and write them to the archive."""
 
 from contextlib import nullcontext
 
@@ -12,7 +12,7 @@ __all__ = ["CollectResult", "collect"]
 
 
 class CollectResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a collect did.
+    """The counts of a collect.
 
     Parameters
     ----------
@@ -30,14 +30,14 @@ class CollectResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def collect(log: FeatureLog, sequencer: Sequencer | None = None) -> CollectResult:
-    """Sequence what is due by the clock, then archive what is sequenced.
+    """Sequence the records that are due by the clock, then archive the examples.
 
     Parameters
     ----------
     log
         Whose records.
     sequencer
-        An open one, where the caller holds it; one is opened for this call otherwise.
+        The caller's open sequencer; if it is None, the call opens its own.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def collect(log: FeatureLog, sequencer: Sequencer | None = None) -> CollectResul
         If the archive belongs to another log, or a copy of the home went on with it; nothing is
         sequenced then.
     TableError, StorageError
-        If the archive cannot be written; what is sequenced stays sequenced.
+        If the archive cannot be written; the examples keep their offsets.
     """
     log.check_archive()  # before an offset is given
     try:

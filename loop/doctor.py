@@ -1,4 +1,4 @@
-"""What ``headwater doctor`` checks: each store is really opened, and S3 is really asked."""
+"""The checks of ``headwater doctor``: they open each store, and write to S3."""
 
 import importlib.metadata
 import sys
@@ -29,14 +29,14 @@ _LIBRARIES = ("prefect", "mlflow", "river", "scikit-learn", "lightgbm", "polars"
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was checked.
+    """The result of one check.
 
     Parameters
     ----------
     what, good
-        What was checked, and whether it will do.
+        The name of the check, and whether it passed.
     found, hint
-        What is there, and what to do about it.
+        The state that the check found, and how to mend it.
     """
 
     what: str
@@ -46,7 +46,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checkup(settings: Settings) -> list[CheckResult]:
-    """Check settings, libraries, stores, and whose they are; never raises for what it checks."""
+    """Check settings, libraries, stores and the logs of the stores; faults are results, not raised."""
     return [
         _python(),
         *map(_library, _LIBRARIES),
@@ -60,14 +60,14 @@ def checkup(settings: Settings) -> list[CheckResult]:
 
 
 def check_logs(settings: Settings) -> list[CheckResult]:
-    """Say which log each pipeline of the home has, and name every store that is not of that log.
+    """Find the log of each pipeline of the home, and every store that belongs to another log.
 
-    Nothing is changed, whatever is found.
+    The check changes nothing.
     """
     try:
         database = Database(settings.operational_url)
     except HeadwaterError:
-        return []  # it is told of already
+        return []  # the check of the database reports it
     with closing(database):
         numbers = registered(database)
         strays = [
@@ -96,20 +96,20 @@ def _log(name: str, number: int, database: Database, settings: Settings) -> list
         lambda: _check_mlflow(identity, settings),
         *(partial(home.check, file) for file in sorted((settings.root / "live" / name).rglob("*.json"))),
     ]
-    strange = []
+    refused = []
     for check in checks:
-        with suppress(TableError, StorageError):  # not of another log, as far as can be seen
+        with suppress(TableError, StorageError):  # away or damaged, which does not show another log
             try:
                 check()
             except IdentityError as error:
-                strange.append(CheckResult(what=what, good=False, found=error.what, hint=error.hint))
+                refused.append(CheckResult(what=what, good=False, found=error.what, hint=error.hint))
     begun = made_at(identity.log)
     since = "" if begun is None else f", begun {begun:%Y-%m-%d %H:%M} UTC"
-    return strange or [CheckResult(what=what, good=True, found=f"{identity.log}{since}")]
+    return refused or [CheckResult(what=what, good=True, found=f"{identity.log}{since}")]
 
 
 def _stray(path: Path) -> str:
-    """Tell of an inbox whose pipeline the database does not know."""
+    """Describe an inbox whose pipeline the database does not know."""
     check_file(path)
     return "none yet: nothing was collected"
 
@@ -155,7 +155,7 @@ def _database(settings: Settings) -> str:
 
 
 def _storage(settings: Settings) -> str:
-    """Write, and write again under a condition that must fail: what makes commits safe on S3."""
+    """Write, and write again under a condition that must fail: commits on S3 rely on that."""
     storage = Storage(settings)
     storage.prepare()
     if not storage.is_s3:

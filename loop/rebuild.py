@@ -1,4 +1,4 @@
-"""Make a version again from its recipe, in another process, and compare digests.
+"""Rebuild a version from its recipe, in another process, and compare digests.
 
 The other process has its own hash seed, imports nothing that the caller imported, and takes the
 model's code from the recipe. Run by hand: ``python -m headwater.loop.rebuild PIPELINE VERSION``.
@@ -31,14 +31,14 @@ __all__ = ["RebuildResult", "RebuiltVersion", "rebuild", "rebuild_here"]
 
 
 class RebuiltVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One state that was folded again.
+    """A state that was folded again.
 
     Parameters
     ----------
     number
         Of the version.
     digest, rebuilt_digest
-        As registered, and as reached.
+        The registered digest, and that of the rebuilt state.
     learned
         How many examples it learned.
     """
@@ -55,14 +55,14 @@ class RebuiltVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RebuildResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a rebuild went.
+    """The result of a rebuild.
 
     Parameters
     ----------
     pipeline
         Whose version.
     versions
-        Every state that was folded, oldest first; the last is the one that was asked for.
+        Every state that was folded, oldest first; the last is of the requested version.
     process_id
         Of the process that folded.
     """
@@ -77,7 +77,7 @@ class RebuildResult(msgspec.Struct, frozen=True, kw_only=True):
         return all(version.equal for version in self.versions)
 
 
-class _Problem(msgspec.Struct):
+class _RebuildError(msgspec.Struct):
     kind: str
     what: str
     hint: str
@@ -93,7 +93,7 @@ def rebuild(pipeline: str, number: str, settings: Settings, *, from_root: bool =
     settings
         Where the stores are.
     from_root
-        Fold every ancestor from the root of the line, without any stored state; otherwise only the
+        Fold every ancestor from the root of the line, without any stored state. Otherwise fold only the
         version itself, from its parent's stored state.
 
     Raises
@@ -101,7 +101,7 @@ def rebuild(pipeline: str, number: str, settings: Settings, *, from_root: bool =
     NotRebuildableError
         If libraries or code are not those of the recipe.
     NotFoundError, DigestError, TableError, StorageError
-        If what it needs is not there, or not what was written.
+        If a version, recipe or example is missing or damaged, or a store is away.
     """
     command = [sys.executable, "-m", "headwater.loop.rebuild", pipeline, number]
     finished = subprocess.run(  # noqa: S603 - our own module
@@ -114,7 +114,7 @@ def rebuild(pipeline: str, number: str, settings: Settings, *, from_root: bool =
     if finished.returncode == 0 and lines:
         return msgspec.json.decode(lines[-1], type=RebuildResult)
     if finished.returncode == 1 and lines:
-        raise _named(msgspec.json.decode(lines[-1], type=_Problem))
+        raise _error_of(msgspec.json.decode(lines[-1], type=_RebuildError))
     tail = finished.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
     raise NotRebuildableError(
         f"the rebuilding process ended with status {finished.returncode}: {tail[0]}",
@@ -129,12 +129,12 @@ def rebuild_here(
     database = Database(settings.operational_url)
     log: FeatureLog | None = None
     learner: Learner | None = None
-    done: list[RebuiltVersion] = []
+    rebuilt: list[RebuiltVersion] = []
     try:
         identity = identity_of(database, find(database, pipeline, settings))
         store = VersionStore(identity, settings)
-        wanted = store.get(number)
-        line = _line(store, wanted) if from_root else [wanted]
+        target = store.get(number)
+        line = _line(store, target) if from_root else [target]
         for version in line:
             recipe = store.recipe(version)
             _check(version, recipe)
@@ -144,7 +144,7 @@ def rebuild_here(
             elif learner is None:
                 learner = store.learner(store.get(recipe.parent))
             learner, learned = fold(recipe, log, learner)
-            done.append(
+            rebuilt.append(
                 RebuiltVersion(
                     number=version.number,
                     digest=version.digest,
@@ -156,15 +156,15 @@ def rebuild_here(
         if log is not None:
             log.close()
         database.close()
-    return RebuildResult(pipeline=pipeline, versions=tuple(done), process_id=os.getpid())
+    return RebuildResult(pipeline=pipeline, versions=tuple(rebuilt), process_id=os.getpid())
 
 
 def _line(store: VersionStore, version: Version) -> list[Version]:
-    """Give a version's ancestors from its root, and itself."""
-    known = {found.number: found for found in store.versions()}
+    """List a version's ancestors from its root, and itself."""
+    by_number = {version.number: version for version in store.versions()}
     line = [version]
     while (parent := line[0].parent) is not None:
-        line.insert(0, known.get(parent) or store.get(parent))
+        line.insert(0, by_number.get(parent) or store.get(parent))
     return line
 
 
@@ -176,9 +176,9 @@ def _check(version: Version, recipe: Recipe) -> None:
         )
     here = library_versions(recipe.learner.adapter)
     other = [
-        f"{name} {made} (here {here.get(name)})"
-        for name, made in recipe.libraries.items()
-        if here.get(name) != made
+        f"{name} {recorded} (here {here.get(name)})"
+        for name, recorded in recipe.libraries.items()
+        if here.get(name) != recorded
     ]
     if other:
         raise NotRebuildableError(
@@ -188,7 +188,7 @@ def _check(version: Version, recipe: Recipe) -> None:
 
 
 def _declared(recipe: Recipe) -> Pipeline:
-    """Give as much of the pipeline as reading its log needs: there, a feature is what was served."""
+    """Make a pipeline that suffices to read its log, in which a feature is the served value."""
     return Pipeline(
         name=recipe.pipeline,
         task=recipe.task,
@@ -200,35 +200,35 @@ def _declared(recipe: Recipe) -> Pipeline:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """Give the settings as variables, and a hash seed that is not ours."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_KILL")}
+    """Return the settings as environment variables, and a hash seed other than ours."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_KILL")}
     for name, value in settings.model_dump().items():
         if value is not None:
             secret = getattr(value, "get_secret_value", None)
-            kept[f"HEADWATER_{name.upper()}"] = secret() if secret else str(value)
-    kept["HEADWATER_HOME"] = str(settings.root)
-    kept["PYTHONHASHSEED"] = "4242" if os.environ.get("PYTHONHASHSEED") != "4242" else "2424"
-    return kept
+            variables[f"HEADWATER_{name.upper()}"] = secret() if secret else str(value)
+    variables["HEADWATER_HOME"] = str(settings.root)
+    variables["PYTHONHASHSEED"] = "4242" if os.environ.get("PYTHONHASHSEED") != "4242" else "2424"
+    return variables
 
 
-def _named(problem: _Problem) -> HeadwaterError:
+def _error_of(problem: _RebuildError) -> HeadwaterError:
     from headwater.spec import errors  # noqa: PLC0415 - only on failure
 
     kind = getattr(errors, problem.kind, HeadwaterError)
-    found = kind(problem.what, hint=problem.hint)
-    return found if isinstance(found, HeadwaterError) else HeadwaterError(problem.what, problem.hint)
+    error = kind(problem.what, hint=problem.hint)
+    return error if isinstance(error, HeadwaterError) else HeadwaterError(problem.what, problem.hint)
 
 
 def main(arguments: list[str]) -> int:
-    """Rebuild, and print the result as one line of JSON; on an error, the error, with status 1."""
+    """Rebuild, and print the result as one line of JSON; on an error, print that and return 1."""
     pipeline, number, *options = arguments
     try:
-        found = rebuild_here(pipeline, number, settings(), from_root="--from-root" in options)
+        result = rebuild_here(pipeline, number, settings(), from_root="--from-root" in options)
     except HeadwaterError as error:
-        problem = _Problem(type(error).__name__, error.what, error.hint)
+        problem = _RebuildError(type(error).__name__, error.what, error.hint)
         sys.stdout.write(msgspec.json.encode(problem).decode() + "\n")
         return 1
-    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
     return 0
 
 

@@ -1,8 +1,9 @@
-"""Score a table with the champion: all of it or nothing, once, whatever is killed.
+"""Score a table with the champion: all of it or nothing, once, whatever process is killed.
 
-The table is scored into storage first, a few rows at a time. Only when all of it is there does the run
-count: from then on its predictions are logged from what was written, under ids made of run and key, and
-published at the end. Who comes after a kill goes on with what was written; a repetition adds nothing.
+The run scores the table into storage first, a few rows at a time. The run counts only once all rows are
+there: from then on it logs its predictions from the written files, under ids made of run and key, and
+publishes them at the end. After a kill, the next run goes on with the written files; a repetition adds
+nothing.
 """
 
 import secrets
@@ -37,7 +38,7 @@ from headwater.spec.serving.batch import BatchPrediction, is_due, prediction_id
 
 __all__ = ["batch_predict", "batch_runs", "check_declared"]
 
-_LONGEST = 300  # what is wrong may quote an output
+_LONGEST = 300  # characters of an output that an error quotes
 _RECORDED_TOGETHER = 1_000
 """Records to one sync: between two, the workers that serve have their turn at the inbox."""
 
@@ -45,8 +46,8 @@ _RECORDED_TOGETHER = 1_000
 def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> BatchRun:
     """Score the table that a pipeline declares, log the predictions, and publish them by key.
 
-    A run that was staged and not published, because its process ended, is finished instead; unless
-    another was due since, that is all this call does.
+    If a process ended between staging and publishing, the call finishes that run. It begins another run
+    only if one was due since.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> Batch
     NotReadyError
         If no version is champion.
     SchemaError, NonFiniteError, NotFoundError, NotEnoughError
-        If the table does not fit, or is not there, or is empty: the stores are what they were.
+        If the table does not fit, does not exist, or is empty; the stores stay as they were.
     IdentityError
         If a store belongs to another log.
     BusyError, FencedError
@@ -83,24 +84,24 @@ def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> Batch
         work = _Work(bound, batch, lease, by)
         work.clear()
         staged = work.runs.in_state("staged")
-        done = [work.finish(run) for run in staged]
-        if done and not is_due(batch, done[-1].at, bound.clock.now()):
-            return done[-1]
+        finished = [work.finish(run) for run in staged]
+        if finished and not is_due(batch, finished[-1].at, bound.clock.now()):
+            return finished[-1]
         return work.finish(work.stage())
 
 
 def batch_runs(bound: Bound) -> BatchRuns:
-    """Give the runs of a pipeline."""
+    """Return the runs of a pipeline."""
     return BatchRuns(bound.log.pipeline_id, bound.database)
 
 
 def check_declared(pipeline: Pipeline) -> BatchPrediction:
-    """Give what a pipeline says of batch prediction.
+    """Return the pipeline's declaration of batch prediction.
 
     Raises
     ------
     DeclarationError
-        If it says nothing.
+        If there is none.
     """
     if pipeline.batch is None:
         raise DeclarationError(
@@ -133,12 +134,12 @@ class _Work:
         self._local = bound.settings.root / "batch" / f"{bound.pipeline.name}.sqlite"
 
     def clear(self) -> None:
-        """Remove what a process left that ended before its run was staged."""
+        """Remove the files of runs whose process ended before they were staged."""
         for run in self.runs.in_state("begun"):
             self._undo(run)
 
     def stage(self) -> BatchRun:
-        """Score the whole table into storage; where that fails, nothing of it stays."""
+        """Score the whole table into storage; if that fails, remove its files."""
         registry = self._bound.registry
         champion = registry.champion()
         if champion is None:
@@ -151,34 +152,34 @@ class _Work:
         now, token = self._bound.clock.now(), secrets.token_hex(4)
         run = self.runs.begin(token, champion.number, now, self._by, self._lease)
         reached("batch.after_begin")
-        done = False
+        staged_whole = False
         try:
             staged = self._score(run, learner)
             reached("batch.before_stage")
             self.runs.advance(staged, self._lease)
-            done = True
+            staged_whole = True
         finally:
-            if not done:  # whatever it was; where a store is away, the next run removes the rest
+            if not staged_whole:  # whatever the fault; if a store is away, the next run removes the rest
                 with suppress(HeadwaterError):
                     self._undo(run)
         reached("batch.after_stage")
         return staged
 
     def finish(self, run: BatchRun) -> BatchRun:
-        """Log what is staged, and publish it; doing so again adds nothing."""
+        """Log the staged predictions, and publish them; a repetition adds nothing."""
         recorder = self._bound.log.recorder
         for part in range(run.parts):
             renew(self._bound.database, self._bound.clock, self._lease)
             frame = self._files.read_part(run.id, part)
-            for some in frame.iter_slices(_RECORDED_TOGETHER):
-                predictions = _predictions(self._bound.pipeline, self._batch.key, run, some)
-                recorder.append([recorder.prediction(one) for one in predictions], "record")
+            for rows in frame.iter_slices(_RECORDED_TOGETHER):
+                predictions = _predictions(self._bound.pipeline, self._batch.key, run, rows)
+                recorder.append([recorder.prediction(each) for each in predictions], "record")
                 reached("batch.between_records")
         reached("batch.before_publish")
         published = replace(run, state="published", published_at=self._bound.clock.now())
         self.runs.advance(published, self._lease)
         reached("batch.after_publish")
-        self._let_go(published)
+        self._remove_old_files(published)
         return published
 
     def _score(self, run: BatchRun, learner: Learner) -> BatchRun:
@@ -194,7 +195,7 @@ class _Work:
             if not parts:
                 raise NotEnoughError(
                     f"the table of {pipeline.name!r} has no rows",
-                    hint="look for what should have filled it; the answers of the run before stay",
+                    hint="check the job that should have filled it; the answers of the run before stay",
                 )
             sha256 = table.finish()
             self._files.write_table(run.id, table.path)
@@ -204,8 +205,8 @@ class _Work:
         self._files.remove(run.id)
         self.runs.remove(run, self._lease)
 
-    def _let_go(self, newest: BatchRun) -> None:
-        """Remove the files of runs that are older than those to be kept."""
+    def _remove_old_files(self, newest: BatchRun) -> None:
+        """Remove the files of published runs beyond the newest that the pipeline keeps."""
         for run in self.runs.in_state("published"):
             if run.kept and run.number <= newest.number - self._batch.keep:
                 self._files.remove(run.id)
@@ -218,7 +219,7 @@ def _outputs(learner: Learner, chunk: Chunk) -> list[Output]:
     Raises
     ------
     NonFiniteError
-        If the version answers one with what is no output of its task, such as NaN.
+        If the version answers a row with no output of its task, such as NaN.
     """
     outputs = [_plain(output) for output in learner.predict(chunk.features)]
     for key, output in zip(chunk.keys, outputs, strict=True):
@@ -236,14 +237,17 @@ def _plain(output: Output) -> Output:
 
 
 def _part(run: BatchRun, chunk: Chunk, outputs: Sequence[Output]) -> pl.DataFrame:
-    """Make the rows that are written: what was predicted of whom, by what, from what. Pure."""
-    said = [msgspec.json.encode(one).decode() if isinstance(one, dict) else one for one in outputs]
+    """Make the rows of a file: keys, outputs, version, time and features. Pure."""
+    encoded = [
+        msgspec.json.encode(output).decode() if isinstance(output, dict) else output
+        for output in outputs
+    ]
     keys = chunk.keys.to_list()
     return pl.DataFrame(
         {
             "key": chunk.keys,
             "prediction_id": [prediction_id(run.id, key) for key in keys],
-            "output": said,
+            "output": encoded,
             "version": pl.repeat(run.version, len(keys), eager=True),
             "served_at": pl.repeat(run.at, len(keys), dtype=pl.Datetime("us", "UTC"), eager=True),
             "features": chunk.features.to_struct("features"),
@@ -254,14 +258,14 @@ def _part(run: BatchRun, chunk: Chunk, outputs: Sequence[Output]) -> pl.DataFram
 def _predictions(
     pipeline: Pipeline, key_name: str, run: BatchRun, frame: pl.DataFrame
 ) -> Iterator[Prediction]:
-    """Turn rows that were written into records; the same ones each time. Pure."""
+    """Turn the rows of a file into records, the same each time. Pure."""
     by_class = pipeline.task == "multiclass"
     columns = (frame[name].to_list() for name in ("key", "prediction_id", "output", "features"))
-    for key, id_, said, features in zip(*columns, strict=True):
+    for key, id_, encoded, features in zip(*columns, strict=True):
         yield Prediction(
             id=id_,
             features=features,
-            output=msgspec.json.decode(said, type=dict[str, float]) if by_class else said,
+            output=msgspec.json.decode(encoded, type=dict[str, float]) if by_class else encoded,
             served_at=run.at,
             version=run.version,
             entity={key_name: key},

@@ -1,4 +1,4 @@
-"""Read what a batch prediction scores: a few rows at a time, each checked before anything is kept."""
+"""Read the table of a batch prediction, a few rows at a time, and check each row."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,7 +17,7 @@ __all__ = ["Chunk", "chunk_of", "read_chunks"]
 
 
 class Chunk(NamedTuple):
-    """Some rows of a table, as many in both.
+    """Some rows of a table; both fields have the same rows.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ def read_chunks(pipeline: Pipeline, batch: BatchPrediction, storage: Storage) ->
     Parameters
     ----------
     pipeline
-        Says what a row holds.
+        Declares the columns.
     batch
-        Says which table, and how many rows at a time.
+        Names the table, and how many rows to read at a time.
     storage
-        Knows how S3 is reached.
+        Has the address and keys of S3.
 
     Yields
     ------
@@ -53,27 +53,27 @@ def read_chunks(pipeline: Pipeline, batch: BatchPrediction, storage: Storage) ->
     NotFoundError
         If the table does not exist.
     SchemaError, NonFiniteError
-        If a column is missing or of another type, or a row does not fit; the text names it.
+        If a column is missing or of another type, or a row does not fit; the error names it.
     StorageError
         If it cannot be read.
     """
     with reading(batch.source):
         for table in opened(batch.source, storage):
-            for frame in _cut(_wanted(pipeline, batch, table), batch.rows):
+            for frame in _cut(_selected(pipeline, batch, table), batch.rows):
                 if frame.height:
                     yield chunk_of(pipeline, batch, frame)
 
 
 def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) -> Chunk:
-    """Give rows their types, and check every value. Pure.
+    """Cast rows to their declared types, and check every value. Pure.
 
     Raises
     ------
     SchemaError
-        If a column has another type, a key is no key, a value is missing, or a text holds what no
-        store does; the text names it.
+        If a column has another type, a key is no key, a value is missing, or a text holds characters
+        that no store takes; the error names it.
     NonFiniteError
-        If a number is NaN, infinite or beyond what is learned.
+        If a number is NaN, infinite or too large to be learned.
     """
     keys = _fitted(frame, batch.key, "id")
     misfits = keys.filter(wrong_names(keys, LONGEST_KEY))
@@ -82,7 +82,9 @@ def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) ->
             f"in column {batch.key!r}, {few((repr(key)[:60] for key in misfits), 3)} are no keys",
             hint=f"give each row a key of 1 to {LONGEST_KEY} characters, none a control character",
         )
-    features = pl.DataFrame([_fitted(frame, one.name, one.dtype, keys) for one in pipeline.features])
+    features = pl.DataFrame(
+        [_fitted(frame, feature.name, feature.dtype, keys) for feature in pipeline.features]
+    )
     for feature in pipeline.features:
         column = features[feature.name]
         if not feature.nullable and column.null_count():
@@ -102,26 +104,26 @@ def _fitted(frame: pl.DataFrame, name: str, kind: Kind, keys: pl.Series | None =
         return fitted.values
     row = fitted.first_misfit
     whose = "" if keys is None else f" of key {keys[row]!r:.60}"
-    wanted = "text or a whole number" if kind == "id" else kind
+    expected = "text or a whole number" if kind == "id" else kind
     raise SchemaError(
-        f"column {name!r} is {column.dtype}: {str(column[row])[:60]!r}{whose} is not {wanted}",
+        f"column {name!r} is {column.dtype}: {str(column[row])[:60]!r}{whose} is not {expected}",
         hint="convert it, or declare the feature with the type it has",
     )
 
 
-def _wanted(pipeline: Pipeline, batch: BatchPrediction, table: pl.LazyFrame) -> pl.LazyFrame:
-    wanted = list(dict.fromkeys((batch.key, *pipeline.feature_names)))
-    there = table.collect_schema().names()
-    missing = [name for name in wanted if name not in there]
+def _selected(pipeline: Pipeline, batch: BatchPrediction, table: pl.LazyFrame) -> pl.LazyFrame:
+    columns = list(dict.fromkeys((batch.key, *pipeline.feature_names)))
+    present = table.collect_schema().names()
+    missing = [name for name in columns if name not in present]
     if missing:
         raise SchemaError(
-            f"the table has no column {few(missing)}; it has {few(there, 20)}",
+            f"the table has no column {few(missing)}; it has {few(present, 20)}",
             hint="features bear their own names; batch.key names the column that tells entities apart",
         )
-    return table.select(wanted)
+    return table.select(columns)
 
 
 def _cut(table: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
-    """Read a table at most so many rows at a time: what is read ahead is a few pieces, not all of it."""
+    """Read a table at most `rows` rows at a time; Polars reads only a few pieces ahead."""
     for piece in table.collect_batches(chunk_size=rows, maintain_order=True):
         yield from piece.iter_slices(rows)

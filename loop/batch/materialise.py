@@ -21,7 +21,7 @@ __all__ = ["TableState", "due_tables", "materialise", "table_of", "table_states"
 
 
 class TableState(msgspec.Struct, frozen=True, kw_only=True):
-    """A table, and what is materialised of it.
+    """A table with its newest materialisation.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ class TableState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def materialise(bound: Bound, table: FeatureTable) -> Materialised:
-    """Read a table's source, check it, and make it what the service looks up, within a moment.
+    """Read a table's source, check it, and publish it; the service looks it up within a moment.
 
-    Whatever fails, what was published before stays.
+    If a step fails, the materialisation before stays.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def materialise(bound: Bound, table: FeatureTable) -> Materialised:
     ChangedError
         If the declaration differs from what is recorded.
     SchemaError, NonFiniteError, NotEnoughError
-        If the source does not fit what is declared.
+        If the source does not fit the declaration.
     ConflictError
         If another process has published a later reading meanwhile.
     IdentityError
@@ -70,28 +70,28 @@ def materialise(bound: Bound, table: FeatureTable) -> Materialised:
     bound.log.archive.check()
     features, read_at = bound.pipeline.features_of(table.name), bound.clock.now()
     frame = conform(table, features, read_whole(table.source, Storage(bound.settings)))
-    kept = _kept(bound)
-    with kept.drafting() as file:
+    materialisations = _materialisations(bound)
+    with materialisations.drafting() as file:
         write_lookup(file, table.entity, features, rows_of(table, frame))
-        return kept.put(table.name, file, read_at, frame.height, _made_by(table))
+        return materialisations.put(table.name, file, read_at, frame.height, _origin(table))
 
 
 def due_tables(bound: Bound) -> list[FeatureTable]:
-    """Give the tables whose time has come, by the pipeline's clock."""
-    newest = _kept(bound).newest()
-    read_at = {name: found.read_at for name, found in newest.items()}
+    """List the tables that are due, by the pipeline's clock."""
+    newest = _materialisations(bound).newest()
+    read_at = {name: materialised.read_at for name, materialised in newest.items()}
     return due(bound.pipeline.tables, read_at, bound.clock.now())
 
 
 def table_of(bound: Bound, name: str) -> FeatureTable:
-    """Give the pipeline's table of a name.
+    """Return the pipeline's table of a name.
 
     Raises
     ------
     NotFoundError
-        If it has none of that name.
+        If no table has that name.
     DeclarationError
-        If it has none at all.
+        If the pipeline has no tables.
     """
     tables = {table.name: table for table in bound.pipeline.tables}
     if not tables:
@@ -104,20 +104,20 @@ def table_of(bound: Bound, name: str) -> FeatureTable:
 
 
 def table_states(bound: Bound) -> list[TableState]:
-    """Say of each table what is materialised.
+    """List the tables with their newest materialisations.
 
     Raises
     ------
     DeclarationError
-        If the pipeline has none.
+        If the pipeline has no tables.
     """
     if not bound.pipeline.tables:
         raise _no_tables(bound)
-    newest, now = _kept(bound).newest(), bound.clock.now()
+    newest, now = _materialisations(bound).newest(), bound.clock.now()
     return [_state(table, newest.get(table.name), now) for table in bound.pipeline.tables]
 
 
-def _kept(bound: Bound) -> Materialisations:
+def _materialisations(bound: Bound) -> Materialisations:
     return Materialisations(bound.pipeline.name, bound.log.pipeline_id, bound.database, bound.settings)
 
 
@@ -139,8 +139,8 @@ def _state(table: FeatureTable, newest: Materialised | None, now: datetime) -> T
     )
 
 
-def _made_by(table: FeatureTable) -> str:
-    """Say where values came from; of a function, with a hash of its module's text."""
+def _origin(table: FeatureTable) -> str:
+    """Name the source of values; for a function, with a hash of its module's text."""
     name = name_of_source(table.source)
     if not isinstance(table.source, QuerySource):
         return name

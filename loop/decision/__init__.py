@@ -1,1 +1,1 @@
-"""From evidence to an update."""
+"""Decisions: from evidence to an update."""

@@ -1,4 +1,4 @@
-"""Watch a pipeline: gather evidence, let the triggers answer, and store the decision."""
+"""Decide on updates: gather evidence, let the triggers answer, and store the decision."""
 
 import msgspec
 
@@ -16,24 +16,23 @@ __all__ = ["decide"]
 
 
 def decide(bound: Bound) -> Decision:
-    """Decide whether an update is due. The decision is stored, fired or not, before anything is done.
+    """Decide whether an update is due, and store the decision, fired or not, before any effect.
 
-    Evidently's report is kept where something needs somebody, or an update is due.
+    The call writes Evidently's report if a change needs somebody, or an update is due.
 
     Parameters
     ----------
     bound
-        The pipeline with its stores; collected, so that labels are where they belong.
+        The pipeline with its stores; collected, so that labels have joined their predictions.
 
     Raises
     ------
     BusyError
         If another process decides for this pipeline.
     ChangedError
-        If the declaration differs from what is recorded.
+        If the declaration differs from the records.
     IdentityError, TableError, StorageError
-        If a store belongs to another log, does not hold what it should, or is away; no decision is made
-        then.
+        If a store belongs to another log, is damaged, or is away; no decision is made then.
     """
     bound.check()
     pipeline = bound.pipeline
@@ -43,7 +42,7 @@ def decide(bound: Bound) -> Decision:
         now = bound.clock.now()
         unended = bound.decisions.unended()
         last = next((d.evidence for d in bound.decisions.newest(1)), None)
-        evidence, shown = gather(
+        evidence, frames = gather(
             pipeline,
             bound.log,
             bound.registry,
@@ -54,14 +53,14 @@ def decide(bound: Bound) -> Decision:
                 last=last,
             ),
         )
-        if shown is not None:
-            rehearsal = rehearse(bound, evidence, shown.mature, last)
-            before = _rehearsed(last, evidence)
-            evidence = msgspec.structs.replace(evidence, rehearsal=rehearsal, rehearsed=before)
-        answered = answer(pipeline.triggers, pipeline.pace, evidence)
-        if pipeline.monitoring.report and (answered.fired or evidence.verdict == "act"):
-            evidence = _reported(bound, evidence, shown, last)
-        decision = decision_of(evidence, answered)
+        if frames is not None:
+            rehearsal = rehearse(bound, evidence, frames.mature, last)
+            earlier = _rehearsed(last, evidence)
+            evidence = msgspec.structs.replace(evidence, rehearsal=rehearsal, rehearsed=earlier)
+        trigger_answer = answer(pipeline.triggers, pipeline.pace, evidence)
+        if pipeline.monitoring.report and (trigger_answer.fired or evidence.verdict == "act"):
+            evidence = _reported(bound, evidence, frames, last)
+        decision = decision_of(evidence, trigger_answer)
         bound.decisions.store(decision)
     finally:
         release(bound.database, lease)
@@ -69,7 +68,7 @@ def decide(bound: Bound) -> Decision:
 
 
 def _rehearsed(last: Evidence | None, evidence: Evidence) -> tuple[Rehearsal, ...]:
-    """Give the rehearsals before the newest one, as far as they were of the same champion."""
+    """Return the rehearsals before the newest one, if they were of the same champion."""
     if last is None or last.champion != evidence.champion:
         return ()
     if last.mature == evidence.mature or last.rehearsal is None:
@@ -78,15 +77,15 @@ def _rehearsed(last: Evidence | None, evidence: Evidence) -> tuple[Rehearsal, ..
 
 
 def _reported(
-    bound: Bound, evidence: Evidence, shown: EvidenceFrames | None, last: Evidence | None
+    bound: Bound, evidence: Evidence, frames: EvidenceFrames | None, last: Evidence | None
 ) -> Evidence:
-    if shown is None:
+    if frames is None:
         return evidence
     if last is not None and last.report is not None and _same_window(last, evidence):
         return msgspec.structs.replace(evidence, report=last.report)
     if bound.pipeline.pace.refuses(evidence):
-        return evidence  # it was shown when it fired, and will be again
-    page = report_html(shown.reference, shown.current, bound.pipeline.features)
+        return evidence  # the report was written when it fired, and will be again
+    page = report_html(frames.reference, frames.current, bound.pipeline.features)
     if page is None:
         return evidence
     file = f"{evidence.at:%Y%m%dT%H%M%SZ}.html"

@@ -1,4 +1,4 @@
-"""Carry out a decision: claim it, learn, pass the gate, publish, promote. Once, whatever is killed."""
+"""Carry out a decision, once, whatever is killed: claim it, learn, pass the gate, publish, promote."""
 
 import msgspec
 
@@ -26,15 +26,15 @@ from headwater.spec.updating.decision import Decision, Outcome
 
 __all__ = ["carry_out"]
 
-_JUDGED = ("features", "label")
+_COLUMNS = ("features", "label")
 _PASSING = (StorageError, FencedError)  # another run carries the decision out
 
 
 def carry_out(bound: Bound, id_: str, *, by: str) -> UpdateResult:
-    """Do what a decision asks for, unless it is done.
+    """Carry out a decision, unless that is done.
 
-    The first claim writes down the whole recipe. Whoever comes after a kill folds the same recipe,
-    and a recipe is registered once: so a decision ends in one version.
+    The first claim writes down the whole recipe. After a kill, the next run folds the same recipe, and a
+    recipe is registered once. So a decision ends in one version.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def carry_out(bound: Bound, id_: str, *, by: str) -> UpdateResult:
     NotEnoughError
         If the decision did not fire.
     ChangedError
-        If the declaration differs from what is recorded or learned: the decision waits on.
+        If the declaration differs from records or recipes; the decision stays open.
     BusyError, FencedError
         If another trainer works, or took over: then nothing is published.
     HeadwaterError
@@ -63,13 +63,13 @@ def carry_out(bound: Bound, id_: str, *, by: str) -> UpdateResult:
     if not decision.fired:
         raise NotEnoughError(
             f"decision {id_} did not fire: {decision.reason}",
-            hint="to update all the same: headwater train",
+            hint="to update without a decision: headwater train",
         )
     with trainer(bound) as lease:
         decision = bound.decisions.get(id_)  # another run may have ended it
         if decision.outcome is not None:
-            return _done(bound, decision.outcome)
-        bound.log.agree()  # refused so, it waits until the declaration is put back
+            return _earlier_result(bound, decision.outcome)
+        bound.log.agree()  # if this raises, the decision stays open until the declaration is put back
         check_update(bound, from_scratch=decision.update == "stateless")
         try:
             updated = _work(bound, decision, _claim(bound, decision, by, lease), lease, by)
@@ -92,8 +92,8 @@ def _outcome(bound: Bound, updated: UpdateResult | None, reason: str) -> Outcome
 
 
 def _claim(bound: Bound, decision: Decision, by: str, lease: Lease) -> Work:
-    """Claim; what an earlier claim set out to do is set out anew where the world moved on meanwhile."""
-    fresh = _set_out(bound, decision)
+    """Claim a decision; replace an earlier claim's work if its champion or examples changed."""
+    fresh = _fresh_work(bound, decision)
     work = bound.decisions.claim(decision.id, fresh, by=by, lease=lease)
     recipe = work.recipe
     if recipe is None or bound.registry.store.find(recipe.id) is not None:
@@ -108,17 +108,17 @@ def _claim(bound: Bound, decision: Decision, by: str, lease: Lease) -> Work:
     return bound.decisions.claim(decision.id, fresh, by=by, lease=lease, replace=True)
 
 
-def _set_out(bound: Bound, decision: Decision) -> Work:
+def _fresh_work(bound: Bound, decision: Decision) -> Work:
     champion = bound.registry.champion()
     scratch = decision.update == "stateless"
     stop, now = bound.log.stop(), bound.clock.now()
     plan = plan_update(bound.pipeline, champion, now, from_scratch=scratch)
-    new = stop - (champion.examples.stop if champion else 0)
-    behind = stop - held_back(bound.pipeline.gate if champion else None, new)
-    recipe = recipe_of(bound, plan, behind, now)
+    new_examples = stop - (champion.examples.stop if champion else 0)
+    recipe_stop = stop - held_back(bound.pipeline.gate if champion else None, new_examples)
+    recipe = recipe_of(bound, plan, recipe_stop, now)
     return Work(
         recipe=recipe if len(recipe.examples) else None,
-        judged=OffsetRange(behind, stop),
+        judged=OffsetRange(recipe_stop, stop),
         champion=champion.number if champion else None,
         reason=_reason(plan, decision),
     )
@@ -141,22 +141,24 @@ def _work(bound: Bound, decision: Decision, work: Work, lease: Lease, by: str) -
     if version is None:
         learner, candidate = _candidate(bound, decision, work, work.recipe, served)
         version = bound.registry.publish(candidate, lease)
-    else:  # published by a run that was killed behind that
+    else:  # a run published it, and was killed before it ended the decision
         learner = store.learner(version, bound.pipeline.model)
-    told = warned(bound, learner)
+    cautions = warned(bound, learner)
     if version.refused is not None:
         promoted, reason = False, version.refused
     else:
         promoted, reason = _promote(bound, version, work, lease, by)
-    return UpdateResult(version=version, promoted=promoted, reason=reason, served=served, warnings=told)
+    return UpdateResult(
+        version=version, promoted=promoted, reason=reason, served=served, warnings=cautions
+    )
 
 
 def _promote(bound: Bound, version: Version, work: Work, lease: Lease, by: str) -> tuple[bool, str]:
-    """Make it champion, unless the champion that it was to follow is gone: somebody stepped in."""
+    """Make a version champion, unless somebody replaced the champion that it was to follow."""
     if bound.pipeline.promotion != "always":
         bound.registry.challenge(version)
         return False, work.reason
-    if not _reigned(bound, version):
+    if not _was_promoted(bound, version):
         reign = bound.registry.championship.reign()
         if (reign and reign.version) != work.champion:
             bound.registry.challenge(version)
@@ -176,23 +178,23 @@ def _candidate(
         return learner, candidate
     store = bound.registry.store
     champion = store.learner(store.get(work.champion), bound.pipeline.model)
-    examples = bound.log.examples(work.judged.start, work.judged.stop, _JUDGED)
-    judged = judge(gate, bound.pipeline.task, learner, champion, examples)
-    metrics = candidate.metrics | {"gate_worse": judged.worse, "gate_error": judged.error}
-    refused = None if judged.passes else _refusal(judged)
+    examples = bound.log.examples(work.judged.start, work.judged.stop, _COLUMNS)
+    verdict = judge(gate, bound.pipeline.task, learner, champion, examples)
+    metrics = candidate.metrics | {"gate_worse": verdict.worse, "gate_error": verdict.error}
+    refused = None if verdict.passes else _refusal(verdict)
     return learner, msgspec.structs.replace(candidate, metrics=metrics, refused=refused)
 
 
-def _refusal(judged: GateResult) -> str:
-    return f"refused by the gate: {judged.reason}"
+def _refusal(verdict: GateResult) -> str:
+    return f"refused by the gate: {verdict.reason}"
 
 
-def _reigned(bound: Bound, version: Version) -> bool:
-    """Say whether it was promoted already: by a run that was killed behind that."""
+def _was_promoted(bound: Bound, version: Version) -> bool:
+    """Tell whether a run that was killed afterwards has promoted the version already."""
     return any(reign.version == version.number for reign in bound.registry.championship.history())
 
 
-def _done(bound: Bound, outcome: Outcome) -> UpdateResult:
+def _earlier_result(bound: Bound, outcome: Outcome) -> UpdateResult:
     version = None if outcome.version is None else bound.registry.store.get(outcome.version)
     reason = f"done already: {outcome.reason}"
     return UpdateResult(

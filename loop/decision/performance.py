@@ -1,4 +1,4 @@
-"""Keep how every version does: as a table in storage, and as metrics of the versions in MLflow."""
+"""Store the performance of every version: as a table, and as metrics of the versions in MLflow."""
 
 import polars as pl
 
@@ -14,10 +14,10 @@ _KEY = ("window_start", "version", "role", "metric")
 
 
 def keep_performance(bound: Bound) -> int:
-    """Measure the newest thirty windows again where one has become mature, and keep what is new.
+    """Measure the newest thirty windows again if one has become mature, and store new values.
 
-    A label that was revised corrects its window then. MLflow gets a point a window and metric, named
-    ``window_METRIC`` or ``shadow_window_METRIC``, against the version that answered.
+    A revised label corrects its window then. MLflow gets a point for each window and metric, named
+    ``window_METRIC`` or ``shadow_window_METRIC``, with the version that answered.
 
     Parameters
     ----------
@@ -40,16 +40,16 @@ def keep_performance(bound: Bound) -> int:
     pipeline, storage = bound.pipeline, Storage(bound.settings)
     spans = newest_windows(bound.log, pipeline, bound.clock.now(), last=_WINDOWS)
     mature = [span.start for span in spans if span.mature]
-    before = read_performance(storage, bound.log.identity)
-    known = before.filter("mature", ~pl.col("cumulative"))["window_start"].max()
-    if not mature or known == mature[-1]:
+    stored = read_performance(storage, bound.log.identity)
+    newest_stored = stored.filter("mature", ~pl.col("cumulative"))["window_start"].max()
+    if not mature or newest_stored == mature[-1]:
         return 0
     table = measure_performance(bound.log, pipeline, spans)
-    found = _measured(table).join(_measured(before), on=[*_KEY, "value"], how="anti")
-    _log(bound, found)
+    changed = _measured(table).join(_measured(stored), on=[*_KEY, "value"], how="anti")
+    _log(bound, changed)
     # Last: values that MLflow refused are tried again.
     write_performance(storage, bound.log.identity, table)
-    return found.height
+    return changed.height
 
 
 def _measured(table: pl.DataFrame) -> pl.DataFrame:
@@ -57,12 +57,12 @@ def _measured(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(whole, ~pl.col("cumulative"), ~pl.col("estimated"))
 
 
-def _log(bound: Bound, found: pl.DataFrame) -> None:
+def _log(bound: Bound, changed: pl.DataFrame) -> None:
     store = bound.registry.store
     versions = {version.number: version for version in store.versions()}
-    for row in found.sort("window_stop").to_dicts():
+    for row in changed.sort("window_stop").to_dicts():
         version, at = versions.get(row["version"]), row["window_stop"]
-        if version is not None:  # it may be deleted from MLflow
+        if version is not None:  # somebody may have deleted it from MLflow
             name = f"window_{row['metric']}"
             name = name if row["role"] == "champion" else f"{row['role']}_{name}"
             store.log_metrics(version, {name: row["value"]}, at, step=int(at.timestamp()) // 3_600)

@@ -1,4 +1,4 @@
-"""Which decisions need a run: the policy by which what was lost on the way is asked for again. Pure."""
+"""The policy by which a lost run of a decision is requested again. Pure."""
 
 from datetime import datetime, timedelta
 
@@ -11,17 +11,17 @@ _MOST_PATIENCE = timedelta(hours=1)
 
 
 def is_due(decision: Decision, now: datetime, *, working: bool) -> bool:
-    """Say whether a run must be asked for.
+    """Tell whether a run must be requested.
 
-    An event starts the first run. If that was lost, or the run was killed, nobody holds the trainer's
-    lease, and the decision has not ended: then another run is asked for, at first after two minutes,
-    later after twice as long each time, up to an hour. A claim without a lease is a run that was
-    killed: that needs no patience the first time.
+    An event starts the first run. If the event was lost, or the run was killed, nobody holds the
+    trainer's lease, and the decision has not ended. Then another run is requested: at first after two
+    minutes, later after twice as long each time, up to an hour. A claim without a lease shows that a run
+    was killed, so the first request after it need not wait.
 
     Parameters
     ----------
     decision
-        One that fired.
+        A decision that fired.
     now
         The present, by the pipeline's clock.
     working
@@ -51,12 +51,12 @@ def is_due(decision: Decision, now: datetime, *, working: bool) -> bool:
 
 
 def run_key(decision: Decision, attempt: int) -> str:
-    """Give the idempotency key of a run: asked for twice, it is one run.
+    """Return the idempotency key of a run: two requests with it are one run.
 
     Parameters
     ----------
     decision
-        What the run carries out.
+        The decision that the run carries out.
     attempt
         Its number, from 1.
     """

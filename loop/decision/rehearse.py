@@ -1,4 +1,4 @@
-"""Rehearse an update: say what it would have changed, had it been made a window ago."""
+"""Rehearse an update: measure what it would have gained, had it been made a window ago."""
 
 from collections.abc import Sequence
 
@@ -18,26 +18,26 @@ __all__ = ["rehearse"]
 def rehearse(
     bound: Bound, evidence: Evidence, mature: pl.DataFrame, last: Evidence | None = None
 ) -> Rehearsal | None:
-    """Learn what was known as the newest mature window began, and score it on that window.
+    """Learn the examples known when the newest mature window began, and score on that window.
 
-    Champion and rehearsed update are compared on the same predictions, none of which either has learned:
-    so neither a hard week nor a shift that no update could follow counts. Nothing is published.
+    The champion and the rehearsed update are compared on the same predictions, which neither has
+    learned. So neither a hard week nor a shift that no update could follow counts. Nothing is published.
 
     Parameters
     ----------
     bound
         The pipeline with its stores.
     evidence
-        Says which window, and who is champion.
+        Has the window and the champion.
     mature
-        That window: ``features`` (a struct), ``output`` as served, ``label``; oldest first.
+        The window: ``features`` (a struct), ``output`` as served, ``label``; oldest first.
     last
-        What was found before: one rehearsal a window is enough.
+        The evidence before, whose rehearsal holds for the same window.
 
     Returns
     -------
     Rehearsal or None
-        None where no trigger asks for one, no window began after the champion did, or nothing was new.
+        None if no trigger asks for one, no window began after the champion did, or nothing was new.
 
     Raises
     ------
@@ -45,29 +45,29 @@ def rehearse(
         As :func:`headwater.loop.training.fold.fold` does.
     """
     pipeline, window, since = bound.pipeline, evidence.mature, evidence.champion_since
-    wanted = _asked_for(pipeline.triggers)
-    if not wanted or window is None or since is None or window.start <= since:
+    kinds = _kinds_of_update(pipeline.triggers)
+    if not kinds or window is None or since is None or window.start <= since:
         return None
     if last is not None and (last.champion, last.mature) == (evidence.champion, window):
         return last.rehearsal
     if mature.height < pipeline.monitoring.least:
         return None
     champion = bound.registry.champion()
-    plan = plan_update(pipeline, champion, window.start, from_scratch="stateless" in wanted)
+    plan = plan_update(pipeline, champion, window.start, from_scratch="stateless" in kinds)
     recipe = recipe_of(bound, plan, bound.log.offset_at(window.start), window.start)
     if not len(recipe.examples):
         return None
     base = None if plan.parent is None else bound.registry.store.learner(plan.parent, pipeline.model)
     learner, learned = fold(recipe, bound.log, base, pipeline.model)
-    new = as_logged(learner.predict(mature["features"].struct.unnest()))
-    found = gained(pipeline.task, pipeline.judged_by[0], new, mature["output"], mature["label"])
-    if found is None:
+    outputs = as_logged(learner.predict(mature["features"].struct.unnest()))
+    gain = gained(pipeline.task, pipeline.judged_by[0], outputs, mature["output"], mature["label"])
+    if gain is None:
         return None
-    return Rehearsal(update=recipe.update, examples=learned, gain=found[0], error=found[1])
+    return Rehearsal(update=recipe.update, examples=learned, gain=gain[0], error=gain[1])
 
 
-def _asked_for(triggers: Sequence[Trigger]) -> list[UpdateKind | None]:
-    """Give the kinds of update that the triggers which go by a rehearsal ask for."""
+def _kinds_of_update(triggers: Sequence[Trigger]) -> list[UpdateKind | None]:
+    """List the kinds of update for which triggers ask a rehearsal."""
     return [
         leaf.update or trigger.update
         for trigger in triggers

@@ -1,1 +1,1 @@
-"""What operators and routings decide while models serve."""
+"""Rulings of operators and of routings while models serve."""

@@ -1,4 +1,4 @@
-"""Models orchestrated while they serve: route, add a shadow, pause, roll back; all of it audited."""
+"""Operations on serving models: route, add a shadow, pause, roll back; the audit has each."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -19,33 +19,33 @@ from headwater.spec.rulings import Learning, Reign, RoutingStatus, Ruling, Shado
 from headwater.spec.serving.routing import ChampionOnly, Routing, Shadow, check_routing
 from headwater.spec.serving.routing_text import shortly
 
-__all__ = ["MOST_TOLD", "Operator"]
+__all__ = ["NEWEST_RULINGS", "Operator"]
 
-MOST_TOLD = 20
-"""How many of the newest rulings are told of."""
+NEWEST_RULINGS = 20
+"""How many of the newest rulings a status holds."""
 
 _MOST_REASON = 500
 _DECLARED = "write where it is declared: module:attribute or path.py:attribute"
 
 
 class Operator:
-    """What people do to one pipeline's versions; a running service follows within a moment.
+    """The operations of people on one pipeline's versions; a running service follows within a moment.
 
-    Made by the command line, and by the keeper for what comes over HTTP.
+    The command line makes it, and the keeper for requests over HTTP.
 
     Parameters
     ----------
     pipeline
         As declared, or its name alone.
     settings, database
-        Where versions are, and rows.
+        Where the versions are, and the rows.
     clock
-        The machine's where not given.
+        By default the machine's.
 
     Raises
     ------
     NotFoundError
-        If nothing was ever recorded of a pipeline of that name.
+        If there are no records of a pipeline of that name.
     IdentityError
         If inbox, database and MLflow are not of one log.
     StorageError
@@ -64,14 +64,14 @@ class Operator:
         self.name = pipeline if isinstance(pipeline, str) else pipeline.name
         number = _number_of(pipeline, database, settings)
         self.registry = Registry(self.name, number, settings, database, clock)
-        self._stored = LogRepository(database, number)
+        self._repository = LogRepository(database, number)
         self._shadows = ShadowOutputs(database, number)
 
     def routed(self) -> RoutingStatus:
-        """Say how requests are routed."""
+        """Return the status of the routing."""
         history = self.registry.routings.history()
         routing = self._in_force(history)
-        places, (end, _) = self._shadows.places(), self._stored.ends()
+        places, (end, _) = self._shadows.places(), self._repository.ends()
         names = () if routing is None else routing.beside
         if "challenger" in names:
             challenger = self.registry.store.aliases().get("challenger", "challenger")
@@ -81,7 +81,7 @@ class Operator:
             number=history[-1].number if history else 0,
             routing=routing,
             declared=None if self._declared is None else self._declared.routing,
-            history=tuple(history[-MOST_TOLD:]),
+            history=tuple(history[-NEWEST_RULINGS:]),
             shadows=tuple(
                 ShadowStatus(version=v, behind=end - places[v].next) for v in names if v in places
             ),
@@ -95,11 +95,11 @@ class Operator:
         Parameters
         ----------
         routing
-            None returns to what the pipeline declares.
+            None returns to the declared routing.
         by, reason
             Who decides, and why.
         expected
-            Number of the ruling that the caller saw; the last one to write wins where not given.
+            Number of the ruling that the caller saw; if it is None, the last write wins.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Operator:
         NotFoundError
             If it names a version that does not exist.
         ConflictError
-            If another ruling came after the one that was seen.
+            If another ruling came after that one.
         """
         if routing is not None:
             task = self._task()
@@ -117,12 +117,12 @@ class Operator:
         return self.registry.route(routing, by=by, reason=reason, expected=expected)
 
     def add_shadow(self, version: str, *, by: str, reason: str) -> Ruling:
-        """Let a version predict beside the champion; one that does already is left at it.
+        """Let a version predict beside the champion; if it does already, change nothing.
 
         Raises
         ------
         DeclarationError
-            If requests are routed in a way that has no shadows.
+            If the routing has no shadows.
         NotFoundError, ConflictError
             If there is no such version, or another ruling came meanwhile.
         """
@@ -133,14 +133,14 @@ class Operator:
         return self._shadowed(added, by, reason)
 
     def drop_shadow(self, version: str, *, by: str, reason: str) -> Ruling:
-        """Let a version predict beside the champion no more; what it said is kept.
+        """Let a version no longer predict beside the champion; its outputs are kept.
 
         Raises
         ------
         DeclarationError
-            If requests are routed in a way that has no shadows.
+            If the routing has no shadows.
         NotFoundError
-            If it is no shadow.
+            If the version is no shadow.
         ConflictError
             If another ruling came meanwhile.
         """
@@ -156,7 +156,7 @@ class Operator:
         return self._shadowed(dropped, by, reason)
 
     def learning(self) -> Learning:
-        """Say whether each label is learned as it comes."""
+        """Return the status of learning: the pause, if there is one, and the quarantined offsets."""
         return Learning(
             pipeline=self.name,
             pause=self.registry.pauses.in_force(),
@@ -164,7 +164,7 @@ class Operator:
         )
 
     def pause(self, *, by: str, reason: str) -> Learning:
-        """Halt learning: what was learned serves on, and what comes waits at its offset.
+        """Halt learning: the learned state serves on, and new examples wait at their offsets.
 
         Raises
         ------
@@ -181,13 +181,13 @@ class Operator:
         return self.learning()
 
     def resume(self, *, by: str, reason: str) -> Learning:
-        """Let learning go on from where it halted: what came meanwhile is learned, nothing is lost."""
+        """Let learning go on from the offset at which it halted; it learns the examples that waited."""
         _check_reason(reason)
         self.registry.pauses.resume(by=by, reason=reason)
         return self.learning()
 
     def quarantine(self, spans: Sequence[OffsetRange], *, by: str, reason: str) -> Learning:
-        """Exclude offsets from every later recipe, and from what is learned label by label at once.
+        """Exclude offsets from every later recipe, and at once from learning each label.
 
         Raises
         ------
@@ -211,18 +211,18 @@ class Operator:
         return self.registry.rollback(by=by, reason=reason, to=to, quarantine=quarantine)
 
     def versions(self, last: int = 0) -> list[VersionInRole]:
-        """List the versions with what they do now, oldest first.
+        """List the versions with their present roles, oldest first.
 
         Parameters
         ----------
         last
             How many of the newest; 0 for all.
         """
-        roles, found = self.roles(), self.registry.store.versions()
-        return [_told(one, roles.get(one.number, ())) for one in found[-last:]]
+        roles, versions = self.roles(), self.registry.store.versions()
+        return [_version_in_role(version, roles.get(version.number, ())) for version in versions[-last:]]
 
     def roles(self) -> dict[str, list[str]]:
-        """Say what versions do now, by number, as :class:`VersionInRole` has it."""
+        """Return the present roles of versions, by number, as :class:`VersionInRole` has them."""
         reign = self.registry.championship.reign()
         aliases = self.registry.store.aliases()
         routing = self._in_force(self.registry.routings.history())
@@ -241,10 +241,10 @@ class Operator:
         return roles
 
     def _in_force(self, history: Sequence[Ruling]) -> Routing | None:
-        """Give the routing in force; None where that is the declared one, and only a name is known."""
-        set_now = history[-1].routing if history else None
-        if set_now is not None or self._declared is None:
-            return set_now
+        """Return the routing in force; None if it is the declared one, and only a name is known."""
+        set_routing = history[-1].routing if history else None
+        if set_routing is not None or self._declared is None:
+            return set_routing
         return self._declared.routing
 
     def _shadowed(
@@ -255,30 +255,30 @@ class Operator:
         routing = self._in_force(history)
         if routing is None:
             raise DeclarationError(
-                f"what {self.name!r} declares of its routing is not known by its name", hint=_DECLARED
+                f"the declared routing of {self.name!r} is not known by the name alone", hint=_DECLARED
             )
         if not isinstance(routing, ChampionOnly | Shadow):
             raise DeclarationError(
                 f"{self.name!r} is routed {shortly(routing)}, which has no shadows",
                 hint="set the routing first, as in champion or shadow:7",
             )
-        before = routing.beside
-        names = change(before)
-        if names == before and history:
+        beside = routing.beside
+        names = change(beside)
+        if names == beside and history:
             return history[-1]
         rule = routing.serve_best if isinstance(routing, Shadow) else None
-        wanted = Shadow(versions=names, serve_best=rule) if names else ChampionOnly()
-        seen = history[-1].number if history else 0
-        return self.route(wanted, by=by, reason=reason, expected=seen)
+        changed = Shadow(versions=names, serve_best=rule) if names else ChampionOnly()
+        expected = history[-1].number if history else 0
+        return self.route(changed, by=by, reason=reason, expected=expected)
 
     def _task(self) -> Task:
-        """Give the pipeline's task: as declared, or as its champion's recipe has it."""
+        """Return the pipeline's task: the declared one, or that of its champion's recipe."""
         if self._declared is not None:
             return self._declared.task
         champion = self.registry.champion()
         if champion is None:
             raise DeclarationError(
-                f"{self.name!r} has no champion that would tell its task", hint=_DECLARED
+                f"{self.name!r} has no champion whose recipe names its task", hint=_DECLARED
             )
         return self.registry.store.recipe(champion).task
 
@@ -294,7 +294,7 @@ def _number_of(pipeline: Pipeline | str, database: Database, settings: Settings)
         return register(database, pipeline, inbox)
 
 
-def _told(version: Version, roles: Sequence[str]) -> VersionInRole:
+def _version_in_role(version: Version, roles: Sequence[str]) -> VersionInRole:
     return VersionInRole(
         number=version.number,
         parent=version.parent,
@@ -309,6 +309,6 @@ def _told(version: Version, roles: Sequence[str]) -> VersionInRole:
 
 
 def _check_reason(reason: str) -> None:
-    """Check what is said for the record: a name's characters, so that a line of a log is one."""
+    """Check the characters of a reason as those of a name, so that it stays on one line of a log."""
     if reason != "":
         check_name(reason, "reason", _MOST_REASON)

@@ -1,4 +1,4 @@
-"""What a bandit learns: rewards of the versions that answered, from labels as they come."""
+"""Rewards for a bandit: those of the versions that answered, counted from labels as they come."""
 
 import logging
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ _OUTPUT = msgspec.json.Decoder(dict[str, float])
 _logger = logging.getLogger("headwater.rewards")
 
 
-class _Known(NamedTuple):
-    """What is counted, and how far."""
+class _Counts(NamedTuple):
+    """The counts, and up to which offset and position."""
 
     reward: RewardRule
     first_offset: int
@@ -34,10 +34,10 @@ class _Known(NamedTuple):
 
 
 class Rewards:
-    """Counts the rewards of one pipeline's versions; what it has counted survives restarts.
+    """Counts the rewards of one pipeline's versions; the counts survive restarts.
 
-    It begins with the examples that come after it was first asked, and begins anew where rewards come
-    to mean something else. A label that is revised corrects what was counted of it.
+    It begins with the examples that come after its first step, and begins anew if the reward rule
+    changes. A revised label corrects its count.
 
     Parameters
     ----------
@@ -47,78 +47,78 @@ class Rewards:
 
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
-        self._known: _Known | None = None
-        self._told = False
+        self._counts: _Counts | None = None
+        self._warned = False
 
     def step(self, reward: RewardRule) -> BanditState:
-        """Count what came, a few thousand records at most; give what is known.
+        """Count new records, a few thousand at most, and return the counts.
 
         Parameters
         ----------
         reward
-            What a label is worth.
+            The worth of a label.
 
         Raises
         ------
         FencedError
-            If another process counts, too: nothing is counted twice.
+            If another process counts, too; nothing is counted twice.
         StorageError, TableError
             If a store is away.
         """
-        known = self._known or self._read()
-        if known is None or known.reward != reward:
-            known = self._begin(reward)
-        self._known = None  # until what is counted is kept
-        counted = self._counted(known)
-        if counted != known:
-            self._keep(known, counted)
-        self._known = counted
+        counts = self._counts or self._read()
+        if counts is None or counts.reward != reward:
+            counts = self._begin(reward)
+        self._counts = None  # until the new counts are stored
+        counted = self._counted(counts)
+        if counted != counts:
+            self._store(counts, counted)
+        self._counts = counted
         return counted.state
 
-    def _counted(self, known: _Known) -> _Known:
-        log, state = self._bound.log, known.state
-        offset = min(log.stop(), known.next_offset + _BATCH)
-        position = min(log.positions(), known.next_position + _BATCH)
-        if known.next_position < position:
-            served = log.served(known.next_position, position, ("version", "role"))
-            answered = served.filter(pl.col("role") != "imported")["version"].value_counts()
-            for version, times in answered.iter_rows():
+    def _counted(self, counts: _Counts) -> _Counts:
+        log, state = self._bound.log, counts.state
+        offset = min(log.stop(), counts.next_offset + _BATCH)
+        position = min(log.positions(), counts.next_position + _BATCH)
+        if counts.next_position < position:
+            served = log.served(counts.next_position, position, ("version", "role"))
+            pulls = served.filter(pl.col("role") != "imported")["version"].value_counts()
+            for version, times in pulls.iter_rows():
                 state = pulled(state, version, times)
-        if known.next_offset < offset:
-            state = self._rewarded(known, log.examples(known.next_offset, offset, _COLUMNS), state)
-        return known._replace(next_offset=offset, next_position=position, state=state)
+        if counts.next_offset < offset:
+            state = self._rewarded(counts, log.examples(counts.next_offset, offset, _COLUMNS), state)
+        return counts._replace(next_offset=offset, next_position=position, state=state)
 
-    def _rewarded(self, known: _Known, examples: pl.DataFrame, state: BanditState) -> BanditState:
+    def _rewarded(self, counts: _Counts, examples: pl.DataFrame, state: BanditState) -> BanditState:
         labels: dict[int, LabelValue] = dict(examples.select("offset", "label").iter_rows())
-        for _, supersedes, label, output, version in _answered(examples):
-            after = self._reward(known.reward, output, label)
-            if after is None:
+        for _, supersedes, label, output, version in _answered_examples(examples):
+            reward = self._reward(counts.reward, output, label)
+            if reward is None:
                 continue
             if supersedes is None:
-                state = observe(state, version, after)
-            elif supersedes >= known.first_offset:
-                before = self._reward(known.reward, output, self._label(supersedes, labels))
-                counted = observe(state, version, after)
-                state = counted if before is None else revise(state, version, before, after)
+                state = observe(state, version, reward)
+            elif supersedes >= counts.first_offset:
+                superseded = self._reward(counts.reward, output, self._label(supersedes, labels))
+                counted = observe(state, version, reward)
+                state = counted if superseded is None else revise(state, version, superseded, reward)
         return state
 
     def _reward(self, rule: RewardRule, output: Output, label: LabelValue) -> float | None:
-        """Make a reward; None of a label that has none, which is told of once."""
+        """Compute a reward; None for a label that has none, of which the log warns once."""
         try:
             return reward_of(rule, output, label)
         except SchemaError as error:
-            if not self._told:
+            if not self._warned:
                 _logger.warning("%s: a label is left out: %s", self._bound.pipeline.name, error)
-            self._told = True
+            self._warned = True
             return None
 
-    def _label(self, offset: int, known: dict[int, LabelValue]) -> LabelValue:
-        if offset in known:
-            return known[offset]
-        found: LabelValue = self._bound.log.examples(offset, offset + 1, ("offset", "label"))["label"][0]
-        return found
+    def _label(self, offset: int, counts: dict[int, LabelValue]) -> LabelValue:
+        if offset in counts:
+            return counts[offset]
+        value: LabelValue = self._bound.log.examples(offset, offset + 1, ("offset", "label"))["label"][0]
+        return value
 
-    def _read(self) -> _Known | None:
+    def _read(self) -> _Counts | None:
         table = tables.bandit.c
         columns = (table.reward, table.first_offset, table.next_offset, table.next_position, table.state)
         mine = table.pipeline_id == self._bound.log.pipeline_id
@@ -127,34 +127,34 @@ class Rewards:
         if row is None:
             return None
         reward, first, offset, position, state = row
-        return _Known(reward, first, offset, position, msgspec.json.decode(state, type=BanditState))
+        return _Counts(reward, first, offset, position, msgspec.json.decode(state, type=BanditState))
 
-    def _begin(self, reward: RewardRule) -> _Known:
+    def _begin(self, reward: RewardRule) -> _Counts:
         table, log = tables.bandit, self._bound.log
-        begun = _Known(reward, log.stop(), log.stop(), log.positions())
+        initial = _Counts(reward, log.stop(), log.stop(), log.positions())
         with self._bound.database.transaction() as connection:
             connection.execute(delete(table).where(table.c.pipeline_id == log.pipeline_id))
-            row = {**begun._asdict(), "state": msgspec.json.encode(begun.state)}
+            row = {**initial._asdict(), "state": msgspec.json.encode(initial.state)}
             connection.execute(insert(table).values(pipeline_id=log.pipeline_id, **row))
-        return begun
+        return initial
 
-    def _keep(self, known: _Known, counted: _Known) -> None:
+    def _store(self, counts: _Counts, counted: _Counts) -> None:
         with self._bound.database.transaction() as connection:
-            if self._move(connection, known, counted) != 1:
+            if self._move(connection, counts, counted) != 1:
                 raise FencedError(
                     f"another process counts the rewards of {self._bound.pipeline.name!r}",
                     hint="let one service run for a pipeline's home",
                 )
 
-    def _move(self, connection: Connection, known: _Known, counted: _Known) -> int:
+    def _move(self, connection: Connection, counts: _Counts, counted: _Counts) -> int:
         table = tables.bandit
         return connection.execute(
             update(table)
             .where(
                 table.c.pipeline_id == self._bound.log.pipeline_id,
-                table.c.reward == known.reward,
-                table.c.next_offset == known.next_offset,
-                table.c.next_position == known.next_position,
+                table.c.reward == counts.reward,
+                table.c.next_offset == counts.next_offset,
+                table.c.next_position == counts.next_position,
             )
             .values(
                 next_offset=counted.next_offset,
@@ -164,10 +164,10 @@ class Rewards:
         ).rowcount
 
 
-def _answered(
+def _answered_examples(
     examples: pl.DataFrame,
 ) -> Iterator[tuple[int, int | None, LabelValue, Output, str]]:
-    """Give offset, superseded offset, label, output and version of what headwater answered."""
+    """Yield offset, superseded offset, label, output and version of examples that headwater answered."""
     rows = examples.filter(pl.col("role") != "imported").drop("role")
     for offset, supersedes, label, output, version in rows.iter_rows():
         yield (

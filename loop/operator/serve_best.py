@@ -1,4 +1,4 @@
-"""Promote the best shadow, where the routing asks for that."""
+"""Promote the best shadow, if the routing asks for that."""
 
 import polars as pl
 
@@ -17,10 +17,10 @@ _MOST = 100_000
 
 
 def serve_best(bound: Bound) -> Reign | None:
-    """Make the best shadow champion, if it is better than the champion by what the routing asks for.
+    """Make the best shadow champion, if it beats the champion by the margin of the routing's rule.
 
-    Each is compared with the champion on the predictions that both made and whose labels are mature, by
-    the pipeline's first metric where the rule names none.
+    Each shadow is compared with the champion on the predictions that both made and whose labels are
+    mature. If the rule names no metric, the pipeline's first metric decides.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def serve_best(bound: Bound) -> Reign | None:
     ]
     if not passed:
         return None
-    _, better = max(passed, key=lambda one: one[0])
+    _, better = max(passed, key=lambda each: each[0])
     return registry.promote(better.version, by="serve_best", reason=_reason(better, champion))
 
 
@@ -73,16 +73,16 @@ def progress_of(
     Returns
     -------
     list of tuple
-        For each shadow that has something to go by: by how much it is better, the champion's progress
-        and the shadow's, on the same labels.
+        For each shadow with labels: its gain, the champion's progress and the shadow's, on the same
+        labels.
     """
     log, pipeline = bound.log, bound.pipeline
     places = log.shadows.places()
-    first = min((places[v].first for v in shadows if v in places), default=None)
+    shadows_began_at = min((places[v].first for v in shadows if v in places), default=None)
     mature = log.position_at(bound.clock.now() - duration(pipeline.label.wait))
-    if first is None or first >= mature:
+    if shadows_began_at is None or shadows_began_at >= mature:
         return []
-    start = max(first, mature - _MOST)
+    start = max(shadows_began_at, mature - _MOST)
     frame = log.served(start, mature, ("version", "role", "output"), shadows=True).drop_nulls("label")
     answered = frame.filter(pl.col("role") == "champion")
     if (
@@ -90,28 +90,34 @@ def progress_of(
     ):  # else the champion is one fold, with a number for each checkpoint
         answered = answered.filter(pl.col("version") == champion)
     metric: Metric = next((m for m in pipeline.judged_by if m == rule.metric), pipeline.judged_by[0])
-    found = []
+    progress = []
     for version in shadows:
-        said = frame.filter(pl.col("role") == "shadow", pl.col("version") == version)
-        both = answered.join(
-            said.select("position", said="output"), on="position", maintain_order="left"
+        of_shadow = frame.filter(pl.col("role") == "shadow", pl.col("version") == version)
+        joined = answered.join(
+            of_shadow.select("position", shadow_output="output"), on="position", maintain_order="left"
         )
-        compared = _compared(bound, metric, champion, version, both)
-        found += [] if compared is None else [compared]
-    return found
+        compared = _compared(bound, metric, champion, version, joined)
+        progress += [] if compared is None else [compared]
+    return progress
 
 
 def _compared(
-    bound: Bound, metric: Metric, champion: str, version: str, both: pl.DataFrame
+    bound: Bound, metric: Metric, champion: str, version: str, joined: pl.DataFrame
 ) -> tuple[float, Progress, Progress] | None:
-    """Compare by outputs of the champion, outputs ``said`` by the shadow, and labels."""
-    task, labels = bound.pipeline.task, both["label"]
-    gain = gained(task, metric, both["said"], both["output"], labels) if both.height else None
+    """Compare the outputs of champion and shadow, which both stand in one frame with the labels."""
+    task, labels = bound.pipeline.task, joined["label"]
+    gain = (
+        gained(task, metric, joined["shadow_output"], joined["output"], labels)
+        if joined.height
+        else None
+    )
     if gain is None:
         return None
-    values = [score(task, (metric,), both[name], labels)[metric] for name in ("output", "said")]
+    values = [
+        score(task, (metric,), joined[name], labels)[metric] for name in ("output", "shadow_output")
+    ]
     serving, shadow = (
-        Progress(version=v, metric=metric, value=value, labels=both.height, error=error)
+        Progress(version=v, metric=metric, value=value, labels=joined.height, error=error)
         for v, value, error in zip((champion, version), values, (None, gain[1]), strict=True)
     )
     return gain[0], serving, shadow

@@ -1,1 +1,1 @@
-"""History, imported or played."""
+"""Past events, imported or replayed."""

@@ -1,4 +1,4 @@
-"""Import what happened before headwater: a table of predictions with their labels."""
+"""Import history from before headwater: a table of predictions with their labels."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,14 +29,14 @@ _WRITE: dict[Kind, str] = {
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True):
-    """Which column of a table is what; features bear their own names.
+    """The names of a table's columns; features bear their own names.
 
     Parameters
     ----------
     id, served_at, label, known_at
         The prediction's id and time, its label, and when that became known.
     output
-        What was predicted; None where nothing was, and the output is then 0.5, 0 or no class.
+        The predicted output. If it is None, nothing was predicted, and the output is 0.5, 0 or no class.
     null
         Words that stand for null in a CSV, beside the empty field, such as ``("NA",)``; in quotes they
         are text.
@@ -53,7 +53,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
 def import_history(
     log: FeatureLog, source: Path | pl.DataFrame | pd.DataFrame, columns: Columns | None = None
 ) -> int:
-    """Log a table of past predictions and labels, each as received at its own time.
+    """Log a table of past predictions and labels; each counts as received at its own time.
 
     Values must be of the declared types, as :mod:`headwater.features.values.column_values` has them. A
     label needs the time when it became known; a row without a label may have one.
@@ -61,12 +61,12 @@ def import_history(
     Parameters
     ----------
     log
-        Where to.
+        The log that gets them.
     source
         A Parquet, CSV or TSV file (the text ones may be packed by gzip), or a Polars or pandas
         dataframe; a row a prediction. A CSV is read as text, by the declared types.
     columns
-        Which column is what.
+        The names of the columns.
 
     Returns
     -------
@@ -78,8 +78,8 @@ def import_history(
     NotFoundError
         If the file does not exist.
     SchemaError, ConflictError, StorageError
-        If a row does not fit; nothing is kept then. The text has its line in a CSV, its number from 0
-        elsewhere.
+        If a row does not fit; nothing is recorded then. The error names its line in a CSV, and its
+        number from 0 in other tables.
     """
     columns = columns or Columns()
     table = conformed(log.pipeline, source, columns)
@@ -103,8 +103,8 @@ def conformed(pipeline: Pipeline, source: Path | pl.DataFrame | pd.DataFrame, co
     """
     kinds = _kinds(pipeline, columns)
     required = [feature.name for feature in pipeline.features if not feature.nullable]
-    given = [] if columns.output is None else [columns.output]
-    table = read_table(source, [*kinds, *given], columns.null)
+    outputs = [] if columns.output is None else [columns.output]
+    table = read_table(source, [*kinds, *outputs], columns.null)
     frame = table.frame
     for name, kind in kinds.items():
         fitted = fit(frame[name], kind, text=table.is_text)
@@ -113,13 +113,13 @@ def conformed(pipeline: Pipeline, source: Path | pl.DataFrame | pd.DataFrame, co
         frame = frame.with_columns(fitted.values)
         if kind == "float":
             _check_finite(table, fitted.values)
-    _check_there(table, frame, [columns.id, columns.served_at, *given, *required])
+    _check_there(table, frame, [columns.id, columns.served_at, *outputs, *required])
     _check_times(table, frame, columns)
     return table._replace(frame=frame)
 
 
 def _kinds(pipeline: Pipeline, columns: Columns) -> dict[str, Kind]:
-    """Say what each column holds; an output by class is left to the check of records."""
+    """Return the kind of each column; the check of records covers an output by class."""
     roles: list[tuple[str, Kind]] = [
         (columns.id, "id"),
         (columns.served_at, "time"),
@@ -144,7 +144,7 @@ class _Rows:
     Attributes
     ----------
     row
-        The number of the row that was given last, or is being made, from 0.
+        The number of the row that was yielded last, or is being made, from 0.
     """
 
     def __init__(self, pipeline: Pipeline, frame: pl.DataFrame, columns: Columns) -> None:
@@ -154,13 +154,13 @@ class _Rows:
         self.row = 0
 
     def __iter__(self) -> Iterator[tuple[Prediction, Label | None]]:
-        """Give each with its label, if that is known."""
+        """Yield each prediction with its label, if that is known."""
         frame, columns, names = self._frame, self._columns, self._pipeline.feature_names
         features = zip(*(frame[name].to_list() for name in names), strict=True)
         fields = (columns.id, columns.served_at, columns.label, columns.known_at)
         rows = zip(*(frame[name].to_list() for name in fields), strict=True)
-        nothing = _nothing(self._pipeline)
-        outputs = frame[columns.output].to_list() if columns.output else [nothing] * frame.height
+        uninformed = _uninformed_output(self._pipeline)
+        outputs = frame[columns.output].to_list() if columns.output else [uninformed] * frame.height
         for self.row, (values, row, output) in enumerate(zip(features, rows, outputs, strict=True)):
             id_, served_at, value, known_at = row
             prediction = Prediction(
@@ -174,31 +174,31 @@ class _Rows:
             yield prediction, Label(prediction_id=id_, value=value, known_at=known_at) if known else None
 
 
-def _nothing(pipeline: Pipeline) -> Output:
-    """Give the output of a model that knows nothing."""
+def _uninformed_output(pipeline: Pipeline) -> Output:
+    """Return the output of a model that has learned nothing."""
     if pipeline.task == "multiclass":
         return {}
     return 0.5 if pipeline.task == "binary" else 0.0
 
 
 def _misfit(table: Table, column: pl.Series, fitted: Fitted, kind: Kind) -> SchemaError:
-    first, more = fitted.first_misfit, fitted.misfits - 1
-    held = "" if table.is_text else f" ({column.dtype})"
-    value = _shown(column, first)
-    also = f"; so do {more:,} rows more" if more else ""
+    row, other_misfits = fitted.first_misfit, fitted.misfits - 1
+    dtype = "" if table.is_text else f" ({column.dtype})"
+    value = _text_of(column, row)
+    others = f"; so do {other_misfits:,} rows more" if other_misfits else ""
     hint = "convert the column, or declare the feature with the type that it has"
     if table.is_text:
-        hint = f"{_WRITE[kind]}; leave the field empty for null, or name what stands for it: --null NA"
+        hint = f"{_WRITE[kind]}; leave the field empty for null, or name the word for it: --null NA"
     elif kind == "time":
         hint = _WRITE[kind]
     return SchemaError(
-        f"{table.place(first)}: column {column.name!r}{held} holds {value}, which is no "
-        f"{_WORDS.get(kind, kind)}{also}",
+        f"{table.place(row)}: column {column.name!r}{dtype} holds {value}, which is no "
+        f"{_WORDS.get(kind, kind)}{others}",
         hint=hint,
     )
 
 
-def _shown(column: pl.Series, row: int) -> str:
+def _text_of(column: pl.Series, row: int) -> str:
     try:
         return repr(column[row])[:60]
     except OverflowError:  # a time beyond Python's
@@ -206,12 +206,12 @@ def _shown(column: pl.Series, row: int) -> str:
 
 
 def _check_finite(table: Table, column: pl.Series) -> None:
-    wrong = column.is_finite().not_().fill_null(value=False)
-    if wrong.any():
-        row = int(wrong.arg_true()[0])
+    misfits = column.is_finite().not_().fill_null(value=False)
+    if misfits.any():
+        row = int(misfits.arg_true()[0])
         raise NonFiniteError(
             f"{table.place(row)}: column {column.name!r} holds {column[row]}",
-            hint="write null (None) for what is not known, and declare the feature nullable",
+            hint="write null (None) for a value that is not known, and declare the feature nullable",
         )
 
 

@@ -1,10 +1,10 @@
-"""Play events through a pipeline as they happened: predict, log, wait for labels, collect, update.
+"""Replay events through a pipeline as they happened: predict, log, wait for labels, collect, update.
 
-It calls what the flows and the service call; only the clock is simulated.
+A replay calls the functions that the flows and the service call; only the clock is simulated.
 
-A pipeline whose triggers all go by the clock is updated when they are due: ``Cron`` at its times, in its
-zone; ``Every`` each interval after the replay began, as if its schedule had begun then. A pipeline with
-any other trigger is asked at the end of each interval. A pipeline without triggers is not updated.
+If all triggers of a pipeline go by the clock, it is updated when they are due: ``Cron`` at its times, in
+its zone; ``Every`` each interval after the replay began, as if its schedule had begun then. With
+any other trigger, it decides at the end of each interval. A pipeline without triggers is not updated.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ __all__ = ["Replay", "Step"]
 
 
 class Step(NamedTuple):
-    """One interval that was played, or the part of one up to an update that was due within it.
+    """An interval that was played, or the part of one up to an update that was due within it.
 
     Parameters
     ----------
@@ -45,11 +45,11 @@ class Step(NamedTuple):
     served
         How many predictions were made in it.
     emitted
-        How many examples came of labels that became known in it.
+        How many examples were emitted, by labels that became known in it.
     updated
-        The update at its end; None where none was due.
+        The update at its end; None if none was due.
     decision
-        What the triggers said; None where the pipeline goes by the clock.
+        The decision of the triggers; None if the pipeline goes by the clock.
     """
 
     stop: datetime
@@ -59,17 +59,17 @@ class Step(NamedTuple):
     decision: Decision | None
 
 
-class _Event(NamedTuple):
+class _ReplayEvent(NamedTuple):
     at_us: int
     is_label: bool
     record: Prediction | Label
 
 
 class _Moment(NamedTuple):
-    """Where an interval ends, or an update is due; `asks` says whether the pipeline is updated there."""
+    """The end of an interval, or a time at which an update is due; `updates` says whether one is."""
 
     at: datetime
-    asks: bool
+    updates: bool
     due: Due | None = None
 
 
@@ -92,7 +92,7 @@ class Replay:
     DeclarationError
         If the pipeline learns each label: a replay learns at its updates only.
     SchemaError
-        If a column is missing, or a value is not of the declared type; the text names its row.
+        If a column is missing, or a value is not of the declared type; the error names its row.
     """
 
     def __init__(self, bound: Bound, clock: SimulatedClock, events: pl.DataFrame | pd.DataFrame) -> None:
@@ -111,7 +111,7 @@ class Replay:
         self._learner: tuple[str, Learner] | None = None
 
     def begin(self, start: datetime) -> UpdateResult:
-        """Import what was served before `start`, and train the first version on what is known then.
+        """Import the predictions served before `start`, and train on the labels that are known then.
 
         Raises
         ------
@@ -140,14 +140,14 @@ class Replay:
         every
             Length of an interval.
         update
-            Whether the pipeline is updated: when its triggers are due where they go by the clock, which
-            may be within an interval; else when they fire, asked at the end of each. What is due
-            at `stop` is left to a run from there.
+            Whether the pipeline is updated. If its triggers go by the clock, it is updated when they are
+            due, which may be within an interval; else when they fire, which is decided at the end of
+            each. An update that is due at `stop` is left to a run from there.
 
         Yields
         ------
         Step
-            What an interval came to, or a part of it: an interval ends early where an update is due.
+            An interval, or a part of it: an interval ends early if an update is due.
 
         Raises
         ------
@@ -159,22 +159,24 @@ class Replay:
             raise DeclarationError(f"every={every!r} is no length", hint="write timedelta(days=1)")
         self._began = self._began or start
         with self._bound.log.sequencer() as sequencer:
-            for at, found in groupby(self._moments(start, stop, every, update), key=lambda one: one.at):
-                asked = [one for one in found if one.asks]
+            for at, moments in groupby(
+                self._moments(start, stop, every, update), key=lambda each: each.at
+            ):
+                updates = [each for each in moments if each.updates]
                 step = self._play(start, at, sequencer)
-                yield self._updated(step, asked[0]) if asked else step
+                yield self._updated(step, updates[0]) if updates else step
                 start = at
 
     def _moments(
         self, start: datetime, stop: datetime, every: timedelta, update: bool
     ) -> Iterator[_Moment]:
-        """Give, in order, where intervals end and where updates are due."""
+        """Yield, in order, the ends of intervals and the times at which updates are due."""
         began, triggers = self._began or start, self._bound.pipeline.triggers
         scheduled = by_clock(triggers)
         evidence = update and not scheduled
-        ends = (_Moment(end, asks=evidence and end < stop) for end in _ends(start, stop, every))
+        ends = (_Moment(end, updates=evidence and end < stop) for end in _ends(start, stop, every))
         due = due_times(triggers, began, start, stop) if update and scheduled else iter(())
-        return merge(ends, (_Moment(one.at, True, one) for one in due), key=lambda one: one.at)
+        return merge(ends, (_Moment(each.at, True, each) for each in due), key=lambda each: each.at)
 
     def _play(self, start: datetime, end: datetime, sequencer: Sequencer) -> Step:
         served = self._events.filter(pl.col("served_at").is_between(start, end, closed="left"))
@@ -198,7 +200,7 @@ class Replay:
         updated = carry_out(bound, decision.id, by="replay") if decision.fired else None
         return step._replace(updated=updated, decision=decision)
 
-    def _predict(self, served: pl.DataFrame) -> Iterator[_Event]:
+    def _predict(self, served: pl.DataFrame) -> Iterator[_ReplayEvent]:
         names = self._bound.pipeline.feature_names
         if served.is_empty():
             return
@@ -214,10 +216,10 @@ class Replay:
                 served_at=served_at,
                 version=version,
             )
-            yield _Event(to_us(served_at), False, prediction)
+            yield _ReplayEvent(to_us(served_at), False, prediction)
 
-    def _labels(self, start: datetime, end: datetime) -> Iterator[_Event]:
-        """Give the labels that become known after `start`, up to and including `end`."""
+    def _labels(self, start: datetime, end: datetime) -> Iterator[_ReplayEvent]:
+        """Yield the labels that become known after `start`, up to and including `end`."""
         known = self._events.filter(
             (pl.col("known_at") > start) & (pl.col("known_at") <= end), pl.col("label").is_not_null()
         )
@@ -226,7 +228,7 @@ class Replay:
         )
         for id_, value, known_at in rows:
             label = Label(prediction_id=id_, value=value, known_at=known_at)
-            yield _Event(to_us(known_at), True, label)
+            yield _ReplayEvent(to_us(known_at), True, label)
 
     def _champion(self) -> tuple[str, Learner]:
         champion = self._bound.registry.champion()
@@ -237,7 +239,7 @@ class Replay:
         return self._learner
 
 
-def _order(event: _Event) -> tuple[int, bool]:
+def _order(event: _ReplayEvent) -> tuple[int, bool]:
     return event.at_us, event.is_label
 
 

@@ -1,4 +1,4 @@
-"""From a recipe to the batches that a learner learns: which examples, and where batches are cut."""
+"""Assemble the batches of a recipe: select its examples, and cut them into batches."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,7 +12,7 @@ from headwater.spec.duration import duration
 from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.updating.update import Subsample
 
-__all__ = ["Offsets", "batches", "classes", "draw", "takes_any", "unlearned"]
+__all__ = ["Offsets", "batches", "classes", "draw", "is_batch_free", "unlearned"]
 
 _PIECE_ROWS = 65_536
 _COLUMNS = ("offset", "features", "label")
@@ -21,18 +21,18 @@ Offsets = npt.NDArray[np.int64]
 
 
 def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-    """Give the batches of one pass, cut where the recipe says.
+    """Yield the batches of one pass, cut as the recipe says.
 
-    With ``batch_rows`` set, batches are cut at the multiples of it among all offsets, so that they do
-    not depend on how examples were collected; without, an update is one batch. What the recipe leaves
-    out makes its batch smaller and moves no cut.
+    If ``batch_rows`` is set, batches are cut at its multiples among all offsets, so that they do not
+    depend on how examples were collected. Otherwise an update is one batch. An excluded example makes
+    its batch smaller, and moves no cut.
 
     Parameters
     ----------
     log
         Has the examples.
     recipe
-        Names them.
+        Names the examples, and how to cut them.
 
     Yields
     ------
@@ -46,52 +46,52 @@ def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.
     NotFoundError, TableError, StorageError
         If the examples cannot be read.
     """
-    left_out, chosen = unlearned(log, recipe), None
+    excluded, chosen = unlearned(log, recipe), None
     if recipe.subsample is not None:
         emitted_us = np.array(log.emitted_us(recipe.examples.start, recipe.examples.stop))
-        chosen = draw(recipe.subsample, recipe.examples, emitted_us, left_out)
+        chosen = draw(recipe.subsample, recipe.examples, emitted_us, excluded)
     names = [feature.name for feature in recipe.features]
     for piece in _pieces(recipe):
         frame = log.examples(piece.start, piece.stop, _COLUMNS)
         offset = pl.col("offset")
-        frame = frame.filter(~offset.is_in(_within(left_out, piece)))
+        frame = frame.filter(~offset.is_in(_within(excluded, piece)))
         if chosen is not None:
             frame = frame.filter(offset.is_in(_within(chosen, piece)))
-        for batch in [frame] if takes_any(recipe) else _cut(frame, recipe.batch_rows or 1):
+        for batch in [frame] if is_batch_free(recipe) else _cut(frame, recipe.batch_rows or 1):
             if batch.height:
                 yield batch["features"].struct.unnest().select(names), batch["label"]
 
 
 def classes(log: FeatureLog, recipe: Recipe) -> list[str]:
-    """Give the classes among a recipe's examples, sorted; empty where the task has none."""
+    """Return the classes among a recipe's examples, sorted; none if the task has no classes."""
     if recipe.task != "multiclass":
         return []
-    found: set[str] = set()
+    values: set[str] = set()
     for _, labels in batches(log, recipe):
-        found.update(labels.unique().to_list())
-    return sorted(found)
+        values.update(labels.unique().to_list())
+    return sorted(values)
 
 
 def unlearned(log: FeatureLog, recipe: Recipe) -> Offsets:
-    """Give the offsets of a recipe's range that are not learned, rising.
+    """Return the offsets of a recipe's range that are not learned, rising.
 
-    They are the quarantined ones; for a stateless update those whose label is corrected within the
-    range; for a stateful one, the corrections, if the pipeline ignores them.
+    They are the quarantined offsets. A stateless update leaves out the examples whose label is corrected
+    within the range, too. A stateful update leaves out the corrections, if the pipeline ignores them.
     """
     start, stop = recipe.examples.start, recipe.examples.stop
-    found = [
+    excluded = [
         np.arange(max(start, span.start), min(stop, span.stop), dtype=np.int64)
         for span in recipe.exclusions
         if span.start < stop and span.stop > start
     ]
     if recipe.update == "stateless":
-        found.append(np.array(log.superseded(start, stop), dtype=np.int64))
+        excluded.append(np.array(log.superseded(start, stop), dtype=np.int64))
     elif recipe.revisions == "ignore":
-        found.append(np.array(log.corrections(start, stop), dtype=np.int64))
-    return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+        excluded.append(np.array(log.corrections(start, stop), dtype=np.int64))
+    return np.unique(np.concatenate(excluded)) if excluded else np.empty(0, dtype=np.int64)
 
 
-def draw(subsample: Subsample, examples: OffsetRange, emitted_us: Offsets, left_out: Offsets) -> Offsets:
+def draw(subsample: Subsample, examples: OffsetRange, emitted_us: Offsets, excluded: Offsets) -> Offsets:
     """Draw offsets without replacement, newer ones more often.
 
     Each offset gets the key ``log(u) / w`` with its weight *w*, and the largest keys win (Efraimidis
@@ -105,7 +105,7 @@ def draw(subsample: Subsample, examples: OffsetRange, emitted_us: Offsets, left_
         The range.
     emitted_us
         Emission time of each offset of the range, in microseconds.
-    left_out
+    excluded
         Offsets that cannot be drawn.
 
     Returns
@@ -119,8 +119,8 @@ def draw(subsample: Subsample, examples: OffsetRange, emitted_us: Offsets, left_
     if subsample.half_life is not None and len(offsets):
         half_us = duration(subsample.half_life).total_seconds() * 1e6
         keys = keys * np.exp2((emitted_us[-1] - emitted_us) / half_us)
-    keys[left_out - examples.start] = -np.inf
-    count = min(subsample.rows, len(offsets) - len(left_out))
+    keys[excluded - examples.start] = -np.inf
+    count = min(subsample.rows, len(offsets) - len(excluded))
     return np.sort(offsets[np.argsort(-keys, kind="stable")[:count]])
 
 
@@ -139,11 +139,11 @@ def _pieces(recipe: Recipe) -> Iterator[OffsetRange]:
         start = end
 
 
-def takes_any(recipe: Recipe) -> bool:
-    """Say whether it does not matter how many examples a learner is given at a time.
+def is_batch_free(recipe: Recipe) -> bool:
+    """Tell whether the size of batches does not matter to the learner.
 
-    An update that is one batch is given as one, and River learns one by one whatever comes. To
-    scikit-learn a batch of one is another thing than one of two.
+    If an update is one batch, it is not cut. River learns one by one, whatever the batch. To
+    scikit-learn, a batch of one example is not the same as half a batch of two.
     """
     one_by_one = recipe.batch_rows == 1 and recipe.learner.adapter == "river"
     return recipe.batch_rows is None or one_by_one

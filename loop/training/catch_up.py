@@ -1,4 +1,4 @@
-"""A new champion is caught up before it serves: what it missed is learned, and becomes a version."""
+"""Catch a new champion up before it serves: it learns the examples that it missed, as a new version."""
 
 import polars as pl
 from msgspec.structs import replace
@@ -24,12 +24,12 @@ _COLUMNS = ("offset", "features", "role", "output", "label")
 
 
 def check_served(bound: Bound) -> None:
-    """Check that a service may begin: the champion is of what is declared, and can be learned on from.
+    """Check that a service may begin: the champion fits the declaration, and a fold may go on from it.
 
     Raises
     ------
     ChangedError
-        If records, or the champion, were made by another declaration.
+        If the records or the champion are of another declaration.
     """
     champion = check_champion(bound)
     if champion is not None and bound.pipeline.learn == "each label":
@@ -37,7 +37,7 @@ def check_served(bound: Bound) -> None:
 
 
 def fold_from(bound: Bound, version: Version) -> IncrementalFold:
-    """Begin a fold that goes on from a version; its range starts where the version's stopped.
+    """Begin a fold that continues from a version, at the offset at which the version's range stopped.
 
     Raises
     ------
@@ -113,7 +113,7 @@ class CatchUp:
         return folding.learned_to >= stop
 
     def judge(self) -> GateResult | None:
-        """Compare with what was served on the newest examples; None where no gate is asked."""
+        """Compare with the served outputs on the newest examples; None if no gate is asked."""
         if self._gate is None:
             return None
         said = pl.concat(self._said).tail(self._gate.examples) if self._said else pl.DataFrame()
@@ -162,7 +162,7 @@ class CatchUp:
         return child
 
     def _part(self, rows: int) -> int:
-        """Give the end of the next part: whole batches, one at least."""
+        """Return the end of the next part: whole batches, at least one."""
         folding = self.folding
         return max(folding.cut(folding.learned_to + rows), folding.next_cut)
 

@@ -10,13 +10,13 @@ from headwater.spec.rulings import Reign
 __all__ = ["SERVICE", "candidate_of", "checkpoint"]
 
 SERVICE = "learning service"
-"""By whom a version reigns that the service made of what it learned."""
+"""Who promotes, in the record of a reign, if the service made the version."""
 
 
 def candidate_of(
     folding: IncrementalFold, parent: Version, clock: Clock, metrics: dict[str, float] | None = None
 ) -> Candidate:
-    """Give the present state of a fold as a candidate.
+    """Return the present state of a fold as a candidate.
 
     Parameters
     ----------
@@ -25,9 +25,9 @@ def candidate_of(
     parent
         The version that it started from.
     clock
-        Says when the version was made.
+        Has the time at which the version is made.
     metrics
-        What is known of its quality.
+        Its quality, by name of metric.
     """
     return Candidate(
         recipe=folding.recipe.to_json(),
@@ -51,7 +51,7 @@ def checkpoint(bound: Bound, folding: IncrementalFold, parent: Version) -> tuple
     folding
         The fold; it must have learned something.
     parent
-        The version that it started from, which must be champion still.
+        The version that it started from, which must still be champion.
 
     Raises
     ------

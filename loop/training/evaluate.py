@@ -1,4 +1,4 @@
-"""How what was served has done: progressive validation under the labels' real delay."""
+"""Evaluate served predictions: progressive validation under the labels' real delay."""
 
 import polars as pl
 
@@ -9,7 +9,7 @@ __all__ = ["served_scores"]
 
 
 def served_scores(pipeline: Pipeline, examples: pl.DataFrame) -> dict[str, float]:
-    """Score what was served: every example was predicted before anything learned it.
+    """Score served predictions: every example was predicted before any version learned it.
 
     This is progressive validation under the labels' real delay (Blum, Kalai and Langford, "Beating
     the hold-out", COLT 1999). Imported history, which headwater did not serve, is left out.

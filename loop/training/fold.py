@@ -24,13 +24,13 @@ def fold(
     Parameters
     ----------
     recipe
-        What to learn, and how.
+        Names the examples, and how to learn them.
     log
         Has the examples.
     base
         The parent's learner, which is changed; None starts from the unfitted estimator.
     factory
-        Makes the unfitted estimator, where the caller has the code; from the kept code otherwise.
+        Makes the unfitted estimator; if it is None, the stored code does.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def fold(
 
 
 class Computing:
-    """Where a fold computes: with generators seeded for it, and as many threads as it may have.
+    """The conditions under which a fold computes: seeded generators, and a limit of threads.
 
-    Used in a ``with`` block, again and again, as
+    A fold enters it as a ``with`` block, again and again, as
     :class:`~headwater.learners.generators.SeededGenerators` is.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The gate before promotion: a candidate is compared with the champion on what neither has learned."""
+"""The gate before promotion: compare candidate and champion on examples that neither has learned."""
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ _SHARE = 5
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gate says.
+    """The verdict of a gate.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     reason
         Why, in words.
     examples
-        How many it was judged on.
+        How many examples it was judged on.
     worse
         Mean loss of the candidate less that of the champion; above 0 is worse.
     error
@@ -40,7 +40,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def held_back(gate: Gate | None, new: int) -> int:
-    """Say how many of the newest examples are not learned, but judged on.
+    """Return how many of the newest examples the gate judges on, and the candidate does not learn.
 
     >>> held_back(Gate(examples=500), 10_000), held_back(Gate(examples=500), 900), held_back(None, 900)
     (500, 180, 0)
@@ -51,14 +51,14 @@ def held_back(gate: Gate | None, new: int) -> int:
 def judge(
     gate: Gate, task: Task, candidate: Learner, champion: Learner, examples: pl.DataFrame
 ) -> GateResult:
-    """Compare losses pair by pair.
+    """Compare the losses of two learners, pair by pair.
 
     Parameters
     ----------
     gate
         How much worse is too much.
     task
-        What is predicted.
+        The task of both.
     candidate, champion
         Neither has learned the examples.
     examples
@@ -79,8 +79,8 @@ def judge_outputs(
     gate, task
         As for :func:`judge`.
     new, old
-        What the candidate and the champion said of the same examples before they learned them, in the
-        form of the log.
+        Outputs of the candidate and of the champion for the same examples, before either learned them,
+        in the form of the log.
     labels
         The truth.
     """
@@ -98,7 +98,7 @@ def judge_outputs(
 
 
 def _losses(task: Task, outputs: pl.Series, labels: pl.Series) -> npt.NDArray[np.float64]:
-    """Give each example's log loss, or absolute error in a regression."""
+    """Return each example's log loss, or its absolute error in a regression."""
     metric: Metric = "mae" if task == "regression" else "log_loss"
-    found = example_losses(task, metric, outputs, labels)
-    return np.zeros(0) if found is None else found
+    losses = example_losses(task, metric, outputs, labels)
+    return np.zeros(0) if losses is None else losses

@@ -1,4 +1,4 @@
-"""A fold that goes on as examples come: the same state, at every offset, as one fold up to there."""
+"""A fold that goes on as examples come; at every offset its state is that of one fold up to there."""
 
 import time
 
@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from headwater.features.log import FeatureLog
 from headwater.learners.learner import Learner
-from headwater.loop.training.assemble import Offsets, batches, takes_any, unlearned
+from headwater.loop.training.assemble import Offsets, batches, is_batch_free, unlearned
 from headwater.loop.training.fold import Computing
 from headwater.spec.errors import HeadwaterError, SchemaError, UnlearnableError
 from headwater.spec.recipe import OffsetRange, Recipe
@@ -19,7 +19,7 @@ _STEP = 1_024  # offsets of what is learned one by one; divides the pieces that 
 class IncrementalFold:
     """Learns the examples of a log as they come.
 
-    Made by the keeper, from the champion; lives until another version becomes champion.
+    The keeper makes it from the champion, and drops it when another version becomes champion.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ class IncrementalFold:
     log
         Has the examples.
     learner
-        The parent's state, which is changed.
+        The parent's state; the fold changes it.
 
     Attributes
     ----------
     learned, train_cpu_s
-        How many examples were learned here, and the CPU seconds that took.
+        How many examples this fold learned, and the CPU seconds that took.
     """
 
     def __init__(self, recipe: Recipe, log: FeatureLog, learner: Learner) -> None:
@@ -43,21 +43,21 @@ class IncrementalFold:
         self._recipe = recipe
         self._log = log
         self._learned_to = recipe.examples.start
-        self._any = takes_any(recipe)
+        self._any = is_batch_free(recipe)
         self._computing = Computing(recipe.seed, recipe.threads)
 
     @property
     def learned_to(self) -> int:
-        """The offset behind the last example that was learned."""
+        """The offset behind the last learned example."""
         return self._learned_to
 
     @property
     def recipe(self) -> Recipe:
-        """What makes the present state: folded in one go it gives the same digest."""
+        """The recipe of the present state: folded in one go, it has the same digest."""
         return self._range(self._recipe.examples.start, self._learned_to)
 
     def advance(self, stop: int) -> int:
-        """Learn the examples below an offset; of a batch that is not full yet, none.
+        """Learn the examples below an offset; wait with a batch that is not full yet.
 
         Returns
         -------
@@ -67,7 +67,7 @@ class IncrementalFold:
         Raises
         ------
         UnlearnableError
-            If an example cannot be learned; those before it, or before its batch, are.
+            If an example cannot be learned; the examples before it, or before its batch, are learned.
         NotFoundError, TableError, StorageError
             If the examples cannot be read.
         """
@@ -88,12 +88,14 @@ class IncrementalFold:
         return learned
 
     def exclude(self, exclusions: tuple[OffsetRange, ...]) -> bool:
-        """Leave offsets out from here on; False where some were learned here: then fold anew.
+        """Exclude offsets from here on; return False if this fold learned some of them.
+
+        The caller must fold anew then.
 
         Parameters
         ----------
         exclusions
-            All that are to be left out.
+            All ranges to exclude.
         """
         start = self._recipe.examples.start
         known = self._recipe.exclusions
@@ -110,19 +112,19 @@ class IncrementalFold:
 
     @property
     def next_cut(self) -> int:
-        """The offset behind the batch that is next."""
+        """The offset behind the next batch."""
         return (self._learned_to // self.batch_rows + 1) * self.batch_rows
 
     def cut(self, offset: int) -> int:
-        """Give the end of the last batch that is full below an offset."""
+        """Return the end of the last full batch below an offset."""
         return offset // self.batch_rows * self.batch_rows
 
     def unlearned(self, start: int, stop: int) -> Offsets:
-        """Give the offsets of a range that are left out, rising."""
+        """Return the excluded offsets of a range, rising."""
         return unlearned(self._log, self._range(start, stop))
 
     def _end(self, most: int) -> int:
-        """Say how far to learn at once: one batch, which a failure leaves unlearned as a whole."""
+        """Return how far to learn at once: one batch, which a failure leaves unlearned as a whole."""
         if not self._any:
             return self.next_cut
         return min(self._learned_to + most, (self._learned_to // _STEP + 1) * _STEP)
@@ -151,11 +153,11 @@ class IncrementalFold:
 
 
 def _unlearnable(pipeline: str, start: int, stop: int, why: str) -> UnlearnableError:
-    one = stop - start == 1
-    named = f"example {start}" if one else f"one of the examples [{start}, {stop})"
+    single = stop - start == 1
+    examples = f"example {start}" if single else f"one of the examples [{start}, {stop})"
     return UnlearnableError(
-        f"{named} of {pipeline!r} cannot be learned: {why}",
-        f"leave {'it' if one else 'them'} out: headwater quarantine {pipeline} {start}:{stop}",
+        f"{examples} of {pipeline!r} cannot be learned: {why}",
+        f"leave {'it' if single else 'them'} out: headwater quarantine {pipeline} {start}:{stop}",
         start,
         stop,
     )

@@ -1,4 +1,4 @@
-"""An update: decide what to learn, fold it, publish the version, promote it."""
+"""An update: choose the examples, fold them, publish the version, promote it."""
 
 import inspect
 import sys
@@ -18,7 +18,7 @@ from headwater.learners.learner import Learner
 from headwater.learners.parameters import parameters_of
 from headwater.learners.wrap import Adapter, adapter_of
 from headwater.loop.binding import Bound
-from headwater.loop.changes import check_goes_on
+from headwater.loop.changes import check_continues
 from headwater.loop.training.evaluate import served_scores
 from headwater.loop.training.fold import fold
 from headwater.registry.restore import library_versions
@@ -45,14 +45,14 @@ __all__ = [
 
 
 class UpdatePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What an update will do.
+    """The plan of an update.
 
     Parameters
     ----------
     parent
         The version to fine-tune; None starts from scratch.
     window, subsample
-        What a start from scratch learns.
+        Which examples a start from scratch learns.
     reason
         Why, in words.
     """
@@ -64,20 +64,20 @@ class UpdatePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpdateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How an update ended.
+    """The end of an update.
 
     Parameters
     ----------
     version
-        The version it made; None where there was nothing to learn.
+        The version that it made; None if there was nothing to learn.
     promoted
         Whether that version is champion now.
     reason
         Why the update did what it did, in words.
     served
-        Metrics of what was served since the champion's last example, all predicted before learned.
+        Metrics of the predictions served since the champion's last example.
     warnings
-        Why versions will not rebuild, where they will not.
+        Why versions will not rebuild, if they will not.
     """
 
     version: Version | None
@@ -95,7 +95,7 @@ def plan_update(
     Parameters
     ----------
     pipeline
-        Says which update it wants.
+        Declares the update.
     champion
         The version that serves, if there is one.
     now
@@ -103,19 +103,19 @@ def plan_update(
     from_scratch
         Whether the user asks for a fresh start.
     """
-    wanted = pipeline.update
-    if isinstance(wanted, Stateless):
+    update = pipeline.update
+    if isinstance(update, Stateless):
         return UpdatePlan(
-            parent=None, window=wanted.window, subsample=wanted.subsample, reason="stateless update"
+            parent=None, window=update.window, subsample=update.subsample, reason="stateless update"
         )
-    reset = wanted.reset
+    reset = update.reset
     if champion is None:
-        return UpdatePlan(parent=None, window=wanted.window, reason="first version")
+        return UpdatePlan(parent=None, window=update.window, reason="first version")
     if from_scratch:
-        anew = reset or wanted
+        start = reset or update
         return UpdatePlan(
             parent=None,
-            window=anew.window,
+            window=start.window,
             subsample=None if reset is None else reset.subsample,
             reason="fresh start asked for",
         )
@@ -130,7 +130,7 @@ def plan_update(
 
 
 def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = False) -> UpdateResult:
-    """Update a pipeline on what is collected: learn, register, and promote if the pipeline says so.
+    """Update a pipeline on its collected examples: learn, register, and promote if the pipeline says so.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = Fal
     NotEnoughError
         If a start from scratch finds no examples.
     ChangedError
-        If the declaration differs from what is recorded, or learned by the version to fine-tune.
+        If the declaration differs from the records, or from the recipe of the version to fine-tune.
     BusyError, FencedError
         If another trainer works, or took over: then nothing is published.
     NonFiniteError, SchemaError
@@ -163,7 +163,7 @@ def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = Fal
 
 @contextmanager
 def trainer(bound: Bound) -> Iterator[Lease]:
-    """Be the pipeline's one trainer, and tidy up what a killed one left.
+    """Hold the lease of the pipeline's one trainer, and tidy up after a killed one.
 
     Raises
     ------
@@ -218,32 +218,32 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
 
 
 def warned(bound: Bound, learner: Learner | None = None) -> tuple[str, ...]:
-    """List the pipeline's warnings, and warn of what only a learned state shows.
+    """List the pipeline's warnings, and issue those that only a learned state shows.
 
     Parameters
     ----------
     bound
-        The pipeline with its stores, which warned of what its declaration shows.
+        The pipeline with its stores, which has issued the warnings on its declaration.
     learner
-        What was learned, if anything was.
+        The learned state, if there is one.
     """
-    said = tuple(map(str, bound.cautions))
-    found = () if learner is None else cautions_of_state(bound.pipeline, learner)
-    new = [one for one in found if str(one) not in said]
+    issued = tuple(map(str, bound.cautions))
+    of_state = () if learner is None else cautions_of_state(bound.pipeline, learner)
+    new = [caution for caution in of_state if str(caution) not in issued]
     for caution in new:
         warnings.warn(caution, stacklevel=3)
-    return (*said, *map(str, new))
+    return (*issued, *map(str, new))
 
 
 def check_update(bound: Bound, *, from_scratch: bool = False) -> None:
-    """Check that an update goes on from the champion by what is declared, before anything is done.
+    """Check that an update may continue from the champion, before anything is done.
 
     Parameters
     ----------
     bound
         The pipeline with its stores.
     from_scratch
-        Whether it starts anew, whatever the pipeline says.
+        Whether it starts from scratch, whatever the pipeline says.
 
     Raises
     ------
@@ -257,12 +257,12 @@ def check_update(bound: Bound, *, from_scratch: bool = False) -> None:
 
 
 def recipe_of(bound: Bound, plan: UpdatePlan, stop: int, at: datetime) -> Recipe:
-    """Write down what a plan learns of the examples below an offset, a window counted back from `at`.
+    """Write the recipe of a plan on the examples below an offset; a window is counted back from `at`.
 
     Raises
     ------
     ChangedError
-        If it would go on from a version of another learner or other features.
+        If it would continue from a version of another learner or other features.
     """
     pipeline, log = bound.pipeline, bound.log
     if plan.parent is not None:
@@ -296,14 +296,14 @@ def recipe_of(bound: Bound, plan: UpdatePlan, stop: int, at: datetime) -> Recipe
         libraries=library_versions(adapter),
     )
     if plan.parent is not None:
-        check_goes_on(bound, plan.parent, recipe)
+        check_continues(bound, plan.parent, recipe)
     return recipe
 
 
 def _code_of(pipeline: Pipeline, adapter: Adapter) -> LearnerCode:
     """Take the text of the factory's module, if it can run again elsewhere."""
     factory = pipeline.model
-    found = sys.modules.get(factory.__module__)
+    module = sys.modules.get(factory.__module__)
     hint = f"put {factory.__name__} and the pipeline into a file of their own, and import or name that"
     if factory.__module__ == "__main__":
         raise DeclarationError(
@@ -312,10 +312,10 @@ def _code_of(pipeline: Pipeline, adapter: Adapter) -> LearnerCode:
             hint,
         )
     try:
-        source = inspect.getsource(found) if found is not None else ""
+        source = inspect.getsource(module) if module is not None else ""
     except (OSError, TypeError):
         source = ""
-    if not source or getattr(found, factory.__name__, None) is None:
+    if not source or getattr(module, factory.__name__, None) is None:
         raise DeclarationError(
             f"the model of pipeline {pipeline.name!r} cannot be kept: the text of module "
             f"{factory.__module__!r} is not there, or has no {factory.__name__}",
@@ -333,16 +333,16 @@ def _code_of(pipeline: Pipeline, adapter: Adapter) -> LearnerCode:
 def learn(
     bound: Bound, recipe: Recipe, served: dict[str, float], decision: str | None = None
 ) -> tuple[Learner, Candidate]:
-    """Fold a recipe, from its parent's state where it has one.
+    """Fold a recipe, from its parent's state if it has one.
 
     Parameters
     ----------
     bound
         The pipeline with its stores.
     recipe
-        What to learn.
+        The recipe.
     served
-        Metrics of what was served since the champion's last example, kept with the candidate.
+        Metrics of the predictions served since the champion's last example, stored with the candidate.
     decision
         The decision that asked for it.
 
@@ -351,7 +351,7 @@ def learn(
     NonFiniteError, SchemaError
         If an example cannot be learned.
     NotFoundError, DigestError, TableError, StorageError
-        If the parent or the examples are not what they should be, or away.
+        If the parent or the examples are damaged or away.
     """
     store = bound.registry.store
     parent = None if recipe.parent is None else store.get(recipe.parent)
@@ -377,7 +377,7 @@ def learn(
 
 
 def served_since(bound: Bound, champion: Version | None, stop: int) -> dict[str, float]:
-    """Score what was served on the examples that came after the champion's, below an offset."""
+    """Score the predictions served on the examples after the champion's, below an offset."""
     if champion is None or champion.examples.stop >= stop:
         return {}
     columns = ("role", "output", "label")
