@@ -24,7 +24,7 @@ from prefect.client.orchestration import get_client
 
 from benchmarks.pieces import PIPELINE, REFERENCE, RESULT
 from headwater.flows.deployments import deploy
-from headwater.flows.dispatch import ask_again
+from headwater.flows.dispatch import request_again
 from headwater.flows.monitor import monitor
 from headwater.infra.settings import settings
 from headwater.loop.binding import Bound
@@ -81,7 +81,7 @@ def _run(flow_run_id: str) -> None:
 
 def _ask_again(now: str) -> None:
     with Bound(PIPELINE) as bound, get_client(sync_client=True) as client:
-        _say(ask_again(bound, client, datetime.fromisoformat(now)))
+        _say(request_again(bound, client, datetime.fromisoformat(now)))
 
 
 def _say(result: object) -> None:

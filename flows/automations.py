@@ -1,4 +1,4 @@
-"""The automation of a pipeline: when an update is requested, run it."""
+"""The automation of a pipeline: it starts the update when an update is requested."""
 
 from datetime import UTC, timedelta
 from itertools import takewhile
@@ -29,25 +29,25 @@ def automate(
 ) -> None:
     """Make the automation that starts the update, or replace it.
 
-    It acts on the first request at once, and then on no other within the cool-down: a request that is
-    told again, or ten thousand of them, start nothing. Requests bear the times of their decisions, which
-    are a cool-down apart, so that it passes none over that counts; where it did, the row is the truth,
-    and the run is asked for when the pipeline is monitored next.
+    The automation acts on the first request at once, and on no other within the cool-down: a repeated
+    request, or ten thousand of them, start nothing. Requests bear the times of their decisions, which
+    are a cool-down apart, so it drops none that counts. If it did, the row is the truth, and the next
+    run of the monitor flow requests the update.
 
     Parameters
     ----------
     client
-        Of the server where it is made.
+        Of the server that runs it.
     pipeline
-        Name of the pipeline whose events it heeds.
+        Name of the pipeline whose events it follows.
     deployment_id
-        What it runs, with the event's decision.
+        The deployment that it runs, with the event's decision.
     cool_down
-        The pipeline's; a minute where it has none.
+        The pipeline's; a minute if it has none.
     """
-    wanted = AutomationCore(
+    automation = AutomationCore(
         name=_name(pipeline),
-        description=f"Carries out what a trigger of {pipeline} asked for",
+        description=f"Carries out the updates that triggers of {pipeline} request",
         tags=["headwater", pipeline],
         trigger=EventTrigger(
             expect={UPDATE_REQUESTED},
@@ -71,11 +71,11 @@ def automate(
             )
         ],
     )
-    there = client.read_automations_by_name(_name(pipeline))
-    if there:
-        client.update_automation(there[0].id, wanted)
+    existing = client.read_automations_by_name(_name(pipeline))
+    if existing:
+        client.update_automation(existing[0].id, automation)
     else:
-        client.create_automation(wanted)
+        client.create_automation(automation)
 
 
 def remove_automation(client: SyncPrefectClient, pipeline: str) -> None:
@@ -85,11 +85,11 @@ def remove_automation(client: SyncPrefectClient, pipeline: str) -> None:
 
 
 def failures(client: SyncPrefectClient, pipeline: str) -> list[str]:
-    """Say how the automation failed since it last did what it should, within a day; newest first."""
-    found = client.read_automations_by_name(_name(pipeline))
-    if not found:
+    """List how the automation failed since its last success, within a day; newest first."""
+    automations = client.read_automations_by_name(_name(pipeline))
+    if not automations:
         return []
-    ids = [f"prefect.automation.{automation.id}" for automation in found]
+    ids = [f"prefect.automation.{automation.id}" for automation in automations]
     since = DateTime.now(UTC) - _LOOK_BACK  # the server's events have its time
     page = client.read_events(
         filter=EventFilter(
@@ -104,17 +104,17 @@ def failures(client: SyncPrefectClient, pipeline: str) -> list[str]:
 
 
 def failures_now(settings: Settings) -> dict[str, list[str]]:
-    """Say how the automations of the running stack fail.
+    """List how the automations of the running stack fail.
 
     Parameters
     ----------
     settings
-        Those of the stack.
+        The settings of the stack.
 
     Returns
     -------
     dict
-        By pipeline, :func:`failures` of its automation; empty where no stack runs.
+        By pipeline, :func:`failures` of its automation; empty if no stack runs.
 
     Raises
     ------
@@ -125,11 +125,15 @@ def failures_now(settings: Settings) -> dict[str, list[str]]:
     if stack is None:
         return {}
     with guarded(stack.prefect_api), SyncPrefectClient(stack.prefect_api) as client:
-        mine = [each for each in client.read_automations() if each.name.startswith(_NAME)]
-        on = {each.name.removeprefix(_NAME): each.enabled for each in mine}
+        automations = [
+            automation for automation in client.read_automations() if automation.name.startswith(_NAME)
+        ]
+        enabled_by_pipeline = {
+            automation.name.removeprefix(_NAME): automation.enabled for automation in automations
+        }
         return {
             name: failures(client, name) if enabled else ["it is switched off"]
-            for name, enabled in on.items()
+            for name, enabled in enabled_by_pipeline.items()
         }
 
 

@@ -13,7 +13,7 @@ __all__ = ["collect"]
 
 @flow(name="collect")
 def collect(pipeline: str) -> dict[str, Any]:
-    """Collect what is due, and close runs that fell silent.
+    """Collect the records that are due, and close runs that fell silent.
 
     Parameters
     ----------
@@ -25,6 +25,6 @@ def collect(pipeline: str) -> dict[str, Any]:
     dict
         The fields of :class:`~headwater.loop.collect.CollectResult`.
     """
-    found: dict[str, Any] = msgspec.to_builtins(collect_examples(pipeline))
+    result: dict[str, Any] = msgspec.to_builtins(collect_examples(pipeline))
     close_silent_runs(pipeline)
-    return found
+    return result

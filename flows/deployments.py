@@ -1,4 +1,4 @@
-"""Put pipelines on their schedules: deployments that update, collect, and where it is asked, do more."""
+"""Deploy pipelines on their schedules: updates, collects, and what else they declare."""
 
 import sys
 from collections.abc import Sequence
@@ -53,18 +53,18 @@ _ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 class DeployResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was deployed.
+    """A deployment in Prefect.
 
     Parameters
     ----------
     name
         As ``prefect deployment run`` takes it: ``"fine-tune/flights"``.
     flow, pipeline
-        Which flow, and the name of the pipeline it works on.
+        The flow, and the name of the pipeline that it works on.
     id
-        Prefect's name of the deployment; the same when it is deployed again.
+        Prefect's id of the deployment; it stays when the pipeline is deployed again.
     schedules
-        When it runs, in words; none where it waits to be asked.
+        When it runs, in words; none if it runs on request only.
     """
 
     name: str
@@ -74,8 +74,8 @@ class DeployResult(msgspec.Struct, frozen=True, kw_only=True):
     schedules: tuple[str, ...]
 
 
-class _Wanted(NamedTuple):
-    """A deployment that should be."""
+class _Deployment(NamedTuple):
+    """A deployment that a pipeline declares."""
 
     flow: Flow[..., Any]
     pipeline: str
@@ -93,7 +93,7 @@ def deploy(
     monitor_every: Duration = "15m",
     prefect_api: str | None = None,
 ) -> list[DeployResult]:
-    """Deploy pipelines to the work pool; deploying again replaces what was there.
+    """Deploy pipelines to the work pool; deploying again replaces their deployments.
 
     Parameters
     ----------
@@ -107,17 +107,17 @@ def deploy(
     monitor_every
         Time between two decisions of a pipeline whose triggers do not all go by the clock.
     prefect_api
-        Address of Prefect's API; that of the running stack where not given.
+        Address of Prefect's API; by default that of the running stack.
 
     Raises
     ------
     DeclarationError, NotFoundError
-        If a pipeline cannot be loaded or bound, or differs from what is recorded, or learned by its
-        champion; nothing is deployed then.
+        If a pipeline cannot be loaded or bound, or differs from its records or its champion; nothing is
+        deployed then.
     ServerError
         If no stack runs, or Prefect refuses.
     """
-    wanted = _wanted(references, collect_every, monitor_every)
+    deployments = _deployments(references, collect_every, monitor_every)
     _check_declared(references, settings)
     api = prefect_api or _running_api(settings)
     variables = {
@@ -127,14 +127,14 @@ def deploy(
     }
     with guarded(api), SyncPrefectClient(api, auth_string=PREFECT_API_AUTH_STRING.value()) as client:
         _ensure_pool(client)
-        deployed = [_put(client, each, variables) for each in wanted]
+        deployed = [_put(client, deployment, variables) for deployment in deployments]
         _remove_others(client, deployed)
-        _automate(client, wanted, deployed)
+        _automate(client, deployments, deployed)
     return deployed
 
 
 def schedule_of(trigger: Every | Cron) -> IntervalSchedule | CronSchedule:
-    """Give Prefect's schedule for a trigger that goes by the clock.
+    """Return Prefect's schedule for a trigger that goes by the clock.
 
     Raises
     ------
@@ -155,12 +155,12 @@ def schedule_of(trigger: Every | Cron) -> IntervalSchedule | CronSchedule:
     except (ValidationError, ZoneInfoNotFoundError, ValueError) as error:
         raise DeclarationError(
             f"Cron({trigger.line!r}, {trigger.timezone!r}) names no times",
-            hint='write Cron("30 2 * * *", "Europe/Berlin"), say',
+            hint='write a line of five fields and a time zone: Cron("30 2 * * *", "Europe/Berlin")',
         ) from error
 
 
 def absolute(reference: str) -> str:
-    """Make a reference to a file hold in every working directory; one to a module stays.
+    """Make the path of a reference to a file absolute; a reference to a module stays.
 
     >>> absolute("/srv/app/../flights.py:stage3"), absolute("flights.pipeline:stage3")
     ('/srv/flights.py:stage3', 'flights.pipeline:stage3')
@@ -169,10 +169,10 @@ def absolute(reference: str) -> str:
     return f"{Path(where).resolve()}:{attribute}" if where.endswith(".py") else reference
 
 
-def _wanted(
+def _deployments(
     references: Sequence[str], collect_every: Duration, monitor_every: Duration
-) -> list[_Wanted]:
-    found: list[_Wanted] = []
+) -> list[_Deployment]:
+    deployments: list[_Deployment] = []
     names: dict[str, str] = {}
     half = duration(collect_every, "collect_every") / 2  # an update collects too: keep them apart
     for reference in references:
@@ -185,21 +185,23 @@ def _wanted(
                 hint="give each pipeline its own name",
             )
         where = absolute(reference)
-        found.append(_update(pipeline, where))
-        found.append(_every(collect, pipeline, where, collect_every, half))
+        deployments.append(_update(pipeline, where))
+        deployments.append(_every(collect, pipeline, where, collect_every, half))
         if pipeline.tables:  # as often as the most frequent of them; a run does what is due
-            often = min(pipeline.tables, key=lambda table: table.interval).every
-            found.append(_every(materialise, pipeline, where, often))
+            shortest = min(pipeline.tables, key=lambda table: table.interval).every
+            deployments.append(_every(materialise, pipeline, where, shortest))
         if not by_clock(pipeline.triggers):
-            found.append(_every(monitor, pipeline, where, monitor_every))
-            found.append(_Wanted(update, pipeline.name, where, (), [], pipeline.pace.cool_down_span))
+            deployments.append(_every(monitor, pipeline, where, monitor_every))
+            deployments.append(
+                _Deployment(update, pipeline.name, where, (), [], pipeline.pace.cool_down_span)
+            )
         if pipeline.batch is not None:
-            found.append(_batch(pipeline, pipeline.batch, where))
-    return found
+            deployments.append(_batch(pipeline, pipeline.batch, where))
+    return deployments
 
 
 def _check_declared(references: Sequence[str], settings: Settings) -> None:
-    """Check that what is deployed can be updated by its declaration; a store may be away."""
+    """Check that each pipeline can be updated by its declaration; a store may be away."""
     for reference in references:
         with suppress(StorageError), Bound(load_pipeline(reference), settings) as bound:
             bound.log.agree()
@@ -212,33 +214,33 @@ def _every(
     pipeline: Pipeline,
     reference: str,
     every: Duration,
-    late: timedelta = timedelta(0),
-) -> _Wanted:
-    schedules = [DeploymentScheduleCreate(schedule=_interval(every, late))]
-    return _Wanted(flow, pipeline.name, reference, (f"every {every}",), schedules)
+    offset: timedelta = timedelta(0),
+) -> _Deployment:
+    schedules = [DeploymentScheduleCreate(schedule=_interval(every, offset))]
+    return _Deployment(flow, pipeline.name, reference, (f"every {every}",), schedules)
 
 
-def _update(pipeline: Pipeline, reference: str) -> _Wanted:
+def _update(pipeline: Pipeline, reference: str) -> _Deployment:
     flow = retrain if isinstance(pipeline.update, Stateless) else fine_tune
     clocks = [trigger for trigger in pipeline.triggers if isinstance(trigger, Every | Cron)]
     if not by_clock(pipeline.triggers):
-        clocks = []  # they are asked with the others, when the pipeline is monitored
+        clocks = []  # the monitor flow decides on them with the other triggers
     words = tuple(map(_words, clocks))
-    made = [DeploymentScheduleCreate(schedule=schedule_of(trigger)) for trigger in clocks]
-    return _Wanted(flow, pipeline.name, reference, words, made)
+    schedules = [DeploymentScheduleCreate(schedule=schedule_of(trigger)) for trigger in clocks]
+    return _Deployment(flow, pipeline.name, reference, words, schedules)
 
 
-def _batch(pipeline: Pipeline, batch: BatchPrediction, reference: str) -> _Wanted:
+def _batch(pipeline: Pipeline, batch: BatchPrediction, reference: str) -> _Deployment:
     if batch.every is None:
-        return _Wanted(batch_predict, pipeline.name, reference, (), [])
+        return _Deployment(batch_predict, pipeline.name, reference, (), [])
     if isinstance(batch.every, str):
         return _every(batch_predict, pipeline, reference, batch.every)
-    made = [DeploymentScheduleCreate(schedule=schedule_of(batch.every))]
-    return _Wanted(batch_predict, pipeline.name, reference, (_words(batch.every),), made)
+    schedules = [DeploymentScheduleCreate(schedule=schedule_of(batch.every))]
+    return _Deployment(batch_predict, pipeline.name, reference, (_words(batch.every),), schedules)
 
 
-def _interval(every: Duration, late: timedelta = timedelta(0)) -> IntervalSchedule:
-    return IntervalSchedule(interval=duration(every), anchor_date=_ANCHOR + late, timezone="UTC")
+def _interval(every: Duration, offset: timedelta = timedelta(0)) -> IntervalSchedule:
+    return IntervalSchedule(interval=duration(every), anchor_date=_ANCHOR + offset, timezone="UTC")
 
 
 def _words(trigger: Every | Cron) -> str:
@@ -247,54 +249,54 @@ def _words(trigger: Every | Cron) -> str:
     return f"{trigger.line} ({trigger.timezone})"
 
 
-def _put(client: SyncPrefectClient, wanted: _Wanted, variables: dict[str, Any]) -> DeployResult:
-    """Create the deployment, or replace it with its schedules: Prefect's create is an upsert."""
-    flow = wanted.flow
+def _put(client: SyncPrefectClient, deployment: _Deployment, variables: dict[str, Any]) -> DeployResult:
+    """Create a deployment, or replace it with its schedules: Prefect's create is an upsert."""
+    flow = deployment.flow
     alone = None if flow is update else 1  # an update is alone by its lease, which dies with its process
     deployment_id = client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
-        name=wanted.pipeline,
+        name=deployment.pipeline,
         entrypoint=f"{flow.fn.__module__}:{flow.fn.__name__}",
-        parameters={"pipeline": wanted.reference},
+        parameters={"pipeline": deployment.reference},
         parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
         enforce_parameter_schema=True,
         description=flow.description,
-        tags=["headwater", wanted.pipeline],
+        tags=["headwater", deployment.pipeline],
         work_pool_name=POOL,
         job_variables=variables,
         pull_steps=[],
-        schedules=wanted.schedules,
+        schedules=deployment.schedules,
         concurrency_limit=alone,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )
     return DeployResult(
-        name=f"{flow.name}/{wanted.pipeline}",
+        name=f"{flow.name}/{deployment.pipeline}",
         flow=flow.name,
-        pipeline=wanted.pipeline,
+        pipeline=deployment.pipeline,
         id=str(deployment_id),
-        schedules=wanted.words,
+        schedules=deployment.words,
     )
 
 
 def _automate(
-    client: SyncPrefectClient, wanted: Sequence[_Wanted], deployed: Sequence[DeployResult]
+    client: SyncPrefectClient, deployments: Sequence[_Deployment], deployed: Sequence[DeployResult]
 ) -> None:
-    """Let requested updates run by an automation, for the pipelines that are monitored."""
+    """Make an automation that runs requested updates, for each pipeline that is monitored."""
     monitored = set()
-    for each, made in zip(wanted, deployed, strict=True):
-        if each.flow is update:
-            automate(client, each.pipeline, UUID(made.id), each.cool_down)
-            monitored.add(each.pipeline)
-    for name in {each.pipeline for each in deployed} - monitored:
+    for deployment, result in zip(deployments, deployed, strict=True):
+        if deployment.flow is update:
+            automate(client, deployment.pipeline, UUID(result.id), deployment.cool_down)
+            monitored.add(deployment.pipeline)
+    for name in {deployment.pipeline for deployment in deployed} - monitored:
         remove_automation(client, name)
 
 
 def _remove_others(client: SyncPrefectClient, deployed: Sequence[DeployResult]) -> None:
-    """Remove what a pipeline had before it was declared otherwise: stateless, say, or without tables."""
-    kept = {each.name for each in deployed}
-    for name in {each.pipeline for each in deployed}:
+    """Remove deployments that a pipeline no longer declares, for example after a change to stateless."""
+    names = {deployment.name for deployment in deployed}
+    for name in {deployment.pipeline for deployment in deployed}:
         for flow in (retrain, fine_tune, monitor, update, materialise, batch_predict):
-            if f"{flow.name}/{name}" in kept:
+            if f"{flow.name}/{name}" in names:
                 continue
             try:
                 client.delete_deployment(client.read_deployment_by_name(f"{flow.name}/{name}").id)
@@ -320,9 +322,9 @@ def _ensure_pool(client: SyncPrefectClient) -> None:
 
 
 def _running_api(settings: Settings) -> str:
-    found = find_stack(settings)
-    if found is None:
+    stack = find_stack(settings)
+    if stack is None:
         raise ServerError(
             f"no stack runs below {settings.root}", hint="start it in another terminal: headwater up"
         )
-    return found.prefect_api
+    return stack.prefect_api

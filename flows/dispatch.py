@@ -1,4 +1,4 @@
-"""Ask Prefect again for the runs of decisions that nobody carries out."""
+"""Request the runs of decisions again that nobody carries out."""
 
 from datetime import datetime
 
@@ -14,14 +14,14 @@ from headwater.loop.decision.redispatch import is_due, run_key
 from headwater.spec.loading import load_pipeline
 from headwater.spec.updating.decision import Decision
 
-__all__ = ["ask_again", "dispatch_lost"]
+__all__ = ["dispatch_lost", "request_again"]
 
 
 @task(name="dispatch what was lost", cache_policy=NO_CACHE)
 def dispatch_lost(reference: str) -> list[str]:
     """Start a run for each decision that fired, has not ended, and that nobody works on.
 
-    Automations that failed are shown as a warning: the runs are started all the same.
+    A failed automation is logged as a warning; it keeps no run from starting.
 
     Parameters
     ----------
@@ -31,48 +31,48 @@ def dispatch_lost(reference: str) -> list[str]:
     Returns
     -------
     list of str
-        The decisions for which a run was asked for.
+        The decisions for which a run was requested.
     """
     logger = get_run_logger()
     with Bound(load_pipeline(reference)) as bound, get_client(sync_client=True) as client:
         for failure in failures(client, bound.pipeline.name):
             logger.warning("the automation of %s failed: %s", bound.pipeline.name, failure)
-        asked = ask_again(bound, client, bound.clock.now())
-    for id_ in asked:
-        logger.warning("decision %s: nobody worked on it, a run was asked for", id_)
-    return asked
+        requested = request_again(bound, client, bound.clock.now())
+    for id_ in requested:
+        logger.warning("decision %s: nobody worked on it, a run was requested", id_)
+    return requested
 
 
-def ask_again(bound: Bound, client: SyncPrefectClient, now: datetime) -> list[str]:
-    """Ask for a run of each decision that is due for one, once for each attempt.
+def request_again(bound: Bound, client: SyncPrefectClient, now: datetime) -> list[str]:
+    """Request a run of each decision that is due for one, once for each attempt.
 
     Parameters
     ----------
     bound
         The pipeline with its stores.
     client
-        Of the server where its update is deployed.
+        Of the server on which its update is deployed.
     now
-        The present, by the pipeline's clock: patience is counted up to it.
+        The present, by the pipeline's clock.
 
     Returns
     -------
     list of str
-        The decisions for which a run was asked for.
+        The decisions for which a run was requested.
     """
     working = is_held(bound.database, bound.clock, f"train/{bound.pipeline.name}")
-    asked = []
+    requested = []
     for decision in bound.decisions.unended():
         if not is_due(decision, now, working=working):
             continue
         attempt = bound.decisions.attempt(decision)
         if attempt is not None and _start(client, decision, run_key(decision, attempt)):
-            asked.append(decision.id)
-    return asked
+            requested.append(decision.id)
+    return requested
 
 
 def _start(client: SyncPrefectClient, decision: Decision, key: str) -> bool:
-    """Ask for a run by its key; False where the pipeline has no update deployed any more."""
+    """Request a run by its key; return False if the pipeline's update is no longer deployed."""
     try:
         deployment = client.read_deployment_by_name(f"update/{decision.pipeline}")
     except ObjectNotFound:

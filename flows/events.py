@@ -1,4 +1,4 @@
-"""What headwater tells Prefect: events on a pipeline's resource. They are hints; rows are the truth."""
+"""Events that headwater emits to Prefect on a pipeline's resource: hints, while rows are the truth."""
 
 from uuid import NAMESPACE_URL, uuid5
 
@@ -24,7 +24,7 @@ VERSION_PROMOTED = "headwater.version.promoted"
 
 
 def resource(pipeline: str) -> dict[str, str]:
-    """Give the resource on which a pipeline's events happen.
+    """Return the resource of a pipeline's events.
 
     >>> resource("flights")["prefect.resource.id"]
     'headwater.pipeline.flights'
@@ -36,10 +36,10 @@ def resource(pipeline: str) -> dict[str, str]:
 
 
 def tell_decided(decision: Decision) -> None:
-    """Emit what a decision says: that drift needs attention, that performance fell, that it fired.
+    """Emit the events of a decision: drift needs attention, performance fell, the decision fired.
 
-    An event of the same decision has the same id and the same time, the decision's, so that telling it
-    twice is telling it once.
+    Each event has an id made from the decision's, and the decision's time, so a repeated event is the
+    same event.
     """
     evidence = decision.evidence
     payload: dict[str, object] = {
@@ -59,7 +59,7 @@ def tell_decided(decision: Decision) -> None:
 
 
 def tell_promoted(updated: UpdateResult) -> None:
-    """Emit that a version became champion; nothing where none did."""
+    """Emit that a version became champion, if one did."""
     version = updated.version
     if version is not None and updated.promoted:
         payload = {

@@ -1,4 +1,4 @@
-"""What Prefect's client raises, as an error that says what to do."""
+"""Prefect's errors, turned into an error that says what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

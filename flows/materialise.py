@@ -19,7 +19,7 @@ def materialise(pipeline: str, tables: list[str] | None = None) -> list[dict[str
     pipeline
         ``path.py:attribute`` or ``module:attribute``.
     tables
-        Names of the tables; those whose time has come where not given.
+        Names of the tables; by default those that are due.
 
     Returns
     -------
@@ -27,5 +27,5 @@ def materialise(pipeline: str, tables: list[str] | None = None) -> list[dict[str
         The fields of each :class:`~headwater.features.tables.materialisations.Materialised`.
     """
     names = find_due_tables(pipeline) if tables is None else tables
-    found: list[dict[str, Any]] = msgspec.to_builtins(materialise_tables(pipeline, names))
-    return found
+    result: list[dict[str, Any]] = msgspec.to_builtins(materialise_tables(pipeline, names))
+    return result

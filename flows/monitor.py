@@ -17,7 +17,7 @@ __all__ = ["monitor"]
 
 @flow(name="monitor")
 def monitor(pipeline: str) -> dict[str, Any]:
-    """Collect, promote a better shadow, decide, tell Prefect, and ask again for lost runs.
+    """Collect, promote a better shadow, decide, emit events, and request lost runs again.
 
     Parameters
     ----------
@@ -35,5 +35,5 @@ def monitor(pipeline: str) -> dict[str, Any]:
     tell_decided(decision)
     dispatch_lost(pipeline)
     close_silent_runs(pipeline)
-    made: dict[str, Any] = msgspec.to_builtins(decision)
-    return made
+    result: dict[str, Any] = msgspec.to_builtins(decision)
+    return result

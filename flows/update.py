@@ -14,22 +14,23 @@ __all__ = ["update"]
 
 @flow(name="update")
 def update(pipeline: str, decision: str | None = None) -> dict[str, Any] | None:
-    """Claim a decision, collect, learn, pass the gate, publish, promote, and say so.
+    """Collect, claim a decision, learn, pass the gate, publish, promote, and emit an event.
 
-    Whatever is killed, a decision ends in one version: run it again as often as you like.
+    Whatever process is killed, a decision ends in one version: the flow may run again as often as you
+    like.
 
     Parameters
     ----------
     pipeline
         ``path.py:attribute`` or ``module:attribute``.
     decision
-        Its id; the oldest that fired and has not ended where not given.
+        Its id; by default the oldest decision that fired and has not ended.
 
     Returns
     -------
     dict or None
-        The fields of :class:`~headwater.loop.training.update.UpdateResult`; None where there is nothing
-        to do.
+        The fields of :class:`~headwater.loop.training.update.UpdateResult`; None if there is
+        nothing to do.
     """
     collect_examples(pipeline)
     updated = carry_out_decision(pipeline, decision)
@@ -37,5 +38,5 @@ def update(pipeline: str, decision: str | None = None) -> dict[str, Any] | None:
         return None
     record_version(updated)
     tell_promoted(updated)
-    ended: dict[str, Any] = msgspec.to_builtins(updated)
-    return ended
+    result: dict[str, Any] = msgspec.to_builtins(updated)
+    return result

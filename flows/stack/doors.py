@@ -1,8 +1,8 @@
-"""The door of Prefect and MLflow as ``headwater up`` starts them: theirs let a browser's pages in.
+"""The door before Prefect and MLflow under ``headwater up``, which refuses other pages and hosts.
 
-Neither needs a key on loopback. What they bring of their own is not enough: Prefect's CORS setting says
-which pages may read an answer, not which may ask, and its sockets, over which events come, are open to
-all. MLflow lets in pages of every port of this machine, and names that begin like a private address.
+Neither server needs a key on loopback, and their own rules are too weak. Prefect's CORS setting says
+which pages may read an answer, not which may send a request, and its event sockets are open to all.
+MLflow admits pages of every port of this machine, and host names that begin like a private address.
 """
 
 from functools import lru_cache
@@ -23,14 +23,14 @@ _POLICY_VIOLATION = 1008
 
 
 class Door:
-    """Wraps a server's application: refuses requests and sockets from other pages or for other hosts.
+    """Wraps a server's application, and refuses requests and sockets of other pages and for other hosts.
 
     Parameters
     ----------
     app
-        What is behind the door.
+        The application behind the door.
     rule
-        Says what is let in.
+        The rule by which requests are admitted.
     """
 
     def __init__(self, app: ASGIApp, rule: SameOrigin) -> None:
@@ -38,7 +38,7 @@ class Door:
         self._rule = rule
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer 403; the server's start and end go through."""
+        """Pass a request on, or answer 403; pass the server's start and end on, too."""
         kind = scope["type"]
         if kind in {"http", "websocket"}:
             try:
@@ -54,9 +54,9 @@ class Door:
 
 
 class MlflowHttp(HttpToolsProtocol):
-    """uvicorn's protocol with a :class:`Door` before the application: MLflow's command takes no other.
+    """uvicorn's protocol with a :class:`Door` before the application; MLflow's command takes no other.
 
-    Named to it as ``--uvicorn-opts "--http headwater.flows.stack.doors:MlflowHttp --ws none"``.
+    The command gets it as ``--uvicorn-opts "--http headwater.flows.stack.doors:MlflowHttp --ws none"``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

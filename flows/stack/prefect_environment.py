@@ -12,15 +12,15 @@ __all__ = ["environment", "within"]
 
 
 def environment(settings: Settings, *, secrets: bool) -> dict[str, str]:
-    """Give the ``HEADWATER_*`` variables that lead another process to the same stores.
+    """Return the ``HEADWATER_*`` variables that lead another process to the same stores.
 
     Parameters
     ----------
     settings
-        Where the stores are; folders are given as absolute paths.
+        Where the stores are; folders become absolute paths.
     secrets
-        Whether to give the signing key, and addresses that hold a password. Without, a process must
-        have them from its own surroundings.
+        Whether to return the signing key, and addresses that hold a password. Otherwise a process must
+        have them in its own environment.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def environment(settings: Settings, *, secrets: bool) -> dict[str, str]:
     >>> environment(away, secrets=False)
     {'HEADWATER_HOME': '/tmp'}
     """
-    found = {
+    values = {
         "home": str(settings.root),
         "storage": settings.storage and settings.storage_uri,
         "database_url": settings.database_url,
@@ -37,24 +37,24 @@ def environment(settings: Settings, *, secrets: bool) -> dict[str, str]:
         "s3_endpoint": settings.s3_endpoint,
     }
     if secrets and settings.signing_key is not None:
-        found["signing_key"] = settings.signing_key.get_secret_value()
+        values["signing_key"] = settings.signing_key.get_secret_value()
     return {
         f"HEADWATER_{name.upper()}": value
-        for name, value in found.items()
+        for name, value in values.items()
         if value and (secrets or not _has_password(value))
     }
 
 
 @contextmanager
 def within(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of this process, read the settings again, and put all back at the end."""
-    before = {name: os.environ.get(name) for name in variables}
+    """Set variables of this process, read the settings again, and restore all at the end."""
+    previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     read_settings.cache_clear()
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value

@@ -1,7 +1,7 @@
 """Prefect's server with a door, as ``headwater up`` starts it.
 
 ``python -m headwater.flows.stack.prefect_server PORT`` does what ``prefect server start`` does on
-loopback, which has no place for a door.
+loopback, which takes no door.
 """
 
 import sys
@@ -23,7 +23,7 @@ def main(port: int) -> None:
     Parameters
     ----------
     port
-        Where.
+        The port.
     """
     own = (
         Host(name, str(port)) for name in ("127.0.0.1", "localhost")

@@ -1,4 +1,4 @@
-"""Runs that were killed with their worker: nobody is left to tell Prefect that they ended."""
+"""Close runs that were killed with their worker, of which nobody tells Prefect that they ended."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,17 +21,17 @@ from headwater.spec.loading import load_pipeline
 __all__ = ["HEARTBEATS", "close_silent", "close_silent_runs"]
 
 HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
-"""Lets a run tell every half minute that it lives; Prefect's own default is three minutes."""
+"""A run sends a heartbeat every half minute; Prefect's own default is three minutes."""
 
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _SILENCE = timedelta(minutes=5)
 _MOST = 200
-_MESSAGE = "It fell silent: its process was killed. What it left undone is done by a later run"
+_MESSAGE = "It fell silent: its process was killed. A later run does the rest of its work"
 
 
 @task(name="close silent runs", cache_policy=NO_CACHE)
 def close_silent_runs(reference: str) -> list[str]:
-    """Let runs of a pipeline that fell silent be Crashed, which Prefect shows as Running for ever.
+    """Set silent runs of a pipeline to Crashed, which Prefect would show as Running for ever.
 
     Parameters
     ----------
@@ -51,11 +51,11 @@ def close_silent_runs(reference: str) -> list[str]:
 
 
 def close_silent(client: SyncPrefectClient, pipeline: str, now: datetime) -> list[str]:
-    """Let the runs be Crashed that wait for their process, or run, and told nothing for five minutes.
+    """Set pending and running runs to Crashed that have sent nothing for five minutes.
 
-    Five minutes are longer than a server takes that is started again. Prefect's own way, an automation
-    that waits for heartbeats, takes runs of a few seconds for silent, and its server on SQLite locks
-    itself out over it (3.8).
+    A server that is started again takes less than five minutes. Prefect's own way, an automation that
+    waits for heartbeats, takes runs of a few seconds for silent, and its server on SQLite locks itself
+    out over it (3.8).
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def close_silent(client: SyncPrefectClient, pipeline: str, now: datetime) -> lis
     pipeline
         Name of the pipeline.
     now
-        The present by Prefect's clock, which is that of the machine.
+        The present by Prefect's clock, which is the machine's.
 
     Returns
     -------

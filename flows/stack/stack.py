@@ -1,7 +1,7 @@
 """The local stack behind ``headwater up``: Prefect, MLflow and a worker, on loopback.
 
-Nothing here imports Prefect before it is needed, so that :func:`find_stack` costs nothing and
-:func:`run_flow` can say where Prefect's API is before Prefect asks.
+This module imports Prefect only when it is needed, so that :func:`find_stack` costs nothing, and
+:func:`run_flow` can set the address of Prefect's API before Prefect reads it.
 """
 
 import fcntl
@@ -57,24 +57,24 @@ FLOWS = {
 """The flows by name."""
 
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
-"""In memory, the default, leases die with the server, and the slots that they held stay taken."""
+"""By default leases are in memory: they die with the server, and their slots stay taken."""
 
 _START_LIMIT_S = 600.0  # a machine that is busy takes minutes to import Prefect and MLflow
 _POLL_S = 0.5
 _RUNS_AT_ONCE = 2
-_KEPT = ("PREFECT_SERVER_", "PREFECT_LOGGING_")
+_INHERITED = ("PREFECT_SERVER_", "PREFECT_LOGGING_")
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Addresses(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a stack answers.
+    """The addresses of a stack.
 
     Parameters
     ----------
     prefect_api, prefect_ui, mlflow_ui
-        Addresses; MLflow's is the tracking server's own where ``HEADWATER_MLFLOW_URI`` names one.
+        Of Prefect and MLflow; if ``HEADWATER_MLFLOW_URI`` names a tracking server, that server's.
     service
-        Of the inference service; None where the stack serves no pipelines.
+        Of the inference service; None if the stack serves no pipelines.
     """
 
     prefect_api: str
@@ -84,7 +84,7 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``stack.json`` holds: who started the stack, and where it answers once it does."""
+    """The record in ``stack.json``: the starting process, and the addresses once the stack answers."""
 
     owner: Mark
     addresses: Addresses | None
@@ -99,7 +99,7 @@ class Stack:
     root
         The home folder whose stack it is.
     addresses
-        Where it answers.
+        Its addresses.
     children
         Its processes, in the order in which they were started.
     """
@@ -125,23 +125,23 @@ class Stack:
         return self.addresses.mlflow_ui
 
     def wait(self) -> None:
-        """Show the addresses, start again what ends, and wait for Ctrl-C or SIGTERM.
+        """Show the addresses, start ended processes again, and wait for Ctrl-C or SIGTERM.
 
         Raises
         ------
         ServerError
-            If a process of the stack ends again and again; the text says which, and what it wrote last.
+            If a process ends again and again; the error has its name and the end of its log.
         """
         console = Console(soft_wrap=True)
         console.print(self._table())
-        revivals = [Supervision(child) for child in self.children]
+        supervisions = [Supervision(child) for child in self.children]
         try:
             while True:
-                for revival in revivals:
-                    said = revival.look(time.monotonic())
-                    if said is not None:
+                for supervision in supervisions:
+                    message = supervision.check(time.monotonic())
+                    if message is not None:
                         _write(self._root, self.addresses, self.children)
-                        console.print(f"{datetime.now(UTC):%H:%M:%S} UTC: {said}")
+                        console.print(f"{datetime.now(UTC):%H:%M:%S} UTC: {message}")
                 time.sleep(_POLL_S)
         except KeyboardInterrupt:
             return
@@ -167,17 +167,17 @@ def running_stack(
 ) -> Iterator[Stack]:
     """Start Prefect, MLflow, a worker and the service; end them all when the block ends.
 
-    SIGTERM and a closed terminal end the block as Ctrl-C does. What a killed stack left behind is
-    ended first.
+    SIGTERM and a closed terminal end the block as Ctrl-C does. Processes that a killed stack left
+    running are ended first.
 
     Parameters
     ----------
     settings
-        Where everything is kept.
+        Where the stores are.
     prefect_port, mlflow_port, service_port
         Ports on loopback; 0 takes a free one.
     serves
-        Where the pipelines are declared that the service answers for; without any there is none.
+        Where the served pipelines are declared; if it is empty, no service starts.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def running_stack(
 
 
 def find_stack(settings: Settings) -> Addresses | None:
-    """Give the addresses of the stack that runs on these settings; None where none runs."""
+    """Return the addresses of the stack that runs on these settings; None if none runs."""
     record = _read(settings.root)
     return record.addresses if record is not None and record.owner.lives() else None
 
@@ -220,7 +220,7 @@ def find_stack(settings: Settings) -> Addresses | None:
 def run_flow(name: str, reference: str, settings: Settings) -> dict[str, Any]:
     """Run a flow in this process, as a run that the stack's Prefect records and shows.
 
-    Without a stack nothing of Prefect is used: call the functions of ``headwater.loop`` then.
+    Without a stack, call the functions of ``headwater.loop``, which need no Prefect.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def run_flow(name: str, reference: str, settings: Settings) -> dict[str, Any]:
     Returns
     -------
     dict
-        What the flow gives.
+        The result of the flow.
 
     Raises
     ------
@@ -264,23 +264,23 @@ def run_flow(name: str, reference: str, settings: Settings) -> dict[str, Any]:
         module, _, function = FLOWS[name].partition(":")
         with temporary_settings({PREFECT_API_URL: stack.prefect_api}):
             flow = getattr(importlib.import_module(module), function)
-            ended: dict[str, Any] = flow(reference)
-    return ended
+            result: dict[str, Any] = flow(reference)
+    return result
 
 
 def _start(settings: Settings, prefect: int, mlflow: int | None, children: list[Child]) -> None:
-    """Start the servers side by side, then the worker; each must answer."""
+    """Start the servers side by side, then the worker; wait until each answers."""
     logs, shared = settings.root / "logs", stack_variables(settings, prefect)
     console = Console(stderr=True)
     waiting: list[tuple[Child, Callable[[], bool]]] = []
 
-    def start(name: str, command: list[str], more: dict[str, str], answers: Callable[[], bool]) -> None:
-        child = Child(name, command, shared | more, logs / f"{name}.log")
+    def start(name: str, command: list[str], extra: dict[str, str], answers: Callable[[], bool]) -> None:
+        child = Child(name, command, shared | extra, logs / f"{name}.log")
         children.append(child)
         waiting.append((child, answers))
         _write(settings.root, None, children)
 
-    def settle() -> None:
+    def await_answers() -> None:
         for child, answers in waiting:
             with console.status(f"starting {child.name} ..."):
                 child.await_answer(answers, _START_LIMIT_S)
@@ -290,16 +290,16 @@ def _start(settings: Settings, prefect: int, mlflow: int | None, children: list[
     if mlflow is not None:
         command, variables = _mlflow_command(mlflow), _mlflow_variables(settings)
         start("mlflow", command, variables, lambda: fetch(mlflow, "/health") is not None)
-    settle()
+    await_answers()
     began = datetime.now(UTC)  # of this machine, as Prefect's heartbeats are
     start("worker", worker_command(), {}, lambda: _works(prefect, began))
-    settle()
+    await_answers()
 
 
 def _start_service(
     settings: Settings, prefect: int, port: int, serves: Sequence[str], children: list[Child]
 ) -> None:
-    """Start the service once the stores are there; it must answer, if only that nothing serves yet."""
+    """Start the service after the stores; wait until it answers, if only that nothing serves yet."""
     command = [sys.executable, "-m", "headwater.cli", "serve", *serves, "--port", str(port)]
     variables = stack_variables(settings, prefect)
     child = Child("service", command, variables, settings.root / "logs" / "service.log")
@@ -310,7 +310,7 @@ def _start_service(
 
 
 def server_command(port: int) -> list[str]:
-    """Give the command that starts Prefect's server."""
+    """Return the command that starts Prefect's server."""
     return [sys.executable, "-m", "headwater.flows.stack.prefect_server", str(port)]
 
 
@@ -321,31 +321,31 @@ def _mlflow_command(port: int) -> list[str]:
 
 
 def worker_command() -> list[str]:
-    """Give the command that starts the worker."""
+    """Return the command that starts the worker."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", POOL]
     return [*command, "--type", "process", "--limit", str(_RUNS_AT_ONCE), "--install-policy", "never"]
 
 
 def stack_variables(settings: Settings, prefect: int) -> dict[str, str]:
-    """Give the environment of every process of the stack, without the caller's own Prefect.
+    """Return the environment of every process of the stack, without the caller's own Prefect.
 
     Parameters
     ----------
     settings
-        Where everything is kept.
+        Where the stores are.
     prefect
         Port of Prefect's server.
     """
     quiet()
     home = settings.root / "prefect"
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("PREFECT_") or name.startswith(_KEPT)
+        if not name.startswith("PREFECT_") or name.startswith(_INHERITED)
     }
     return {
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(_pages(prefect)),
-        **kept,
+        **inherited,
         **environment(settings, secrets=True),
         **Mark.of(os.getpid()).variables(),
         "PREFECT_HOME": str(home),
@@ -358,25 +358,25 @@ def stack_variables(settings: Settings, prefect: int) -> dict[str, str]:
 
 
 def _pages(port: int) -> list[str]:
-    """Give where a browser finds the pages of a server: its own answers are for these."""
+    """List the addresses of a server's pages, which may read its answers."""
     return [f"http://{name}:{port}" for name in ("127.0.0.1", "localhost")]
 
 
 def _mlflow_variables(settings: Settings) -> dict[str, str]:
-    """Say where MLflow's stores are: in the environment, since addresses may hold a password."""
-    found = {
+    """Return MLflow's settings as environment variables, since addresses may hold a password."""
+    variables = {
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(_hosts_of_mlflow(settings)),
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": settings.artifact_uri,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     if settings.s3_endpoint:
-        found["MLFLOW_S3_ENDPOINT_URL"] = settings.s3_endpoint
-    return found
+        variables["MLFLOW_S3_ENDPOINT_URL"] = settings.s3_endpoint
+    return variables
 
 
 def _hosts_of_mlflow(settings: Settings) -> Iterator[str]:
-    """Give the hosts that MLflow answers to, as patterns; its own let in 10.evil.example as private."""
+    """Yield patterns of the hosts that MLflow answers to; its own patterns admit 10.evil.example."""
     for name, port in [(name, "") for name in ("localhost", "127.0.0.1", "[::1]")] + sorted(
         settings.served_hosts
     ):
@@ -386,7 +386,7 @@ def _hosts_of_mlflow(settings: Settings) -> Iterator[str]:
 
 
 def _works(prefect: int, began: datetime) -> bool:
-    """Say whether the worker has asked for work since it was started."""
+    """Tell whether the worker has polled for work since it was started."""
     answer = fetch(prefect, f"/api/work_pools/{POOL}/workers/filter", b"{}")
     beats = [worker.get("last_heartbeat_time") for worker in msgspec.json.decode(answer or b"[]")]
     return any(datetime.fromisoformat(beat) > began for beat in beats if beat)
@@ -416,7 +416,7 @@ def _read(root: Path) -> _Record | None:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Hold the lock that one stack below a home folder may hold; the kernel frees a dead one's."""
+    """Hold the lock of the one stack below a home folder; the kernel frees a dead stack's."""
     with (root / "stack.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -426,13 +426,13 @@ def _alone(root: Path) -> Iterator[None]:
             pid = f", process {record.owner.pid}" if record else ""
             raise ServerError(
                 f"a stack runs already below {root}: {where}{pid}",
-                hint="use that one, or end it with Ctrl-C first",
+                hint="use that stack, or end it with Ctrl-C first",
             ) from error
         yield
 
 
 def _end_leftovers(root: Path) -> None:
-    """End what a stack that was killed, and so could not end its processes, left running."""
+    """End the processes that a killed stack left running."""
     record = _read(root)
     if record is not None:
         end_marked(record.owner)
@@ -449,16 +449,16 @@ def _ended_by_signals() -> Iterator[None]:
     def interrupt(_sign: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {sign: signal.signal(sign, interrupt) for sign in _ENDING}
+    handlers = {sign: signal.signal(sign, interrupt) for sign in _ENDING}
     try:
         yield
     finally:
-        for sign, handler in before.items():
+        for sign, handler in handlers.items():
             signal.signal(sign, handler)
 
 
 def _ignore_signals() -> None:
-    """Let nothing interrupt the ending; it is over in bounded time."""
+    """Ignore signals while the stack ends, which takes a bounded time."""
     if threading.current_thread() is threading.main_thread():
         for sign in _ENDING:
             signal.signal(sign, signal.SIG_IGN)

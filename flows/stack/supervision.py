@@ -1,18 +1,18 @@
-"""Start a process of the stack again when it ends: later each time, and not for ever."""
+"""Start a process of the stack again when it ends, with growing delays and up to a limit."""
 
 from headwater.infra.processes import Child
 
 __all__ = ["Supervision"]
 
 _DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-_FORGOTTEN_S = 600.0
+_WINDOW_S = 600.0
 
 
 class Supervision:
-    """Looks after one process: the others, and the service first of all, do not end with it.
+    """Supervises one process, so that the service and the other processes do not end with it.
 
-    It starts again a second after its first end within ten minutes, two after the second, up to sixteen
-    after the fifth.
+    The process starts again a second after its first end within ten minutes, two seconds after the
+    second, up to sixteen after the fifth.
 
     Parameters
     ----------
@@ -25,8 +25,8 @@ class Supervision:
         self._ends: list[float] = []
         self._due_s: float | None = None
 
-    def look(self, now_s: float) -> str | None:
-        """Start it again when that is due.
+    def check(self, now_s: float) -> str | None:
+        """Check the process, and start it again if that is due.
 
         Parameters
         ----------
@@ -36,18 +36,18 @@ class Supervision:
         Returns
         -------
         str or None
-            What a person should hear; None where it runs, or waits.
+            A message for a person; None if the process runs, or waits.
 
         Raises
         ------
         ServerError
-            If it ended for the sixth time within ten minutes; with the end of its log.
+            If it ended for the sixth time within ten minutes; the error has the end of its log.
         """
         if self._due_s is not None:
             return self._start_again() if now_s >= self._due_s else None
         if self._child.status is None:
             return None
-        self._ends = [end for end in self._ends if now_s - end < _FORGOTTEN_S]
+        self._ends = [end for end in self._ends if now_s - end < _WINDOW_S]
         if len(self._ends) == len(_DELAYS_S):
             self._child.check()
         delay = _DELAYS_S[len(self._ends)]

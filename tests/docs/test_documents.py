@@ -66,7 +66,7 @@ def test_every_command_that_ends_by_itself_takes_json() -> None:
     assert without == {"serve", "up"}
 
 
-def test_what_a_command_prints_is_compared() -> None:
+def test_the_output_of_a_command_is_compared() -> None:
     told = "version 2: learned 500 examples in 0.06 CPU s, digest 8a75d114e930\n...\nend\n"
     said = (
         "version 2: learned 500 examples in 10.10 CPU s, digest 0123456789ab \n\nmore\nstill more\nend"

@@ -41,12 +41,12 @@ def address(reader: Reader) -> Iterator[str]:
             process.terminate()
 
 
-def test_it_runs_as_printed(reader: Reader) -> None:
+def test_the_readme_runs_as_printed(reader: Reader) -> None:
     assert (reader.folder / ".headwater").is_dir()  # in the reader's folder, with all that was made
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documents use curl")
-def test_what_the_documents_say_of_the_service(reader: Reader, address: str) -> None:
+def test_the_examples_of_the_service_in_documents_hold(reader: Reader, address: str) -> None:
     served = [block for name in ("README.md", "docs/guide.md") for block in blocks_of(name)]
     served = [block for block in served if block.mark == SERVED]
     assert served

@@ -1,4 +1,4 @@
-"""What docs/guide.md says that a prediction takes on disk, measured again."""
+"""Measure the disk space of a prediction again, which docs/guide.md states."""
 
 import random
 import re
@@ -35,31 +35,31 @@ SIZED = Pipeline(
 )
 
 
-def test_a_prediction_with_its_label_takes_what_the_guide_says(tmp_path: Path) -> None:
+def test_a_prediction_with_its_label_takes_the_space_that_the_guide_says(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     _fill(settings, 0)
     empty = _sizes(settings)
     _fill(settings, _RECORDS)
-    taken = {store: (size - empty[store]) / _RECORDS for store, size in _sizes(settings).items()}
-    said = {
+    measured = {store: (size - empty[store]) / _RECORDS for store, size in _sizes(settings).items()}
+    stated = {
         store: float(size)
         for store, size in re.findall(r"^> \| ([a-z ]+) \| (\d+) \|", GUIDE, re.MULTILINE)
     }
-    assert taken == pytest.approx(said, rel=0.25)
-    assert sum(said.values()) == pytest.approx(_said(), rel=0.03)
+    assert measured == pytest.approx(stated, rel=0.25)
+    assert sum(stated.values()) == pytest.approx(_bytes_stated(), rel=0.03)
 
 
-def test_the_table_of_sizes_follows_from_it() -> None:
+def test_the_guide_s_table_of_sizes_follows_from_that_space() -> None:
     cell = r" ([\d.]+) ([GT]B) \|"
     rows = re.findall(rf"^> \| ([\d,]+) \|{cell * 3}$", GUIDE, re.MULTILINE)
     assert [row[0] for row in rows] == ["1", "10", "100", "1,000"]
     for rate, *cells in rows:
-        a_day_gb = float(rate.replace(",", "")) * _DAY_S * _said() / 1e9
-        told = [float(size) * _GB[unit] for size, unit in zip(cells[::2], cells[1::2], strict=True)]
-        assert told == pytest.approx([a_day_gb, a_day_gb * 30, a_day_gb * 365], rel=0.05)
+        a_day_gb = float(rate.replace(",", "")) * _DAY_S * _bytes_stated() / 1e9
+        sizes_gb = [float(size) * _GB[unit] for size, unit in zip(cells[::2], cells[1::2], strict=True)]
+        assert sizes_gb == pytest.approx([a_day_gb, a_day_gb * 30, a_day_gb * 365], rel=0.05)
 
 
-def _said() -> float:
+def _bytes_stated() -> float:
     (kilobytes,) = re.findall(r"([\d.]+) kB a prediction with its label", GUIDE)
     return float(kilobytes) * 1e3
 

@@ -34,7 +34,7 @@ def test_cron_keeps_its_line_and_its_zone():
     assert (schedule.cron, schedule.timezone) == ("30 2 * * 1-5", "Europe/Berlin")
 
 
-def test_a_cron_that_names_no_times_says_so():
+def test_a_cron_line_that_names_no_times_is_refused():
     with pytest.raises(DeclarationError, match="names no times") as raised:
         schedule_of(Cron("99 2 * * *"))
     assert "Cron(" in raised.value.hint
@@ -94,7 +94,7 @@ def test_a_batch_prediction_is_on_its_schedule(toy, settings, prefect_api):
         client.read_deployment_by_name("batch-predict/toy")  # it is not declared any more
 
 
-def test_deploying_again_replaces(toy, settings, prefect_api):
+def test_deploying_again_replaces_the_deployment(toy, settings, prefect_api):
     first = deploy([f"{toy}:stateful"], settings, prefect_api=prefect_api)
     again = deploy([f"{toy}:stateful"], settings, prefect_api=prefect_api)
     assert again == first
@@ -171,17 +171,17 @@ def test_two_pipelines_of_one_name_are_refused(toy, settings, prefect_api):
         deploy([f"{toy}:daily", f"{toy}:twin"], settings, prefect_api=prefect_api)
 
 
-def test_what_will_not_rebuild_is_warned_of(toy, settings, prefect_api):
+def test_deploying_a_model_that_will_not_rebuild_warns(toy, settings, prefect_api):
     with pytest.warns(HeadwaterWarning, match="will not rebuild"):
         assert deploy([f"{toy}:unseeded"], settings, prefect_api=prefect_api)
 
 
-def test_nothing_is_deployed_where_one_pipeline_cannot(toy, settings):
+def test_nothing_is_deployed_if_one_pipeline_cannot_be(toy, settings):
     with pytest.raises(DeclarationError):  # before the API, which does not exist, is asked
         deploy([f"{toy}:never"], settings, prefect_api="http://127.0.0.1:9/api")
 
 
-def test_without_a_stack_it_says_how_to_start_one(toy, settings):
+def test_deploying_without_a_stack_says_how_to_start_one(toy, settings):
     with pytest.raises(ServerError, match="no stack runs") as raised:
         deploy([f"{toy}:daily"], settings)
     assert "headwater up" in raised.value.hint

@@ -1,4 +1,4 @@
-"""What was lost on the way is asked for again, by a key for each attempt."""
+"""Lost runs are requested again, with a key for each attempt."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +6,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from headwater.flows.deployments import deploy
-from headwater.flows.dispatch import ask_again
+from headwater.flows.dispatch import request_again
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.store.lease import acquire
 from headwater.loop.binding import Bound
@@ -32,11 +32,11 @@ def client(toy, settings, prefect_api):
         yield client
 
 
-def test_nothing_is_asked_for_before_its_time(bound, client):
+def test_no_run_is_requested_before_its_time(bound, client):
     decision = _fired(bound)
-    assert ask_again(bound, client, NOW + MINUTE) == []
-    assert ask_again(bound, client, NOW + 2 * MINUTE) == [decision.id]
-    assert ask_again(bound, client, NOW + 3 * MINUTE) == []
+    assert request_again(bound, client, NOW + MINUTE) == []
+    assert request_again(bound, client, NOW + 2 * MINUTE) == [decision.id]
+    assert request_again(bound, client, NOW + 3 * MINUTE) == []
     (run,) = _runs(client, decision)
     assert run.idempotency_key == f"headwater-watched-{decision.id}-1"
     assert run.parameters["pipeline"].endswith(":watched")
@@ -44,29 +44,29 @@ def test_nothing_is_asked_for_before_its_time(bound, client):
 
 def test_each_attempt_is_a_run_of_its_own_and_waits_longer(bound, client):
     decision = _fired(bound, "again")
-    asked = []
+    requested = []
     for minutes in range(30):
         bound.clock.advance_to(NOW + minutes * MINUTE)
-        asked += [minutes] * len(ask_again(bound, client, bound.clock.now()))
-    assert asked == [2, 6, 14]
+        requested += [minutes] * len(request_again(bound, client, bound.clock.now()))
+    assert requested == [2, 6, 14]
     assert len(_runs(client, decision)) == 3
 
 
-def test_while_somebody_works_nothing_is_asked_for(bound, client):
+def test_no_run_is_requested_while_a_trainer_works(bound, client):
     decision = _fired(bound, "worked on")
     lease = acquire(bound.database, bound.clock, "train/watched")
     late = NOW + 5 * MINUTE
-    assert ask_again(bound, client, late) == []
+    assert request_again(bound, client, late) == []
     assert lease.epoch == 1
     bound.clock.advance_to(NOW + 11 * MINUTE)  # its term has passed
-    assert ask_again(bound, client, bound.clock.now()) == [decision.id]
+    assert request_again(bound, client, bound.clock.now()) == [decision.id]
 
 
-def test_a_pipeline_that_is_no_more_deployed_is_left_alone(bound, prefect_api, toy, settings):
+def test_no_run_is_requested_of_a_pipeline_that_is_no_longer_deployed(bound, prefect_api, toy, settings):
     deploy([f"{toy}:watched_by_clock"], settings, prefect_api=prefect_api)
     _fired(bound, "nowhere")
     with SyncPrefectClient(prefect_api) as client:
-        assert ask_again(bound, client, NOW + 5 * MINUTE) == []
+        assert request_again(bound, client, NOW + 5 * MINUTE) == []
 
 
 def _fired(bound: Bound, why: str = "asked for") -> Decision:

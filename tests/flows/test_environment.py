@@ -19,17 +19,17 @@ FULL = Settings(
 
 def test_another_process_reads_the_same_settings():
     with within(environment(FULL, secrets=True)):
-        found = read_settings()
-        assert found.storage_uri == FULL.storage_uri
-        assert found.operational_url == FULL.operational_url
-        assert found.tracking_uri == FULL.tracking_uri
-        assert found.artifact_uri == FULL.artifact_uri
-        assert found.key() == b"key"
+        settings = read_settings()
+        assert settings.storage_uri == FULL.storage_uri
+        assert settings.operational_url == FULL.operational_url
+        assert settings.tracking_uri == FULL.tracking_uri
+        assert settings.artifact_uri == FULL.artifact_uri
+        assert settings.key() == b"key"
 
 
 def test_secrets_are_left_out():
-    found = environment(FULL, secrets=False)
-    assert set(found) == {
+    variables = environment(FULL, secrets=False)
+    assert set(variables) == {
         "HEADWATER_HOME",
         "HEADWATER_STORAGE",
         "HEADWATER_ARTIFACTS",
@@ -42,7 +42,7 @@ def test_a_relative_home_becomes_absolute(tmp_path, monkeypatch):
     assert environment(Settings(home="here"), secrets=False) == {"HEADWATER_HOME": f"{tmp_path}/here"}
 
 
-def test_variables_are_put_back(monkeypatch):
+def test_variables_are_restored(monkeypatch):
     monkeypatch.setenv("HEADWATER_STORAGE", "before")
     with within({"HEADWATER_STORAGE": "s3://there", "HEADWATER_ARTIFACTS": "s3://too"}):
         assert os.environ["HEADWATER_STORAGE"] == "s3://there"

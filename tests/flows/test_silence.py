@@ -21,7 +21,7 @@ def client(prefect_api):
 
 @pytest.fixture
 def pipeline():
-    """Name one that has no runs yet."""
+    """Name a pipeline that has no runs yet."""
     return f"toy-{uuid4()}"
 
 
@@ -30,12 +30,12 @@ def _run(client, state, *tags):
 
 
 def _close(client, pipeline, run, minutes):
-    """Close what is silent, so many minutes after a run has told its state."""
+    """Close silent runs, so many minutes after a run has set its state."""
     return close_silent(client, pipeline, run.state.timestamp + minutes * MINUTE)
 
 
 @pytest.mark.parametrize("state", [Pending, Running])
-def test_a_silent_run_crashed(client, pipeline, state):
+def test_a_silent_run_is_set_to_crashed(client, pipeline, state):
     run = _run(client, state, "headwater", pipeline)
     assert _close(client, pipeline, run, 4) == []
     assert _close(client, pipeline, run, 6) == [run.name]
@@ -45,7 +45,7 @@ def test_a_silent_run_crashed(client, pipeline, state):
     assert _close(client, pipeline, run, 6) == []
 
 
-def test_who_ended_or_is_not_ours_is_left_alone(client, pipeline):
+def test_a_run_that_ended_or_is_not_of_the_pipeline_is_left_alone(client, pipeline):
     run = _run(client, Completed, "headwater", pipeline)
     _run(client, Running, pipeline)
     _run(client, Running, "headwater", "other")

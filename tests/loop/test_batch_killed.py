@@ -112,7 +112,9 @@ def check_one_set(bound: Bound) -> None:
 
 
 @pytest.mark.parametrize("point", [*BEFORE, *AFTER])
-def test_killed_anywhere_and_run_again(point: str, workers: Workers, folder: Path) -> None:
+def test_a_batch_killed_anywhere_is_the_same_after_another_run(
+    point: str, workers: Workers, folder: Path
+) -> None:
     workers.work(folder, point)
     with bind(folder) as bound:
         staged = batch_runs(bound).in_state("staged")
@@ -125,7 +127,7 @@ def test_killed_anywhere_and_run_again(point: str, workers: Workers, folder: Pat
         check_one_set(bound)
 
 
-def test_killed_at_every_point_of_one_run(workers: Workers, folder: Path) -> None:
+def test_a_batch_killed_at_every_point_is_the_same_in_the_end(workers: Workers, folder: Path) -> None:
     for point in (*BEFORE, *AFTER):
         workers.work(folder, point)
     workers.work(folder)
@@ -133,13 +135,13 @@ def test_killed_at_every_point_of_one_run(workers: Workers, folder: Path) -> Non
         check_one_set(bound)
 
 
-def test_what_is_published_is_whole(workers: Workers, folder: Path) -> None:
+def test_a_published_table_is_whole(workers: Workers, folder: Path) -> None:
     workers.work(folder, PUBLISHED)
     with bind(folder) as bound:
         check_one_set(bound)
 
 
-def test_what_was_staged_is_finished_and_a_run_that_was_due_since_is_made(
+def test_a_staged_run_is_finished_and_a_run_that_was_due_since_is_made(
     workers: Workers, folder: Path
 ) -> None:
     workers.work(folder, "batch.between_records:2")
@@ -155,6 +157,6 @@ def test_what_was_staged_is_finished_and_a_run_that_was_due_since_is_made(
         assert len(in_inbox(bound)) == len(set(in_inbox(bound))) == 2 * ROWS
 
 
-def test_every_point_is_tried() -> None:
+def test_every_commit_point_is_tried() -> None:
     tried = {point.partition(":")[0] for point in (*BEFORE, *AFTER, PUBLISHED)}
     assert tried >= set(BATCH_POINTS)

@@ -143,7 +143,7 @@ def test_the_table_finds_each_key(trained: Bound, tmp_path: Path) -> None:
     answers.close()
 
 
-def test_labels_join_them(trained: Bound) -> None:
+def test_labels_join_the_predictions_of_a_batch(trained: Bound) -> None:
     run = batch_predict(trained)
     before = trained.log.stop()
     known_at = trained.clock.now()
@@ -184,7 +184,7 @@ def test_a_delta_table_is_scored_as_it_is(bind: Binder, trained: Bound, tmp_path
     assert sorted(parts(trained, run.id)["key"]) == sorted(entities()["customer"])
 
 
-def test_all_of_it_works_on_s3(on_s3: Settings, trained: Bound, tmp_path: Path) -> None:
+def test_a_batch_works_on_s3(on_s3: Settings, trained: Bound, tmp_path: Path) -> None:
     storage = Storage(on_s3)
     storage.prepare()
     write_deltalake(storage.address("lake"), entities(), storage_options=storage.options)
@@ -256,7 +256,7 @@ def test_a_rejected_batch_leaves_the_stores_as_they_were(case: str, trained: Bou
     assert batch_runs(trained).serving() == first
 
 
-def test_what_a_query_raises_goes_through_and_leaves_nothing(bind: Binder, trained: Bound) -> None:
+def test_an_exception_of_a_query_goes_through_and_leaves_nothing(bind: Binder, trained: Bound) -> None:
     def failing() -> Iterator[pl.DataFrame]:
         yield entities()
         raise KeyError("no such table in the warehouse")
@@ -271,13 +271,15 @@ def test_what_a_query_raises_goes_through_and_leaves_nothing(bind: Binder, train
     assert stores(trained) == before
 
 
-def test_a_table_that_is_not_there_is_named(bind: Binder, trained: Bound, tmp_path: Path) -> None:
+def test_the_error_names_a_table_that_does_not_exist(
+    bind: Binder, trained: Bound, tmp_path: Path
+) -> None:
     for source in (ParquetSource(f"{tmp_path}/none.parquet"), DeltaSource(f"{tmp_path}/none")):
         with pytest.raises(NotFoundError, match=f"no table at {tmp_path}/none"):
             batch_predict(bind(batch=of(source)))
 
 
-def test_without_a_declaration_or_a_champion_it_says_so(bind: Binder, table: Path) -> None:
+def test_a_pipeline_without_a_declaration_or_a_champion_is_refused(bind: Binder, table: Path) -> None:
     with pytest.raises(DeclarationError, match="scores no table"):
         batch_predict(bind())
     with pytest.raises(NotReadyError, match="no version to predict with"):

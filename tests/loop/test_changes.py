@@ -58,7 +58,9 @@ DOORS: dict[str, Callable[[Bound], object]] = {
 
 
 @pytest.mark.parametrize("kind", STORED)
-def test_every_door_refuses_what_is_recorded_otherwise(bind: Binder, first: Bound, kind: str) -> None:
+def test_every_door_refuses_a_declaration_that_differs_from_the_records(
+    bind: Binder, first: Bound, kind: str
+) -> None:
     changes, named = STORED[kind]
     changed = again(bind, first, **changes)
     before, champion = first.log.counts(), first.registry.champion()
@@ -93,7 +95,7 @@ def test_a_learner_of_other_parameters_needs_a_new_line(bind: Binder, first: Bou
         train(first)
 
 
-def test_a_factory_that_was_moved_and_what_a_recipe_says_are_free(bind: Binder, first: Bound) -> None:
+def test_a_moved_factory_and_fields_of_the_recipe_may_change(bind: Binder, first: Bound) -> None:
     changed = again(bind, first, model=moved, batch_rows=32, passes=2, seed=5, threads=2)
     collect(changed.log)
     assert "fine-tunes version 1" in train(changed).reason
@@ -121,7 +123,7 @@ def test_a_nullable_feature_is_recorded_at_once_and_learned_in_a_new_line(
 
 
 @pytest.mark.parametrize("kind", ["gone", "order"])
-def test_fresh_is_the_way_on(bind: Binder, first: Bound, kind: str) -> None:
+def test_a_fresh_start_accepts_the_new_declaration(bind: Binder, first: Bound, kind: str) -> None:
     changed = again(bind, first, **STORED[kind][0])
     assert train(changed, from_scratch=True).promoted
     assert collect(changed.log).emitted == 120

@@ -109,7 +109,7 @@ def fire(bound: Bound) -> Decision:
     return decision
 
 
-def test_without_a_champion_the_decision_says_so(bind: Binder) -> None:
+def test_a_decision_without_a_champion_has_that_standing(bind: Binder) -> None:
     bound = bind(**WATCHED)
     decision = decide(bound)
     assert not decision.fired
@@ -139,7 +139,7 @@ def test_a_good_champion_is_left_alone(bind: Binder) -> None:
     assert evidence.scores[0].current > 0.9
 
 
-def test_without_labels_it_is_starved_and_drift_is_still_watched(bind: Binder) -> None:
+def test_a_window_without_labels_is_starved_and_drift_is_still_judged(bind: Binder) -> None:
     bound = bind(**WATCHED)
     day(bound, ROWS)
     train(bound)
@@ -184,7 +184,7 @@ def test_carrying_out_twice_makes_one_version(bind: Binder) -> None:
     assert len(bound.registry.store.versions()) == 2
 
 
-def test_who_comes_after_a_kill_does_what_was_set_out(
+def test_the_run_after_a_kill_does_the_claimed_work(
     bind: Binder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound = bind(**WATCHED)
@@ -206,7 +206,7 @@ def _killed_before_publishing(bound: Bound, decision: Decision, monkeypatch: pyt
             carry_out(bound, decision.id, by="killed")
 
 
-def test_what_was_quarantined_since_the_claim_is_not_learned(
+def test_offsets_quarantined_since_the_claim_are_not_learned(
     bind: Binder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound = bind(**WATCHED)
@@ -247,9 +247,7 @@ def _away(*_: object, **__: object) -> None:
     raise StorageError("MLflow is away")
 
 
-def test_a_failure_that_will_not_pass_ends_the_decision(
-    bind: Binder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lasting_failure_ends_the_decision(bind: Binder, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = bind(**WATCHED)
     settle(bound)
     decision = fire(bound)
@@ -315,7 +313,7 @@ def test_the_cool_down_counts_decisions_that_fired(bind: Binder) -> None:
     assert fired == [False, True, False, True]
 
 
-def test_what_did_not_fire_cannot_be_carried_out(bind: Binder) -> None:
+def test_a_decision_that_did_not_fire_cannot_be_carried_out(bind: Binder) -> None:
     bound = bind(**WATCHED)
     decision = decide(bound)
     with pytest.raises(NotEnoughError, match="did not fire"):
@@ -324,7 +322,7 @@ def test_what_did_not_fire_cannot_be_carried_out(bind: Binder) -> None:
         carry_out(bound, "nonsense", by="test")
 
 
-def test_dispatch_numbers_are_given_once(bind: Binder) -> None:
+def test_each_attempt_gets_its_number_once(bind: Binder) -> None:
     bound = bind(SimulatedClock(START), **WATCHED)
     day(bound, ROWS)
     train(bound)
@@ -357,7 +355,7 @@ def test_performance_is_kept_and_logged_against_the_version_that_served(bind: Bi
 REHEARSED = WATCHED | {"triggers": (Performance(gain=0.05, sure=2.0),)}
 
 
-def test_an_update_that_would_have_helped_is_asked_for(bind: Binder) -> None:
+def test_a_rehearsed_gain_fires(bind: Binder) -> None:
     bound = bind(**REHEARSED)
     settle(bound)
     good = decide(bound)
@@ -436,7 +434,7 @@ def test_a_sample_of_rows_does_not_shorten_the_reference(
     assert set(windows) == {3}
 
 
-def test_labels_of_a_time_before_do_not_excuse_what_broke_since(bind: Binder) -> None:
+def test_labels_of_earlier_windows_do_not_excuse_a_column_that_broke_since(bind: Binder) -> None:
     bound = bind(**WATCHED)
     settle(bound)
     serve(bound, 2)
@@ -452,7 +450,7 @@ def test_labels_of_a_time_before_do_not_excuse_what_broke_since(bind: Binder) ->
     assert decide(bound).evidence.verdict == "act", "labels say so too"
 
 
-def test_what_breaks_is_seen_of_a_champion_that_learned_imported_history(bind: Binder) -> None:
+def test_a_broken_column_is_found_if_the_champion_learned_imported_history(bind: Binder) -> None:
     """What stands in for an output where nobody served says nothing of how labels follow features."""
     bound = bind(SimulatedClock(START), **WATCHED)
     drawn = random.Random(0)
@@ -486,7 +484,7 @@ def test_rehearsals_are_kept_for_as_long_as_the_champion_serves(bind: Binder) ->
     assert decide(bound).evidence.rehearsed == ()
 
 
-def test_what_goes_up_and_down_anyhow_is_no_reason_to_act(bind: Binder) -> None:
+def test_usual_ups_and_downs_are_no_reason_to_act(bind: Binder) -> None:
     bound = bind(**(WATCHED | {"update": Stateless(window="30d")}))
     settle(bound)
     for flipped in (True, False, True, False):
@@ -497,7 +495,7 @@ def test_what_goes_up_and_down_anyhow_is_no_reason_to_act(bind: Binder) -> None:
     assert found.verdict != "act", [finding.sentence for finding in found.findings]
 
 
-def test_what_broke_is_a_reason_to_act_whatever_goes_up_and_down_anyhow(bind: Binder) -> None:
+def test_a_broken_column_is_a_reason_to_act_despite_usual_ups_and_downs(bind: Binder) -> None:
     """Its cost is played through on the same rows, so that a hard day is not in it."""
     bound = bind(**(WATCHED | {"update": Stateless(window="30d")}))
     settle(bound)

@@ -81,7 +81,7 @@ def examples(log: FeatureLog) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_what_the_table_says_is_what_the_example_has(
+def test_an_example_has_the_values_of_the_table(
     wide: Pipeline, opened: Any, tmp_path: Path, door: str
 ) -> None:
     log = opened(wide)
@@ -115,7 +115,7 @@ def test_what_the_table_says_is_what_the_example_has(
     ],
     ids=lambda one: " ".join(one) if isinstance(one, dict) else "",
 )
-def test_what_does_not_fit_is_refused_with_its_row(
+def test_a_misfit_is_refused_with_its_row(
     wide: Pipeline, opened: Any, tmp_path: Path, door: str, changed: dict[str, Any], said: str
 ) -> None:
     log = opened(wide)
@@ -142,7 +142,7 @@ def test_a_time_of_the_future_is_refused_with_its_row(
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(("task", "column"), [("binary", "x"), ("regression", "label")])
-def test_a_number_that_is_none_is_refused(
+def test_nan_and_infinity_are_refused(
     pipeline: Pipeline, opened: Any, number: float, task: Any, column: str
 ) -> None:
     log = opened(replace(pipeline, task=task, features=(Feature("x", float),)))
@@ -154,7 +154,7 @@ def test_a_number_that_is_none_is_refused(
     assert log.inbox.count_after(0) == 0
 
 
-def test_null_is_refused_where_a_feature_may_not_be_null(wide: Pipeline, opened: Any) -> None:
+def test_null_is_refused_unless_the_feature_is_nullable(wide: Pipeline, opened: Any) -> None:
     log = opened(replace(wide, features=(Feature("c", str),)))
     with pytest.raises(SchemaError, match=r"^row 2 \(from 0\): column 'c' is null; 1 rows are"):
         import_history(log, FRAME)

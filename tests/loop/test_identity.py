@@ -183,7 +183,7 @@ def test_a_rebuild_s_refusal_crosses_processes(mine: Bound, beside: Callable[...
 
 
 @pytest.mark.parametrize("made", ["experiment", "model"])
-def test_what_somebody_made_by_hand_in_mlflow_is_not_ours(made: str, bind: Binder) -> None:
+def test_objects_made_by_hand_in_mlflow_are_refused(made: str, bind: Binder) -> None:
     bound = bind()
     client = mlflow.MlflowClient(bound.settings.tracking_uri)
     if made == "model":
@@ -198,7 +198,7 @@ def test_what_somebody_made_by_hand_in_mlflow_is_not_ours(made: str, bind: Binde
     assert client.search_model_versions("name = 'line'") == []
 
 
-def test_of_logs_that_begin_in_mlflow_at_once_one_gets_the_name(home: Settings) -> None:
+def test_one_of_several_logs_that_begin_in_mlflow_at_once_gets_the_name(home: Settings) -> None:
     start = Barrier(4)
 
     def begin(log: str) -> Any:
@@ -215,7 +215,7 @@ def test_of_logs_that_begin_in_mlflow_at_once_one_gets_the_name(home: Settings) 
     assert holder in logs
 
 
-def test_the_doctor_tells_of_an_inbox_that_the_database_does_not_know(mine: Bound) -> None:
+def test_the_doctor_reports_an_inbox_that_the_database_does_not_know(mine: Bound) -> None:
     log = mine.log.identity.log
     (mine.settings.root / "headwater.sqlite").rename(mine.settings.root / "old.sqlite")
     (found,) = check_logs(mine.settings)

@@ -71,7 +71,7 @@ def test_updates_come_when_they_are_due(
     assert all(step.decision is None for step in steps)
 
 
-def test_a_version_learns_what_was_known_when_it_was_due(bind: Binder) -> None:
+def test_a_version_learns_the_labels_known_when_it_was_due(bind: Binder) -> None:
     for steps in play(bind, (4, 4), triggers=(Cron("0 6 * * *"),)):
         learned = [step.updated.version.learned for step in steps if step.updated is not None]  # type: ignore[union-attr]
         assert learned == [3, 12, 12, 12]  # those of six hours, then of a day each
@@ -88,7 +88,7 @@ def test_a_trigger_that_asks_for_a_start_from_scratch_gets_it(bind: Binder) -> N
     assert [version.parent is None for version in versions if version] == [False, True, False, True]
 
 
-def test_beside_a_trigger_by_evidence_the_clock_is_asked_at_the_end_of_each_interval(
+def test_a_clock_trigger_beside_one_by_evidence_is_decided_at_the_end_of_each_interval(
     bind: Binder,
 ) -> None:
     (steps,) = play(bind, (5, 1), triggers=(Every("2d"), Volume(1_000_000)))
@@ -96,7 +96,7 @@ def test_beside_a_trigger_by_evidence_the_clock_is_asked_at_the_end_of_each_inte
     assert [step.decision is not None for step in steps] == [True] * 4 + [False]
 
 
-def test_nothing_is_updated_unless_asked(bind: Binder) -> None:
+def test_nothing_is_updated_unless_the_run_updates(bind: Binder) -> None:
     (steps,) = play(bind, (5, 1), triggers=(Every("1d"),), update=False)
     assert times(steps) == []
     assert [step.stop for step in steps] == [BEGIN + day * DAY for day in range(1, 6)]
@@ -131,7 +131,7 @@ def untouched(bound: Bound) -> bool:
         ({"label": None}, SchemaError, "no column label"),
     ],
 )
-def test_events_that_do_not_fit_are_refused_before_anything_is_kept(
+def test_events_that_do_not_fit_are_refused_before_anything_is_recorded(
     bound: Bound, changed: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     clock = bound.clock
@@ -152,7 +152,7 @@ def test_learning_each_label_is_refused_by_name(bind: Binder) -> None:
     assert untouched(bound)
 
 
-def test_a_run_that_cannot_be_is_refused_before_anything_is_played(bind: Binder) -> None:
+def test_an_impossible_run_is_refused_before_anything_is_played(bind: Binder) -> None:
     clock = SimulatedClock(START)
     bound = bind(clock, triggers=(Cron("0 0 31 2 *"),))
     replay = Replay(bound, clock, EVENTS)
@@ -169,7 +169,7 @@ def test_a_run_that_cannot_be_is_refused_before_anything_is_played(bind: Binder)
     assert clock.now() == BEGIN
 
 
-def test_a_dataframe_of_pandas_is_played_alike(bind: Binder) -> None:
+def test_a_pandas_dataframe_is_played_alike(bind: Binder) -> None:
     clock = SimulatedClock(START)
     frame = EVENTS.to_pandas().assign(label=[1, 0, None, *EVENTS["label"].cast(pl.Int64)[3:]])
     frame["known_at"] = frame["known_at"].dt.tz_convert("America/New_York")

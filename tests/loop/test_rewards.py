@@ -54,7 +54,7 @@ def test_rewards_are_counted_once_and_corrected(line: Bound) -> None:
     assert state.arm("2") == Arm(pulls=2, labels=2, gained_ppm=2_000_000)
 
 
-def test_what_came_before_it_began_is_not_counted_nor_corrected(line: Bound) -> None:
+def test_rewards_before_the_first_step_are_neither_counted_nor_corrected(line: Bound) -> None:
     served(line, "old", "1", 0.9)
     labelled(line, "old", True)
     sequenced(line)
@@ -65,7 +65,7 @@ def test_what_came_before_it_began_is_not_counted_nor_corrected(line: Bound) -> 
     assert rewards.step("correct").arms == {}
 
 
-def test_other_rewards_begin_anew(line: Bound) -> None:
+def test_counts_begin_anew_if_the_reward_rule_changes(line: Bound) -> None:
     rewards = Rewards(line)
     rewards.step("correct")
     served(line, "p", "1", 0.1)

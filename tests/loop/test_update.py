@@ -23,7 +23,7 @@ from headwater.spec.updating.trigger import Every, TriggerAnswer
 from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 
-def test_a_pipeline_without_examples_says_what_to_do(bind: Binder) -> None:
+def test_the_error_for_a_pipeline_without_examples_says_what_to_do(bind: Binder) -> None:
     with pytest.raises(NotEnoughError, match="headwater collect"):
         train(bind())
 
@@ -58,7 +58,7 @@ def test_trees_that_compute_in_threads_rebuild(bind: Binder) -> None:
     assert rebuild("line", made.version.number, bound.settings).equal
 
 
-def test_what_only_a_learned_state_shows_is_warned_of_with_the_update(bind: Binder) -> None:
+def test_an_update_warns_of_what_only_a_learned_state_shows(bind: Binder) -> None:
     bound = bind(model=models.addressed)
     assert bound.cautions == ()
     day(bound)
@@ -120,7 +120,7 @@ def test_a_program_that_declares_what_it_trains_is_refused(home: Settings, tmp_p
     assert count == "0"
 
 
-def test_nothing_new_makes_no_version(bind: Binder) -> None:
+def test_an_update_without_new_examples_makes_no_version(bind: Binder) -> None:
     bound = bind()
     day(bound)
     train(bound)
@@ -175,7 +175,7 @@ def test_quarantined_offsets_are_not_learned_again(bind: Binder) -> None:
     assert rebuild("line", made.number, bound.settings).equal
 
 
-def test_corrections_replace_what_is_learned_from_scratch(bind: Binder) -> None:
+def test_a_start_from_scratch_learns_corrections_instead(bind: Binder) -> None:
     bound = bind(update=Stateless())
     day(bound, rows=50)
     revised = [

@@ -113,7 +113,7 @@ def test_a_broken_column_that_the_champion_leans_on_needs_somebody(how: str) -> 
     assert "ROC AUC" in first.sentence
 
 
-def test_noise_that_a_long_tail_hides_from_the_distance_is_seen_by_ranks() -> None:
+def test_ranks_show_noise_that_a_long_tail_hides_from_the_distance() -> None:
     def tailed(frame: pl.DataFrame) -> pl.DataFrame:
         spike = np.where(np.random.default_rng(7).random(frame.height) < 0.003, 400.0, 0.0)
         return _served(frame.with_columns(load=pl.col("load") + spike))
@@ -151,7 +151,7 @@ def test_a_week_is_not_like_another_and_needs_nobody_for_that() -> None:
     assert acts["stuck"] >= 19
 
 
-def test_what_was_served_is_not_asked_for_again() -> None:
+def test_served_outputs_are_not_predicted_again() -> None:
     asked: list[int] = []
 
     def champion(frame: pl.DataFrame) -> list[float]:
@@ -180,7 +180,7 @@ def test_a_shuffled_column_that_no_test_of_one_column_sees_is_caught_by_its_rela
 
 
 @pytest.mark.parametrize("how", ["nothing", "hotter", "idle stuck", "idle scaled", "more of one site"])
-def test_what_costs_nothing_is_benign_or_watched(how: str) -> None:
+def test_a_change_that_costs_nothing_is_benign_or_watched(how: str) -> None:
     rows = _rows(2)
     benign = {
         "nothing": rows,
@@ -260,7 +260,7 @@ def test_labels_as_before_make_no_finding() -> None:
     assert (found.verdict, found.findings, found.notes) == ("benign", (), ())
 
 
-def test_a_share_of_labels_that_moved_is_told_and_is_no_harm_by_itself() -> None:
+def test_a_moved_share_of_labels_is_a_benign_finding() -> None:
     kept = _rows(3, 8_000).filter(pl.col("label") | (pl.col("idle") > 0.5))
     found = _attend(_rows(2), kept)
     assert [f.what for f in found.findings] == ["label"]
@@ -296,7 +296,7 @@ _POISON: dict[str, pl.Expr] = {
     rows=st.sampled_from([2, 3, 50, 400]),
     also=st.booleans(),
 )
-def test_no_value_makes_it_fail(how: str, name: str, rows: int, also: bool) -> None:
+def test_no_value_makes_attend_fail(how: str, name: str, rows: int, also: bool) -> None:
     current = _rows(2, rows).with_columns(_POISON[how].alias(name))
     reference = _rows(1, 400).with_columns(_POISON[how].alias(name)) if also else _rows(1, 400)
     found = attend(
@@ -393,7 +393,7 @@ def _said(*its: tuple[str, Verdict, float]) -> Attention:
     ],
     ids=["excused", "worse", "unseen", "another", "more of it", "over again", "concept"],
 )
-def test_labels_overrule_what_they_have_seen(
+def test_labels_overrule_estimates_that_they_cover(
     newest: Sequence[tuple[str, Verdict, float]],
     judged: Sequence[tuple[str, Verdict, float]],
     verdict: Verdict,
@@ -414,7 +414,7 @@ def test_too_little_to_judge_is_not_benign(judged: tuple[str, Verdict, float], v
     ("clear", "changed", "verdict"),
     [(True, False, "act"), (False, False, "watch"), (False, True, "act"), (False, None, "act")],
 )
-def test_what_moved_as_ever_is_no_second_witness_of_a_hard_week(
+def test_a_usual_move_is_no_second_witness_of_a_hard_week(
     clear: bool, changed: bool | None, verdict: Verdict
 ) -> None:
     """Labels may say that other rows came, which are harder: then nothing is wrong."""

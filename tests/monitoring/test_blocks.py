@@ -16,13 +16,13 @@ def test_parts_are_runs_of_about_the_same_length(rows: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [300, 4_000])
-def test_of_single_rows_the_error_is_about_that_of_a_mean(rows: int) -> None:
+def test_the_error_of_single_rows_is_about_that_of_a_mean(rows: int) -> None:
     values = np.random.default_rng(0).normal(size=(rows, 400))
     ratio = mean_errors(values).mean() * np.sqrt(rows)
     assert 1.0 <= ratio < 1.35, "the greatest of several is a little more"
 
 
-def test_of_days_that_are_alike_the_error_is_that_of_so_many_days() -> None:
+def test_the_error_of_rows_alike_within_days_is_that_of_so_many_days() -> None:
     drawn = np.random.default_rng(0)
     days = np.repeat(drawn.normal(size=(10, 400)), 200, axis=0) + 0.1 * drawn.normal(size=(2_000, 400))
     assert mean_errors(days).mean() * np.sqrt(10) > 0.9
@@ -43,7 +43,7 @@ def test_an_hour_knows_nothing_of_other_hours_and_the_reference_does() -> None:
 
 
 @pytest.mark.parametrize(("rows", "windows"), [(4_000, 3), (333, 12), (500, 1)])
-def test_where_rows_are_single_other_windows_add_little(rows: int, windows: int) -> None:
+def test_other_windows_add_little_if_rows_are_single(rows: int, windows: int) -> None:
     drawn = np.random.default_rng(0)
     before, now = drawn.normal(size=(4_000, 400)), drawn.normal(size=(rows, 400))
     alone = np.hypot(mean_errors(before), mean_errors(now)).mean()

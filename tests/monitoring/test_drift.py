@@ -98,7 +98,7 @@ _BAD: list[tuple[RequestFeature, pl.Series, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "bad", "reason"), _BAD)
-def test_what_cannot_be_judged_is_a_note_and_never_no_drift(
+def test_a_column_that_cannot_be_judged_is_a_note_and_never_no_drift(
     kind: RequestFeature, bad: pl.Series, reason: str
 ) -> None:
     good = pl.Series("x", ["a", "b"] * 150) if kind.dtype == "str" else pl.Series("x", [0.0, 1.0] * 150)
@@ -169,7 +169,7 @@ def test_a_report_is_one_page_that_names_its_columns_and_leaves_out_what_breaks(
     assert b"unbounded_q" not in page
 
 
-def test_nothing_to_report_is_none_and_no_file(tmp_path: Path) -> None:
+def test_a_window_without_columns_to_report_makes_no_file(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     empty = pl.DataFrame({"x": pl.Series([], dtype=pl.Float64)})
     assert report_html(empty, empty, [Feature("x", float)]) is None

@@ -67,7 +67,7 @@ def test_calibration_mends_scores_that_are_too_sure(labels: int) -> None:
     assert found == pytest.approx(roc_auc_score(drawn.random(len(new)) < new, scores), abs=0.05)
 
 
-def test_it_follows_a_shift_of_the_scores() -> None:
+def test_an_estimate_follows_a_shift_of_the_scores() -> None:
     drawn = np.random.default_rng(2)
     before, after = drawn.beta(1, 1, 20_000), drawn.beta(6, 6, 20_000)
     estimator = Estimator().fit(before, (drawn.random(20_000) < before).astype(float))
@@ -75,7 +75,7 @@ def test_it_follows_a_shift_of_the_scores() -> None:
     assert estimator.estimate("roc_auc", after) == pytest.approx(came, abs=0.02)
 
 
-def test_what_cannot_be_estimated_is_none() -> None:
+def test_a_metric_that_cannot_be_estimated_is_none() -> None:
     scores = np.linspace(0.01, 0.99, 400)
     assert Estimator().estimate("roc_auc", scores) is None
     assert Estimator().fit(scores, np.ones(400)).estimate("roc_auc", scores) is None
@@ -91,6 +91,6 @@ def test_an_estimate_that_held_is_believed() -> None:
     assert shrunk(0.9, [Compared(None, 0.7)]) == pytest.approx(0.9)
 
 
-def test_an_estimate_that_went_the_wrong_way_is_not() -> None:
+def test_an_estimate_that_went_the_wrong_way_is_not_believed() -> None:
     wrong = [Compared(1.5 - v, v) for v in (0.6, 0.9, 0.6, 0.9, 0.6, 0.9, 0.6, 0.9) * 3]
     assert shrunk(0.9, wrong) < 0.75

@@ -104,7 +104,7 @@ def test_a_window_is_not_judged_before_its_wait_has_passed(log: FeatureLog, pipe
     assert row["value"] is None, "a third of the labels is too few: 38 of 50"
 
 
-def test_values_and_their_errors(log: FeatureLog, pipeline: Pipeline) -> None:
+def test_a_window_has_values_and_their_errors(log: FeatureLog, pipeline: Pipeline) -> None:
     served = hour(log, 0)
     tell(log, served)
     (row,) = of(table(log, pipeline, 3), 0).to_dicts()
@@ -133,7 +133,9 @@ def test_late_labels_change_nothing(log: FeatureLog, pipeline: Pipeline) -> None
     assert_frame_equal(before, of(table(log, pipeline, 8), 0))
 
 
-def test_every_version_in_every_role_but_history(log: FeatureLog, pipeline: Pipeline) -> None:
+def test_every_version_is_measured_in_every_role_but_history(
+    log: FeatureLog, pipeline: Pipeline
+) -> None:
     tell(log, hour(log, 0))
     tell(log, hour(log, 0, version="2", role="shadow"))
     hour(log, 0, version="old", role="imported")
@@ -159,7 +161,7 @@ def test_cumulative_is_over_the_mature_windows(log: FeatureLog, pipeline: Pipeli
     assert (start, stop) == (START, START + 2 * HOUR)
 
 
-def test_slices(log: FeatureLog, pipeline: Pipeline) -> None:
+def test_a_slice_has_rows_for_each_value(log: FeatureLog, pipeline: Pipeline) -> None:
     tell(log, hour(log, 0))
     frame = newest_rows(table(log, pipeline, 3), 1, of_slices=True).filter(metric="roc_auc")
     assert frame.select("slice", "slice_value", "predictions").rows() == [
@@ -192,7 +194,9 @@ def test_a_new_version_is_estimated_by_its_forerunners(log: FeatureLog, pipeline
     assert found.select("version").rows() == [("4",)]
 
 
-def test_the_table_that_is_kept(log: FeatureLog, pipeline: Pipeline, settings: Settings) -> None:
+def test_the_stored_table_replaces_corrected_rows_alone(
+    log: FeatureLog, pipeline: Pipeline, settings: Settings
+) -> None:
     storage = Storage(settings)
     assert read_performance(storage, log.identity).is_empty()
     for number in range(4):
@@ -251,7 +255,7 @@ def test_errors_rise_in_regressions_and_among_classes() -> None:
     assert errors_rose(told, classes, "multiclass")
 
 
-def test_the_command(
+def test_the_command_shows_estimates_and_the_last_windows(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = SimulatedClock(START)
@@ -310,7 +314,7 @@ def test_errors_are_those_of_the_bootstrap(metric: Metric) -> None:
     assert error == pytest.approx(np.std(values), rel=0.15)
 
 
-def test_errors_that_are_not_known() -> None:
+def test_an_error_that_cannot_be_computed_is_none() -> None:
     outputs, labels = pl.Series([0.2, 0.7, 0.4]), pl.Series([True, True, True])
     assert score_error("binary", "roc_auc", outputs, labels) is None
     assert score_error("binary", "f1", outputs, labels) is None

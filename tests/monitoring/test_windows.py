@@ -107,7 +107,7 @@ def test_windows_part_the_predictions_whatever_the_order_of_labels(
         assert now - whole[-1].stop < 3 * HOUR
 
 
-def test_only_whole_windows_that_are_over(player: Player) -> None:
+def test_windows_are_whole_and_over(player: Player) -> None:
     start = player.play([(10, "predict", 0), (60, "predict", 0), (60, "predict", 0), (20, "predict", 0)])
     rule, log = Monitoring(window="1h"), player.log
     since, now = start + timedelta(minutes=20), start + 2.5 * HOUR
@@ -134,7 +134,7 @@ def test_a_log_without_predictions_has_no_windows(log: FeatureLog) -> None:
         assert windows(log, rule, START, START + 9 * HOUR, WAIT) == []
 
 
-def test_never_more_than_a_thousand(player: Player) -> None:
+def test_there_are_never_more_than_a_thousand_windows(player: Player) -> None:
     start = player.play([(1, "predict", 0)])
     found = windows(player.log, Monitoring(window="1m"), start, start + 50 * HOUR, WAIT)
     assert len(found) == 1_000
@@ -152,6 +152,6 @@ def test_never_more_than_a_thousand(player: Player) -> None:
         (0, 0, False, "insufficient_data"),
     ],
 )
-def test_standing(predictions: int, labelled: int, mature: bool, expected: str) -> None:
+def test_the_standing_of_a_window(predictions: int, labelled: int, mature: bool, expected: str) -> None:
     span = WindowSpan(START, START + HOUR, 0, 1, mature)
     assert standing(span.window(predictions, labelled), 100) == expected

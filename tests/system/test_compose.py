@@ -87,7 +87,7 @@ def test_every_store_answers(composed: Composed) -> None:
     assert all(one["good"] for one in found), found
 
 
-def test_pages_answer_to_their_names_alone_and_prefect_asks_who_it_is(composed: Composed) -> None:
+def test_pages_answer_to_their_names_alone_and_prefect_asks_for_a_password(composed: Composed) -> None:
     environment = composed.environment("service")
     mlflow, prefect = environment["HEADWATER_MLFLOW_URI"], environment["PREFECT_API_URL"]
     asked = f"{mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
@@ -100,7 +100,7 @@ def test_pages_answer_to_their_names_alone_and_prefect_asks_who_it_is(composed: 
     assert known.status_code == 200
 
 
-def test_what_the_service_is_told_the_worker_learns_and_the_service_serves(composed: Composed) -> None:
+def test_the_worker_learns_labels_of_the_service_which_serves_the_version(composed: Composed) -> None:
     file = _history(composed)
     here = composed.command("service")[2]  # the pipeline, as it is found on this machine
     headwater(composed, "import", here, file)

@@ -28,7 +28,7 @@ from tests.system.up import Up, tell_all
 from headwater.cli import main
 from headwater.flows.automations import failures_now
 from headwater.flows.deployments import deploy
-from headwater.flows.dispatch import ask_again
+from headwater.flows.dispatch import request_again
 from headwater.flows.events import tell_decided
 from headwater.flows.stack.prefect_environment import environment, within
 from headwater.flows.stack.stack import run_flow
@@ -147,7 +147,7 @@ def test_the_automation_of_the_guide_sends_its_message(up, bound, channel):
     assert text.startswith("drift in watched: x moved")
 
 
-def test_an_automation_that_fails_is_shown(up, bound, watched, settings, capsys, monkeypatch):
+def test_a_failing_automation_is_shown(up, bound, watched, settings, capsys, monkeypatch):
     with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
         _break_automation(client)
     serve(bound, "moved back", at=-4.0)
@@ -165,11 +165,11 @@ def test_an_automation_that_fails_is_shown(up, bound, watched, settings, capsys,
         assert "fired, waits" in _command(capsys, monkeypatch, "decisions", "watched").out
 
 
-def test_what_it_did_not_start_survives_the_death_of_the_stack(up, bound, watched, settings):
+def test_a_decision_without_a_run_survives_the_death_of_the_stack(up, bound, watched, settings):
     (decision,) = bound.decisions.unended()
     with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
-        assert ask_again(bound, client, decision.at + timedelta(seconds=100)) == []
-        assert ask_again(bound, client, decision.at + LATER) == [decision.id]
+        assert request_again(bound, client, decision.at + timedelta(seconds=100)) == []
+        assert request_again(bound, client, decision.at + LATER) == [decision.id]
         lease = await_(lambda: _take_slot(client, "monitor/watched"))
     await_(lambda: bound.decisions.get(decision.id).claimed_by)
     tell_all()
@@ -178,7 +178,7 @@ def test_what_it_did_not_start_survives_the_death_of_the_stack(up, bound, watche
     assert up[-1].process.wait(PATIENCE_S) == -signal.SIGKILL
     up.append(Up(settings))
     with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
-        again = ask_again(bound, client, bound.clock.now() + LATER)
+        again = request_again(bound, client, bound.clock.now() + LATER)
         assert bound.decisions.get(decision.id).outcome is not None or again == [decision.id]
         assert _still_holds(client, lease)
     outcome = await_(lambda: bound.decisions.get(decision.id).outcome)
@@ -190,7 +190,7 @@ def test_what_it_did_not_start_survives_the_death_of_the_stack(up, bound, watche
     assert bound.decisions.unended() == []
 
 
-def test_a_slot_that_a_run_has_is_waited_for(up, bound):
+def test_a_run_waits_for_a_taken_slot(up, bound):
     with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
         lease = await_(lambda: _take_slot(client, "collect/watched"))
         tries: list[str | None] = []

@@ -62,7 +62,9 @@ def first_day(workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.mark.parametrize("point", COMMIT_POINTS)
-def test_killed_at_a_commit_point(point: str, workers: Workers, first_day: Path, tmp_path: Path) -> None:
+def test_a_kill_at_a_commit_point_loses_and_doubles_nothing(
+    point: str, workers: Workers, first_day: Path, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     shutil.copytree(first_day, home)
     _move_artifacts(home, first_day)

@@ -146,7 +146,7 @@ def test_swaps_and_rolling_restarts_fail_no_request(
     assert load.failures == []
 
 
-def test_whatever_is_killed_what_was_acknowledged_is_there_once(
+def test_every_acknowledged_record_is_there_once_whatever_is_killed(
     service: Service, home: Settings, eventually: Eventually
 ) -> None:
     with Load(service.address, retries=20).running() as load:
@@ -171,7 +171,7 @@ def test_whatever_is_killed_what_was_acknowledged_is_there_once(
         assert len(examples) == len(set(examples))
 
 
-def test_nothing_outlives_the_service_that_is_killed(service: Service) -> None:
+def test_no_process_outlives_a_killed_service(service: Service) -> None:
     below = service.process.children(recursive=True)
     assert len(below) > len(service.workers()) + len(service.keepers()) == 3
     service.process.kill()
@@ -179,7 +179,7 @@ def test_nothing_outlives_the_service_that_is_killed(service: Service) -> None:
     assert left == []
 
 
-def test_a_damaged_state_leaves_the_old_one_serving(
+def test_a_damaged_state_leaves_the_old_version_serving(
     service: Service, home: Settings, eventually: Eventually
 ) -> None:
     with Client(service.address, timeout_s=PATIENCE_S) as client, Bound(toys.toy, home) as bound:

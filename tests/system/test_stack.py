@@ -176,7 +176,7 @@ def test_schedules_make_runs(up, toy, settings):
             assert {one % every_s for one in late_s} == {every_s / 2 if each.flow == "collect" else 0}
 
 
-def test_a_run_that_tells_that_it_lives_is_not_closed(up):
+def test_a_run_that_sends_heartbeats_is_not_closed(up):
     stack = up.addresses()
     with SyncPrefectClient(stack.prefect_api) as client:
         run = client.create_flow_run(
@@ -214,7 +214,7 @@ def test_a_second_start_is_refused(up, settings):
     assert find_stack(settings) == stack  # the first one goes on
 
 
-def test_ctrl_c_leaves_nothing(up, settings):
+def test_ctrl_c_leaves_no_process(up, settings):
     addresses = up.addresses()
     assert len(up.left()) >= 3
     assert up.end(signal.SIGINT) == 0
@@ -259,7 +259,7 @@ def test_a_process_that_dies_is_started_again(again, toy, settings):
     assert again.left() == []
 
 
-def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
+def test_ctrl_c_while_starting_leaves_no_process(tmp_path):
     up = Up(Settings(home=tmp_path / "home"))
     await_((tmp_path / "home" / "stack.json").exists)
     assert find_stack(up.settings) is None  # not yet
@@ -267,7 +267,7 @@ def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
     assert up.left() == []
 
 
-def test_what_a_killed_stack_left_is_ended_by_the_next(tmp_path):
+def test_the_next_stack_ends_the_processes_of_a_killed_one(tmp_path):
     settings = Settings(home=tmp_path / "home")
     up = Up(settings)
     await_((settings.root / "stack.json").exists)
