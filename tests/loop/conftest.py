@@ -68,9 +68,9 @@ def day(bound: Bound, rows: int = 120, *, seed: int = 0, collected: bool = True)
     clock = bound.clock
     assert isinstance(clock, SimulatedClock)
     clock.advance_to(clock.now() + timedelta(days=1))
-    drawn = random.Random(f"{clock.now()} {seed}")
+    rng = random.Random(f"{clock.now()} {seed}")
     names = [f"{clock.now():%d}-{i}" for i in range(rows)]
-    points = [(drawn.gauss(0, 1), drawn.gauss(0, 1)) for _ in names]
+    points = [(rng.gauss(0, 1), rng.gauss(0, 1)) for _ in names]
     bound.log.record(
         [
             Prediction(id=name, features={"a": a, "b": b}, output=0.5, served_at=clock.now())

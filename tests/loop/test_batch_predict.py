@@ -45,12 +45,12 @@ TABLE: list[object] = []
 
 
 def entities(rows: int = ROWS, seed: int = 0) -> pl.DataFrame:
-    drawn = random.Random(seed)
+    rng = random.Random(seed)
     return pl.DataFrame(
         {
             "customer": [f"c-{n}" for n in range(rows)],
-            "b": [drawn.gauss(0, 1) for _ in range(rows)],
-            "a": [drawn.gauss(0, 1) for _ in range(rows)],
+            "b": [rng.gauss(0, 1) for _ in range(rows)],
+            "a": [rng.gauss(0, 1) for _ in range(rows)],
             "unused": ["x"] * rows,
         }
     )

@@ -66,10 +66,10 @@ def serve(
     assert isinstance(clock, SimulatedClock)
     for _ in range(_HOURS * days):
         now = clock.now()
-        drawn = random.Random(str(now))
-        points = {f"{now:%d-%H}-{i}": (drawn.gauss(0, 1), drawn.gauss(0, 1)) for i in range(ROWS // 8)}
-        told = {name: (2.0 if broken else a, b) for name, (a, b) in points.items()}
-        outputs = learner.predict(pl.DataFrame(list(told.values()), ("a", "b"), orient="row"))
+        rng = random.Random(str(now))
+        points = {f"{now:%d-%H}-{i}": (rng.gauss(0, 1), rng.gauss(0, 1)) for i in range(ROWS // 8)}
+        served = {name: (2.0 if broken else a, b) for name, (a, b) in points.items()}
+        outputs = learner.predict(pl.DataFrame(list(served.values()), ("a", "b"), orient="row"))
         bound.log.record(
             [
                 Prediction(
@@ -79,7 +79,7 @@ def serve(
                     served_at=now,
                     version=champion.number,
                 )
-                for (name, (a, b)), output in zip(told.items(), outputs, strict=True)
+                for (name, (a, b)), output in zip(served.items(), outputs, strict=True)
             ]
         )
         clock.advance_to(now + timedelta(hours=24 // _HOURS))
@@ -278,8 +278,8 @@ def test_a_worse_candidate_is_refused_kept_and_explained(bind: Binder) -> None:
     assert not updated.promoted
     assert "refused by the gate" in updated.reason
     assert bound.registry.champion() == champion
-    kept = bound.registry.store.get(updated.version.number)
-    assert kept.refused == updated.reason
+    stored = bound.registry.store.get(updated.version.number)
+    assert stored.refused == updated.reason
     outcome = bound.decisions.get(decision.id).outcome
     assert outcome is not None
     assert not outcome.promoted
@@ -453,8 +453,8 @@ def test_labels_of_earlier_windows_do_not_excuse_a_column_that_broke_since(bind:
 def test_a_broken_column_is_found_if_the_champion_learned_imported_history(bind: Binder) -> None:
     """What stands in for an output where nobody served says nothing of how labels follow features."""
     bound = bind(SimulatedClock(START), **WATCHED)
-    drawn = random.Random(0)
-    points = [(drawn.gauss(0, 1), drawn.gauss(0, 1)) for _ in range(3 * ROWS)]
+    rng = random.Random(0)
+    points = [(rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(3 * ROWS)]
     history = pl.DataFrame(points, ("a", "b"), orient="row").with_columns(
         id=pl.format("h-{}", pl.int_range(len(points))),
         served_at=pl.lit(START - timedelta(hours=12)),
@@ -491,8 +491,8 @@ def test_usual_ups_and_downs_are_no_reason_to_act(bind: Binder) -> None:
         serve(bound, 1, flipped=flipped)
     train(bound)
     serve(bound, 2, flipped=True)
-    found = decide(bound).evidence
-    assert found.verdict != "act", [finding.sentence for finding in found.findings]
+    evidence = decide(bound).evidence
+    assert evidence.verdict != "act", [finding.sentence for finding in evidence.findings]
 
 
 def test_a_broken_column_is_a_reason_to_act_despite_usual_ups_and_downs(bind: Binder) -> None:
@@ -504,8 +504,8 @@ def test_a_broken_column_is_a_reason_to_act_despite_usual_ups_and_downs(bind: Bi
     train(bound)
     serve(bound, 1)
     serve(bound, 1, broken=True)
-    found = decide(bound).evidence
-    assert found.verdict == "act", [finding.sentence for finding in found.findings]
+    evidence = decide(bound).evidence
+    assert evidence.verdict == "act", [finding.sentence for finding in evidence.findings]
 
 
 def test_a_window_has_one_report(bind: Binder) -> None:
@@ -525,6 +525,6 @@ def test_a_pipeline_may_do_without_a_report(bind: Binder) -> None:
     bound = bind(**(WATCHED | {"monitoring": Monitoring(window="1d", least=100, report=False)}))
     settle(bound)
     serve(bound, 2, flipped=True)
-    found = decide(bound).evidence
-    assert found.verdict == "act"
-    assert found.report is None
+    evidence = decide(bound).evidence
+    assert evidence.verdict == "act"
+    assert evidence.report is None

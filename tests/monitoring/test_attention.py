@@ -29,18 +29,18 @@ _Frames = tuple[pl.DataFrame, pl.DataFrame]
 
 def _rows(seed: int, rows: int = 4_000, hot: float = 0.0) -> pl.DataFrame:
     """Load goes with heat, site is a matter of its own, and idle tells nothing of the label."""
-    drawn = np.random.default_rng(seed)
-    heat = drawn.normal(hot, 1, rows)
-    load = 0.8 * heat + 0.6 * drawn.normal(size=rows)
-    site = drawn.choice(list(_SITES), rows)
+    rng = np.random.default_rng(seed)
+    heat = rng.normal(hot, 1, rows)
+    load = 0.8 * heat + 0.6 * rng.normal(size=rows)
+    site = rng.choice(list(_SITES), rows)
     chance = _chance(load, heat, site)
     return pl.DataFrame(
         {
             "load": load,
             "heat": heat,
-            "idle": drawn.normal(size=rows),
+            "idle": rng.normal(size=rows),
             "site": site,
-            "label": drawn.random(rows) < chance,
+            "label": rng.random(rows) < chance,
             "output": chance,
         }
     )
@@ -102,9 +102,9 @@ _HARMFUL: dict[str, tuple[str, Callable[[pl.DataFrame], pl.DataFrame]]] = {
 @pytest.mark.parametrize("how", _HARMFUL)
 def test_a_broken_column_that_the_champion_leans_on_needs_somebody(how: str) -> None:
     name, broken = _HARMFUL[how]
-    found = _attend(broken(_rows(2)))
-    assert found.verdict == "act"
-    first = next(f for f in found.findings if f.what == name)
+    attention = _attend(broken(_rows(2)))
+    assert attention.verdict == "act"
+    first = next(f for f in attention.findings if f.what == name)
     assert first.verdict == "act"
     assert first.metric_effect is not None
     assert first.metric_effect >= 0.008
@@ -119,25 +119,25 @@ def test_ranks_show_noise_that_a_long_tail_hides_from_the_distance() -> None:
         return _served(frame.with_columns(load=pl.col("load") + spike))
 
     noisy = tailed(_rows(2)).with_columns(load=pl.col("load") + 1.5 * pl.col("idle"))
-    found = attend(
+    attention = attend(
         tailed(_rows(1)),
         _served(noisy).drop("label"),
         _WATCHED,
     )
-    assert not any(column.drifted for column in found.columns)
-    assert found.verdict == "act"
-    assert "load" in {f.what for f in found.findings if f.verdict == "act"}
+    assert not any(column.drifted for column in attention.columns)
+    assert attention.verdict == "act"
+    assert "load" in {f.what for f in attention.findings if f.verdict == "act"}
 
 
 def _days(seed: int, days: int) -> pl.DataFrame:
     """Rows of a day have about the same heat, and about the same load for it."""
-    drawn = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     rows = 4_000 // days * days
-    heat, more = np.repeat(drawn.normal(size=(2, days)), rows // days, axis=1)
-    heat, more = (0.8 * of + 0.6 * drawn.normal(size=rows) for of in (heat, more))
+    heat, more = np.repeat(rng.normal(size=(2, days)), rows // days, axis=1)
+    heat, more = (0.8 * of + 0.6 * rng.normal(size=rows) for of in (heat, more))
     frame = _rows(seed, rows).with_columns(heat=pl.Series(heat), load=pl.Series(0.8 * heat + 0.6 * more))
     chance = _chance(frame["load"].to_numpy(), heat, frame["site"].to_numpy())
-    return frame.with_columns(label=pl.Series(drawn.random(rows) < chance), output=pl.Series(chance))
+    return frame.with_columns(label=pl.Series(rng.random(rows) < chance), output=pl.Series(chance))
 
 
 def test_a_week_is_not_like_another_and_needs_nobody_for_that() -> None:
@@ -152,29 +152,29 @@ def test_a_week_is_not_like_another_and_needs_nobody_for_that() -> None:
 
 
 def test_served_outputs_are_not_predicted_again() -> None:
-    asked: list[int] = []
+    predicted: list[int] = []
 
     def champion(frame: pl.DataFrame) -> list[float]:
-        asked.append(frame.height)
+        predicted.append(frame.height)
         return _champion(frame)
 
     rows, earlier = _served(_rows(2)), _rows(3).select("label", "output")
-    found = attend(
+    attention = attend(
         _rows(1),
         rows,
         _WATCHED._replace(predict=champion),
         mature=rows.select("label", "output"),
         earlier=earlier,
     )
-    assert found.verdict == "benign"
-    assert asked == [4_000]
+    assert attention.verdict == "benign"
+    assert predicted == [4_000]
 
 
 def test_a_shuffled_column_that_no_test_of_one_column_sees_is_caught_by_its_relations() -> None:
-    found = _attend(_shuffled("load")(_rows(2)))
-    assert not any(column.drifted for column in found.columns)
-    assert found.verdict == "act"
-    act = {f.what: f for f in found.findings if f.verdict == "act"}
+    attention = _attend(_shuffled("load")(_rows(2)))
+    assert not any(column.drifted for column in attention.columns)
+    assert attention.verdict == "act"
+    act = {f.what: f for f in attention.findings if f.verdict == "act"}
     assert {"joint", "load"} <= set(act)
     assert act["joint"].sentence.startswith("load no longer goes with the other columns as before")
 
@@ -189,19 +189,19 @@ def test_a_change_that_costs_nothing_is_benign_or_watched(how: str) -> None:
         "idle scaled": rows.with_columns(pl.col("idle") * 40),
         "more of one site": _rows(2, 12_000).filter((pl.col("site") == "west") | (pl.col("idle") > 0.8)),
     }
-    found = _attend(benign[how])
-    assert found.verdict in ("benign", "watch")
-    assert any(c.drifted for c in found.columns) == (how != "nothing")
+    attention = _attend(benign[how])
+    assert attention.verdict in ("benign", "watch")
+    assert any(c.drifted for c in attention.columns) == (how != "nothing")
 
 
 def test_findings_are_ranked_and_the_verdict_is_the_first_ones() -> None:
     rows = _rows(2).with_columns(idle=pl.col("idle") * 40, load=-pl.col("load"))
-    found = _attend(rows)
+    attention = _attend(rows)
     order = ["act", "watch", "benign"]
-    ranks = [order.index(f.verdict) for f in found.findings]
+    ranks = [order.index(f.verdict) for f in attention.findings]
     assert ranks == sorted(ranks)
     assert ranks[-1] > ranks[0]
-    assert found.verdict == found.findings[0].verdict
+    assert attention.verdict == attention.findings[0].verdict
 
 
 def test_the_estimated_effect_is_what_the_labels_later_show() -> None:
@@ -209,8 +209,8 @@ def test_the_estimated_effect_is_what_the_labels_later_show() -> None:
     broken = rows.with_columns(
         load=rows["load"] + pl.Series(np.random.default_rng(0).normal(0, 1, 20_000))
     )
-    found = _attend(broken)
-    estimate = next(f.metric_effect for f in found.findings if f.what == "load")
+    attention = _attend(broken)
+    estimate = next(f.metric_effect for f in attention.findings if f.what == "load")
     assert estimate == pytest.approx(_auc(rows) - _auc(broken), abs=0.015)
 
 
@@ -225,10 +225,10 @@ def test_a_changed_concept_is_seen_once_there_are_labels_and_only_then() -> None
     rows = _rows(2)
     changed = rows.with_columns(label=pl.col("label") != (pl.col("idle") > 0.6))
     assert _attend(changed).verdict == "benign"
-    found = _attend(changed, changed)
-    assert found.verdict == "act"
-    assert found.findings[0].what == "concept"
-    assert found.findings[0].metric_effect == pytest.approx(_auc(rows) - _auc(changed), abs=0.03)
+    attention = _attend(changed, changed)
+    assert attention.verdict == "act"
+    assert attention.findings[0].what == "concept"
+    assert attention.findings[0].metric_effect == pytest.approx(_auc(rows) - _auc(changed), abs=0.03)
 
 
 def test_a_changed_concept_is_told_apart_from_a_column_that_broke_at_the_same_time() -> None:
@@ -256,28 +256,28 @@ def test_a_champion_that_was_never_as_good_as_others_is_no_change_where_its_own_
 
 
 def test_labels_as_before_make_no_finding() -> None:
-    found = _attend(_rows(2), _rows(3))
-    assert (found.verdict, found.findings, found.notes) == ("benign", (), ())
+    attention = _attend(_rows(2), _rows(3))
+    assert (attention.verdict, attention.findings, attention.notes) == ("benign", (), ())
 
 
 def test_a_moved_share_of_labels_is_a_benign_finding() -> None:
-    kept = _rows(3, 8_000).filter(pl.col("label") | (pl.col("idle") > 0.5))
-    found = _attend(_rows(2), kept)
-    assert [f.what for f in found.findings] == ["label"]
-    assert found.verdict == "benign"
+    rows = _rows(3, 8_000).filter(pl.col("label") | (pl.col("idle") > 0.5))
+    attention = _attend(_rows(2), rows)
+    assert [f.what for f in attention.findings] == ["label"]
+    assert attention.verdict == "benign"
 
 
 @pytest.mark.parametrize("rows", [0, 1, 199])
 def test_too_few_rows_are_no_verdict(rows: int) -> None:
-    found = _attend(_rows(2)[:rows])
-    assert found.verdict is None
-    assert found.notes[0].startswith("insufficient_data")
+    attention = _attend(_rows(2)[:rows])
+    assert attention.verdict is None
+    assert attention.notes[0].startswith("insufficient_data")
 
 
 def test_too_few_labels_are_a_note_and_the_rest_is_judged() -> None:
-    found = _attend(_rows(2), _rows(3).with_columns(label=pl.lit(None, pl.Boolean)))
-    assert found.verdict == "benign"
-    assert found.notes[0].startswith("insufficient_data: 0 labels")
+    attention = _attend(_rows(2), _rows(3).with_columns(label=pl.lit(None, pl.Boolean)))
+    assert attention.verdict == "benign"
+    assert attention.notes[0].startswith("insufficient_data: 0 labels")
 
 
 _POISON: dict[str, pl.Expr] = {
@@ -299,16 +299,16 @@ _POISON: dict[str, pl.Expr] = {
 def test_no_value_makes_attend_fail(how: str, name: str, rows: int, also: bool) -> None:
     current = _rows(2, rows).with_columns(_POISON[how].alias(name))
     reference = _rows(1, 400).with_columns(_POISON[how].alias(name)) if also else _rows(1, 400)
-    found = attend(
+    attention = attend(
         reference,
         current,
         _WATCHED._replace(least=2),
         mature=current,
     )
-    assert found.verdict is not None
-    judged = {column.name for column in found.columns}
+    assert attention.verdict is not None
+    judged = {column.name for column in attention.columns}
     assert (name in judged) == (how == "constant")
-    assert how == "constant" or any(note.startswith(f"{name}: not judged") for note in found.notes)
+    assert how == "constant" or any(note.startswith(f"{name}: not judged") for note in attention.notes)
 
 
 def test_the_same_seed_gives_the_same_answer() -> None:
@@ -355,17 +355,17 @@ def test_every_task_and_metric_calls_a_reversed_column_harmful(
     reference, now = (served(_rows(seed).with_columns(label=label)) for seed in (1, 2))
     broken = served(now.with_columns(load=-pl.col("load") + 1))
     for mature in (None, broken):
-        found = attend(
+        attention = attend(
             reference,
             broken,
             WatchedChampion(_FEATURES, task, metric, predict, least=200),
             mature=mature,
         )
-        assert found.verdict == "act"
+        assert attention.verdict == "act"
 
 
-def _said(*its: tuple[str, Verdict, float]) -> Attention:
-    found = tuple(
+def _attention_on(*moved: tuple[str, Verdict, float]) -> Attention:
+    findings = tuple(
         Finding(
             what=what,
             distance=0.2,
@@ -375,9 +375,11 @@ def _said(*its: tuple[str, Verdict, float]) -> Attention:
             verdict=says,
             sentence=says,
         )
-        for what, says, effect in its
+        for what, says, effect in moved
     )
-    return Attention(verdict=found[0].verdict if found else "benign", findings=found, notes=("said",))
+    return Attention(
+        verdict=findings[0].verdict if findings else "benign", findings=findings, notes=("said",)
+    )
 
 
 @pytest.mark.parametrize(
@@ -398,7 +400,7 @@ def test_labels_overrule_estimates_that_they_cover(
     judged: Sequence[tuple[str, Verdict, float]],
     verdict: Verdict,
 ) -> None:
-    assert overruled(_said(*newest), _said(*judged)).verdict == verdict
+    assert overruled(_attention_on(*newest), _attention_on(*judged)).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -406,8 +408,8 @@ def test_labels_overrule_estimates_that_they_cover(
     [(("load", "act", 0.1), None), (("label", "benign", 0.0), None), (("concept", "act", 0.0), "act")],
 )
 def test_too_little_to_judge_is_not_benign(judged: tuple[str, Verdict, float], verdict: Verdict) -> None:
-    found = overruled(Attention(notes=("insufficient_data",)), _said(judged))
-    assert (found.verdict, found.notes) == (verdict, ("insufficient_data", "said"))
+    attention = overruled(Attention(notes=("insufficient_data",)), _attention_on(judged))
+    assert (attention.verdict, attention.notes) == (verdict, ("insufficient_data", "said"))
 
 
 @pytest.mark.parametrize(
@@ -428,5 +430,5 @@ def test_a_usual_move_is_no_second_witness_of_a_hard_week(
         verdict="watch",
         sentence="",
     )
-    (found, *_) = weighed("roc_auc", [finding], Loss(0.03, 0.005), changed)
-    assert found.verdict == verdict
+    (weighed_finding, *_) = weighed("roc_auc", [finding], Loss(0.03, 0.005), changed)
+    assert weighed_finding.verdict == verdict

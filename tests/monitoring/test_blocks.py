@@ -23,8 +23,8 @@ def test_the_error_of_single_rows_is_about_that_of_a_mean(rows: int) -> None:
 
 
 def test_the_error_of_rows_alike_within_days_is_that_of_so_many_days() -> None:
-    drawn = np.random.default_rng(0)
-    days = np.repeat(drawn.normal(size=(10, 400)), 200, axis=0) + 0.1 * drawn.normal(size=(2_000, 400))
+    rng = np.random.default_rng(0)
+    days = np.repeat(rng.normal(size=(10, 400)), 200, axis=0) + 0.1 * rng.normal(size=(2_000, 400))
     assert mean_errors(days).mean() * np.sqrt(10) > 0.9
 
 
@@ -33,18 +33,18 @@ def test_a_few_rows_have_an_error_too() -> None:
 
 
 def test_an_hour_knows_nothing_of_other_hours_and_the_reference_does() -> None:
-    drawn = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     hours = np.sin(np.arange(240) * np.pi / 12)
-    before = np.repeat(hours, 100)[:, None] + drawn.normal(size=(24_000, 1))
-    now = hours[6] + drawn.normal(size=(100, 1))
-    moved = abs(float(now.mean() - before.mean()))
-    assert moved > 5 * move_errors(before, now, windows=1)[0]
-    assert moved < 2 * move_errors(before, now, windows=240)[0]
+    before = np.repeat(hours, 100)[:, None] + rng.normal(size=(24_000, 1))
+    now = hours[6] + rng.normal(size=(100, 1))
+    error = abs(float(now.mean() - before.mean()))
+    assert error > 5 * move_errors(before, now, windows=1)[0]
+    assert error < 2 * move_errors(before, now, windows=240)[0]
 
 
 @pytest.mark.parametrize(("rows", "windows"), [(4_000, 3), (333, 12), (500, 1)])
 def test_other_windows_add_little_if_rows_are_single(rows: int, windows: int) -> None:
-    drawn = np.random.default_rng(0)
-    before, now = drawn.normal(size=(4_000, 400)), drawn.normal(size=(rows, 400))
+    rng = np.random.default_rng(0)
+    before, now = rng.normal(size=(4_000, 400)), rng.normal(size=(rows, 400))
     alone = np.hypot(mean_errors(before), mean_errors(now)).mean()
     assert 1.0 <= move_errors(before, now, windows).mean() / alone < 1.35

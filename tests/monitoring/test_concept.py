@@ -8,15 +8,15 @@ _Window = tuple[np.ndarray, np.ndarray]
 
 def window(seed: int, rows: int, *, tilt: float = 0.0) -> _Window:
     """Labels that follow outputs, not quite as these say; tilted, more rows have high outputs."""
-    drawn = np.random.default_rng(seed)
-    said = drawn.beta(2 + tilt, 5, rows)
-    return said, (drawn.random(rows) < said**1.2).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    outputs = rng.beta(2 + tilt, 5, rows)
+    return outputs, (rng.random(rows) < outputs**1.2).astype(np.float64)
 
 
 def flipped(its: _Window, share: float) -> _Window:
-    said, labels = its
+    outputs, labels = its
     flip = np.random.default_rng(9).random(len(labels)) < share
-    return said, np.where(flip, 1 - labels, labels)
+    return outputs, np.where(flip, 1 - labels, labels)
 
 
 def test_luck_seldom_looks_like_a_change() -> None:
@@ -35,15 +35,15 @@ def test_flipped_labels_are_a_change(share: float) -> None:
 
 
 def test_labels_that_follow_less_steeply_at_the_same_rate_are_a_change() -> None:
-    said, labels = window(1, 6_000)
-    assert concept_changed(*window(0, 30_000), said, np.random.default_rng(2).permutation(labels))
+    outputs, labels = window(1, 6_000)
+    assert concept_changed(*window(0, 30_000), outputs, np.random.default_rng(2).permutation(labels))
 
 
 @pytest.mark.parametrize("labels", [np.zeros(500), np.ones(500)])
 def test_labels_of_one_kind_are_judged(labels: np.ndarray) -> None:
-    said = np.linspace(0, 1, 500)
-    assert not concept_changed(said, labels, said, labels)
-    assert concept_changed(said, labels, said, 1 - labels)
+    outputs = np.linspace(0, 1, 500)
+    assert not concept_changed(outputs, labels, outputs, labels)
+    assert concept_changed(outputs, labels, outputs, 1 - labels)
 
 
 def test_outputs_of_one_height_cannot_tell() -> None:

@@ -29,23 +29,23 @@ _FEATURES = (
 
 
 def _frame(rows: int, seed: int, moved: float) -> pl.DataFrame:
-    drawn = np.random.default_rng(seed)
-    number = drawn.normal(moved, 1 + moved, rows)
-    number[drawn.random(rows) < 0.05] = math.nan
-    number[drawn.random(rows) < 0.02] = math.inf
-    word = drawn.choice(["a", "b", "c", "d"], rows, p=[0.4 - moved / 4, 0.3, 0.2, 0.1 + moved / 4])
+    rng = np.random.default_rng(seed)
+    number = rng.normal(moved, 1 + moved, rows)
+    number[rng.random(rows) < 0.05] = math.nan
+    number[rng.random(rows) < 0.02] = math.inf
+    word = rng.choice(["a", "b", "c", "d"], rows, p=[0.4 - moved / 4, 0.3, 0.2, 0.1 + moved / 4])
     return pl.DataFrame(
         {
             "number": number,
-            "other": drawn.exponential(1 + moved / 2, rows),
-            "two": (drawn.random(rows) < 0.3 + moved / 4).astype(float),
-            "four": drawn.binomial(3, 0.5 + moved / 5, rows).astype(float),
-            "count": drawn.poisson(20 + 2 * moved, rows),
-            "level": drawn.binomial(7, 0.4 + moved / 6, rows),
-            "rare": pl.Series(drawn.binomial(8, 0.4 + moved / 6, rows).tolist()).scatter(0, None),
+            "other": rng.exponential(1 + moved / 2, rows),
+            "two": (rng.random(rows) < 0.3 + moved / 4).astype(float),
+            "four": rng.binomial(3, 0.5 + moved / 5, rows).astype(float),
+            "count": rng.poisson(20 + 2 * moved, rows),
+            "level": rng.binomial(7, 0.4 + moved / 6, rows),
+            "rare": pl.Series(rng.binomial(8, 0.4 + moved / 6, rows).tolist()).scatter(0, None),
             "word": pl.Series(word.tolist()).scatter(1, None),
-            "side": drawn.choice(["left", "right"], rows, p=[0.5 - moved / 5, 0.5 + moved / 5]),
-            "flag": drawn.random(rows) < 0.6 + moved / 5,
+            "side": rng.choice(["left", "right"], rows, p=[0.5 - moved / 5, 0.5 + moved / 5]),
+            "flag": rng.random(rows) < 0.6 + moved / 5,
             "constant": np.ones(rows),
         }
     )
@@ -139,8 +139,8 @@ def test_any_numbers_are_judged_or_noted(first: list[float | None], second: list
 
 
 def test_ten_thousand_rows_by_twenty_columns_take_no_tenth_of_a_second_each() -> None:
-    drawn = np.random.default_rng(0)
-    frame = pl.DataFrame({f"x{i}": drawn.normal(size=10_000) for i in range(20)})
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({f"x{i}": rng.normal(size=10_000) for i in range(20)})
     kinds = [Feature(name, float) for name in frame.columns]
     drift(frame, frame, kinds)
     started_s = time.process_time()

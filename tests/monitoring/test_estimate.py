@@ -39,12 +39,12 @@ def test_certain_labels_give_the_measured_value(labels: list[bool], seed: int) -
 
 
 def test_all_metrics_are_the_mean_over_drawn_labels() -> None:
-    drawn = np.random.default_rng(0)
-    chances = np.round(drawn.beta(1, 2, 2_000), 2)
-    many = np.round(drawn.beta(1, 2, 60_000), 2)
-    estimator = Estimator().fit(many, (drawn.random(len(many)) < many).astype(float))
+    rng = np.random.default_rng(0)
+    chances = np.round(rng.beta(1, 2, 2_000), 2)
+    many = np.round(rng.beta(1, 2, 60_000), 2)
+    estimator = Estimator().fit(many, (rng.random(len(many)) < many).astype(float))
     sure = np.clip(chances, 1e-15, 1 - 1e-15)
-    worlds = [drawn.random(len(chances)) < chances for _ in range(60)]
+    worlds = [rng.random(len(chances)) < chances for _ in range(60)]
     measured: dict[Metric, list[float]] = {
         "roc_auc": [roc_auc_score(world, chances) for world in worlds],
         "log_loss": [log_loss(world, sure) for world in worlds],
@@ -57,22 +57,22 @@ def test_all_metrics_are_the_mean_over_drawn_labels() -> None:
 
 @pytest.mark.parametrize("labels", [950, 20_000])
 def test_calibration_mends_scores_that_are_too_sure(labels: int) -> None:
-    drawn = np.random.default_rng(1)
-    chances = drawn.beta(2, 2, labels)
+    rng = np.random.default_rng(1)
+    chances = rng.beta(2, 2, labels)
     sure = chances**3 / (chances**3 + (1 - chances) ** 3)
-    truth = drawn.random(labels) < chances
-    new = drawn.beta(2, 2, 20_000)
+    truth = rng.random(labels) < chances
+    new = rng.beta(2, 2, 20_000)
     scores = new**3 / (new**3 + (1 - new) ** 3)
     found = Estimator().fit(sure, truth.astype(float)).estimate("roc_auc", scores)
-    assert found == pytest.approx(roc_auc_score(drawn.random(len(new)) < new, scores), abs=0.05)
+    assert found == pytest.approx(roc_auc_score(rng.random(len(new)) < new, scores), abs=0.05)
 
 
 def test_an_estimate_follows_a_shift_of_the_scores() -> None:
-    drawn = np.random.default_rng(2)
-    before, after = drawn.beta(1, 1, 20_000), drawn.beta(6, 6, 20_000)
-    estimator = Estimator().fit(before, (drawn.random(20_000) < before).astype(float))
-    came = roc_auc_score(drawn.random(20_000) < after, after)
-    assert estimator.estimate("roc_auc", after) == pytest.approx(came, abs=0.02)
+    rng = np.random.default_rng(2)
+    before, after = rng.beta(1, 1, 20_000), rng.beta(6, 6, 20_000)
+    estimator = Estimator().fit(before, (rng.random(20_000) < before).astype(float))
+    measured = roc_auc_score(rng.random(20_000) < after, after)
+    assert estimator.estimate("roc_auc", after) == pytest.approx(measured, abs=0.02)
 
 
 def test_a_metric_that_cannot_be_estimated_is_none() -> None:

@@ -50,7 +50,7 @@ def hour(
     clock = log.clock
     assert isinstance(clock, SimulatedClock)
     clock.advance_to(max(clock.now(), START + (number + 0.5) * HOUR))
-    drawn = np.random.default_rng(number)
+    rng = np.random.default_rng(number)
     served = [
         Prediction(
             id=f"{number}-{version}-{i}",
@@ -60,15 +60,15 @@ def hour(
             version=version,
             role=role,
         )
-        for i, output in enumerate(drawn.uniform(0.02, 0.98, rows).tolist())
+        for i, output in enumerate(rng.uniform(0.02, 0.98, rows).tolist())
     ]
     log.record(served)
     return served
 
 
 def tell(log: FeatureLog, served: list[Prediction], *, seed: int = 0, key: str = "first") -> None:
-    drawn = np.random.default_rng([seed, int(served[0].id.partition("-")[0]), 1])
-    values = drawn.random(len(served)) < np.array([p.output for p in served], dtype=float)
+    rng = np.random.default_rng([seed, int(served[0].id.partition("-")[0]), 1])
+    values = rng.random(len(served)) < np.array([p.output for p in served], dtype=float)
     log.label(
         [
             Label(prediction_id=p.id, value=bool(value), known_at=log.clock.now(), key=key)
@@ -88,9 +88,9 @@ def table(log: FeatureLog, pipeline: Pipeline, hours: float) -> Frame:
 
 def of(frame: Frame, number: int, **like: object) -> Frame:
     """Rows of one hour, all predictions in one, measured."""
-    wanted = {"estimated": False, "cumulative": False, "metric": "roc_auc"} | like
+    criteria = {"estimated": False, "cumulative": False, "metric": "roc_auc"} | like
     rows = frame.filter(pl.col("window_start") == START + number * HOUR, pl.col("slice").is_null())
-    return rows.filter(*(pl.col(name) == value for name, value in wanted.items()))
+    return rows.filter(*(pl.col(name) == value for name, value in criteria.items()))
 
 
 def test_a_window_is_not_judged_before_its_wait_has_passed(log: FeatureLog, pipeline: Pipeline) -> None:
@@ -176,13 +176,13 @@ def test_an_estimate_stands_beside_and_stays(log: FeatureLog, pipeline: Pipeline
         served = hour(log, number, rows=600)
         tell(log, served)
     early = table(log, pipeline, 6)
-    (told,) = of(early, 5, estimated=True).to_dicts()
+    (estimate,) = of(early, 5, estimated=True).to_dicts()
     assert of(early, 5)["value"].to_list() == [None]
-    assert not told["mature"]
+    assert not estimate["mature"]
     late = table(log, pipeline, 12)
-    (later,), (came,) = of(late, 5, estimated=True).to_dicts(), of(late, 5).to_dicts()
-    assert later["value"] == told["value"], "it knows only what was mature when its window ended"
-    assert later["value"] == pytest.approx(came["value"], abs=4 * came["error"])
+    (later,), (measured,) = of(late, 5, estimated=True).to_dicts(), of(late, 5).to_dicts()
+    assert later["value"] == estimate["value"], "it knows only what was mature when its window ended"
+    assert later["value"] == pytest.approx(measured["value"], abs=4 * measured["error"])
     assert of(late, 1, estimated=True).is_empty(), "nothing was mature when it ended"
     assert not of(late, 2, estimated=True).is_empty()
 
@@ -225,11 +225,11 @@ def test_the_stored_table_replaces_corrected_rows_alone(
 
 
 def _stream(seed: int, *accuracies: float, rows: int = 10_000) -> tuple[pl.Series, pl.Series]:
-    drawn = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     outputs, labels = [], []
     for accuracy in accuracies:
-        truth = drawn.random(rows) < 0.5
-        right = drawn.random(rows) < accuracy
+        truth = rng.random(rows) < 0.5
+        right = rng.random(rows) < accuracy
         labels.append(truth)
         outputs.append(np.where(truth == right, 0.8, 0.2))
     return pl.Series(np.concatenate(outputs)), pl.Series(np.concatenate(labels))
@@ -244,15 +244,17 @@ def test_errors_rise_if_accuracy_falls_and_not_if_it_rises(seed: int) -> None:
 
 
 def test_errors_rise_in_regressions_and_among_classes() -> None:
-    drawn = np.random.default_rng(0)
-    truth = drawn.normal(size=20_000)
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=20_000)
     spread = np.repeat([1.0, 2.0], 10_000)
-    same, worse = pl.Series(truth + drawn.normal(size=20_000)), pl.Series(truth + spread * truth[::-1])
+    same, worse = pl.Series(truth + rng.normal(size=20_000)), pl.Series(truth + spread * truth[::-1])
     assert not errors_rose(same, pl.Series(truth), "regression")
     assert errors_rose(worse, pl.Series(truth), "regression")
     classes = pl.Series(["a", "b"] * 2_000)
-    told = pl.Series(['{"a":0.9,"b":0.1}', '{"a":0.1,"b":0.9}'] * 1_000 + ['{"a":0.5,"b":0.5}'] * 2_000)
-    assert errors_rose(told, classes, "multiclass")
+    outputs = pl.Series(
+        ['{"a":0.9,"b":0.1}', '{"a":0.1,"b":0.9}'] * 1_000 + ['{"a":0.5,"b":0.5}'] * 2_000
+    )
+    assert errors_rose(outputs, classes, "multiclass")
 
 
 def test_the_command_shows_estimates_and_the_last_windows(
@@ -280,18 +282,18 @@ def test_the_command_shows_estimates_and_the_last_windows(
     log.database.close()
     monkeypatch.setenv("HEADWATER_HOME", str(settings.root))
     monkeypatch.setenv("HEADWATER_NOW", (START + timedelta(days=4)).isoformat())
-    said = []
-    for more in ([], ["--json"]):
+    printed = []
+    for options in ([], ["--json"]):
         read_settings.cache_clear()
-        monkeypatch.setattr("sys.argv", ["headwater", "performance", TOY, "--last", "2", *more])
+        monkeypatch.setattr("sys.argv", ["headwater", "performance", TOY, "--last", "2", *options])
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 0
-        said.append(capsys.readouterr().out)
+        printed.append(capsys.readouterr().out)
     read_settings.cache_clear()
-    assert "(estimate)" in said[0]
-    assert "all, 2024-01-01" in said[0]
-    rows = json.loads(said[1])
+    assert "(estimate)" in printed[0]
+    assert "all, 2024-01-01" in printed[0]
+    rows = json.loads(printed[1])
     assert {row["window_start"] for row in rows if not row["cumulative"]} == {
         "2024-01-03T00:00:00Z",
         "2024-01-04T00:00:00Z",
@@ -301,12 +303,12 @@ def test_the_command_shows_estimates_and_the_last_windows(
 
 @pytest.mark.parametrize("metric", ["roc_auc", "log_loss", "accuracy"])
 def test_errors_are_those_of_the_bootstrap(metric: Metric) -> None:
-    drawn = np.random.default_rng(3)
-    outputs = drawn.uniform(0.05, 0.95, 800)
-    truth = drawn.random(800) < outputs
+    rng = np.random.default_rng(3)
+    outputs = rng.uniform(0.05, 0.95, 800)
+    truth = rng.random(800) < outputs
     values = []
     for _ in range(300):
-        rows = drawn.integers(0, 800, 800)
+        rows = rng.integers(0, 800, 800)
         values.append(
             score("binary", (metric,), pl.Series(outputs[rows]), pl.Series(truth[rows]))[metric]
         )  # type: ignore[arg-type, index] # a name

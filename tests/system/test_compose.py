@@ -123,10 +123,10 @@ def test_the_worker_learns_labels_of_the_service_which_serves_the_version(compos
 
 
 def _history(composed: Composed) -> str:
-    drawn, at = random.Random(3), datetime.now(UTC) - timedelta(days=3)
+    rng, at = random.Random(3), datetime.now(UTC) - timedelta(days=3)
     rows = ["id,served_at,label,known_at,x,y"]
     for n in range(300):
-        x, served, known = drawn.gauss(0, 1), at + timedelta(minutes=n), at + timedelta(minutes=n + 5)
+        x, served, known = rng.gauss(0, 1), at + timedelta(minutes=n), at + timedelta(minutes=n + 5)
         rows.append(f"past-{n},{served.isoformat()},{x > 0},{known.isoformat()},{x},0.5")
     path = composed.files / "history.csv"
     path.write_text("\n".join(rows) + "\n")

@@ -245,8 +245,8 @@ def _of_the_guide(name: str) -> Any:
 def serve(bound: Bound, name: str, at: float | None = None) -> None:
     """Let the champion predict, and the labels come; a feature may be stuck near a value."""
     champion = bound.registry.champion()
-    drawn, now = random.Random(name), bound.clock.now()
-    points = [(drawn.gauss(0, 1), drawn.gauss(0, 1)) for _ in range(ROWS)]
+    rng, now = random.Random(name), bound.clock.now()
+    points = [(rng.gauss(0, 1), rng.gauss(0, 1)) for _ in range(ROWS)]
     seen = [(x if at is None else at + x / 10, y) for x, y in points]
     version = champion.number if champion else ""
     bound.log.record(
