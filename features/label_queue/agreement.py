@@ -2,38 +2,14 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
 from headwater.spec.data.records import LabelValue
 from headwater.spec.serving.queue import People, agree
+from headwater.spec.serving.queue_results import Agreement
 
-__all__ = ["Agreement", "Pair", "agreement"]
+__all__ = ["Pair", "agreement"]
 
 Pair = tuple[LabelValue, LabelValue, int]
 """What the first said, what the second said, and about how many predictions."""
-
-
-class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """How far people agree, over the predictions that at least two of them have answered.
-
-    Parameters
-    ----------
-    pairs
-        How many those are. The first two answers count: a third is asked where these differ, so it
-        would tell too little.
-    raw
-        Share of the pairs that agree; None without pairs.
-    kappa
-        Cohen's kappa of the first against the second answers: agreement beyond chance, 1 at most. None
-        where fewer than two classes were given, and for a regression.
-    mean_difference
-        For a regression, how far the two numbers are apart on average.
-    """
-
-    pairs: int
-    raw: float | None
-    kappa: float | None
-    mean_difference: float | None
 
 
 def agreement(people: People, task: str, pairs: Sequence[Pair]) -> Agreement:

@@ -1,19 +1,18 @@
 """The queue for people: what to label next, claimed with a lease, answered, skipped."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
-import msgspec
 from sqlalchemy import Connection
 
 from headwater.features.label_queue.question_selection import QuestionSelection
 from headwater.features.label_queue.questions import Question, Questions
-from headwater.features.label_queue.queue_statistics import QueueStatistics, counts
+from headwater.features.label_queue.queue_statistics import counts
 from headwater.features.record.encoder import RecordEncoder
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.store.database import Database
-from headwater.spec.data.records import FeatureValue, Label, LabelValue
+from headwater.spec.data.records import Label, LabelValue
 from headwater.spec.data.values import check_name
 from headwater.spec.duration import duration
 from headwater.spec.errors import (
@@ -32,38 +31,13 @@ from headwater.spec.serving.queue import (
     label_key,
     random_next,
 )
+from headwater.spec.serving.queue_results import ClaimedQuestion, QueueStatistics
 
-__all__ = ["ClaimedQuestion", "LabelQueue"]
+__all__ = ["LabelQueue"]
 
 _STEPS_A_CLAIM = 10
 _TO_WRITE = timedelta(minutes=1)
 _TRIES = 5
-
-
-class ClaimedQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """A question that somebody holds.
-
-    What the version answered is left out on purpose: who sees it, tends to agree with it.
-
-    Parameters
-    ----------
-    prediction_id
-        Whose truth is asked for.
-    why
-        ``"random"`` or ``"uncertain"``.
-    until
-        When the lease ends.
-    features, entity, served_at, version
-        As the prediction was served.
-    """
-
-    prediction_id: str
-    why: Why
-    until: datetime
-    features: dict[str, FeatureValue]
-    entity: dict[str, str]
-    served_at: datetime
-    version: str
 
 
 class LabelQueue:

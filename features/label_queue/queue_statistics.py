@@ -3,52 +3,15 @@
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from headwater.features.label_queue.agreement import Agreement, Pair, agreement
+from headwater.features.label_queue.agreement import Pair, agreement
 from headwater.infra.store import tables
 from headwater.spec.data.records import LabelValue
 from headwater.spec.serving.queue import People
+from headwater.spec.serving.queue_results import QueueStatistics
 
-__all__ = ["QueueStatistics", "counts"]
+__all__ = ["counts"]
 
 _VALUE: msgspec.json.Decoder[LabelValue] = msgspec.json.Decoder(LabelValue)
-
-
-class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How a pipeline's queue stands.
-
-    Parameters
-    ----------
-    open_random, open_uncertain
-        Questions that wait for an answer, by why they are asked.
-    claimed
-        Claims whose lease has not ended.
-    answered
-        Questions that have the answers they want.
-    answers, skips
-        What people did, over all questions.
-    people
-        How many of them.
-    given_up
-        Questions that three people skipped, and nobody answered.
-    labelled
-        Questions whose truth came from elsewhere before they were answered.
-    behind
-        Sequenced records at which the queue has not looked yet.
-    agreement
-        How far people agree.
-    """
-
-    open_random: int
-    open_uncertain: int
-    claimed: int
-    answered: int
-    answers: int
-    skips: int
-    people: int
-    given_up: int
-    labelled: int
-    behind: int
-    agreement: Agreement
 
 
 def counts(

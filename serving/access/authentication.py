@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from headwater.infra.clock import Clock
 from headwater.infra.same_origin import SameOrigin
 from headwater.infra.settings import Settings
-from headwater.serving.access import keys
 from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, found_in
 from headwater.serving.access.rate_limits import RateLimits
+from headwater.serving.api.operations import DOCS, scopes_of
 from headwater.serving.api.problems import PROBLEM_TYPE, problem_of
 from headwater.serving.api.reply import Headers, Reply
 from headwater.spec.errors import (
@@ -33,11 +33,6 @@ __all__ = ["BY", "Access", "Authentication"]
 BY = "headwater.by"
 """Where a request's ASGI scope bears the name of its key."""
 
-_Scopes = frozenset[keys.Scope]
-_PREDICT, _LABEL, _OPERATE, _READ = (frozenset({scope}) for scope in keys.SCOPES)
-_HEALTH = ("/v2/health/live", "/v2/health/ready")
-_PAGE = "/docs"
-_LOOKS = ("GET", "HEAD", "OPTIONS")
 _logger = logging.getLogger("headwater.keys")
 
 
@@ -141,10 +136,10 @@ class Authentication:
             If the request is not to be let in; without keys, if it is foreign.
         """
         if not self._needs_key:
-            self._same_origin.check(headers, link=path == _PAGE and method == "GET")
+            self._same_origin.check(headers, link=path == DOCS.path and method == "GET")
             if self._rates is None:
                 return ""
-        wanted = _wanted(method, path)
+        wanted = scopes_of(method, path)
         if not wanted:
             return ""
         number, by = 0, ""
@@ -179,26 +174,6 @@ class Authentication:
         if isinstance(error, TooOftenError):
             headers.append((b"retry-after", b"%d" % math.ceil(error.wait_s)))
         return Reply(problem.status, kind, msgspec.json.encode(answer), headers)
-
-
-def _wanted(method: str, path: str) -> _Scopes:
-    """Say for which scopes a key may ask this, any of them; none for what everybody may.
-
-    What is not named here needs ``operate``, or ``read`` where it only looks.
-
-    >>> sorted(_wanted("POST", "/predict")), sorted(_wanted("DELETE", "/anything"))
-    (['predict'], ['operate'])
-    """
-    if method in _LOOKS:
-        if path in _HEALTH:
-            return frozenset()
-        if path.startswith("/pipelines/"):  # who may change it may see it
-            return _READ | _OPERATE
-        both = _is_of_protocol(path) or path.startswith("/batch/")
-        return _READ | _PREDICT if both else _READ
-    if path == "/predict" or path.startswith(("/v2/models/", "/batch/")):
-        return _PREDICT
-    return _LABEL if path == "/labels" or path.startswith("/queue/") else _OPERATE
 
 
 def _is_of_protocol(path: str) -> bool:

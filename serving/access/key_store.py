@@ -16,7 +16,8 @@ from headwater.infra.settings import Settings
 from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
-from headwater.serving.access.keys import SCOPES, KeyFile, KeyHash, KeyHashes, Scope, hash_of
+from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, hash_of
+from headwater.serving.api.operation import SCOPES, Scope
 from headwater.spec.errors import ConflictError, DeclarationError, HeadwaterError, NotFoundError, few
 
 __all__ = ["Key", "KeyStore", "KeyWatch"]

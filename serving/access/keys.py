@@ -10,19 +10,14 @@ import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
 
 import msgspec
 
 from headwater.infra.settings import Settings
+from headwater.serving.api.operation import Scope
 from headwater.spec.errors import StorageError
 
-__all__ = ["SCOPES", "KeyFile", "KeyHash", "KeyHashes", "Scope", "found_in", "hash_of"]
-
-Scope = Literal["predict", "label", "operate", "read"]
-
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""What a key may be made for; none contains another."""
+__all__ = ["KeyFile", "KeyHash", "KeyHashes", "found_in", "hash_of"]
 
 _LONGEST = 100
 

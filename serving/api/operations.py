@@ -1,159 +1,449 @@
-"""What operators ask for over HTTP, as workers hand it to the keeper; and what a client is told."""
+"""The table of operations: one row each, from which routes, document, scopes and clients are made.
 
-from pathlib import Path
-from typing import Annotated
+One function does a row. Operators' rows name it here: a worker hands them on, and the keeper calls it.
+The worker answers the others from its own models and files (:mod:`headwater.serving.http`).
+"""
+
+import re
+from types import NoneType
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, UnsetType
 
-from headwater.infra.settings import Settings
-from headwater.spec.recipe import OffsetRange
-from headwater.spec.serving.routing import Routing
+from headwater.serving.api.operation import Method, Operation, Scope
+from headwater.serving.api.operator_schemas import (
+    ChampionBody,
+    LearningBody,
+    QuarantineBody,
+    RoutingBody,
+    ShadowBody,
+    VersionsQuery,
+)
+from headwater.serving.api.queue_schemas import (
+    AnswerRequest,
+    AnswerResult,
+    ClaimAnswer,
+    ClaimRequest,
+    SkipRequest,
+    SkipResult,
+)
+from headwater.serving.api.schemas import (
+    BatchAnswer,
+    BatchItem,
+    Id,
+    LabelRequest,
+    LabelResult,
+    LabelResults,
+    PredictionAnswer,
+    PredictionAnswers,
+    PredictRequest,
+)
+from headwater.spec.data.records import Recorded
+from headwater.spec.errors import SchemaError
+from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
+from headwater.spec.serving.queue_results import QueueStatistics
+
+if TYPE_CHECKING:
+    from headwater.loop.operator.operations import Operator
 
 __all__ = [
-    "MOST_SPANS",
-    "MOST_VERSIONS",
-    "ChampionBody",
-    "LearningBody",
-    "OffsetSpan",
-    "OperatorReply",
-    "OperatorRequest",
-    "QuarantineBody",
-    "RoutingBody",
-    "ShadowBody",
-    "VersionsBody",
-    "socket_file",
+    "ADD_SHADOW",
+    "ANSWER",
+    "BATCH_ANSWER",
+    "BATCH_PREDICT",
+    "CHAMPION",
+    "CLAIM",
+    "DOCS",
+    "DROP_SHADOW",
+    "LABEL",
+    "LEARN",
+    "LEARNING",
+    "METRICS",
+    "OPENAPI",
+    "OPERATIONS",
+    "PIPELINES",
+    "PREDICT",
+    "PREDICTION",
+    "QUARANTINE",
+    "QUEUE",
+    "ROUTE",
+    "ROUTING",
+    "SKIP",
+    "V2_INFER",
+    "V2_INFER_VERSION",
+    "V2_LIVE",
+    "V2_MODEL",
+    "V2_MODEL_READY",
+    "V2_READY",
+    "V2_SERVER",
+    "V2_VERSION",
+    "V2_VERSION_READY",
+    "VERSIONS",
+    "PredictionQuery",
+    "scopes_of",
 ]
 
-MOST_SPANS = 100
-MOST_VERSIONS = 1_000
 
-# In Python, $ alone lets a last line end through; other readers of the document have no \Z.
-_Reason = Annotated[
-    str,
-    Meta(max_length=500, pattern="^[^\\x00-\\x1f\\x7f]*$(?!\\n)", description="Why, for the record"),
+class PredictionQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Of which pipeline; may be left out if the service has only one."""
+
+    pipeline: Id | UnsetType = UNSET
+
+
+def _champion(operator: "Operator", body: ChampionBody, by: str) -> Reign:
+    spans = [span.offsets for span in body.quarantine]
+    if body.rollback:
+        return operator.roll_back(body.version, by=by, reason=body.reason, quarantine=spans)
+    if body.version is None:
+        raise SchemaError("version: it is missing", hint="say which, or roll back: rollback=true")
+    if spans:
+        raise SchemaError("quarantine: it goes with a rollback", hint="leave it out, or roll back")
+    return operator.promote(body.version, by=by, reason=body.reason)
+
+
+def _learn(operator: "Operator", body: LearningBody, by: str) -> Learning:
+    change = operator.pause if body.paused else operator.resume
+    return change(by=by, reason=body.reason)
+
+
+def _quarantine(operator: "Operator", body: QuarantineBody, by: str) -> Learning:
+    spans = [span.offsets for span in body.spans]
+    return operator.quarantine(spans, by=by, reason=body.reason)
+
+
+PREDICT = Operation[PredictRequest, object](
+    name="predict",
+    method="POST",
+    path="/predict",
+    takes=PredictRequest,
+    gives=(PredictionAnswer, PredictionAnswers),
+    scopes=("predict",),
+    tag="predictions",
+    words="Predict one, or many in predictions. Answered when the record is durable.",
+)
+LABEL = Operation[LabelRequest, object](
+    name="label",
+    method="POST",
+    path="/labels",
+    takes=LabelRequest,
+    gives=(LabelResult, LabelResults),
+    scopes=("label",),
+    tag="predictions",
+    words="Tell the truth of one prediction, or of many in labels, each with its own result.",
+)
+PREDICTION = Operation[PredictionQuery, Recorded](
+    name="prediction",
+    method="GET",
+    path="/predictions/{prediction_id:any}",
+    takes=PredictionQuery,
+    gives=Recorded,
+    scopes=("read",),
+    tag="predictions",
+    words="Return the record of a prediction: features as served, answer, labels as they came.",
+)
+BATCH_ANSWER = Operation[None, BatchAnswer](
+    name="batch answer",
+    method="GET",
+    path="/batch/{pipeline}/{key:any}",
+    takes=NoneType,
+    gives=BatchAnswer,
+    scopes=("read", "predict"),
+    tag="predictions",
+    words="Look up the newest batch run's prediction for a key, with its age.",
+)
+BATCH_PREDICT = Operation[BatchItem, BatchAnswer](
+    name="batch answer or predict",
+    method="POST",
+    path="/batch/{pipeline}/{key:any}",
+    takes=BatchItem,
+    gives=BatchAnswer,
+    scopes=("predict",),
+    tag="predictions",
+    words="Look a key up. If it has no answer the online model predicts, and that is durable.",
+)
+PIPELINES = Operation[None, list[dict[str, Any]]](
+    name="pipelines",
+    method="GET",
+    path="/pipelines",
+    takes=NoneType,
+    gives=list[dict[str, Any]],
+    scopes=("read",),
+    tag="pipelines",
+    words="Return of each pipeline which version serves, since when, and what waits.",
+)
+QUEUE = Operation[None, QueueStatistics](
+    name="queue",
+    method="GET",
+    path="/queue/{pipeline}",
+    takes=NoneType,
+    gives=QueueStatistics,
+    scopes=("read",),
+    tag="queue for people",
+    words="Count what waits and what was answered, and measure how far people agree.",
+)
+CLAIM = Operation[ClaimRequest, ClaimAnswer](
+    name="claim",
+    method="POST",
+    path="/queue/{pipeline}/claim",
+    takes=ClaimRequest,
+    gives=ClaimAnswer,
+    scopes=("label",),
+    tag="queue for people",
+    words="Lease questions to a person. "
+    "Those that the person holds come first, with a new lease: the request may be sent again.",
+    example={"person": "ada", "many": 5},
+)
+ANSWER = Operation[AnswerRequest, AnswerResult](
+    name="answer",
+    method="POST",
+    path="/queue/{pipeline}/answer",
+    takes=AnswerRequest,
+    gives=AnswerResult,
+    scopes=("label",),
+    tag="queue for people",
+    words="Record a person's answer as a label with source human; it is durable then. The same again is "
+    "known already; another value is a change of mind, and a revision. If two people differ a third is "
+    "asked, whose label counts.",
+    example={"person": "ada", "prediction_id": "order-17", "value": True},
+)
+SKIP = Operation[SkipRequest, SkipResult](
+    name="skip",
+    method="POST",
+    path="/queue/{pipeline}/skip",
+    takes=SkipRequest,
+    gives=SkipResult,
+    scopes=("label",),
+    tag="queue for people",
+    words="Give a question back for good. Others are asked, until three people have skipped it.",
+    example={"person": "ada", "prediction_id": "order-17"},
+)
+ROUTING = Operation[None, RoutingStatus](
+    name="routing",
+    method="GET",
+    path="/pipelines/{pipeline}/routing",
+    takes=NoneType,
+    gives=RoutingStatus,
+    scopes=("read", "operate"),
+    tag="operations",
+    words="Return how requests are routed, who decided that, and how far shadows are.",
+    call=lambda operator, _body, _by: operator.routed(),
+)
+ROUTE = Operation[RoutingBody, RoutingStatus](
+    name="route",
+    method="PUT",
+    path="/pipelines/{pipeline}/routing",
+    takes=RoutingBody,
+    gives=RoutingStatus,
+    scopes=("operate",),
+    tag="operations",
+    words="Set how requests are routed. Workers follow within a moment, between two requests.",
+    example={"routing": {"type": "canary", "share": 0.1, "version": "7"}, "reason": "a try"},
+    call=lambda operator, body, by: operator.route(
+        body.routing, by=by, reason=body.reason, expected=body.expected
+    ),
+)
+ADD_SHADOW = Operation[ShadowBody, RoutingStatus](
+    name="add shadow",
+    method="POST",
+    path="/pipelines/{pipeline}/shadows/add",
+    takes=ShadowBody,
+    gives=RoutingStatus,
+    scopes=("operate",),
+    tag="operations",
+    words="Let a version predict beside the answer, from the next prediction on.",
+    example={"version": "7"},
+    call=lambda operator, body, by: operator.add_shadow(body.version, by=by, reason=body.reason),
+)
+DROP_SHADOW = Operation[ShadowBody, RoutingStatus](
+    name="drop shadow",
+    method="POST",
+    path="/pipelines/{pipeline}/shadows/drop",
+    takes=ShadowBody,
+    gives=RoutingStatus,
+    scopes=("operate",),
+    tag="operations",
+    words="Let a version predict beside the answer no more. Its outputs stay.",
+    example={"version": "7"},
+    call=lambda operator, body, by: operator.drop_shadow(body.version, by=by, reason=body.reason),
+)
+LEARNING = Operation[None, Learning](
+    name="learning",
+    method="GET",
+    path="/pipelines/{pipeline}/learning",
+    takes=NoneType,
+    gives=Learning,
+    scopes=("read", "operate"),
+    tag="operations",
+    words="Return whether learning is paused, by whom, and what is quarantined.",
+    call=lambda operator, _body, _by: operator.learning(),
+)
+LEARN = Operation[LearningBody, Learning](
+    name="learn",
+    method="PUT",
+    path="/pipelines/{pipeline}/learning",
+    takes=LearningBody,
+    gives=Learning,
+    scopes=("operate",),
+    tag="operations",
+    words="Pause learning each label, or let it go on. Nothing that came meanwhile is lost.",
+    example={"paused": True, "reason": "a broken sensor"},
+    call=_learn,
+)
+QUARANTINE = Operation[QuarantineBody, Learning](
+    name="quarantine",
+    method="POST",
+    path="/pipelines/{pipeline}/quarantine",
+    takes=QuarantineBody,
+    gives=Learning,
+    scopes=("operate",),
+    tag="operations",
+    words="Leave offsets out of every later recipe, and at once of what is learned label by label.",
+    example={"spans": [{"start": 120, "stop": 180}], "reason": "a broken sensor"},
+    call=_quarantine,
+)
+VERSIONS = Operation[VersionsQuery, list[VersionInRole]](
+    name="versions",
+    method="GET",
+    path="/pipelines/{pipeline}/versions",
+    takes=VersionsQuery,
+    gives=list[VersionInRole],
+    scopes=("read", "operate"),
+    tag="operations",
+    words="List the newest versions with what they do now, oldest first.",
+    call=lambda operator, query, _by: operator.versions(query.last),
+)
+CHAMPION = Operation[ChampionBody, Reign](
+    name="champion",
+    method="POST",
+    path="/pipelines/{pipeline}/champion",
+    takes=ChampionBody,
+    gives=Reign,
+    scopes=("operate",),
+    tag="operations",
+    words="Promote a version once its state is verified, or roll back to an earlier champion. "
+    "To repeat it is safe where the version is named.",
+    example={"version": "7", "reason": "it is better"},
+    call=_champion,
+)
+METRICS = Operation[None, str](
+    name="metrics",
+    method="GET",
+    path="/metrics",
+    takes=NoneType,
+    gives=str,
+    scopes=("read",),
+    tag="operations",
+    words="Return what all workers counted, for Prometheus.",
+)
+OPENAPI = Operation[None, dict[str, Any]](
+    name="openapi",
+    method="GET",
+    path="/openapi.json",
+    takes=NoneType,
+    gives=dict[str, Any],
+    scopes=("read",),
+    tag="documentation",
+    words="Return this document.",
+)
+DOCS = Operation[None, str](
+    name="docs",
+    method="GET",
+    path="/docs",
+    takes=NoneType,
+    gives=str,
+    scopes=("read",),
+    tag="documentation",
+    words="Return the page that shows this document.",
+)
+
+
+_V2 = Operation[None, dict[str, Any]]
+
+
+def _v2(name: str, path: str, words: str, scopes: tuple[Scope, ...] = ("read", "predict")) -> _V2:
+    """Make a row of the Open Inference Protocol; its answers are its own, as are its errors."""
+    method: Method = "POST" if path.endswith("/infer") else "GET"
+    return Operation(
+        name=name,
+        method=method,
+        path=path,
+        takes=NoneType,
+        gives=dict[str, Any],
+        scopes=scopes,
+        tag="Open Inference Protocol",
+        words=words,
+    )
+
+
+_VERSION = "/v2/models/{model}/versions/{version}"
+V2_SERVER = _v2("server metadata", "/v2", "Return the server's name and extensions.")
+V2_LIVE = _v2("live", "/v2/health/live", "Return whether the service lives.", ())
+V2_READY = _v2(
+    "ready", "/v2/health/ready", "Return whether every pipeline has a version that serves.", ()
+)
+V2_MODEL = _v2("model metadata", "/v2/models/{model}", "Return a pipeline's inputs and outputs.")
+V2_MODEL_READY = _v2(
+    "model ready", "/v2/models/{model}/ready", "Return whether a pipeline has a version that serves."
+)
+V2_VERSION = _v2("version metadata", _VERSION, "Return a pipeline's inputs and outputs.")
+V2_VERSION_READY = _v2("version ready", f"{_VERSION}/ready", "Return whether this version serves.")
+V2_INFER = _v2(
+    "infer",
+    "/v2/models/{model}/infer",
+    "Predict a row for each value of the tensors. Answered when the records are durable.",
+    ("predict",),
+)
+V2_INFER_VERSION = _v2(
+    "infer by version",
+    f"{_VERSION}/infer",
+    "Predict by the version that serves; another one is refused.",
+    ("predict",),
+)
+
+OPERATIONS: tuple[Operation[Any, Any], ...] = tuple(
+    row for row in list(globals().values()) if isinstance(row, Operation)
+)
+"""Every row of this module."""
+
+
+def scopes_of(method: str, path: str) -> frozenset[Scope]:
+    """Return the scopes of which a key needs one to ask this; none for what everybody may.
+
+    What is no operation needs ``operate``, or ``read`` where it only looks.
+
+    >>> sorted(scopes_of("POST", "/predict")), sorted(scopes_of("DELETE", "/anything"))
+    (['predict'], ['operate'])
+    """
+    looks = method in _LOOKS
+    method = "GET" if looks else method
+    found = _EXACT.get((method, path))
+    if found is not None:
+        return found
+    for its, pattern, scopes in _PATTERNS:
+        if its == method and pattern.fullmatch(path):
+            return scopes
+    return _READ if looks else _OPERATE
+
+
+_LOOKS = ("GET", "HEAD", "OPTIONS")
+_READ: frozenset[Scope] = frozenset({"read"})
+_OPERATE: frozenset[Scope] = frozenset({"operate"})
+_EXACT: dict[tuple[str, str], frozenset[Scope]] = {
+    (row.method, row.path): frozenset(row.scopes) for row in OPERATIONS if "{" not in row.path
+}
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    parts = re.split(r"({\w+(?::any)?})", path)
+    return re.compile(
+        "".join(
+            "(?s:.*)" if part.endswith(":any}") else "[^/]+" if part.startswith("{") else re.escape(part)
+            for part in parts
+        )
+    )
+
+
+_PATTERNS = [
+    (row.method, _pattern(row.path), frozenset(row.scopes)) for row in OPERATIONS if "{" in row.path
 ]
-_Number = Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$(?!\\n)", description="Number of a version")]
-_Shadow = Annotated[
-    str, Meta(pattern="^([1-9][0-9]{0,8}|challenger)$(?!\\n)", description="A number, or challenger")
-]
-_Offset = Annotated[int, Meta(ge=0, lt=2**62)]
-
-
-class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every request may say."""
-
-    reason: _Reason = "over HTTP"
-
-
-class RoutingBody(_Body, frozen=True, kw_only=True):
-    """How requests are to be routed.
-
-    Parameters
-    ----------
-    routing
-        Null returns to what the pipeline declares.
-    expected
-        Number of the ruling that was seen: another one since is a conflict. Left out, the last one wins.
-    """
-
-    routing: Routing | None
-    expected: Annotated[int, Meta(ge=0, lt=2**62)] | None = None
-
-
-class ShadowBody(_Body, frozen=True, kw_only=True):
-    """Which version is to predict beside the answer, or no more."""
-
-    version: _Shadow
-
-
-class LearningBody(_Body, frozen=True, kw_only=True):
-    """Whether learning is to halt, or to go on."""
-
-    paused: bool
-
-
-class OffsetSpan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Offsets from `start` up to, but not including, `stop`."""
-
-    start: _Offset
-    stop: _Offset
-
-    @property
-    def offsets(self) -> OffsetRange:
-        """The range."""
-        return OffsetRange(self.start, self.stop)
-
-
-_Spans = Annotated[tuple[OffsetSpan, ...], Meta(max_length=MOST_SPANS)]
-
-
-class QuarantineBody(_Body, frozen=True, kw_only=True):
-    """Offsets that are not to be learned again."""
-
-    spans: Annotated[tuple[OffsetSpan, ...], Meta(min_length=1, max_length=MOST_SPANS)]
-
-
-class ChampionBody(_Body, frozen=True, kw_only=True):
-    """Which version is to be champion.
-
-    Parameters
-    ----------
-    version
-        Its number; to roll back, it may be left out: the champion before this one.
-    rollback
-        Whether that is a return to an earlier champion.
-    quarantine
-        With a rollback: offsets that are not to be learned again.
-    """
-
-    version: _Number | None = None
-    rollback: bool = False
-    quarantine: _Spans = ()
-
-
-class VersionsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the newest versions."""
-
-    last: Annotated[int, Meta(ge=1, le=MOST_VERSIONS)] = 20
-
-
-class OperatorRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to the keeper.
-
-    Parameters
-    ----------
-    what
-        Name of the operation.
-    pipeline, by
-        Of which pipeline, and who asks.
-    body
-        As the operation takes it.
-    """
-
-    what: str
-    pipeline: str
-    by: str
-    body: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class OperatorReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The keeper's answer: a result, or an error by its name.
-
-    Parameters
-    ----------
-    result
-        As JSON, where it was done.
-    code, error, hint
-        The error's class, what is wrong, and what to do.
-    """
-
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    code: str | None = None
-    error: str = ""
-    hint: str = ""
-
-
-def socket_file(settings: Settings) -> Path:
-    """Give the file that says where the keeper listens: a home may be too long a path for a socket."""
-    return settings.root / "live" / "operations"

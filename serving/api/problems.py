@@ -1,6 +1,10 @@
 """Errors as problem documents (RFC 9457): which status, and what to do next."""
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from inspect import signature
+from typing import cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -26,7 +30,7 @@ from headwater.spec.errors import (
     UnauthorizedError,
 )
 
-__all__ = ["FAILED", "PROBLEM_TYPE", "Problem", "log_problem", "problem_of"]
+__all__ = ["FAILED", "PROBLEM_TYPE", "Problem", "error_of", "log_problem", "problem_of"]
 
 _logger = logging.getLogger("headwater.problems")
 
@@ -97,6 +101,33 @@ def problem_of(error: HeadwaterError) -> Problem:
     return Problem(
         status=status, title=title, detail=error.what, hint=error.hint, code=type(error).__name__
     )
+
+
+def _kinds(kind: type[HeadwaterError]) -> Iterator[type[HeadwaterError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
+
+
+def _of_words(kind: type[HeadwaterError]) -> Callable[[str, str], HeadwaterError]:
+    """Return the kind, or its nearest base that is made of what is wrong and what to do alone."""
+    for one in kind.__mro__:
+        with suppress(TypeError):
+            signature(one).bind("what", "hint")
+            return cast("type[HeadwaterError]", one)
+    return HeadwaterError
+
+
+_BY_CODE = {kind.__name__: _of_words(kind) for kind in _kinds(HeadwaterError)}
+
+
+def error_of(problem: Problem) -> HeadwaterError:
+    """Turn a problem document into the error that it tells of.
+
+    >>> error_of(Problem(status=404, title="there is no such thing", code="NotFoundError"))
+    NotFoundError('there is no such thing', '')
+    """
+    return _BY_CODE.get(problem.code, HeadwaterError)(problem.detail or problem.title, problem.hint)
 
 
 def log_problem(

@@ -3,38 +3,16 @@
 Each request may be sent again: it names what is to be, and what is so already changes nothing.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
+from collections.abc import Iterable
 
-import msgspec
-
-from headwater.serving.api.operations import (
-    ChampionBody,
-    LearningBody,
-    OffsetSpan,
-    QuarantineBody,
-    RoutingBody,
-    ShadowBody,
-)
-from headwater.spec.errors import NotFoundError
+from headwater.serving.client import calls
+from headwater.serving.client.calls import REASON
+from headwater.serving.client.sending import AsyncSend, Send
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
 from headwater.spec.serving.routing import Routing
 
 __all__ = ["AsyncOperatorClient", "OperatorClient"]
-
-_Found = TypeVar("_Found")
-_REASON = "through the client"
-
-
-class _Request(NamedTuple):
-    """What is sent."""
-
-    method: str
-    path: str
-    body: bytes | None
-    params: dict[str, str] | None
 
 
 class OperatorClient:
@@ -50,19 +28,19 @@ class OperatorClient:
         The client's.
     """
 
-    def __init__(self, send: Callable[..., Any]) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
 
     def routing(self, pipeline: str) -> RoutingStatus:
         """Say how requests are routed."""
-        return self._ask(_get(pipeline, "routing"), RoutingStatus)
+        return self._send(calls.routing(pipeline))
 
     def route(
         self,
         pipeline: str,
         routing: Routing | None,
         *,
-        reason: str = _REASON,
+        reason: str = REASON,
         expected: int | None = None,
     ) -> RoutingStatus:
         """Set how requests are routed; None returns to what the pipeline declares.
@@ -74,41 +52,37 @@ class OperatorClient:
         expected
             Number of the ruling that was seen; the last one to write wins where not given.
         """
-        body = RoutingBody(routing=routing, reason=reason, expected=expected)
-        return self._ask(_put(pipeline, "routing", body), RoutingStatus)
+        return self._send(calls.route(pipeline, routing, reason, expected))
 
-    def add_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
+    def add_shadow(self, pipeline: str, version: str, *, reason: str = REASON) -> RoutingStatus:
         """Let a version predict beside the answer."""
-        return self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), RoutingStatus)
+        return self._send(calls.add_shadow(pipeline, version, reason))
 
-    def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
+    def drop_shadow(self, pipeline: str, version: str, *, reason: str = REASON) -> RoutingStatus:
         """Let a version predict beside the answer no more."""
-        return self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), RoutingStatus)
+        return self._send(calls.drop_shadow(pipeline, version, reason))
 
     def learning(self, pipeline: str) -> Learning:
         """Say whether learning is paused, and what is quarantined."""
-        return self._ask(_get(pipeline, "learning"), Learning)
+        return self._send(calls.learning(pipeline))
 
-    def pause(self, pipeline: str, *, reason: str = _REASON) -> Learning:
+    def pause(self, pipeline: str, *, reason: str = REASON) -> Learning:
         """Pause learning each label."""
-        body = LearningBody(paused=True, reason=reason)
-        return self._ask(_put(pipeline, "learning", body), Learning)
+        return self._send(calls.learn(pipeline, reason, paused=True))
 
-    def resume(self, pipeline: str, *, reason: str = _REASON) -> Learning:
+    def resume(self, pipeline: str, *, reason: str = REASON) -> Learning:
         """Let learning each label go on; what came meanwhile is learned."""
-        body = LearningBody(paused=False, reason=reason)
-        return self._ask(_put(pipeline, "learning", body), Learning)
+        return self._send(calls.learn(pipeline, reason, paused=False))
 
     def quarantine(
-        self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = _REASON
+        self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = REASON
     ) -> Learning:
         """Leave offsets out of every later recipe, and at once of what is learned label by label."""
-        body = QuarantineBody(spans=_spans(spans), reason=reason)
-        return self._ask(_post(pipeline, "quarantine", body), Learning)
+        return self._send(calls.quarantine(pipeline, spans, reason))
 
-    def promote(self, pipeline: str, version: str, *, reason: str = _REASON) -> Reign:
+    def promote(self, pipeline: str, version: str, *, reason: str = REASON) -> Reign:
         """Make a version champion."""
-        return self._ask(_post(pipeline, "champion", _champion(version, reason)), Reign)
+        return self._send(calls.promote(pipeline, version, reason))
 
     def roll_back(
         self,
@@ -116,7 +90,7 @@ class OperatorClient:
         *,
         to: str | None = None,
         quarantine: Iterable[OffsetRange] = (),
-        reason: str = _REASON,
+        reason: str = REASON,
     ) -> Reign:
         """Return to an earlier champion.
 
@@ -130,16 +104,12 @@ class OperatorClient:
             Offsets that are not to be learned again.
         """
         # The version is named in the request, so that sending it twice does not go back twice.
-        target = to or _previous(self.versions(pipeline, last=1_000))
-        return self._ask(_post(pipeline, "champion", _return(target, quarantine, reason)), Reign)
+        target = to or calls.previous(self.versions(pipeline, last=1_000))
+        return self._send(calls.roll_back(pipeline, target, quarantine, reason))
 
     def versions(self, pipeline: str, *, last: int = 20) -> list[VersionInRole]:
         """List the newest versions with what they do now, oldest first."""
-        return self._ask(_get(pipeline, "versions", last=str(last)), list[VersionInRole])
-
-    def _ask(self, request: _Request, kind: type[_Found]) -> _Found:
-        found: _Found = self._send(request.method, request.path, request.body, kind, request.params)
-        return found
+        return self._send(calls.versions(pipeline, last))
 
 
 class AsyncOperatorClient:
@@ -151,57 +121,53 @@ class AsyncOperatorClient:
         The client's.
     """
 
-    def __init__(self, send: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, send: AsyncSend) -> None:
         self._send = send
 
     async def routing(self, pipeline: str) -> RoutingStatus:
         """Say how requests are routed."""
-        return await self._ask(_get(pipeline, "routing"), RoutingStatus)
+        return await self._send(calls.routing(pipeline))
 
     async def route(
         self,
         pipeline: str,
         routing: Routing | None,
         *,
-        reason: str = _REASON,
+        reason: str = REASON,
         expected: int | None = None,
     ) -> RoutingStatus:
         """Set how requests are routed, as :meth:`OperatorClient.route` does."""
-        body = RoutingBody(routing=routing, reason=reason, expected=expected)
-        return await self._ask(_put(pipeline, "routing", body), RoutingStatus)
+        return await self._send(calls.route(pipeline, routing, reason, expected))
 
-    async def add_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
+    async def add_shadow(self, pipeline: str, version: str, *, reason: str = REASON) -> RoutingStatus:
         """Let a version predict beside the answer."""
-        return await self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), RoutingStatus)
+        return await self._send(calls.add_shadow(pipeline, version, reason))
 
-    async def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
+    async def drop_shadow(self, pipeline: str, version: str, *, reason: str = REASON) -> RoutingStatus:
         """Let a version predict beside the answer no more."""
-        return await self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), RoutingStatus)
+        return await self._send(calls.drop_shadow(pipeline, version, reason))
 
     async def learning(self, pipeline: str) -> Learning:
         """Say whether learning is paused, and what is quarantined."""
-        return await self._ask(_get(pipeline, "learning"), Learning)
+        return await self._send(calls.learning(pipeline))
 
-    async def pause(self, pipeline: str, *, reason: str = _REASON) -> Learning:
+    async def pause(self, pipeline: str, *, reason: str = REASON) -> Learning:
         """Pause learning each label."""
-        body = LearningBody(paused=True, reason=reason)
-        return await self._ask(_put(pipeline, "learning", body), Learning)
+        return await self._send(calls.learn(pipeline, reason, paused=True))
 
-    async def resume(self, pipeline: str, *, reason: str = _REASON) -> Learning:
+    async def resume(self, pipeline: str, *, reason: str = REASON) -> Learning:
         """Let learning each label go on; what came meanwhile is learned."""
-        body = LearningBody(paused=False, reason=reason)
-        return await self._ask(_put(pipeline, "learning", body), Learning)
+        return await self._send(calls.learn(pipeline, reason, paused=False))
 
     async def quarantine(
-        self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = _REASON
+        self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = REASON
     ) -> Learning:
         """Leave offsets out of every later recipe, as :meth:`OperatorClient.quarantine` does."""
-        body = QuarantineBody(spans=_spans(spans), reason=reason)
-        return await self._ask(_post(pipeline, "quarantine", body), Learning)
+        return await self._send(calls.quarantine(pipeline, spans, reason))
 
-    async def promote(self, pipeline: str, version: str, *, reason: str = _REASON) -> Reign:
+    async def promote(self, pipeline: str, version: str, *, reason: str = REASON) -> Reign:
         """Make a version champion."""
-        return await self._ask(_post(pipeline, "champion", _champion(version, reason)), Reign)
+        return await self._send(calls.promote(pipeline, version, reason))
 
     async def roll_back(
         self,
@@ -209,58 +175,12 @@ class AsyncOperatorClient:
         *,
         to: str | None = None,
         quarantine: Iterable[OffsetRange] = (),
-        reason: str = _REASON,
+        reason: str = REASON,
     ) -> Reign:
         """Return to an earlier champion, as :meth:`OperatorClient.roll_back` does."""
-        target = to or _previous(await self.versions(pipeline, last=1_000))
-        return await self._ask(_post(pipeline, "champion", _return(target, quarantine, reason)), Reign)
+        target = to or calls.previous(await self.versions(pipeline, last=1_000))
+        return await self._send(calls.roll_back(pipeline, target, quarantine, reason))
 
     async def versions(self, pipeline: str, *, last: int = 20) -> list[VersionInRole]:
         """List the newest versions with what they do now, oldest first."""
-        return await self._ask(_get(pipeline, "versions", last=str(last)), list[VersionInRole])
-
-    async def _ask(self, request: _Request, kind: type[_Found]) -> _Found:
-        found: _Found = await self._send(
-            request.method, request.path, request.body, kind, request.params
-        )
-        return found
-
-
-def _get(pipeline: str, what: str, **params: str) -> _Request:
-    return _Request("GET", _path(pipeline, what), None, params or None)
-
-
-def _put(pipeline: str, what: str, body: msgspec.Struct) -> _Request:
-    return _Request("PUT", _path(pipeline, what), msgspec.json.encode(body), None)
-
-
-def _post(pipeline: str, what: str, body: msgspec.Struct) -> _Request:
-    return _Request("POST", _path(pipeline, what), msgspec.json.encode(body), None)
-
-
-def _path(pipeline: str, what: str) -> str:
-    return f"/pipelines/{quote(pipeline, safe='')}/{what}"
-
-
-def _shadow(version: str, reason: str) -> ShadowBody:
-    return ShadowBody(version=version, reason=reason)
-
-
-def _champion(version: str, reason: str) -> ChampionBody:
-    return ChampionBody(version=version, reason=reason)
-
-
-def _return(version: str, quarantine: Iterable[OffsetRange], reason: str) -> ChampionBody:
-    spans = _spans(quarantine)
-    return ChampionBody(version=version, rollback=True, quarantine=spans, reason=reason)
-
-
-def _spans(spans: Iterable[OffsetRange]) -> tuple[OffsetSpan, ...]:
-    return tuple(OffsetSpan(start=span.start, stop=span.stop) for span in spans)
-
-
-def _previous(versions: Iterable[VersionInRole]) -> str:
-    for version in versions:
-        if "previous" in version.roles:
-            return version.number
-    raise NotFoundError("there is no earlier champion", hint="name a version to return to")
+        return await self._send(calls.versions(pipeline, last))

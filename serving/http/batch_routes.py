@@ -1,147 +1,109 @@
 """Batch answers over HTTP: look a key up, or let the online model answer where it has none."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
+from datetime import datetime
 
-import msgspec
 from msgspec import UNSET
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
-from headwater.features.record.checks import plain_words
 from headwater.infra.clock import Clock
-from headwater.serving.api.schemas import BatchAnswer, BatchItem, PredictItem
-from headwater.serving.http.fast_routes import Pipelines, named, read_body
+from headwater.serving.api.operations import BATCH_ANSWER, BATCH_PREDICT
+from headwater.serving.api.problems import PROBLEM_TYPE, Problem
+from headwater.serving.api.reply import json_response
+from headwater.serving.api.schemas import BatchAnswer, BatchItem, PredictionAnswer, PredictItem
+from headwater.serving.http.fast_routes import Pipelines, named
+from headwater.serving.http.routes import route
 from headwater.serving.metrics.service_metrics import Metrics
 from headwater.serving.worker.batch_answers import BatchAnswers
+from headwater.serving.worker.served_pipeline import ServedPipeline
 from headwater.spec.errors import NotFoundError, SchemaError
-from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.batch import LONGEST_KEY
 
 __all__ = ["batch_routes"]
 
 
-class _KeyConvertor(Convertor[str]):
-    """Takes any key from a path: with slashes, and lines."""
-
-    regex = r"(?s:.*)"
-
-    def convert(self, value: str) -> str:
-        """Give the key as it stands in the path."""
-        return value
-
-    def to_string(self, value: str) -> str:
-        """Give the path of a key."""
-        return value
-
-
-register_url_convertor("batch_key", _KeyConvertor())
-_ITEM = msgspec.json.Decoder(BatchItem)
-_Endpoint = Callable[[Request], Awaitable[Response]]
-
-
 def batch_routes(
-    pipelines: Sequence[Pipeline],
     served: Pipelines,
     answers: Mapping[str, BatchAnswers],
     clock: Clock,
     metrics: Metrics,
     most_bytes: int,
-) -> list[BaseRoute]:
+) -> list[Route]:
     """Make the routes below ``/batch``.
 
     Parameters
     ----------
-    pipelines
-        What is declared: a pipeline that scores no table has no route, one that does not fall through
-        takes no POST.
     served, answers
-        By name, once the service has started.
+        By name, once the service has started; a pipeline that scores no table has no answers.
     clock, metrics
         The time, and what counts.
     most_bytes
         How long a body may be.
     """
-    routes: list[BaseRoute] = []
-    for pipeline in pipelines:
-        if pipeline.batch is not None:
-            both = _both(pipeline.name, served, answers, clock, metrics, most_bytes)
-            methods = ["GET", "POST"] if pipeline.batch.fall_through else ["GET"]
-            routes.append(Route(f"/batch/{pipeline.name}/{{key:batch_key}}", both, methods=methods))
-    return [*routes, Route("/batch/{pipeline}/{key:batch_key}", _none(served), methods=["GET"])]
 
+    def asked(request: Request) -> tuple[ServedPipeline, BatchAnswers, str]:
+        one = named(served, request.path_params["pipeline"])
+        name, key = one.pipeline.name, request.path_params["key"]
+        if name not in answers:
+            raise NotFoundError(
+                f"pipeline {name!r} scores no table", hint="declare batch=BatchPrediction(...) on it"
+            )
+        return one, answers[name], key
 
-def _both(
-    name: str,
-    served: Pipelines,
-    answers: Mapping[str, BatchAnswers],
-    clock: Clock,
-    metrics: Metrics,
-    most_bytes: int,
-) -> _Endpoint:
-    async def look_up(key: str) -> BatchAnswer:
-        found = await asyncio.to_thread(answers[name].find, key)
+    async def look_up(request: Request, _query: None) -> BatchAnswer:
+        one, its, key = asked(request)
+        found = await asyncio.to_thread(its.find, key)
+        metrics.looked_up(one.pipeline.name, "none" if found is None else found.found)
         if found is None:
-            metrics.looked_up(name, "none")
-            raise answers[name].missing(key)
+            raise its.missing(key)
         return found
 
-    async def look_up_or_predict(key: str, body: bytes) -> BatchAnswer:
-        item = _decoded(key, body)
-        one, its = served[name], answers[name]
-        asked = PredictItem(item.features, item.id, {its.batch.key: key}, item.unit)
-        one.check(asked)
+    async def look_up_or_predict(request: Request, item: BatchItem) -> BatchAnswer | Response:
+        one, its, key = asked(request)
+        if not its.batch.fall_through:
+            return _only_looked_up()
+        if not 0 < len(key) <= LONGEST_KEY:
+            raise SchemaError(
+                f"key: it has {len(key)} characters",
+                hint=f"send a key of 1 to {LONGEST_KEY} characters",
+            )
+        wanted = PredictItem(item.features, item.id, {its.batch.key: key}, item.unit)
+        one.check(wanted)
         again = item.id is not UNSET and await asyncio.to_thread(one.recorder.find, item.id) is not None
         found = None if again else await asyncio.to_thread(its.find, key)
-        if found is not None:
-            return found
-        (answer,) = await one.predict([asked])
-        return BatchAnswer(
-            key=key,
-            found="online",
-            id=answer.id,
-            output=answer.output,
-            version=answer.version,
-            role=answer.role,
-            predicted_at=clock.now(),
-            age_s=0.0,
-            probabilities=answer.probabilities,
-            loss_window_ms=answer.loss_window_ms,
-        )
+        if found is None:
+            (answer,) = await one.predict([wanted])
+            found = _online(key, answer, clock.now())
+        metrics.looked_up(one.pipeline.name, found.found)
+        return found
 
-    async def both(request: Request) -> Response:
-        key: str = request.path_params["key"]
-        if request.method == "POST":
-            body = await read_body(request.scope, request.receive, most_bytes)
-            answer = await look_up_or_predict(key, body)
-        else:
-            answer = await look_up(key)
-        metrics.looked_up(name, answer.found)
-        return Response(msgspec.json.encode(answer), media_type="application/json")
-
-    return both
+    return [
+        route(BATCH_ANSWER, look_up),
+        route(BATCH_PREDICT, look_up_or_predict, most_bytes=most_bytes),
+    ]
 
 
-def _none(served: Pipelines) -> _Endpoint:
-    async def none(request: Request) -> Response:
-        name = named(served, request.path_params["pipeline"]).pipeline.name
-        raise NotFoundError(
-            f"pipeline {name!r} scores no table", hint="declare batch=BatchPrediction(...) on it"
-        )
-
-    return none
+def _only_looked_up() -> Response:
+    problem = Problem(status=405, title="Method Not Allowed", hint="the pipeline does not fall through")
+    answer = json_response(problem, problem.status, PROBLEM_TYPE.decode())
+    answer.headers["allow"] = "GET, HEAD"
+    return answer
 
 
-def _decoded(key: str, body: bytes) -> BatchItem:
-    if not 0 < len(key) <= LONGEST_KEY:
-        raise SchemaError(
-            f"key: it has {len(key)} characters", hint=f"send a key of 1 to {LONGEST_KEY} characters"
-        )
-    try:
-        return _ITEM.decode(body)
-    except msgspec.ValidationError as error:
-        raise SchemaError(plain_words(error), hint="see /docs") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SchemaError(f"the body is not JSON: {error}", hint="see /docs") from error
+def _online(key: str, answer: PredictionAnswer, now: datetime) -> BatchAnswer:
+    """Return the online model's prediction as the answer for a key."""
+    return BatchAnswer(
+        key=key,
+        found="online",
+        id=answer.id,
+        output=answer.output,
+        version=answer.version,
+        role=answer.role,
+        predicted_at=now,
+        age_s=0.0,
+        probabilities=answer.probabilities,
+        loss_window_ms=answer.loss_window_ms,
+    )

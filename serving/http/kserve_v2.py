@@ -17,18 +17,32 @@ import numpy as np
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from headwater.features.record.checks import plain_words
+from headwater.serving.api.operation import Operation
+from headwater.serving.api.operations import (
+    V2_INFER,
+    V2_INFER_VERSION,
+    V2_LIVE,
+    V2_MODEL,
+    V2_MODEL_READY,
+    V2_READY,
+    V2_SERVER,
+    V2_VERSION,
+    V2_VERSION_READY,
+)
 from headwater.serving.api.problems import problem_of
+from headwater.serving.api.reply import json_response
 from headwater.serving.api.schemas import MOST_ITEMS, Entity, PredictionAnswer, PredictItem
 from headwater.serving.http.fast_routes import Pipelines, named, read_body
+from headwater.serving.http.routes import ROUTE_OF_SCOPE
 from headwater.serving.worker.served_pipeline import ServedPipeline
 from headwater.spec.data.values import is_sound
 from headwater.spec.errors import HeadwaterError, NonFiniteError, NotFoundError, SchemaError
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["protocol_routes"]
+__all__ = ["datatypes", "protocol_routes"]
 
 _DATATYPES = {"float": "FP64", "int": "INT64", "str": "BYTES", "bool": "BOOL"}
 _NUMPY = {
@@ -67,7 +81,7 @@ class _Output(msgspec.Struct, omit_defaults=True):
     parameters: dict[str, Any] = {}
 
 
-def protocol_routes(served: Pipelines, most_bytes: int) -> list[BaseRoute]:
+def protocol_routes(served: Pipelines, most_bytes: int) -> list[Route]:
     """Make the routes below ``/v2``."""
 
     async def live(_request: Request) -> object:
@@ -94,35 +108,33 @@ def protocol_routes(served: Pipelines, most_bytes: int) -> list[BaseRoute]:
         body = await read_body(request.scope, request.receive, most_bytes)
         return await _infer(pipeline, body, request.headers.get(_HEADER_LENGTH))
 
-    gets = {
-        "/v2": server,
-        "/v2/health/live": live,
-        "/v2/health/ready": ready,
-        "/v2/models/{model}": model,
-        "/v2/models/{model}/ready": model_ready,
-        "/v2/models/{model}/versions/{version}": model,
-        "/v2/models/{model}/versions/{version}/ready": model_ready,
+    works = {
+        V2_SERVER: server,
+        V2_LIVE: live,
+        V2_READY: ready,
+        V2_MODEL: model,
+        V2_MODEL_READY: model_ready,
+        V2_VERSION: model,
+        V2_VERSION_READY: model_ready,
+        V2_INFER: infer,
+        V2_INFER_VERSION: infer,
     }
-    posts = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
-    return [
-        *(Route(path, _answered(work), methods=["GET"]) for path, work in gets.items()),
-        *(Route(path, _answered(infer), methods=["POST"]) for path in posts),
-    ]
+    return [_route(operation, work) for operation, work in works.items()]
 
 
-def _answered(
-    work: Callable[[Request], Awaitable[object]],
-) -> Callable[[Request], Awaitable[Response]]:
-    """Answer JSON, or an error in the protocol's own form."""
+def _route(
+    operation: Operation[None, dict[str, Any]], work: Callable[[Request], Awaitable[object]]
+) -> Route:
+    """Answer JSON, or an error in the protocol's own form; a body may be more than JSON."""
 
     async def endpoint(request: Request) -> Response:
+        request.scope[ROUTE_OF_SCOPE] = operation.path
         try:
-            answer, status = await work(request), 200
+            return json_response(await work(request))
         except HeadwaterError as error:
-            answer, status = {"error": str(error)}, problem_of(error).status
-        return Response(msgspec.json.encode(answer), status, media_type="application/json")
+            return json_response({"error": str(error)}, problem_of(error).status)
 
-    return endpoint
+    return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
 
 
 def _asked(served: Pipelines, request: Request) -> ServedPipeline:
@@ -147,14 +159,14 @@ def _metadata(pipeline: ServedPipeline) -> dict[str, Any]:
         "platform": "headwater",
         "inputs": [
             {"name": name, "datatype": datatype, "shape": [-1]}
-            for name, datatype in _datatypes(declared).items()
+            for name, datatype in datatypes(declared).items()
         ],
         "outputs": [{**output, "shape": [-1]} for output in outputs],
     }
 
 
-def _datatypes(declared: Pipeline) -> dict[str, str]:
-    """Give the datatype of each input: features that arrive with the call, then entity keys."""
+def datatypes(declared: Pipeline) -> dict[str, str]:
+    """Return the datatype of each input: features that arrive with the call, then entity keys."""
     features = {feature.name: _DATATYPES[feature.dtype] for feature in declared.request_features}
     return features | {f"{_ENTITY}{name}": "BYTES" for name in declared.entity_keys}
 
@@ -221,7 +233,7 @@ def _read(
     if len(asked.id) > 150:
         raise SchemaError("id: it is longer than 150 characters", hint="send a shorter one")
     columns: dict[str, list[Any]] = {}
-    dtypes = _datatypes(pipeline.pipeline)
+    dtypes = datatypes(pipeline.pipeline)
     for tensor in asked.inputs:
         if tensor.name in columns:
             raise SchemaError(f"inputs.{tensor.name}: it is sent twice", hint="send each tensor once")

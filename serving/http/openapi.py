@@ -1,31 +1,36 @@
-"""The OpenAPI document: FastAPI's own, with the hot routes, which it does not know.
+"""The OpenAPI document, made from the table of operations.
 
 What a pipeline takes is in it to the letter, so that a generated client or a fuzzer sends what fits.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI
 from msgspec import UNSET
 
-from headwater.serving.api.problems import Problem
-from headwater.serving.api.schemas import (
-    MOST_ITEMS,
-    BatchAnswer,
-    LabelResult,
-    LabelResults,
-    PredictionAnswer,
-    PredictionAnswers,
+from headwater.serving.api.operation import Operation
+from headwater.serving.api.operations import (
+    BATCH_ANSWER,
+    BATCH_PREDICT,
+    DOCS,
+    LABEL,
+    OPERATIONS,
+    PREDICT,
+    V2_INFER,
+    V2_INFER_VERSION,
 )
-from headwater.serving.http.operator_routes import ORCHESTRATED
+from headwater.serving.api.problems import Problem
+from headwater.serving.api.schemas import MOST_ITEMS
+from headwater.serving.http.kserve_v2 import datatypes
 from headwater.spec.data.feature import FeatureKind
 from headwater.spec.data.records import LabelValue
 from headwater.spec.pipeline import Pipeline, Task
 from headwater.spec.serving.batch import LONGEST_KEY
 
-__all__ = ["describe"]
+__all__ = ["document"]
 
 _REF = "#/components/schemas/{name}"
 _ID = {"type": "string", "minLength": 1, "maxLength": 200}
@@ -43,7 +48,7 @@ _LABELS: dict[Task, dict[str, Any]] = {
 }
 _EXAMPLES: dict[str, object] = {"float": 1.5, "int": 2, "str": "text", "bool": True}
 _TRUTHS: dict[Task, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
-_PROBLEMS = {
+_STATUSES = {
     "401": "A key is needed, once one was made",
     "403": "The key may not do this; without keys: for another host, or from another's page",
     "404": "No such pipeline, or no such prediction",
@@ -57,85 +62,165 @@ _PROBLEMS = {
 }
 
 
-def describe(app: FastAPI, pipelines: Sequence[Pipeline]) -> None:
-    """Let ``/openapi.json`` tell of all routes, with what these pipelines take and examples of it.
-
-    Parameters
-    ----------
-    app
-        The service, with all its routes.
-    pipelines
-        What it serves.
-    """
-    own = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = own()
-            _extend(document, pipelines)
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way
-
-
-def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
-    types = [PredictionAnswer, PredictionAnswers, LabelResult, LabelResults, BatchAnswer, Problem]
-    schemas, components = msgspec.json.schema_components([*types, *ORCHESTRATED], ref_template=_REF)
-    document.setdefault("components", {}).setdefault("schemas", {}).update(components)
-    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    document["security"] = [{}, {"key": []}]  # none is needed until the first was made
-    answer, answers, labelled, results, batch_answer, problem = schemas[: len(types)]
-    names = [pipeline.name for pipeline in pipelines]
-    for path in document["paths"].values():
-        for operation in path.values():
-            operation["responses"] |= _problems(problem)
-            for parameter in operation.get("parameters", ()):
-                if parameter["name"] == "pipeline" and parameter["in"] == "path":
-                    parameter["schema"] = {"type": "string", "enum": names}
-    several = len(pipelines) > 1
-    document["paths"]["/predict"] = _post(
-        "Predict one, or many in predictions. Answered when the record is durable.",
-        [request for pipeline in pipelines for request in _predictions(pipeline, several)],
-        _either(answer, answers),
-        problem,
-        {pipeline.name: {"value": _prediction(pipeline)} for pipeline in pipelines},
-    )
-    document["paths"]["/labels"] = _post(
-        "Tell the truth of one prediction, or of many in labels, each with its own result.",
-        [request for pipeline in pipelines for request in _labels(pipeline, several)],
-        _either(labelled, results),
-        problem,
-        {pipeline.name: {"value": _truth(pipeline)} for pipeline in pipelines},
-    )
-    for pipeline in pipelines:
-        if pipeline.batch is not None:
-            path = f"/batch/{pipeline.name}/{{key}}"
-            document["paths"][path] = _batch(pipeline, batch_answer, problem)
-
-
-def _batch(pipeline: Pipeline, answer: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:
-    """Describe the look-up by key, and where it falls through, the request with features."""
-    key = {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY}
-    named = {"name": "key", "in": "path", "required": True, "schema": key, "example": "customer-17"}
-    get = {
-        "summary": "Look up what the newest batch run predicted for a key, with its age.",
-        "tags": ["predictions"],
-        "responses": {"200": _content("Its answer", "application/json", answer)} | _problems(problem),
+def document(pipelines: Sequence[Pipeline]) -> dict[str, Any]:
+    """Return the OpenAPI document of all operations, with what these pipelines take, and examples."""
+    given = [kind for row in OPERATIONS for kind in _kinds(row)]
+    taken = [row.takes for row in OPERATIONS if row.example is not None]
+    types = [*given, *taken, Problem]
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    known = dict(zip(map(_key, types), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for row in OPERATIONS:
+        for path, operation in _described(row, pipelines, known):
+            paths.setdefault(path, {})[row.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "headwater", "version": "1", "summary": "Predict, label, learn."},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],  # none is needed until the first was made
     }
-    path: dict[str, Any] = {"parameters": [named], "get": get}
-    if pipeline.batch is not None and pipeline.batch.fall_through:
-        features = {feature.name: _value(feature) for feature in pipeline.features}
-        item = {"features": _object(features, list(features)), "id": _ID, "unit": _ID}
-        example = {"features": _prediction(pipeline)["features"]}
-        path |= _post(
-            "Look a key up; where it has no answer the online model predicts, and that is durable.",
-            [_object(item, ["features"])],
-            answer,
-            problem,
-            {pipeline.name: {"value": example}},
-        )
-    return path
+
+
+def _kinds(row: Operation[Any, Any]) -> tuple[type, ...]:
+    return row.gives if isinstance(row.gives, tuple) else (row.gives,)
+
+
+def _key(kind: object) -> str:
+    return repr(kind)
+
+
+def _described(
+    row: Operation[Any, Any], pipelines: Sequence[Pipeline], schemas: Mapping[str, dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Describe an operation under its path, or under one a pipeline where bodies differ by pipeline."""
+    path = row.path.replace(":any", "")
+    if row in (BATCH_ANSWER, BATCH_PREDICT):
+        for one in pipelines:
+            if one.batch is not None and (row is BATCH_ANSWER or one.batch.fall_through):
+                yield (
+                    path.replace("{pipeline}", one.name),
+                    _operation(row, path.replace("{pipeline}", one.name), [one], schemas),
+                )
+        return
+    yield path, _operation(row, path, pipelines, schemas)
+
+
+def _operation(
+    row: Operation[Any, Any],
+    path: str,
+    pipelines: Sequence[Pipeline],
+    schemas: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    summary, _, more = row.words.partition(". ")
+    found: dict[str, Any] = {
+        "operationId": row.name.replace(" ", "_"),
+        "summary": summary.rstrip(".") + ".",
+        "tags": [row.tag],
+        "responses": {"200": _answer(row, schemas)} | _problems(row, schemas),
+    }
+    if more:
+        found["description"] = more
+    if not row.scopes:
+        found["security"] = [{}]
+    if parameters := [*_path_parameters(path, pipelines), *_query_parameters(row)]:
+        found["parameters"] = parameters
+    if row.method != "GET":
+        found["requestBody"] = {"required": True, "content": _request(row, pipelines, schemas)}
+    return found
+
+
+def _answer(row: Operation[Any, Any], schemas: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    if row.gives is str:
+        kind = "text/html" if row is DOCS else "text/plain"
+        return _content("Done", kind, {"type": "string"})
+    one, *many = [schemas[_key(kind)] for kind in _kinds(row)]
+    return _content("Done", "application/json", {"anyOf": [one, *many]} if many else one)
+
+
+def _path_parameters(path: str, pipelines: Sequence[Pipeline]) -> Iterator[dict[str, Any]]:
+    names = [pipeline.name for pipeline in pipelines]
+    kinds: dict[str, dict[str, Any]] = {
+        "pipeline": {"schema": {"type": "string", "enum": names}},
+        "model": {"schema": {"type": "string", "enum": names}},
+        "version": {"schema": {"type": "string", "pattern": "^[1-9][0-9]{0,8}$"}, "example": "1"},
+        "prediction_id": {"schema": _ID, "example": "order-17"},
+        "key": {
+            "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+            "example": "customer-17",
+        },
+    }
+    for name in re.findall(r"{(\w+)}", path):
+        yield {"name": name, "in": "path", "required": True, **kinds[name]}
+
+
+def _query_parameters(row: Operation[Any, Any]) -> Iterator[dict[str, Any]]:
+    if row.method != "GET" or row.takes is NoneType:
+        return
+    (_,), components = msgspec.json.schema_components([row.takes], ref_template=_REF)
+    for name, schema in components[row.takes.__name__]["properties"].items():
+        yield {"name": name, "in": "query", "required": False, "schema": schema}
+
+
+def _request(
+    row: Operation[Any, Any],
+    pipelines: Sequence[Pipeline],
+    schemas: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    several = len(pipelines) > 1
+    by_pipeline: dict[Operation[Any, Any], Callable[[Pipeline], tuple[list[dict[str, Any]], object]]] = {
+        PREDICT: lambda one: (_predictions(one, several), _prediction(one)),
+        LABEL: lambda one: (_labels(one, several), _truth(one)),
+        BATCH_PREDICT: lambda one: ([_batch_item(one)], {"features": _prediction(one)["features"]}),
+        V2_INFER: lambda one: ([_inference(one)], _inference_example(one)),
+        V2_INFER_VERSION: lambda one: ([_inference(one)], _inference_example(one)),
+    }
+    if row not in by_pipeline:
+        return {"application/json": {"schema": schemas[_key(row.takes)], "example": row.example}}
+    described = [(one.name, *by_pipeline[row](one)) for one in pipelines]
+    requests = [request for _, some, _ in described for request in some]
+    alike = "anyOf" if row in (V2_INFER, V2_INFER_VERSION) else "oneOf"
+    return {
+        "application/json": {
+            "schema": {alike: requests},
+            "examples": {name: {"value": example} for name, _, example in described},
+        }
+    }
+
+
+def _batch_item(pipeline: Pipeline) -> dict[str, Any]:
+    features = {feature.name: _value(feature) for feature in pipeline.features}
+    item = {"features": _object(features, list(features)), "id": _ID, "unit": _ID}
+    return _object(item, ["features"])
+
+
+def _inference(pipeline: Pipeline) -> dict[str, Any]:
+    """Describe one row of tensors; more rows, and binary tensors, are the protocol's own."""
+    names = [tensor["name"] for tensor in _inference_example(pipeline)["inputs"]]
+    tensor = {
+        "type": "object",
+        "properties": {
+            "name": {"enum": names},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+            "datatype": {"type": "string"},
+            "data": {"type": "array"},
+        },
+        "required": ["name", "shape", "datatype", "data"],
+    }
+    inputs = {"type": "array", "items": tensor, "minItems": len(names), "maxItems": len(names)}
+    return {"type": "object", "properties": {"inputs": inputs}, "required": ["inputs"]}
+
+
+def _inference_example(pipeline: Pipeline) -> dict[str, Any]:
+    tensors = []
+    for name, datatype in datatypes(pipeline).items():
+        kinds = {one.name: one for one in pipeline.request_features}
+        value = _example(kinds[name]) if name in kinds else "customer-17"
+        tensors.append({"name": name, "shape": [1], "datatype": datatype, "data": [value]})
+    return {"inputs": tensors}
 
 
 def _predictions(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
@@ -206,33 +291,16 @@ def _value(feature: FeatureKind) -> dict[str, Any]:
     return {"anyOf": [value, {"type": "null"}]} if feature.nullable else value
 
 
-def _either(one: dict[str, Any], many: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [one, many]}
-
-
-def _post(
-    summary: str,
-    requests: list[dict[str, Any]],
-    answer: dict[str, Any],
-    problem: dict[str, Any],
-    examples: dict[str, Any],
-) -> dict[str, Any]:
-    content = {"schema": {"oneOf": requests}, "examples": examples}
-    return {
-        "post": {
-            "summary": summary,
-            "tags": ["predictions"],
-            "requestBody": {"required": True, "content": {"application/json": content}},
-            "responses": {"200": _content("It is durable", "application/json", answer)}
-            | _problems(problem),
-        }
-    }
-
-
-def _problems(problem: dict[str, Any]) -> dict[str, Any]:
+def _problems(
+    row: Operation[Any, Any], schemas: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    if row.path.startswith("/v2"):
+        said = _object({"error": {"type": "string"}}, ["error"])
+        return {status: _content(words, "application/json", said) for status, words in _STATUSES.items()}
+    problem = schemas[_key(Problem)]
     return {
         status: _content(words, "application/problem+json", problem)
-        for status, words in _PROBLEMS.items()
+        for status, words in _STATUSES.items()
     }
 
 

@@ -1,97 +1,38 @@
-"""The keeper's ear for operators: it has MLflow at hand, which no worker has."""
+"""The keeper's ear for operators: the operations' own paths, over HTTP at a Unix socket."""
 
+import asyncio
 import logging
-import socketserver
+import socket
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
+from urllib.parse import unquote
 
-import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from headwater.features.record.checks import plain_words
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.loop.operator.operations import Operator
-from headwater.serving.api.operations import (
-    ChampionBody,
-    LearningBody,
-    OperatorReply,
-    OperatorRequest,
-    QuarantineBody,
-    RoutingBody,
-    ShadowBody,
-    VersionsBody,
-    socket_file,
-)
+from headwater.serving.api.keeper_socket import BY_HEADER, socket_file
+from headwater.serving.api.operation import Operation
+from headwater.serving.api.operations import OPERATIONS
+from headwater.serving.api.reply import json_response, refusal
 from headwater.spec.errors import DeclarationError, HeadwaterError, NotFoundError, SchemaError
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["OPERATIONS", "OperatorSocket"]
+__all__ = ["OperatorSocket"]
 
-_IDLE_S = 10.0
-_MOST_BYTES = 200_000
+_WAITING = 100
+_Call = Callable[[Operator, Any, str], object]
 _logger = logging.getLogger("headwater.operating")
-
-
-class _Operation(NamedTuple):
-    """What a request has to look like, and what is done about it: operator, body, who asks."""
-
-    body: type[Any]
-    do: Callable[[Operator, Any, str], object]
-
-
-def _champion(operator: Operator, body: ChampionBody, by: str) -> object:
-    spans = [span.offsets for span in body.quarantine]
-    if body.rollback:
-        return operator.roll_back(body.version, by=by, reason=body.reason, quarantine=spans)
-    if body.version is None:
-        raise SchemaError("version: it is missing", hint="say which, or roll back: rollback=true")
-    if spans:
-        raise SchemaError("quarantine: it goes with a rollback", hint="leave it out, or roll back")
-    return operator.promote(body.version, by=by, reason=body.reason)
-
-
-def _learning(operator: Operator, body: LearningBody, by: str) -> object:
-    change = operator.pause if body.paused else operator.resume
-    return change(by=by, reason=body.reason)
-
-
-def _route(operator: Operator, body: RoutingBody, by: str) -> object:
-    operator.route(body.routing, by=by, reason=body.reason, expected=body.expected)
-    return operator.routed()
-
-
-def _add_shadow(operator: Operator, body: ShadowBody, by: str) -> object:
-    operator.add_shadow(body.version, by=by, reason=body.reason)
-    return operator.routed()
-
-
-def _drop_shadow(operator: Operator, body: ShadowBody, by: str) -> object:
-    operator.drop_shadow(body.version, by=by, reason=body.reason)
-    return operator.routed()
-
-
-def _quarantine(operator: Operator, body: QuarantineBody, by: str) -> object:
-    spans = [span.offsets for span in body.spans]
-    return operator.quarantine(spans, by=by, reason=body.reason)
-
-
-OPERATIONS: Mapping[str, _Operation] = {
-    "routing": _Operation(dict, lambda operator, _body, _by: operator.routed()),
-    "route": _Operation(RoutingBody, _route),
-    "add shadow": _Operation(ShadowBody, _add_shadow),
-    "drop shadow": _Operation(ShadowBody, _drop_shadow),
-    "learning": _Operation(dict, lambda operator, _body, _by: operator.learning()),
-    "learn": _Operation(LearningBody, _learning),
-    "quarantine": _Operation(QuarantineBody, _quarantine),
-    "champion": _Operation(ChampionBody, _champion),
-    "versions": _Operation(VersionsBody, lambda operator, body, _by: operator.versions(body.last)),
-}
-"""By name: what may be asked for."""
 
 
 class OperatorSocket:
@@ -118,16 +59,25 @@ class OperatorSocket:
         self._clock = clock
         self._database = Database(settings.operational_url)
         self._operators: dict[str, Operator] = {}
+        self._one_at_a_time = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="headwater-")  # of mode 0700
-        where = Path(self._folder.name) / "operations"
-        self._server = _Server(str(where), self.answer)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="operating", kwargs={"poll_interval": 0.2}
-        )
+        self._where = str(Path(self._folder.name) / "operations")
         self._file = socket_file(settings)
-        self._where = str(where)
+        self._socket = socket.socket(socket.AF_UNIX)
+        routes = [self._route(row, row.call) for row in OPERATIONS if row.call is not None]
+        app = Starlette(
+            routes=routes, exception_handlers={HeadwaterError: _refused, Exception: _refused}
+        )
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False)
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, name="operating", kwargs={"sockets": [self._socket]}
+        )
 
     def __enter__(self) -> Self:
+        self._socket.bind(self._where)
+        self._socket.listen(_WAITING)  # who comes before the thread does waits for it
         self._thread.start()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         draft = self._file.with_suffix(".new")
@@ -139,36 +89,26 @@ class OperatorSocket:
         with suppress(OSError):
             if self._file.read_text() == self._where:
                 self._file.unlink()
-        self._server.shutdown()
+        self._server.should_exit = True
         self._thread.join()
-        self._server.server_close()
+        self._socket.close()
         self._folder.cleanup()
         self._database.close()
 
-    def answer(self, line: bytes) -> bytes:
-        """Do what a line asks for; give the line that answers it."""
-        try:
-            told = OperatorReply(result=msgspec.Raw(msgspec.json.encode(self._do(line))))
-        except HeadwaterError as error:
-            told = OperatorReply(code=type(error).__name__, error=error.what, hint=error.hint)
-        except Exception:
-            _logger.exception("an operation failed")
-            told = OperatorReply(
-                code="HeadwaterError", error="an unexpected error", hint="the keeper's log has it"
-            )
-        return msgspec.json.encode(told) + b"\n"
+    def _route(self, operation: Operation[Any, Any], call: _Call) -> Route:
+        async def endpoint(request: Request) -> Response:
+            body = operation.decode(await request.body(), request.query_params)
+            name, by = request.path_params["pipeline"], unquote(request.headers.get(BY_HEADER, ""))
+            return json_response(await asyncio.to_thread(self._do, call, name, body, by))
 
-    def _do(self, line: bytes) -> object:
-        asked = msgspec.json.decode(line, type=OperatorRequest)
-        operation = OPERATIONS[asked.what]
-        try:
-            body = msgspec.json.decode(asked.body, type=operation.body)
-        except msgspec.ValidationError as error:
-            raise SchemaError(plain_words(error), hint="see /docs") from error
-        try:
-            return operation.do(self._operator(asked.pipeline), body, asked.by)
-        except DeclarationError as error:
-            raise SchemaError(error.what, error.hint) from error
+        return Route(operation.path, endpoint, methods=[operation.method])
+
+    def _do(self, call: _Call, name: str, body: object, by: str) -> object:
+        with self._one_at_a_time:
+            try:
+                return call(self._operator(name), body, by)
+            except DeclarationError as error:
+                raise SchemaError(error.what, error.hint) from error
 
     def _operator(self, name: str) -> Operator:
         if name not in self._pipelines:
@@ -180,22 +120,7 @@ class OperatorSocket:
         return self._operators[name]
 
 
-class _Server(socketserver.UnixStreamServer):
-    def __init__(self, where: str, answer: Callable[[bytes], bytes]) -> None:
-        self.answer = answer
-        super().__init__(where, _Handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Note that somebody hung up: nobody waits for the answer then."""
-        del request, client_address
-        _logger.info("an operation's asker went away", exc_info=True)
-
-
-class _Handler(socketserver.StreamRequestHandler):
-    timeout = _IDLE_S
-    server: _Server
-
-    def handle(self) -> None:
-        line = self.rfile.readline(_MOST_BYTES)
-        if line:
-            self.wfile.write(self.server.answer(line))
+async def _refused(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, HeadwaterError):
+        _logger.error("an operation failed", exc_info=error)
+    return refusal(error)

@@ -7,12 +7,10 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-import msgspec
-from fastapi import FastAPI, Header, Query, Request
-from fastapi.responses import PlainTextResponse, Response
-from fastapi.telemetry import TelemetryConfig
-from fastapi_offline import FastAPIOffline
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
@@ -20,19 +18,30 @@ from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.infra.tracing import begin_tracing
 from headwater.serving.access.authentication import Access, Authentication
-from headwater.serving.api.problems import FAILED, PROBLEM_TYPE, Problem, problem_of
+from headwater.serving.api.operations import (
+    LABEL,
+    METRICS,
+    PIPELINES,
+    PREDICT,
+    PREDICTION,
+    PredictionQuery,
+)
+from headwater.serving.api.problems import PROBLEM_TYPE, Problem
+from headwater.serving.api.reply import json_response, refusal
 from headwater.serving.http.batch_routes import batch_routes
+from headwater.serving.http.documentation_routes import documentation_routes
 from headwater.serving.http.fast_protocol import SHORT_WAY, ShortWay
 from headwater.serving.http.fast_routes import FastRoutes, Pipelines, labels_route, named, predict_route
 from headwater.serving.http.kserve_v2 import protocol_routes
-from headwater.serving.http.label_queue_routes import queue_router
-from headwater.serving.http.openapi import describe
-from headwater.serving.http.operator_routes import operations_router
+from headwater.serving.http.label_queue_routes import LabelQueues, queue_routes
+from headwater.serving.http.operator_routes import operator_routes
+from headwater.serving.http.routes import route
 from headwater.serving.metrics.counters import Cells, Counters
 from headwater.serving.metrics.service_metrics import Metrics, told_now
 from headwater.serving.published.alarms import KeeperStatus, cells_of
 from headwater.serving.worker.batch_answers import BatchAnswers
 from headwater.serving.worker.served_pipeline import ServedPipeline
+from headwater.spec.data.records import Recorded
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
 
@@ -43,14 +52,6 @@ MOST_BODY_BYTES = 2_000_000
 
 _FOLLOW_S = 0.1
 _COLLECTED_TOGETHER = 10_000  # objects; at the usual 700 a twentieth of a request is collecting
-
-# FastAPI's own spans and logs may quote what was sent.
-_OWN_TRACES: TelemetryConfig = {
-    "tracing": False,
-    "metrics": False,
-    "logs": False,
-    "auto_configure": False,
-}
 
 
 def create_app(
@@ -78,8 +79,10 @@ def create_app(
     metrics = Metrics(Counters(settings))
     kind, tracing = _made_of(settings)
 
+    queues = LabelQueues(served, settings, clock)
+
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, ShortWay]]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, ShortWay]]:
         for pipeline in pipelines:
             served[pipeline.name] = kind(pipeline, settings, clock, metrics.of(pipeline.name))
             if pipeline.batch is not None:
@@ -102,37 +105,28 @@ def create_app(
         await asyncio.gather(*(one.close() for one in served.values()))
         for batch in batches.values():
             batch.close()
+        queues.close()
         guard.close()
         metrics.close()
 
-    # Its page of documentation comes from here, not from a content network: machines may be offline.
-    app = FastAPIOffline(
-        "/docs",
-        None,
-        title="headwater",
-        version="1",
-        summary="Predict, label, learn.",
-        lifespan=lifespan,
-        telemetry=_OWN_TRACES,
-    )
     hot = {
-        "/predict": predict_route(served, MOST_BODY_BYTES, metrics),
-        "/labels": labels_route(served, MOST_BODY_BYTES, metrics),
+        PREDICT.path: predict_route(served, MOST_BODY_BYTES, metrics),
+        LABEL.path: labels_route(served, MOST_BODY_BYTES, metrics),
     }
-    app.router.routes[:0] = [
-        # Reached with another method only, to be told so.
-        *(Route(path, route, methods=["POST"]) for path, route in hot.items()),
-        *protocol_routes(served, MOST_BODY_BYTES),
-        *batch_routes(pipelines, served, batches, clock, metrics, MOST_BODY_BYTES),
-    ]
-    app.add_exception_handler(HeadwaterError, _refused)
-    app.add_exception_handler(HTTPException, _unrouted)
-    app.add_exception_handler(Exception, _failed)
-    _add_lookups(app, served, clock)
-    app.include_router(queue_router(served, settings, clock))
-    app.include_router(operations_router(served, settings))
-    _add_metrics(app, served, batches, metrics)
-    describe(app, pipelines)
+    app = Starlette(
+        routes=[
+            # Reached with another method only, to be told so.
+            *(Route(path, one, methods=["POST"]) for path, one in hot.items()),
+            *protocol_routes(served, MOST_BODY_BYTES),
+            *batch_routes(served, batches, clock, metrics, MOST_BODY_BYTES),
+            *_lookup_routes(served, batches, clock, metrics),
+            *queue_routes(queues),
+            *operator_routes(served, settings),
+            *documentation_routes(pipelines),
+        ],
+        exception_handlers={HeadwaterError: _refused, HTTPException: _unrouted, Exception: _refused},
+        lifespan=lifespan,
+    )
     guard = Authentication(
         FastRoutes(app, hot, metrics), access or Access(), settings, clock, metrics.problem
     )
@@ -148,33 +142,26 @@ def _made_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIAp
     return TracedPipeline, TracingMiddleware
 
 
-def _add_lookups(app: FastAPI, served: Pipelines, clock: Clock) -> None:
-    @app.get("/predictions/{prediction_id}", tags=["predictions"], response_class=Response)
-    async def prediction(
-        prediction_id: str, pipeline: str | None = Query(None, description="Its name")
-    ) -> Response:
-        """Give what was recorded of a prediction: features as served, answer, labels as they came."""
-        found = named(served, msgspec.UNSET if pipeline is None else pipeline)
-        return _json(await asyncio.to_thread(found.find, prediction_id[:300]))
+def _lookup_routes(
+    served: Pipelines, batches: Mapping[str, BatchAnswers], clock: Clock, metrics: Metrics
+) -> list[Route]:
+    async def prediction(request: Request, query: PredictionQuery) -> Recorded:
+        one = named(served, query.pipeline)
+        return await asyncio.to_thread(one.find, request.path_params["prediction_id"][:300])
 
-    @app.get("/pipelines", tags=["pipelines"], response_class=Response)
-    async def statuses() -> Response:
-        """Say of each pipeline which version serves, since when, and what waits."""
-        return _json([_status(one, clock.now()) for one in served.values()])
+    async def statuses(_request: Request, _query: None) -> list[dict[str, Any]]:
+        return [_status(one, clock.now()) for one in served.values()]
 
-
-def _add_metrics(
-    app: FastAPI, served: Pipelines, batches: Mapping[str, BatchAnswers], metrics: Metrics
-) -> None:
-    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
-    async def totals(accept: str = Header("", include_in_schema=False)) -> Response:
-        """Give what all workers counted, for Prometheus."""
+    async def totals(request: Request, _query: None) -> Response:
         for one in served.values():
             one.sample()
-        told = [cell for one in served.values() for cell in cells_of(one.pipeline.name, one.told())]
-        told += _batch_cells(batches)
-        content, kind = await asyncio.to_thread(metrics.text, accept, told)
+        cells = [cell for one in served.values() for cell in cells_of(one.pipeline.name, one.told())]
+        cells += _batch_cells(batches)
+        accept = request.headers.get("accept", "")
+        content, kind = await asyncio.to_thread(metrics.text, accept, cells)
         return Response(content, headers={"content-type": kind})
+
+    return [route(PREDICTION, prediction), route(PIPELINES, statuses), route(METRICS, totals)]
 
 
 def _batch_cells(batches: Mapping[str, BatchAnswers]) -> Iterator[Cells]:
@@ -217,30 +204,18 @@ def _learning(told: KeeperStatus) -> dict[str, Any] | None:
     }
 
 
-def _json(found: object, status: int = 200, kind: str = "application/json") -> Response:
-    return Response(msgspec.json.encode(found), status, media_type=kind)
+async def _refused(_request: Request, error: Exception) -> Response:
+    return refusal(error)
 
 
-def _refused(_request: Request, error: Exception) -> Response:
-    problem = problem_of(error) if isinstance(error, HeadwaterError) else FAILED
-    answer = _json(problem, problem.status, PROBLEM_TYPE.decode())
-    if problem.status == 503:
-        answer.headers["retry-after"] = "1"
-    return answer
-
-
-def _unrouted(request: Request, error: Exception) -> Response:
+async def _unrouted(request: Request, error: Exception) -> Response:
     """Answer a path that is not there, or a method that it does not take, with those that it does."""
     if not isinstance(error, HTTPException):
-        return _failed(request, error)
+        return refusal(error)
     problem = Problem(status=error.status_code, title=error.detail, hint="see /docs")
-    answer = _json(problem, problem.status, PROBLEM_TYPE.decode())
+    answer = json_response(problem, problem.status, PROBLEM_TYPE.decode())
     if problem.status == 405:
         routes = [one for one in request.app.router.routes if isinstance(one, Route)]
         there = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
         answer.headers["allow"] = ", ".join(sorted({m for one in there for m in one.methods or ()}))
     return answer
-
-
-def _failed(_request: Request, _error: Exception) -> Response:
-    return _json(FAILED, 500, PROBLEM_TYPE.decode())

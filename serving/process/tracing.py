@@ -5,7 +5,6 @@ did, with prediction ids, and how long an answer waited for its record's sync.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from opentelemetry import trace
@@ -15,7 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater.features.record.inbox import Entry
 from headwater.infra.tracing import span, tracer
+from headwater.serving.api.operations import LABEL, PREDICT
 from headwater.serving.api.schemas import LabelItem, LabelResult, PredictionAnswer, PredictItem
+from headwater.serving.http.routes import ROUTE_OF_SCOPE
 from headwater.serving.worker.group_commit import Ended, GroupCommit
 from headwater.serving.worker.served_pipeline import ServedPipeline
 
@@ -119,7 +120,5 @@ def _tell(ids: list[str]) -> None:
 
 def _route(scope: Scope) -> str:
     """Give a request's route, not its path, of which there are as many as there are ids."""
-    found: Any = scope.get("route")
-    if found is not None:
-        return str(getattr(found, "path", ""))
-    return scope["path"] if scope["path"] in ("/predict", "/labels") else ""
+    found = scope["path"] if scope["path"] in (PREDICT.path, LABEL.path) else ""
+    return str(scope.get(ROUTE_OF_SCOPE, found))

@@ -179,10 +179,7 @@ def test_without_falling_through_a_post_is_not_allowed(
     client = open_service(replace(SCORED, batch=replace(SCORED.batch, fall_through=False)))
     assert client.get(quoted("c-1")).status_code == 200
     assert client.post(quoted("c-1"), json={"features": FEATURES}).status_code == 405
-    assert client.get("/openapi.json").json()["paths"]["/batch/line/{key}"].keys() == {
-        "get",
-        "parameters",
-    }
+    assert client.get("/openapi.json").json()["paths"]["/batch/line/{key}"].keys() == {"get"}
 
 
 def test_who_scores_no_table_says_so(keeper: Keeper, open_service: Opener) -> None:

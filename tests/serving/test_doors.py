@@ -147,11 +147,6 @@ class Doors:
         self.post(path, body)
         return None
 
-    def no_shadow(self, reason: str) -> None:
-        """Drop a shadow for a reason; it is added for a good one before."""
-        self.rule("shadows/add", "to drop it", version="1")
-        self.rule("shadows/drop", reason, version="1")
-
     def rule(self, path: str, reason: str, method: str = "POST", **body: Any) -> None:
         """Send what an operator rules."""
         self.post(f"/pipelines/doors/{path}", body | {"reason": reason}, method)
@@ -303,7 +298,7 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
             "routing", v, "PUT", routing={"type": "champion_only"}
         ),
         "/pipelines, shadow": lambda d, v: d.rule("shadows/add", v, version="1"),
-        "/pipelines, no shadow": lambda d, v: d.no_shadow(v),
+        "/pipelines, no shadow": lambda d, v: d.rule("shadows/drop", v, version="1"),
         "/pipelines, learning": lambda d, v: d.rule("learning", v, "PUT", paused=False),
         "/pipelines, quarantine": lambda d, v: d.rule("quarantine", v, spans=[{"start": 0, "stop": 1}]),
         "/pipelines, champion": lambda d, v: d.rule("champion", v, version="1"),

@@ -1,27 +1,20 @@
 """No route is left out: what takes a body is a door, and what takes a path is asked for any text.
 
-Routes are found in the OpenAPI document and among those below /v2 and /batch, which are not in it.
+Routes are those of the table of operations.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
-from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
-from starlette.routing import Route
-from tests.serving.test_doors import BAD_NAMES, DOORS, GOOD_NAMES, JSON, Doors, cases, doors
+from tests.serving.test_doors import BAD_NAMES, GOOD_NAMES, JSON, Doors, cases, doors
 
-from headwater.infra.clock import SystemClock
-from headwater.infra.settings import Settings
-from headwater.serving.http.batch_routes import batch_routes
-from headwater.serving.http.kserve_v2 import protocol_routes
-from headwater.serving.metrics.counters import Counters
-from headwater.serving.metrics.service_metrics import Metrics
+from headwater.serving.api.operations import OPERATIONS
 from headwater.spec.errors import SchemaError
 
 __all__ = ["doors"]
@@ -32,20 +25,9 @@ PARAMETER = re.compile(r"{[^}]+}")
 
 
 @pytest.fixture(scope="module")
-def routes(doors: Doors) -> set[tuple[str, str]]:
+def routes() -> set[tuple[str, str]]:
     """Every method with the path that it is for, parameters as {}."""
-    document: Mapping[str, Any] = doors.http.get("/openapi.json").json()
-    found = {
-        (method.upper(), path)
-        for path, methods in document["paths"].items()
-        for method in methods.keys() - {"parameters"}
-    }
-    clock, metrics = SystemClock(), Metrics(Counters(Settings(home=doors.bound.settings.root / "none")))
-    for route in (*protocol_routes({}, 1), *batch_routes([DOORS], {}, {}, clock, metrics, 1)):
-        assert isinstance(route, Route)
-        found |= {(method, route.path) for method in route.methods or ()}
-    metrics.close()
-    return {(method, PARAMETER.sub("{}", path)) for method, path in found}
+    return {(row.method, PARAMETER.sub("{}", row.path)) for row in OPERATIONS}
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from headwater.infra.store.database import Database
 from headwater.loop.binding import Bound
 from headwater.serving.access.authentication import Access
 from headwater.serving.access.key_store import KeyStore, KeyWatch
-from headwater.serving.access.keys import SCOPES, KeyFile, found_in
+from headwater.serving.access.keys import KeyFile, found_in
+from headwater.serving.api.operation import SCOPES
 from headwater.serving.client.client import Client
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.process.app import create_app

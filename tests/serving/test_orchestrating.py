@@ -131,7 +131,7 @@ REFUSED: list[tuple[str, str, object, int, str]] = [
     ("POST", "champion", {"version": "1", "quarantine": [{"start": 1, "stop": 2}]}, 422, "rollback"),
     ("POST", "champion", {"version": "1\n"}, 422, "version"),
     ("POST", "shadows/drop", {"version": "1\n"}, 422, "version"),
-    ("POST", "shadows/drop", {"version": "1"}, 404, "no shadow"),
+    ("POST", "shadows/drop", {"version": "9"}, 404, "'9'"),
     ("PUT", "learning", {"paused": True, "reason": "why\n"}, 422, "reason"),
     ("GET", "versions?last=0", None, 422, "last"),
 ]
@@ -206,5 +206,6 @@ def test_what_is_asked_again_is_done_once(client: httpx.Client, each: Bound) -> 
             mine.operate.roll_back("line", to="1")
             mine.operate.pause("line")
             mine.operate.add_shadow("line", "2")
+            mine.operate.drop_shadow("line", "1")
     actions = [row.action for row in audited(each.database, 50)]
     assert [actions.count(one) for one in ("roll back", "pause learning", "route")] == [1, 1, 1]

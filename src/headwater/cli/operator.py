@@ -128,8 +128,7 @@ def add_shadow(
     It answers nothing, and is scored on the same labels: headwater performance.
     """
     with operating(pipeline) as operator:
-        operator.add_shadow(version, by=user(), reason=reason)
-        found = operator.routed()
+        found = operator.add_shadow(version, by=user(), reason=reason)
     show(found, json, lambda: routing_lines(found))
 
 
@@ -139,8 +138,7 @@ def drop_shadow(
 ) -> None:
     """Let a version predict beside the answer no more; what it said is kept."""
     with operating(pipeline) as operator:
-        operator.drop_shadow(version, by=user(), reason=reason)
-        found = operator.routed()
+        found = operator.drop_shadow(version, by=user(), reason=reason)
     show(found, json, lambda: routing_lines(found))
 
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from headwater.features.batch.batch_runs import BatchRun
-    from headwater.features.label_queue.queue_statistics import QueueStatistics
     from headwater.loop.rebuild import RebuildResult
     from headwater.loop.training.update import UpdateResult
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
     from headwater.spec.rulings import Learning, RoutingStatus
+    from headwater.spec.serving.queue_results import QueueStatistics
     from headwater.spec.updating.decision import Decision
 
 __all__ = [

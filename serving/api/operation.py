@@ -1,0 +1,82 @@
+"""An operation of the service: what is asked, where, by whom, and what is answered."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import NoneType
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+
+import msgspec
+
+from headwater.features.record.checks import plain_words
+from headwater.spec.errors import DeclarationError, SchemaError
+
+if TYPE_CHECKING:
+    from headwater.loop.operator.operations import Operator
+
+__all__ = ["SCOPES", "Method", "Operation", "Scope"]
+
+Scope = Literal["predict", "label", "operate", "read"]
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""What a key may be made for; none contains another."""
+
+Method = Literal["GET", "POST", "PUT"]
+Body = TypeVar("Body")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Operation(Generic[Body, Result]):
+    """One thing that can be asked for over HTTP.
+
+    Parameters
+    ----------
+    name
+        Unique; the document's operation id.
+    method, path
+        Where it is asked for; ``{key:any}`` in a path stands for any text, slashes included.
+    takes
+        What the body holds, or for GET the query; None for nothing.
+    gives
+        What the answer holds; one of several kinds, where there are several.
+    scopes
+        A key for any of them may ask; none are needed where there are none.
+    tag, words
+        Its group in the document, and its sentences there: the first one is the summary.
+    example
+        A body that fits some pipeline.
+    call
+        Does it in the keeper, for the one whom the last argument names; None where the worker answers.
+    """
+
+    name: str
+    method: Method
+    path: str
+    takes: type[Body]
+    gives: type[Result] | tuple[type, ...]
+    scopes: tuple[Scope, ...]
+    tag: str
+    words: str
+    example: Mapping[str, object] | None = None
+    call: "Callable[[Operator, Body, str], Result] | None" = None
+
+    def decode(self, body: bytes, query: Mapping[str, str]) -> Body:
+        """Read a request.
+
+        Raises
+        ------
+        SchemaError
+            If it does not fit; the text names the field.
+        """
+        try:
+            if self.method == "GET":
+                if self.takes is NoneType:
+                    return None  # type: ignore[return-value] # which is NoneType's only value
+                return msgspec.convert(dict(query), self.takes, strict=False)
+            return msgspec.json.decode(body, type=self.takes)
+        except msgspec.ValidationError as error:
+            raise SchemaError(plain_words(error), hint="see /docs") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise SchemaError(f"the body is not JSON that can be read: {error}", "see /docs") from error
+        except DeclarationError as error:  # a routing that no pipeline could declare
+            raise SchemaError(error.what, error.hint) from error

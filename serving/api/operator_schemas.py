@@ -1,0 +1,113 @@
+"""The bodies of operators' requests."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from headwater.spec.recipe import OffsetRange
+from headwater.spec.serving.routing import Routing
+
+__all__ = [
+    "MOST_SPANS",
+    "MOST_VERSIONS",
+    "ChampionBody",
+    "LearningBody",
+    "OffsetSpan",
+    "QuarantineBody",
+    "RoutingBody",
+    "ShadowBody",
+    "VersionsQuery",
+]
+
+MOST_SPANS = 100
+MOST_VERSIONS = 1_000
+
+# In Python, $ alone lets a last line end through; other readers of the document have no \Z.
+_Reason = Annotated[
+    str,
+    Meta(max_length=500, pattern="^[^\\x00-\\x1f\\x7f]*$(?!\\n)", description="Why, for the record"),
+]
+_Number = Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$(?!\\n)", description="Number of a version")]
+_Shadow = Annotated[
+    str, Meta(pattern="^([1-9][0-9]{0,8}|challenger)$(?!\\n)", description="A number, or challenger")
+]
+_Offset = Annotated[int, Meta(ge=0, lt=2**62)]
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every request may say."""
+
+    reason: _Reason = "over HTTP"
+
+
+class RoutingBody(_Body, frozen=True, kw_only=True):
+    """How requests are to be routed.
+
+    Parameters
+    ----------
+    routing
+        Null returns to what the pipeline declares.
+    expected
+        Number of the ruling that was seen: another one since is a conflict. Left out, the last one wins.
+    """
+
+    routing: Routing | None
+    expected: Annotated[int, Meta(ge=0, lt=2**62)] | None = None
+
+
+class ShadowBody(_Body, frozen=True, kw_only=True):
+    """Which version is to predict beside the answer, or no more."""
+
+    version: _Shadow
+
+
+class LearningBody(_Body, frozen=True, kw_only=True):
+    """Whether learning is to halt, or to go on."""
+
+    paused: bool
+
+
+class OffsetSpan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Offsets from `start` up to, but not including, `stop`."""
+
+    start: _Offset
+    stop: _Offset
+
+    @property
+    def offsets(self) -> OffsetRange:
+        """The range."""
+        return OffsetRange(self.start, self.stop)
+
+
+_Spans = Annotated[tuple[OffsetSpan, ...], Meta(max_length=MOST_SPANS)]
+
+
+class QuarantineBody(_Body, frozen=True, kw_only=True):
+    """Offsets that are not to be learned again."""
+
+    spans: Annotated[tuple[OffsetSpan, ...], Meta(min_length=1, max_length=MOST_SPANS)]
+
+
+class ChampionBody(_Body, frozen=True, kw_only=True):
+    """Which version is to be champion.
+
+    Parameters
+    ----------
+    version
+        Its number; to roll back, it may be left out: the champion before this one.
+    rollback
+        Whether that is a return to an earlier champion.
+    quarantine
+        With a rollback: offsets that are not to be learned again.
+    """
+
+    version: _Number | None = None
+    rollback: bool = False
+    quarantine: _Spans = ()
+
+
+class VersionsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of the newest versions."""
+
+    last: Annotated[int, Meta(ge=1, le=MOST_VERSIONS)] = 20

@@ -1,0 +1,69 @@
+"""The requests and answers of the queue for people."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from headwater.serving.api.schemas import Id
+from headwater.spec.serving.queue import LONGEST_LEASE_S, MOST_CLAIMED
+from headwater.spec.serving.queue_results import ClaimedQuestion
+
+__all__ = ["AnswerRequest", "AnswerResult", "ClaimAnswer", "ClaimRequest", "SkipRequest", "SkipResult"]
+
+_Person = Annotated[
+    str, Meta(min_length=1, max_length=100, description="A person's name; printable, without #")
+]
+
+
+class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A claim of questions.
+
+    Parameters
+    ----------
+    person
+        Who is to answer.
+    many
+        How many questions the person is to hold.
+    lease_s
+        For how many seconds; as declared where not given.
+    """
+
+    person: _Person
+    many: Annotated[int, Meta(ge=1, le=MOST_CLAIMED)] = 1
+    lease_s: Annotated[int, Meta(ge=1, le=LONGEST_LEASE_S)] | None = None
+
+
+class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The questions that a person holds now, those held before first; empty if nothing waits."""
+
+    questions: list[ClaimedQuestion]
+
+
+class AnswerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A person's answer: true or false, a class, or a number, as the task has it."""
+
+    person: _Person
+    prediction_id: Id
+    value: bool | float | Annotated[str, Meta(max_length=10_000)]
+
+
+class AnswerResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Recorded as a label, or known: the same was recorded before. Durable either way."""
+
+    prediction_id: str
+    status: Literal["recorded", "known"]
+
+
+class SkipRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question that a person cannot answer."""
+
+    person: _Person
+    prediction_id: Id
+
+
+class SkipResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The question goes to others; the person is not asked again."""
+
+    prediction_id: str
+    status: Literal["skipped"] = "skipped"
