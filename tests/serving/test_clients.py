@@ -1,0 +1,134 @@
+"""Both clients: the same methods, every operation, ids of any text."""
+
+import asyncio
+import inspect
+from typing import Any, get_type_hints
+
+import httpx
+import pytest
+from tests.patience import PATIENCE_S
+from tests.serving.test_batch import SCORED, five_keys, scored, watch
+from tests.serving.test_label_queue import ASKING, IDS, service
+
+from headwater.serving.api.operations import OPERATIONS
+from headwater.serving.api.problems import Problem, error_of
+from headwater.serving.client.client import AsyncClient, Client
+from headwater.serving.client.operator_client import AsyncOperatorClient, OperatorClient
+from headwater.serving.client.queue_client import AsyncQueueClient, QueueClient
+from headwater.serving.keeper.keeper import Keeper
+from headwater.spec import errors
+from headwater.spec.errors import ConflictError, HeadwaterError
+from headwater.spec.serving.routing import ChampionOnly
+
+__all__ = ["five_keys", "scored", "service", "watch"]
+
+PAIRS = [(Client, AsyncClient), (OperatorClient, AsyncOperatorClient), (QueueClient, AsyncQueueClient)]
+ODD = ["a/b", "a?b=c", "a#b", "..", ".", "a%2Fb", "a/../b", "//", "ü 1&2;3", "a+b", "\\", "[1]"]
+ELSEWHERE = {"pipelines", "metrics", "openapi", "docs"}  # for people and scrapers
+
+
+def methods(kind: type) -> dict[str, Any]:
+    return {name: one for name, one in vars(kind).items() if not name.startswith("_") and callable(one)}
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS, ids=lambda kind: kind.__name__)
+def test_both_clients_have_the_same_methods(one: type, other: type) -> None:
+    assert methods(one).keys() == methods(other).keys()
+    assert "close" in methods(Client)
+    for name, method in methods(one).items():
+        its = methods(other)[name]
+        assert inspect.signature(method).parameters == inspect.signature(its).parameters, name
+        assert get_type_hints(method)["return"] == get_type_hints(its)["return"], name
+        assert inspect.iscoroutinefunction(its)
+
+
+def test_a_client_asks_for_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+
+    def send(_client: object, call: Any) -> Any:
+        asked.add(call.operation.name)
+        raise ConflictError("enough")
+
+    monkeypatch.setattr(Client, "_send", send)
+    values = {
+        "routing": ChampionOnly(),
+        "features": {},
+        "items": [{}],
+        "spans": [],
+        "to": "1",
+        "last": 1,
+    }
+    with Client("http://127.0.0.1:9") as client:
+        for part in (client, client.operate, client.queue):
+            for name in methods(type(part)).keys() - {"close", "is_ready"}:
+                needed = inspect.signature(getattr(part, name)).parameters
+                given = {
+                    each: values.get(each, "x")
+                    for each, one in needed.items()
+                    if one.default is one.empty or each in values
+                }
+                for more in ({}, {"features": None} if "features" in needed else {}):
+                    with pytest.raises(ConflictError):
+                        getattr(part, name)(**{**given, **more})
+    protocol = {row.name for row in OPERATIONS if row.path.startswith("/v2")}
+    assert asked == {row.name for row in OPERATIONS} - protocol - ELSEWHERE
+
+
+@pytest.mark.parametrize("id_", ODD)
+def test_an_id_of_any_text_is_looked_up(keeper: Keeper, open_service: Any, id_: str) -> None:
+    http = open_service(ASKING)
+    address = str(http.base_url)
+
+    async def look() -> Any:
+        async with AsyncClient(address, timeout_s=PATIENCE_S) as client:
+            return await client.prediction(id_, pipeline="line")
+
+    with Client(address, timeout_s=PATIENCE_S) as client:
+        client.predict({"a": 1.0, "b": 0.0}, id=id_)
+        found = client.prediction(id_, pipeline="line")
+        assert found.prediction is not None
+        assert found.prediction.id == id_
+        assert asyncio.run(look()) == found
+        with pytest.raises(errors.NotFoundError):
+            client.batch(id_, pipeline="line")
+
+
+def test_a_key_of_any_text_is_looked_up(watch: Any, open_service: Any) -> None:
+    http = open_service(SCORED)
+    with Client(str(http.base_url), timeout_s=PATIENCE_S) as client:
+        for key in ODD:
+            answer = client.batch(key, pipeline="line", features={"a": 1.0, "b": 0.0})
+            assert (answer.key, answer.found) == (key, "online")
+
+
+def test_people_label_through_the_client(service: httpx.Client) -> None:
+    async def by_bob(id_: str) -> None:
+        async with AsyncClient(str(service.base_url), timeout_s=PATIENCE_S) as client:
+            assert {one.prediction_id for one in await client.queue.claim("line", "bob", many=9)} >= {
+                id_
+            }
+            assert (await client.queue.answer("line", "bob", id_, False)).status == "recorded"
+            assert (await client.queue.state("line")).answers == 2
+            assert (await client.queue.skip("line", "bob", IDS[1])).status == "skipped"
+
+    with Client(str(service.base_url), timeout_s=PATIENCE_S) as client:
+        questions = client.queue.claim("line", "ada", many=9, lease_s=60)
+        assert sorted(one.prediction_id for one in questions) == IDS
+        assert client.queue.answer("line", "ada", IDS[0], True).status == "recorded"
+        asyncio.run(by_bob(IDS[0]))
+        assert client.queue.skip("line", "ada", IDS[1]).prediction_id == IDS[1]
+        state = client.queue.state("line")
+        assert (state.answers, state.skips, state.agreement.raw) == (2, 2, 0.0)
+        with pytest.raises(ConflictError):
+            client.queue.answer("line", "cleo", IDS[2], True)
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name.endswith("Error")])
+def test_a_problem_becomes_the_error_of_its_code(name: str) -> None:
+    made = error_of(Problem(status=500, title="t", detail="what", hint="do", code=name))
+    assert (type(made).__name__, made.what, made.hint) == (name, "what", "do")
+
+
+@pytest.mark.parametrize("code", ["", "few", "HeadwaterWarning", "annotations", "Exception", "x"])
+def test_a_code_that_is_none_becomes_our_base_error(code: str) -> None:
+    assert type(error_of(Problem(status=500, title="t", code=code))) is HeadwaterError
