@@ -17,7 +17,8 @@ from headwater.infra.same_origin import SameOrigin
 from headwater.infra.settings import Settings
 from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, found_in
 from headwater.serving.access.rate_limits import RateLimits
-from headwater.serving.api.operations import DOCS, scopes_of
+from headwater.serving.access.required_scopes import scopes_of
+from headwater.serving.api.operations import DOCS
 from headwater.serving.api.problems import PROBLEM_TYPE, problem_of
 from headwater.serving.api.reply import Headers, Reply
 from headwater.spec.errors import (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
 
@@ -13,14 +14,13 @@ from headwater.spec.errors import DeclarationError, SchemaError
 if TYPE_CHECKING:
     from headwater.loop.operator.operations import Operator
 
-__all__ = ["SCOPES", "Method", "Operation", "Scope"]
+__all__ = ["SCOPES", "Operation", "Scope"]
 
 Scope = Literal["predict", "label", "operate", "read"]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """What a key may be made for; none contains another."""
 
-Method = Literal["GET", "POST", "PUT"]
 Body = TypeVar("Body")
 Result = TypeVar("Result")
 
@@ -33,8 +33,8 @@ class Operation(Generic[Body, Result]):
     ----------
     name
         Unique; the document's operation id.
-    method, path
-        Where it is asked for; ``{key:any}`` in a path stands for any text, slashes included.
+    at
+        Method and path; ``{key:any}`` in a path stands for any text, slashes included.
     takes
         What the body holds, or for GET the query; None for nothing.
     gives
@@ -50,8 +50,7 @@ class Operation(Generic[Body, Result]):
     """
 
     name: str
-    method: Method
-    path: str
+    at: str
     takes: type[Body]
     gives: type[Result] | tuple[type, ...]
     scopes: tuple[Scope, ...]
@@ -59,6 +58,16 @@ class Operation(Generic[Body, Result]):
     words: str
     example: Mapping[str, object] | None = None
     call: "Callable[[Operator, Body, str], Result] | None" = None
+
+    @cached_property
+    def method(self) -> str:
+        """The HTTP method."""
+        return self.at.partition(" ")[0]
+
+    @cached_property
+    def path(self) -> str:
+        """The path, with the names of its parameters in braces."""
+        return self.at.partition(" ")[2]
 
     def decode(self, body: bytes, query: Mapping[str, str]) -> Body:
         """Read a request.

@@ -4,14 +4,13 @@ One function does a row. Operators' rows name it here: a worker hands them on, a
 The worker answers the others from its own models and files (:mod:`headwater.serving.http`).
 """
 
-import re
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from headwater.serving.api.operation import Method, Operation, Scope
+from headwater.serving.api.operation import Operation, Scope
 from headwater.serving.api.operator_schemas import (
     ChampionBody,
     LearningBody,
@@ -81,7 +80,6 @@ __all__ = [
     "V2_VERSION_READY",
     "VERSIONS",
     "PredictionQuery",
-    "scopes_of",
 ]
 
 
@@ -114,8 +112,7 @@ def _quarantine(operator: "Operator", body: QuarantineBody, by: str) -> Learning
 
 PREDICT = Operation[PredictRequest, object](
     name="predict",
-    method="POST",
-    path="/predict",
+    at="POST /predict",
     takes=PredictRequest,
     gives=(PredictionAnswer, PredictionAnswers),
     scopes=("predict",),
@@ -124,8 +121,7 @@ PREDICT = Operation[PredictRequest, object](
 )
 LABEL = Operation[LabelRequest, object](
     name="label",
-    method="POST",
-    path="/labels",
+    at="POST /labels",
     takes=LabelRequest,
     gives=(LabelResult, LabelResults),
     scopes=("label",),
@@ -134,8 +130,7 @@ LABEL = Operation[LabelRequest, object](
 )
 PREDICTION = Operation[PredictionQuery, Recorded](
     name="prediction",
-    method="GET",
-    path="/predictions/{prediction_id:any}",
+    at="GET /predictions/{prediction_id:any}",
     takes=PredictionQuery,
     gives=Recorded,
     scopes=("read",),
@@ -144,8 +139,7 @@ PREDICTION = Operation[PredictionQuery, Recorded](
 )
 BATCH_ANSWER = Operation[None, BatchAnswer](
     name="batch answer",
-    method="GET",
-    path="/batch/{pipeline}/{key:any}",
+    at="GET /batch/{pipeline}/{key:any}",
     takes=NoneType,
     gives=BatchAnswer,
     scopes=("read", "predict"),
@@ -154,8 +148,7 @@ BATCH_ANSWER = Operation[None, BatchAnswer](
 )
 BATCH_PREDICT = Operation[BatchItem, BatchAnswer](
     name="batch answer or predict",
-    method="POST",
-    path="/batch/{pipeline}/{key:any}",
+    at="POST /batch/{pipeline}/{key:any}",
     takes=BatchItem,
     gives=BatchAnswer,
     scopes=("predict",),
@@ -164,8 +157,7 @@ BATCH_PREDICT = Operation[BatchItem, BatchAnswer](
 )
 PIPELINES = Operation[None, list[dict[str, Any]]](
     name="pipelines",
-    method="GET",
-    path="/pipelines",
+    at="GET /pipelines",
     takes=NoneType,
     gives=list[dict[str, Any]],
     scopes=("read",),
@@ -174,8 +166,7 @@ PIPELINES = Operation[None, list[dict[str, Any]]](
 )
 QUEUE = Operation[None, QueueStatistics](
     name="queue",
-    method="GET",
-    path="/queue/{pipeline}",
+    at="GET /queue/{pipeline}",
     takes=NoneType,
     gives=QueueStatistics,
     scopes=("read",),
@@ -184,8 +175,7 @@ QUEUE = Operation[None, QueueStatistics](
 )
 CLAIM = Operation[ClaimRequest, ClaimAnswer](
     name="claim",
-    method="POST",
-    path="/queue/{pipeline}/claim",
+    at="POST /queue/{pipeline}/claim",
     takes=ClaimRequest,
     gives=ClaimAnswer,
     scopes=("label",),
@@ -196,8 +186,7 @@ CLAIM = Operation[ClaimRequest, ClaimAnswer](
 )
 ANSWER = Operation[AnswerRequest, AnswerResult](
     name="answer",
-    method="POST",
-    path="/queue/{pipeline}/answer",
+    at="POST /queue/{pipeline}/answer",
     takes=AnswerRequest,
     gives=AnswerResult,
     scopes=("label",),
@@ -209,8 +198,7 @@ ANSWER = Operation[AnswerRequest, AnswerResult](
 )
 SKIP = Operation[SkipRequest, SkipResult](
     name="skip",
-    method="POST",
-    path="/queue/{pipeline}/skip",
+    at="POST /queue/{pipeline}/skip",
     takes=SkipRequest,
     gives=SkipResult,
     scopes=("label",),
@@ -220,8 +208,7 @@ SKIP = Operation[SkipRequest, SkipResult](
 )
 ROUTING = Operation[None, RoutingStatus](
     name="routing",
-    method="GET",
-    path="/pipelines/{pipeline}/routing",
+    at="GET /pipelines/{pipeline}/routing",
     takes=NoneType,
     gives=RoutingStatus,
     scopes=("read", "operate"),
@@ -231,8 +218,7 @@ ROUTING = Operation[None, RoutingStatus](
 )
 ROUTE = Operation[RoutingBody, RoutingStatus](
     name="route",
-    method="PUT",
-    path="/pipelines/{pipeline}/routing",
+    at="PUT /pipelines/{pipeline}/routing",
     takes=RoutingBody,
     gives=RoutingStatus,
     scopes=("operate",),
@@ -245,8 +231,7 @@ ROUTE = Operation[RoutingBody, RoutingStatus](
 )
 ADD_SHADOW = Operation[ShadowBody, RoutingStatus](
     name="add shadow",
-    method="POST",
-    path="/pipelines/{pipeline}/shadows/add",
+    at="POST /pipelines/{pipeline}/shadows/add",
     takes=ShadowBody,
     gives=RoutingStatus,
     scopes=("operate",),
@@ -257,8 +242,7 @@ ADD_SHADOW = Operation[ShadowBody, RoutingStatus](
 )
 DROP_SHADOW = Operation[ShadowBody, RoutingStatus](
     name="drop shadow",
-    method="POST",
-    path="/pipelines/{pipeline}/shadows/drop",
+    at="POST /pipelines/{pipeline}/shadows/drop",
     takes=ShadowBody,
     gives=RoutingStatus,
     scopes=("operate",),
@@ -269,8 +253,7 @@ DROP_SHADOW = Operation[ShadowBody, RoutingStatus](
 )
 LEARNING = Operation[None, Learning](
     name="learning",
-    method="GET",
-    path="/pipelines/{pipeline}/learning",
+    at="GET /pipelines/{pipeline}/learning",
     takes=NoneType,
     gives=Learning,
     scopes=("read", "operate"),
@@ -280,8 +263,7 @@ LEARNING = Operation[None, Learning](
 )
 LEARN = Operation[LearningBody, Learning](
     name="learn",
-    method="PUT",
-    path="/pipelines/{pipeline}/learning",
+    at="PUT /pipelines/{pipeline}/learning",
     takes=LearningBody,
     gives=Learning,
     scopes=("operate",),
@@ -292,8 +274,7 @@ LEARN = Operation[LearningBody, Learning](
 )
 QUARANTINE = Operation[QuarantineBody, Learning](
     name="quarantine",
-    method="POST",
-    path="/pipelines/{pipeline}/quarantine",
+    at="POST /pipelines/{pipeline}/quarantine",
     takes=QuarantineBody,
     gives=Learning,
     scopes=("operate",),
@@ -304,8 +285,7 @@ QUARANTINE = Operation[QuarantineBody, Learning](
 )
 VERSIONS = Operation[VersionsQuery, list[VersionInRole]](
     name="versions",
-    method="GET",
-    path="/pipelines/{pipeline}/versions",
+    at="GET /pipelines/{pipeline}/versions",
     takes=VersionsQuery,
     gives=list[VersionInRole],
     scopes=("read", "operate"),
@@ -315,8 +295,7 @@ VERSIONS = Operation[VersionsQuery, list[VersionInRole]](
 )
 CHAMPION = Operation[ChampionBody, Reign](
     name="champion",
-    method="POST",
-    path="/pipelines/{pipeline}/champion",
+    at="POST /pipelines/{pipeline}/champion",
     takes=ChampionBody,
     gives=Reign,
     scopes=("operate",),
@@ -328,8 +307,7 @@ CHAMPION = Operation[ChampionBody, Reign](
 )
 METRICS = Operation[None, str](
     name="metrics",
-    method="GET",
-    path="/metrics",
+    at="GET /metrics",
     takes=NoneType,
     gives=str,
     scopes=("read",),
@@ -338,8 +316,7 @@ METRICS = Operation[None, str](
 )
 OPENAPI = Operation[None, dict[str, Any]](
     name="openapi",
-    method="GET",
-    path="/openapi.json",
+    at="GET /openapi.json",
     takes=NoneType,
     gives=dict[str, Any],
     scopes=("read",),
@@ -348,8 +325,7 @@ OPENAPI = Operation[None, dict[str, Any]](
 )
 DOCS = Operation[None, str](
     name="docs",
-    method="GET",
-    path="/docs",
+    at="GET /docs",
     takes=NoneType,
     gives=str,
     scopes=("read",),
@@ -361,13 +337,11 @@ DOCS = Operation[None, str](
 _V2 = Operation[None, dict[str, Any]]
 
 
-def _v2(name: str, path: str, words: str, scopes: tuple[Scope, ...] = ("read", "predict")) -> _V2:
+def _v2(name: str, at: str, words: str, scopes: tuple[Scope, ...] = ("read", "predict")) -> _V2:
     """Make a row of the Open Inference Protocol; its answers are its own, as are its errors."""
-    method: Method = "POST" if path.endswith("/infer") else "GET"
     return Operation(
         name=name,
-        method=method,
-        path=path,
+        at=at,
         takes=NoneType,
         gives=dict[str, Any],
         scopes=scopes,
@@ -377,26 +351,26 @@ def _v2(name: str, path: str, words: str, scopes: tuple[Scope, ...] = ("read", "
 
 
 _VERSION = "/v2/models/{model}/versions/{version}"
-V2_SERVER = _v2("server metadata", "/v2", "Return the server's name and extensions.")
-V2_LIVE = _v2("live", "/v2/health/live", "Return whether the service lives.", ())
+V2_SERVER = _v2("server metadata", "GET /v2", "Return the server's name and extensions.")
+V2_LIVE = _v2("live", "GET /v2/health/live", "Return whether the service lives.", ())
 V2_READY = _v2(
-    "ready", "/v2/health/ready", "Return whether every pipeline has a version that serves.", ()
+    "ready", "GET /v2/health/ready", "Return whether every pipeline has a version that serves.", ()
 )
-V2_MODEL = _v2("model metadata", "/v2/models/{model}", "Return a pipeline's inputs and outputs.")
+V2_MODEL = _v2("model metadata", "GET /v2/models/{model}", "Return a pipeline's inputs and outputs.")
 V2_MODEL_READY = _v2(
-    "model ready", "/v2/models/{model}/ready", "Return whether a pipeline has a version that serves."
+    "model ready", "GET /v2/models/{model}/ready", "Return whether a pipeline has a version that serves."
 )
-V2_VERSION = _v2("version metadata", _VERSION, "Return a pipeline's inputs and outputs.")
-V2_VERSION_READY = _v2("version ready", f"{_VERSION}/ready", "Return whether this version serves.")
+V2_VERSION = _v2("version metadata", f"GET {_VERSION}", "Return a pipeline's inputs and outputs.")
+V2_VERSION_READY = _v2("version ready", f"GET {_VERSION}/ready", "Return whether this version serves.")
 V2_INFER = _v2(
     "infer",
-    "/v2/models/{model}/infer",
+    "POST /v2/models/{model}/infer",
     "Predict a row for each value of the tensors. Answered when the records are durable.",
     ("predict",),
 )
 V2_INFER_VERSION = _v2(
     "infer by version",
-    f"{_VERSION}/infer",
+    f"POST {_VERSION}/infer",
     "Predict by the version that serves; another one is refused.",
     ("predict",),
 )
@@ -405,45 +379,3 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = tuple(
     row for row in list(globals().values()) if isinstance(row, Operation)
 )
 """Every row of this module."""
-
-
-def scopes_of(method: str, path: str) -> frozenset[Scope]:
-    """Return the scopes of which a key needs one to ask this; none for what everybody may.
-
-    What is no operation needs ``operate``, or ``read`` where it only looks.
-
-    >>> sorted(scopes_of("POST", "/predict")), sorted(scopes_of("DELETE", "/anything"))
-    (['predict'], ['operate'])
-    """
-    looks = method in _LOOKS
-    method = "GET" if looks else method
-    found = _EXACT.get((method, path))
-    if found is not None:
-        return found
-    for its, pattern, scopes in _PATTERNS:
-        if its == method and pattern.fullmatch(path):
-            return scopes
-    return _READ if looks else _OPERATE
-
-
-_LOOKS = ("GET", "HEAD", "OPTIONS")
-_READ: frozenset[Scope] = frozenset({"read"})
-_OPERATE: frozenset[Scope] = frozenset({"operate"})
-_EXACT: dict[tuple[str, str], frozenset[Scope]] = {
-    (row.method, row.path): frozenset(row.scopes) for row in OPERATIONS if "{" not in row.path
-}
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    parts = re.split(r"({\w+(?::any)?})", path)
-    return re.compile(
-        "".join(
-            "(?s:.*)" if part.endswith(":any}") else "[^/]+" if part.startswith("{") else re.escape(part)
-            for part in parts
-        )
-    )
-
-
-_PATTERNS = [
-    (row.method, _pattern(row.path), frozenset(row.scopes)) for row in OPERATIONS if "{" in row.path
-]
