@@ -9,8 +9,9 @@ hot request that is long, or slow, or comes while another is answered on its con
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from headwater.serving.access.authentication import Authentication
@@ -18,7 +19,7 @@ from headwater.serving.api.reply import Headers, Reply
 from headwater.serving.http.fast_routes import FastRoute
 from headwater.spec.errors import HeadwaterError
 
-__all__ = ["DRAINS", "SHORT_WAY", "FastProtocol", "ShortWay"]
+__all__ = ["DRAINS", "SHORT_WAY", "FastProtocol", "ShortWay", "http_protocol"]
 
 SHORT_WAY = "headwater.short_way"
 """Where the state of the application's lifespan bears the :class:`ShortWay`."""
@@ -26,9 +27,22 @@ SHORT_WAY = "headwater.short_way"
 DRAINS = "headwater.drains"
 """Where that state says that every answer is to close its connection."""
 
+_TRIED_ON = "0.54."  # releases of uvicorn on which FastProtocol was tried
 _MOST_BYTES = 65_536
 _PATIENCE_S = 1.0
 _logger = logging.getLogger("headwater.serving")
+
+
+def http_protocol() -> "type[FastProtocol] | Literal['httptools']":
+    """Return the protocol for the uvicorn that is installed: its own on a release that was not tried."""
+    if uvicorn.__version__.startswith(_TRIED_ON):
+        return FastProtocol
+    _logger.warning(
+        "uvicorn is %s: requests go its own way, which costs more CPU; install uvicorn %sx for the short one",
+        uvicorn.__version__,
+        _TRIED_ON,
+    )
+    return "httptools"
 
 
 class ShortWay:

@@ -16,7 +16,7 @@ from headwater.infra.logs import log_as
 from headwater.infra.processes import Child, end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.serving.access.authentication import Access
-from headwater.serving.http.fast_protocol import FastProtocol
+from headwater.serving.http.fast_protocol import http_protocol
 from headwater.serving.metrics.counters import forget_counters
 from headwater.serving.process.app import create_app
 from headwater.serving.process.graceful_shutdown import GracefulShutdown
@@ -97,7 +97,7 @@ def serve(
         factory=True,
         workers=workers,
         loop="uvloop",
-        http=FastProtocol,
+        http=http_protocol(),
         ws="none",
         proxy_headers=False,
         access_log=False,
