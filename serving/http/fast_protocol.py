@@ -38,7 +38,7 @@ def http_protocol() -> "type[FastProtocol] | Literal['httptools']":
     if uvicorn.__version__.startswith(_TRIED_ON):
         return FastProtocol
     _logger.warning(
-        "uvicorn is %s: requests go its own way, which costs more CPU; install uvicorn %sx for the short one",
+        "uvicorn is %s: requests go its own way, at more CPU; install uvicorn %sx for the short way",
         uvicorn.__version__,
         _TRIED_ON,
     )

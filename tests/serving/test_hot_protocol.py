@@ -4,15 +4,18 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
+from importlib.metadata import requires
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import httpx
 import msgspec
 import pytest
+import uvicorn
 from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.loop.conftest import PIPELINE
 from tests.serving.running import running
@@ -20,7 +23,7 @@ from tests.serving.running import running
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.serving.http import fast_protocol as hot_protocol
-from headwater.serving.http.fast_protocol import DRAINS
+from headwater.serving.http.fast_protocol import DRAINS, FastProtocol, http_protocol
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.process.app import create_app
 
@@ -274,3 +277,18 @@ def _telling(app: ASGIApp, states: list[MutableMapping[str, Any]]) -> ASGIApp:
         await app(scope, receive, send)
 
     return telling
+
+
+def test_on_another_release_of_uvicorn_requests_go_its_own_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert http_protocol() is FastProtocol
+    monkeypatch.setattr("uvicorn.__version__", "0.99.1")
+    assert http_protocol() == "httptools"
+    assert "0.99.1" in caplog.text
+
+
+def test_the_release_that_pyproject_binds_is_the_one_that_was_tried() -> None:
+    (bound,) = [line for line in requires("headwater") or () if line.startswith("uvicorn")]
+    assert SpecifierSet(bound.removeprefix("uvicorn").partition(";")[0]).contains(uvicorn.__version__)
+    assert not SpecifierSet(bound.removeprefix("uvicorn").partition(";")[0]).contains("0.55")
