@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 from tests.cli import toys
 from tests.cli.conftest import TOY, TOYS, history
-from tests.features.test_orders import play
+from tests.features.sequence.test_orders import play
 from tests.learners.estimators import STATEFUL
 from tests.learners.test_contract import digest_of
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
+from tests.spec.serving.test_routing import ROUTINGS
 from tests.spec.test_declaration import declare
-from tests.spec.test_routing import ROUTINGS
 
 from headwater.spec.errors import DeclarationError
 from headwater.spec.serving.routing import Bandit, Routing, Shadow

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import START
-from tests.features.test_queue_orders import PIPELINE
+from tests.features.label_queue.test_queue_orders import PIPELINE
 
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from tests.features.answering import open_log
+from tests.features.label_queue.answering import open_log
 from tests.features.records import drain, prediction
 
 
@@ -25,8 +25,8 @@ def test_an_answer_is_one_label_and_one_row(
     queue = log.queue()
     assert len(queue.claim("ada", 1)) == 1
     killed = subprocess.run(
-        [sys.executable, "-m", "tests.features.answering", str(tmp_path), "ada", "p"],
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-m", "tests.features.label_queue.answering", str(tmp_path), "ada", "p"],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, "HEADWATER_KILL_AT": point},
         check=False,
     )
