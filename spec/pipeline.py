@@ -19,7 +19,8 @@ from headwater.spec.serving.serving import Learning, Serving
 from headwater.spec.updating.gate import Gate
 from headwater.spec.updating.monitoring import Monitoring
 from headwater.spec.updating.pace import Pace
-from headwater.spec.updating.trigger import Performance, Trigger, leaves
+from headwater.spec.updating.trigger import Trigger, leaves
+from headwater.spec.updating.triggers.performance import Performance
 from headwater.spec.updating.update import Stateful, Stateless, Update
 
 __all__ = ["METRICS", "Factory", "Metric", "Pipeline", "Promotion", "Task"]

@@ -9,7 +9,7 @@ from headwater.spec.data.source import Source, check_source
 from headwater.spec.data.values import misfit_of_name
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
-from headwater.spec.updating.trigger import Cron
+from headwater.spec.updating.triggers.schedule import Cron
 
 __all__ = [
     "LONGEST_KEY",

@@ -6,7 +6,7 @@ from hashlib import sha256
 import msgspec
 
 from headwater.spec.updating.evidence import Evidence
-from headwater.spec.updating.trigger import TriggerAnswer
+from headwater.spec.updating.triggers.trigger_rule import TriggerAnswer
 from headwater.spec.updating.update import UpdateKind
 
 __all__ = ["Decision", "Outcome", "decision_of"]

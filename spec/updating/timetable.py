@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 from headwater.spec.duration import duration
 from headwater.spec.errors import DeclarationError
-from headwater.spec.updating.trigger import Cron, Every, Trigger
+from headwater.spec.updating.trigger import Trigger
+from headwater.spec.updating.triggers.schedule import Cron, Every
 from headwater.spec.updating.update import UpdateKind
 
 __all__ = ["Due", "due_times"]

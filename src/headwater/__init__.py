@@ -46,17 +46,12 @@ if TYPE_CHECKING:
     from headwater.spec.updating.gate import Gate
     from headwater.spec.updating.monitoring import Monitoring
     from headwater.spec.updating.pace import Pace
-    from headwater.spec.updating.trigger import (
-        AllOf,
-        AnyOf,
-        AtLeast,
-        CostAware,
-        Cron,
-        Drift,
-        Every,
-        Performance,
-        Volume,
-    )
+    from headwater.spec.updating.trigger import AllOf, AnyOf, AtLeast
+    from headwater.spec.updating.triggers.cost import CostAware
+    from headwater.spec.updating.triggers.drift import Drift
+    from headwater.spec.updating.triggers.performance import Performance
+    from headwater.spec.updating.triggers.schedule import Cron, Every
+    from headwater.spec.updating.triggers.volume import Volume
     from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 __all__ = [
@@ -156,17 +151,12 @@ _NAMES = {
     "spec.serving.serve_best": ("ServeBest",),
     "spec.serving.serving": ("Serving",),
     "spec.data.source": ("DeltaSource", "ParquetSource", "QuerySource"),
-    "spec.updating.trigger": (
-        "AllOf",
-        "AnyOf",
-        "AtLeast",
-        "CostAware",
-        "Cron",
-        "Drift",
-        "Every",
-        "Performance",
-        "Volume",
-    ),
+    "spec.updating.trigger": ("AllOf", "AnyOf", "AtLeast"),
+    "spec.updating.triggers.cost": ("CostAware",),
+    "spec.updating.triggers.drift": ("Drift",),
+    "spec.updating.triggers.performance": ("Performance",),
+    "spec.updating.triggers.schedule": ("Cron", "Every"),
+    "spec.updating.triggers.volume": ("Volume",),
     "spec.updating.update": ("Reset", "Stateful", "Stateless", "Subsample"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

@@ -14,7 +14,7 @@ from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import DeclarationError, SchemaError, TableError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.updating.trigger import Cron
+from headwater.spec.updating.triggers.schedule import Cron
 
 
 def test_a_thread_is_not_acknowledged_inside_the_transaction_of_another(log: FeatureLog) -> None:

@@ -15,7 +15,7 @@ from headwater.spec.data.label import LabelRule
 from headwater.spec.data.source import ParquetSource
 from headwater.spec.errors import DeclarationError
 from headwater.spec.pipeline import METRICS, Pipeline
-from headwater.spec.updating.trigger import Cron, Every
+from headwater.spec.updating.triggers.schedule import Cron, Every
 from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 

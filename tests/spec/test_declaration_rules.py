@@ -32,7 +32,7 @@ from headwater.spec.serving.serving import Serving
 from headwater.spec.updating.gate import Gate
 from headwater.spec.updating.monitoring import Monitoring
 from headwater.spec.updating.pace import Pace
-from headwater.spec.updating.trigger import Every
+from headwater.spec.updating.triggers.schedule import Every
 from headwater.spec.updating.update import Stateful, Stateless
 
 X, K = Feature("x", float), Feature("k", int)

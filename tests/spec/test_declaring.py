@@ -12,7 +12,7 @@ from headwater.spec.errors import DeclarationError, HeadwaterError, NotFoundErro
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
-from headwater.spec.updating.trigger import Cron, Every
+from headwater.spec.updating.triggers.schedule import Cron, Every
 from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 

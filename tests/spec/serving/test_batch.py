@@ -11,7 +11,7 @@ from tests.loop.conftest import PIPELINE
 from headwater.spec.data.source import DeltaSource, ParquetSource, QuerySource
 from headwater.spec.errors import DeclarationError
 from headwater.spec.serving.batch import BatchPrediction, is_due, prediction_id
-from headwater.spec.updating.trigger import Cron
+from headwater.spec.updating.triggers.schedule import Cron
 
 TABLE = ParquetSource("people.parquet")
 BATCH = BatchPrediction(source=TABLE, key="person")

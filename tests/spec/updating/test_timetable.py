@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from headwater.spec.errors import DeclarationError
 from headwater.spec.updating.timetable import Due, due_times
-from headwater.spec.updating.trigger import Cron, Every, Trigger, Volume
+from headwater.spec.updating.trigger import Trigger
+from headwater.spec.updating.triggers.schedule import Cron, Every
+from headwater.spec.updating.triggers.volume import Volume
 
 BEGAN = datetime(2024, 3, 1, 8, tzinfo=UTC)  # a Friday
 DAY = timedelta(days=1)

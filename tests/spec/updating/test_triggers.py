@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -14,21 +15,12 @@ from headwater.spec.errors import DeclarationError
 from headwater.spec.updating.decision import decision_of
 from headwater.spec.updating.evidence import Evidence, Finding, Rehearsal, Score, Verdict
 from headwater.spec.updating.pace import Pace
-from headwater.spec.updating.trigger import (
-    AllOf,
-    AnyOf,
-    AtLeast,
-    CostAware,
-    Cron,
-    Drift,
-    Every,
-    Performance,
-    Trigger,
-    Volume,
-    by_clock,
-    decide,
-    leaves,
-)
+from headwater.spec.updating.trigger import AllOf, AnyOf, AtLeast, Trigger, by_clock, decide, leaves
+from headwater.spec.updating.triggers.cost import CostAware
+from headwater.spec.updating.triggers.drift import Drift
+from headwater.spec.updating.triggers.performance import Performance
+from headwater.spec.updating.triggers.schedule import Cron, Every
+from headwater.spec.updating.triggers.volume import Volume
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -313,3 +305,10 @@ def test_what_cannot_be_declared_says_what_to_write(make: Any, instead: str) -> 
     with pytest.raises(DeclarationError) as refused:
         make()
     assert instead in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "name", ["AllOf", "Cron", "Drift", "Every", "Performance", "TriggerAnswer", "Volume"]
+)
+def test_code_kept_with_older_versions_still_imports_triggers(name: str) -> None:
+    assert hasattr(import_module("headwater.spec.updating.trigger"), name)
