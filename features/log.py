@@ -9,7 +9,8 @@ import polars as pl
 
 from headwater.features.identity.belonging import check_absent
 from headwater.features.label_queue.label_queue import LabelQueue
-from headwater.features.read.archive import Archive, Archived
+from headwater.features.label_queue.question_selection import STEP_RECORDS
+from headwater.features.read.archive import COMPACT_FROM_FILES, Archive, Archived
 from headwater.features.read.frames import EXAMPLE, Frames
 from headwater.features.read.repository import LogCounts, LogRepository, register
 from headwater.features.read.same_rows import SameRows
@@ -17,7 +18,7 @@ from headwater.features.read.shadow_outputs import ShadowOutputs
 from headwater.features.record.declared import Declared
 from headwater.features.record.encoder import RecordEncoder, open_inbox
 from headwater.features.record.inbox import Inbox, inbox_file
-from headwater.features.sequence.sequencer import Sequencer
+from headwater.features.sequence.sequencer import BATCH_ENTRIES, Sequencer
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
@@ -46,7 +47,9 @@ class FeatureLog:
     clock
         Gives the time of receipt; the machine's where none is given.
     database
-        An open operational database, to share one; opened from the settings where none is given.
+        An open operational database, to share one; opened from the settings if none is given.
+    compact_from_files
+        How many files a table of the archive has at least before they are compacted.
 
     Raises
     ------
@@ -62,6 +65,8 @@ class FeatureLog:
         settings: Settings,
         clock: Clock | None = None,
         database: Database | None = None,
+        *,
+        compact_from_files: int = COMPACT_FROM_FILES,
     ) -> None:
         self.pipeline = pipeline
         self.clock = clock or SystemClock()
@@ -70,7 +75,7 @@ class FeatureLog:
         self.inbox = open_inbox(pipeline, settings)
         self.pipeline_id = _registered(self.database, pipeline, self.inbox)
         self.identity = identity_of(self.database, self.pipeline_id)
-        self.archive = Archive(Storage(settings), self.identity)
+        self.archive = Archive(Storage(settings), self.identity, compact_from_files=compact_from_files)
         self._stored = LogRepository(self.database, self.pipeline_id)
         self._same_rows = SameRows(self.archive, self._stored)
         self.recorder = RecordEncoder(pipeline, self.inbox, self.clock)
@@ -180,8 +185,13 @@ class FeatureLog:
         entries.sort(key=lambda entry: (entry.received_at_us, entry.kind))
         return self.inbox.append(entries, "record")
 
-    def sequencer(self) -> Sequencer:
+    def sequencer(self, *, batch_entries: int = BATCH_ENTRIES) -> Sequencer:
         """Make the sequencer of this log, to be used in a ``with`` block.
+
+        Parameters
+        ----------
+        batch_entries
+            How many entries of the inbox one transaction takes at most.
 
         Raises
         ------
@@ -190,17 +200,37 @@ class FeatureLog:
         """
         self.agree()
         agreed = self.declared.check
-        return Sequencer(self.pipeline, self.pipeline_id, self.inbox, self.database, self.clock, agreed)
+        return Sequencer(
+            self.pipeline,
+            self.pipeline_id,
+            self.inbox,
+            self.database,
+            self.clock,
+            agreed,
+            batch_entries=batch_entries,
+        )
 
-    def queue(self) -> LabelQueue:
+    def queue(self, *, step_records: int = STEP_RECORDS) -> LabelQueue:
         """Make the queue for people of this log.
+
+        Parameters
+        ----------
+        step_records
+            How many records one transaction looks at when the queue fills.
 
         Raises
         ------
         DeclarationError
             If the pipeline asks nobody.
         """
-        return LabelQueue(self.pipeline, self.pipeline_id, self.recorder, self.database, self.clock)
+        return LabelQueue(
+            self.pipeline,
+            self.pipeline_id,
+            self.recorder,
+            self.database,
+            self.clock,
+            step_records=step_records,
+        )
 
     def collect(self) -> int:
         """Write what is sequenced to the archive, range by range.

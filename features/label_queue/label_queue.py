@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection
 
-from headwater.features.label_queue.question_selection import QuestionSelection
+from headwater.features.label_queue.question_selection import STEP_RECORDS, QuestionSelection
 from headwater.features.label_queue.questions import Question, Questions
 from headwater.features.label_queue.queue_statistics import QueueStatistics, counts
 from headwater.features.record.encoder import RecordEncoder
@@ -84,6 +84,8 @@ class LabelQueue:
         Whose labels, and its number in the database.
     recorder, database, clock
         Where labels and rows go, and the time, by which leases end.
+    step_records
+        How many records one step of :meth:`fill` looks at.
 
     Raises
     ------
@@ -98,6 +100,8 @@ class LabelQueue:
         recorder: RecordEncoder,
         database: Database,
         clock: Clock,
+        *,
+        step_records: int = STEP_RECORDS,
     ) -> None:
         if pipeline.people is None:
             raise DeclarationError(
@@ -110,7 +114,9 @@ class LabelQueue:
         self._database = database
         self._clock = clock
         self._questions = Questions(pipeline_id, pipeline.people)
-        self._filling = QuestionSelection(pipeline, pipeline_id, self._questions, recorder)
+        self._filling = QuestionSelection(
+            pipeline, pipeline_id, self._questions, recorder, step_records=step_records
+        )
 
     def fill(self, most_steps: int | None = None) -> int:
         """Ask about the predictions that were sequenced since the last time.

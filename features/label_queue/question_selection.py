@@ -14,9 +14,10 @@ from headwater.spec.data.records import Output
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.queue import People, ask, places
 
-__all__ = ["QuestionSelection"]
+__all__ = ["STEP_RECORDS", "QuestionSelection"]
 
-_STEP = 5_000
+STEP_RECORDS = 5_000
+"""How many records one step looks at."""
 
 
 class _Served(msgspec.Struct, gc=False):
@@ -48,11 +49,20 @@ class QuestionSelection:
         Whose records.
     questions, recorder
         What is asked already, and the labels.
+    step_records
+        How many records one step looks at.
     """
 
     def __init__(
-        self, pipeline: Pipeline, pipeline_id: int, questions: Questions, recorder: RecordEncoder
+        self,
+        pipeline: Pipeline,
+        pipeline_id: int,
+        questions: Questions,
+        recorder: RecordEncoder,
+        *,
+        step_records: int = STEP_RECORDS,
     ) -> None:
+        self._step_records = step_records
         self._people = pipeline.people or People()
         self._task = pipeline.task
         self._key = f"{pipeline.name} {pipeline.seed}"
@@ -67,7 +77,7 @@ class QuestionSelection:
         sequencer = tables.sequencer.c
         mine = sequencer.pipeline_id == self._pipeline_id
         end = connection.execute(select(sequencer.next_position).where(mine)).scalar_one()
-        stop = min(start + _STEP, end)
+        stop = min(start + self._step_records, end)
         if start >= stop:
             return 0
         for question in self._touched(connection, start, stop):

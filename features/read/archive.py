@@ -21,12 +21,14 @@ from headwater.infra.store.storage import Storage
 from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, TableError
 from headwater.spec.recipe import OffsetRange
 
-__all__ = ["Archive", "Archived"]
+__all__ = ["COMPACT_FROM_FILES", "Archive", "Archived"]
+
+COMPACT_FROM_FILES = 256
+"""How many files a table has before they are compacted."""
 
 Archived = Literal["predictions", "labels", "examples"]
 
 _KEYS: dict[Archived, str] = {"predictions": "position", "labels": "position", "examples": "offset"}
-_SMALL_FILES = 256
 _ACROSS_SCHEMAS = pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore")
 
 
@@ -39,6 +41,8 @@ class Archive:
         The root.
     identity
         The log; its pipeline's name is the folder of the tables.
+    compact_from_files
+        How many files a table has at least before they are compacted.
 
     Attributes
     ----------
@@ -46,7 +50,10 @@ class Archive:
         The log's claim to that folder; whoever writes something else of the log to storage takes it.
     """
 
-    def __init__(self, storage: Storage, identity: Identity) -> None:
+    def __init__(
+        self, storage: Storage, identity: Identity, *, compact_from_files: int = COMPACT_FROM_FILES
+    ) -> None:
+        self._compact_from_files = compact_from_files
         self.claim = Claim(storage, identity)
         self._storage = storage
         self._identity = identity
@@ -155,7 +162,7 @@ class Archive:
                     table, frame, mode="append", schema_mode="merge", commit_properties=commit
                 )
             reached("collect.after_append")
-        if table is not None and len(table.file_uris()) >= _SMALL_FILES:
+        if table is not None and len(table.file_uris()) >= self._compact_from_files:
             self._compact(name)
 
     def read(

@@ -28,9 +28,11 @@ from headwater.spec.duration import duration
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["Sequencer"]
+__all__ = ["BATCH_ENTRIES", "Sequencer"]
 
-_BATCH = 5_000
+BATCH_ENTRIES = 5_000
+"""How many entries one transaction sequences at most."""
+
 _CHUNK = 1_000
 _REMEMBERED = 20_000
 
@@ -67,6 +69,8 @@ class Sequencer:
         Where records wait, where examples go, and the time.
     agreed
         Checks that the pipeline's declaration is in force still; called under the lease.
+    batch_entries
+        How many entries of the inbox, and how many deadlines, one transaction takes at most.
     """
 
     def __init__(
@@ -77,7 +81,10 @@ class Sequencer:
         database: Database,
         clock: Clock,
         agreed: Callable[[], None],
+        *,
+        batch_entries: int = BATCH_ENTRIES,
     ) -> None:
+        self._batch_entries = batch_entries
         self._agreed = agreed
         self._rule = pipeline.label
         self._name = pipeline.name
@@ -170,14 +177,14 @@ class Sequencer:
         with self._database.transaction() as connection:
             keep(connection, self._clock, lease)
             place = self._place(connection)
-            entries = self._inbox.read(place.inbox_position, _BATCH)
-            more = len(entries) == _BATCH
+            entries = self._inbox.read(place.inbox_position, self._batch_entries)
+            more = len(entries) == self._batch_entries
             arrivals = _arrivals(entries, place.horizon_us)
             last_us = arrivals[-1].effective_at_us if arrivals else place.horizon_us
             until_us = last_us if more else max(last_us, to_us(self._clock.now()))
             deadlines = self._deadlines(connection, place, until_us)
-            if len(deadlines) > _BATCH:
-                more, until_us = True, deadlines[_BATCH - 1].due_us + 1
+            if len(deadlines) > self._batch_entries:
+                more, until_us = True, deadlines[self._batch_entries - 1].due_us + 1
                 arrivals = [a for a in arrivals if a.effective_at_us < until_us]
             if not arrivals and not deadlines:
                 return 0, not more
@@ -208,7 +215,7 @@ class Sequencer:
                 table.effective_at_us < until_us - wait_us,
             )
             .order_by(table.position)
-            .limit(_BATCH + 1)
+            .limit(self._batch_entries + 1)
         )
         return [
             Deadline(effective_us + wait_us, position, id_) for effective_us, position, id_ in rows.all()

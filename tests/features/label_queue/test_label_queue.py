@@ -136,13 +136,12 @@ def test_only_the_most_urgent_wait(opened: Opener) -> None:
     assert min(int(id_[1:]) for id_ in uncertain) > 270
 
 
-def test_filling_goes_on_where_it_stopped(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwater.features.label_queue.question_selection._STEP", 10)
+def test_filling_goes_on_where_it_stopped(opened: Opener) -> None:
     log = opened()
     serve(log, *(f"p{n}" for n in range(35)))
-    assert log.queue().fill(2) == 20
+    assert log.queue(step_records=10).fill(2) == 20
     assert log.queue().counts().behind == 15
-    assert log.queue().fill() == 15
+    assert log.queue(step_records=10).fill() == 15
     assert log.queue().fill() == 0
     counts = log.queue().counts()
     assert counts.open_random + counts.open_uncertain == 35

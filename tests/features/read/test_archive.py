@@ -9,10 +9,11 @@ from tests.features.conftest import S3
 from tests.features.records import drain, label, prediction
 
 from headwater.features.log import FeatureLog
-from headwater.features.read import archive as archiving
+from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.infra.store.storage import Storage
 from headwater.spec.errors import BusyError, FencedError, StorageError, TableError
+from headwater.spec.pipeline import Pipeline
 
 Opener = Callable[..., FeatureLog]
 
@@ -58,9 +59,9 @@ def test_s3_away_is_a_storage_error_and_loses_nothing(open_log: Opener, on_s3: S
 
 
 def test_many_small_files_are_compacted_and_read_the_same(
-    log: FeatureLog, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, settings: Settings, clock: SimulatedClock
 ) -> None:
-    monkeypatch.setattr(archiving, "_SMALL_FILES", 4)
+    log = FeatureLog(pipeline, settings, clock, compact_from_files=4)
     for start in range(0, 60, 10):
         fill(log, start, start + 10)
         log.collect()
@@ -69,6 +70,8 @@ def test_many_small_files_are_compacted_and_read_the_same(
     assert len(files) < 6
     assert before["offset"].to_list() == list(range(15, 45))
     assert before["features"].struct.field("x").to_list() == [float(i) for i in range(15, 45)]
+    log.close()
+    log.database.close()
 
 
 def test_a_cut_file_is_named_and_nothing_of_the_range_is_given(log: FeatureLog) -> None:

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import msgspec
-import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.conftest import START
 from tests.features.records import drain, label, prediction
 
 from headwater.features.log import FeatureLog
-from headwater.features.sequence import sequencer as sequencing
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.spec.data.label import LabelRule
@@ -44,8 +42,7 @@ def play(
     pipeline: Pipeline, rule: LabelRule, script: list[Event], *, batch: int, drain_at: set[int]
 ) -> list[object]:
     """Play a script, sequencing after some of its events, and give all examples."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequencing, "_BATCH", batch)
+    with tempfile.TemporaryDirectory() as folder:
         clock = SimulatedClock(START)
         log = FeatureLog(
             msgspec.structs.replace(pipeline, label=rule), Settings(home=Path(folder)), clock
@@ -57,9 +54,9 @@ def play(
             else:
                 log.label([label(id_, value, key=str(i))])
             if i in drain_at:
-                drain(log)
+                drain(log, batch)
         clock.advance_to(clock.now() + timedelta(minutes=3 * _WAIT_MIN))
-        drain(log)
+        drain(log, batch)
         columns = ("offset", "prediction_id", "label", "emitted_at", "supersedes", "late", "source")
         found = log.examples(columns=columns).rows()
         log.close()

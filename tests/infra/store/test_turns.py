@@ -9,11 +9,9 @@ from contextlib import closing
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-import pytest
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, await_
 
 from headwater.features.record.inbox import PREDICTION, Entry, Inbox
-from headwater.infra.store import turns
 from headwater.infra.store.turns import WriterQueue
 
 
@@ -23,10 +21,10 @@ def test_who_waits_is_next(tmp_path: Path) -> None:
         first.append([_entry("a")], "record")
         waiting = threading.Thread(target=second.append, args=([_entry("b")], "record"))
         waiting.start()
-        while not _held(tmp_path / "toy.next"):
-            pass
+        await_(lambda: _held(tmp_path / "toy.next"))
     first.append([_entry("c")], "record")  # at once, while the other one may still sleep
-    waiting.join()
+    waiting.join(PATIENCE_S)
+    assert not waiting.is_alive()
 
     assert [id_ for _, _, id_, _, _ in first.read(0, 9)] == ["a", "b", "c"]
     first.close()
@@ -43,15 +41,12 @@ def test_a_killed_process_gives_its_turn_up(tmp_path: Path) -> None:
         pass
 
 
-def test_a_stopped_process_is_not_waited_for_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_process_is_not_waited_for_without_end(tmp_path: Path) -> None:
     path = tmp_path / "toy.sqlite"
-    monkeypatch.setattr(turns, "BUSY_S", 0.01)
     process = _holder(path)
     os.kill(process.pid or 0, signal.SIGSTOP)
 
-    with closing(WriterQueue(path)) as mine, mine:
+    with closing(WriterQueue(path, patience_s=0.01)) as mine, mine:
         assert _held(path.with_suffix(".turn"))
     process.kill()
     process.join()
