@@ -1,4 +1,4 @@
-"""What a pipeline says that decides what its records mean, and how two such declarations differ. Pure.
+"""The declaration by which a pipeline's records are read, and how two of them differ. Pure.
 
 Each field of a pipeline, of its label rule and of a feature has a rule here: it is compared, or it has
 no effect on what is recorded and learned, and the rule says why. A test demands a rule for each field.
@@ -60,7 +60,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @classmethod
     def from_json(cls, text: str) -> "Declaration":
-        """Decode what :meth:`to_json` gave.
+        """Decode the text that :meth:`to_json` returned.
 
         Raises
         ------
@@ -83,12 +83,12 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Rule(NamedTuple):
-    """What is done about a field whose value changes.
+    """The rule for a field whose value changes.
 
     Parameters
     ----------
     compare
-        Gives the differences; None where the field is not compared here.
+        Gives the differences; None if the field is not compared here.
     why
         Why it is not, or where it is.
     """
@@ -98,14 +98,14 @@ class Rule(NamedTuple):
 
 
 def declaration_of(pipeline: Pipeline) -> Declaration:
-    """Give the part of a pipeline by which its records are read."""
+    """Return the part of a pipeline by which its records are read."""
     return Declaration(
         task=pipeline.task, features=tuple(map(bare, pipeline.features)), label=pipeline.label
     )
 
 
 def differences(stored: Declaration, declared: Declaration) -> tuple[Difference, ...]:
-    """Give what differs between the declaration that is stored and the one that is declared now."""
+    """Return the differences between the stored declaration and the one that is declared now."""
     rules = (rule.compare for rule in PIPELINE_RULES.values() if rule.compare is not None)
     return tuple(found for compare in rules for found in compare(stored, declared))
 
@@ -113,7 +113,7 @@ def differences(stored: Declaration, declared: Declaration) -> tuple[Difference,
 def needing_a_word(
     found: Sequence[Difference], *, learned: bool, waiting: bool
 ) -> tuple[Difference, ...]:
-    """Give the differences that are refused, the hardest first.
+    """Return the differences that are refused, the hardest first.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def needing_a_word(
 
 
 def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Difference, ...]:
-    """Give how task and features, in their order, differ from those that a version has learned."""
+    """Return the differences in task, features and their order from those that a version has learned."""
     before = Declaration(task=learned.task, features=learned.features, label=declared.label)
     found = differences(before, declared)
     nullable = [one for one in found if one.way == "free"]
@@ -139,7 +139,7 @@ def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Differen
 
 
 def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
-    """Check that a version can answer what a pipeline lets through: it takes its features by name.
+    """Check that a version can answer every request that a pipeline accepts; it takes features by name.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
 
 
 def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]:
-    """Give how the learner that is declared differs from that of the version it would go on from.
+    """Return the differences between the declared learner and that of the version it would go on from.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def _features(stored: Declaration, declared: Declaration) -> Iterator[Difference
 
 
 def _added(feature: FeatureKind, *, again: bool) -> Difference:
-    """Judge a feature that is new: what was recorded before has none, and no new line changes that."""
+    """Judge a new feature: earlier records lack it, and no new line changes that."""
     return Difference(
         field=f"feature {feature.name!r}",
         was="not there",

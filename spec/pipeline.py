@@ -1,4 +1,4 @@
-"""What a user writes: one model's features, label, learner, metrics, update and triggers."""
+"""The pipeline that a user declares: features, label, learner, metrics, update and triggers."""
 
 import inspect
 import re
@@ -47,7 +47,7 @@ _TIMEOUT_TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One model, from what it sees to when it is updated.
+    """One model, from its features to its updates.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     gate
         What a candidate must pass when a trigger asked for it; None lets every one through.
     metrics
-        What it is judged by, the first one first; the task's own where none are given.
+        What it is judged by, the first one first; the task's own if none are given.
     batch_rows
         Learn in batches cut at multiples of this many offsets. None leaves it to the learner: River
         learns one by one, scikit-learn 1,000 at a time, LightGBM all that an update brings.
@@ -158,13 +158,13 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(key for table in self.tables for key in table.entity))
 
     def features_of(self, table: str) -> tuple[BatchFeature, ...]:
-        """Give the features that are looked up in a table, in order."""
+        """Return the features that are looked up in a table, in order."""
         batch = (feature for feature in self.features if isinstance(feature, BatchFeature))
         return tuple(feature for feature in batch if feature.table == table)
 
     @property
     def judged_by(self) -> tuple[Metric, ...]:
-        """The metrics, or the task's own where none were given."""
+        """The metrics, or the task's own if none were given."""
         return self.metrics or METRICS[self.task][:2]
 
 

@@ -1,4 +1,4 @@
-"""When triggers that go by the clock are due: the moments at which a scheduler would start an update."""
+"""The timetable of triggers by the clock: the moments at which a scheduler would start an update."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ class Due(NamedTuple):
 def due_times(
     triggers: Sequence[Trigger], since: datetime, start: datetime, stop: datetime
 ) -> Iterator[Due]:
-    """Give when triggers are due, in order. Pure.
+    """Yield the moments at which triggers are due, in order. Pure.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ __all__ = ["AllOf", "AnyOf", "AtLeast", "Trigger", "by_clock", "decide", "leaves
 
 
 class AnyOf(TriggerRule, frozen=True, tag="any_of"):
-    """Fire when any of some triggers does.
+    """Fire if any of the triggers fires.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ class AnyOf(TriggerRule, frozen=True, tag="any_of"):
         _check_of(self, self.of)
 
     def decide(self, evidence: Evidence) -> TriggerAnswer:
-        """Ask each."""
+        """Ask each trigger, and count those that fired."""
         return _counted(self.of, 1, self.update, evidence)
 
 
 class AllOf(TriggerRule, frozen=True, tag="all_of"):
-    """Fire when all of some triggers do.
+    """Fire if all of the triggers fire.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ class AllOf(TriggerRule, frozen=True, tag="all_of"):
         _check_of(self, self.of)
 
     def decide(self, evidence: Evidence) -> TriggerAnswer:
-        """Ask each."""
+        """Ask each trigger, and count those that fired."""
         return _counted(self.of, len(self.of), self.update, evidence)
 
 
 class AtLeast(TriggerRule, frozen=True, tag="at_least"):
-    """Fire when at least so many of some triggers do.
+    """Fire if at least `count` of the triggers fire.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class AtLeast(TriggerRule, frozen=True, tag="at_least"):
             )
 
     def decide(self, evidence: Evidence) -> TriggerAnswer:
-        """Ask each."""
+        """Ask each trigger, and count those that fired."""
         return _counted(self.of, self.count, self.update, evidence)
 
 
@@ -102,7 +102,7 @@ Trigger = Every | Cron | Volume | Performance | Drift | CostAware | AnyOf | AllO
 
 
 def decide(triggers: Sequence[Trigger], pace: Pace, evidence: Evidence) -> TriggerAnswer:
-    """Say whether an update is due. Pure.
+    """Decide whether an update is due. Pure.
 
     Parameters
     ----------
@@ -127,12 +127,12 @@ def decide(triggers: Sequence[Trigger], pace: Pace, evidence: Evidence) -> Trigg
 
 
 def by_clock(triggers: Sequence[Trigger]) -> bool:
-    """Say whether Prefect's scheduler alone decides: there is nothing to monitor."""
+    """Return whether all triggers go by the clock: Prefect's scheduler needs no evidence."""
     return all(isinstance(trigger, Every | Cron) for trigger in triggers)
 
 
 def leaves(triggers: Sequence[Trigger]) -> list[Trigger]:
-    """Give the triggers with those inside :class:`AnyOf` and its like in their place."""
+    """Return the triggers, each combination replaced by the triggers inside it."""
     found: list[Trigger] = []
     for trigger in triggers:
         inner = trigger.of if isinstance(trigger, AnyOf | AllOf | AtLeast) else ()

@@ -10,7 +10,7 @@ __all__ = ["CostAware"]
 
 
 class CostAware(TriggerRule, frozen=True, tag="cost_aware"):
-    """Update when waiting has cost as much as an update would.
+    """Update if waiting has cost as much as an update would.
 
     This is the rule for renting or buying skis: it never costs more than twice what one who knew the
     future would have paid (Karlin, Manasse, Rudolph and Sleator, "Competitive snoopy caching", 1988).
@@ -50,7 +50,7 @@ class CostAware(TriggerRule, frozen=True, tag="cost_aware"):
                 )
 
     def decide(self, evidence: Evidence) -> TriggerAnswer:
-        """Compare the costs."""
+        """Fire if waiting has cost as much as an update."""
         waited = evidence.regret * 100 / 1000 * self.per_loss
         price = self.per_update
         if price is None:

@@ -1,4 +1,4 @@
-"""The trigger that goes by the verdict on drift."""
+"""The trigger on the verdict on drift."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ __all__ = ["Drift"]
 
 
 class Drift(TriggerRule, frozen=True, tag="drift"):
-    """Update when what moved needs it: it goes by the verdict, not by how many columns drifted.
+    """Update if the verdict on drift asks for it, however many columns drifted.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Drift(TriggerRule, frozen=True, tag="drift"):
             )
 
     def decide(self, evidence: Evidence) -> TriggerAnswer:
-        """Compare the verdict."""
+        """Fire if the verdict is the one declared, or worse."""
         verdicts: tuple[Verdict, ...] = ("act",) if self.at == "act" else ("act", "watch")
         if evidence.verdict is None:
             return self.answer(False, f"drift was not judged ({evidence.standing})")

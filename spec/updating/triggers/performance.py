@@ -1,4 +1,4 @@
-"""The trigger that goes by how well the champion does."""
+"""The trigger on the champion's performance."""
 
 import math
 
@@ -11,12 +11,12 @@ __all__ = ["Performance"]
 
 
 class Performance(TriggerRule, frozen=True, tag="performance"):
-    """Update when the champion does badly on what it served. Any one of the conditions is enough.
+    """Update if the champion does badly on its own predictions. Any one of the conditions is enough.
 
     Parameters
     ----------
     metric
-        Which one; the pipeline's first where not given.
+        Which one; the pipeline's first if not given.
     floor
         Fire when the newest mature window is worse than this.
     fall
@@ -79,7 +79,7 @@ class Performance(TriggerRule, frozen=True, tag="performance"):
             )
 
     def decide(self, evidence: Evidence) -> TriggerAnswer:
-        """Go through the conditions."""
+        """Fire if any of the conditions holds."""
         if self.change and evidence.changed:
             return self.answer(True, "the champion's errors changed (ADWIN)")
         if self.gain is not None:

@@ -35,7 +35,7 @@ class Every(TriggerRule, frozen=True, tag="every"):
         duration(self.interval, "Every")
 
     def decide(self, evidence: Evidence) -> TriggerAnswer:
-        """Fire when the newest version is `interval` old, or the line, where it asks from scratch."""
+        """Fire if the newest version is `interval` old; if it asks from scratch, the champion's line."""
         since = _last_update(evidence, self.update)
         if since is None:
             return self.answer(False, "there is no version yet")
@@ -75,7 +75,7 @@ class Cron(TriggerRule, frozen=True, tag="cron"):
             ) from error
 
     def decide(self, evidence: Evidence) -> TriggerAnswer:
-        """Fire when a time of the line lies between the last update and now."""
+        """Fire if a time of the cron line lies between the last update and now."""
         from cronsim import CronSim, CronSimError  # noqa: PLC0415 - most triggers need it not
 
         since = _last_update(evidence, self.update)

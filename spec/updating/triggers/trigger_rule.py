@@ -1,4 +1,4 @@
-"""The base of every trigger, and the answer that it gives."""
+"""The base of every trigger, and its answer."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ __all__ = ["TriggerAnswer", "TriggerRule"]
 
 
 class TriggerAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a trigger says to some evidence.
+    """The answer of a trigger to evidence.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The trigger that counts new examples."""
+"""The trigger on the number of new examples."""
 
 from headwater.spec.updating.evidence import Evidence
 from headwater.spec.updating.pace import check_count
@@ -8,7 +8,7 @@ __all__ = ["Volume"]
 
 
 class Volume(TriggerRule, frozen=True, tag="volume"):
-    """Update when enough examples are new.
+    """Update if enough examples are new.
 
     Parameters
     ----------
@@ -25,6 +25,6 @@ class Volume(TriggerRule, frozen=True, tag="volume"):
         check_count("Volume", self.examples)
 
     def decide(self, evidence: Evidence) -> TriggerAnswer:
-        """Compare the count."""
+        """Fire if enough examples are new."""
         new = evidence.new_examples
         return self.answer(new >= self.examples, f"{new:,} of {self.examples:,} new examples")
