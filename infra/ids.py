@@ -30,7 +30,7 @@ def new_id() -> str:
 
 
 def made_at(id_: str) -> datetime | None:
-    """Say when a UUIDv7 was made, in UTC; None for another text.
+    """Return when a UUIDv7 was made, in UTC; None for any other text.
 
     >>> print(made_at("017f22e2-79b0-7cc3-98c4-dc0c0c07398f"))
     2022-02-22 19:22:22+00:00

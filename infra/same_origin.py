@@ -1,4 +1,4 @@
-"""Which requests a server without keys lets in: those for this machine, and from none but its own pages.
+"""The same-origin rule of servers without keys: requests for this machine, from their own pages alone.
 
 A browser sends what any page asks of it, to loopback, too. Two lines of a request tell:
 
@@ -36,7 +36,7 @@ class Host(NamedTuple):
     name
         In lower case, without a last dot.
     port
-        Its digits; empty where none is named.
+        Its digits; empty if none is named.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Host(NamedTuple):
 
     @classmethod
     def parse(cls, authority: str) -> "Host | None":
-        """Read a name, or an address, with or without a port; None where it is neither.
+        """Read a name, or an address, with or without a port; None if it is neither.
 
         >>> Host.parse("LOCALHOST.:8000")
         Host(name='localhost', port='8000')
@@ -56,7 +56,7 @@ class Host(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine, whatever a name server says.
+        """Whether the host is this machine, whatever a name server says.
 
         >>> [Host(name, "").is_loopback for name in ("localhost", "app.localhost", "127.1.2.3", "[::1]")]
         [True, True, True, True]
@@ -94,7 +94,7 @@ def listed(names: str) -> frozenset[Host]:
 
 
 class _Page(NamedTuple):
-    """Where a page is from; its port is always named."""
+    """The origin of a page; its port is always named."""
 
     scheme: str
     host: Host
@@ -109,7 +109,7 @@ class _Page(NamedTuple):
 
 
 class SameOrigin:
-    """Refuses requests for other hosts than this machine, or from other pages than the server's own.
+    """The rule that refuses requests for other hosts than this machine, or from pages of other servers.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class SameOrigin:
         self._known: set[bytes] = set()
 
     def check(self, headers: Sequence[tuple[bytes, bytes]], *, link: bool = False) -> None:
-        """Let a request in, or raise.
+        """Accept a request, or raise.
 
         A request without Host is let in: no browser sends one.
 
@@ -215,7 +215,7 @@ def _several(name: str) -> ForeignRequestError:
 
 
 def _follows_link(told: Mapping[bytes, bytes]) -> bool:
-    """Say whether a browser opens a page in a tab of its own, which no other page can read."""
+    """Return whether a browser opens a page in a tab of its own, which no other page can read."""
     mode, aim = told.get(b"sec-fetch-mode"), told.get(b"sec-fetch-dest")
     return b"origin" not in told and (mode, aim) == (b"navigate", b"document")
 

@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry, off unless ``HEADWATER_OTEL`` is set; where they go, ``OTEL_*`` says.
+"""Traces for OpenTelemetry, off unless ``HEADWATER_OTEL`` is set; ``OTEL_*`` says where they go.
 
 A span bears names, versions, counts and prediction ids; never features, labels, keys or the text of an
 error, which may quote them. Where tracing is off, nothing of OpenTelemetry is imported here.
@@ -26,7 +26,7 @@ _began = False
 
 
 def begin_tracing(settings: Settings, service: str) -> bool:
-    """Let this process send traces from now on, if the settings say so; once is enough.
+    """Begin to send traces from this process, if the settings say so; once is enough.
 
     A process that has set up OpenTelemetry by itself, such as a program that calls headwater, keeps its
     own way of sending.
@@ -75,7 +75,7 @@ def begin_tracing(settings: Settings, service: str) -> bool:
 
 
 def tracer() -> "Tracer":
-    """Give what makes spans; only where :func:`begin_tracing` said yes."""
+    """Return the tracer; call it only if :func:`begin_tracing` returned True."""
     from opentelemetry import trace  # noqa: PLC0415 - only where it is switched on
 
     return trace.get_tracer(_NAME)
@@ -83,7 +83,7 @@ def tracer() -> "Tracer":
 
 @contextmanager
 def span(name: str, told: Told) -> Iterator[None]:
-    """Trace a block; does nothing where tracing is off.
+    """Trace a block; do nothing if tracing is off.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def span(name: str, told: Told) -> Iterator[None]:
 
 
 def past_span(name: str, began_ns: int, told: Told) -> None:
-    """Trace what has just ended, where only its end tells that it was worth it.
+    """Trace an operation that has just ended, for callers that decide by its end.
 
     Parameters
     ----------

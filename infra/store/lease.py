@@ -82,7 +82,7 @@ def acquire(database: Database, clock: Clock, name: str, *, take_over: bool = Fa
 
 
 def check(connection: Connection, lease: Lease) -> None:
-    """Refuse to go on, in an open transaction, if the lease was taken over.
+    """Raise, in an open transaction, if the lease was taken over.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def check(connection: Connection, lease: Lease) -> None:
 
 
 def keep(connection: Connection, clock: Clock, lease: Lease) -> None:
-    """Refuse to go on if the lease was taken over, and else let its term begin anew.
+    """Raise if the lease was taken over; otherwise begin its term anew.
 
     For a holder that stays: in its open transactions, in place of :func:`check`, more often than a term.
 
@@ -130,7 +130,7 @@ def renew(database: Database, clock: Clock, lease: Lease) -> None:
 
 
 def is_held(database: Database, clock: Clock, name: str) -> bool:
-    """Say whether somebody alive holds the lease, as :func:`acquire` sees it."""
+    """Return whether a living process holds the lease, as :func:`acquire` sees it."""
     table = tables.lease.c
     with database.reading() as connection:
         row = connection.execute(
@@ -142,7 +142,7 @@ def is_held(database: Database, clock: Clock, name: str) -> bool:
 
 
 def release(database: Database, lease: Lease) -> None:
-    """Give the lease back; does nothing if it was taken over."""
+    """Release the lease; do nothing if it was taken over."""
     with database.transaction() as connection:
         connection.execute(
             update(tables.lease)

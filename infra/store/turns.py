@@ -1,4 +1,4 @@
-"""Processes that write one file, one after the other: nobody twice while another one waits."""
+"""A fair queue of processes that write one file: none writes twice while another one waits."""
 
 import fcntl
 from pathlib import Path
@@ -14,7 +14,7 @@ _LOOK_S = 0.0005
 
 
 class WriterQueue:
-    """A place in a queue of processes, held within the ``with`` block.
+    """A place in a fair queue of processes, held within the ``with`` block.
 
     SQLite has no queue: who finds a file locked sleeps for up to a tenth of a second and looks again, so
     that a process which writes all the time leaves another one waiting for half a second. Here who waits
@@ -63,7 +63,7 @@ class WriterQueue:
 
 
 def _lock(file: IO[bytes], until: float) -> None:
-    """Wait for a lock; the system's own wait has no end, and who holds it may have been stopped."""
+    """Wait for a lock with a limit, since the process that holds it may have been stopped."""
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
