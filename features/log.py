@@ -1,4 +1,4 @@
-"""The feature log of one pipeline: record what was served, label it when its truth is known."""
+"""The feature log of one pipeline: record predictions, label them when their truth is known."""
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ _CHUNK = 50_000
 
 
 class FeatureLog:
-    """Records predictions and labels durably, and gives the examples they make.
+    """The durable log of one pipeline's predictions and labels, and of the examples they make.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class FeatureLog:
     settings
         Where it is kept.
     clock
-        Gives the time of receipt; the machine's where none is given.
+        Gives the time of receipt; the machine's if none is given.
     database
         An open operational database, to share one; opened from the settings if none is given.
     compact_from_files
@@ -84,7 +84,7 @@ class FeatureLog:
         self._frames = Frames(self.declared.readable())
 
     def agree(self, *, fresh: bool = False) -> None:
-        """Make sure that the pipeline's declaration is the one in force, or let it take its place.
+        """Check that the pipeline's declaration is in force, or put it in force if it may be.
 
         Called before anything is sequenced, collected, learned or served. Recording and labelling ask
         the same of task and features; reading asks nothing.
@@ -161,7 +161,7 @@ class FeatureLog:
         return self.inbox.append([make(label, now_us) for label in labels], "label")
 
     def import_history(self, history: Iterable[tuple[Prediction, Label | None]]) -> int:
-        """Log what happened elsewhere: each record counts as received at its own time.
+        """Log records of elsewhere; each counts as received at its own time.
 
         All of it is kept or none. Predictions and labels are put in the order of their times, so
         that the examples have the order that a log kept at the time would have given them.
@@ -211,7 +211,7 @@ class FeatureLog:
         )
 
     def queue(self, *, step_records: int = STEP_RECORDS) -> LabelQueue:
-        """Make the queue for people of this log.
+        """Make the label queue of this log.
 
         Parameters
         ----------
@@ -233,7 +233,7 @@ class FeatureLog:
         )
 
     def collect(self) -> int:
-        """Write what is sequenced to the archive, range by range.
+        """Write the sequenced records to the archive, range by range.
 
         Returns
         -------
@@ -259,7 +259,7 @@ class FeatureLog:
         return self._archive("examples", offset)
 
     def check_archive(self) -> None:
-        """Refuse an archive that is not this log's, or that a copy of the home went on with.
+        """Refuse an archive of another log, or one that a copy of the home went on with.
 
         Whatever else is wrong is left to whoever reads or writes.
 
@@ -273,24 +273,24 @@ class FeatureLog:
             self._same_rows.check_all(self._frames)
 
     def stop(self) -> int:
-        """Give the offset that the next example will have."""
+        """Return the offset that the next example will have."""
         return self._stored.ends()[1]
 
     def offset_at(self, moment: datetime) -> int:
-        """Give the first offset emitted at `moment` or later; :meth:`stop` where there is none."""
+        """Return the first offset emitted at `moment` or later; :meth:`stop` if there is none."""
         return self._stored.first_emitted(to_us(moment), self.stop())
 
     def examples(
         self, start: int = 0, stop: int | None = None, columns: Collection[str] = EXAMPLE
     ) -> pl.DataFrame:
-        """Give the examples of a range of offsets: the same ones for ever.
+        """Return the examples of a range of offsets, which never change.
 
         Parameters
         ----------
         start, stop
             From `start` up to, but not including, `stop`; None means up to the newest.
         columns
-            Which columns to read; all where not given.
+            Which columns to read; all if not given.
 
         Returns
         -------
@@ -298,7 +298,7 @@ class FeatureLog:
             A row an example, by rising offset: ``offset``, ``label``, ``features`` (a struct),
             ``prediction_id``, ``served_at``, ``known_at`` and ``emitted_at`` (UTC), ``version``,
             ``role``, ``propensity``, ``output``, ``source``, ``revision``, ``late``, ``supersedes``,
-            ``entity`` and ``ages_s`` (JSON; null where nothing was looked up).
+            ``entity`` and ``ages_s`` (JSON; null if nothing was looked up).
 
         Raises
         ------
@@ -325,7 +325,7 @@ class FeatureLog:
         return pl.concat([old, new], how="vertical_relaxed")
 
     def position_at(self, moment: datetime) -> int:
-        """Give the position from which on predictions were recorded at `moment` or later."""
+        """Return the position from which on predictions were recorded at `moment` or later."""
         moment_us, (end, _) = to_us(moment), self._stored.ends()
 
         def after(position: int) -> bool:
@@ -335,17 +335,17 @@ class FeatureLog:
         return bisect_left(range(end), True, key=after)
 
     def position_after(self, position: int, predictions: int) -> int | None:
-        """Give the position behind so many predictions from `position` on; None for fewer."""
+        """Return the position behind the next `predictions` predictions; None if there are fewer."""
         found = self._stored.recorded(position, predictions - 1)
         return None if found is None else found[0] + 1
 
     def recorded_at(self, position: int) -> datetime | None:
-        """Say when the prediction at `position`, or the next one, was recorded; None behind the last."""
+        """Return when the prediction at `position`, or the next, was recorded; None behind the last."""
         found = self._stored.recorded(position)
         return None if found is None else from_us(found[1])
 
     def positions(self) -> int:
-        """Give the position that the next record will have."""
+        """Return the position that the next record will have."""
         return self._stored.ends()[0]
 
     def count_predictions(self, start: int, stop: int) -> int:
@@ -360,7 +360,7 @@ class FeatureLog:
         *,
         shadows: bool = False,
     ) -> pl.DataFrame:
-        """Give the predictions of a range of positions, with or without labels.
+        """Return the predictions of a range of positions, with or without labels.
 
         A range is found by :meth:`position_at` or :meth:`position_after`; times of receipt never fall
         as positions rise.
@@ -379,7 +379,7 @@ class FeatureLog:
         -------
         polars.DataFrame
             A row a prediction, in the order recorded: ``position``, ``recorded_at`` (UTC), the wanted
-            columns, and ``label``: the newest revision, or null where none came, or the first came
+            columns, and ``label``: the newest revision, or null if none came, or the first came
             after the wait.
         """
         rows = self._stored.predictions(start, stop)
@@ -387,20 +387,20 @@ class FeatureLog:
         return self._frames.beside(found, self.shadows.between(start, stop)) if shadows else found
 
     def superseded(self, start: int, stop: int) -> list[int]:
-        """Give the offsets of a range whose label a newer example of the range corrects, rising."""
+        """Return the offsets of a range whose label a newer example of the range corrects, rising."""
         return self._stored.superseded(start, stop)
 
     def corrections(self, start: int, stop: int) -> list[int]:
-        """Give the offsets of a range whose example corrects an older one, rising."""
+        """Return the offsets of a range whose example corrects an older one, rising."""
         return self._stored.corrections(start, stop)
 
     def emitted_us(self, start: int, stop: int) -> list[int]:
-        """Give the emission times of a range, in microseconds since 1970, UTC, in offset order."""
+        """Return the emission times of a range, in microseconds since 1970, UTC, in offset order."""
         return self._stored.emitted(start, stop)
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:
-        """Put all that is recorded and labelled within into one synced write.
+        """Write all records and labels of the block in one synced transaction.
 
         It is durable when the block ends; an error within keeps none of it.
         """
@@ -408,7 +408,7 @@ class FeatureLog:
             yield
 
     def predictions(self) -> pl.DataFrame:
-        """Give every sequenced prediction, from the database: for tables and tests of modest size."""
+        """Return every sequenced prediction, from the database: for tables and tests of modest size."""
         return self._frames.predictions(self._stored.predictions(0, self._stored.ends()[0]))
 
     def counts(self) -> LogCounts:

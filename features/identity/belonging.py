@@ -1,4 +1,4 @@
-"""Whether an inbox and a database are of one log, and the database has not read more than there is."""
+"""Checks that an inbox and a database belong to one log, and that the inbox has lost no record."""
 
 import sqlite3
 from pathlib import Path
@@ -16,7 +16,7 @@ __all__ = ["check_absent", "check_file", "check_home", "check_inbox", "check_new
 
 
 def check_absent(database: Database, pipeline: str, path: Path) -> None:
-    """Refuse to make an inbox for a log that the database keeps, whose inbox is elsewhere or lost.
+    """Refuse to make an inbox for a log of the database whose own inbox is elsewhere or lost.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def check_absent(database: Database, pipeline: str, path: Path) -> None:
 
 
 def check_new(inbox: Inbox) -> None:
-    """Refuse to begin a log with an inbox that belongs to one that the database does not know.
+    """Refuse to begin a log with an inbox of another log, which the database does not know.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def check_new(inbox: Inbox) -> None:
 
 
 def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
-    """Refuse an inbox that is not one of the log's, or that ends before what was read of it.
+    """Refuse an inbox of another log, or one that ends before the position the database has read.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
 
 
 def _check_last_read(connection: Connection, pipeline_id: int, inbox: Inbox, read_to: int) -> None:
-    """Refuse an inbox whose entry that the database read last is not the one that it read."""
+    """Refuse an inbox whose last entry read by the database differs from the stored record."""
     entries = inbox.read(read_to - 1, 1) if read_to else []
     if not entries:
         return
@@ -99,7 +99,7 @@ def _check_last_read(connection: Connection, pipeline_id: int, inbox: Inbox, rea
 
 
 def check_home(database: Database, pipeline_id: int, path: Path) -> None:
-    """Refuse a home whose inbox is not one of the log's; one without an inbox will do.
+    """Refuse a home whose inbox belongs to another log; a home without an inbox passes.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def check_home(database: Database, pipeline_id: int, path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Refuse an inbox file that belongs to a log, where the database knows none of that pipeline.
+    """Refuse an inbox file that belongs to a log, if the database knows no log of that pipeline.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def _identity(path: Path) -> InboxIdentity | None:
 
 
 def _check_known(connection: Connection, pipeline_id: int, found: InboxIdentity, path: Path) -> int:
-    """Give how far a database has read an inbox, if the inbox is one of the log's."""
+    """Return the position up to which a database has read an inbox of the log."""
     log = connection.execute(
         select(tables.log.c.uuid).where(tables.log.c.pipeline_id == pipeline_id)
     ).scalar_one_or_none()

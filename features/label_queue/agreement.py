@@ -1,4 +1,4 @@
-"""How far two people agree who were asked the same."""
+"""Agreement between two people who answered the same questions."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ Pair = tuple[LabelValue, LabelValue, int]
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """How far people agree, over the predictions that at least two of them have answered.
+    """Agreement over the predictions that at least two people have answered.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The queue for people: what to label next, claimed with a lease, answered, skipped."""
+"""The label queue: questions to people, claimed with a lease, answered or skipped."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -41,7 +41,7 @@ _TRIES = 5
 
 
 class ClaimedQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """A question that somebody holds.
+    """A question that a person has claimed.
 
     What the version answered is left out on purpose: who sees it, tends to agree with it.
 
@@ -67,7 +67,7 @@ class ClaimedQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LabelQueue:
-    """Asks people for the labels of one pipeline.
+    """The queue that asks people for the labels of one pipeline.
 
     Made by :meth:`headwater.features.log.FeatureLog.queue`, or by a worker of the service when it is
     first asked. Any number of processes and threads may use one queue at a time.
@@ -143,7 +143,7 @@ class LabelQueue:
         return looked
 
     def claim(self, person: str, many: int = 1, lease_s: int | None = None) -> list[ClaimedQuestion]:
-        """Give a person questions to answer, and keep them for him until the lease ends.
+        """Claim questions for a person, who holds them until the lease ends.
 
         What he holds already comes first, with a new lease: a claim whose answer was lost may be sent
         again.
@@ -155,7 +155,7 @@ class LabelQueue:
         many
             How many he is to hold.
         lease_s
-            How long, in seconds; as declared where not given.
+            How long, in seconds; as declared if not given.
 
         Returns
         -------
@@ -193,7 +193,7 @@ class LabelQueue:
         return mine
 
     def answer(self, person: str, prediction_id: str, value: LabelValue) -> Literal["recorded", "known"]:
-        """Record what a person says; durable when this returns.
+        """Record a person's answer; durable when this returns.
 
         The same answer again is known already. Another one is a change of mind, and a revision.
 
@@ -234,7 +234,7 @@ class LabelQueue:
         return "recorded" if recorded else "known"
 
     def skip(self, person: str, prediction_id: str) -> None:
-        """Give a question back for good: others are asked, until three have skipped it.
+        """Skip a question for good; the queue asks others until three people have skipped it.
 
         Raises
         ------
@@ -262,13 +262,13 @@ class LabelQueue:
             self._questions.skip(connection, question, person, to_us(self._clock.now()))
 
     def counts(self) -> QueueStatistics:
-        """Count what waits, what was answered, and how far people agree."""
+        """Count open and answered questions, and measure agreement."""
         with self._database.reading() as connection:
             now_us = to_us(self._clock.now())
             return counts(connection, self._pipeline_id, self._people, self._pipeline.task, now_us)
 
     def _strata(self, connection: Connection, many: int) -> list[tuple[Why, int]]:
-        """Say of which strata the next ones are; where one is short, the other fills in."""
+        """Return the strata of the next questions; if one is short, the other fills in."""
         place = self._questions.place(connection)
         random = random_next(self._people, self._pipeline.task, place.dealt_random, place.dealt, many)
         return [("random", random), ("uncertain", many), ("random", many)]
@@ -281,7 +281,7 @@ class LabelQueue:
         until_us: int,
         many: int,
     ) -> list[ClaimedQuestion]:
-        """Give candidates to a person; they are asked for again where rows had to follow labels."""
+        """Claim candidates for a person; select them again if rows had to follow labels."""
         taken: dict[int, ClaimedQuestion] = {}
         changed = True
         while len(taken) < many and changed:
@@ -298,7 +298,7 @@ class LabelQueue:
     def _take(
         self, connection: Connection, question: Question, person: str, until_us: int
     ) -> ClaimedQuestion | None:
-        """Give one question to a person; None where something came between."""
+        """Claim one question for a person; None if a label came between, or the prediction is gone."""
         found = self._recorder.find(question.prediction_id)
         if found is None or found.prediction is None:
             self._questions.remove(connection, question)
@@ -318,7 +318,7 @@ class LabelQueue:
         )
 
     def _refusal(self, person: str, prediction_id: str) -> HeadwaterError | None:
-        """Say why a person may not answer; else see to it that nobody else is asked meanwhile."""
+        """Return why a person may not answer; if he may, hold the question for him meanwhile."""
         with self._database.transaction() as connection:
             self._follow(connection, self._found(connection, prediction_id))
             question = self._found(connection, prediction_id)
@@ -345,7 +345,7 @@ class LabelQueue:
         return None
 
     def _record(self, person: str, prediction_id: str, value: LabelValue) -> bool:
-        """Record the label, unless the person's newest says the same; whether it is new."""
+        """Record the label, unless the person's newest has the same value; return whether it is new."""
         for _ in range(_TRIES):
             found = self._recorder.find(prediction_id)
             told = [] if found is None else [one.label for one in found.labels]

@@ -1,4 +1,4 @@
-"""How the queue for people fills: from what is sequenced, step by step, in bounded memory."""
+"""The selection of questions from sequenced records, step by step, in bounded memory."""
 
 from collections.abc import Iterable
 from heapq import nlargest
@@ -21,7 +21,7 @@ STEP_RECORDS = 5_000
 
 
 class _Served(msgspec.Struct, gc=False):
-    """What of a kept prediction tells whether to ask about it."""
+    """The fields of a stored prediction that decide whether people are asked about it."""
 
     output: Output
     version: str = ""
@@ -37,7 +37,7 @@ _LABELLED = msgspec.json.Decoder(_Labelled)
 
 
 class QuestionSelection:
-    """Looks at each sequenced record once.
+    """The selection of questions, which looks at each sequenced record once.
 
     A prediction that was answered to somebody by a version, and has no label, becomes a question; a
     label lets the question about its prediction follow. What a shadow predicted, and what was imported,
@@ -72,7 +72,7 @@ class QuestionSelection:
         self._recorder = recorder
 
     def step(self, connection: Connection) -> int:
-        """Look at the next records in an open transaction, and say at how many."""
+        """Look at the next records in an open transaction, and return their number."""
         start = self._questions.place(connection).next_position
         sequencer = tables.sequencer.c
         mine = sequencer.pipeline_id == self._pipeline_id
@@ -124,7 +124,7 @@ class QuestionSelection:
         return kept
 
     def _labelled(self, connection: Connection, start: int, stop: int) -> set[int]:
-        """Give the predictions of a range whose truth was told, before or after they came."""
+        """Return the positions of a range whose predictions have a label, early or late."""
         prediction, label = tables.prediction.c, tables.label.c
         after = select(label.prediction_position, label.payload).where(
             label.pipeline_id == self._pipeline_id,
@@ -151,7 +151,7 @@ class QuestionSelection:
         }
 
     def _touched(self, connection: Connection, start: int, stop: int) -> list[Question]:
-        """Give the questions about whose predictions a label of a range tells."""
+        """Return the questions whose predictions have a label in a range."""
         question, label = tables.question.c, tables.label.c
         query = (
             select(*(question[name] for name in Question._fields))

@@ -1,4 +1,4 @@
-"""The rows of a pipeline's questions to people: pure SQL, in transactions that others open."""
+"""The rows of a pipeline's questions: pure SQL, in transactions that callers open."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ _VALUE: msgspec.json.Decoder[LabelValue] = msgspec.json.Decoder(LabelValue)
 
 
 class Question(NamedTuple):
-    """What is asked about one prediction; the columns of its row, but the pipeline's."""
+    """The question about one prediction: the columns of its row, without the pipeline's."""
 
     position: int
     prediction_id: str
@@ -31,7 +31,7 @@ class Question(NamedTuple):
 
 
 class QueuePosition(NamedTuple):
-    """How far the queue has looked, and what it has dealt."""
+    """The position up to which the queue has looked, and the questions that it has dealt."""
 
     next_position: int
     dealt_random: int
@@ -56,7 +56,7 @@ class Questions:
         self._people = people
 
     def place(self, connection: Connection) -> QueuePosition:
-        """Give the queue's place, locked until the transaction ends; it is made where there is none."""
+        """Return the queue's position, locked until the transaction ends; make it if it is missing."""
         table = tables.queue
         columns = [table.c[name] for name in QueuePosition._fields]
         query = select(*columns).where(table.c.pipeline_id == self._pipeline_id).with_for_update()
@@ -68,18 +68,18 @@ class Questions:
         return place
 
     def move(self, connection: Connection, **columns: Any) -> None:
-        """Change columns of the queue's place."""
+        """Change columns of the queue's position."""
         mine = tables.queue.c.pipeline_id == self._pipeline_id
         connection.execute(update(tables.queue).where(mine).values(**columns))
 
     def find(self, connection: Connection, prediction_id: str) -> Question | None:
-        """Give the question about a prediction, locked until the transaction ends."""
+        """Return the question about a prediction, locked until the transaction ends."""
         query = self._all().where(tables.question.c.prediction_id == prediction_id)
         found = connection.execute(query.with_for_update()).one_or_none()
         return None if found is None else Question._make(found)
 
     def held(self, connection: Connection, person: str, now_us: int, many: int) -> list[Question]:
-        """Give the open questions that a person holds, the first one claimed first."""
+        """Return the open questions that a person holds, the first one claimed first."""
         claim = tables.claim.c
         query = (
             self._all()
@@ -92,7 +92,7 @@ class Questions:
     def free(
         self, connection: Connection, person: str, now_us: int, why: Why, many: int
     ) -> list[Question]:
-        """Give the open questions of a stratum that a person may take, the most urgent first.
+        """Return the open questions of a stratum that a person may take, the most urgent first.
 
         Answers and living claims together never exceed what is wanted; nobody is asked again what he
         answered or skipped.
@@ -106,7 +106,7 @@ class Questions:
         return [Question._make(row) for row in connection.execute(ordered).all()]
 
     def has_room(self, connection: Connection, question: Question, now_us: int) -> bool:
-        """Say whether a question wants another answer than those given and those that are awaited."""
+        """Return whether a question needs another answer beyond those given and those claimed."""
         claim = tables.claim.c
         held = select(func.count()).where(
             claim.pipeline_id == self._pipeline_id,
@@ -117,13 +117,13 @@ class Questions:
         return question.closed is None and question.given + holders < question.wanted
 
     def claimed_until(self, connection: Connection, question: Question, person: str) -> int | None:
-        """Give how long a person holds or held a question; None if he never took it."""
+        """Return the end of a person's claim of a question; None if he never claimed it."""
         claim = tables.claim.c
         mine = self._of(claim, question, person)
         return connection.execute(select(claim.until_us).where(*mine)).scalar_one_or_none()
 
     def take(self, connection: Connection, question: Question, person: str, until_us: int) -> None:
-        """Give a question to a person, or leave it with him for longer."""
+        """Claim a question for a person, or prolong his claim."""
         row = (self._pipeline_id, question.position, person)
         changed = connection.execute(
             update(tables.claim)
@@ -143,7 +143,7 @@ class Questions:
     def answer_of(
         self, connection: Connection, question: Question, person: str
     ) -> tuple[bool, LabelValue | None]:
-        """Say whether a person has answered or skipped, and give his answer; None where he skipped."""
+        """Return whether a person has answered or skipped, and his answer; None if he skipped."""
         answer = tables.answer.c
         query = select(answer.value).where(*self._of(answer, question, person))
         found = connection.execute(query).one_or_none()
@@ -152,7 +152,7 @@ class Questions:
         return True, _VALUE.decode(found.value)
 
     def skip(self, connection: Connection, question: Question, person: str, now_us: int) -> None:
-        """Keep that a person has no answer, and give the question to others."""
+        """Store that a person skipped a question, and free it for others."""
         connection.execute(
             insert(tables.answer).values(
                 pipeline_id=self._pipeline_id, position=question.position, person=person, at_us=now_us
@@ -167,7 +167,7 @@ class Questions:
     def follow(
         self, connection: Connection, question: Question, labels: Sequence[ReceivedLabel]
     ) -> bool:
-        """Make the rows say what the labels of a prediction say, in the order in which they came.
+        """Bring the rows up to date with the labels of a prediction, in the order in which they came.
 
         A label of a person is his answer, wherever it came from. One of the environment, or of a person
         without a name, closes the question: its truth is known. A timeout tells nothing.
@@ -192,13 +192,13 @@ class Questions:
         return changed
 
     def remove(self, connection: Connection, question: Question) -> None:
-        """Forget a question that nobody has seen."""
+        """Delete a question that nobody has seen."""
         table = tables.question.c
         mine = (table.pipeline_id == self._pipeline_id, table.position == question.position)
         connection.execute(delete(tables.question).where(*mine))
 
     def trim(self, connection: Connection, places: dict[Why, int]) -> None:
-        """Forget the least urgent open questions that nobody has seen, as far as there are too many."""
+        """Delete the least urgent unseen questions, down to the places of each stratum."""
         table = tables.question.c
         mine = (table.pipeline_id == self._pipeline_id, table.closed.is_(None))
         for why, most in places.items():
@@ -216,7 +216,7 @@ class Questions:
     def _write_answers(
         self, connection: Connection, question: Question, answers: dict[str, ReceivedLabel]
     ) -> bool:
-        """Write the answers that are not there yet; `answers` holds each person's newest, by turn."""
+        """Write the missing answers; `answers` holds each person's newest, by turn."""
         table = tables.answer
         mine = (table.c.pipeline_id == self._pipeline_id, table.c.position == question.position)
         query = select(table.c.person, table.c.value).where(*mine)

@@ -1,4 +1,4 @@
-"""What the queue for people comes to, counted."""
+"""Statistics of the label queue."""
 
 import msgspec
 from sqlalchemy import Connection, func, select
@@ -14,7 +14,7 @@ _VALUE: msgspec.json.Decoder[LabelValue] = msgspec.json.Decoder(LabelValue)
 
 
 class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How a pipeline's queue stands.
+    """The state of a pipeline's label queue, in counts.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
 def counts(
     connection: Connection, pipeline_id: int, people: People, task: str, now_us: int
 ) -> QueueStatistics:
-    """Count, by the database alone; what comes out is small, however long the queue is."""
+    """Count in the database alone; the result is small, however long the queue is."""
     question, claim, answer = tables.question.c, tables.claim.c, tables.answer.c
     of_questions = (
         select(question.closed, question.why, func.count())
@@ -92,7 +92,7 @@ def _place(connection: Connection, pipeline_id: int) -> tuple[int, int]:
 
 
 def _pairs(connection: Connection, pipeline_id: int) -> list[Pair]:
-    """Give the first two answers to each question that has two, each combination once."""
+    """Count the combinations of first and second answer, over questions that have both."""
     first, second = tables.answer.alias("first"), tables.answer.alias("second")
     same = (first.c.pipeline_id == second.c.pipeline_id) & (first.c.position == second.c.position)
     query = (

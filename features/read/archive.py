@@ -63,11 +63,11 @@ class Archive:
         self._prepared = False
 
     def address(self, name: Archived) -> str:
-        """Give a table's address, for any reader of Delta Lake."""
+        """Return a table's address, for any reader of Delta Lake."""
         return self._storage.address("tables", self._pipeline, name)
 
     def check(self) -> None:
-        """Refuse tables of another log, and a storage on which another log has the name.
+        """Refuse tables of another log, and a storage on which another log has claimed the name.
 
         Whatever else is wrong is left to whoever reads or writes.
 
@@ -82,7 +82,7 @@ class Archive:
                     self._table(name)
 
     def stop(self, name: Archived) -> int:
-        """Give the offset or position up to which a table is written.
+        """Return the offset or position up to which a table is written.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class Archive:
             return table.transaction_version(self._app) or 0
 
     def newest(self, name: Archived, stop: int) -> int | None:
-        """Give the offset or position of the newest row below `stop`, as files count; None for no row.
+        """Return the offset or position of the newest row below `stop`, by the files' statistics.
 
         Raises
         ------
@@ -249,7 +249,7 @@ class Archive:
         )
 
     def _table(self, name: Archived) -> DeltaTable | None:
-        """Open a table, or bring the open one up to date; None where there is none yet."""
+        """Open a table, or bring the open one up to date; None if there is none yet."""
         with self._guarded(name):
             if name in self._open:
                 self._open[name].update_incremental()

@@ -61,12 +61,12 @@ _LABEL_FIELDS: dict[str, _Field] = {
 
 
 def label_dtype(task: Task) -> type[pl.DataType]:
-    """Give the column type of a task's labels."""
+    """Return the column type of a task's labels."""
     return _LABELS[task]
 
 
 def feature_schema(features: Sequence[FeatureKind]) -> dict[str, type[pl.DataType]]:
-    """Give the column type of each feature, in order."""
+    """Return the column type of each feature, in order."""
     return {feature.name: _DTYPES[feature.dtype] for feature in features}
 
 
@@ -101,7 +101,7 @@ class Frames:
         }
 
     def schema(self, columns: Collection[str]) -> dict[str, pl.DataType]:
-        """Give the types of the wanted ones of :data:`EXAMPLE`."""
+        """Return the types of some columns of :data:`EXAMPLE`."""
         types: dict[str, pl.DataType] = {
             "offset": pl.Int64(),
             "supersedes": pl.Int64(),
@@ -115,7 +115,7 @@ class Frames:
         return {name: types.get(name, pl.String()) for name in columns}
 
     def predictions(self, rows: Sequence[PredictionRow]) -> pl.DataFrame:
-        """Columns: position, recorded_at, and those of a prediction; features as a struct."""
+        """Make a frame with position, recorded_at, and the columns of a prediction."""
         columns = {
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "recorded_at": _times([row[1] for row in rows]),
@@ -123,7 +123,7 @@ class Frames:
         return pl.DataFrame(columns | self._prediction_columns([row[2] for row in rows], PREDICTION))
 
     def labels(self, rows: Sequence[LabelRow]) -> pl.DataFrame:
-        """Columns: position, prediction_id, label and what is known of it."""
+        """Make a frame with position, prediction_id, label and the columns of its revision."""
         columns = {
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "revision": pl.Series([row[1] for row in rows], dtype=pl.Int32),
@@ -136,7 +136,7 @@ class Frames:
     def served(
         self, rows: Sequence[PredictionRow], labels: Sequence[LabelOfRow], columns: Sequence[str]
     ) -> pl.DataFrame:
-        """Give predictions with their newest label, if their first one came in time.
+        """Make a frame of predictions with their newest label, if their first one came in time.
 
         Columns: recorded_at, label (null without), and the wanted ones of a prediction.
         """
@@ -162,7 +162,7 @@ class Frames:
         )
 
     def beside(self, served: pl.DataFrame, outputs: Sequence[tuple[int, str, bytes]]) -> pl.DataFrame:
-        """Put a row for each shadow's output behind that of the prediction, whose other columns it has.
+        """Add a row for each shadow's output behind its prediction's row, with the same other columns.
 
         Parameters
         ----------
@@ -192,7 +192,7 @@ class Frames:
         return pl.concat([served, shadows]).sort("position", maintain_order=True)
 
     def examples(self, rows: Sequence[ExampleRow], columns: Collection[str]) -> pl.DataFrame:
-        """Give the wanted ones of :data:`EXAMPLE`, in the order in which they are named."""
+        """Make a frame with some columns of :data:`EXAMPLE`, in the order in which they are named."""
         made: dict[str, pl.Series] = {}
         if "offset" in columns:
             made["offset"] = pl.Series([row[0] for row in rows], dtype=pl.Int64)

@@ -1,4 +1,4 @@
-"""Whether the archive was written from this database, or from a copy that went its own way.
+"""Checks that the archive was written from this database, not from a copy that went on by itself.
 
 A copy of a home is of the same log. Logs that were one share their beginning, so the newest row that
 both have tells: it is the same, or one of them has gone on by itself.
@@ -26,7 +26,7 @@ _COLUMNS: dict[Archived, tuple[str, ...]] = {
 
 
 class SameRows:
-    """Holds the archive's newest rows against the database, once for what one process writes.
+    """The comparison of the archive's newest rows with the database, but for rows of this process.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ class SameRows:
         self._known: dict[Archived, int] = {}
 
     def written(self, name: Archived, stop: int) -> None:
-        """Say that this process has written a table up to `stop`."""
+        """Note that this process has written a table up to `stop`."""
         self._known[name] = stop
 
     def check(self, name: Archived, frames: Frames) -> int:
-        """Check a table's newest row, if another process wrote it; give where the table stops.
+        """Check a table's newest row, if another process wrote it; return where the table stops.
 
         Raises
         ------

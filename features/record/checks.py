@@ -1,4 +1,4 @@
-"""Checks of what is recorded, before anything is stored."""
+"""Checks of records, before anything is stored."""
 
 from collections.abc import Mapping
 from math import inf
@@ -41,7 +41,7 @@ _OUTPUT_HINTS: dict[str, str] = {
 
 
 class Checks:
-    """What a pipeline's predictions and labels must look like.
+    """The checks that a pipeline's predictions and labels must pass.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Checks:
     Attributes
     ----------
     logged, asked
-        The features that are logged, and those that arrive with a call: the same ones where none is
+        The features that are logged, and those that arrive with a call: the same ones if none is
         looked up and none declares a range.
     """
 
@@ -112,7 +112,7 @@ class Checks:
         )
 
     def prediction(self, prediction: Prediction) -> None:
-        """Check what a prediction holds besides features and output.
+        """Check the fields of a prediction besides features and output.
 
         Raises
         ------
@@ -227,7 +227,7 @@ def check_entity(entity: Mapping[str, str], where: str) -> None:
 
 
 def plain_words(error: msgspec.ValidationError, within: str = "") -> str:
-    """Say in plain words what msgspec found.
+    """Return a validation error of msgspec in plain words.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The declaration in force of one pipeline, stored beside its records, and what may take its place."""
+"""The declaration in force of one pipeline, stored beside its records, and its replacement."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -24,7 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Declared:
-    """What a pipeline declares, held against what is stored of it.
+    """The comparison of a pipeline's declaration with the stored one.
 
     Made by the feature log. Reading never changes what is stored; whoever records, sequences, collects,
     trains or serves calls :meth:`agree` first.
@@ -51,11 +51,11 @@ class Declared:
 
     @property
     def agreed(self) -> bool:
-        """Whether it was found before that records may be made by this declaration."""
+        """Whether this declaration was already found fit to record by."""
         return self._agreed
 
     def readable(self) -> Pipeline:
-        """Give the pipeline by which records are read: where they differ, types are as stored."""
+        """Return the pipeline by which records are read; types that differ are as stored."""
         stored, pipeline = self.stored, self._pipeline
         known = {feature.name: feature for feature in (*stored.dropped, *stored.features)}
         features = tuple(known.get(feature.name, feature) for feature in pipeline.features)
@@ -65,14 +65,14 @@ class Declared:
         return _reading(pipeline, stored.task, features)
 
     def archived(self) -> Pipeline:
-        """Give the pipeline by which records are archived: with the features that were dropped."""
+        """Return the pipeline by which records are archived, with the features that were dropped."""
         dropped, pipeline = self.stored.dropped, self._pipeline
         if not dropped:
             return pipeline
         return _reading(pipeline, pipeline.task, (*pipeline.features, *dropped))
 
     def agree(self, *, fresh: bool = False) -> bool:
-        """Make sure that the declaration is the one in force, or may take its place: then it does.
+        """Check that the declaration is in force, or put it in force if it may be.
 
         Parameters
         ----------
@@ -112,7 +112,7 @@ class Declared:
         return True
 
     def agree_to_record(self) -> None:
-        """Agree as :meth:`agree` does, but for the label rule, which says nothing of what is recorded.
+        """Agree as :meth:`agree` does, without the label rule, which does not affect recording.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class Declared:
         self._agreed = True
 
     def check(self) -> None:
-        """Check that the declaration is in force still.
+        """Check that the declaration is still in force.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Declared:
         self.stored, self._agreed = wanted, True
 
     def _check(self, found: Sequence[Difference], *, fresh: bool) -> bool:
-        """Refuse what needs a word; say whether anything was recorded."""
+        """Refuse differences that need a decision; return whether anything was recorded."""
         if not self._is_recorded():
             return False
         rule = any(one.way == "wait" for one in found)
@@ -195,13 +195,13 @@ class Declared:
         return bool(sequenced) or self._inbox.count_after(0) > 0
 
     def is_learned(self) -> bool:
-        """Say whether a version is champion."""
+        """Return whether a version is champion."""
         mine = tables.champion.c.pipeline_id == self._pipeline_id
         with self._database.reading() as connection:
             return connection.execute(select(tables.champion.c.version).where(mine)).first() is not None
 
     def _waits(self) -> bool:
-        """Say whether a record may be joined otherwise by the new label rule than by the stored one."""
+        """Return whether the two label rules could join a waiting record differently."""
         with self._database.reading() as connection:
             return self._inbox.count_after(self._read_to(connection)) > 0 or self._is_open(connection)
 
@@ -215,7 +215,7 @@ class Declared:
         return position
 
     def _is_open(self, connection: Connection) -> bool:
-        """Say whether a wait has not passed, or a deadline that has was not looked at yet."""
+        """Return whether a wait has not passed yet, or a passed deadline was not handled yet."""
         rules = (self.stored.label, self._declared.label)
         longest_us = max(duration(rule.wait) for rule in rules) // _MICROSECOND
         place = tables.sequencer.c
@@ -248,7 +248,7 @@ def _meanwhile(pipeline: str) -> ConflictError:
 
 
 def _reading(pipeline: Pipeline, task: Task, features: Sequence[FeatureKind]) -> Pipeline:
-    """Give as much of a pipeline as reading its records needs: there, a feature is what was served."""
+    """Return a pipeline for reading records, in which every feature is a request feature."""
     return Pipeline(
         name=pipeline.name,
         task=task,

@@ -1,4 +1,4 @@
-"""Put predictions and labels into a pipeline's inbox, checked: all that a process which serves needs."""
+"""The encoder of predictions and labels: checks and entries, all that a worker needs to record."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -31,7 +31,7 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 class _Logged(msgspec.Struct, gc=False):
-    """A prediction as it is kept; what is :class:`Prediction`'s default is left out."""
+    """A prediction as it is stored; defaults of :class:`Prediction` are left out."""
 
     id: str
     features: msgspec.Struct
@@ -45,7 +45,7 @@ class _Logged(msgspec.Struct, gc=False):
 
 
 class _Told(msgspec.Struct, gc=False):
-    """A label as it is kept; what is :class:`Label`'s default is left out."""
+    """A label as it is stored; defaults of :class:`Label` are left out."""
 
     prediction_id: str
     value: LabelValue
@@ -56,7 +56,7 @@ class _Told(msgspec.Struct, gc=False):
 
 
 class _Kept(msgspec.Struct, gc=False):
-    """A kept prediction, read back."""
+    """A stored prediction, read back."""
 
     id: str
     features: dict[str, FeatureValue]
@@ -85,7 +85,7 @@ def open_inbox(pipeline: Pipeline, settings: Settings) -> Inbox:
 
 
 class RecordEncoder:
-    """Checks what is recorded, and makes the entries that the inbox keeps.
+    """The encoder that checks records and makes the entries of the inbox.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class RecordEncoder:
         prediction
             As it was served.
         received_at_us
-            When it was received; the clock's present where not given.
+            When it was received; the clock's present if not given.
 
         Raises
         ------
@@ -197,7 +197,7 @@ class RecordEncoder:
         label
             The truth.
         received_at_us
-            When it was received; the clock's present where not given.
+            When it was received; the clock's present if not given.
 
         Raises
         ------
@@ -221,12 +221,12 @@ class RecordEncoder:
         return Entry(LABEL, id_, f"{source}/{key}", at_us, _encoded(told, id_))
 
     def find(self, prediction_id: str) -> Recorded | None:
-        """Give what was recorded of a prediction, labels in the order in which they came.
+        """Return the records of a prediction, its labels in the order in which they came.
 
         Returns
         -------
         Recorded or None
-            None where neither it nor a label of it came.
+            None if neither it nor a label of it came.
         """
         prediction, labels = None, []
         for kind, received_at_us, payload in self.inbox.entries_of(prediction_id):
@@ -241,7 +241,7 @@ class RecordEncoder:
         return Recorded(prediction=prediction, labels=tuple(labels))
 
     def now_us(self) -> int:
-        """Give the clock's present in microseconds since 1970, UTC."""
+        """Return the clock's present in microseconds since 1970, UTC."""
         return to_us(self._clock.now())
 
     def append(self, entries: Sequence[Entry], name: str) -> int:

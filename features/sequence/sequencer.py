@@ -1,4 +1,4 @@
-"""The one process per pipeline that gives offsets."""
+"""The sequencer: the one process per pipeline that assigns offsets."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -38,7 +38,7 @@ _REMEMBERED = 20_000
 
 
 class _Place(NamedTuple):
-    """How far a pipeline is sequenced."""
+    """The state of a pipeline's sequencing."""
 
     next_position: int
     next_offset: int
@@ -56,7 +56,7 @@ _VALUE = msgspec.json.Decoder(_Value)
 
 
 class Sequencer:
-    """Joins predictions with labels and gives the examples their offsets.
+    """The sequencer, which joins predictions with labels and assigns offsets to the examples.
 
     Made by whoever collects; lives as long as that. Holds the lease ``sequence/PIPELINE`` between
     ``with`` and its end: a second one is refused, and one that was taken over writes nothing more.
@@ -136,7 +136,7 @@ class Sequencer:
             release(self._database, self._lease)
 
     def drain(self) -> int:
-        """Sequence all that is recorded and due by the clock's present.
+        """Sequence all records and deadlines up to the clock's present.
 
         Returns
         -------
@@ -244,7 +244,7 @@ class Sequencer:
     def _unknown(
         self, arrivals: Sequence[Arrival], deadlines: Sequence[Deadline], parked: int
     ) -> list[str]:
-        """Give the ids of which the stores may hold something that is not remembered.
+        """Return the ids of which the stores may hold records that are not remembered.
 
         An inbox holds a prediction once: with one inbox and no label parked, an id that comes with a
         prediction is new to the stores.
@@ -352,7 +352,7 @@ def _known_label(position: int, payload: bytes, effective_us: int) -> KnownLabel
 
 
 def _arrivals(entries: Sequence[InboxRow], horizon_us: int) -> list[Arrival]:
-    """Give each entry its effective time: never before the one ahead of it."""
+    """Return the entries with their effective times, which never fall."""
     arrivals = []
     decode = _VALUE.decode
     for _position, kind, id_, received_at_us, payload in entries:

@@ -1,4 +1,4 @@
-"""Which materialisation of each table is the newest: rows that are added, and files in storage."""
+"""The materialisations of each table: rows that are only added, and files in storage."""
 
 import hashlib
 import tempfile
@@ -55,13 +55,13 @@ class Materialisations:
         ).order_by(row.table_name)
 
     def newest(self) -> dict[str, Materialised]:
-        """Give the newest materialisation of each table, by its name."""
+        """Return the newest materialisation of each table, by its name."""
         with self._database.reading() as connection:
             rows = connection.execute(self._select_newest).all()
         return {row.table_name: _of(row) for row in rows}
 
     def history(self, table: str) -> list[Materialised]:
-        """Give all materialisations of a table, oldest first; files are kept of the newest three."""
+        """Return all materialisations of a table, oldest first; the newest three have files."""
         row = tables.materialisation.c
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -71,13 +71,13 @@ class Materialisations:
 
     @contextmanager
     def drafting(self) -> Iterator[Path]:
-        """Give a place for a file that is to be put, and remove what is left there."""
+        """Yield a path for a file that is to be put, and remove its folder at the end."""
         self._scratch.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             yield Path(folder) / "table.sqlite"
 
     def put(self, table: str, file: Path, read_at: datetime, rows: int, source: str) -> Materialised:
-        """Keep a file, and make it the newest of its table.
+        """Store a file as the newest materialisation of its table.
 
         Raises
         ------

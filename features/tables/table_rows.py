@@ -1,4 +1,4 @@
-"""What the source of a table of batch features gives, checked before it is published."""
+"""Checks of a source's rows, before a table of batch features is published."""
 
 from collections.abc import Iterator, Sequence
 
@@ -32,7 +32,7 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
     Returns
     -------
     polars.DataFrame
-        The entity keys as text, ``at`` in microseconds (null where the source does not say), and the
+        The entity keys as text, ``at`` in microseconds (null if the source does not say), and the
         features; a row a key, by rising key.
 
     Raises
@@ -66,7 +66,7 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
 
 
 def rows_of(table: FeatureTable, frame: pl.DataFrame) -> Iterator[Row]:
-    """Give what :func:`conform` gave row by row."""
+    """Yield the rows of a frame that :func:`conform` returned."""
     keys = len(table.entity)
     for row in frame.iter_rows():
         yield row[:keys], row[keys], row[keys + 1 :]

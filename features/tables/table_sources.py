@@ -1,4 +1,4 @@
-"""Open a source: nothing is read of it before it is asked for, but what a query gives whole."""
+"""Sources of tables, opened lazily; only a query returns its data at once."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ def read_whole(source: Source, storage: Storage) -> pl.DataFrame:
 
 
 def opened(source: Source, storage: Storage) -> Iterable[pl.LazyFrame]:
-    """Open a source, within :func:`reading`: one table, or as many as its query gives.
+    """Open a source, within :func:`reading`: one table, or as many as its query yields.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def opened(source: Source, storage: Storage) -> Iterable[pl.LazyFrame]:
 
 @contextmanager
 def reading(source: Source) -> Iterator[None]:
-    """Say which source cannot be read; a query's own errors pass, but for those of files and networks.
+    """Name the source that cannot be read; of a query's own errors, only those of files and networks.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which rows of a column are no values: the rules of one value, over a whole column at a time."""
+"""Checks of whole columns, by the rules that hold for one value."""
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,7 @@ _CONTROL = f"[{CONTROLS}]".replace(r"\u2028", r"\x{2028}").replace(r"\u2029", r"
 
 
 def wrong_names(column: pl.Series, most: int) -> pl.Series:
-    """Say of each text whether it is no name: see :func:`headwater.spec.data.values.misfit_of_name`.
+    """Return for each text whether it is no name, by :func:`headwater.spec.data.values.misfit_of_name`.
 
     Parameters
     ----------
