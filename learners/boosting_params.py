@@ -92,7 +92,7 @@ _DEFAULT_OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regressi
 
 
 class Native(NamedTuple):
-    """What LightGBM is given.
+    """The parameters and the number of trees that LightGBM is called with.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Native(NamedTuple):
 
 
 def native(estimator: Any, schema: Schema, seed: int, threads: int) -> Native:
-    """Translate an estimator's parameters, or refuse the one that would be dropped.
+    """Translate an estimator's parameters, or refuse a parameter that would be dropped.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def native(estimator: Any, schema: Schema, seed: int, threads: int) -> Native:
 
 
 def not_refitted(params: dict[str, Any]) -> str:
-    """Name the parameter that a refit of leaf values would not honour; empty where there is none.
+    """Name the parameter that a refit of leaf values would not honour; empty if there is none.
 
     A refit recomputes each leaf from gradients alone. Under ``path_smooth`` and ``linear_tree`` LightGBM
     4.7 ends the process then; constraints and the averages of a forest are lost; objectives whose leaves
@@ -202,7 +202,7 @@ def _check_constraints(given: dict[str, Any], schema: Schema) -> None:
 
 
 def _listed(value: Any) -> list[str]:
-    """List the values of a parameter that has one a feature, as text; none where it is not given."""
+    """List the values of a parameter that has one a feature, as text; none if it is not given."""
     if value is None:
         return []
     if not isinstance(value, str):
@@ -211,7 +211,7 @@ def _listed(value: Any) -> list[str]:
 
 
 def _by_own_names(estimator: Any) -> dict[str, Any]:
-    """Give what was asked for by LightGBM's own names; an alias goes before a default."""
+    """Return an estimator's parameters by LightGBM's own names; an alias goes before a default."""
     defaults = type(estimator)().get_params()
     given: dict[str, Any] = {}
     named: dict[str, str] = {}
@@ -263,7 +263,7 @@ def _refused(name: str, value: Any, why: str, hint: str) -> DeclarationError:
 
 @cache
 def _aliases() -> dict[str, str]:
-    """Give LightGBM's own name of each name that it takes."""
+    """Return LightGBM's own name of each alias."""
     # It has no public name for its table of aliases.
     from lightgbm.basic import _ConfigAliases  # noqa: PLC0415 - an extra
 

@@ -127,7 +127,7 @@ class _Walk:
 
 
 def _plain(value: object) -> bytes | None:
-    """Hash what has no parts; None for what has."""
+    """Hash a value without parts; None for a value with parts."""
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return _hash(kind.__name__.encode(), [str(value).encode("utf-8", "surrogatepass")])

@@ -1,4 +1,4 @@
-"""Warnings for whoever declares or trains a pipeline: where its versions will not rebuild."""
+"""Warnings that a pipeline's versions will not rebuild."""
 
 import sys
 import warnings
@@ -16,7 +16,7 @@ __all__ = ["cautions_of_state", "warn_of"]
 
 
 def warn_of(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
-    """Warn where versions of a pipeline will not rebuild, before it learns anything.
+    """Warn if versions of a pipeline will not rebuild, before it learns anything.
 
     Called wherever a pipeline is checked before work: bound to its stores, deployed.
 
@@ -56,7 +56,7 @@ def _cautions(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
 
 
 def cautions_of_state(pipeline: Pipeline, learner: Learner) -> tuple[HeadwaterWarning, ...]:
-    """Say why a learner's state will not be rebuilt, from what it holds."""
+    """Return warnings that a learner's state will not be rebuilt, by the objects that it holds."""
     return tuple(_unequal(pipeline, doubt.why, doubt.hint) for doubt in doubts(learner))
 
 

@@ -15,7 +15,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 def own_modules(module_name: str, function: str, beside: Iterable[str] = ()) -> tuple[str, ...]:
-    """Name the user's own modules that running a factory's module again imports, on whatever way.
+    """Name the user's own modules that running a factory's module again imports, directly or not.
 
     A module is the user's own if its file lies below the folder that holds the factory's module, or its
     top package, or below the current folder where that holds it. Installed packages and headwater are
@@ -71,7 +71,7 @@ def _file_of(module: ModuleType) -> Path | None:
 
 
 def _tree(module: ModuleType) -> ast.Module:
-    """Parse a module's text, without its docstring; empty where there is none."""
+    """Parse a module's text, without its docstring; empty if there is none."""
     try:
         tree = ast.parse(inspect.getsource(module))
     except (OSError, TypeError, SyntaxError):
@@ -105,7 +105,7 @@ def _with_parents(name: str) -> Iterator[str]:
 
 
 def _reached(tree: ast.Module, function: str) -> list[ast.AST]:
-    """Give a module's statements, and the functions that they or a function refer to."""
+    """Return a module's statements, and the functions that they or a function refer to."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     functions = {node.name: node for node in tree.body if isinstance(node, kinds)}
     found: list[ast.AST] = [node for node in tree.body if not isinstance(node, kinds)]
@@ -119,7 +119,7 @@ def _reached(tree: ast.Module, function: str) -> list[ast.AST]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk what runs when a module is run again: not its main guard, not what types need."""
+    """Walk the nodes that run when a module runs again, without its guarded blocks."""
     waiting = [node]
     while waiting:
         inner = waiting.pop()

@@ -1,4 +1,4 @@
-"""What must never reach an estimator: one NaN makes a linear model answer NaN for ever."""
+"""Guards of an estimator's input and output: one NaN makes a linear model answer NaN for ever."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ def keeping_last_good(learner: _Restorable, estimator: object) -> Iterator[None]
 
 @contextmanager
 def learning(estimator: object) -> Iterator[None]:
-    """Name the estimator where its library refuses to learn.
+    """Name the estimator in the error if its library refuses to learn.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def check_one(features: Mapping[str, FeatureValue], label: LabelValue) -> None:
 
 
 def check_outputs(outputs: Sequence[Output], task: Task) -> None:
-    """Refuse a state that answers with what is no output of its task, such as NaN.
+    """Refuse a state whose outputs do not fit its task, such as NaN.
 
     Raises
     ------

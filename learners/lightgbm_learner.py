@@ -1,4 +1,4 @@
-"""LightGBM: fitted from scratch, or its leaf values refitted to what is new, with a decay."""
+"""The learner of LightGBM: fitted from scratch, or its leaf values refitted to new examples."""
 
 import logging
 import zlib
@@ -94,12 +94,12 @@ class BoostingLearner:
 
     @property
     def schema(self) -> Schema:
-        """What it was made for."""
+        """The task and features that the learner was made for."""
         return self._schema
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """The learner's capabilities."""
         why = f"LightGBM's {self._lost} would be lost in a refit" if self._lost else ""
         return Capabilities(not self._lost, True, open_labels=False, batch_rows=None, fit_only=why)
 
@@ -153,12 +153,12 @@ class BoostingLearner:
         self.learn(frame, pl.Series("label", [label]))
 
     def dump(self) -> bytes:
-        """Give the classes and the trees as JSON with LightGBM's own text."""
+        """Return the classes and the trees as JSON with LightGBM's own text."""
         model = "" if self._booster is None else self._booster.model_to_string()
         return msgspec.json.encode(_State(self._classes, model))
 
     def load(self, state: bytes) -> None:
-        """Take a state that was verified."""
+        """Load a state that was verified."""
         found = msgspec.json.decode(state, type=_State)
         self._classes = found.classes
         self._booster = _parse(found.model) if found.model else None
@@ -236,7 +236,7 @@ def _parse(model: str) -> Any:
 
 @cache
 def _lightgbm() -> Any:
-    """Import LightGBM, an extra, and keep its remarks about hashed categories to itself."""
+    """Import LightGBM, an extra, and silence its remarks about hashed categories."""
     import lightgbm  # noqa: PLC0415 - an extra
 
     logger = logging.getLogger("headwater.lightgbm")

@@ -48,14 +48,14 @@ _FLAT = (str, bytes, bytearray, float, complex, bool, type, np.generic, np.dtype
 
 
 class Doubt(NamedTuple):
-    """Why versions will not rebuild, and what to write instead."""
+    """A reason why versions will not rebuild, and the text to write instead."""
 
     why: str
     hint: str
 
 
 def doubts(estimator: object) -> tuple[Doubt, ...]:
-    """Say why versions of an estimator will not rebuild to the same digest; empty where they do.
+    """Return why versions of an estimator will not rebuild to the same digest; empty if they will.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def modules_of(estimator: object) -> set[str]:
 
 
 def _sign(value: object) -> str | None:
-    """Say what in an object's class or parameters keeps it from rebuilding."""
+    """Return the sign in an object's class or parameters that it will not rebuild, or None."""
     kinds = type(value).__mro__
     bases = {kind.__name__ for kind in kinds if kind.__module__.startswith("sklearn.")}
     if "BaseSearchCV" in bases:
@@ -114,7 +114,7 @@ def _is_of_river(value: object) -> bool:
 
 
 def _is_distribution(value: object) -> bool:
-    """Say whether it is one of River's distributions, which only draw when they are sampled."""
+    """Return whether it is one of River's distributions, which only draw when they are sampled."""
     return any(kind.__module__ == "river.proba.base" for kind in type(value).__mro__)
 
 
@@ -123,7 +123,7 @@ def _is_global(value: object) -> bool:
 
 
 def _parts(root: object) -> Iterator[tuple[object, str]]:
-    """Give an object and all that it holds, each once, with the class of the object that holds it."""
+    """Yield an object and all that it holds, each once, with the class of its holder."""
     seen: set[int] = set()
     kept: list[object] = []  # so that no address is given twice
     waiting: deque[tuple[object, str]] = deque([(root, type(root).__name__)])

@@ -1,4 +1,4 @@
-"""River estimators: they learn one by one."""
+"""The learner of River estimators, which learn example by example."""
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,12 +65,12 @@ class RiverLearner:
 
     @property
     def schema(self) -> Schema:
-        """What it was made for."""
+        """The task and features that the learner was made for."""
         return self._schema
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do: River's classifiers take a new class at any time."""
+        """The learner's capabilities; River's classifiers take a new class at any time."""
         return Capabilities(
             stateful=True,
             probabilities=self._proba,
@@ -113,11 +113,11 @@ class RiverLearner:
             check_outputs([self._predict(present)], self._schema.task)
 
     def dump(self) -> bytes:
-        """Give the state as a pickle."""
+        """Return the state as a pickle."""
         return pickle.dumps(self._estimator, protocol=5)
 
     def load(self, state: bytes) -> None:
-        """Take a state that was verified."""
+        """Load a state that was verified."""
         self._estimator = pickle.loads(state)  # noqa: S301 - the registry verified its signature
 
     def digest(self) -> str:
@@ -159,7 +159,7 @@ def _undrawn(value: object) -> frozenset[str]:
 
 
 def _last_step(estimator: Any) -> object:
-    """Give the step of a pipeline that predicts."""
+    """Return the step of a pipeline that predicts."""
     from river import compose  # noqa: PLC0415 - a second to import
 
     while isinstance(estimator, compose.Pipeline):

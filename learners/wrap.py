@@ -1,4 +1,4 @@
-"""Put an estimator behind the learner's interface."""
+"""The wrapping of an estimator behind the learner's interface."""
 
 import pickle
 from collections.abc import Callable
@@ -107,7 +107,7 @@ def check_bound(pipeline: Pipeline) -> Learner:
 
 
 def _check_fit_only(pipeline: Pipeline, can: Capabilities) -> None:
-    """Refuse a pipeline that asks what can only be fitted to go on."""
+    """Refuse a pipeline that fine-tunes a learner that can only be fitted."""
     kind = type(pipeline.model()).__name__
     name = f"{kind} of pipeline {pipeline.name!r} can only be fitted from scratch"
     why = f"{name}: {can.fit_only}" if can.fit_only else name
