@@ -314,14 +314,14 @@ class FeatureLog:
                 f"pipeline {self.pipeline.name!r} has no examples [{start}, {stop}); it has [0, {end})",
                 hint="ask for a range within, or run headwater collect first",
             )
-        kept = min(stop, self._same_rows.check("examples", self._frames)) if start < stop else start
-        if kept <= start:
+        archived = min(stop, self._same_rows.check("examples", self._frames)) if start < stop else start
+        if archived <= start:
             return self._frames.examples(self._stored.examples(start, stop), columns)
         schema = self._frames.schema(columns)
-        old = self.archive.read("examples", OffsetRange(start, kept), schema).select(list(columns))
-        if kept == stop:
+        old = self.archive.read("examples", OffsetRange(start, archived), schema).select(list(columns))
+        if archived == stop:
             return old
-        new = self._frames.examples(self._stored.examples(kept, stop), columns)
+        new = self._frames.examples(self._stored.examples(archived, stop), columns)
         return pl.concat([old, new], how="vertical_relaxed")
 
     def position_at(self, moment: datetime) -> int:
@@ -329,20 +329,20 @@ class FeatureLog:
         moment_us, (end, _) = to_us(moment), self._stored.ends()
 
         def after(position: int) -> bool:
-            found = self._stored.recorded(position)
-            return found is None or found[1] >= moment_us
+            recorded = self._stored.recorded(position)
+            return recorded is None or recorded[1] >= moment_us
 
         return bisect_left(range(end), True, key=after)
 
     def position_after(self, position: int, predictions: int) -> int | None:
         """Return the position behind the next `predictions` predictions; None if there are fewer."""
-        found = self._stored.recorded(position, predictions - 1)
-        return None if found is None else found[0] + 1
+        recorded = self._stored.recorded(position, predictions - 1)
+        return None if recorded is None else recorded[0] + 1
 
     def recorded_at(self, position: int) -> datetime | None:
         """Return when the prediction at `position`, or the next, was recorded; None behind the last."""
-        found = self._stored.recorded(position)
-        return None if found is None else from_us(found[1])
+        recorded = self._stored.recorded(position)
+        return None if recorded is None else from_us(recorded[1])
 
     def positions(self) -> int:
         """Return the position that the next record will have."""
@@ -383,8 +383,8 @@ class FeatureLog:
             after the wait.
         """
         rows = self._stored.predictions(start, stop)
-        found = self._frames.served(rows, self._stored.labels_of(start, stop), list(columns))
-        return self._frames.beside(found, self.shadows.between(start, stop)) if shadows else found
+        frame = self._frames.served(rows, self._stored.labels_of(start, stop), list(columns))
+        return self._frames.beside(frame, self.shadows.between(start, stop)) if shadows else frame
 
     def superseded(self, start: int, stop: int) -> list[int]:
         """Return the offsets of a range whose label a newer example of the range corrects, rising."""

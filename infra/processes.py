@@ -51,9 +51,9 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     def lives(self) -> bool:
         """Return whether that very process still runs."""
         try:
-            found = psutil.Process(self.pid)
-            same: bool = abs(found.create_time() - self.started_at_s) < 1
-            return same and found.status() != psutil.STATUS_ZOMBIE
+            process = psutil.Process(self.pid)
+            same: bool = abs(process.create_time() - self.started_at_s) < 1
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
@@ -179,8 +179,8 @@ def end_marked(mark: Mark) -> list[int]:
     list of int
         The pids that were ended.
     """
-    wanted = mark.variables()[_MARK]
-    left = [process for process in psutil.process_iter() if _marked_with(process) == wanted]
+    marked = mark.variables()[_MARK]
+    left = [process for process in psutil.process_iter() if _marked_with(process) == marked]
     _end(left)
     return [process.pid for process in left]
 
@@ -274,10 +274,10 @@ def _in_group(process: psutil.Process, group: int) -> bool:
 
 def _marked_with(process: psutil.Process) -> str | None:
     try:
-        found = process.environ().get(_MARK)
+        variable = process.environ().get(_MARK)
     except psutil.Error:
         return None
-    return None if found is None else str(found)
+    return None if variable is None else str(variable)
 
 
 def _quietly(end: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import AwareDatetime, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headwater.infra.same_origin import Host, listed
+from headwater.infra.same_origin import Host, parse_hosts
 from headwater.spec.errors import DeclarationError
 
 __all__ = ["Settings", "settings"]
@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     @field_validator("hosts")
     @classmethod
     def _check_hosts(cls, hosts: str) -> str:
-        listed(hosts)
+        parse_hosts(hosts)
         return hosts
 
     @property
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     @property
     def served_hosts(self) -> frozenset[Host]:
         """The hosts, besides loopback, that servers without keys answer to."""
-        return listed(self.hosts)
+        return parse_hosts(self.hosts)
 
     def key(self) -> bytes:
         """Return the secret that signs states; made on first use, readable by its owner alone."""

@@ -65,8 +65,8 @@ def begin_tracing(settings: Settings, service: str) -> bool:
             hint="pip install 'headwater[otel]', or unset HEADWATER_OTEL",
         ) from error
     if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        told = Resource({SERVICE_NAME: service}).merge(OTELResourceDetector().detect())
-        provider = TracerProvider(resource=Resource.create().merge(told), shutdown_on_exit=False)
+        attributes = Resource({SERVICE_NAME: service}).merge(OTELResourceDetector().detect())
+        provider = TracerProvider(resource=Resource.create().merge(attributes), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         atexit.register(provider.shutdown)
         trace.set_tracer_provider(provider)

@@ -35,24 +35,24 @@ def warn_of(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
     HeadwaterWarning
         If versions will not rebuild, or need modules that are not kept.
     """
-    found = _cautions(pipeline)
-    for caution in found:
+    cautions = _cautions(pipeline)
+    for caution in cautions:
         warnings.warn(caution, stacklevel=3)
-    return found
+    return cautions
 
 
 def _cautions(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
     with SeededGenerators(0):
         learner = fresh_of(pipeline)
-    found = cautions_of_state(pipeline, learner)
-    if not found:
+    cautions = cautions_of_state(pipeline, learner)
+    if not cautions:
         with SeededGenerators(0):
             again = fresh_of(pipeline)
         if learner.digest() != again.digest():
-            found = (
+            cautions = (
                 _unequal(pipeline, "two calls of its factory make different ones", "seed all it draws"),
             )
-    return (*found, *_unkept(pipeline, modules_of(learner)))
+    return (*cautions, *_unkept(pipeline, modules_of(learner)))
 
 
 def cautions_of_state(pipeline: Pipeline, learner: Learner) -> tuple[HeadwaterWarning, ...]:

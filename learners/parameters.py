@@ -49,7 +49,7 @@ def parameters_of(factory: Callable[[], object]) -> dict[str, str]:
     ('SGD', '0.01')
     """
     first, second = _listed(factory(), factory.__module__), _listed(factory(), factory.__module__)
-    return {path: said for path, said in first.items() if second.get(path) == said}
+    return {path: text for path, text in first.items() if second.get(path) == text}
 
 
 def _listed(estimator: object, module: str) -> dict[str, str]:
@@ -58,10 +58,10 @@ def _listed(estimator: object, module: str) -> dict[str, str]:
 
 def _walk(path: str, value: Any, above: tuple[int, ...], module: str) -> Iterator[tuple[str, str]]:
     """List a value and all below it; a value that contains itself is not entered again."""
-    said = _plain(value)
-    yield from _code(path, value if callable(value) and said is not None else type(value), module)
-    if said is not None:
-        yield path, said
+    text = _plain(value)
+    yield from _code(path, value if callable(value) and text is not None else type(value), module)
+    if text is not None:
+        yield path, text
         return
     if id(value) in above:
         yield path, "itself"
@@ -97,8 +97,8 @@ def _kind(value: Any, parts: Mapping[str, Any]) -> str:
         return _bounded(f"{name} of {', '.join(parts)}" if parts else f"{name} of none")
     if parts or _is_estimator(value):
         return name
-    said = repr(value)
-    return name if _ADDRESS.search(said) else _bounded(said)
+    text = repr(value)
+    return name if _ADDRESS.search(text) else _bounded(text)
 
 
 def _plain(value: Any) -> str | None:
@@ -108,11 +108,11 @@ def _plain(value: Any) -> str | None:
     if isinstance(value, random.Random | np.random.RandomState | np.random.Generator):
         return _DRAWN
     if isinstance(value, np.ndarray):
-        kept = repr(value.tolist()) if value.dtype.hasobject else value.tobytes().hex()
-        return f"array {value.shape} {value.dtype} {_hash(kept)}"
+        content = repr(value.tolist()) if value.dtype.hasobject else value.tobytes().hex()
+        return f"array {value.shape} {value.dtype} {_hash(content)}"
     if isinstance(value, list | tuple) and value:
-        said = [_plain(item) for item in value]
-        return None if None in said else _bounded(f"[{', '.join(map(str, said))}]")
+        texts = [_plain(item) for item in value]
+        return None if None in texts else _bounded(f"[{', '.join(map(str, texts))}]")
     if isinstance(value, Set):
         return _bounded(f"{{{', '.join(sorted(map(repr, value)))}}}")
     if callable(value) and hasattr(value, "__qualname__"):
@@ -143,16 +143,16 @@ def _is_estimator(value: Any) -> bool:
 
 def _items(values: Sequence[Any]) -> dict[str, Any]:
     """Name the items of a list by their places; a step ``(name, estimator, ...)`` by its name."""
-    found: dict[str, Any] = {}
+    named_items: dict[str, Any] = {}
     for place, item in enumerate(values):
         named = isinstance(item, tuple) and len(item) in {2, 3} and isinstance(item[0], str)
         if named and hasattr(item[1], "get_params"):
-            found[item[0]] = item[1]
+            named_items[item[0]] = item[1]
             if len(item) == 3:
-                found[f"{item[0]} columns"] = item[2]
+                named_items[f"{item[0]} columns"] = item[2]
         else:
-            found[str(place)] = item
-    return found
+            named_items[str(place)] = item
+    return named_items
 
 
 def _parameters(value: Any) -> dict[str, Any]:
@@ -163,9 +163,9 @@ def _parameters(value: Any) -> dict[str, Any]:
         return steps
     if not hasattr(value, "_get_params"):
         return {}
-    kept = getattr(value, "__dict__", {})
+    attributes = getattr(value, "__dict__", {})
     made = value._get_params()  # noqa: SLF001 - River's own name for it
-    return {name: kept.get(name, getattr(value, name, given)) for name, given in made.items()}
+    return {name: attributes.get(name, getattr(value, name, default)) for name, default in made.items()}
 
 
 def _steps(value: Any) -> dict[str, Any] | None:
@@ -177,8 +177,8 @@ def _steps(value: Any) -> dict[str, Any] | None:
 
 
 def _slots(kind: type) -> tuple[str, ...]:
-    found = vars(kind).get("__slots__", ())
-    return (found,) if isinstance(found, str) else tuple(found)
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _bounded(text: str) -> str:

@@ -48,12 +48,12 @@ class RiverLearner:
         self._binary = schema.task == "binary"
         self._many = batch_rows is not None and batch_rows > 1
         last = _last_step(estimator)
-        wanted = base.Regressor if schema.task == "regression" else base.Classifier
-        if not isinstance(last, wanted):
+        base_class = base.Regressor if schema.task == "regression" else base.Classifier
+        if not isinstance(last, base_class):
             raise DeclarationError(
-                f"{type(last).__name__} is no {wanted.__name__.lower()} of River, "
+                f"{type(last).__name__} is no {base_class.__name__.lower()} of River, "
                 f"and the task is {schema.task}",
-                hint=f"end the model with a {wanted.__name__.lower()}",
+                hint=f"end the model with a {base_class.__name__.lower()}",
             )
         if self._many and not hasattr(last, "learn_many"):
             raise DeclarationError(

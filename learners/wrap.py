@@ -122,12 +122,12 @@ def _check_fit_only(pipeline: Pipeline, can: Capabilities) -> None:
             hint=f'write update=Stateless(window="90d"), or {leave}',
         )
     if pipeline.batch_rows is not None or pipeline.passes > 1:
-        asked = (
+        setting = (
             f"batch_rows={pipeline.batch_rows}" if pipeline.passes == 1 else f"passes={pipeline.passes}"
         )
         raise DeclarationError(
-            f"{why}, and with {asked} only its last batch would be learned",
-            hint=f"leave {asked.partition('=')[0]} out",
+            f"{why}, and with {setting} only its last batch would be learned",
+            hint=f"leave {setting.partition('=')[0]} out",
         )
 
 

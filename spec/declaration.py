@@ -78,7 +78,11 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def after(self, before: "Declaration") -> "Declaration":
         """Take the place of an earlier declaration: remember the features that are gone."""
         names = {feature.name for feature in self.features}
-        gone = {one.name: one for one in (*before.dropped, *before.features) if one.name not in names}
+        gone = {
+            feature.name: feature
+            for feature in (*before.dropped, *before.features)
+            if feature.name not in names
+        }
         return msgspec.structs.replace(self, dropped=tuple(gone.values()))
 
 
@@ -107,17 +111,17 @@ def declaration_of(pipeline: Pipeline) -> Declaration:
 def differences(stored: Declaration, declared: Declaration) -> tuple[Difference, ...]:
     """Return the differences between the stored declaration and the one that is declared now."""
     rules = (rule.compare for rule in PIPELINE_RULES.values() if rule.compare is not None)
-    return tuple(found for compare in rules for found in compare(stored, declared))
+    return tuple(difference for compare in rules for difference in compare(stored, declared))
 
 
 def needing_a_word(
-    found: Sequence[Difference], *, learned: bool, waiting: bool
+    changes: Sequence[Difference], *, learned: bool, waiting: bool
 ) -> tuple[Difference, ...]:
     """Return the differences that are refused, the hardest first.
 
     Parameters
     ----------
-    found
+    changes
         Of a pipeline that has records.
     learned
         Whether a version is champion: what it learned holds for its own features.
@@ -125,17 +129,22 @@ def needing_a_word(
         Whether records wait to be joined under the stored label rule.
     """
     weighs: dict[Way, bool] = {"free": False, "fresh": learned, "wait": waiting, "back": True}
-    return tuple(sorted((one for one in found if weighs[one.way]), key=lambda d: _HARDEST.index(d.way)))
+    return tuple(
+        sorted(
+            (change for change in changes if weighs[change.way]),
+            key=lambda change: _HARDEST.index(change.way),
+        )
+    )
 
 
 def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Difference, ...]:
     """Return the differences in task, features and their order from those that a version has learned."""
     before = Declaration(task=learned.task, features=learned.features, label=declared.label)
-    found = differences(before, declared)
-    nullable = [one for one in found if one.way == "free"]
-    return tuple(msgspec.structs.replace(one, way="fresh", hint=FRESH) for one in nullable) + tuple(
-        one for one in found if one.way != "free"
-    )
+    changes = differences(before, declared)
+    nullable = [change for change in changes if change.way == "free"]
+    return tuple(
+        msgspec.structs.replace(change, way="fresh", hint=FRESH) for change in nullable
+    ) + tuple(change for change in changes if change.way != "free")
 
 
 def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
@@ -146,13 +155,13 @@ def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
     ChangedError
         If it learned another task, or a feature that is not declared, or is of another type.
     """
-    found = [
-        one
-        for one in schema_differences(learned, declaration_of(pipeline))
-        if one.way == "back" or one.now == _GONE
+    refused = [
+        difference
+        for difference in schema_differences(learned, declaration_of(pipeline))
+        if difference.way == "back" or difference.now == _GONE
     ]
-    if found:
-        raise refusal(pipeline.name, f"version {version}", found)
+    if refused:
+        raise refusal(pipeline.name, f"version {version}", refused)
 
 
 def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]:
@@ -170,16 +179,16 @@ def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]
     if isinstance(was, UnsetType) or isinstance(now, UnsetType):
         unknown = Difference(field="the learner's parameters", was="not kept", now="known", way="fresh")
         return (unknown,)
-    found: list[Difference] = []
+    changes: list[Difference] = []
     for path in dict.fromkeys((*was, *now)):
         before, after = was.get(path, "not there"), now.get(path, "not there")
-        above = any(path.startswith(f"{one.field}.") for one in found)
+        above = any(path.startswith(f"{change.field}.") for change in changes)
         if before != after and not above:
-            found.append(Difference(field=path, was=before, now=after, way="fresh"))
-    return tuple(found)
+            changes.append(Difference(field=path, was=before, now=after, way="fresh"))
+    return tuple(changes)
 
 
-def refusal(pipeline: str, of: str, found: Sequence[Difference]) -> ChangedError:
+def refusal(pipeline: str, of: str, changes: Sequence[Difference]) -> ChangedError:
     """Make the error that names differences.
 
     Parameters
@@ -188,13 +197,13 @@ def refusal(pipeline: str, of: str, found: Sequence[Difference]) -> ChangedError
         Its name.
     of
         What it differs from: ``"its records"``, ``"version 3"``.
-    found
+    changes
         The differences, the hardest first.
     """
     return ChangedError(
-        f"the declaration of pipeline {pipeline!r} is not that of {of}: {few(found, 3)}",
-        hint=found[0].hint,
-        differences=tuple(found),
+        f"the declaration of pipeline {pipeline!r} is not that of {of}: {few(changes, 3)}",
+        hint=changes[0].hint,
+        differences=tuple(changes),
     )
 
 

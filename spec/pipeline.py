@@ -190,8 +190,8 @@ def _check_task(pipeline: Pipeline) -> None:
             f"label={pipeline.label!r} is not a rule", hint='write label=LabelRule(wait="1d")'
         )
     timeout = pipeline.label.timeout
-    wanted = _TIMEOUT_TYPES[task]
-    fits = isinstance(timeout, wanted) and (task == "binary" or not isinstance(timeout, bool))
+    label_type = _TIMEOUT_TYPES[task]
+    fits = isinstance(timeout, label_type) and (task == "binary" or not isinstance(timeout, bool))
     if isinstance(timeout, str):
         fits = fits and misfit_of_class(timeout) is None
     elif isinstance(timeout, int | float):

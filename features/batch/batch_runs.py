@@ -150,8 +150,8 @@ class BatchRuns:
 
     def serving(self) -> BatchRun | None:
         """Return the run whose answers are looked up: the newest that is published."""
-        found = self._select(_TABLE.c.state == "published", last=1)
-        return found[0] if found else None
+        published = self._select(_TABLE.c.state == "published", last=1)
+        return published[0] if published else None
 
     def count_read(self, number: int, read: int) -> None:
         """Store how many of a run's predictions were looked up; the number never falls."""

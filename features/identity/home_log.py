@@ -43,10 +43,10 @@ class HomeLog:
         """The log's id; None while the home has no log of the pipeline."""
         if self._log is None and self._inbox.exists():
             try:
-                found = read_identity(self._inbox)
+                identity = read_identity(self._inbox)
             except sqlite3.Error:  # just being made, or damaged: whoever records is told
                 return None
-            self._log = None if found is None else found.log
+            self._log = None if identity is None else identity.log
         return self._log
 
     def wrap(self, content: bytes) -> bytes:

@@ -133,14 +133,14 @@ class LabelQueue:
         int
             How many records were looked at.
         """
-        looked, steps = 0, 0
+        total, steps = 0, 0
         while most_steps is None or steps < most_steps:
             with self._database.transaction() as connection:
-                found = self._filling.step(connection)
-            looked, steps = looked + found, steps + 1
-            if not found:
+                records = self._filling.step(connection)
+            total, steps = total + records, steps + 1
+            if not records:
                 break
-        return looked
+        return total
 
     def claim(self, person: str, many: int = 1, lease_s: int | None = None) -> list[ClaimedQuestion]:
         """Claim questions for a person, who holds them until the lease ends.
@@ -249,13 +249,13 @@ class LabelQueue:
         check_name(prediction_id, "prediction_id")
         with self._database.transaction() as connection:
             question = self._found(connection, prediction_id)
-            asked, value = self._questions.answer_of(connection, question, person)
+            answered_or_skipped, value = self._questions.answer_of(connection, question, person)
             if value is not None:
                 raise ConflictError(
                     f"{person} has answered {prediction_id!r} already",
                     hint="send another answer instead",
                 )
-            if asked:
+            if answered_or_skipped:
                 return
             if self._questions.claimed_until(connection, question, person) is None:
                 raise _not_claimed(person, prediction_id)
@@ -289,24 +289,24 @@ class LabelQueue:
             for question in candidates(many):
                 if question.position in taken:
                     continue
-                asked = self._take(connection, question, person, until_us)
-                changed = changed or asked is None
-                if asked is not None and len(taken) < many:
-                    taken[question.position] = asked
+                claimed = self._take(connection, question, person, until_us)
+                changed = changed or claimed is None
+                if claimed is not None and len(taken) < many:
+                    taken[question.position] = claimed
         return list(taken.values())
 
     def _take(
         self, connection: Connection, question: Question, person: str, until_us: int
     ) -> ClaimedQuestion | None:
         """Claim one question for a person; None if a label came between, or the prediction is gone."""
-        found = self._recorder.find(question.prediction_id)
-        if found is None or found.prediction is None:
+        recorded = self._recorder.find(question.prediction_id)
+        if recorded is None or recorded.prediction is None:
             self._questions.remove(connection, question)
             return None
-        if self._questions.follow(connection, question, found.labels):
+        if self._questions.follow(connection, question, recorded.labels):
             return None
         self._questions.take(connection, question, person, until_us)
-        served = found.prediction
+        served = recorded.prediction
         return ClaimedQuestion(
             prediction_id=question.prediction_id,
             why=question.why,
@@ -327,11 +327,11 @@ class LabelQueue:
                 return ConflictError(
                     f"the truth of {prediction_id!r} came from elsewhere meanwhile", hint="claim another"
                 )
-            asked, value = self._questions.answer_of(connection, question, person)
+            answered_or_skipped, value = self._questions.answer_of(connection, question, person)
             if value is not None:
                 return None
             held_until = self._questions.claimed_until(connection, question, person)
-            if held_until is None and not asked:
+            if held_until is None and not answered_or_skipped:
                 return _not_claimed(person, prediction_id)
             alive = held_until is not None and held_until > now_us
             if not alive and not self._questions.has_room(connection, question, now_us):
@@ -347,9 +347,9 @@ class LabelQueue:
     def _record(self, person: str, prediction_id: str, value: LabelValue) -> bool:
         """Record the label, unless the person's newest has the same value; return whether it is new."""
         for _ in range(_TRIES):
-            found = self._recorder.find(prediction_id)
-            told = [] if found is None else [one.label for one in found.labels]
-            mine = [one for one in told if one.source == "human" and one.by == person]
+            recorded = self._recorder.find(prediction_id)
+            labels = [] if recorded is None else [received.label for received in recorded.labels]
+            mine = [known for known in labels if known.source == "human" and known.by == person]
             if mine and mine[-1].value == value:
                 return False
             label = self._label(person, prediction_id, value, len(mine))
@@ -372,17 +372,17 @@ class LabelQueue:
         )
 
     def _follow(self, connection: Connection, question: Question) -> None:
-        found = self._recorder.find(question.prediction_id)
-        if found is not None:
-            self._questions.follow(connection, question, found.labels)
+        recorded = self._recorder.find(question.prediction_id)
+        if recorded is not None:
+            self._questions.follow(connection, question, recorded.labels)
 
     def _found(self, connection: Connection, prediction_id: str) -> Question:
-        found = self._questions.find(connection, prediction_id)
-        if found is None:
+        question = self._questions.find(connection, prediction_id)
+        if question is None:
             raise NotFoundError(
                 f"nothing is asked about prediction {prediction_id!r}", hint="claim first"
             )
-        return found
+        return question
 
 
 def _not_claimed(person: str, prediction_id: str) -> ConflictError:

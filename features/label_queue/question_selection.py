@@ -81,9 +81,9 @@ class QuestionSelection:
         if start >= stop:
             return 0
         for question in self._touched(connection, start, stop):
-            found = self._recorder.find(question.prediction_id)
-            if found is not None:
-                self._questions.follow(connection, question, found.labels)
+            recorded = self._recorder.find(question.prediction_id)
+            if recorded is not None:
+                self._questions.follow(connection, question, recorded.labels)
         self._ask(connection, start, stop)
         self._questions.move(connection, next_position=stop)
         return int(stop - start)
@@ -96,32 +96,32 @@ class QuestionSelection:
                 table.pipeline_id == self._pipeline_id, table.position >= start, table.position < stop
             )
         ).all()
-        found = [
+        questions = [
             question
             for position, id_, payload in rows
             if position not in labelled
             and (question := self._question(position, id_, _SERVED.decode(payload))) is not None
         ]
-        if found:
-            kept = self._most_urgent(found)
-            rows_of = [(self._pipeline_id, *question) for question in kept]
+        if questions:
+            urgent = self._most_urgent(questions)
+            rows_of = [(self._pipeline_id, *question) for question in urgent]
             insert_many(connection, tables.question, rows_of)
             self._questions.trim(connection, self._places)
 
     def _question(self, position: int, id_: str, served: _Served) -> Question | None:
         if served.role == "shadow" or not served.version:
             return None
-        asked = ask(self._people, self._task, self._key, id_, served.output)
+        choice = ask(self._people, self._task, self._key, id_, served.output)
         return Question(
-            position, id_, asked.why, asked.priority, asked.people, asked.people, 0, False, None
+            position, id_, choice.why, choice.priority, choice.people, choice.people, 0, False, None
         )
 
-    def _most_urgent(self, found: Iterable[Question]) -> list[Question]:
-        kept: list[Question] = []
+    def _most_urgent(self, questions: Iterable[Question]) -> list[Question]:
+        urgent: list[Question] = []
         for why, most in self._places.items():
-            stratum = (question for question in found if question.why == why)
-            kept += nlargest(most, stratum, key=lambda question: question.priority)
-        return kept
+            stratum = (question for question in questions if question.why == why)
+            urgent += nlargest(most, stratum, key=lambda question: question.priority)
+        return urgent
 
     def _labelled(self, connection: Connection, start: int, stop: int) -> set[int]:
         """Return the positions of a range whose predictions have a label, early or late."""

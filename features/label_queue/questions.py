@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 from headwater.infra.clock import to_us
 from headwater.infra.store import tables
 from headwater.spec.data.records import LabelValue, ReceivedLabel
-from headwater.spec.serving.queue import Closing, People, Why, closing, wanted
+from headwater.spec.serving.queue import Closing, People, Why, closing, required_answers
 
 __all__ = ["Question", "Questions", "QueuePosition"]
 
@@ -60,9 +60,9 @@ class Questions:
         table = tables.queue
         columns = [table.c[name] for name in QueuePosition._fields]
         query = select(*columns).where(table.c.pipeline_id == self._pipeline_id).with_for_update()
-        found = connection.execute(query).one_or_none()
-        if found is not None:
-            return QueuePosition._make(found)
+        row = connection.execute(query).one_or_none()
+        if row is not None:
+            return QueuePosition._make(row)
         place = QueuePosition(0, 0, 0, 0)
         connection.execute(insert(table).values(pipeline_id=self._pipeline_id, **place._asdict()))
         return place
@@ -75,8 +75,8 @@ class Questions:
     def find(self, connection: Connection, prediction_id: str) -> Question | None:
         """Return the question about a prediction, locked until the transaction ends."""
         query = self._all().where(tables.question.c.prediction_id == prediction_id)
-        found = connection.execute(query.with_for_update()).one_or_none()
-        return None if found is None else Question._make(found)
+        row = connection.execute(query.with_for_update()).one_or_none()
+        return None if row is None else Question._make(row)
 
     def held(self, connection: Connection, person: str, now_us: int, many: int) -> list[Question]:
         """Return the open questions that a person holds, the first one claimed first."""
@@ -99,21 +99,21 @@ class Questions:
         """
         question, claim, answer = tables.question.c, tables.claim.c, tables.answer.c
         holders = self._holders(now_us).scalar_subquery()
-        asked = exists().where(self._same(answer), answer.person == person)
+        answered = exists().where(self._same(answer), answer.person == person)
         holds = exists().where(self._same(claim), claim.person == person, claim.until_us > now_us)
-        query = self._open(why).where(question.given + holders < question.wanted, ~asked, ~holds)
+        query = self._open(why).where(question.given + holders < question.wanted, ~answered, ~holds)
         ordered = query.order_by(question.priority.desc(), question.position).limit(many)
         return [Question._make(row) for row in connection.execute(ordered).all()]
 
     def has_room(self, connection: Connection, question: Question, now_us: int) -> bool:
         """Return whether a question needs another answer beyond those given and those claimed."""
         claim = tables.claim.c
-        held = select(func.count()).where(
+        living_claims = select(func.count()).where(
             claim.pipeline_id == self._pipeline_id,
             claim.position == question.position,
             claim.until_us > now_us,
         )
-        holders = connection.execute(held).scalar_one()
+        holders = connection.execute(living_claims).scalar_one()
         return question.closed is None and question.given + holders < question.wanted
 
     def claimed_until(self, connection: Connection, question: Question, person: str) -> int | None:
@@ -146,10 +146,10 @@ class Questions:
         """Return whether a person has answered or skipped, and his answer; None if he skipped."""
         answer = tables.answer.c
         query = select(answer.value).where(*self._of(answer, question, person))
-        found = connection.execute(query).one_or_none()
-        if found is None or found.value is None:
-            return found is not None, None
-        return True, _VALUE.decode(found.value)
+        row = connection.execute(query).one_or_none()
+        if row is None or row.value is None:
+            return row is not None, None
+        return True, _VALUE.decode(row.value)
 
     def skip(self, connection: Connection, question: Question, person: str, now_us: int) -> None:
         """Store that a person skipped a question, and free it for others."""
@@ -177,17 +177,21 @@ class Questions:
         bool
             Whether anything was changed.
         """
-        told = [one for one in labels if one.label.source != "timeout"]
-        answers = {one.label.by: one for one in told if one.label.source == "human" and one.label.by}
+        truths = [received for received in labels if received.label.source != "timeout"]
+        answers = {
+            received.label.by: received
+            for received in truths
+            if received.label.source == "human" and received.label.by
+        }
         changed = self._write_answers(connection, question, answers)
         if changed:
-            values = [one.label.value for one in answers.values()]
-            enough = wanted(self._people, question.people, values)
+            values = [received.label.value for received in answers.values()]
+            enough = required_answers(self._people, question.people, values)
             closed = closing(enough, len(answers), self._skips(connection, question))
             columns = {"wanted": enough, "given": len(answers), "seen": True}
             self._set(connection, question, closed=closed, **columns)
             question = question._replace(closed=closed, seen=True)
-        if any(one.label.source == "natural" or not one.label.by for one in told):
+        if any(one.label.source == "natural" or not one.label.by for one in truths):
             return self._overtake(connection, question) or changed
         return changed
 
@@ -220,14 +224,14 @@ class Questions:
         table = tables.answer
         mine = (table.c.pipeline_id == self._pipeline_id, table.c.position == question.position)
         query = select(table.c.person, table.c.value).where(*mine)
-        there = {row.person: row.value for row in connection.execute(query).all()}
+        stored = {row.person: row.value for row in connection.execute(query).all()}
         new = []
-        for turn, (person, told) in enumerate(answers.items()):
-            value = msgspec.json.encode(told.label.value)
-            if there.get(person) == value:
+        for turn, (person, received) in enumerate(answers.items()):
+            value = msgspec.json.encode(received.label.value)
+            if stored.get(person) == value:
                 continue
-            row = {"at_us": to_us(told.received_at), "turn": turn, "value": value}
-            if person in there:
+            row = {"at_us": to_us(received.received_at), "turn": turn, "value": value}
+            if person in stored:
                 connection.execute(update(table).where(*mine, table.c.person == person).values(**row))
             else:
                 key = {"pipeline_id": self._pipeline_id, "position": question.position}

@@ -87,8 +87,8 @@ def counts(
 def _place(connection: Connection, pipeline_id: int) -> tuple[int, int]:
     table = tables.queue.c
     query = select(table.next_position, table.labelled).where(table.pipeline_id == pipeline_id)
-    found = connection.execute(query).one_or_none()
-    return (0, 0) if found is None else (found.next_position, found.labelled)
+    row = connection.execute(query).one_or_none()
+    return (0, 0) if row is None else (row.next_position, row.labelled)
 
 
 def _pairs(connection: Connection, pipeline_id: int) -> list[Pair]:

@@ -114,8 +114,8 @@ class Archive:
             return stop - 1  # each offset has its row
         with self._guarded(name):
             files = pl.DataFrame(table.get_add_actions(flatten=True))
-            found = files[f"max.{_KEYS[name]}"].max() if files.height else None
-        return int(found) if isinstance(found, int) and found < stop else None
+            last = files[f"max.{_KEYS[name]}"].max() if files.height else None
+        return int(last) if isinstance(last, int) and last < stop else None
 
     def append(self, name: Archived, frame: pl.DataFrame, start: int, stop: int) -> None:
         """Write the rows of one range, as one commit.
@@ -137,10 +137,10 @@ class Archive:
             As for :meth:`stop`; the table is then what it was.
         """
         table = self._table(name)
-        found = 0 if table is None else table.transaction_version(self._app) or 0
-        if found != start:
+        end = 0 if table is None else table.transaction_version(self._app) or 0
+        if end != start:
             raise ConflictError(
-                f"table {name!r} of {self._pipeline!r} stops at {found}, not at {start}",
+                f"table {name!r} of {self._pipeline!r} stops at {end}, not at {start}",
                 hint="collect again: another process has written this range",
             )
         commit = CommitProperties(app_transactions=[Transaction(self._app, stop)], max_commit_retries=0)
@@ -166,7 +166,7 @@ class Archive:
             self._compact(name)
 
     def read(
-        self, name: Archived, wanted: OffsetRange, schema: Mapping[str, pl.DataType]
+        self, name: Archived, offsets: OffsetRange, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame:
         """Read a range, opening only the files that hold it.
 
@@ -174,7 +174,7 @@ class Archive:
         ----------
         name
             Which table.
-        wanted
+        offsets
             The offsets (or positions).
         schema
             The columns to give, with their types. What a file does not have is null: a feature, say,
@@ -201,23 +201,23 @@ class Archive:
         with self._guarded(name):
             files = pl.DataFrame(table.get_add_actions(flatten=True))
             files = files.filter(
-                (pl.col(f"max.{key}") >= wanted.start) & (pl.col(f"min.{key}") < wanted.stop)
+                (pl.col(f"max.{key}") >= offsets.start) & (pl.col(f"min.{key}") < offsets.stop)
             )
             paths = [f"{self.address(name)}/{path}" for path in files["path"]]
             if not paths:
-                raise self._missing(name, wanted, 0)
-            frame = self._scan(name, paths, wanted, schema)
+                raise self._missing(name, offsets, 0)
+            frame = self._scan(name, paths, offsets, schema)
         if name == "examples" and not frame[key].equals(
-            pl.Series(key, range(wanted.start, wanted.stop))
+            pl.Series(key, range(offsets.start, offsets.stop))
         ):
-            raise self._missing(name, wanted, frame[key].n_unique())
+            raise self._missing(name, offsets, frame[key].n_unique())
         return frame
 
     def _scan(
         self,
         name: Archived,
         paths: Sequence[str],
-        wanted: OffsetRange,
+        offsets: OffsetRange,
         schema: Mapping[str, pl.DataType],
     ) -> pl.DataFrame:
         key = _KEYS[name]
@@ -229,7 +229,7 @@ class Archive:
             extra_columns="ignore",
             cast_options=_ACROSS_SCHEMAS,
         )
-        within = pl.col(key).is_between(wanted.start, wanted.stop, closed="left")
+        within = pl.col(key).is_between(offsets.start, offsets.stop, closed="left")
         try:
             return files.filter(within).collect().sort(key)
         except PolarsError as error:
@@ -239,12 +239,13 @@ class Archive:
                     hint="restore that file from a copy; the log itself is in the database",
                 ) from error
             for path in () if len(paths) == 1 else paths:
-                self._scan(name, [path], wanted, schema)  # raises for the one that is damaged
+                self._scan(name, [path], offsets, schema)  # raises for the one that is damaged
             raise
 
-    def _missing(self, name: Archived, wanted: OffsetRange, found: int) -> TableError:
+    def _missing(self, name: Archived, offsets: OffsetRange, count: int) -> TableError:
         return TableError(
-            f"table {name!r} of {self._pipeline!r} holds {found} of the {len(wanted)} offsets {wanted}",
+            f"table {name!r} of {self._pipeline!r} holds {count} of the {len(offsets)} offsets "
+            f"{offsets}",
             hint=f"restore the files of {self.address(name)}; nothing is trained over this range",
         )
 

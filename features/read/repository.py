@@ -293,12 +293,12 @@ def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
 
 def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
     with database.transaction() as connection:
-        found = connection.execute(
+        known_id = connection.execute(
             select(tables.pipeline.c.id).where(tables.pipeline.c.name == pipeline.name)
         ).scalar_one_or_none()
-        if found is not None:
-            check_inbox(connection, int(found), inbox)
-            return int(found)
+        if known_id is not None:
+            check_inbox(connection, int(known_id), inbox)
+            return int(known_id)
         check_new(inbox)
         pipeline_id = connection.execute(
             insert(tables.pipeline)

@@ -99,12 +99,12 @@ class SameRows:
         columns = _COLUMNS[name]
         archived = self._archive.read(name, OffsetRange(place, place + 1), frames.schema(columns))
         if name == "predictions":
-            found = frames.predictions(self._stored.predictions(place, place + 1))
+            stored = frames.predictions(self._stored.predictions(place, place + 1))
         elif name == "labels":
-            found = frames.labels(self._stored.labels(place, place + 1))
+            stored = frames.labels(self._stored.labels(place, place + 1))
         else:
-            found = frames.examples(self._stored.examples(place, place + 1), columns)
-        return _rows(archived, columns) == _rows(found, columns)
+            stored = frames.examples(self._stored.examples(place, place + 1), columns)
+        return _rows(archived, columns) == _rows(stored, columns)
 
     def _gone_on(self, name: Archived, place: int) -> IdentityError:
         where = self._archive.address(name)

@@ -97,7 +97,7 @@ class ShadowOutputs:
                     f"another process predicts with the shadow {version}",
                     hint="let one service run for a pipeline's home",
                 )
-            rows = [(self._pipeline_id, position, version, said) for position, said in outputs]
+            rows = [(self._pipeline_id, position, version, output) for position, output in outputs]
             insert_many(connection, tables.shadow_output, rows)
 
     def between(self, start: int, stop: int) -> list[ShadowOutput]:

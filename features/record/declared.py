@@ -94,21 +94,21 @@ class Declared:
             If another process declared anew meanwhile.
         """
         self.stored = self._read()
-        wanted = self._declared.after(self.stored)
-        if wanted == self.stored:
+        declaration = self._declared.after(self.stored)
+        if declaration == self.stored:
             self._agreed = True
             return False
-        found = differences(self.stored, self._declared)
-        if any(one.field.startswith("label.") for one in found):
+        changes = differences(self.stored, self._declared)
+        if any(change.field.startswith("label.") for change in changes):
             name = f"sequence/{self._pipeline.name}"  # nobody sequences meanwhile by the stored rule
-            self._check(found, fresh=fresh)
+            self._check(changes, fresh=fresh)
             lease = acquire(self._database, self._clock, name)
             try:
-                self._take_over(found, wanted, fresh=fresh, rule=True)
+                self._take_over(changes, declaration, fresh=fresh, rule=True)
             finally:
                 release(self._database, lease)
         else:
-            self._take_over(found, wanted, fresh=fresh, rule=False)
+            self._take_over(changes, declaration, fresh=fresh, rule=False)
         return True
 
     def agree_to_record(self) -> None:
@@ -122,7 +122,7 @@ class Declared:
         try:
             self.agree()
         except ChangedError as error:
-            if any(one.way != "wait" for one in error.differences):
+            if any(difference.way != "wait" for difference in error.differences):
                 raise
         except BusyError:
             pass  # the label rule changes when nobody sequences
@@ -140,20 +140,21 @@ class Declared:
             raise _meanwhile(self._pipeline.name)
 
     def _take_over(
-        self, found: Sequence[Difference], wanted: Declaration, *, fresh: bool, rule: bool
+        self, changes: Sequence[Difference], declaration: Declaration, *, fresh: bool, rule: bool
     ) -> None:
-        recorded = self._check(found, fresh=fresh)
-        wanted = wanted if recorded else self._declared  # nothing was recorded: nothing was dropped
-        self._replace(wanted, rule=rule)
-        self.stored, self._agreed = wanted, True
+        recorded = self._check(changes, fresh=fresh)
+        if not recorded:  # so nothing was dropped
+            declaration = self._declared
+        self._replace(declaration, rule=rule)
+        self.stored, self._agreed = declaration, True
 
-    def _check(self, found: Sequence[Difference], *, fresh: bool) -> bool:
+    def _check(self, changes: Sequence[Difference], *, fresh: bool) -> bool:
         """Refuse differences that need a decision; return whether anything was recorded."""
         if not self._is_recorded():
             return False
-        rule = any(one.way == "wait" for one in found)
+        rule = any(change.way == "wait" for change in changes)
         refused = needing_a_word(
-            found,
+            changes,
             learned=not fresh and self.is_learned(),
             waiting=rule and self._waits(),
         )
@@ -169,13 +170,13 @@ class Declared:
             ).scalar_one()
         return Declaration.from_json(self._text)
 
-    def _replace(self, wanted: Declaration, *, rule: bool) -> None:
+    def _replace(self, declaration: Declaration, *, rule: bool) -> None:
         pipeline, place = tables.pipeline, tables.sequencer
         with self._database.transaction() as connection:
             changed = connection.execute(
                 update(pipeline)
                 .where(pipeline.c.id == self._pipeline_id, pipeline.c.declaration == self._text)
-                .values(declaration=wanted.to_json())
+                .values(declaration=declaration.to_json())
             )
             if changed.rowcount != 1:
                 raise _meanwhile(self._pipeline.name)
@@ -236,8 +237,8 @@ class Declared:
             prediction.pipeline_id == self._pipeline_id, prediction.position >= next_deadline
         )
         watched = rules[0].maturity == "window" or rules[0].timeout is not None
-        asked = (waits, parked, undecided) if watched else (waits, parked)
-        return any(connection.execute(one.limit(1)).first() is not None for one in asked)
+        queries = (waits, parked, undecided) if watched else (waits, parked)
+        return any(connection.execute(query.limit(1)).first() is not None for query in queries)
 
 
 def _meanwhile(pipeline: str) -> ConflictError:
@@ -252,7 +253,9 @@ def _reading(pipeline: Pipeline, task: Task, features: Sequence[FeatureKind]) ->
     return Pipeline(
         name=pipeline.name,
         task=task,
-        features=tuple(RequestFeature(one.name, one.dtype, one.nullable) for one in features),
+        features=tuple(
+            RequestFeature(feature.name, feature.dtype, feature.nullable) for feature in features
+        ),
         label=replace(pipeline.label, timeout=None),
         monitoring=replace(pipeline.monitoring, slices=()),
         model=pipeline.model,

@@ -30,7 +30,7 @@ __all__ = ["RecordEncoder", "open_inbox"]
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
-class _Logged(msgspec.Struct, gc=False):
+class _LoggedPrediction(msgspec.Struct, gc=False):
     """A prediction as it is stored; defaults of :class:`Prediction` are left out."""
 
     id: str
@@ -44,7 +44,7 @@ class _Logged(msgspec.Struct, gc=False):
     ages_s: dict[str, float] | UnsetType
 
 
-class _Told(msgspec.Struct, gc=False):
+class _LoggedLabel(msgspec.Struct, gc=False):
     """A label as it is stored; defaults of :class:`Label` are left out."""
 
     prediction_id: str
@@ -55,7 +55,7 @@ class _Told(msgspec.Struct, gc=False):
     by: str | UnsetType
 
 
-class _Kept(msgspec.Struct, gc=False):
+class _StoredPrediction(msgspec.Struct, gc=False):
     """A stored prediction, read back."""
 
     id: str
@@ -69,8 +69,8 @@ class _Kept(msgspec.Struct, gc=False):
     ages_s: dict[str, float] = {}
 
 
-_KEPT = msgspec.json.Decoder(_Kept)
-_LABEL = msgspec.json.Decoder(Label)
+_STORED_PREDICTION = msgspec.json.Decoder(_StoredPrediction)
+_STORED_LABEL = msgspec.json.Decoder(Label)
 
 
 def open_inbox(pipeline: Pipeline, settings: Settings) -> Inbox:
@@ -143,7 +143,7 @@ class RecordEncoder:
         SchemaError
             If something cannot be written as JSON.
         """
-        logged = _Logged(
+        logged = _LoggedPrediction(
             id_,
             features,
             output,
@@ -175,7 +175,7 @@ class RecordEncoder:
         self._checks.prediction(prediction)
         features = self._checks.features(id_, prediction.features)
         self._checks.output(id_, prediction.output)
-        logged = _Logged(
+        logged = _LoggedPrediction(
             id_,
             features,
             prediction.output,
@@ -207,7 +207,7 @@ class RecordEncoder:
         self._checks.label(label)
         id_, value, source = label.prediction_id, label.value, label.source
         known_at = in_utc(label.known_at, "known_at")
-        told = _Told(
+        logged = _LoggedLabel(
             id_,
             value,
             known_at,
@@ -218,7 +218,7 @@ class RecordEncoder:
         # Without a key, the same value at the same time is the same label.
         key = label.key or f"{value!r} {to_us(known_at)}"
         at_us = self.now_us() if received_at_us is None else received_at_us
-        return Entry(LABEL, id_, f"{source}/{key}", at_us, _encoded(told, id_))
+        return Entry(LABEL, id_, f"{source}/{key}", at_us, _encoded(logged, id_))
 
     def find(self, prediction_id: str) -> Recorded | None:
         """Return the records of a prediction, its labels in the order in which they came.
@@ -231,11 +231,11 @@ class RecordEncoder:
         prediction, labels = None, []
         for kind, received_at_us, payload in self.inbox.entries_of(prediction_id):
             if kind == PREDICTION:
-                kept = _KEPT.decode(payload)
-                prediction = Prediction(**msgspec.structs.asdict(kept))
+                stored = _STORED_PREDICTION.decode(payload)
+                prediction = Prediction(**msgspec.structs.asdict(stored))
             else:
-                told = _LABEL.decode(payload)
-                labels.append(ReceivedLabel(label=told, received_at=from_us(received_at_us)))
+                label = _STORED_LABEL.decode(payload)
+                labels.append(ReceivedLabel(label=label, received_at=from_us(received_at_us)))
         if prediction is None and not labels:
             return None
         return Recorded(prediction=prediction, labels=tuple(labels))
@@ -249,7 +249,7 @@ class RecordEncoder:
         return self.inbox.append(entries, name)
 
 
-def _encoded(record: _Logged | _Told, prediction_id: str) -> bytes:
+def _encoded(record: _LoggedPrediction | _LoggedLabel, prediction_id: str) -> bytes:
     try:
         return _ENCODER.encode(record)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:

@@ -262,7 +262,11 @@ class Sequencer:
             chunk = ids[start : start + _CHUNK]
             self._load_predictions(connection, chunk, known)
             self._load_parked(connection, chunk, known)
-        recorded = {found.position: found for found in known.values() if found.position is not None}
+        recorded = {
+            prediction.position: prediction
+            for prediction in known.values()
+            if prediction.position is not None
+        }
         positions = sorted(recorded)
         for start in range(0, len(positions), _CHUNK):
             chunk_of = positions[start : start + _CHUNK]
@@ -313,10 +317,10 @@ class Sequencer:
             .where(table.pipeline_id == self._pipeline_id, table.prediction_position.in_(positions))
             .order_by(table.offset)
         ).all():
-            found = known[position]
-            found.example = offset
-            found.learned = next(
-                label.value for label in found.labels if label.position == label_position
+            prediction = known[position]
+            prediction.example = offset
+            prediction.learned = next(
+                label.value for label in prediction.labels if label.position == label_position
             )
 
     def _write(self, connection: Connection, joined: Joined) -> None:

@@ -165,13 +165,13 @@ class TableLookup:
         self._connection.close()
 
     def _check(self, written: _About, entity: tuple[str, ...], features: Sequence[BatchFeature]) -> None:
-        there = {feature.name: feature for feature in written.features}
+        stored = {feature.name: feature for feature in written.features}
         lacking = [
-            wanted.name
-            for wanted in features
-            if (found := there.get(wanted.name)) is None
-            or found.dtype != wanted.dtype
-            or (found.nullable and not wanted.nullable)
+            declared.name
+            for declared in features
+            if (known := stored.get(declared.name)) is None
+            or known.dtype != declared.dtype
+            or (known.nullable and not declared.nullable)
         ]
         if lacking or written.entity != entity:
             self.close()

@@ -111,30 +111,30 @@ def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series, keys:
             f"{str(column[fitted.first_misfit])[:60]!r} is not {feature.dtype}",
             hint="convert it there, or declare the feature with the type it has",
         )
-    found = fitted.values
-    if not feature.nullable and found.has_nulls():
+    values = fitted.values
+    if not feature.nullable and values.has_nulls():
         raise SchemaError(
-            f"feature {feature.name!r} is null in {found.null_count():,} rows of the source of table "
+            f"feature {feature.name!r} is null in {values.null_count():,} rows of the source of table "
             f"{table.name!r}",
             hint="declare it nullable=True, or leave those rows out",
         )
-    check_column(found, f"in the source of table {table.name!r}", keys)
-    _check_range(table, feature, found)
-    return found
+    check_column(values, f"in the source of table {table.name!r}", keys)
+    _check_range(table, feature, values)
+    return values
 
 
-def _check_range(table: FeatureTable, feature: BatchFeature, found: pl.Series) -> None:
-    outside = pl.repeat(False, len(found), dtype=pl.Boolean, eager=True)
+def _check_range(table: FeatureTable, feature: BatchFeature, values: pl.Series) -> None:
+    outside = pl.repeat(False, len(values), dtype=pl.Boolean, eager=True)
     if feature.low is not UNSET:
-        outside |= (found < feature.low).fill_null(False)
+        outside |= (values < feature.low).fill_null(False)
     if feature.high is not UNSET:
-        outside |= (found > feature.high).fill_null(False)
+        outside |= (values > feature.high).fill_null(False)
     if feature.categories is not UNSET:
-        outside |= ~found.is_in(list(feature.categories)).fill_null(True)
+        outside |= ~values.is_in(list(feature.categories)).fill_null(True)
     if outside.any():
         raise SchemaError(
             f"feature {feature.name!r} is outside what it declares in {int(outside.sum()):,} rows of "
-            f"the source of table {table.name!r}: {few(found.filter(outside).unique().sort())}",
+            f"the source of table {table.name!r}: {few(values.filter(outside).unique().sort())}",
             hint="look at the source, or declare another range; what serves stays",
         )
 

@@ -101,15 +101,15 @@ def _read_parquet(path: Path, names: list[str]) -> pl.DataFrame:
         zones = [str(getattr(field.type, "tz", None) or "UTC") for field in schema]
         if not any(zone[0] in "+-" for zone in zones):
             return pl.read_parquet(path, columns=names)
-        found = parquet.read_table(path, columns=names)  # Polars has no zones such as +05:30
+        table = parquet.read_table(path, columns=names)  # Polars has no zones such as +05:30
         utc = [
             pa.field(
-                one.name,
-                pa.timestamp(one.type.unit, "UTC") if getattr(one.type, "tz", None) else one.type,
+                field.name,
+                pa.timestamp(field.type.unit, "UTC") if getattr(field.type, "tz", None) else field.type,
             )
-            for one in found.schema
+            for field in table.schema
         ]
-        return pl.DataFrame(found.cast(pa.schema(utc)))
+        return pl.DataFrame(table.cast(pa.schema(utc)))
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(path, error, "check that it is Parquet, and whole") from error
 
@@ -155,8 +155,8 @@ class _Lines:
 
     def place(self, row: int) -> str:
         """Return the place of a row in the file, by its number from 0 behind the line of names."""
-        found = (line for number, (line, _) in enumerate(self._rows()) if number == row + 1)
-        return f"line {next(found, row + 2)}"
+        lines = (line for number, (line, _) in enumerate(self._rows()) if number == row + 1)
+        return f"line {next(lines, row + 2)}"
 
     def check_quotes(self) -> None:
         """Check that each field in quotes ends; an open one would swallow all rows behind it.
@@ -207,13 +207,13 @@ def _row(row: int) -> str:
     return f"row {row} (from 0)"
 
 
-def _check_names(names: Sequence[str], wanted: list[str]) -> None:
-    if missing := [name for name in wanted if name not in names]:
+def _check_names(names: Sequence[str], columns: list[str]) -> None:
+    if missing := [name for name in columns if name not in names]:
         raise SchemaError(
             f"the table has no column {few(missing)}; it has {few(names, 20)}",
             hint="name the columns with --id, --served-at, --label and --known-at",
         )
-    if twice := [name for name in wanted if names.count(name) > 1]:
+    if twice := [name for name in columns if names.count(name) > 1]:
         raise SchemaError(
             f"the table has several columns {few(twice)}", hint="leave one, or rename the others"
         )

@@ -105,14 +105,14 @@ def audited(database: Database, last: int) -> list[Audited]:
         How many rows.
     """
     row, pipeline = tables.audit.c, tables.pipeline.c
-    wanted = (
+    query = (
         select(row.number, row.at_us, row.by, row.action, pipeline.name, row.detail)
         .select_from(tables.audit.outerjoin(tables.pipeline, row.pipeline_id == pipeline.id))
         .order_by(row.number.desc())
         .limit(last)
     )
     with database.reading() as connection:
-        rows = connection.execute(wanted).all()
+        rows = connection.execute(query).all()
     return [
         Audited(
             number=number,

@@ -67,8 +67,8 @@ def acquire(database: Database, clock: Clock, name: str, *, take_over: bool = Fa
                 insert(tables.lease).values(name=name, epoch=1, holder=me, expires_at_us=expires_us)
             )
             return Lease(name, 1)
-        held = row.holder is not None and row.holder != me
-        if held and not take_over and now_us < row.expires_at_us and _alive(row.holder):
+        held_by_other = row.holder is not None and row.holder != me
+        if held_by_other and not take_over and now_us < row.expires_at_us and _alive(row.holder):
             raise BusyError(
                 f"{name!r} is held by {row.holder} until {from_us(row.expires_at_us).isoformat()}",
                 hint="wait for it to end, or end that process",
@@ -106,11 +106,11 @@ def keep(connection: Connection, clock: Clock, lease: Lease) -> None:
         If a newer epoch holds it.
     """
     row = tables.lease.c
-    found = connection.execute(
+    current = connection.execute(
         select(row.epoch, row.expires_at_us).where(row.name == lease.name).with_for_update()
     ).one()
-    _refuse_other(found.epoch, lease)
-    if found.expires_at_us < to_us(clock.now() + _TERM / 2):
+    _refuse_other(current.epoch, lease)
+    if current.expires_at_us < to_us(clock.now() + _TERM / 2):
         expires_us = to_us(clock.now() + _TERM)
         connection.execute(
             update(tables.lease).where(row.name == lease.name).values(expires_at_us=expires_us)

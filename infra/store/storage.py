@@ -150,8 +150,8 @@ class Storage:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] != _MISSING:
                     raise
                 return None
-            found: bytes = answer["Body"].read()
-            return found
+            content: bytes = answer["Body"].read()
+            return content
 
     def put(self, file: Path, *parts: str) -> str:
         """Copy a local file below the root, whole and synced, however long it is; return its address.
@@ -183,8 +183,8 @@ class Storage:
             with _local(Path(self.address(*parts)), "read"):
                 return Path(self.address(*parts)).read_bytes()
         with self._reached() as (client, bucket):
-            found: bytes = client.get_object(Bucket=bucket, Key=self._key(*parts))["Body"].read()
-            return found
+            content: bytes = client.get_object(Bucket=bucket, Key=self._key(*parts))["Body"].read()
+            return content
 
     def fetch(self, file: Path, *parts: str) -> None:
         """Copy a file from below the root to a local one, however long it is.
@@ -218,8 +218,8 @@ class Storage:
         with self._reached() as (client, bucket):
             pages = client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=bucket, Prefix=f"{self._key(*parts)}/"):
-                for found in page.get("Contents", ()):
-                    client.delete_object(Bucket=bucket, Key=found["Key"])
+                for entry in page.get("Contents", ()):
+                    client.delete_object(Bucket=bucket, Key=entry["Key"])
 
     def remove_file(self, *parts: str) -> None:
         """Remove a file below the root; a missing file is no fault.

@@ -46,7 +46,7 @@ def is_name(text: object) -> bool:
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
-class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
+class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     name: str
     dtype: Dtype
     nullable: bool = False
@@ -100,18 +100,18 @@ class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_d
     def _check_categories(self, categories: tuple[str | int, ...]) -> None:
         kind = {"str": str, "int": int}.get(self.dtype, ())
         fit = isinstance(categories, tuple) and all(
-            isinstance(one, kind) and not isinstance(one, bool) for one in categories
+            isinstance(category, kind) and not isinstance(category, bool) for category in categories
         )
         if not fit or not categories or len(set(categories)) < len(categories):
             raise DeclarationError(
                 f"feature {self.name!r} of dtype {self.dtype!r} has categories={categories!r}",
                 hint="write some different values of a feature of text or int: categories=('a', 'b')",
             )
-        for one in categories:
-            why = misfit_of_text(one) if isinstance(one, str) else None
+        for category in categories:
+            why = misfit_of_text(category) if isinstance(category, str) else None
             if why is not None:
                 raise DeclarationError(
-                    f"feature {self.name!r} has the category {one!r}, which {why}",
+                    f"feature {self.name!r} has the category {category!r}, which {why}",
                     hint="take that out of the text",
                 )
         if self.low is not UNSET or self.high is not UNSET:
@@ -120,7 +120,7 @@ class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_d
             )
 
 
-class RequestFeature(_Base, frozen=True, forbid_unknown_fields=True, tag="request"):
+class RequestFeature(_FeatureBase, frozen=True, forbid_unknown_fields=True, tag="request"):
     """A feature that arrives with the call.
 
     Parameters
@@ -140,7 +140,7 @@ class RequestFeature(_Base, frozen=True, forbid_unknown_fields=True, tag="reques
     """
 
 
-class BatchFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="batch"):
+class BatchFeature(_FeatureBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="batch"):
     """A feature that is looked up by entity key in a table that a flow materialises.
 
     Made by :meth:`headwater.spec.data.feature_table.FeatureTable.feature`.
@@ -157,7 +157,9 @@ class BatchFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=True,
     table: str
 
 
-class StreamingFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="streaming"):
+class StreamingFeature(
+    _FeatureBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="streaming"
+):
     """A windowed aggregate of events. Reserved: no pipeline can use it yet.
 
     Parameters
@@ -178,7 +180,7 @@ class StreamingFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=T
     window: Duration
 
     def __post_init__(self) -> None:
-        _Base.__post_init__(self)
+        _FeatureBase.__post_init__(self)
         duration(self.window, "window")
 
 

@@ -182,10 +182,10 @@ def due(
     >>> [table.name for table in due((hourly, daily), read, datetime(2026, 1, 1, 6, tzinfo=UTC))]
     ['a']
     """
-    wanted = list(tables)
-    slack = min((table.interval for table in wanted), default=timedelta(0)) / 2
+    declared = list(tables)
+    slack = min((table.interval for table in declared), default=timedelta(0)) / 2
     return [
         table
-        for table in wanted
+        for table in declared
         if table.name not in read_at or now - read_at[table.name] + slack >= table.interval
     ]

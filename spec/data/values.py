@@ -117,9 +117,9 @@ def misfit_of_text(text: str) -> str | None:
     return None
 
 
-def _wrong(found: re.Match[str] | None) -> str | None:
-    if found is None:
+def _wrong(match: re.Match[str] | None) -> str | None:
+    if match is None:
         return None
-    if "\ud800" <= found[0] <= "\udfff":
-        return f"holds {found[0]!r}, half of a surrogate pair"
-    return f"holds the control character {found[0]!r}"
+    if "\ud800" <= match[0] <= "\udfff":
+        return f"holds {match[0]!r}, half of a surrogate pair"
+    return f"holds the control character {match[0]!r}"

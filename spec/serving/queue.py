@@ -35,8 +35,8 @@ __all__ = [
     "label_key",
     "places",
     "random_next",
+    "required_answers",
     "uncertainty",
-    "wanted",
 ]
 
 Why = Literal["random", "uncertain"]
@@ -192,7 +192,7 @@ def agree(people: People, one: LabelValue, other: LabelValue) -> bool:
     return abs(one - other) <= people.tolerance
 
 
-def wanted(people: People, count: int, values: Sequence[LabelValue]) -> int:
+def required_answers(people: People, count: int, values: Sequence[LabelValue]) -> int:
     """Return how many answers a question needs by now: three if the first two differ.
 
     Parameters
@@ -206,21 +206,21 @@ def wanted(people: People, count: int, values: Sequence[LabelValue]) -> int:
 
     Examples
     --------
-    >>> wanted(People(), 2, [True, False]), wanted(People(), 2, [True, True]), wanted(People(), 1, [])
-    (3, 2, 1)
+    >>> [required_answers(People(), 2, values) for values in ([True, False], [True, True], [])]
+    [3, 2, 2]
     """
     differ = len(values) > 1 and not agree(people, values[0], values[1])
     return max(count, _ENOUGH) if differ else count
 
 
-def closing(its_wanted: int, given: int, skips: int) -> Closing | None:
+def closing(required: int, answers: int, skips: int) -> Closing | None:
     """Return how a question is closed by its answers and skips; None while it is open.
 
     It ends with fewer answers than wanted where three people have skipped it.
     """
-    if given < its_wanted and skips < _MOST_SKIPS:
+    if answers < required and skips < _MOST_SKIPS:
         return None
-    return "answered" if given else "skipped"
+    return "answered" if answers else "skipped"
 
 
 def label_key(person: str, before: int) -> str:

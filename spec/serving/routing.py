@@ -248,14 +248,14 @@ class Bandit(_Routing, frozen=True, tag="bandit"):
 
     def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
         """Return the policy's shares, mixed with an even share for exploration."""
-        found = dict.fromkeys(filter(None, map(find, self.versions)))
-        if not found:
+        versions = dict.fromkeys(filter(None, map(find, self.versions)))
+        if not versions:
             return ()
-        arms = [state.arm(version) for version in found]
-        asked = thompson(arms) if self.policy == "thompson" else kl_ucb(arms)
+        arms = [state.arm(version) for version in versions]
+        policy_shares = thompson(arms) if self.policy == "thompson" else kl_ucb(arms)
         evenly = self.explore / len(arms)
-        shares = ((1 - self.explore) * share + evenly for share in asked)
-        return tuple(map(Part, found, shares))
+        shares = ((1 - self.explore) * share + evenly for share in policy_shares)
+        return tuple(map(Part, versions, shares))
 
 
 Routing = ChampionOnly | Shadow | Canary | ABTest | Bandit

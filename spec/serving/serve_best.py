@@ -104,14 +104,14 @@ def best(progress: Sequence[Progress], champion: str, rule: ServeBest) -> str | 
     serving = next((one for one in judged if one.version == champion), None)
     if serving is None:
         return None
-    found: tuple[float, str] | None = None
+    leader: tuple[float, str] | None = None
     for one in judged:
         gain = _gain(one, serving)
         if gain <= max(rule.margin, rule.sure * (one.error or 0.0)):
             continue
-        if found is None or gain > found[0]:
-            found = gain, one.version
-    return None if found is None else found[1]
+        if leader is None or gain > leader[0]:
+            leader = gain, one.version
+    return None if leader is None else leader[1]
 
 
 def _gain(one: Progress, serving: Progress) -> float:

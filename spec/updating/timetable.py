@@ -95,15 +95,15 @@ def _cron(trigger: Cron, start: datetime) -> Iterator[datetime]:
     before = (start - _MINUTE).astimezone(ZoneInfo(trigger.timezone))  # it gives what comes after
     try:
         times = CronSim(trigger.line, before)
-        found = next(times, None)
+        moment = next(times, None)
     except CronSimError:
-        found = None
-    if found is None:
+        moment = None
+    if moment is None:
         raise DeclarationError(
             f"Cron({trigger.line!r}, {trigger.timezone!r}) names no times",
             hint='write Cron("30 2 * * *", "Europe/Berlin"), say',
         )
-    while found is not None:
-        if (at := found.astimezone(UTC)) >= start:
+    while moment is not None:
+        if (at := moment.astimezone(UTC)) >= start:
             yield at
-        found = next(times, None)
+        moment = next(times, None)

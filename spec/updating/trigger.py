@@ -119,10 +119,10 @@ def decide(triggers: Sequence[Trigger], pace: Pace, evidence: Evidence) -> Trigg
     fired = [answer for answer in answers if answer.fired]
     if not fired:
         return TriggerAnswer(fired=False, reason="; ".join(a.reason for a in answers) or "no triggers")
-    held = pace.refuses(evidence)
+    hold = pace.refuses(evidence)
     reason = "; ".join(answer.reason for answer in fired)
-    if held is not None:
-        return TriggerAnswer(fired=False, reason=f"held back, {held}: {reason}")
+    if hold is not None:
+        return TriggerAnswer(fired=False, reason=f"held back, {hold}: {reason}")
     return TriggerAnswer(fired=True, reason=reason, update=_widest(fired))
 
 
@@ -133,11 +133,11 @@ def by_clock(triggers: Sequence[Trigger]) -> bool:
 
 def leaves(triggers: Sequence[Trigger]) -> list[Trigger]:
     """Return the triggers, each combination replaced by the triggers inside it."""
-    found: list[Trigger] = []
+    flat: list[Trigger] = []
     for trigger in triggers:
         inner = trigger.of if isinstance(trigger, AnyOf | AllOf | AtLeast) else ()
-        found += leaves(inner) if inner else [trigger]
-    return found
+        flat += leaves(inner) if inner else [trigger]
+    return flat
 
 
 def _counted(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.infra.same_origin import Host, SameOrigin, listed
+from headwater.infra.same_origin import Host, SameOrigin, parse_hosts
 from headwater.spec.errors import ForeignRequestError
 
 Headers = list[tuple[bytes, bytes]]
@@ -74,7 +74,7 @@ def refusal(rule: SameOrigin, headers: Headers, *, link: bool) -> ForeignRequest
 
 def let_in(headers: Headers, hosts: str = "", *, link: bool = False) -> bool:
     """Say whether a rule lets a request in; twice, since it knows hosts again that it has seen."""
-    rule = SameOrigin(listed(hosts))
+    rule = SameOrigin(parse_hosts(hosts))
     first, second = (refusal(rule, headers, link=link) for _ in range(2))
     assert str(first) == str(second)
     assert first is None or (first.hint and len(str(first)) < 500)
@@ -173,7 +173,7 @@ def test_a_listed_host_and_its_pages_are_let_in() -> None:
 )
 def test_a_list_that_names_no_hosts_is_refused(hosts: str) -> None:
     with pytest.raises(ValueError, match="is not a host"):
-        listed(f"good.example,{hosts}")
+        parse_hosts(f"good.example,{hosts}")
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))

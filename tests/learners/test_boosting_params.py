@@ -9,7 +9,7 @@ from lightgbm import LGBMClassifier, LGBMRanker, LGBMRegressor
 from lightgbm.basic import _ConfigAliases
 from tests.learners.test_contract import FEATURES, data, declared, fresh
 
-from headwater.learners.boosting_params import native
+from headwater.learners.boosting_params import boosting_parameters
 from headwater.learners.learner import Schema
 from headwater.learners.lightgbm_learner import Boosted
 from headwater.learners.wrap import check_bound
@@ -37,7 +37,7 @@ FIT_ONLY: dict[str, dict[str, object]] = {
 
 def given(name: str, value: object, task: Task = "binary") -> dict[str, object]:
     kind = LGBMRegressor if task == "regression" else LGBMClassifier
-    return native(kind(**{name: value}), Schema(task, FEATURES), 0, 1).params
+    return boosting_parameters(kind(**{name: value}), Schema(task, FEATURES), 0, 1).params
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -51,7 +51,10 @@ def test_each_is_handed_on_or_refused_by_name(name: str) -> None:
         assert error.hint  # noqa: PT017 - some are taken
         return
     if name == "num_iterations":
-        assert native(LGBMClassifier(num_iterations=3), Schema("binary", FEATURES), 0, 1).trees == 3
+        assert (
+            boosting_parameters(LGBMClassifier(num_iterations=3), Schema("binary", FEATURES), 0, 1).trees
+            == 3
+        )
     elif name not in UNHEEDED:
         assert params[name] == value
 

@@ -57,5 +57,5 @@ class CostAware(TriggerRule, frozen=True, tag="cost_aware"):
             price = None if evidence.train_s is None else evidence.train_s / 60
         if price is None:
             return self.answer(False, "what an update costs is not known yet")
-        said = f"waiting has cost {waited:.2f} {self.unit}, an update costs {price:.2f}"
-        return self.answer(waited >= price, said)
+        reason = f"waiting has cost {waited:.2f} {self.unit}, an update costs {price:.2f}"
+        return self.answer(waited >= price, reason)

@@ -35,5 +35,5 @@ class Drift(TriggerRule, frozen=True, tag="drift"):
         if evidence.verdict is None:
             return self.answer(False, f"drift was not judged ({evidence.standing})")
         worst = next((f for f in evidence.findings if f.verdict == evidence.verdict), None)
-        said = worst.sentence if worst is not None else "nothing moved"
-        return self.answer(evidence.verdict in verdicts, f"{evidence.verdict}: {said}")
+        sentence = worst.sentence if worst is not None else "nothing moved"
+        return self.answer(evidence.verdict in verdicts, f"{evidence.verdict}: {sentence}")

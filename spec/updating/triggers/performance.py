@@ -94,41 +94,41 @@ class Performance(TriggerRule, frozen=True, tag="performance"):
             value, kind = score.estimate, "is estimated at"
         if value is None:
             return self.answer(False, f"no mature window has {score.metric} ({evidence.standing})")
-        said = f"{score.metric} {kind} {value:.4f}"
+        reason = f"{score.metric} {kind} {value:.4f}"
         for limit, words in self._limits(score):
             if _worse(score.metric, value, limit):
-                return self.answer(True, f"{said}, {words} {limit:.4f}")
-        return self.answer(False, said)
+                return self.answer(True, f"{reason}, {words} {limit:.4f}")
+        return self.answer(False, reason)
 
     def _would_gain(self, least: float, evidence: Evidence) -> TriggerAnswer:
         if evidence.rehearsal is None:
             return self.answer(False, f"no update was rehearsed ({evidence.standing})")
-        found = (*evidence.rehearsed, evidence.rehearsal)[-self.over :]
-        if len(found) < self.over:
-            return self.answer(False, f"{len(found)} of {self.over} windows were rehearsed")
-        gain = sum(one.gain for one in found) / self.over
-        error = math.hypot(*(one.error for one in found)) / self.over
+        rehearsals = (*evidence.rehearsed, evidence.rehearsal)[-self.over :]
+        if len(rehearsals) < self.over:
+            return self.answer(False, f"{len(rehearsals)} of {self.over} windows were rehearsed")
+        gain = sum(rehearsal.gain for rehearsal in rehearsals) / self.over
+        error = math.hypot(*(rehearsal.error for rehearsal in rehearsals)) / self.over
         mean = f" in the mean of {self.over} windows" if self.over > 1 else ""
-        said = f"a rehearsed update gains {gain:+.4f} ± {error:.4f}{mean}"
+        reason = f"a rehearsed update gains {gain:+.4f} ± {error:.4f}{mean}"
         if gain <= max(least, self.sure * error):
-            return self.answer(False, said)
-        return self.answer(True, f"{said}, over {least:g}")
+            return self.answer(False, reason)
+        return self.answer(True, f"{reason}, over {least:g}")
 
     def _limits(self, score: Score) -> list[tuple[float, str]]:
         sign = 1.0 if score.metric in LOWER_IS_BETTER else -1.0
-        found: list[tuple[float, str]] = []
+        limits: list[tuple[float, str]] = []
         if self.floor is not None:
-            found.append((self.floor, "worse than the floor"))
+            limits.append((self.floor, "worse than the floor"))
         if self.fall is not None and score.reference is not None:
             fall = max(self.fall, self.sure * (score.error or 0.0))
             limit = score.reference + sign * fall
-            found.append((limit, f"a fall by over {fall:.3g} from the reference, beyond"))
+            limits.append((limit, f"a fall by over {fall:.3g} from the reference, beyond"))
         if self.below_past is not None and len(score.past) >= self.least:
             mean = sum(score.past) / len(score.past)
             spread = (sum((p - mean) ** 2 for p in score.past) / (len(score.past) - 1)) ** 0.5
             limit = mean + sign * self.below_past * spread
-            found.append((limit, f"{self.below_past:g} deviations from its past, beyond"))
-        return found
+            limits.append((limit, f"{self.below_past:g} deviations from its past, beyond"))
+        return limits
 
 
 def _worse(metric: str, value: float, limit: float) -> bool:

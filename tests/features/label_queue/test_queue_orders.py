@@ -20,7 +20,7 @@ from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ConflictError, NotFoundError
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.serving.queue import People, ask, wanted
+from headwater.spec.serving.queue import People, ask, required_answers
 from headwater.spec.updating.update import Stateful
 
 PEOPLE = ("ada", "bob", "cleo", "dora")
@@ -99,8 +99,8 @@ class QueueMachine(RuleBasedStateMachine):
             assert people is not None
             answers = self.answers(id_)
             if id_ not in held:
-                most = wanted(people, self.meant_for(id_), answers)
-                assert len(answers) + len(self.holders(id_)) <= most, "held beyond what is wanted"
+                most = required_answers(people, self.meant_for(id_), answers)
+                assert len(answers) + len(self.holders(id_)) <= most, "held beyond need"
 
     @rule(person=persons, id_=predictions, value=values)
     def answer(self, person: str, id_: str, value: bool) -> None:

@@ -16,8 +16,8 @@ from headwater.spec.serving.queue import (
     closing,
     places,
     random_next,
+    required_answers,
     uncertainty,
-    wanted,
 )
 
 IDS = [f"p-{n}" for n in range(20_000)]
@@ -86,8 +86,9 @@ def test_each_stratum_has_its_places(share: float, most: int) -> None:
 
 def test_a_third_is_asked_where_two_differ() -> None:
     people = People(tolerance=0.5)
-    assert [wanted(people, 2, values) for values in ([], [1.0], [1.0, 1.5], [1.0, 2.0])] == [2, 2, 2, 3]
-    assert wanted(people, 1, ["red", "blue"]) == 3
+    answers = ([], [1.0], [1.0, 1.5], [1.0, 2.0])
+    assert [required_answers(people, 2, values) for values in answers] == [2, 2, 2, 3]
+    assert required_answers(people, 1, ["red", "blue"]) == 3
     assert agree(people, True, True)
     assert not agree(people, "a", "b")
 
