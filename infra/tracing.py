@@ -16,9 +16,9 @@ from headwater.spec.errors import DeclarationError
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["Told", "begin_tracing", "past_span", "span", "tracer"]
+__all__ = ["SpanAttributes", "begin_tracing", "past_span", "span", "tracer"]
 
-Told = Mapping[str, str | int]
+SpanAttributes = Mapping[str, str | int]
 """What a span says, by name."""
 
 _NAME = "headwater"
@@ -82,14 +82,14 @@ def tracer() -> "Tracer":
 
 
 @contextmanager
-def span(name: str, told: Told) -> Iterator[None]:
+def span(name: str, attributes: SpanAttributes) -> Iterator[None]:
     """Trace a block; do nothing if tracing is off.
 
     Parameters
     ----------
     name
         What is done.
-    told
+    attributes
         What to say of it, each name after ``headwater.``.
     """
     if not _began:
@@ -98,7 +98,7 @@ def span(name: str, told: Told) -> Iterator[None]:
     from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - only where it is switched on
 
     with tracer().start_as_current_span(
-        name, attributes=_named(told), record_exception=False, set_status_on_exception=False
+        name, attributes=_named(attributes), record_exception=False, set_status_on_exception=False
     ) as made:
         try:
             yield
@@ -107,19 +107,19 @@ def span(name: str, told: Told) -> Iterator[None]:
             raise
 
 
-def past_span(name: str, began_ns: int, told: Told) -> None:
+def past_span(name: str, began_ns: int, attributes: SpanAttributes) -> None:
     """Trace an operation that has just ended, for callers that decide by its end.
 
     Parameters
     ----------
-    name, told
+    name, attributes
         As for :func:`span`.
     began_ns
         When it began, in nanoseconds since 1970, as :func:`time.time_ns` gives them.
     """
     if _began:
-        tracer().start_span(name, start_time=began_ns, attributes=_named(told)).end(time.time_ns())
+        tracer().start_span(name, start_time=began_ns, attributes=_named(attributes)).end(time.time_ns())
 
 
-def _named(told: Told) -> dict[str, str | int]:
-    return {f"{_NAME}.{name}": value for name, value in told.items()}
+def _named(attributes: SpanAttributes) -> dict[str, str | int]:
+    return {f"{_NAME}.{name}": value for name, value in attributes.items()}

@@ -50,7 +50,7 @@ class Checks:
 
     Attributes
     ----------
-    logged, asked
+    logged, request
         The features that are logged, and those that arrive with a call: the same ones if none is
         looked up and none declares a range.
     """
@@ -63,7 +63,7 @@ class Checks:
         plain = len(request_features) == len(pipeline.features) and not any(
             f.is_ranged for f in request_features
         )
-        self.asked = self.logged if plain else Fields(request_features, ranged=True)
+        self.request = self.logged if plain else Fields(request_features, ranged=True)
 
     def features(self, prediction_id: str, features: Mapping[str, FeatureValue]) -> msgspec.Struct:
         """Check one prediction's features.

@@ -101,12 +101,12 @@ class RecordEncoder:
         self.inbox = inbox
         self._clock = clock
         self._checks = Checks(pipeline)
-        self._fit = self._checks.asked.fit
+        self._fit = self._checks.request.fit
 
     @property
-    def asked_type(self) -> type[msgspec.Struct]:
+    def request_type(self) -> type[msgspec.Struct]:
         """The type of the features that arrive with a call, to decode a request into."""
-        return self._checks.asked.type
+        return self._checks.request.type
 
     @property
     def logged_type(self) -> type[msgspec.Struct]:
@@ -114,7 +114,7 @@ class RecordEncoder:
         return self._checks.logged.type
 
     def fit(self, features: msgspec.Struct) -> None:
-        """Check features that were decoded as :attr:`asked_type`.
+        """Check features that were decoded as :attr:`request_type`.
 
         Raises
         ------
