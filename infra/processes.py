@@ -226,7 +226,8 @@ def free_port(wanted: int, option: str) -> int:
         if _is_free(port):
             return port
     raise ServerError(
-        f"port {wanted} is taken", hint=f"end what listens there, or take a free one: {option} 0"
+        f"port {wanted} is taken",
+        hint=f"end the process that listens there, or take a free one: {option} 0",
     )
 
 

@@ -147,7 +147,7 @@ def boosting_parameters(estimator: Any, schema: Schema, seed: int, threads: int)
         raise _refused("n_estimators", trees, "no tree would be grown", "write n_estimators=100, say")
     if own_seed is not None and not hasattr(own_seed, "__index__"):
         raise _refused(
-            "random_state", own_seed, "it gives another seed each time", "write random_state=1, say"
+            "random_state", own_seed, "it draws another seed each time", "write random_state=1, say"
         )
     params = honoured | {
         "objective": _objective(honoured.pop("objective", None), schema),
@@ -198,7 +198,7 @@ def _check_constraints(given_params: dict[str, Any], schema: Schema) -> None:
             "monotone_constraints",
             constraints,
             f"it is not one of -1, 0 and 1 for each of {few(names)}",
-            f"write monotone_constraints={[0] * len(names)}, and 1 or -1 where one is wanted",
+            f"write monotone_constraints={[0] * len(names)}, with 1 or -1 for each constrained feature",
         )
     if method not in (None, *_METHODS) or (method == "advanced" and not values):
         raise _refused(

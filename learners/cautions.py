@@ -74,6 +74,6 @@ def _unkept(pipeline: Pipeline, beside: set[str]) -> Iterator[HeadwaterWarning]:
     if own:
         yield HeadwaterWarning(
             f"the model of pipeline {pipeline.name!r} needs {few(own)} beside its own module, and no "
-            "version keeps that: an edit there changes what versions rebuild to and load as",
-            f"put what the model needs into {factory.__module__}, the module of {factory.__name__}",
+            "version keeps that: an edit there changes how versions rebuild and load",
+            f"move that code into {factory.__module__}, the module of {factory.__name__}",
         )

@@ -71,7 +71,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return msgspec.json.decode(text, type=cls)
         except msgspec.DecodeError as error:
             raise DeclarationError(
-                f"what is stored of the declaration has another shape: {error}",
+                f"the stored declaration has another shape: {error}",
                 hint="it was made by another version of headwater: take a new HEADWATER_HOME",
             ) from error
 

@@ -331,7 +331,7 @@ def _check_performance(trigger: Performance, pipeline: "Pipeline") -> None:
         )
     if trigger.estimate and task != "binary":
         raise DeclarationError(
-            f"Performance(estimate=True) needs probabilities, which a {task} task does not give",
+            f"Performance(estimate=True) needs probabilities, which a {task} task has not",
             hint="leave estimate out: the trigger then waits for labels",
         )
 
@@ -339,7 +339,7 @@ def _check_performance(trigger: Performance, pipeline: "Pipeline") -> None:
 def _check_monitoring(pipeline: Pipeline) -> None:
     if not isinstance(pipeline.monitoring, Monitoring):
         raise DeclarationError(
-            f"monitoring={pipeline.monitoring!r} says not how to watch",
+            f"monitoring={pipeline.monitoring!r} is not a Monitoring",
             hint='write monitoring=Monitoring(window="1d")',
         )
     if pipeline.gate is not None and not isinstance(pipeline.gate, Gate):
@@ -371,16 +371,16 @@ def _check_numbers(pipeline: Pipeline) -> None:
         )
     if not isinstance(pipeline.serving, Serving):
         raise DeclarationError(
-            f"serving={pipeline.serving!r} does not say how to serve",
+            f"serving={pipeline.serving!r} is not a Serving",
             hint='write serving=Serving(durability="synced")',
         )
     if pipeline.people is not None and not isinstance(pipeline.people, People):
         raise DeclarationError(
-            f"people={pipeline.people!r} does not say how to ask", hint="write people=People(random=0.2)"
+            f"people={pipeline.people!r} is not a People", hint="write people=People(random=0.2)"
         )
     if pipeline.batch is not None and not isinstance(pipeline.batch, BatchPrediction):
         raise DeclarationError(
-            f"batch={pipeline.batch!r} does not say what to score",
+            f"batch={pipeline.batch!r} is not a BatchPrediction",
             hint='write batch=BatchPrediction(source=ParquetSource("people.parquet"), key="person")',
         )
     if pipeline.promotion not in ("always", "by hand"):

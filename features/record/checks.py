@@ -34,9 +34,9 @@ _LABEL_TYPES: dict[str, tuple[type, ...]] = {
 
 
 _OUTPUT_HINTS: dict[str, str] = {
-    "binary": "send the chance of True, from 0 to 1; where a model made it, look at the model",
-    "multiclass": "send a chance by class; where a model made it, look at the model",
-    "regression": "send one number; where a model made it, look at the model",
+    "binary": "send the chance of True, from 0 to 1; if a model made it, look at the model",
+    "multiclass": "send a chance by class; if a model made it, look at the model",
+    "regression": "send one number; if a model made it, look at the model",
 }
 
 
@@ -142,7 +142,7 @@ class Checks:
         if isinstance(prediction.propensity, bool):
             raise SchemaError(
                 f"prediction {prediction.id!r}: propensity is a bool",
-                hint="send 1.0 where no router chose",
+                hint="send 1.0 if no router chose",
             )
         if prediction.version:
             check_name(prediction.version, f"version of prediction {prediction.id!r}")

@@ -254,6 +254,6 @@ def _encoded(record: _LoggedPrediction | _LoggedLabel, prediction_id: str) -> by
         return _ENCODER.encode(record)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:
         raise SchemaError(
-            f"what was sent for {prediction_id!r} cannot be written as JSON: {error}",
+            f"the record of {prediction_id!r} cannot be written as JSON: {error}",
             hint="send text, numbers, booleans and None",
         ) from error

@@ -88,7 +88,7 @@ class Fields:
                 )
             raise NonFiniteError(
                 f"feature {self._name(place)!r} is {value}",
-                hint="send None for what is not known, and declare the feature nullable",
+                hint="send None for an unknown value, and declare the feature nullable",
             )
 
     def _name(self, place: int) -> str:

@@ -55,7 +55,8 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
         )
     if frame.is_empty():
         raise NotEnoughError(
-            f"the source of table {table.name!r} has no rows", hint="look at it; what serves stays"
+            f"the source of table {table.name!r} has no rows",
+            hint="look at it; the published table stays",
         )
     keys = [_key(table, frame[name]) for name in table.entity]
     values = [_values(table, feature, frame[feature.name], keys[0]) for feature in features]
@@ -85,7 +86,7 @@ def _key(table: FeatureTable, column: pl.Series) -> pl.Series:
         raise SchemaError(
             f"entity key {column.name!r} of table {table.name!r} is null, empty, longer than "
             f"{LONGEST_NAME} characters or holds control characters in {wrong:,} rows of its source",
-            hint="leave those rows out: nobody can ask for them",
+            hint="leave those rows out: no request can name their keys",
         )
     return key
 
@@ -135,7 +136,7 @@ def _check_range(table: FeatureTable, feature: BatchFeature, values: pl.Series) 
         raise SchemaError(
             f"feature {feature.name!r} is outside what it declares in {int(outside.sum()):,} rows of "
             f"the source of table {table.name!r}: {few(values.filter(outside).unique().sort())}",
-            hint="look at the source, or declare another range; what serves stays",
+            hint="look at the source, or declare another range; the published table stays",
         )
 
 

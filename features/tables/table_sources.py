@@ -98,7 +98,7 @@ def _lazy(result: object, name: str) -> pl.LazyFrame:
         result = pl.from_pandas(result)
     if not isinstance(result, pl.DataFrame):
         raise SchemaError(
-            f"query {name} gives {type(result).__name__}, not a dataframe",
+            f"query {name} returns {type(result).__name__}, not a dataframe",
             hint="return a dataframe of Polars or pandas, or an iterator of them",
         )
     return result.lazy()

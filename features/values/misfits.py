@@ -51,7 +51,7 @@ def check_column(column: pl.Series, where: str, keys: pl.Series) -> None:
         raise NonFiniteError(
             f"feature {column.name!r} of key {keys.filter(wrong)[0]!r} is {column.filter(wrong)[0]:g} "
             f"{where}; numbers are finite, and at most {LARGEST:g}",
-            hint="write null for what is not known, and declare the feature nullable",
+            hint="write null for an unknown value, and declare the feature nullable",
         )
     if column.dtype == pl.String:
         wrong = column.str.contains("\0", literal=True).fill_null(value=False)

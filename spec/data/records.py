@@ -101,7 +101,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if not isinstance(self.propensity, float | int) or not 0.0 < self.propensity <= 1.0:
             raise SchemaError(
                 f"propensity={self.propensity!r} of prediction {self.id!r} is not in (0, 1]",
-                hint="write 1.0 where no router chose",
+                hint="write 1.0 if no router chose",
             )
 
 

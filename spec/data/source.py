@@ -61,7 +61,7 @@ class QuerySource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
             )
         if inspect.signature(self.query).parameters:
             raise DeclarationError(
-                f"query={name} takes arguments", hint="read what it needs from the environment"
+                f"query={name} takes arguments", hint="read its inputs from the environment"
             )
 
 

@@ -90,7 +90,7 @@ class Shadow(_Routing, frozen=True, tag="shadow"):
         check_not_champion("Shadow", self.versions)
         if self.serve_best is not None and not isinstance(self.serve_best, ServeBest):
             raise DeclarationError(
-                f"Shadow(serve_best={self.serve_best!r}) does not say when",
+                f"Shadow(serve_best={self.serve_best!r}) is not a ServeBest",
                 hint="write serve_best=ServeBest(margin=0.01, least=1_000)",
             )
 

@@ -30,7 +30,7 @@ def routing_from_json(text: str | bytes) -> Routing:
     try:
         return _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DeclarationError(f"that is no routing: {error}", hint=_HINT) from error
+        raise DeclarationError(f"the text is no routing: {error}", hint=_HINT) from error
 
 
 def parse_routing(text: str) -> Routing:

@@ -40,7 +40,7 @@ class CostAware(TriggerRule, frozen=True, tag="cost_aware"):
             )
         if self.per_update is None and self.unit == "money":
             raise DeclarationError(
-                "CostAware in money does not say what an update costs", hint="write per_update=2.5, say"
+                "CostAware in money lacks the cost of an update", hint="write per_update=2.5, say"
             )
         for field in ("per_loss", "per_update"):
             value = getattr(self, field)

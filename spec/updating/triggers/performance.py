@@ -61,7 +61,7 @@ class Performance(TriggerRule, frozen=True, tag="performance"):
         numbers = (self.floor, self.fall, self.below_past, self.gain)
         if not self.change and all(number is None for number in numbers):
             raise DeclarationError(
-                "Performance() says nothing of when it fires",
+                "Performance() has no condition to fire on",
                 hint="write gain=0.01, floor=0.7, fall=0.02, below_past=3.0 or change=True",
             )
         for field in ("fall", "below_past", "gain"):

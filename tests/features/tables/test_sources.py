@@ -73,7 +73,7 @@ def looked_up(table: FeatureTable, storage: Storage, path: Path) -> dict[tuple[s
 
 
 @pytest.mark.parametrize("kind", ["parquet", "delta", as_polars, as_lazy, as_pandas])
-def test_every_source_gives_the_same(kind: Any, storage: Storage, tmp_path: Path) -> None:
+def test_every_source_returns_the_same_rows(kind: Any, storage: Storage, tmp_path: Path) -> None:
     address = str(tmp_path / "shops")
     source: Source
     if kind == "parquet":
@@ -118,7 +118,7 @@ def test_of_several_rows_of_a_key_the_newest_counts(storage: Storage) -> None:
         ({"street": [3, 3, 3]}, "2 rows .* share a key: Ulm"),
     ],
 )
-def test_what_does_not_fit_is_named(changed: dict[str, Any], said: str) -> None:
+def test_rows_that_do_not_fit_are_named(changed: dict[str, Any], said: str) -> None:
     frame = FRAME.with_columns(pl.Series(name, values) for name, values in changed.items())
     with pytest.raises(SchemaError, match=said):
         conform(TABLE, FEATURES, frame)
@@ -129,11 +129,11 @@ def test_a_missing_column_is_named() -> None:
         conform(TABLE, FEATURES, FRAME.drop("kind"))
 
 
-def test_a_source_that_is_away_says_so(storage: Storage, tmp_path: Path) -> None:
+def test_a_missing_source_is_named(storage: Storage, tmp_path: Path) -> None:
     for kind in (ParquetSource, DeltaSource):
         with pytest.raises(NotFoundError, match=r"no table at .*gone"):
             read_whole(kind(str(tmp_path / "gone")), storage)
-    with pytest.raises(SchemaError, match="gives list, not a dataframe"):
+    with pytest.raises(SchemaError, match="returns list, not a dataframe"):
         read_whole(QuerySource(as_list), storage)
 
 

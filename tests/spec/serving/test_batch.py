@@ -35,7 +35,7 @@ def people(limit: int) -> object:
         ({"keep": True}, "keep=True is not a number from 1 on"),
     ],
 )
-def test_what_does_not_go_together_says_what_to_write(changes: dict[str, object], says: str) -> None:
+def test_a_wrong_batch_prediction_is_refused_with_a_hint(changes: dict[str, object], says: str) -> None:
     with pytest.raises(DeclarationError, match=says) as refused:
         replace(BATCH, **changes)
     assert "write" in refused.value.hint
@@ -49,14 +49,14 @@ def test_a_query_is_a_named_function_of_no_arguments(query: object) -> None:
 
 @pytest.mark.parametrize("source", [DeltaSource, ParquetSource])
 @pytest.mark.parametrize("address", ["", " ", None])
-def test_an_address_names_something(source: type, address: object) -> None:
+def test_an_empty_address_is_refused(source: type, address: object) -> None:
     with pytest.raises(DeclarationError, match="names no table"):
         source(address)
 
 
-def test_a_pipeline_takes_nothing_else() -> None:
+def test_a_pipeline_refuses_a_batch_of_another_type() -> None:
     assert replace(PIPELINE, batch=BATCH).batch == BATCH
-    with pytest.raises(DeclarationError, match="does not say what to score"):
+    with pytest.raises(DeclarationError, match="is not a BatchPrediction"):
         replace(PIPELINE, batch=TABLE)
 
 
@@ -70,7 +70,9 @@ def test_a_pipeline_takes_nothing_else() -> None:
         (None, 9_999, False),
     ],
 )
-def test_a_run_that_was_due_since(every: object, hours: int, due: object) -> None:
+def test_another_run_is_due_after_the_interval_or_the_cron_time(
+    every: object, hours: int, due: object
+) -> None:
     assert is_due(replace(BATCH, every=every), NOW, NOW + timedelta(hours=hours)) is due
 
 
@@ -78,7 +80,9 @@ runs = st.from_regex(r"[1-9][0-9]{0,8}-[0-9a-f]{8}", fullmatch=True)
 
 
 @given(runs, st.text(min_size=1, max_size=150), runs, st.text(min_size=1, max_size=150))
-def test_ids_differ_where_run_or_key_do_and_fit(run: str, key: str, other: str, another: str) -> None:
+def test_prediction_ids_differ_by_run_and_key_and_fit_their_limit(
+    run: str, key: str, other: str, another: str
+) -> None:
     same = (run, key) == (other, another)
     assert (prediction_id(run, key) == prediction_id(other, another)) is same
     assert len(prediction_id(run, key)) <= 200
