@@ -87,7 +87,7 @@ def kept(log: FeatureLog, kind: Archived) -> list[str]:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_what_was_said_is_there_once(point: str, workers: Workers, tmp_path: Path) -> None:
+def test_acknowledged_records_are_there_once(point: str, workers: Workers, tmp_path: Path) -> None:
     killed = workers.start(tmp_path, send=True, kill_at=point)
     assert killed.status == -signal.SIGKILL, killed.text
     again = workers.start(tmp_path, send=False)

@@ -68,7 +68,9 @@ def test_a_huge_label_does_not_block_the_sequencer(
         {"id": "\ud800"},
     ],
 )
-def test_what_could_not_be_read_again_is_refused(log: FeatureLog, wrong: dict[str, object]) -> None:
+def test_a_record_that_could_not_be_read_again_is_refused(
+    log: FeatureLog, wrong: dict[str, object]
+) -> None:
     with pytest.raises(SchemaError):
         log.record([msgspec.structs.replace(prediction("a"), **wrong)])
     assert log.counts().unsequenced == 0

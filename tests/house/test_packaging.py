@@ -42,7 +42,7 @@ def test_each_room_is_linked(room: str) -> None:
     assert link.readlink() == Path("../..") / room
 
 
-def test_nothing_is_mapped_that_is_not_there() -> None:
+def test_every_mapped_folder_exists() -> None:
     assert {folder for folder in FOLDERS.values() if not folder.startswith("src/")} == set(ROOMS)
 
 

@@ -82,20 +82,20 @@ def let_in(headers: Headers, hosts: str = "", *, link: bool = False) -> bool:
 
 
 @pytest.mark.parametrize("host", HERE)
-def test_this_machine_is_let_in_and_its_own_page(host: str) -> None:
+def test_requests_for_this_machine_and_from_its_own_pages_are_accepted(host: str) -> None:
     assert let_in(told(host))
     assert let_in(told(host, sec_fetch_site="none"))
     assert let_in(told(host, sec_fetch_site="same-origin", origin=f"http://{host}"))
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
-def test_another_host_is_not_even_from_its_own_page(host: str) -> None:
+def test_another_host_is_refused_even_from_its_own_page(host: str) -> None:
     assert not let_in(told(host))
     assert not let_in(told(host, sec_fetch_site="same-origin", origin=f"http://{host}"))
     assert not let_in(told(host), "shop.example,10.0.0.8")
 
 
-def test_a_request_without_host_is_let_in_and_one_with_two_is_not() -> None:
+def test_a_request_without_host_is_accepted_and_one_with_two_is_refused() -> None:
     assert let_in(told(None))
     assert let_in(told(None, accept="*/*"))
     assert not let_in([*told(), *told()])
@@ -126,7 +126,7 @@ def test_a_request_without_host_is_let_in_and_one_with_two_is_not() -> None:
         "ws://localhost:8000",
     ],
 )
-def test_a_foreign_origin_is_refused_whatever_else_is_told(origin: str) -> None:
+def test_a_foreign_origin_is_refused_whatever_the_other_headers(origin: str) -> None:
     for site in ({}, {"sec_fetch_site": "none"}, {"sec_fetch_site": "same-origin"}):
         lines = told(origin=origin, **site)
         assert not let_in(lines)
@@ -136,7 +136,7 @@ def test_a_foreign_origin_is_refused_whatever_else_is_told(origin: str) -> None:
 
 
 @pytest.mark.parametrize("site", ["cross-site", "CROSS-SITE", "same-site", "", "unheard-of"])
-def test_a_page_elsewhere_is_refused_where_no_origin_tells(site: str) -> None:
+def test_a_page_elsewhere_is_refused_by_sec_fetch_site_without_origin(site: str) -> None:
     assert not let_in(told(sec_fetch_site=site))
     assert not let_in(told(sec_fetch_site=site, origin="http://localhost:8000"))
     assert not let_in([*told(sec_fetch_site="none"), (b"sec-fetch-site", site.encode())])
@@ -153,7 +153,7 @@ def test_only_a_link_is_followed_from_a_page_elsewhere_and_only_to_a_page() -> N
         assert not let_in(told("evil.example", sec_fetch_site=site, **follows), link=True)
 
 
-def test_a_listed_host_and_its_pages_are_let_in() -> None:
+def test_a_listed_host_and_its_pages_are_accepted() -> None:
     hosts = "Shop.example, 10.0.0.7:8000,[fd00::7],localhost:3000"
     for host in ("shop.example", "SHOP.example:8000", "10.0.0.7:8000", "[fd00::7]:1"):
         assert let_in(told(host), hosts)
@@ -177,12 +177,12 @@ def test_a_list_that_names_no_hosts_is_refused(hosts: str) -> None:
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))
-def test_whatever_bytes_come_are_judged(host: bytes, origin: bytes) -> None:
+def test_any_bytes_are_accepted_or_refused_without_another_error(host: bytes, origin: bytes) -> None:
     lines = [(b"host", host), (b"origin", origin)]
     assert not let_in(lines) or Host.parse(host.decode("latin-1")) is not None
 
 
-def test_many_hosts_are_not_kept() -> None:
+def test_many_known_hosts_let_no_other_in() -> None:
     rule = SameOrigin()
     for number in range(1_000):
         rule.check(told(f"h{number}.localhost"))

@@ -41,7 +41,7 @@ def given(name: str, value: object, task: Task = "binary") -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_each_is_handed_on_or_refused_by_name(name: str) -> None:
+def test_each_parameter_is_handed_on_or_refused_by_name(name: str) -> None:
     value = {"objective": "binary", "monotone_constraints_method": "basic"}.get(name, 3)
     value = [1, 0, 0] if name == "monotone_constraints" else value
     try:
@@ -60,7 +60,7 @@ def test_each_is_handed_on_or_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LGBMClassifier().get_params()))
-def test_each_of_the_constructor_is_handed_on_or_refused_by_name(name: str) -> None:
+def test_each_parameter_of_the_constructor_is_handed_on_or_refused_by_name(name: str) -> None:
     own = {
         alias: own for own, every in _ConfigAliases._get_all_param_aliases().items() for alias in every
     }
@@ -96,7 +96,7 @@ def test_each_of_the_constructor_is_handed_on_or_refused_by_name(name: str) -> N
         ({"cegb_penalty_feature_coupled": [1.0]}, "cegb_penalty_feature_coupled"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(kwargs: dict[str, object], match: str) -> None:
+def test_a_parameter_that_cannot_be_honoured_is_refused(kwargs: dict[str, object], match: str) -> None:
     with pytest.raises(DeclarationError, match=match):
         fresh("binary", lambda: LGBMClassifier(**kwargs))
 
@@ -112,7 +112,7 @@ def test_a_ranker_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kwargs", FIT_ONLY.values(), ids=FIT_ONLY)
-def test_what_a_refit_would_lose_is_refused_there_and_learned_from_scratch(
+def test_a_parameter_that_a_refit_loses_is_refused_there_and_learned_from_scratch(
     kwargs: dict[str, object],
 ) -> None:
     task: Task = "regression" if {"objective", "loss"} & kwargs.keys() else "binary"
@@ -209,7 +209,7 @@ def test_no_parameter_that_is_taken_ends_the_process() -> None:
 
 
 @pytest.mark.parametrize("kwargs", [{"class_weight": "balanced"}, {"early_stopping": True}])
-def test_what_partial_fit_refuses_is_refused_at_binding(kwargs: dict[str, object]) -> None:
+def test_a_parameter_that_partial_fit_refuses_is_refused_at_binding(kwargs: dict[str, object]) -> None:
     from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from tests.learners.estimators import sgd  # noqa: PLC0415

@@ -54,7 +54,7 @@ def close(log: FeatureLog) -> None:
     log.database.close()
 
 
-def test_a_storage_of_another_log_is_refused_before_an_offset_is_given(
+def test_a_storage_of_another_log_is_refused_before_sequencing(
     open_log: Opener, shared: Settings, tmp_path: Path
 ) -> None:
     mine = open_log(shared)
@@ -98,7 +98,7 @@ def test_every_reader_of_another_log_s_tables_is_refused(
             reader()
 
 
-def test_tables_of_another_log_are_refused_where_nobody_claims_the_name(
+def test_tables_of_another_log_are_refused_without_a_claim(
     open_log: Opener, settings: Settings, tmp_path: Path
 ) -> None:
     mine = open_log(settings)
@@ -113,7 +113,7 @@ def test_tables_of_another_log_are_refused_where_nobody_claims_the_name(
     assert [path.name for path in there.parent.iterdir()] == ["examples"]
 
 
-def test_a_table_without_an_id_is_nobody_s(open_log: Opener, shared: Settings) -> None:
+def test_a_table_without_an_id_is_refused(open_log: Opener, shared: Settings) -> None:
     log = open_log(shared)
     fill(log)
     storage = Storage(shared)
@@ -126,7 +126,7 @@ def test_a_table_without_an_id_is_nobody_s(open_log: Opener, shared: Settings) -
     assert DeltaTable(address, storage_options=storage.options).version() == 0
 
 
-def test_of_logs_that_claim_a_name_at_once_one_gets_it(shared: Settings) -> None:
+def test_one_of_several_logs_that_claim_a_name_at_once_gets_it(shared: Settings) -> None:
     storage = Storage(shared)
     storage.prepare()
     many = 8
@@ -148,7 +148,7 @@ def test_of_logs_that_claim_a_name_at_once_one_gets_it(shared: Settings) -> None
     Claim(storage, Identity("toy", holder)).take()
 
 
-def test_a_claim_that_cannot_be_read_is_nobody_s(settings: Settings) -> None:
+def test_an_unreadable_claim_is_refused(settings: Settings) -> None:
     storage = Storage(settings)
     storage.write(b"", "tables", "toy", "log.json")
     with pytest.raises(IdentityError, match="bears no log's id"):
@@ -254,7 +254,7 @@ def test_processes_that_begin_a_log_at_once_have_one(open_log: Opener, settings:
     assert len({log.inbox.id for log in logs}) == 1
 
 
-def test_a_missing_inbox_beside_a_database_that_knows_the_log(
+def test_a_missing_inbox_is_refused_if_the_database_knows_the_log(
     open_log: Opener, settings: Settings, tmp_path: Path
 ) -> None:
     log = open_log(settings)
@@ -267,7 +267,7 @@ def test_a_missing_inbox_beside_a_database_that_knows_the_log(
     assert not (other.root / "inbox").exists()
 
 
-def test_an_inbox_of_another_log_beside_a_database(
+def test_an_inbox_of_another_log_is_refused(
     open_log: Opener, settings: Settings, tmp_path: Path
 ) -> None:
     log, other = open_log(settings), Settings(home=tmp_path / "other")
@@ -283,7 +283,7 @@ def test_an_inbox_of_another_log_beside_a_database(
     assert find(log.database, "toy", Settings(home=tmp_path / "none")) == log.pipeline_id
 
 
-def test_an_inbox_that_no_database_knew_yet_beside_one_that_knows_the_log(
+def test_a_new_inbox_is_refused_if_the_database_knows_the_log(
     open_log: Opener, settings: Settings, tmp_path: Path
 ) -> None:
     open_log(settings)
@@ -293,7 +293,7 @@ def test_an_inbox_that_no_database_knew_yet_beside_one_that_knows_the_log(
         open_log(other)
 
 
-def test_an_inbox_beside_a_database_that_was_made_anew(open_log: Opener, settings: Settings) -> None:
+def test_an_inbox_of_a_log_is_refused_by_a_new_database(open_log: Opener, settings: Settings) -> None:
     log = open_log(settings)
     fill(log, 5)
     drain(log)
@@ -304,7 +304,7 @@ def test_an_inbox_beside_a_database_that_was_made_anew(open_log: Opener, setting
     assert open_log(settings).stop() == 5
 
 
-def test_an_inbox_put_back_from_an_older_copy(
+def test_an_inbox_restored_from_an_older_copy_is_refused(
     open_log: Opener, settings: Settings, tmp_path: Path
 ) -> None:
     log = open_log(settings)

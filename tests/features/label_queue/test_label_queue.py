@@ -73,7 +73,7 @@ def test_the_most_uncertain_come_first(opened: Opener) -> None:
     assert not hasattr(first, "output")
 
 
-def test_of_what_is_dealt_a_share_is_random(opened: Opener) -> None:
+def test_a_declared_share_of_the_questions_is_random(opened: Opener) -> None:
     log = opened(random=0.25, twice=0.0)
     serve(log, *(f"p{n}" for n in range(80)))
     queue = log.queue()
@@ -89,7 +89,7 @@ def test_of_what_is_dealt_a_share_is_random(opened: Opener) -> None:
     assert (counts.answered, counts.open_random, counts.open_uncertain, counts.people) == (80, 0, 0, 1)
 
 
-def test_shadows_imports_and_what_is_labelled_are_not_asked(opened: Opener) -> None:
+def test_nobody_is_asked_about_shadows_imports_and_labelled_predictions(opened: Opener) -> None:
     log = opened(random=0.0)
     log.label([label("early")])
     log.record(
@@ -106,7 +106,7 @@ def test_shadows_imports_and_what_is_labelled_are_not_asked(opened: Opener) -> N
     assert ids(log.queue(), "ada", 10) == ["asked"]
 
 
-def test_what_a_timeout_labelled_is_asked(
+def test_people_are_asked_about_a_prediction_labelled_by_a_timeout(
     opened: Opener, pipeline: Pipeline, clock: SimulatedClock, settings: Settings
 ) -> None:
     rule = replace(pipeline.label, timeout=False)
@@ -161,7 +161,7 @@ def test_a_question_is_kept_until_its_lease_ends(opened: Opener, clock: Simulate
     assert told(log, "p") == [("bob", "bob", False)]
 
 
-def test_a_claim_sent_again_gives_the_same(opened: Opener, clock: SimulatedClock) -> None:
+def test_a_repeated_claim_returns_the_same_questions(opened: Opener, clock: SimulatedClock) -> None:
     log = opened()
     serve(log, *"abcdef")
     queue = log.queue()
@@ -172,7 +172,7 @@ def test_a_claim_sent_again_gives_the_same(opened: Opener, clock: SimulatedClock
     assert ids(queue, "ada", 5)[:3] == first
 
 
-def test_an_answer_after_the_lease_counts_where_nobody_took_over(
+def test_an_answer_after_the_lease_counts_unless_others_took_over(
     opened: Opener, clock: SimulatedClock
 ) -> None:
     log = opened(twice=0.0)
@@ -201,7 +201,7 @@ def test_the_same_answer_is_one_and_another_a_revision(opened: Opener, clock: Si
     assert queue.counts().answers == 1
 
 
-def test_where_two_differ_a_third_decides(opened: Opener) -> None:
+def test_a_third_answer_decides_if_two_differ(opened: Opener) -> None:
     log = opened(twice=1.0)
     serve(log, "p", "q")
     queue = log.queue()
@@ -248,7 +248,7 @@ def test_a_skipped_question_goes_to_others_three_times(opened: Opener) -> None:
     assert told(log, "p") == []
 
 
-def test_who_skipped_may_answer_while_there_is_room(opened: Opener) -> None:
+def test_a_person_who_skipped_may_answer_while_there_is_room(opened: Opener) -> None:
     log = opened(twice=0.0)
     serve(log, "p", "q")
     queue = log.queue()
@@ -291,7 +291,7 @@ def test_a_person_s_label_from_elsewhere_is_an_answer(opened: Opener) -> None:
     assert queue.counts().answers == 1
 
 
-def test_who_did_not_claim_cannot_answer(opened: Opener) -> None:
+def test_a_person_without_a_claim_cannot_answer(opened: Opener) -> None:
     log = opened()
     serve(log, "p")
     queue = log.queue()
@@ -308,7 +308,7 @@ def test_who_did_not_claim_cannot_answer(opened: Opener) -> None:
         queue.skip("ada", "p")
 
 
-def test_what_does_not_fit_is_refused_and_never_recorded(opened: Opener) -> None:
+def test_a_wrong_answer_is_refused_and_never_recorded(opened: Opener) -> None:
     log = opened()
     serve(log, "p")
     queue = log.queue()
@@ -342,7 +342,7 @@ def test_a_regression_measures_how_far_apart_answers_are(opened: Opener) -> None
     assert isclose(found.mean_difference, 0.75)
 
 
-def test_many_at_once_share_the_questions(opened: Opener) -> None:
+def test_people_who_claim_at_once_share_the_questions(opened: Opener) -> None:
     log = opened(twice=0.0)
     serve(log, *(f"p{n}" for n in range(30)))
     queue, got = log.queue(), dict[str, list[str]]()
@@ -362,7 +362,7 @@ def test_many_at_once_share_the_questions(opened: Opener) -> None:
     assert [len(told(log, f"p{n}")) for n in range(30)] == [1] * 30
 
 
-def test_who_asks_nobody_is_told(log: FeatureLog) -> None:
+def test_a_pipeline_without_people_has_no_queue(log: FeatureLog) -> None:
     with pytest.raises(DeclarationError, match="asks nobody") as refused:
         log.queue()
     assert "people=People()" in refused.value.hint
@@ -385,7 +385,7 @@ def test_an_answer_by_one_person_twice_at_once_is_one(opened: Opener) -> None:
     assert len(told(log, "p")) == 1
 
 
-def test_no_row_stays_of_what_nobody_saw(opened: Opener) -> None:
+def test_unseen_questions_leave_no_row(opened: Opener) -> None:
     log = opened()
     serve(log, *(f"p{n}" for n in range(50)))
     queue = log.queue()

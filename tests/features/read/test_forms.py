@@ -118,9 +118,7 @@ def test_every_range_is_the_same_from_the_archive(log: FeatureLog) -> None:
 
 
 @pytest.mark.parametrize("log", ["binary"], indirect=True)
-def test_what_was_archived_before_there_were_ages_is_read(
-    log: FeatureLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_from_before_ages_is_read(log: FeatureLog, monkeypatch: pytest.MonkeyPatch) -> None:
     log.record([predict("old", ROWS[0], 0.5)])
     log.label([Label(prediction_id="old", value=True, known_at=NOW)])
     drain(log)
@@ -142,13 +140,13 @@ def test_what_was_archived_before_there_were_ages_is_read(
 
 
 @pytest.mark.parametrize("ages_s", [{"t": -1.0}, {"t": float("nan")}, {"t": "old"}, {1: 1.0}, [1.0]])
-def test_an_age_that_is_none_is_refused(open_log: Callable[[], FeatureLog], ages_s: Any) -> None:
+def test_a_wrong_age_is_refused(open_log: Callable[[], FeatureLog], ages_s: Any) -> None:
     with pytest.raises(SchemaError, match="ages_s"):
         open_log().record([predict("p", {"x": 1.0, "city": None}, 0.5, ages_s=ages_s)])
 
 
 @each_task
-def test_some_columns_are_the_same_columns(log: FeatureLog) -> None:
+def test_selected_columns_equal_those_of_the_whole_frame(log: FeatureLog) -> None:
     whole = fill(log)
     wanted = ("features", "label", "supersedes", "output")
     assert log.examples(columns=wanted).equals(whole.select(wanted))
@@ -179,7 +177,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("log", "output", "value", "error"), WRONG, indirect=["log"])
-def test_what_is_not_of_the_task_keeps_nothing_of_its_batch(
+def test_a_record_of_another_task_keeps_nothing_of_its_batch(
     log: FeatureLog, output: Any, value: Any, error: type[HeadwaterError]
 ) -> None:
     outputs, labels = ANSWERS[log.pipeline.task]

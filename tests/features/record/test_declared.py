@@ -85,7 +85,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, ...]]] = [
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize(("_kind", "changes", "row", "named"), REFUSED, ids=[one[0] for one in REFUSED])
-def test_every_door_refuses_what_learned_by_another(
+def test_every_door_refuses_a_changed_declaration(
     declared: Opener,
     _kind: str,
     changes: dict[str, Any],
@@ -110,7 +110,7 @@ def test_every_door_refuses_what_learned_by_another(
 
 
 @pytest.mark.parametrize(("kind", "changes", "row", "_named"), REFUSED, ids=[one[0] for one in REFUSED])
-def test_a_new_line_goes_on_where_that_is_the_way(
+def test_a_new_line_accepts_differences_in_what_was_learned(
     declared: Opener, kind: str, changes: dict[str, Any], row: dict[str, Any], _named: object
 ) -> None:
     first = declared()
@@ -154,7 +154,7 @@ def test_while_nothing_was_learned_features_come_and_go(declared: Opener) -> Non
     assert more.examples()["features"].struct.field("n").to_list() == [None] * 3 + [5] * 3
 
 
-def test_while_nothing_is_recorded_all_is_free(declared: Opener) -> None:
+def test_without_records_every_change_is_accepted(declared: Opener) -> None:
     collect(declared())
     collect(declared(task="regression", features=(Feature("x", str),), wait="9d", maturity="window"))
     last = declared(features=(Feature("x", int),), wait="3h", timeout=True)
@@ -237,7 +237,7 @@ def test_a_sequencer_made_before_another_declared_does_nothing(
         assert again.drain() == 0
 
 
-def test_the_ranges_of_values_are_free(declared: Opener) -> None:
+def test_a_changed_range_of_values_is_accepted(declared: Opener) -> None:
     put(declared(), "w", FIRST)
     reign(declared())
     ranged = declared(features=(Feature("x", float, low=0, high=9, nullable=True), CITY), wait="120m")

@@ -22,7 +22,7 @@ RANGED: list[tuple[RequestFeature, list[Any], list[Any]]] = [
 
 
 @pytest.mark.parametrize(("feature", "good", "bad"), RANGED)
-def test_what_is_within_is_taken_and_what_is_not_is_named(
+def test_a_value_within_its_range_is_accepted_and_another_is_named(
     feature: RequestFeature, good: list[Any], bad: list[Any]
 ) -> None:
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(Fields((feature,), ranged=True).type).decode
@@ -35,7 +35,7 @@ def test_what_is_within_is_taken_and_what_is_not_is_named(
 
 
 @pytest.mark.parametrize("feature", [feature for feature, _, _ in RANGED])
-def test_what_is_logged_may_be_outside(feature: RequestFeature) -> None:
+def test_a_logged_value_may_be_outside_its_range(feature: RequestFeature) -> None:
     outside = {"float": -7.5, "int": -7, "str": "other"}[feature.dtype]
     found = msgspec.convert({"x": outside}, Fields((feature,), ranged=False).type)
     assert msgspec.structs.asdict(found) == {"x": outside}

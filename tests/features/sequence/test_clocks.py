@@ -17,7 +17,7 @@ Opener = Callable[..., FeatureLog]
 
 
 @pytest.mark.parametrize("hours", [-48, -2, 0, 2, 48])
-def test_a_clients_clock_is_kept_and_rules_nothing(
+def test_the_clients_time_is_stored_and_decides_nothing(
     log: FeatureLog, clock: SimulatedClock, hours: int
 ) -> None:
     told = START + timedelta(hours=hours)
@@ -59,7 +59,7 @@ def test_a_window_closes_by_the_clock_alone(open_log: Opener, clock: SimulatedCl
     assert log.examples()["emitted_at"].to_list() == [START + timedelta(hours=2)]
 
 
-def test_asking_again_at_the_same_time_emits_nothing(open_log: Opener, clock: SimulatedClock) -> None:
+def test_draining_again_at_the_same_time_emits_nothing(open_log: Opener, clock: SimulatedClock) -> None:
     log = open_log(timeout=False)
     log.record([prediction(str(i)) for i in range(3)])
     later(clock, days=1)

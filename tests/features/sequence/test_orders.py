@@ -86,7 +86,7 @@ def newest(script: list[Event], rule: LabelRule) -> dict[str, LabelValue]:
 
 @given(script=events, rule=rules, batch=st.integers(1, 5), drains=st.sets(st.integers(0, 13)))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_batches_change_nothing(
+def test_batches_of_the_sequencer_change_no_example(
     pipeline: Pipeline, rule: LabelRule, script: list[Event], batch: int, drains: set[int]
 ) -> None:
     whole = play(pipeline, rule, script, batch=5_000, drain_at=set())

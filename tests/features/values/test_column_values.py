@@ -82,7 +82,7 @@ OTHERS = {"DataType", "BaseExtension", "Extension", "Map", "Null", "Unknown", "U
 """Bases, an alias, and what no user's table is of; Null is below."""
 
 
-def test_every_type_of_polars_is_decided() -> None:
+def test_every_type_of_polars_has_a_rule() -> None:
     there = {
         name
         for name in dir(pl)
@@ -273,7 +273,7 @@ PANDAS: list[tuple[pd.Series, Kind, list[Any]]] = [
 
 
 @pytest.mark.parametrize(("column", "kind", "wanted"), PANDAS, ids=lambda one: str(one)[:40])
-def test_what_pandas_misses_is_null(column: pd.Series, kind: Kind, wanted: list[Any]) -> None:
+def test_missing_values_of_pandas_are_null(column: pd.Series, kind: Kind, wanted: list[Any]) -> None:
     found = fit(from_pandas(column.rename("c")), kind)
     assert values(found) == wanted
     assert found.misfits == 0

@@ -58,12 +58,12 @@ def test_a_quote_within_a_field_is_text(tmp_path: Path) -> None:
     assert read_table(path, ["a", "b"]).frame.rows() == [("1", '5" pipe'), ("2", "y")]
 
 
-def test_words_for_null_are_null_where_they_are_not_in_quotes(tmp_path: Path) -> None:
+def test_words_for_null_are_null_unless_they_are_in_quotes(tmp_path: Path) -> None:
     path = written(tmp_path, 'a,b\nNA,"NA"\n-,NAN\n')
     assert read_table(path, ["a", "b"], ["NA", "-"]).frame.rows() == [(None, "NA"), (None, "NAN")]
 
 
-def test_a_row_stands_where_an_editor_shows_it(tmp_path: Path) -> None:
+def test_a_row_is_named_by_the_line_that_an_editor_shows(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, 'a,b\n1,"x\ny"\n\n2,z\r\n3,z\n'), ["a", "b"])
     assert [table.place(row) for row in range(3)] == ["line 2", "line 5", "line 6"]
     table = read_table(table.frame, ["a"])
@@ -102,12 +102,12 @@ def test_endings_say_what_a_file_is(tmp_path: Path, name: str) -> None:
         ("t.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], "cannot be read"),
     ],
 )
-def test_what_is_no_table_is_refused_by_name(tmp_path: Path, name: str, body: bytes, said: str) -> None:
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, body: bytes, said: str) -> None:
     with pytest.raises(SchemaError, match=said):
         read_table(written(tmp_path, body, name), ["a", "b"])
 
 
-def test_a_file_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no file"):
         read_table(tmp_path / "t.csv", ["a"])
 

@@ -121,14 +121,14 @@ def test_several_processes_may_open_a_new_database_at_once(new_postgres: Callabl
         each.close()
 
 
-def test_who_reads_cannot_write(new_postgres: Callable[[], str]) -> None:
+def test_a_reading_transaction_cannot_write(new_postgres: Callable[[], str]) -> None:
     database = Database(new_postgres())
     with pytest.raises(StorageError, match="read-only"), database.reading() as connection:
         add(connection, "toy")
     database.close()
 
 
-def test_what_is_committed_is_synced(sqlite: Database) -> None:
+def test_a_commit_is_synced(sqlite: Database) -> None:
     with sqlite.reading() as connection:
         for pragma, wanted in {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}.items():
             assert connection.execute(text(f"PRAGMA {pragma}")).scalar_one() == wanted

@@ -84,7 +84,7 @@ def test_a_take_over_fences_the_older(database: Database, clock: SimulatedClock)
         hold(database, again)
 
 
-def test_a_term_that_passed_holds_nobody_off(database: Database, clock: SimulatedClock) -> None:
+def test_a_lease_whose_term_passed_may_be_acquired(database: Database, clock: SimulatedClock) -> None:
     with another_process(database, clock) as (_, said):
         assert said == "holds 1"
         clock.advance_to(clock.now() + timedelta(days=1))
@@ -106,13 +106,13 @@ def test_a_term_that_is_renewed_begins_anew_under_its_epoch(
         renew(database, clock, mine)
 
 
-def test_what_was_given_back_is_free(database: Database, clock: SimulatedClock) -> None:
+def test_a_released_lease_is_free(database: Database, clock: SimulatedClock) -> None:
     release(database, acquire(database, clock, NAME))
     with another_process(database, clock) as (_, said):
         assert said == "holds 2"
 
 
-def test_a_fenced_one_gives_nothing_back(database: Database, clock: SimulatedClock) -> None:
+def test_a_fenced_holder_releases_nothing(database: Database, clock: SimulatedClock) -> None:
     old = acquire(database, clock, NAME)
     new = acquire(database, clock, NAME)
     release(database, old)

@@ -15,7 +15,7 @@ from headwater.features.record.inbox import PREDICTION, Entry, Inbox
 from headwater.infra.store.turns import WriterQueue
 
 
-def test_who_waits_is_next(tmp_path: Path) -> None:
+def test_a_waiting_writer_is_next(tmp_path: Path) -> None:
     first, second = Inbox(tmp_path / "toy.sqlite"), Inbox(tmp_path / "toy.sqlite")
     with first.one_sync():
         first.append([_entry("a")], "record")

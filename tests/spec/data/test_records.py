@@ -23,7 +23,7 @@ def tell(**changed: Any) -> Label:
 @pytest.mark.parametrize(
     "moment", [NAIVE, date(2024, 1, 1), "2024-01-01T12:00:00Z", 1_704_110_400, None]
 )
-def test_only_a_time_with_a_zone_is_one(moment: object) -> None:
+def test_a_time_without_a_zone_is_refused(moment: object) -> None:
     with pytest.raises(SchemaError, match=r"served_at=.*zone") as refused:
         predict(served_at=moment)
     assert "tzinfo=UTC" in refused.value.hint
@@ -53,18 +53,18 @@ def test_a_key_is_an_id_or_none(text: object) -> None:
         tell(key=text)
 
 
-def test_the_longest_id_is_taken() -> None:
+def test_an_id_of_200_characters_is_accepted() -> None:
     assert len(predict(id="x" * 200).id) == 200
 
 
 @pytest.mark.parametrize("propensity", [0.0, -0.1, 1.1, float("nan"), float("inf"), "x", None])
-def test_a_propensity_is_a_probability_above_nothing(propensity: Any) -> None:
+def test_a_propensity_is_a_probability_above_zero(propensity: Any) -> None:
     with pytest.raises(SchemaError, match="propensity") as refused:
         predict(propensity=propensity)
     assert "1.0" in refused.value.hint
 
 
-def test_records_do_not_share_what_they_hold() -> None:
+def test_records_do_not_share_mutable_defaults() -> None:
     one, other = predict(), predict()
     one.entity["customer"] = "c-17"
     assert other.entity == {}

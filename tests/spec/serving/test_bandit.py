@@ -51,13 +51,15 @@ def after(rewards: list[tuple[str, float]], state: BanditState = NOTHING) -> Ban
 
 
 @given(REWARDS, st.randoms())
-def test_order_does_not_matter(rewards: list[tuple[str, float]], random: Any) -> None:
+def test_counts_do_not_depend_on_the_order_of_rewards(
+    rewards: list[tuple[str, float]], random: Any
+) -> None:
     mixed = random.sample(rewards, len(rewards))
     assert after(mixed) == after(rewards)
 
 
 @given(REWARDS, REWARDS, REWARDS)
-def test_processes_merge_to_what_one_would_know(
+def test_counts_of_processes_merge_to_those_of_one(
     one: list[tuple[str, float]], two: list[tuple[str, float]], three: list[tuple[str, float]]
 ) -> None:
     alone = after(one + two + three)
@@ -66,7 +68,7 @@ def test_processes_merge_to_what_one_would_know(
 
 
 @given(REWARDS, st.floats(0, 1), st.floats(0, 1))
-def test_revised_reward_is_as_if_it_had_come_so(
+def test_revised_reward_replaces_the_first(
     rewards: list[tuple[str, float]], before: float, then: float
 ) -> None:
     late = revise(after([*rewards, ("3", before)]), "3", before, then)
@@ -81,7 +83,7 @@ def test_state_survives_json() -> None:
 
 
 @pytest.mark.parametrize("reward", [-0.1, 1.1, float("nan"), "1"])
-def test_reward_outside_is_refused(reward: Any) -> None:
+def test_reward_outside_zero_and_one_is_refused(reward: Any) -> None:
     with pytest.raises(SchemaError, match="scale rewards to 0 to 1"):
         observe(BanditState(), "3", reward)
 
@@ -98,14 +100,16 @@ def test_reward_outside_is_refused(reward: Any) -> None:
         ("label", 0.4, 0.25, 0.25),
     ],
 )
-def test_reward_of(rule: Any, output: Output, value: LabelValue, reward: float) -> None:
+def test_reward_of_each_kind_of_label(
+    rule: Any, output: Output, value: LabelValue, reward: float
+) -> None:
     assert reward_of(rule, output, value) == reward
 
 
 @pytest.mark.parametrize(
     ("rule", "output", "value"), [("correct", 3.5, 4.0), ("label", {"a": 1.0}, "a"), ("label", 1.0, 7.0)]
 )
-def test_label_that_makes_no_reward(rule: Any, output: Output, value: LabelValue) -> None:
+def test_label_without_a_reward_is_refused(rule: Any, output: Output, value: LabelValue) -> None:
     with pytest.raises(SchemaError, match=r"makes no reward|not within"):
         reward_of(rule, output, value)
 
@@ -121,7 +125,7 @@ def test_label_that_makes_no_reward(rule: Any, output: Output, value: LabelValue
         [arm(50, 1_000), arm(55, 1_000), arm(45, 1_000), arm(5, 90), arm(6_100, 122_000)],
     ],
 )
-def test_thompson_is_the_integral(arms: list[Arm]) -> None:
+def test_thompson_equals_the_exact_integral(arms: list[Arm]) -> None:
     exact = [_chance_of_best(arms, which) for which in range(len(arms))]
     assert thompson(arms) == pytest.approx(exact, abs=3e-3)
 
@@ -140,7 +144,7 @@ def test_thompson_chooses_as_river_does() -> None:
 
 
 @given(ARMS)
-def test_shares_are_shares(arms: list[Arm]) -> None:
+def test_shares_are_not_negative_and_come_to_one(arms: list[Arm]) -> None:
     for policy in (thompson, kl_ucb):
         shares = policy(arms)
         assert sum(shares) == pytest.approx(1, abs=1e-9)
@@ -148,7 +152,7 @@ def test_shares_are_shares(arms: list[Arm]) -> None:
 
 
 @given(ARMS)
-def test_thompson_knows_no_order_of_versions(arms: list[Arm]) -> None:
+def test_thompson_does_not_depend_on_the_order_of_versions(arms: list[Arm]) -> None:
     assert thompson(arms[::-1]) == pytest.approx(thompson(arms)[::-1], abs=1e-9)
 
 
@@ -169,7 +173,7 @@ def test_correction_that_comes_first_says_as_little_as_the_prior() -> None:
         ([arm(10, 10), arm(10, 10)], (0.5, 0.5)),
     ],
 )
-def test_kl_ucb_is_hopeful(arms: list[Arm], shares: tuple[float, ...]) -> None:
+def test_kl_ucb_shares_go_to_the_highest_bound(arms: list[Arm], shares: tuple[float, ...]) -> None:
     assert kl_ucb(arms) == shares
 
 

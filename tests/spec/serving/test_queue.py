@@ -56,7 +56,7 @@ def test_the_three_draws_of_an_id_are_independent() -> None:
         ("multiclass", [{"a": 1.0}, {"a": 0.8, "b": 0.2}, {"a": 0.4, "b": 0.35, "c": 0.25}, {}]),
     ],
 )
-def test_what_is_less_certain_is_asked_first(task: str, outputs: list[Any]) -> None:
+def test_less_certain_predictions_have_higher_priority(task: str, outputs: list[Any]) -> None:
     found = [uncertainty(task, output) for output in outputs]
     assert found == sorted(found)
     assert (found[0], found[-1]) == (0.0, 1.0)
@@ -84,7 +84,7 @@ def test_each_stratum_has_its_places(share: float, most: int) -> None:
     assert (found["random"] > 0, found["uncertain"] > 0) == (share > 0, share < 1)
 
 
-def test_a_third_is_asked_where_two_differ() -> None:
+def test_a_third_answer_is_required_if_two_differ() -> None:
     people = People(tolerance=0.5)
     answers = ([], [1.0], [1.0, 1.5], [1.0, 2.0])
     assert [required_answers(people, 2, values) for values in answers] == [2, 2, 2, 3]
@@ -100,7 +100,7 @@ def test_a_question_ends_with_its_answers_or_three_skips() -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ada", "a#1", "a\nb", "\ud800", "x" * 101, "a\0"])
-def test_a_name_that_is_none(name: str) -> None:
+def test_a_wrong_name_of_a_person_is_refused(name: str) -> None:
     with pytest.raises(SchemaError, match="is not a name"):
         check_person(name)
 
@@ -120,7 +120,7 @@ def test_a_name_that_is_none(name: str) -> None:
         ({"tolerance": float("inf")}, "tolerance=0.5"),
     ],
 )
-def test_a_wrong_declaration_says_what_to_write(changed: dict[str, Any], hint: str) -> None:
+def test_wrong_people_are_refused_with_a_hint(changed: dict[str, Any], hint: str) -> None:
     with pytest.raises(DeclarationError) as refused:
         People(**changed)
     assert hint in refused.value.hint

@@ -53,7 +53,7 @@ def test_propensities_are_honest(routing: Routing) -> None:
 
 
 @pytest.mark.parametrize("routing", ROUTINGS, ids=repr)
-def test_choice_bears_its_plans_share(routing: Routing) -> None:
+def test_propensity_is_the_share_of_the_plan(routing: Routing) -> None:
     its = plan(routing, NOW, LEARNED)
     for unit in UNITS[:200]:
         choice = route(its, unit)
@@ -142,7 +142,7 @@ def test_same_answer_in_every_process() -> None:
         (Bandit(versions=("4", "5")), NOW, None, {"4": 0.5, "5": 0.5}),
     ],
 )
-def test_versions_that_cannot_answer(
+def test_champion_answers_for_versions_that_are_not_loaded(
     routing: Routing, aliases: Aliases, loaded: set[str] | None, shares: dict[str, float]
 ) -> None:
     its = plan(routing, aliases, loaded=loaded)
@@ -169,7 +169,7 @@ def test_every_version_of_a_bandit_keeps_its_part() -> None:
 
 
 @given(st.text())
-def test_any_text_has_a_place(text: str) -> None:
+def test_any_text_hashes_into_the_unit_interval(text: str) -> None:
     assert 0 <= uniform(b"salt", text) < 1
 
 
@@ -208,7 +208,7 @@ def test_champion_only_needs_no_hash() -> None:
         (ServeBest, {"least": 0}, "write ServeBest(1_000), say"),
     ],
 )
-def test_wrong_declaration_says_what_to_write(kind: Any, fields: dict[str, Any], hint: str) -> None:
+def test_wrong_routing_is_refused_with_a_hint(kind: Any, fields: dict[str, Any], hint: str) -> None:
     with pytest.raises(DeclarationError) as refused:
         kind(**fields)
     assert refused.value.hint.startswith(hint)
@@ -236,7 +236,7 @@ def judged(version: str, value: float, labels: int = 2_000, **more: Any) -> Prog
         ([], None),
     ],
 )
-def test_best(progress: list[Progress], promoted: str | None) -> None:
+def test_best_returns_the_shadow_to_promote(progress: list[Progress], promoted: str | None) -> None:
     assert best(progress, "3", ServeBest(margin=0.01)) == promoted
 
 

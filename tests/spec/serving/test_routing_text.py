@@ -39,7 +39,7 @@ def test_the_short_form_is_read_as_it_is_written(text: str) -> None:
         '{"type": "bandit", "versions": ["3"]}',
     ],
 )
-def test_what_is_no_routing_says_what_to_write(text: str) -> None:
+def test_text_that_is_no_routing_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(DeclarationError) as refused:
         parse_routing(text)
     assert "write" in refused.value.hint

@@ -46,7 +46,9 @@ def told(*triggers: Trigger, start: datetime = BEGAN, stop: datetime = MONTH) ->
         ),
     ],
 )
-def test_a_month_of_due_times(triggers: tuple[Trigger, ...], wanted: list[str]) -> None:
+def test_triggers_by_the_clock_are_due_through_a_month(
+    triggers: tuple[Trigger, ...], wanted: list[str]
+) -> None:
     assert told(*triggers) == wanted
 
 
@@ -64,7 +66,7 @@ def test_a_moment_is_due_once_and_from_scratch_goes_before_fine_tuning() -> None
 
 
 @given(st.lists(st.integers(0, 30 * 24), max_size=5), st.integers(1, 400))
-def test_where_a_run_is_cut_changes_no_due_time(cuts: list[int], hours: int) -> None:
+def test_cutting_a_run_changes_no_due_time(cuts: list[int], hours: int) -> None:
     triggers = (Every(f"{hours}h"), Cron("15 */7 * * *", "Europe/Berlin"))
     whole = list(due_times(triggers, BEGAN, BEGAN, MONTH))
     ends = [BEGAN, *sorted(BEGAN + cut * timedelta(hours=1) for cut in cuts), MONTH]

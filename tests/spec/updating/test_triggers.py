@@ -165,7 +165,7 @@ def test_performance_below_its_own_past_waits_until_it_has_one() -> None:
     assert not trigger.decide(found(**scored(current=0.79, past=past))).fired
 
 
-def test_performance_by_estimate_only_where_it_says_so() -> None:
+def test_performance_uses_an_estimate_only_if_declared() -> None:
     early = scored(estimate=0.6)
     assert not Performance(floor=0.7).decide(found(**early)).fired
     assert Performance(floor=0.7, estimate=True).decide(found(**early)).fired
@@ -183,7 +183,7 @@ def test_drift_fires_on_the_verdict_not_on_the_count() -> None:
     assert timetable(Drift(at="watch"), days) == [1, 2]
 
 
-def test_what_was_not_judged_does_not_fire_and_says_why() -> None:
+def test_evidence_that_was_not_judged_does_not_fire_and_names_why() -> None:
     for standing in ("insufficient_data", "starved"):
         answer = Drift().decide(found(standing=standing))
         assert not answer.fired
@@ -202,7 +202,7 @@ def test_cost_aware_takes_the_last_update_s_minutes() -> None:
     assert trigger.decide(found(regret=20.0, train_s=120.0)).fired
 
 
-def test_combinations_count_what_fired() -> None:
+def test_combinations_count_the_triggers_that_fired() -> None:
     evidence = found(new_examples=500, **judged("act"))
     yes, no = Volume(500), Volume(501)
     assert AnyOf((no, yes)).decide(evidence).fired
@@ -251,7 +251,9 @@ def test_without_a_champion_nothing_fires() -> None:
     budget=st.integers(1, 4),
     per=st.integers(1, 100),
 )
-def test_pace_holds_in_any_storm(gaps: list[int], cool_down: int, budget: int, per: int) -> None:
+def test_pace_holds_for_any_sequence_of_evidence(
+    gaps: list[int], cool_down: int, budget: int, per: int
+) -> None:
     hour, storm = 0, []
     for gap in gaps:
         hour += gap
@@ -273,14 +275,14 @@ def test_the_same_evidence_gives_the_same_decision() -> None:
     assert decision_of(evidence, answer).id != decision_of(other, answer).id
 
 
-def test_triggers_survive_being_written_down() -> None:
+def test_triggers_round_trip_through_json() -> None:
     trigger = AnyOf((Drift(), AtLeast(1, (Every("30d", update="stateless"), Performance(fall=0.02)))))
     text = msgspec.json.encode(trigger)
     assert msgspec.json.decode(text, type=AnyOf) == trigger
     assert len(leaves((trigger,))) == 3
 
 
-def test_by_clock_tells_schedules_from_evidence() -> None:
+def test_by_clock_is_true_for_schedules_alone() -> None:
     assert by_clock((Every("1d"), Cron("0 0 * * *")))
     assert by_clock(())
     assert not by_clock((Every("1d"), Volume(10)))
@@ -301,7 +303,7 @@ def test_by_clock_tells_schedules_from_evidence() -> None:
         (lambda: Every("1d", update="often"), "stateless"),  # type: ignore[arg-type]
     ],
 )
-def test_what_cannot_be_declared_says_what_to_write(make: Any, instead: str) -> None:
+def test_a_wrong_trigger_is_refused_with_a_hint(make: Any, instead: str) -> None:
     with pytest.raises(DeclarationError) as refused:
         make()
     assert instead in (refused.value.hint or "")
