@@ -1,4 +1,4 @@
-"""No feature bears the name of a column of ours."""
+"""No feature bears the name of one of headwater's own columns."""
 
 import keyword
 

@@ -1,4 +1,4 @@
-"""What once was acknowledged and then lost, blocked or poisoned something."""
+"""Regressions: inputs that were once acknowledged and then lost, or that blocked or poisoned a store."""
 
 import threading
 from pathlib import Path

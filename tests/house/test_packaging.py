@@ -14,14 +14,14 @@ FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
 
 
 def tracked(*patterns: str) -> list[str]:
-    found = subprocess.run(
+    completed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", *patterns],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return found.stdout.split()
+    return completed.stdout.split()
 
 
 ROOMS = sorted({Path(name).parent.as_posix() for name in tracked("*/__init__.py")} - {"src/headwater"})

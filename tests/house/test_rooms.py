@@ -1,4 +1,4 @@
-"""What a stranger relies on: small folders, one meaning a name, paths that exist."""
+"""The house stays findable: small folders, one meaning a name, paths that exist."""
 
 import importlib
 import re
@@ -55,9 +55,9 @@ _STARTED = ("headwater.cli", "headwater.serving.keeper", "headwater.loop.rebuild
 
 @pytest.mark.parametrize("module", _STARTED)
 def test_modules_that_are_started_by_name_keep_it(module: str) -> None:
-    found = find_spec(module)
-    assert found is not None
-    if found.submodule_search_locations is not None:
+    spec = find_spec(module)
+    assert spec is not None
+    if spec.submodule_search_locations is not None:
         assert find_spec(f"{module}.__main__") is not None
 
 
@@ -76,7 +76,7 @@ def test_flows_keep_the_names_under_which_they_are_deployed() -> None:
 
 def test_imports_of_a_registered_model_exist() -> None:
     text = (ROOT / "registry/pyfunc_model.py").read_text()
-    wanted = re.findall(r"from (headwater[\w.]*) import (\w+)", text)
-    assert wanted
-    for module, name in wanted:
+    imports = re.findall(r"from (headwater[\w.]*) import (\w+)", text)
+    assert imports
+    for module, name in imports:
         assert hasattr(importlib.import_module(module), name)

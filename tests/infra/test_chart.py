@@ -53,7 +53,7 @@ def rendered(values: dict[str, Any], name: str = "prod") -> dict[tuple[str, str]
 
 
 def pods(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Give the pods' specifications, by the name of what makes them."""
+    """Return the pods' specifications, by the name of what makes them."""
     makers = {key: made for key, made in objects.items() if key[0] in ("StatefulSet", "Deployment")}
     return {name: made["spec"]["template"]["spec"] for (_, name), made in makers.items()}
 

@@ -1,4 +1,4 @@
-"""The compose file and the image: what can be seen without starting them."""
+"""The compose file and the image, checked without starting them."""
 
 import re
 from typing import Any
@@ -40,8 +40,10 @@ def test_no_secret_has_a_default() -> None:
 
 @pytest.mark.parametrize("name", ["service", "worker"])
 def test_headwater_gets_the_variables_that_it_reads(name: str) -> None:
-    told = SERVICES[name]["environment"]
-    ours = {key.removeprefix("HEADWATER_").lower() for key in told if key.startswith("HEADWATER_")}
+    environment = SERVICES[name]["environment"]
+    ours = {
+        key.removeprefix("HEADWATER_").lower() for key in environment if key.startswith("HEADWATER_")
+    }
     assert ours == set(Settings.model_fields) - {"artifacts", "now", "hosts"}  # a key is always needed
 
 

@@ -1,4 +1,4 @@
-"""Names and texts that every door takes are kept by SQLite and PostgreSQL as they came; no other is."""
+"""SQLite and PostgreSQL keep names and texts as they came; the doors refuse all others."""
 
 from collections.abc import Iterator
 

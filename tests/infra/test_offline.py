@@ -12,5 +12,5 @@ print([name for name in ("mlflow", "prefect", "sqlalchemy", "boto3") if name in 
 
 
 def test_quiet_imports_no_library_and_keeps_the_users_variables() -> None:
-    found = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines() == ["true DEBUG", "[]"]
+    completed = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, check=True)
+    assert completed.stdout.splitlines() == ["true DEBUG", "[]"]

@@ -35,7 +35,7 @@ FIT_ONLY: dict[str, dict[str, object]] = {
 }
 
 
-def given(name: str, value: object, task: Task = "binary") -> dict[str, object]:
+def translated(name: str, value: object, task: Task = "binary") -> dict[str, object]:
     kind = LGBMRegressor if task == "regression" else LGBMClassifier
     return boosting_parameters(kind(**{name: value}), Schema(task, FEATURES), 0, 1).params
 
@@ -45,7 +45,7 @@ def test_each_parameter_is_handed_on_or_refused_by_name(name: str) -> None:
     value = {"objective": "binary", "monotone_constraints_method": "basic"}.get(name, 3)
     value = [1, 0, 0] if name == "monotone_constraints" else value
     try:
-        params = given(name, value)
+        params = translated(name, value)
     except DeclarationError as error:
         assert name in error.what  # noqa: PT017 - some are taken
         assert error.hint  # noqa: PT017 - some are taken
@@ -69,9 +69,9 @@ def test_each_parameter_of_the_constructor_is_handed_on_or_refused_by_name(name:
         return
     if name == "class_weight":
         with pytest.raises(DeclarationError, match="class_weight"):
-            given(name, "balanced")
+            translated(name, "balanced")
     else:
-        assert given(name, value)[own[name]] == value
+        assert translated(name, value)[own[name]] == value
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_a_parameter_that_cannot_be_honoured_is_refused(kwargs: dict[str, object
 
 
 def test_an_alias_goes_before_a_default() -> None:
-    assert given("eta", 0.3)["learning_rate"] == 0.3
-    assert given("device", "cpu")["objective"] == "binary"
+    assert translated("eta", 0.3)["learning_rate"] == 0.3
+    assert translated("device", "cpu")["objective"] == "binary"
 
 
 def test_a_ranker_is_refused() -> None:
@@ -198,14 +198,14 @@ def test_a_value_that_lightgbm_does_not_take_is_an_error_of_ours(
 
 
 def test_no_parameter_that_is_taken_ends_the_process() -> None:
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", CRASHES],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert found.returncode == 0, found.stderr[-500:]
+    assert completed.returncode == 0, completed.stderr[-500:]
 
 
 @pytest.mark.parametrize("kwargs", [{"class_weight": "balanced"}, {"early_stopping": True}])

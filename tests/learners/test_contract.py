@@ -1,4 +1,4 @@
-"""One list of checks, held against every learner."""
+"""The contract: one list of checks that every learner passes."""
 
 import functools
 import os
@@ -43,10 +43,10 @@ def fresh(task: Task, make: Make) -> Learner:
 
 
 def data(task: Task, seed: int = 0, rows: int = ROWS) -> tuple[pl.DataFrame, pl.Series]:
-    drawn = np.random.default_rng(seed)
-    a, b = drawn.normal(size=rows), drawn.normal(size=rows)
-    c = drawn.choice(["x", "y", "z"], rows)
-    score = a + (c == "x") + drawn.normal(scale=0.3, size=rows)
+    generator = np.random.default_rng(seed)
+    a, b = generator.normal(size=rows), generator.normal(size=rows)
+    c = generator.choice(["x", "y", "z"], rows)
+    score = a + (c == "x") + generator.normal(scale=0.3, size=rows)
     frame = pl.DataFrame(
         {"a": a, "b": [None if i % 5 == 0 else v for i, v in enumerate(b.tolist())], "c": c}
     )
@@ -66,7 +66,7 @@ def learn(learner: Learner, task: Task, *pieces: slice, seed: int = 0) -> None:
 
 
 def digest_of(task: Task, make_name: str) -> str:
-    """Give the digest that another process prints."""
+    """Return the digest that another process prints."""
     learner = fresh(task, getattr(estimators, make_name))
     learn(learner, task, slice(0, 200), slice(200, 400))
     return learner.digest()
@@ -88,13 +88,13 @@ def test_going_on_after_a_load_equals_never_stopping(task: Task, make: Make) -> 
 
 @pytest.fixture(scope="module")
 def digests_elsewhere() -> dict[str, str]:
-    """Give every learner's digest, as a process with another hash seed makes it."""
+    """Return every learner's digest, as a process with another hash seed makes it."""
     code = (
         "from tests.learners.test_contract import STATEFUL, digest_of\n"
         "for task, make in STATEFUL:\n"
         "    print(f'{make.__name__}-{task}', digest_of(task, make.__name__))"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         env={**os.environ, "PYTHONHASHSEED": "77"},
         cwd=Path(__file__).parents[2],
@@ -102,7 +102,7 @@ def digests_elsewhere() -> dict[str, str]:
         text=True,
         check=True,
     )
-    return dict(line.split() for line in found.stdout.splitlines())
+    return dict(line.split() for line in completed.stdout.splitlines())
 
 
 @each_learner
@@ -151,7 +151,7 @@ def test_numbers_that_are_not_finite_are_refused_before_learning(
 
 @each_learner
 def test_the_largest_numbers_are_learned(task: Task, make: Make) -> None:
-    """What the doors let in leaves no state that answers NaN; this bound is theirs."""
+    """Learn the largest numbers that the doors accept, and leave no state that answers NaN."""
     learner = fresh(task, make)
     frame, labels = data(task)
     for row, value in ((20, LARGEST), (21, -LARGEST), (150, LARGEST), (151, LARGEST), (152, -LARGEST)):

@@ -1,4 +1,4 @@
-"""What a factory makes, listed: every edit is named, and nothing else is an edit."""
+"""The parameters of a factory's estimator: every edit is named, and nothing else is an edit."""
 
 import importlib
 import linecache

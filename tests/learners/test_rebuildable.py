@@ -1,4 +1,4 @@
-"""What will not rebuild is told before it is learned; modules that are not kept, too."""
+"""Signs that a pipeline will not rebuild are found before it learns, and so are unkept modules."""
 
 import sys
 from collections.abc import Callable

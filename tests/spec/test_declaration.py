@@ -1,4 +1,4 @@
-"""Whatever cannot be declared says what to write instead."""
+"""A wrong declaration is refused with a hint."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What differs between two declarations: a rule for every field, found by looking at the fields."""
+"""Differences between two declarations: every field has a rule."""
 
 from dataclasses import dataclass
 from typing import Any

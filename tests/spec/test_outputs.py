@@ -1,4 +1,4 @@
-"""What a version may answer, by task."""
+"""Valid outputs of a version, by task."""
 
 import re
 from typing import Any
@@ -38,9 +38,9 @@ from headwater.spec.pipeline import Task
     ],
 )
 def test_a_wrong_output_is_named_with_its_reason(task: Task, output: Any, why: str) -> None:
-    found = misfit_of_output(task, output)
-    assert found is not None
-    assert re.search(why, found)
+    misfit = misfit_of_output(task, output)
+    assert misfit is not None
+    assert re.search(why, misfit)
 
 
 @given(st.lists(st.floats(0, 1), max_size=5), st.floats(0, 1))

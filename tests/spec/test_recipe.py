@@ -109,10 +109,10 @@ def test_the_id_is_the_same_in_another_process() -> None:
         "import sys\nfrom headwater.spec.recipe import Recipe\n"
         "print(Recipe.from_json(sys.stdin.buffer.read()).id)"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], input=RECIPE.to_json(), capture_output=True, check=True
     )
-    assert found.stdout.decode().strip() == RECIPE.id
+    assert completed.stdout.decode().strip() == RECIPE.id
 
 
 def test_an_unknown_field_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""A log has an id: inbox, database and archive bear it, and what is not of one log is refused."""
+"""A log has an id that inbox, database and archive bear; stores of another log are refused."""
 
 import shutil
 import sqlite3

@@ -1,4 +1,4 @@
-"""The queue for people, step by step: what is asked, of whom, until when, and what comes of it."""
+"""The label queue, step by step: selection, claims with a lease, answers, skips, statistics."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -50,14 +50,14 @@ def serve(log: FeatureLog, *ids: str, output: float = 0.5) -> None:
 
 
 def ids(queue: LabelQueue, person: str, many: int = 1, lease_s: int | None = None) -> list[str]:
-    return [asked.prediction_id for asked in queue.claim(person, many, lease_s)]
+    return [claimed.prediction_id for claimed in queue.claim(person, many, lease_s)]
 
 
-def told(log: FeatureLog, id_: str) -> list[tuple[str, str | None, LabelValue]]:
-    """Who said what under which key, in the inbox."""
-    found = log.recorder.find(id_)
-    assert found is not None
-    return [(one.label.by, one.label.key, one.label.value) for one in found.labels]
+def labels_of(log: FeatureLog, id_: str) -> list[tuple[str, str | None, LabelValue]]:
+    """Return person, key and value of the labels in the inbox."""
+    recorded = log.recorder.find(id_)
+    assert recorded is not None
+    return [(one.label.by, one.label.key, one.label.value) for one in recorded.labels]
 
 
 def test_the_most_uncertain_come_first(opened: Opener) -> None:
@@ -65,9 +65,9 @@ def test_the_most_uncertain_come_first(opened: Opener) -> None:
     outputs = [0.95, 0.52, 0.1, 0.4]
     log.record([served(f"p{n}", output) for n, output in enumerate(outputs)])
     drain(log)
-    asked = log.queue().claim("ada", 3)
-    assert [one.prediction_id for one in asked] == ["p1", "p3", "p2"]
-    first = asked[0]
+    claimed = log.queue().claim("ada", 3)
+    assert [one.prediction_id for one in claimed] == ["p1", "p3", "p2"]
+    first = claimed[0]
     assert (first.why, first.features, first.version) == ("uncertain", {"x": 1.0, "city": None}, "1")
     assert first.until == START + timedelta(minutes=15)
     assert not hasattr(first, "output")
@@ -158,7 +158,7 @@ def test_a_question_is_kept_until_its_lease_ends(opened: Opener, clock: Simulate
     with pytest.raises(ConflictError, match="went to others"):
         queue.answer("ada", "p", True)
     assert queue.answer("bob", "p", False) == "recorded"
-    assert told(log, "p") == [("bob", "bob", False)]
+    assert labels_of(log, "p") == [("bob", "bob", False)]
 
 
 def test_a_repeated_claim_returns_the_same_questions(opened: Opener, clock: SimulatedClock) -> None:
@@ -194,7 +194,7 @@ def test_the_same_answer_is_one_and_another_a_revision(opened: Opener, clock: Si
         later(clock, minutes=1)
         statuses.append(queue.answer("ada", "p", value))
     assert statuses == ["recorded", "known", "recorded", "known", "recorded"]
-    assert told(log, "p") == [("ada", "ada", True), ("ada", "ada#1", False), ("ada", "ada#2", True)]
+    assert labels_of(log, "p") == [("ada", "ada", True), ("ada", "ada#1", False), ("ada", "ada#2", True)]
     drain(log)
     rows = log.examples().select("label", "source", "revision").rows()
     assert rows == [(True, "human", 0), (False, "human", 1), (True, "human", 2)]
@@ -245,7 +245,7 @@ def test_a_skipped_question_goes_to_others_three_times(opened: Opener) -> None:
     assert ids(queue, "dora") == []
     counts = queue.counts()
     assert (counts.given_up, counts.skips, counts.answers, counts.claimed) == (1, 3, 0, 0)
-    assert told(log, "p") == []
+    assert labels_of(log, "p") == []
 
 
 def test_a_person_who_skipped_may_answer_while_there_is_room(opened: Opener) -> None:
@@ -276,7 +276,7 @@ def test_a_natural_label_takes_the_question_away(opened: Opener, *, sequenced: b
         queue.answer("ada", "held", False)
     assert ids(queue, "ada", 2) == []
     assert (queue.counts().labelled, queue.counts().claimed) == (2, 0)
-    assert [value for _, _, value in told(log, "held")] == [True]
+    assert [value for _, _, value in labels_of(log, "held")] == [True]
 
 
 def test_a_person_s_label_from_elsewhere_is_an_answer(opened: Opener) -> None:
@@ -324,7 +324,7 @@ def test_a_wrong_answer_is_refused_and_never_recorded(opened: Opener) -> None:
     for many, lease_s in ((0, None), (101, None), (1, 0), (1, 86_401)):
         with pytest.raises(SchemaError, match="not a number from 1 to"):
             queue.claim("ada", many, lease_s)
-    assert told(log, "p") == []
+    assert labels_of(log, "p") == []
 
 
 def test_a_regression_measures_how_far_apart_answers_are(opened: Opener) -> None:
@@ -332,10 +332,12 @@ def test_a_regression_measures_how_far_apart_answers_are(opened: Opener) -> None
     serve(log, "p", "q", output=7.0)
     queue = log.queue()
     for person, value in (("ada", 3), ("bob", 3.5)):
-        for asked in queue.claim(person, 2):
-            assert asked.why == "random"
-            queue.answer(person, asked.prediction_id, value if asked.prediction_id == "p" else value * 2)
-    assert told(log, "p")[0] == ("ada", "ada", 3.0)
+        for claimed in queue.claim(person, 2):
+            assert claimed.why == "random"
+            queue.answer(
+                person, claimed.prediction_id, value if claimed.prediction_id == "p" else value * 2
+            )
+    assert labels_of(log, "p")[0] == ("ada", "ada", 3.0)
     found = queue.counts().agreement
     assert (found.pairs, found.raw, found.kappa) == (2, 0.5, None)
     assert found.mean_difference is not None
@@ -359,7 +361,7 @@ def test_people_who_claim_at_once_share_the_questions(opened: Opener) -> None:
     for thread in threads:
         thread.join()
     assert sorted(id_ for found in got.values() for id_ in found) == sorted(f"p{n}" for n in range(30))
-    assert [len(told(log, f"p{n}")) for n in range(30)] == [1] * 30
+    assert [len(labels_of(log, f"p{n}")) for n in range(30)] == [1] * 30
 
 
 def test_a_pipeline_without_people_has_no_queue(log: FeatureLog) -> None:
@@ -382,7 +384,7 @@ def test_an_answer_by_one_person_twice_at_once_is_one(opened: Opener) -> None:
     for thread in threads:
         thread.join()
     assert sorted(found) == ["known", "known", "known", "recorded"]
-    assert len(told(log, "p")) == 1
+    assert len(labels_of(log, "p")) == 1
 
 
 def test_unseen_questions_leave_no_row(opened: Opener) -> None:

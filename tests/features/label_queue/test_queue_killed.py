@@ -1,4 +1,4 @@
-"""Somebody's answer, and a process killed before or after its label, or before its row."""
+"""An answer survives a kill before or after its label, and before its row."""
 
 import os
 import signal

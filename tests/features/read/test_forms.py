@@ -1,4 +1,4 @@
-"""Each task's records come back as they were given, from the database and from the archive alike."""
+"""Records of each task come back as they were recorded, from the database and from the archive."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -148,10 +148,10 @@ def test_a_wrong_age_is_refused(open_log: Callable[[], FeatureLog], ages_s: Any)
 @each_task
 def test_selected_columns_equal_those_of_the_whole_frame(log: FeatureLog) -> None:
     whole = fill(log)
-    wanted = ("features", "label", "supersedes", "output")
-    assert log.examples(columns=wanted).equals(whole.select(wanted))
+    selected = ("features", "label", "supersedes", "output")
+    assert log.examples(columns=selected).equals(whole.select(selected))
     log.collect()
-    assert log.examples(columns=wanted).equals(whole.select(wanted))
+    assert log.examples(columns=selected).equals(whole.select(selected))
 
 
 WRONG = [

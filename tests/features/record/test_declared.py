@@ -1,4 +1,4 @@
-"""A log whose pipeline is declared anew: what each door does, kind of change by kind of change."""
+"""A log whose pipeline is declared anew: each door accepts or refuses each kind of change."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What a feature declares is what is taken from a request."""
+"""A request's features are accepted as the declaration says."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +45,6 @@ def test_a_long_value_is_not_quoted_whole() -> None:
     kind = Fields((Feature("x", str, categories=("a",)),), ranged=True).type
     with pytest.raises(msgspec.ValidationError) as refused:
         msgspec.json.decode(msgspec.json.encode({"x": "long" * 10_000}), type=kind)
-    said = plain_words(refused.value)
-    assert said.startswith("x: it may not be 'long")
-    assert len(said) < 400
+    text = plain_words(refused.value)
+    assert text.startswith("x: it may not be 'long")
+    assert len(text) < 400

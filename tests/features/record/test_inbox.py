@@ -1,4 +1,4 @@
-"""What the inbox holds in memory does not grow with what passes through it."""
+"""The inbox's memory does not grow with the records that pass through it."""
 
 import subprocess
 import sys

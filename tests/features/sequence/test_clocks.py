@@ -1,4 +1,4 @@
-"""The time of receipt rules what is on time; a clock that goes back puts nothing out of order."""
+"""The time of receipt decides; a clock that goes back puts nothing out of order."""
 
 from collections.abc import Callable
 from datetime import timedelta

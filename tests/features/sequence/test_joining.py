@@ -1,4 +1,4 @@
-"""The joining rule against a plain model of it, for any entries cut anywhere into chunks."""
+"""The joining rule equals a plain model of it, for any entries cut anywhere into chunks."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -99,7 +99,7 @@ def _arrival(entry: Entry) -> Arrival:
     return Arrival(entry.id, entry.at_us, entry.value, msgspec.json.encode({"value": entry.value}))
 
 
-class Told(NamedTuple):
+class TimedLabel(NamedTuple):
     """A label, and when it was received."""
 
     value: LabelValue
@@ -115,7 +115,7 @@ class ByHand:
         self.timeout = rule.timeout
         self.served: dict[str, int] = {}
         self.come: set[str] = set()
-        self.labels: dict[str, list[Told]] = {}
+        self.labels: dict[str, list[TimedLabel]] = {}
         self.newest: dict[str, Found] = {}
         self.found: list[Found] = []
         timeline = [(entry.at_us, 0, entry) for entry in entries]
@@ -140,11 +140,11 @@ class ByHand:
 
     def take_label(self, id_: str, now_us: int, value: LabelValue) -> None:
         late = id_ in self.come and now_us > self.served[id_] + _WAIT_US
-        told = self.labels.setdefault(id_, [])
-        told.append(Told(value, now_us, late))
+        labels = self.labels.setdefault(id_, [])
+        labels.append(TimedLabel(value, now_us, late))
         waits = id_ not in self.come or (self.by_window and not late)
         if not waits and (id_ not in self.newest or self.newest[id_].value != value):
-            self.emit(id_, now_us, len(told) - 1)
+            self.emit(id_, now_us, len(labels) - 1)
 
     def end_wait(self, id_: str, now_us: int) -> None:
         usable = self.usable(id_)
@@ -153,9 +153,9 @@ class ByHand:
         if usable and self.by_window:
             self.emit(id_, now_us, usable[-1])
         elif not usable and self.timeout is not None:
-            told = self.labels.setdefault(id_, [])
-            told.append(Told(self.timeout, now_us, late=False))
-            self.emit(id_, now_us, len(told) - 1)
+            labels = self.labels.setdefault(id_, [])
+            labels.append(TimedLabel(self.timeout, now_us, late=False))
+            self.emit(id_, now_us, len(labels) - 1)
 
     def usable(self, id_: str) -> list[int]:
         """Revisions that did not wait too long for their prediction."""

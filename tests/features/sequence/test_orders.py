@@ -1,4 +1,4 @@
-"""Whatever the order, whatever the batches: the examples follow from the records and their times."""
+"""Examples follow from the records and their times, whatever the order and the batches."""
 
 import tempfile
 from datetime import timedelta
@@ -58,10 +58,10 @@ def play(
         clock.advance_to(clock.now() + timedelta(minutes=3 * _WAIT_MIN))
         drain(log, batch)
         columns = ("offset", "prediction_id", "label", "emitted_at", "supersedes", "late", "source")
-        found = log.examples(columns=columns).rows()
+        rows = log.examples(columns=columns).rows()
         log.close()
         log.database.close()
-        return list(found)
+        return list(rows)
 
 
 def newest(script: list[Event], rule: LabelRule) -> dict[str, LabelValue]:
@@ -74,14 +74,14 @@ def newest(script: list[Event], rule: LabelRule) -> dict[str, LabelValue]:
             at.setdefault(id_, now)
         else:
             labels.setdefault(id_, []).append((now, value))
-    found: dict[str, LabelValue] = {}
+    labels_by_id: dict[str, LabelValue] = {}
     for id_, served in at.items():
         usable = [(t, v) for t, v in labels.get(id_, []) if t >= served - _WAIT_MIN]
         if (usable and any(t >= served for t, _ in usable)) or usable:
-            found[id_] = usable[-1][1]
+            labels_by_id[id_] = usable[-1][1]
         elif rule.timeout is not None:
-            found[id_] = rule.timeout
-    return found
+            labels_by_id[id_] = rule.timeout
+    return labels_by_id
 
 
 @given(script=events, rule=rules, batch=st.integers(1, 5), drains=st.sets(st.integers(0, 13)))
@@ -99,8 +99,8 @@ def test_the_newest_example_carries_the_newest_usable_label(
     pipeline: Pipeline, rule: LabelRule, script: list[Event]
 ) -> None:
     rows = play(pipeline, rule, script, batch=5_000, drain_at=set())
-    found = {row[1]: row[2] for row in rows}  # type: ignore[index] # rows of the frame
-    assert found == newest(script, rule)
+    labels_by_id = {row[1]: row[2] for row in rows}  # type: ignore[index] # rows of the frame
+    assert labels_by_id == newest(script, rule)
     assert [row[0] for row in rows] == list(range(len(rows)))  # type: ignore[index]
     emitted = [row[3] for row in rows]  # type: ignore[index]
     assert emitted == sorted(emitted)

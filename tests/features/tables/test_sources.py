@@ -1,4 +1,4 @@
-"""What a source may give: Parquet, Delta, functions; and what it may not."""
+"""Sources of feature tables: Parquet, Delta and functions, and the rows that are refused."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What stands for a value of a declared type, in every representation that a table may have."""
+"""Columns fit their declared type, in every representation that a table may have."""
 
 import math
 from datetime import UTC, date, datetime, time, timedelta, timezone

@@ -55,16 +55,16 @@ def test_a_second_process_is_refused_while_this_one_lives(
     database: Database, clock: SimulatedClock
 ) -> None:
     mine = acquire(database, clock, NAME)
-    with another_process(database, clock) as (_, said):
-        assert said.startswith(f"busy '{NAME}' is held by ")
+    with another_process(database, clock) as (_, report):
+        assert report.startswith(f"busy '{NAME}' is held by ")
     hold(database, mine)
 
 
 def test_this_process_is_refused_while_the_other_lives_and_not_when_it_was_killed(
     database: Database, clock: SimulatedClock
 ) -> None:
-    with another_process(database, clock) as (process, said):
-        assert said == "holds 1"
+    with another_process(database, clock) as (process, report):
+        assert report == "holds 1"
         with pytest.raises(BusyError, match=f"/{process.pid}/") as refused:
             acquire(database, clock, NAME)
         assert "end that process" in refused.value.hint
@@ -75,8 +75,8 @@ def test_this_process_is_refused_while_the_other_lives_and_not_when_it_was_kille
 
 def test_a_take_over_fences_the_older(database: Database, clock: SimulatedClock) -> None:
     mine = acquire(database, clock, NAME)
-    with another_process(database, clock, "take over") as (_, said):
-        assert said == "holds 2"
+    with another_process(database, clock, "take over") as (_, report):
+        assert report == "holds 2"
         with pytest.raises(FencedError, match="epoch 2 holds it, this process has 1"):
             hold(database, mine)
         again = acquire(database, clock, NAME, take_over=True)
@@ -85,8 +85,8 @@ def test_a_take_over_fences_the_older(database: Database, clock: SimulatedClock)
 
 
 def test_a_lease_whose_term_passed_may_be_acquired(database: Database, clock: SimulatedClock) -> None:
-    with another_process(database, clock) as (_, said):
-        assert said == "holds 1"
+    with another_process(database, clock) as (_, report):
+        assert report == "holds 1"
         clock.advance_to(clock.now() + timedelta(days=1))
         assert acquire(database, clock, NAME).epoch == 2
 
@@ -98,8 +98,8 @@ def test_a_term_that_is_renewed_begins_anew_under_its_epoch(
     clock.advance_to(clock.now() + timedelta(minutes=9))
     renew(database, clock, mine)
     clock.advance_to(clock.now() + timedelta(minutes=9))
-    with another_process(database, clock) as (_, said):
-        assert said.startswith("busy")
+    with another_process(database, clock) as (_, report):
+        assert report.startswith("busy")
     hold(database, mine)
     acquire(database, clock, NAME, take_over=True)
     with pytest.raises(FencedError):
@@ -108,8 +108,8 @@ def test_a_term_that_is_renewed_begins_anew_under_its_epoch(
 
 def test_a_released_lease_is_free(database: Database, clock: SimulatedClock) -> None:
     release(database, acquire(database, clock, NAME))
-    with another_process(database, clock) as (_, said):
-        assert said == "holds 2"
+    with another_process(database, clock) as (_, report):
+        assert report == "holds 2"
 
 
 def test_a_fenced_holder_releases_nothing(database: Database, clock: SimulatedClock) -> None:
@@ -117,8 +117,8 @@ def test_a_fenced_holder_releases_nothing(database: Database, clock: SimulatedCl
     new = acquire(database, clock, NAME)
     release(database, old)
     hold(database, new)
-    with another_process(database, clock) as (_, said):
-        assert said.startswith("busy")
+    with another_process(database, clock) as (_, report):
+        assert report.startswith("busy")
 
 
 def test_a_fenced_transaction_keeps_nothing(database: Database, clock: SimulatedClock) -> None:
@@ -156,8 +156,8 @@ def test_a_holder_that_stays_keeps_its_lease_beyond_the_term(
         clock.advance_to(clock.now() + timedelta(minutes=8))
         with database.transaction() as connection:
             keep(connection, clock, mine)
-    with another_process(database, clock) as (_, said):
-        assert said.startswith("busy")
+    with another_process(database, clock) as (_, report):
+        assert report.startswith("busy")
     acquire(database, clock, NAME, take_over=True)
     with pytest.raises(FencedError), database.transaction() as connection:
         keep(connection, clock, mine)

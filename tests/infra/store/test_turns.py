@@ -1,4 +1,4 @@
-"""Who waits for a file is next, before who has just had it."""
+"""A waiting writer gets a file before the writer that has just had it."""
 
 import fcntl
 import multiprocessing
@@ -69,7 +69,7 @@ def _hold(path: Path, has: Event) -> None:
 
 
 def _held(path: Path) -> bool:
-    """Whether somebody has a lock."""
+    """Return whether a process holds a lock."""
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What a bandit knows adds up in any order, and its policies are those of the papers, and of River."""
+"""A bandit's counts add up in any order, and its policies are those of the papers and of River."""
 
 from collections import Counter
 from typing import Any

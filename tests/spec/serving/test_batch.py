@@ -1,4 +1,4 @@
-"""What may be declared of batch prediction, and what is told to write instead."""
+"""Batch prediction: declarations that are accepted or refused, due runs, ids."""
 
 from datetime import UTC, datetime, timedelta
 

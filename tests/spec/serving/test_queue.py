@@ -1,4 +1,4 @@
-"""What people are asked: which strata, in which order, of how many."""
+"""The policy of the label queue: strata, priorities, numbers of people."""
 
 from collections import Counter
 from typing import Any
@@ -25,12 +25,12 @@ IDS = [f"p-{n}" for n in range(20_000)]
 
 def test_the_strata_are_dealt_by_id_and_seed_alone() -> None:
     people = People(random=0.2, twice=0.1)
-    asked = [ask(people, "binary", "flights 0", id_, 0.3) for id_ in IDS]
-    assert asked == [ask(people, "binary", "flights 0", id_, 0.3) for id_ in IDS]
-    assert asked != [ask(people, "binary", "flights 1", id_, 0.3) for id_ in IDS]
-    counts = Counter(one.why for one in asked)
+    questions = [ask(people, "binary", "flights 0", id_, 0.3) for id_ in IDS]
+    assert questions == [ask(people, "binary", "flights 0", id_, 0.3) for id_ in IDS]
+    assert questions != [ask(people, "binary", "flights 1", id_, 0.3) for id_ in IDS]
+    counts = Counter(one.why for one in questions)
     assert counts["random"] / len(IDS) == pytest.approx(0.2, abs=0.015)
-    assert sum(one.people == 2 for one in asked) / len(IDS) == pytest.approx(0.1, abs=0.01)
+    assert sum(one.people == 2 for one in questions) / len(IDS) == pytest.approx(0.1, abs=0.01)
 
 
 def test_the_random_stratum_does_not_look_at_the_output() -> None:

@@ -1,4 +1,4 @@
-"""Routings: who answers whom, how often, and that the propensity says so truly."""
+"""Routings deal requests by honest propensities."""
 
 import math
 from typing import Any

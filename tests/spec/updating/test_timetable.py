@@ -1,4 +1,4 @@
-"""When triggers by the clock are due: timetables, and the schedules that Prefect is given."""
+"""The timetable of triggers by the clock equals the schedules that Prefect gets."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -18,7 +18,7 @@ DAY = timedelta(days=1)
 MONTH = datetime(2024, 4, 1, tzinfo=UTC)
 
 
-def told(*triggers: Trigger, start: datetime = BEGAN, stop: datetime = MONTH) -> list[str]:
+def due_texts(*triggers: Trigger, start: datetime = BEGAN, stop: datetime = MONTH) -> list[str]:
     return [f"{due.at:%m-%d %H:%M}" for due in due_times(triggers, BEGAN, start, stop)]
 
 
@@ -49,7 +49,7 @@ def told(*triggers: Trigger, start: datetime = BEGAN, stop: datetime = MONTH) ->
 def test_triggers_by_the_clock_are_due_through_a_month(
     triggers: tuple[Trigger, ...], wanted: list[str]
 ) -> None:
-    assert told(*triggers) == wanted
+    assert due_texts(*triggers) == wanted
 
 
 def test_a_moment_is_due_once_and_from_scratch_goes_before_fine_tuning() -> None:

@@ -1,4 +1,4 @@
-"""Triggers as timetables: what is found when, and at exactly which moments each one fires."""
+"""Triggers as timetables: each one fires at exactly the expected moments."""
 
 import itertools
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def found(day: float = 0, **changed: Any) -> Evidence:
+def evidence_of(day: float = 0, **changed: Any) -> Evidence:
     parts: dict[str, Any] = {
         "pipeline": "toy",
         "at": START + day * DAY,
@@ -51,7 +51,7 @@ def judged(verdict: Verdict) -> dict[str, Any]:
 
 
 def timetable(trigger: Trigger, days: Sequence[Evidence], pace: Pace = Pace()) -> list[int]:  # noqa: B008 - frozen
-    """Give the places at which it fires, each firing counting for pace and as an update."""
+    """Return the places at which it fires, each firing counting for pace and as an update."""
     fired: list[datetime] = []
     places = []
     for place, evidence in enumerate(days):
@@ -69,13 +69,13 @@ def timetable(trigger: Trigger, days: Sequence[Evidence], pace: Pace = Pace()) -
 )
 def test_a_gain_must_be_large_and_sure(gain: float, error: float, fires: bool) -> None:
     rehearsal = Rehearsal(update="stateless", examples=900, gain=gain, error=error)
-    answer = Performance(gain=0.01, update="stateless").decide(found(rehearsal=rehearsal))
+    answer = Performance(gain=0.01, update="stateless").decide(evidence_of(rehearsal=rehearsal))
     assert (answer.fired, answer.update) == (fires, "stateless" if fires else None)
 
 
 def rehearsals(*gains: float) -> Evidence:
     made = [Rehearsal(update="stateless", examples=900, gain=gain, error=0.006) for gain in gains]
-    return found(rehearsal=made[-1], rehearsed=tuple(made[:-1]))
+    return evidence_of(rehearsal=made[-1], rehearsed=tuple(made[:-1]))
 
 
 def test_a_small_gain_is_sure_over_many_windows() -> None:
@@ -95,36 +95,36 @@ def test_a_mean_of_no_rehearsals_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_without_a_rehearsal_no_gain_is_seen() -> None:
-    assert not Performance(gain=0.01).decide(found()).fired
-    fell = found(scores=(Score(metric="roc_auc", reference=0.8, current=0.6),))
+    assert not Performance(gain=0.01).decide(evidence_of()).fired
+    fell = evidence_of(scores=(Score(metric="roc_auc", reference=0.8, current=0.6),))
     assert Performance(gain=0.01, fall=0.05).decide(fell).fired
 
 
 def test_every_counts_from_the_last_update() -> None:
-    assert timetable(Every("3d"), [found(day) for day in range(10)]) == [3, 6, 9]
+    assert timetable(Every("3d"), [evidence_of(day) for day in range(10)]) == [3, 6, 9]
 
 
 def test_every_from_scratch_counts_from_the_line() -> None:
-    late = found(40, updated_at=START + 39 * DAY)
+    late = evidence_of(40, updated_at=START + 39 * DAY)
     answer = decide((Every("30d", update="stateless"),), Pace(), late)
     assert (answer.fired, answer.update) == (True, "stateless")
     assert not decide((Every("30d"),), Pace(), late).fired
 
 
 def test_cron_fires_at_its_times_in_its_zone() -> None:
-    hours = [found(hour / 24) for hour in range(1, 49)]
+    hours = [evidence_of(hour / 24) for hour in range(1, 49)]
     berlin = timetable(Cron("30 2 * * *", "Europe/Berlin"), hours)
     assert [hours[place].at.hour for place in berlin] == [2, 2]  # 01:30 UTC, seen at the next hour
 
 
 def test_cron_that_names_no_time_says_so() -> None:
-    answer = Cron("0 0 31 2 *").decide(found(1))
+    answer = Cron("0 0 31 2 *").decide(evidence_of(1))
     assert not answer.fired
     assert "no times" in answer.reason
 
 
 def test_volume_fires_at_the_count() -> None:
-    days = [found(day, new_examples=100 * day) for day in range(5)]
+    days = [evidence_of(day, new_examples=100 * day) for day in range(5)]
     assert timetable(Volume(300), days) == [3, 4]
 
 
@@ -139,71 +139,73 @@ def test_volume_fires_at_the_count() -> None:
 def test_performance_against_a_floor_and_a_reference(
     trigger: Performance, values: Sequence[float | None], fires: list[int]
 ) -> None:
-    days = [found(day, **scored(current=v, reference=0.8)) for day, v in enumerate(values)]
+    days = [evidence_of(day, **scored(current=v, reference=0.8)) for day, v in enumerate(values)]
     assert timetable(trigger, days) == fires
 
 
 def test_a_fall_within_chance_does_not_fire() -> None:
     fall = scored(current=0.7, reference=0.8, error=0.04)
-    assert not Performance(fall=0.05).decide(found(**fall)).fired
-    assert Performance(fall=0.05, sure=2.0).decide(found(**fall)).fired
+    assert not Performance(fall=0.05).decide(evidence_of(**fall)).fired
+    assert Performance(fall=0.05, sure=2.0).decide(evidence_of(**fall)).fired
 
 
 def test_a_loss_is_worse_when_it_is_higher() -> None:
     better = scored(metric="log_loss", current=0.3, reference=0.4)
     worse = scored(metric="log_loss", current=0.5, reference=0.4)
     trigger = Performance(metric="log_loss", fall=0.05)
-    assert [trigger.decide(found(**which)).fired for which in (better, worse)] == [False, True]
+    assert [trigger.decide(evidence_of(**which)).fired for which in (better, worse)] == [False, True]
 
 
 def test_performance_below_its_own_past_waits_until_it_has_one() -> None:
     past = (0.80, 0.81, 0.79, 0.80, 0.81, 0.79, 0.80, 0.80)
     trigger = Performance(below_past=3.0)
     short = scored(current=0.7, past=past[:7])
-    assert not trigger.decide(found(**short)).fired
-    assert trigger.decide(found(**scored(current=0.7, past=past))).fired
-    assert not trigger.decide(found(**scored(current=0.79, past=past))).fired
+    assert not trigger.decide(evidence_of(**short)).fired
+    assert trigger.decide(evidence_of(**scored(current=0.7, past=past))).fired
+    assert not trigger.decide(evidence_of(**scored(current=0.79, past=past))).fired
 
 
 def test_performance_uses_an_estimate_only_if_declared() -> None:
     early = scored(estimate=0.6)
-    assert not Performance(floor=0.7).decide(found(**early)).fired
-    assert Performance(floor=0.7, estimate=True).decide(found(**early)).fired
+    assert not Performance(floor=0.7).decide(evidence_of(**early)).fired
+    assert Performance(floor=0.7, estimate=True).decide(evidence_of(**early)).fired
 
 
 def test_a_change_of_the_errors_fires() -> None:
-    assert Performance(change=True).decide(found(changed=True)).fired
-    assert not Performance(change=True).decide(found()).fired
+    assert Performance(change=True).decide(evidence_of(changed=True)).fired
+    assert not Performance(change=True).decide(evidence_of()).fired
 
 
 def test_drift_fires_on_the_verdict_not_on_the_count() -> None:
     verdicts: tuple[Verdict, ...] = ("benign", "watch", "act")
-    days = [found(day, **judged(verdict)) for day, verdict in enumerate(verdicts)]
+    days = [evidence_of(day, **judged(verdict)) for day, verdict in enumerate(verdicts)]
     assert timetable(Drift(), days) == [2]
     assert timetable(Drift(at="watch"), days) == [1, 2]
 
 
 def test_evidence_that_was_not_judged_does_not_fire_and_names_why() -> None:
     for standing in ("insufficient_data", "starved"):
-        answer = Drift().decide(found(standing=standing))
+        answer = Drift().decide(evidence_of(standing=standing))
         assert not answer.fired
         assert standing in answer.reason
 
 
 def test_cost_aware_fires_when_waiting_has_cost_an_update() -> None:
     trigger = CostAware(unit="money", per_loss=2.0, per_update=10.0)
-    days = [found(day, regret=25.0 * day) for day in range(4)]  # 1,000 predictions, 0.025 worse, a day
+    days = [
+        evidence_of(day, regret=25.0 * day) for day in range(4)
+    ]  # 1,000 predictions, 0.025 worse, a day
     assert timetable(trigger, days) == [2, 3]
 
 
 def test_cost_aware_takes_the_last_update_s_minutes() -> None:
     trigger = CostAware(unit="minutes", per_loss=1.0)
-    assert not trigger.decide(found(regret=100.0)).fired
-    assert trigger.decide(found(regret=20.0, train_s=120.0)).fired
+    assert not trigger.decide(evidence_of(regret=100.0)).fired
+    assert trigger.decide(evidence_of(regret=20.0, train_s=120.0)).fired
 
 
 def test_combinations_count_the_triggers_that_fired() -> None:
-    evidence = found(new_examples=500, **judged("act"))
+    evidence = evidence_of(new_examples=500, **judged("act"))
     yes, no = Volume(500), Volume(501)
     assert AnyOf((no, yes)).decide(evidence).fired
     assert not AllOf((no, yes)).decide(evidence).fired
@@ -213,14 +215,14 @@ def test_combinations_count_the_triggers_that_fired() -> None:
 
 
 def test_an_update_from_scratch_goes_before_a_fine_tuning() -> None:
-    evidence = found(new_examples=500, **judged("act"))
+    evidence = evidence_of(new_examples=500, **judged("act"))
     triggers = (Drift(update="stateful"), Volume(500, update="stateless"))
     assert decide(triggers, Pace(), evidence).update == "stateless"
     assert decide(triggers[:1], Pace(), evidence).update == "stateful"
 
 
 def test_cool_down_and_warm_up_hold_back_and_say_so() -> None:
-    days = [found(day, **judged("act")) for day in range(8)]
+    days = [evidence_of(day, **judged("act")) for day in range(8)]
     assert timetable(Drift(), days, Pace(cool_down="3d")) == [0, 3, 6]
     assert timetable(Drift(), days, Pace(warm_up="2d")) == [2, 3, 4, 5, 6, 7]
     answer = decide((Drift(),), Pace(warm_up="2d"), days[1])
@@ -229,18 +231,18 @@ def test_cool_down_and_warm_up_hold_back_and_say_so() -> None:
 
 
 def test_a_budget_counts_within_its_period() -> None:
-    days = [found(day, **judged("act")) for day in range(9)]
+    days = [evidence_of(day, **judged("act")) for day in range(9)]
     assert timetable(Drift(), days, Pace(budget=2, per="4d")) == [0, 1, 4, 5, 8]
 
 
 def test_nothing_fires_while_a_decision_is_carried_out() -> None:
-    answer = decide((Drift(),), Pace(), found(open="abc", **judged("act")))
+    answer = decide((Drift(),), Pace(), evidence_of(open="abc", **judged("act")))
     assert not answer.fired
     assert "abc" in answer.reason
 
 
 def test_without_a_champion_nothing_fires() -> None:
-    answer = decide((Volume(1),), Pace(), found(standing="no_champion", new_examples=5))
+    answer = decide((Volume(1),), Pace(), evidence_of(standing="no_champion", new_examples=5))
     assert not answer.fired
     assert "headwater train" in answer.reason
 
@@ -257,7 +259,7 @@ def test_pace_holds_for_any_sequence_of_evidence(
     hour, storm = 0, []
     for gap in gaps:
         hour += gap
-        storm.append(found(hour / 24, **judged("act")))
+        storm.append(evidence_of(hour / 24, **judged("act")))
     pace = Pace(cool_down=f"{cool_down}h", budget=budget, per=f"{per}h")
     times = [storm[place].at for place in timetable(Drift(), storm, pace)]
     assert times[0] == storm[0].at
@@ -269,7 +271,7 @@ def test_pace_holds_for_any_sequence_of_evidence(
 
 
 def test_the_same_evidence_gives_the_same_decision() -> None:
-    evidence, other = found(**judged("act")), found(1, **judged("act"))
+    evidence, other = evidence_of(**judged("act")), evidence_of(1, **judged("act"))
     answer = decide((Drift(),), Pace(), evidence)
     assert decision_of(evidence, answer).id == decision_of(evidence, answer).id
     assert decision_of(evidence, answer).id != decision_of(other, answer).id
