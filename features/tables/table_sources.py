@@ -12,7 +12,7 @@ from headwater.infra.store.storage import Storage
 from headwater.spec.data.source import DeltaSource, ParquetSource, QuerySource, Source, name_of_source
 from headwater.spec.errors import HeadwaterError, NotFoundError, SchemaError, StorageError
 
-__all__ = ["open_source", "read_whole", "reading"]
+__all__ = ["opened", "read_whole", "reading"]
 
 
 def read_whole(source: Source, storage: Storage) -> pl.DataFrame:
@@ -35,10 +35,10 @@ def read_whole(source: Source, storage: Storage) -> pl.DataFrame:
         If it cannot be read.
     """
     with reading(source):
-        return pl.concat([frame.collect() for frame in open_source(source, storage)])
+        return pl.concat([frame.collect() for frame in opened(source, storage)])
 
 
-def open_source(source: Source, storage: Storage) -> Iterable[pl.LazyFrame]:
+def opened(source: Source, storage: Storage) -> Iterable[pl.LazyFrame]:
     """Open a source, within :func:`reading`: one table, or as many as its query yields.
 
     Parameters

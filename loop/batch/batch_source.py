@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from headwater.features.tables.table_sources import open_source, reading
+from headwater.features.tables.table_sources import opened, reading
 from headwater.features.values.column_values import Kind, fit
 from headwater.features.values.misfits import check_column, wrong_names
 from headwater.infra.store.storage import Storage
@@ -58,7 +58,7 @@ def read_chunks(pipeline: Pipeline, batch: BatchPrediction, storage: Storage) ->
         If it cannot be read.
     """
     with reading(batch.source):
-        for table in open_source(batch.source, storage):
+        for table in opened(batch.source, storage):
             for frame in _cut(_wanted(pipeline, batch, table), batch.rows):
                 if frame.height:
                     yield chunk_of(pipeline, batch, frame)
