@@ -30,7 +30,7 @@ from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import Label, Prediction
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.updating.trigger import Volume
+from headwater.spec.updating.triggers.volume import Volume
 from headwater.spec.updating.update import Stateful
 
 __all__ = ["LOG", "TRAIN", "Task", "phase_of", "work"]

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from benchmarks.claim import Outcome
 from benchmarks.models import histogram_boosting
 from benchmarks.year import NEVER, STAGE2, STAGE3, Variant, play_all, table_row
-from headwater.spec.updating.trigger import Every
+from headwater.spec.updating.triggers.schedule import Every
 from headwater.spec.updating.update import Stateless
 
 __all__ = ["measure"]

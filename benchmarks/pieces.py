@@ -22,7 +22,8 @@ from headwater.infra.settings import Settings
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.updating.trigger import Pace, Volume
+from headwater.spec.updating.pace import Pace
+from headwater.spec.updating.triggers.volume import Volume
 from headwater.spec.updating.update import Stateful
 
 __all__ = ["PIPELINE", "REFERENCE", "RESULT", "Ended", "Flows", "Pieces", "await_"]

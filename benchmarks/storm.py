@@ -34,7 +34,8 @@ from headwater.spec.data.records import Label, Prediction
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.updating.decision import Decision
 from headwater.spec.updating.monitoring import Monitoring
-from headwater.spec.updating.trigger import Drift, Pace
+from headwater.spec.updating.pace import Pace
+from headwater.spec.updating.triggers.drift import Drift
 from headwater.spec.updating.update import Stateful
 
 __all__ = ["STORM", "measure"]

@@ -20,7 +20,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.replay.replay import Replay
 from headwater.loop.training.evaluate import served_scores
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.updating.trigger import Every
+from headwater.spec.updating.triggers.schedule import Every
 
 __all__ = ["NEVER", "STAGE2", "STAGE3", "Played", "Variant", "play_all", "steps_of", "table_row"]
 

@@ -1,4 +1,4 @@
-"""The feature log of one pipeline: record what was served, label it when its truth is known."""
+"""The feature log of one pipeline: record predictions, label them when their truth is known."""
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -9,7 +9,8 @@ import polars as pl
 
 from headwater.features.identity.belonging import check_absent
 from headwater.features.label_queue.label_queue import LabelQueue
-from headwater.features.read.archive import Archive, Archived
+from headwater.features.label_queue.question_selection import STEP_RECORDS
+from headwater.features.read.archive import COMPACT_FROM_FILES, Archive, Archived
 from headwater.features.read.frames import EXAMPLE, Frames
 from headwater.features.read.repository import LogCounts, LogRepository, register
 from headwater.features.read.same_rows import SameRows
@@ -17,7 +18,7 @@ from headwater.features.read.shadow_outputs import ShadowOutputs
 from headwater.features.record.declared import Declared
 from headwater.features.record.encoder import RecordEncoder, open_inbox
 from headwater.features.record.inbox import Inbox, inbox_file
-from headwater.features.sequence.sequencer import Sequencer
+from headwater.features.sequence.sequencer import BATCH_ENTRIES, Sequencer
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
@@ -35,7 +36,7 @@ _CHUNK = 50_000
 
 
 class FeatureLog:
-    """Records predictions and labels durably, and gives the examples they make.
+    """The durable log of one pipeline's predictions and labels, and of the examples they make.
 
     Parameters
     ----------
@@ -44,9 +45,11 @@ class FeatureLog:
     settings
         Where it is kept.
     clock
-        Gives the time of receipt; the machine's where none is given.
+        Gives the time of receipt; the machine's if none is given.
     database
-        An open operational database, to share one; opened from the settings where none is given.
+        An open operational database, to share one; opened from the settings if none is given.
+    compact_from_files
+        How many files a table of the archive has at least before they are compacted.
 
     Raises
     ------
@@ -62,6 +65,8 @@ class FeatureLog:
         settings: Settings,
         clock: Clock | None = None,
         database: Database | None = None,
+        *,
+        compact_from_files: int = COMPACT_FROM_FILES,
     ) -> None:
         self.pipeline = pipeline
         self.clock = clock or SystemClock()
@@ -70,7 +75,7 @@ class FeatureLog:
         self.inbox = open_inbox(pipeline, settings)
         self.pipeline_id = _registered(self.database, pipeline, self.inbox)
         self.identity = identity_of(self.database, self.pipeline_id)
-        self.archive = Archive(Storage(settings), self.identity)
+        self.archive = Archive(Storage(settings), self.identity, compact_from_files=compact_from_files)
         self._stored = LogRepository(self.database, self.pipeline_id)
         self._same_rows = SameRows(self.archive, self._stored)
         self.recorder = RecordEncoder(pipeline, self.inbox, self.clock)
@@ -79,7 +84,7 @@ class FeatureLog:
         self._frames = Frames(self.declared.readable())
 
     def agree(self, *, fresh: bool = False) -> None:
-        """Make sure that the pipeline's declaration is the one in force, or let it take its place.
+        """Check that the pipeline's declaration is in force, or put it in force if it may be.
 
         Called before anything is sequenced, collected, learned or served. Recording and labelling ask
         the same of task and features; reading asks nothing.
@@ -156,7 +161,7 @@ class FeatureLog:
         return self.inbox.append([make(label, now_us) for label in labels], "label")
 
     def import_history(self, history: Iterable[tuple[Prediction, Label | None]]) -> int:
-        """Log what happened elsewhere: each record counts as received at its own time.
+        """Log records of elsewhere; each counts as received at its own time.
 
         All of it is kept or none. Predictions and labels are put in the order of their times, so
         that the examples have the order that a log kept at the time would have given them.
@@ -185,8 +190,13 @@ class FeatureLog:
         entries.sort(key=lambda entry: (entry.received_at_us, entry.kind))
         return self.inbox.append(entries, "record")
 
-    def sequencer(self) -> Sequencer:
+    def sequencer(self, *, batch_entries: int = BATCH_ENTRIES) -> Sequencer:
         """Make the sequencer of this log, to be used in a ``with`` block.
+
+        Parameters
+        ----------
+        batch_entries
+            How many entries of the inbox one transaction takes at most.
 
         Raises
         ------
@@ -195,20 +205,40 @@ class FeatureLog:
         """
         self.agree()
         agreed = self.declared.check
-        return Sequencer(self.pipeline, self.pipeline_id, self.inbox, self.database, self.clock, agreed)
+        return Sequencer(
+            self.pipeline,
+            self.pipeline_id,
+            self.inbox,
+            self.database,
+            self.clock,
+            agreed,
+            batch_entries=batch_entries,
+        )
 
-    def queue(self) -> LabelQueue:
-        """Make the queue for people of this log.
+    def queue(self, *, step_records: int = STEP_RECORDS) -> LabelQueue:
+        """Make the label queue of this log.
+
+        Parameters
+        ----------
+        step_records
+            How many records one transaction looks at when the queue fills.
 
         Raises
         ------
         DeclarationError
             If the pipeline asks nobody.
         """
-        return LabelQueue(self.pipeline, self.pipeline_id, self.recorder, self.database, self.clock)
+        return LabelQueue(
+            self.pipeline,
+            self.pipeline_id,
+            self.recorder,
+            self.database,
+            self.clock,
+            step_records=step_records,
+        )
 
     def collect(self) -> int:
-        """Write what is sequenced to the archive, range by range.
+        """Write the sequenced records to the archive, range by range.
 
         Returns
         -------
@@ -234,7 +264,7 @@ class FeatureLog:
         return self._archive("examples", offset)
 
     def check_archive(self) -> None:
-        """Refuse an archive that is not this log's, or that a copy of the home went on with.
+        """Refuse an archive of another log, or one that a copy of the home went on with.
 
         Whatever else is wrong is left to whoever reads or writes.
 
@@ -248,24 +278,24 @@ class FeatureLog:
             self._same_rows.check_all(self._frames)
 
     def stop(self) -> int:
-        """Give the offset that the next example will have."""
+        """Return the offset that the next example will have."""
         return self._stored.ends()[1]
 
     def offset_at(self, moment: datetime) -> int:
-        """Give the first offset emitted at `moment` or later; :meth:`stop` where there is none."""
+        """Return the first offset emitted at `moment` or later; :meth:`stop` if there is none."""
         return self._stored.first_emitted(to_us(moment), self.stop())
 
     def examples(
         self, start: int = 0, stop: int | None = None, columns: Collection[str] = EXAMPLE
     ) -> pl.DataFrame:
-        """Give the examples of a range of offsets: the same ones for ever.
+        """Return the examples of a range of offsets, which never change.
 
         Parameters
         ----------
         start, stop
             From `start` up to, but not including, `stop`; None means up to the newest.
         columns
-            Which columns to read; all where not given.
+            Which columns to read; all if not given.
 
         Returns
         -------
@@ -273,7 +303,7 @@ class FeatureLog:
             A row an example, by rising offset: ``offset``, ``label``, ``features`` (a struct),
             ``prediction_id``, ``served_at``, ``known_at`` and ``emitted_at`` (UTC), ``version``,
             ``role``, ``propensity``, ``output``, ``source``, ``revision``, ``late``, ``supersedes``,
-            ``entity`` and ``ages_s`` (JSON; null where nothing was looked up).
+            ``entity`` and ``ages_s`` (JSON; null if nothing was looked up).
 
         Raises
         ------
@@ -289,38 +319,38 @@ class FeatureLog:
                 f"pipeline {self.pipeline.name!r} has no examples [{start}, {stop}); it has [0, {end})",
                 hint="ask for a range within, or run headwater collect first",
             )
-        kept = min(stop, self._same_rows.check("examples", self._frames)) if start < stop else start
-        if kept <= start:
+        archived = min(stop, self._same_rows.check("examples", self._frames)) if start < stop else start
+        if archived <= start:
             return self._frames.examples(self._stored.examples(start, stop), columns)
         schema = self._frames.schema(columns)
-        old = self.archive.read("examples", OffsetRange(start, kept), schema).select(list(columns))
-        if kept == stop:
+        old = self.archive.read("examples", OffsetRange(start, archived), schema).select(list(columns))
+        if archived == stop:
             return old
-        new = self._frames.examples(self._stored.examples(kept, stop), columns)
+        new = self._frames.examples(self._stored.examples(archived, stop), columns)
         return pl.concat([old, new], how="vertical_relaxed")
 
     def position_at(self, moment: datetime) -> int:
-        """Give the position from which on predictions were recorded at `moment` or later."""
+        """Return the position from which on predictions were recorded at `moment` or later."""
         moment_us, (end, _) = to_us(moment), self._stored.ends()
 
         def after(position: int) -> bool:
-            found = self._stored.recorded(position)
-            return found is None or found[1] >= moment_us
+            recorded = self._stored.recorded(position)
+            return recorded is None or recorded[1] >= moment_us
 
         return bisect_left(range(end), True, key=after)
 
     def position_after(self, position: int, predictions: int) -> int | None:
-        """Give the position behind so many predictions from `position` on; None for fewer."""
-        found = self._stored.recorded(position, predictions - 1)
-        return None if found is None else found[0] + 1
+        """Return the position behind the next `predictions` predictions; None if there are fewer."""
+        recorded = self._stored.recorded(position, predictions - 1)
+        return None if recorded is None else recorded[0] + 1
 
     def recorded_at(self, position: int) -> datetime | None:
-        """Say when the prediction at `position`, or the next one, was recorded; None behind the last."""
-        found = self._stored.recorded(position)
-        return None if found is None else from_us(found[1])
+        """Return when the prediction at `position`, or the next, was recorded; None behind the last."""
+        recorded = self._stored.recorded(position)
+        return None if recorded is None else from_us(recorded[1])
 
     def positions(self) -> int:
-        """Give the position that the next record will have."""
+        """Return the position that the next record will have."""
         return self._stored.ends()[0]
 
     def count_predictions(self, start: int, stop: int) -> int:
@@ -335,7 +365,7 @@ class FeatureLog:
         *,
         shadows: bool = False,
     ) -> pl.DataFrame:
-        """Give the predictions of a range of positions, with or without labels.
+        """Return the predictions of a range of positions, with or without labels.
 
         A range is found by :meth:`position_at` or :meth:`position_after`; times of receipt never fall
         as positions rise.
@@ -354,28 +384,28 @@ class FeatureLog:
         -------
         polars.DataFrame
             A row a prediction, in the order recorded: ``position``, ``recorded_at`` (UTC), the wanted
-            columns, and ``label``: the newest revision, or null where none came, or the first came
+            columns, and ``label``: the newest revision, or null if none came, or the first came
             after the wait.
         """
         rows = self._stored.predictions(start, stop)
-        found = self._frames.served(rows, self._stored.labels_of(start, stop), list(columns))
-        return self._frames.beside(found, self.shadows.between(start, stop)) if shadows else found
+        frame = self._frames.served(rows, self._stored.labels_of(start, stop), list(columns))
+        return self._frames.beside(frame, self.shadows.between(start, stop)) if shadows else frame
 
     def superseded(self, start: int, stop: int) -> list[int]:
-        """Give the offsets of a range whose label a newer example of the range corrects, rising."""
+        """Return the offsets of a range whose label a newer example of the range corrects, rising."""
         return self._stored.superseded(start, stop)
 
     def corrections(self, start: int, stop: int) -> list[int]:
-        """Give the offsets of a range whose example corrects an older one, rising."""
+        """Return the offsets of a range whose example corrects an older one, rising."""
         return self._stored.corrections(start, stop)
 
     def emitted_us(self, start: int, stop: int) -> list[int]:
-        """Give the emission times of a range, in microseconds since 1970, UTC, in offset order."""
+        """Return the emission times of a range, in microseconds since 1970, UTC, in offset order."""
         return self._stored.emitted(start, stop)
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:
-        """Put all that is recorded and labelled within into one synced write.
+        """Write all records and labels of the block in one synced transaction.
 
         It is durable when the block ends; an error within keeps none of it.
         """
@@ -383,7 +413,7 @@ class FeatureLog:
             yield
 
     def predictions(self) -> pl.DataFrame:
-        """Give every sequenced prediction, from the database: for tables and tests of modest size."""
+        """Return every sequenced prediction, from the database: for tables and tests of modest size."""
         return self._frames.predictions(self._stored.predictions(0, self._stored.ends()[0]))
 
     def counts(self) -> LogCounts:

@@ -43,7 +43,8 @@ from headwater.spec.errors import DeclarationError, ServerError, StorageError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.batch import BatchPrediction
-from headwater.spec.updating.trigger import Cron, Every, by_clock
+from headwater.spec.updating.trigger import by_clock
+from headwater.spec.updating.triggers.schedule import Cron, Every
 from headwater.spec.updating.update import Stateless
 
 __all__ = ["DeployResult", "absolute", "deploy", "schedule_of"]
@@ -143,7 +144,7 @@ def schedule_of(trigger: Every | Cron) -> IntervalSchedule | CronSchedule:
 
     Examples
     --------
-    >>> from headwater.spec.updating.trigger import Cron
+    >>> from headwater.spec.updating.triggers.schedule import Cron
     >>> schedule_of(Cron("30 2 * * *", "Europe/Berlin")).timezone
     'Europe/Berlin'
     """

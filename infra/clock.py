@@ -1,4 +1,4 @@
-"""The one place that asks for the time, so that a replay is a simulation."""
+"""Clocks: the one place that reads the time, so that a replay is a simulation."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -14,7 +14,7 @@ _SECOND_US = 1_000_000
 
 
 def to_us(moment: datetime) -> int:
-    """Give an aware time as whole microseconds since 1970, UTC: how every store keeps it.
+    """Convert an aware time to whole microseconds since 1970, UTC, as every store keeps it.
 
     >>> to_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
     1000000
@@ -24,15 +24,15 @@ def to_us(moment: datetime) -> int:
 
 
 def from_us(moment_us: int) -> datetime:
-    """Give microseconds since 1970 as a time in UTC."""
+    """Convert microseconds since 1970 to a time in UTC."""
     return _EPOCH + timedelta(microseconds=moment_us)
 
 
 class Clock(Protocol):
-    """Tells the time, in UTC."""
+    """A source of the present time, in UTC."""
 
     def now(self) -> datetime:
-        """Give the present, with a zone."""
+        """Return the present, with a zone."""
         ...
 
 
@@ -40,7 +40,7 @@ class SystemClock:
     """The machine's clock."""
 
     def now(self) -> datetime:
-        """Give the machine's time, in UTC."""
+        """Return the machine's time, in UTC."""
         return datetime.now(UTC)
 
 
@@ -57,7 +57,7 @@ class SimulatedClock:
         self._now = utc(start, "start")
 
     def now(self) -> datetime:
-        """Give the simulated present, in UTC."""
+        """Return the simulated present, in UTC."""
         return self._now
 
     def advance_to(self, moment: datetime) -> None:

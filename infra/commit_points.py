@@ -1,4 +1,4 @@
-"""Named moments at which a crash is interesting, and a way for tests to crash exactly there.
+"""Commit points: named moments at which tests kill the process.
 
 Each store calls :func:`reached` just before and just after it commits. With ``HEADWATER_KILL_AT`` set
 to ``name`` or ``name:n`` the process kills itself, as a power cut would, the *n*-th time it comes by.
@@ -59,7 +59,7 @@ _left = int(_count or 1)
 
 
 def reached(point: str) -> None:
-    """Say that a commit point is passed; does nothing unless a test asked for a crash here."""
+    """Pass a commit point; kill the process if a test asked for it."""
     global _left  # noqa: PLW0603 - a process-wide countdown
     if point == _name:
         _left -= 1

@@ -12,8 +12,8 @@ __all__ = ["made_at", "new_id"]
 
 _VERSION_7 = 0x7 << 76
 _VARIANT = 0x2 << 62
-_drawn = random.Random(os.urandom(32))  # noqa: S311 - ids must differ, not be secret
-os.register_at_fork(after_in_child=lambda: _drawn.seed(os.urandom(32)))
+_random = random.Random(os.urandom(32))  # noqa: S311 - ids must differ, not be secret
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 
 def new_id() -> str:
@@ -22,21 +22,21 @@ def new_id() -> str:
     >>> len(new_id()), new_id()[14]
     (36, '7')
     """
-    drawn = _drawn.getrandbits(74)
-    high, low = drawn >> 62 & 0xFFF, drawn & (1 << 62) - 1
+    bits = _random.getrandbits(74)
+    high, low = bits >> 62 & 0xFFF, bits & (1 << 62) - 1
     number = (time.time_ns() // 1_000_000 & 0xFFFFFFFFFFFF) << 80
     text = f"{number | _VERSION_7 | high << 64 | _VARIANT | low:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def made_at(id_: str) -> datetime | None:
-    """Say when a UUIDv7 was made, in UTC; None for another text.
+    """Return when a UUIDv7 was made, in UTC; None for any other text.
 
     >>> print(made_at("017f22e2-79b0-7cc3-98c4-dc0c0c07398f"))
     2022-02-22 19:22:22+00:00
     """
     try:
-        found = uuid.UUID(id_)
+        parsed = uuid.UUID(id_)
     except ValueError:
         return None
-    return from_us((found.int >> 80) * 1_000) if found.version == 7 else None
+    return from_us((parsed.int >> 80) * 1_000) if parsed.version == 7 else None

@@ -22,10 +22,10 @@ _MOST_FRAMES = 20
 
 
 class JsonLines(logging.Formatter):
-    """Writes a record as one line of JSON."""
+    """The formatter that writes a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line."""
+        """Return the record as a line of JSON."""
         line: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
@@ -42,7 +42,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_as(settings: Settings, level: int) -> None:
-    """Let this process write its log to standard error, in place of what it wrote before; warnings, too.
+    """Send the log and the warnings of this process to standard error, in place of earlier handlers.
 
     Parameters
     ----------

@@ -49,16 +49,16 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
         return cls(pid=pid, started_at_s=psutil.Process(pid).create_time())
 
     def lives(self) -> bool:
-        """Say whether that very process still runs."""
+        """Return whether that very process still runs."""
         try:
-            found = psutil.Process(self.pid)
-            same: bool = abs(found.create_time() - self.started_at_s) < 1
-            return same and found.status() != psutil.STATUS_ZOMBIE
+            process = psutil.Process(self.pid)
+            same: bool = abs(process.create_time() - self.started_at_s) < 1
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
     def variables(self) -> dict[str, str]:
-        """Give what every process below bears in its environment, whoever its parent is later."""
+        """Return the variables that mark every process of the stack, whatever its later parent."""
         return {_MARK: f"{self.pid}/{self.started_at_s:.2f}"}
 
 
@@ -88,16 +88,16 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its number, another one each time it is started."""
+        """The process id, a new one at each start."""
         return self._process.pid
 
     @property
     def status(self) -> int | None:
-        """What it ended with, below 0 where a signal ended it; None while it runs."""
+        """The exit status, below 0 if a signal ended the process; None while it runs."""
         return self._process.poll()
 
     def start_again(self) -> None:
-        """Start it once more, when it has ended and what is left of its group has been ended.
+        """End what is left of the process group, and start the process again.
 
         Its log goes on below what it wrote before.
         """
@@ -105,7 +105,7 @@ class Child:
         self._process = self._start()
 
     def await_answer(self, answers: Callable[[], bool], limit_s: float) -> None:
-        """Wait until it answers.
+        """Wait until the server answers.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class Child:
             time.sleep(_POLL_S)
 
     def check(self) -> None:
-        """Raise if it has ended.
+        """Raise if the process has ended.
 
         Raises
         ------
@@ -137,13 +137,13 @@ class Child:
             )
 
     def tail(self) -> str:
-        """Give the end of its log."""
+        """Return the end of the log."""
         lines = self.log.read_bytes()[-10_000:].decode(errors="replace").splitlines()
         shown = [line for line in lines if line.strip()][-_TAIL_LINES:]
         return "the end of its log:\n" + "\n".join(f"  {line}" for line in shown)
 
     def end(self) -> None:
-        """End it and its process group: politely, then not."""
+        """End the process and its group by SIGTERM, then by SIGKILL."""
         for sign, limit_s in ((signal.SIGTERM, _END_S), (signal.SIGKILL, _END_S)):
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, sign)
@@ -162,12 +162,12 @@ class Child:
             )
 
     def _end_group(self) -> None:
-        """End what it started: it may hold its port."""
+        """End the rest of the process group, which may hold the port."""
         _end([process for process in psutil.process_iter() if _in_group(process, self.pid)])
 
 
 def end_marked(mark: Mark) -> list[int]:
-    """End whatever is left of a stack, such as the flow runs of a worker that was killed.
+    """End the processes left of a stack, such as the flow runs of a worker that was killed.
 
     Parameters
     ----------
@@ -179,14 +179,14 @@ def end_marked(mark: Mark) -> list[int]:
     list of int
         The pids that were ended.
     """
-    wanted = mark.variables()[_MARK]
-    left = [process for process in psutil.process_iter() if _marked_with(process) == wanted]
+    marked = mark.variables()[_MARK]
+    left = [process for process in psutil.process_iter() if _marked_with(process) == marked]
     _end(left)
     return [process.pid for process in left]
 
 
 def end_with_parent() -> None:
-    """Send this process SIGTERM when the one that started it is gone, however that ended.
+    """Send this process SIGTERM once the process that started it is gone.
 
     Where multiprocessing started it, that is not the process that it was forked from.
     """
@@ -204,7 +204,7 @@ def end_with_parent() -> None:
 
 
 def free_port(wanted: int, option: str) -> int:
-    """Give a free port on loopback.
+    """Return a free port on loopback.
 
     A server takes seconds to bind its port. So a free one lies below those that Linux gives to programs
     that connect, or ask for any: none of them gets it meanwhile.
@@ -226,12 +226,13 @@ def free_port(wanted: int, option: str) -> int:
         if _is_free(port):
             return port
     raise ServerError(
-        f"port {wanted} is taken", hint=f"end what listens there, or take a free one: {option} 0"
+        f"port {wanted} is taken",
+        hint=f"end the process that listens there, or take a free one: {option} 0",
     )
 
 
 def fetch(port: int, path: str, body: bytes | None = None) -> bytes | None:
-    """Ask a local server something; None where it does not answer, or not well."""
+    """Send a request to a local server; None if it does not answer with status 200."""
     connection = http.client.HTTPConnection(_HOST, port, timeout=5)
     try:
         headers = {} if body is None else {"Content-Type": "application/json"}
@@ -256,7 +257,7 @@ def _is_free(port: int) -> bool:
 
 
 def _end(processes: list[psutil.Process]) -> None:
-    """End processes: politely, then not."""
+    """End processes by SIGTERM, then by SIGKILL."""
     for process in processes:
         _quietly(process.terminate)
     _, stubborn = psutil.wait_procs(processes, timeout=_END_S / 3)
@@ -274,10 +275,10 @@ def _in_group(process: psutil.Process, group: int) -> bool:
 
 def _marked_with(process: psutil.Process) -> str | None:
     try:
-        found = process.environ().get(_MARK)
+        variable = process.environ().get(_MARK)
     except psutil.Error:
         return None
-    return None if found is None else str(found)
+    return None if variable is None else str(variable)
 
 
 def _quietly(end: Callable[[], None]) -> None:

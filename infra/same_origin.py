@@ -1,4 +1,4 @@
-"""Which requests a server without keys lets in: those for this machine, and from none but its own pages.
+"""The same-origin rule of servers without keys: requests for this machine, from their own pages alone.
 
 A browser sends what any page asks of it, to loopback, too. Two lines of a request tell:
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from headwater.spec.errors import ForeignRequestError
 
-__all__ = ["Host", "SameOrigin", "listed"]
+__all__ = ["Host", "SameOrigin", "parse_hosts"]
 
 _AUTHORITY = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::(?P<port>[0-9]{0,5}))?")
 _USUAL_PORTS = {"http": "80", "https": "443"}
@@ -36,7 +36,7 @@ class Host(NamedTuple):
     name
         In lower case, without a last dot.
     port
-        Its digits; empty where none is named.
+        Its digits; empty if none is named.
     """
 
     name: str
@@ -44,19 +44,19 @@ class Host(NamedTuple):
 
     @classmethod
     def parse(cls, authority: str) -> "Host | None":
-        """Read a name, or an address, with or without a port; None where it is neither.
+        """Read a name, or an address, with or without a port; None if it is neither.
 
         >>> Host.parse("LOCALHOST.:8000")
         Host(name='localhost', port='8000')
         >>> Host.parse("me@localhost"), Host.parse("")
         (None, None)
         """
-        found = _AUTHORITY.fullmatch(authority.lower())
-        return None if found is None else cls(found["name"], found["port"] or "")
+        match = _AUTHORITY.fullmatch(authority.lower())
+        return None if match is None else cls(match["name"], match["port"] or "")
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine, whatever a name server says.
+        """Whether the host is this machine, whatever a name server says.
 
         >>> [Host(name, "").is_loopback for name in ("localhost", "app.localhost", "127.1.2.3", "[::1]")]
         [True, True, True, True]
@@ -73,7 +73,7 @@ class Host(NamedTuple):
         return (mapped or address).is_loopback
 
 
-def listed(names: str) -> frozenset[Host]:
+def parse_hosts(names: str) -> frozenset[Host]:
     """Read the hosts of a setting, as in ``shop.example,10.0.0.7:8000``; one without a port is for any.
 
     Raises
@@ -81,20 +81,20 @@ def listed(names: str) -> frozenset[Host]:
     ValueError
         If one is not a host.
 
-    >>> sorted(listed("Shop.example, 10.0.0.7:8000"))
+    >>> sorted(parse_hosts("Shop.example, 10.0.0.7:8000"))
     [Host(name='10.0.0.7', port='8000'), Host(name='shop.example', port='')]
     """
-    found = {name: Host.parse(name) for name in map(str.strip, names.split(",")) if name}
-    for name, host in found.items():
+    hosts = {name: Host.parse(name) for name in map(str.strip, names.split(",")) if name}
+    for name, host in hosts.items():
         if host is None:
             raise ValueError(
                 f"{name[:_SHOWN]!r} is not a host: write NAME or NAME:PORT, with commas between"
             )
-    return frozenset(host for host in found.values() if host is not None)
+    return frozenset(host for host in hosts.values() if host is not None)
 
 
 class _Page(NamedTuple):
-    """Where a page is from; its port is always named."""
+    """The origin of a page; its port is always named."""
 
     scheme: str
     host: Host
@@ -109,7 +109,7 @@ class _Page(NamedTuple):
 
 
 class SameOrigin:
-    """Refuses requests for other hosts than this machine, or from other pages than the server's own.
+    """The rule that refuses requests for other hosts than this machine, or from pages of other servers.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class SameOrigin:
         self._known: set[bytes] = set()
 
     def check(self, headers: Sequence[tuple[bytes, bytes]], *, link: bool = False) -> None:
-        """Let a request in, or raise.
+        """Accept a request, or raise.
 
         A request without Host is let in: no browser sends one.
 
@@ -165,35 +165,35 @@ class SameOrigin:
         if host is not None and host not in self._known:
             self._check_host(host)
 
-    def _check_host(self, told: bytes) -> None:
-        host = Host.parse(told.decode("latin-1"))
+    def _check_host(self, value: bytes) -> None:
+        host = Host.parse(value.decode("latin-1"))
         if host is None or not (host.is_loopback or self._lists(host)):
             name = "NAME" if host is None else host.name[:_SHOWN]
             raise ForeignRequestError(
-                f"the request is for {_shown(told)}, which is not this machine",
+                f"the request is for {_shown(value)}, which is not this machine",
                 hint=f"ask localhost; to be reached by that name: HEADWATER_HOSTS={name}",
             )
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        self._known.add(told)
+        self._known.add(value)
 
     def _check_page(self, headers: Sequence[tuple[bytes, bytes]], link: bool) -> None:
-        told = dict(headers)
-        if len(told) < len(headers):
+        values = dict(headers)
+        if len(values) < len(headers):
             _check_single(headers)
-        if b"host" in told:
-            self._check_host(told[b"host"])
-        if b"origin" in told:
-            page = _Page.parse(told[b"origin"])
+        if b"host" in values:
+            self._check_host(values[b"host"])
+        if b"origin" in values:
+            page = _Page.parse(values[b"origin"])
             if page is not None and self._lists(page.host):
                 return
-            if page is None or page != _Page.parse(b"http://" + told.get(b"host", b"")):
+            if page is None or page != _Page.parse(b"http://" + values.get(b"host", b"")):
                 raise ForeignRequestError(
-                    f"the request comes from a page of {_shown(told[b'origin'])}",
+                    f"the request comes from a page of {_shown(values[b'origin'])}",
                     hint="no other page may ask without a key; if it is your own: HEADWATER_HOSTS",
                 )
-        site = told.get(b"sec-fetch-site", b"none").lower()
-        if site in _OWN_SITES or (link and _follows_link(told)):
+        site = values.get(b"sec-fetch-site", b"none").lower()
+        if site in _OWN_SITES or (link and _follows_link(values)):
             return
         raise ForeignRequestError(
             f"the request comes from a page elsewhere (Sec-Fetch-Site: {_shown(site)})",
@@ -214,11 +214,11 @@ def _several(name: str) -> ForeignRequestError:
     return ForeignRequestError(f"the request has several lines {name}", hint=f"send one {name}")
 
 
-def _follows_link(told: Mapping[bytes, bytes]) -> bool:
-    """Say whether a browser opens a page in a tab of its own, which no other page can read."""
-    mode, aim = told.get(b"sec-fetch-mode"), told.get(b"sec-fetch-dest")
-    return b"origin" not in told and (mode, aim) == (b"navigate", b"document")
+def _follows_link(values: Mapping[bytes, bytes]) -> bool:
+    """Return whether a browser opens a page in a tab of its own, which no other page can read."""
+    mode, aim = values.get(b"sec-fetch-mode"), values.get(b"sec-fetch-dest")
+    return b"origin" not in values and (mode, aim) == (b"navigate", b"document")
 
 
-def _shown(told: bytes) -> str:
-    return repr(told[:_SHOWN].decode("latin-1"))
+def _shown(value: bytes) -> str:
+    return repr(value[:_SHOWN].decode("latin-1"))

@@ -1,4 +1,4 @@
-"""Where things are: read once from the environment, prefix ``HEADWATER_``."""
+"""The settings, read once from the environment, prefix ``HEADWATER_``."""
 
 import os
 import secrets
@@ -10,34 +10,34 @@ from typing import Literal
 from pydantic import AwareDatetime, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headwater.infra.same_origin import Host, listed
+from headwater.infra.same_origin import Host, parse_hosts
 from headwater.spec.errors import DeclarationError
 
 __all__ = ["Settings", "settings"]
 
 
 class Settings(BaseSettings):
-    """What can be set, each by an environment variable of its name in capitals after ``HEADWATER_``.
+    """The settings; the variable of each is its name in capitals after ``HEADWATER_``.
 
     Parameters
     ----------
     home
         Folder of all that is local: inbox, databases, keys, logs.
     storage
-        Where the tables go: a folder or ``s3://bucket/prefix``; below `home` where not given.
+        Where the tables go: a folder or ``s3://bucket/prefix``; below `home` if not given.
     database_url
-        SQLAlchemy address of the operational database; SQLite below `home` where not given.
+        SQLAlchemy address of the operational database; SQLite below `home` if not given.
     mlflow_uri
-        MLflow's tracking address; SQLite below `home` where not given.
+        MLflow's tracking address; SQLite below `home` if not given.
     artifacts
-        Where MLflow keeps states; below `storage` where not given.
+        Where MLflow keeps states; below `storage` if not given.
     s3_endpoint
         Address of an S3 service other than Amazon's.
     signing_key
-        Secret that signs states; made once below `home` where not given.
+        Secret that signs states; made once below `home` if not given.
     now
         A present that stands still, with a zone, to work on what was replayed; the machine's clock
-        where not given.
+        if not given.
     log
         How the service writes its log: ``text``, or ``json``, one line a record.
     otel
@@ -64,19 +64,19 @@ class Settings(BaseSettings):
     @field_validator("hosts")
     @classmethod
     def _check_hosts(cls, hosts: str) -> str:
-        listed(hosts)
+        parse_hosts(hosts)
         return hosts
 
     @property
     def root(self) -> Path:
-        """The home folder as an absolute path; made where it is missing."""
+        """The home folder as an absolute path; made if it is missing."""
         root = self.home.expanduser().resolve()
         root.mkdir(parents=True, exist_ok=True)
         return root
 
     @property
     def storage_uri(self) -> str:
-        """Where the tables are: an absolute path or ``s3://bucket/prefix``, without a last slash."""
+        """The place of the tables: an absolute path or ``s3://bucket/prefix``, without a last slash."""
         if self.storage is None:
             return str(self.root / "storage")
         if self.storage.startswith("s3://"):
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
 
     @property
     def artifact_uri(self) -> str:
-        """Where MLflow keeps states and recipes."""
+        """The place where MLflow keeps states and recipes."""
         if self.artifacts is not None:
             return self.artifacts
         uri = self.storage_uri
@@ -104,10 +104,10 @@ class Settings(BaseSettings):
     @property
     def served_hosts(self) -> frozenset[Host]:
         """The hosts, besides loopback, that servers without keys answer to."""
-        return listed(self.hosts)
+        return parse_hosts(self.hosts)
 
     def key(self) -> bytes:
-        """Give the secret that signs states; made on first use, readable by its owner alone."""
+        """Return the secret that signs states; made on first use, readable by its owner alone."""
         if self.signing_key is not None:
             return self.signing_key.get_secret_value().encode()
         path = self.root / "signing.key"

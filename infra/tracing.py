@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry, off unless ``HEADWATER_OTEL`` is set; where they go, ``OTEL_*`` says.
+"""Traces for OpenTelemetry, off unless ``HEADWATER_OTEL`` is set; ``OTEL_*`` says where they go.
 
 A span bears names, versions, counts and prediction ids; never features, labels, keys or the text of an
 error, which may quote them. Where tracing is off, nothing of OpenTelemetry is imported here.
@@ -16,9 +16,9 @@ from headwater.spec.errors import DeclarationError
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["Told", "begin_tracing", "past_span", "span", "tracer"]
+__all__ = ["SpanAttributes", "begin_tracing", "past_span", "span", "tracer"]
 
-Told = Mapping[str, str | int]
+SpanAttributes = Mapping[str, str | int]
 """What a span says, by name."""
 
 _NAME = "headwater"
@@ -26,7 +26,7 @@ _began = False
 
 
 def begin_tracing(settings: Settings, service: str) -> bool:
-    """Let this process send traces from now on, if the settings say so; once is enough.
+    """Begin to send traces from this process, if the settings say so; once is enough.
 
     A process that has set up OpenTelemetry by itself, such as a program that calls headwater, keeps its
     own way of sending.
@@ -65,8 +65,8 @@ def begin_tracing(settings: Settings, service: str) -> bool:
             hint="pip install 'headwater[otel]', or unset HEADWATER_OTEL",
         ) from error
     if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        told = Resource({SERVICE_NAME: service}).merge(OTELResourceDetector().detect())
-        provider = TracerProvider(resource=Resource.create().merge(told), shutdown_on_exit=False)
+        attributes = Resource({SERVICE_NAME: service}).merge(OTELResourceDetector().detect())
+        provider = TracerProvider(resource=Resource.create().merge(attributes), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         atexit.register(provider.shutdown)
         trace.set_tracer_provider(provider)
@@ -75,21 +75,21 @@ def begin_tracing(settings: Settings, service: str) -> bool:
 
 
 def tracer() -> "Tracer":
-    """Give what makes spans; only where :func:`begin_tracing` said yes."""
+    """Return the tracer; call it only if :func:`begin_tracing` returned True."""
     from opentelemetry import trace  # noqa: PLC0415 - only where it is switched on
 
     return trace.get_tracer(_NAME)
 
 
 @contextmanager
-def span(name: str, told: Told) -> Iterator[None]:
-    """Trace a block; does nothing where tracing is off.
+def span(name: str, attributes: SpanAttributes) -> Iterator[None]:
+    """Trace a block; do nothing if tracing is off.
 
     Parameters
     ----------
     name
         What is done.
-    told
+    attributes
         What to say of it, each name after ``headwater.``.
     """
     if not _began:
@@ -98,7 +98,7 @@ def span(name: str, told: Told) -> Iterator[None]:
     from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - only where it is switched on
 
     with tracer().start_as_current_span(
-        name, attributes=_named(told), record_exception=False, set_status_on_exception=False
+        name, attributes=_named(attributes), record_exception=False, set_status_on_exception=False
     ) as made:
         try:
             yield
@@ -107,19 +107,19 @@ def span(name: str, told: Told) -> Iterator[None]:
             raise
 
 
-def past_span(name: str, began_ns: int, told: Told) -> None:
-    """Trace what has just ended, where only its end tells that it was worth it.
+def past_span(name: str, began_ns: int, attributes: SpanAttributes) -> None:
+    """Trace an operation that has just ended, for callers that decide by its end.
 
     Parameters
     ----------
-    name, told
+    name, attributes
         As for :func:`span`.
     began_ns
         When it began, in nanoseconds since 1970, as :func:`time.time_ns` gives them.
     """
     if _began:
-        tracer().start_span(name, start_time=began_ns, attributes=_named(told)).end(time.time_ns())
+        tracer().start_span(name, start_time=began_ns, attributes=_named(attributes)).end(time.time_ns())
 
 
-def _named(told: Told) -> dict[str, str | int]:
-    return {f"{_NAME}.{name}": value for name, value in told.items()}
+def _named(attributes: SpanAttributes) -> dict[str, str | int]:
+    return {f"{_NAME}.{name}": value for name, value in attributes.items()}

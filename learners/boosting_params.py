@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from headwater.learners.learner import Schema
 from headwater.spec.errors import DeclarationError, few
 
-__all__ = ["Native", "native", "not_refitted"]
+__all__ = ["BoostingParameters", "boosting_parameters", "unrefittable_parameter"]
 
 _FILES = """
     config convert_model convert_model_language data forcedbins_filename forcedsplits_filename
@@ -91,8 +91,8 @@ _METHODS = ("basic", "intermediate", "advanced")
 _DEFAULT_OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
 
-class Native(NamedTuple):
-    """What LightGBM is given.
+class BoostingParameters(NamedTuple):
+    """The parameters and the number of trees that LightGBM is called with.
 
     Parameters
     ----------
@@ -106,8 +106,8 @@ class Native(NamedTuple):
     trees: int
 
 
-def native(estimator: Any, schema: Schema, seed: int, threads: int) -> Native:
-    """Translate an estimator's parameters, or refuse the one that would be dropped.
+def boosting_parameters(estimator: Any, schema: Schema, seed: int, threads: int) -> BoostingParameters:
+    """Translate an estimator's parameters, or refuse a parameter that would be dropped.
 
     Parameters
     ----------
@@ -123,38 +123,45 @@ def native(estimator: Any, schema: Schema, seed: int, threads: int) -> Native:
     DeclarationError
         If a parameter is unknown, named twice, or cannot be honoured.
     """
-    given = _by_own_names(estimator)
-    for name, value in given.items():
+    given_params = _by_own_names(estimator)
+    for name, value in given_params.items():
         if name in _REFUSED and value not in _HARMLESS.get(name, ()):
             raise _refused(name, value, *_REFUSED[name])
-    _check_constraints(given, schema)
-    kept = {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT | set(_REFUSED)}
+    _check_constraints(given_params, schema)
+    honoured = {
+        name: value
+        for name, value in given_params.items()
+        if name not in _WITHOUT_EFFECT | set(_REFUSED)
+    }
     for name in _ONE_A_FEATURE:
-        many, features = len(_listed(kept.get(name))), len(schema.features)
+        many, features = len(_listed(honoured.get(name))), len(schema.features)
         if many not in (0, features):  # LightGBM 4.7 ends the process where constraints are too few
             raise _refused(
-                name, kept[name], f"it has {many} values for {features} features", "write one a feature"
+                name,
+                honoured[name],
+                f"it has {many} values for {features} features",
+                "write one a feature",
             )
-    trees, own_seed = kept.pop("num_iterations", 100), kept.pop("seed", None)
+    trees, own_seed = honoured.pop("num_iterations", 100), honoured.pop("seed", None)
     if not hasattr(trees, "__index__") or trees < 1:
         raise _refused("n_estimators", trees, "no tree would be grown", "write n_estimators=100, say")
     if own_seed is not None and not hasattr(own_seed, "__index__"):
         raise _refused(
-            "random_state", own_seed, "it gives another seed each time", "write random_state=1, say"
+            "random_state", own_seed, "it draws another seed each time", "write random_state=1, say"
         )
-    params = kept | {
-        "objective": _objective(kept.pop("objective", None), schema),
+    params = honoured | {
+        "objective": _objective(honoured.pop("objective", None), schema),
         "seed": seed if own_seed is None else own_seed,
         "num_threads": threads,
         "deterministic": True,
         "force_row_wise": True,
         "verbosity": -1,
     }
-    return Native(params, trees)
+    return BoostingParameters(params, trees)
 
 
-def not_refitted(params: dict[str, Any]) -> str:
-    """Name the parameter that a refit of leaf values would not honour; empty where there is none.
+def unrefittable_parameter(params: dict[str, Any]) -> str:
+    """Name the parameter that a refit of leaf values would not honour; empty if there is none.
 
     A refit recomputes each leaf from gradients alone. Under ``path_smooth`` and ``linear_tree`` LightGBM
     4.7 ends the process then; constraints and the averages of a forest are lost; objectives whose leaves
@@ -181,18 +188,19 @@ def _constrains(value: Any) -> bool:
     return any(one != "0" for one in _listed(value))
 
 
-def _check_constraints(given: dict[str, Any], schema: Schema) -> None:
+def _check_constraints(given_params: dict[str, Any], schema: Schema) -> None:
     """Refuse monotone constraints at which LightGBM 4.7 ends the process instead of raising."""
-    wanted, method = given.get("monotone_constraints"), given.get("monotone_constraints_method")
-    found, names = _listed(wanted), [feature.name for feature in schema.features]
-    if found and (len(found) != len(names) or not set(found) <= {"-1", "0", "1"}):
+    constraints = given_params.get("monotone_constraints")
+    method = given_params.get("monotone_constraints_method")
+    values, names = _listed(constraints), [feature.name for feature in schema.features]
+    if values and (len(values) != len(names) or not set(values) <= {"-1", "0", "1"}):
         raise _refused(
             "monotone_constraints",
-            wanted,
+            constraints,
             f"it is not one of -1, 0 and 1 for each of {few(names)}",
-            f"write monotone_constraints={[0] * len(names)}, and 1 or -1 where one is wanted",
+            f"write monotone_constraints={[0] * len(names)}, with 1 or -1 for each constrained feature",
         )
-    if method not in (None, *_METHODS) or (method == "advanced" and not found):
+    if method not in (None, *_METHODS) or (method == "advanced" and not values):
         raise _refused(
             "monotone_constraints_method",
             method,
@@ -202,7 +210,7 @@ def _check_constraints(given: dict[str, Any], schema: Schema) -> None:
 
 
 def _listed(value: Any) -> list[str]:
-    """List the values of a parameter that has one a feature, as text; none where it is not given."""
+    """List the values of a parameter that has one a feature, as text; none if it is not given."""
     if value is None:
         return []
     if not isinstance(value, str):
@@ -211,9 +219,9 @@ def _listed(value: Any) -> list[str]:
 
 
 def _by_own_names(estimator: Any) -> dict[str, Any]:
-    """Give what was asked for by LightGBM's own names; an alias goes before a default."""
+    """Return an estimator's parameters by LightGBM's own names; an alias goes before a default."""
     defaults = type(estimator)().get_params()
-    given: dict[str, Any] = {}
+    by_own_name: dict[str, Any] = {}
     named: dict[str, str] = {}
     for name, value in sorted(estimator.get_params().items(), key=lambda item: item[0] not in defaults):
         own = name if name in ("class_weight", "importance_type") else _aliases().get(name)
@@ -224,10 +232,14 @@ def _by_own_names(estimator: Any) -> dict[str, Any]:
         if value is None:
             continue
         before = named.get(own)
-        if before is not None and given[own] != value and not _is_default(given[own], defaults, before):
+        if (
+            before is not None
+            and by_own_name[own] != value
+            and not _is_default(by_own_name[own], defaults, before)
+        ):
             raise _twice(before, name)
-        given[own], named[own] = value, name
-    return given
+        by_own_name[own], named[own] = value, name
+    return by_own_name
 
 
 def _is_default(value: Any, defaults: dict[str, Any], name: str) -> bool:
@@ -241,20 +253,20 @@ def _twice(one: str, other: str) -> DeclarationError:
     )
 
 
-def _objective(wanted: Any, schema: Schema) -> str:
-    if wanted is None:
+def _objective(objective: Any, schema: Schema) -> str:
+    if objective is None:
         return _DEFAULT_OBJECTIVES[schema.task]
     known = _OBJECTIVES[schema.task]
-    if not isinstance(wanted, str) or wanted not in known:
+    if not isinstance(objective, str) or objective not in known:
         raise _refused(
             "objective",
-            wanted,
+            objective,
             "a version keeps no function"
-            if callable(wanted)
+            if callable(objective)
             else f"it does not fit a {schema.task} task",
             f"write objective={_DEFAULT_OBJECTIVES[schema.task]!r}, or leave it out",
         )
-    return wanted
+    return objective
 
 
 def _refused(name: str, value: Any, why: str, hint: str) -> DeclarationError:
@@ -263,7 +275,7 @@ def _refused(name: str, value: Any, why: str, hint: str) -> DeclarationError:
 
 @cache
 def _aliases() -> dict[str, str]:
-    """Give LightGBM's own name of each name that it takes."""
+    """Return LightGBM's own name of each alias."""
     # It has no public name for its table of aliases.
     from lightgbm.basic import _ConfigAliases  # noqa: PLC0415 - an extra
 

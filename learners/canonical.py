@@ -79,15 +79,15 @@ class _Walk:
         self._above[key] = depth
         outer, self._reach = self._reach, _NOWHERE
         try:
-            found = self._container(value)
+            digest = self._container(value)
         finally:
             del self._above[key]
         if self._reach >= depth:  # nothing below points above it: its hash holds everywhere
-            self._memo[key] = (found, value)
+            self._memo[key] = (digest, value)
             self._reach = outer
         else:
             self._reach = min(outer, self._reach)
-        return found
+        return digest
 
     def _container(self, value: object) -> bytes:
         kind = type(value)
@@ -127,7 +127,7 @@ class _Walk:
 
 
 def _plain(value: object) -> bytes | None:
-    """Hash what has no parts; None for what has."""
+    """Hash a value without parts; None for a value with parts."""
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return _hash(kind.__name__.encode(), [str(value).encode("utf-8", "surrogatepass")])
@@ -148,8 +148,8 @@ def _named(module: str, name: str) -> bytes:
 
 def _hash(kind: bytes, parts: Iterable[bytes]) -> bytes:
     """Hash parts with their kind and lengths, so that no two lists of parts run together."""
-    found = hashlib.sha256(kind)
+    hasher = hashlib.sha256(kind)
     for part in parts:
-        found.update(b"|%d|" % len(part))
-        found.update(part)
-    return found.digest()
+        hasher.update(b"|%d|" % len(part))
+        hasher.update(part)
+    return hasher.digest()

@@ -1,4 +1,4 @@
-"""Warnings for whoever declares or trains a pipeline: where its versions will not rebuild."""
+"""Warnings that a pipeline's versions will not rebuild."""
 
 import sys
 import warnings
@@ -16,7 +16,7 @@ __all__ = ["cautions_of_state", "warn_of"]
 
 
 def warn_of(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
-    """Warn where versions of a pipeline will not rebuild, before it learns anything.
+    """Warn if versions of a pipeline will not rebuild, before it learns anything.
 
     Called wherever a pipeline is checked before work: bound to its stores, deployed.
 
@@ -35,28 +35,28 @@ def warn_of(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
     HeadwaterWarning
         If versions will not rebuild, or need modules that are not kept.
     """
-    found = _cautions(pipeline)
-    for caution in found:
+    cautions = _cautions(pipeline)
+    for caution in cautions:
         warnings.warn(caution, stacklevel=3)
-    return found
+    return cautions
 
 
 def _cautions(pipeline: Pipeline) -> tuple[HeadwaterWarning, ...]:
     with SeededGenerators(0):
         learner = fresh_of(pipeline)
-    found = cautions_of_state(pipeline, learner)
-    if not found:
+    cautions = cautions_of_state(pipeline, learner)
+    if not cautions:
         with SeededGenerators(0):
             again = fresh_of(pipeline)
         if learner.digest() != again.digest():
-            found = (
+            cautions = (
                 _unequal(pipeline, "two calls of its factory make different ones", "seed all it draws"),
             )
-    return (*found, *_unkept(pipeline, modules_of(learner)))
+    return (*cautions, *_unkept(pipeline, modules_of(learner)))
 
 
 def cautions_of_state(pipeline: Pipeline, learner: Learner) -> tuple[HeadwaterWarning, ...]:
-    """Say why a learner's state will not be rebuilt, from what it holds."""
+    """Return warnings that a learner's state will not be rebuilt, by the objects that it holds."""
     return tuple(_unequal(pipeline, doubt.why, doubt.hint) for doubt in doubts(learner))
 
 
@@ -74,6 +74,6 @@ def _unkept(pipeline: Pipeline, beside: set[str]) -> Iterator[HeadwaterWarning]:
     if own:
         yield HeadwaterWarning(
             f"the model of pipeline {pipeline.name!r} needs {few(own)} beside its own module, and no "
-            "version keeps that: an edit there changes what versions rebuild to and load as",
-            f"put what the model needs into {factory.__module__}, the module of {factory.__name__}",
+            "version keeps that: an edit there changes how versions rebuild and load",
+            f"move that code into {factory.__module__}, the module of {factory.__name__}",
         )

@@ -15,7 +15,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 def own_modules(module_name: str, function: str, beside: Iterable[str] = ()) -> tuple[str, ...]:
-    """Name the user's own modules that running a factory's module again imports, on whatever way.
+    """Name the user's own modules that running a factory's module again imports, directly or not.
 
     A module is the user's own if its file lies below the folder that holds the factory's module, or its
     top package, or below the current folder where that holds it. Installed packages and headwater are
@@ -34,16 +34,16 @@ def own_modules(module_name: str, function: str, beside: Iterable[str] = ()) -> 
         Sorted. Empty packages are left out, and so is an import whose name is computed.
     """
     first = sys.modules[module_name]
-    roots, found, waiting = _roots(first), {module_name: first}, [first]
+    roots, modules, waiting = _roots(first), {module_name: first}, [first]
     while waiting:
         module = waiting.pop()
         named = [*_imported(module, function), *beside] if module is first else _imported(module, None)
         for name in named:
             other = sys.modules.get(name)
-            if other is not None and name not in found and _is_own(other, roots):
-                found[name] = other
+            if other is not None and name not in modules and _is_own(other, roots):
+                modules[name] = other
                 waiting.append(other)
-    return tuple(sorted(name for name, one in found.items() if one is not first and _tree(one).body))
+    return tuple(sorted(name for name, one in modules.items() if one is not first and _tree(one).body))
 
 
 def _roots(module: ModuleType) -> list[Path]:
@@ -71,7 +71,7 @@ def _file_of(module: ModuleType) -> Path | None:
 
 
 def _tree(module: ModuleType) -> ast.Module:
-    """Parse a module's text, without its docstring; empty where there is none."""
+    """Parse a module's text, without its docstring; empty if there is none."""
     try:
         tree = ast.parse(inspect.getsource(module))
     except (OSError, TypeError, SyntaxError):
@@ -105,21 +105,21 @@ def _with_parents(name: str) -> Iterator[str]:
 
 
 def _reached(tree: ast.Module, function: str) -> list[ast.AST]:
-    """Give a module's statements, and the functions that they or a function refer to."""
+    """Return a module's statements, and the functions that they or a function refer to."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     functions = {node.name: node for node in tree.body if isinstance(node, kinds)}
-    found: list[ast.AST] = [node for node in tree.body if not isinstance(node, kinds)]
-    found += [one for node in functions.values() for one in node.decorator_list]
-    found += [functions.pop(function)] if function in functions else []
-    for node in found:  # which grows as it is read
+    nodes: list[ast.AST] = [node for node in tree.body if not isinstance(node, kinds)]
+    nodes += [one for node in functions.values() for one in node.decorator_list]
+    nodes += [functions.pop(function)] if function in functions else []
+    for node in nodes:  # which grows as it is read
         for inner in _running(node):
             if isinstance(inner, ast.Name) and inner.id in functions:
-                found.append(functions.pop(inner.id))
-    return found
+                nodes.append(functions.pop(inner.id))
+    return nodes
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk what runs when a module is run again: not its main guard, not what types need."""
+    """Walk the nodes that run when a module runs again, without its guarded blocks."""
     waiting = [node]
     while waiting:
         inner = waiting.pop()

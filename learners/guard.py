@@ -1,4 +1,4 @@
-"""What must never reach an estimator: one NaN makes a linear model answer NaN for ever."""
+"""Guards of an estimator's input and output: one NaN makes a linear model answer NaN for ever."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,14 @@ from headwater.spec.errors import HeadwaterError, NonFiniteError, SchemaError, U
 from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Task
 
-__all__ = ["check_batch", "check_one", "check_outputs", "keeping_last_good", "learning", "named"]
+__all__ = [
+    "check_batch",
+    "check_one",
+    "check_outputs",
+    "estimator_name",
+    "keeping_last_good",
+    "learning",
+]
 
 
 _LONGEST = 300  # what is wrong may quote an output, or a library
@@ -39,7 +46,7 @@ def keeping_last_good(learner: _Restorable, estimator: object) -> Iterator[None]
 
 @contextmanager
 def learning(estimator: object) -> Iterator[None]:
-    """Name the estimator where its library refuses to learn.
+    """Name the estimator in the error if its library refuses to learn.
 
     Raises
     ------
@@ -51,26 +58,26 @@ def learning(estimator: object) -> Iterator[None]:
     except (HeadwaterError, MemoryError):
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:_LONGEST]
+        message = " ".join(str(error).split())[:_LONGEST]
         raise UnlearnableError(
-            f"{named(estimator)} refuses to learn: {type(error).__name__}: {said}",
+            f"{estimator_name(estimator)} refuses to learn: {type(error).__name__}: {message}",
             hint="mend the parameter that it names in the model; if it is the examples' fault, "
             "headwater quarantine PIPELINE START:STOP leaves them out",
         ) from error
 
 
-def named(estimator: object) -> str:
+def estimator_name(estimator: object) -> str:
     """Name an estimator; a pipeline, with its steps.
 
     >>> from sklearn.linear_model import Ridge
     >>> from sklearn.pipeline import make_pipeline
-    >>> named(make_pipeline("passthrough", Ridge()))
+    >>> estimator_name(make_pipeline("passthrough", Ridge()))
     'Pipeline (passthrough, Ridge)'
     """
     steps = getattr(estimator, "steps", None)
     if not steps:
         return estimator if isinstance(estimator, str) else type(estimator).__name__
-    return f"{type(estimator).__name__} ({', '.join(map(named, dict(steps).values()))})"
+    return f"{type(estimator).__name__} ({', '.join(map(estimator_name, dict(steps).values()))})"
 
 
 def check_batch(names: Sequence[str], features: pl.DataFrame, labels: pl.Series) -> None:
@@ -116,7 +123,7 @@ def check_one(features: Mapping[str, FeatureValue], label: LabelValue) -> None:
 
 
 def check_outputs(outputs: Sequence[Output], task: Task) -> None:
-    """Refuse a state that answers with what is no output of its task, such as NaN.
+    """Refuse a state whose outputs do not fit its task, such as NaN.
 
     Raises
     ------

@@ -13,14 +13,14 @@ __all__ = ["Capabilities", "Learner", "Schema"]
 
 
 class Schema(NamedTuple):
-    """What a learner learns: the task, and the features in their order."""
+    """The schema of a learner: the task, and the features in their order."""
 
     task: Task
     features: tuple[FeatureKind, ...]
 
 
 class Capabilities(NamedTuple):
-    """What a learner can do.
+    """The capabilities of a learner.
 
     Parameters
     ----------
@@ -52,16 +52,16 @@ class Learner(Protocol):
 
     @property
     def schema(self) -> Schema:
-        """What it was made for."""
+        """The task and features that the learner was made for."""
         ...
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """The learner's capabilities."""
         ...
 
     def expect_classes(self, classes: Sequence[LabelValue]) -> None:
-        """Hear, before an update learns, which classes it holds (multiclass only).
+        """Prepare for the classes of an update before it is learned (multiclass only).
 
         Raises
         ------
@@ -94,11 +94,11 @@ class Learner(Protocol):
         ...
 
     def dump(self) -> bytes:
-        """Give the state as bytes that :meth:`load` takes."""
+        """Return the state as bytes that :meth:`load` takes."""
         ...
 
     def load(self, state: bytes) -> None:
-        """Take a state. Only call it on bytes whose signature and digest were checked."""
+        """Load a state. Only call it on bytes whose signature and digest were checked."""
         ...
 
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""LightGBM: fitted from scratch, or its leaf values refitted to what is new, with a decay."""
+"""The learner of LightGBM: fitted from scratch, or its leaf values refitted to new examples."""
 
 import logging
 import zlib
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from headwater.learners.boosting_params import native, not_refitted
+from headwater.learners.boosting_params import boosting_parameters, unrefittable_parameter
 from headwater.learners.canonical import canonical_digest
 from headwater.learners.guard import check_batch, check_outputs, learning
 from headwater.learners.learner import Capabilities, Schema
@@ -75,10 +75,10 @@ class BoostingLearner:
     def __init__(self, schema: Schema, estimator: Any, seed: int = 0, threads: int = 1) -> None:
         boosted = estimator if isinstance(estimator, Boosted) else Boosted(estimator)
         name = type(boosted.estimator).__name__
-        wanted = "LGBMRegressor" if schema.task == "regression" else "LGBMClassifier"
-        if name != wanted:
+        fitting_class = "LGBMRegressor" if schema.task == "regression" else "LGBMClassifier"
+        if name != fitting_class:
             raise DeclarationError(
-                f"{name} does not fit a {schema.task} task", hint=f"return an {wanted}"
+                f"{name} does not fit a {schema.task} task", hint=f"return an {fitting_class}"
             )
         if not 0.0 <= boosted.decay <= 1.0:
             raise DeclarationError(f"decay={boosted.decay} is not in [0, 1]", hint="write decay=0.9")
@@ -87,19 +87,19 @@ class BoostingLearner:
         self._decay = boosted.decay
         self._names = tuple(feature.name for feature in schema.features)
         self._texts = [i for i, f in enumerate(schema.features) if f.dtype == "str"]
-        self._params, self._trees = native(boosted.estimator, schema, seed, threads)
-        self._lost = not_refitted(self._params)
+        self._params, self._trees = boosting_parameters(boosted.estimator, schema, seed, threads)
+        self._lost = unrefittable_parameter(self._params)
         self._classes: list[str] = []
         self._booster: Any = None
 
     @property
     def schema(self) -> Schema:
-        """What it was made for."""
+        """The task and features that the learner was made for."""
         return self._schema
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """The learner's capabilities."""
         why = f"LightGBM's {self._lost} would be lost in a refit" if self._lost else ""
         return Capabilities(not self._lost, True, open_labels=False, batch_rows=None, fit_only=why)
 
@@ -153,15 +153,15 @@ class BoostingLearner:
         self.learn(frame, pl.Series("label", [label]))
 
     def dump(self) -> bytes:
-        """Give the classes and the trees as JSON with LightGBM's own text."""
+        """Return the classes and the trees as JSON with LightGBM's own text."""
         model = "" if self._booster is None else self._booster.model_to_string()
         return msgspec.json.encode(_State(self._classes, model))
 
     def load(self, state: bytes) -> None:
-        """Take a state that was verified."""
-        found = msgspec.json.decode(state, type=_State)
-        self._classes = found.classes
-        self._booster = _parse(found.model) if found.model else None
+        """Load a state that was verified."""
+        decoded = msgspec.json.decode(state, type=_State)
+        self._classes = decoded.classes
+        self._booster = _parse(decoded.model) if decoded.model else None
 
     def digest(self) -> str:
         """Hash the classes and the trees' text."""
@@ -197,12 +197,12 @@ class BoostingLearner:
     def _outputs(self, matrix: npt.NDArray[np.float64]) -> list[Output]:
         if self._booster is None:
             raise NotEnoughError("the learner has learned nothing yet", hint="headwater train")
-        found = self._booster.predict(matrix, num_threads=self._params["num_threads"])
+        outputs = self._booster.predict(matrix, num_threads=self._params["num_threads"])
         if self._schema.task != "multiclass":
-            return [float(value) for value in found]
+            return [float(value) for value in outputs]
         if self._params["objective"] in _ONE_AGAINST_ALL:  # its chances do not come to one
-            found = found / np.maximum(found.sum(axis=1, keepdims=True), _LEAST)
-        return [dict(zip(self._classes, map(float, row), strict=True)) for row in found]
+            outputs = outputs / np.maximum(outputs.sum(axis=1, keepdims=True), _LEAST)
+        return [dict(zip(self._classes, map(float, row), strict=True)) for row in outputs]
 
     def _target(self, labels: pl.Series) -> npt.NDArray[np.float64]:
         if self._schema.task == "multiclass":
@@ -236,7 +236,7 @@ def _parse(model: str) -> Any:
 
 @cache
 def _lightgbm() -> Any:
-    """Import LightGBM, an extra, and keep its remarks about hashed categories to itself."""
+    """Import LightGBM, an extra, and silence its remarks about hashed categories."""
     import lightgbm  # noqa: PLC0415 - an extra
 
     logger = logging.getLogger("headwater.lightgbm")

@@ -1,4 +1,4 @@
-"""What a model factory makes: an unfitted estimator's classes and parameters, listed to be compared."""
+"""The classes and parameters of the estimator that a model factory makes, listed to be compared."""
 
 import ast
 import hashlib
@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def parameters_of(factory: Callable[[], object]) -> dict[str, str]:
-    """List the classes and parameters of what a factory makes, all the way down.
+    """List the classes and parameters of a factory's estimator, all the way down.
 
     It says what was written, so it is the same in every process: a generator counts by its kind, and
     what differs between two calls of the factory was drawn, and is left out. A class of the user's own
@@ -49,7 +49,7 @@ def parameters_of(factory: Callable[[], object]) -> dict[str, str]:
     ('SGD', '0.01')
     """
     first, second = _listed(factory(), factory.__module__), _listed(factory(), factory.__module__)
-    return {path: said for path, said in first.items() if second.get(path) == said}
+    return {path: text for path, text in first.items() if second.get(path) == text}
 
 
 def _listed(estimator: object, module: str) -> dict[str, str]:
@@ -57,11 +57,11 @@ def _listed(estimator: object, module: str) -> dict[str, str]:
 
 
 def _walk(path: str, value: Any, above: tuple[int, ...], module: str) -> Iterator[tuple[str, str]]:
-    """List a value and all below it; what contains itself is not entered again."""
-    said = _plain(value)
-    yield from _code(path, value if callable(value) and said is not None else type(value), module)
-    if said is not None:
-        yield path, said
+    """List a value and all below it; a value that contains itself is not entered again."""
+    text = _plain(value)
+    yield from _code(path, value if callable(value) and text is not None else type(value), module)
+    if text is not None:
+        yield path, text
         return
     if id(value) in above:
         yield path, "itself"
@@ -73,7 +73,7 @@ def _walk(path: str, value: Any, above: tuple[int, ...], module: str) -> Iterato
 
 
 def _code(path: str, value: Any, module: str) -> Iterator[tuple[str, str]]:
-    """Say what a function or class of the factory's module does: its text without comments."""
+    """Yield the text, without comments, of a function or class of the factory's module."""
     if getattr(value, "__module__", None) != module or not hasattr(value, "__qualname__"):
         return
     try:
@@ -91,28 +91,28 @@ def _code(path: str, value: Any, module: str) -> Iterator[tuple[str, str]]:
 
 
 def _kind(value: Any, parts: Mapping[str, Any]) -> str:
-    """Name the class of a value; with its steps in their order, and in whole where it has no parts."""
+    """Name the class of a value, with its steps in order; write a value without parts whole."""
     name = type(value).__name__
     if _steps(value) is not None or isinstance(value, list | tuple):
         return _bounded(f"{name} of {', '.join(parts)}" if parts else f"{name} of none")
     if parts or _is_estimator(value):
         return name
-    said = repr(value)
-    return name if _ADDRESS.search(said) else _bounded(said)
+    text = repr(value)
+    return name if _ADDRESS.search(text) else _bounded(text)
 
 
 def _plain(value: Any) -> str | None:
-    """Write what has no parts; None for what has."""
+    """Write a value without parts as text; None for a value with parts."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
         return _bounded(repr(value.item() if isinstance(value, np.generic) else value))
     if isinstance(value, random.Random | np.random.RandomState | np.random.Generator):
         return _DRAWN
     if isinstance(value, np.ndarray):
-        kept = repr(value.tolist()) if value.dtype.hasobject else value.tobytes().hex()
-        return f"array {value.shape} {value.dtype} {_hash(kept)}"
+        content = repr(value.tolist()) if value.dtype.hasobject else value.tobytes().hex()
+        return f"array {value.shape} {value.dtype} {_hash(content)}"
     if isinstance(value, list | tuple) and value:
-        said = [_plain(item) for item in value]
-        return None if None in said else _bounded(f"[{', '.join(map(str, said))}]")
+        texts = [_plain(item) for item in value]
+        return None if None in texts else _bounded(f"[{', '.join(map(str, texts))}]")
     if isinstance(value, Set):
         return _bounded(f"{{{', '.join(sorted(map(repr, value)))}}}")
     if callable(value) and hasattr(value, "__qualname__"):
@@ -121,7 +121,7 @@ def _plain(value: Any) -> str | None:
 
 
 def _parts(value: Any) -> dict[str, Any]:
-    """Give the parts of a value by name: items, parameters, attributes."""
+    """Return the parts of a value by name: items, parameters, attributes."""
     if isinstance(value, partial):
         return {"func": value.func, "args": value.args, "keywords": value.keywords}
     parts: dict[str, Any] = {}
@@ -142,34 +142,34 @@ def _is_estimator(value: Any) -> bool:
 
 
 def _items(values: Sequence[Any]) -> dict[str, Any]:
-    """Name what stands in a list: by its place, or as ``(name, estimator, ...)``, a step, says."""
-    found: dict[str, Any] = {}
+    """Name the items of a list by their places; a step ``(name, estimator, ...)`` by its name."""
+    named_items: dict[str, Any] = {}
     for place, item in enumerate(values):
         named = isinstance(item, tuple) and len(item) in {2, 3} and isinstance(item[0], str)
         if named and hasattr(item[1], "get_params"):
-            found[item[0]] = item[1]
+            named_items[item[0]] = item[1]
             if len(item) == 3:
-                found[f"{item[0]} columns"] = item[2]
+                named_items[f"{item[0]} columns"] = item[2]
         else:
-            found[str(place)] = item
-    return found
+            named_items[str(place)] = item
+    return named_items
 
 
 def _parameters(value: Any) -> dict[str, Any]:
-    """Give what a class of River, scikit-learn or LightGBM was made with, or its steps."""
+    """Return the parameters of an estimator of River, scikit-learn or LightGBM, or its steps."""
     if hasattr(value, "get_params"):
         return dict(value.get_params(deep=False))
     if (steps := _steps(value)) is not None:
         return steps
     if not hasattr(value, "_get_params"):
         return {}
-    kept = getattr(value, "__dict__", {})
+    attributes = getattr(value, "__dict__", {})
     made = value._get_params()  # noqa: SLF001 - River's own name for it
-    return {name: kept.get(name, getattr(value, name, given)) for name, given in made.items()}
+    return {name: attributes.get(name, getattr(value, name, default)) for name, default in made.items()}
 
 
 def _steps(value: Any) -> dict[str, Any] | None:
-    """Give the steps of River's pipelines and unions, which bear their names."""
+    """Return the steps of River's pipelines and unions, which bear their names."""
     steps = getattr(value, "steps", None) or getattr(value, "transformers", None)
     if not isinstance(steps, dict) or not hasattr(value, "_get_params"):
         return None
@@ -177,8 +177,8 @@ def _steps(value: Any) -> dict[str, Any] | None:
 
 
 def _slots(kind: type) -> tuple[str, ...]:
-    found = vars(kind).get("__slots__", ())
-    return (found,) if isinstance(found, str) else tuple(found)
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _bounded(text: str) -> str:

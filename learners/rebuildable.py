@@ -48,14 +48,14 @@ _FLAT = (str, bytes, bytearray, float, complex, bool, type, np.generic, np.dtype
 
 
 class Doubt(NamedTuple):
-    """Why versions will not rebuild, and what to write instead."""
+    """A reason why versions will not rebuild, and the text to write instead."""
 
     why: str
     hint: str
 
 
 def doubts(estimator: object) -> tuple[Doubt, ...]:
-    """Say why versions of an estimator will not rebuild to the same digest; empty where they do.
+    """Return why versions of an estimator will not rebuild to the same digest; empty if they will.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def doubts(estimator: object) -> tuple[Doubt, ...]:
     >>> doubts(tree.HoeffdingAdaptiveTreeClassifier())[0].why
     "HoeffdingAdaptiveTreeClassifier draws from the machine's entropy"
     """
-    found: dict[Doubt, None] = {}
+    doubts_: dict[Doubt, None] = {}
     numbers: dict[int, str] = {}
     addresses = {id(None), id(True), id(False)}
     for value, owner in _parts(estimator):
@@ -79,13 +79,13 @@ def doubts(estimator: object) -> tuple[Doubt, ...]:
                 numbers.setdefault(value, owner)
             continue
         addresses |= {id(value), object.__hash__(value)}
-        said = _HELD if _is_global(value) else _sign(value)
-        if said is not None:
+        sign = _HELD if _is_global(value) else _sign(value)
+        if sign is not None:
             who = owner if _is_global(value) else type(value).__name__
-            found[Doubt(f"{who} {said}", _HINTS[said])] = None
+            doubts_[Doubt(f"{who} {sign}", _HINTS[sign])] = None
     for number in sorted(numbers.keys() & addresses):
-        found[Doubt(f"{numbers[number]} {_ADDRESS}", _HINTS[_ADDRESS])] = None
-    return tuple(found)
+        doubts_[Doubt(f"{numbers[number]} {_ADDRESS}", _HINTS[_ADDRESS])] = None
+    return tuple(doubts_)
 
 
 def modules_of(estimator: object) -> set[str]:
@@ -94,17 +94,17 @@ def modules_of(estimator: object) -> set[str]:
 
 
 def _sign(value: object) -> str | None:
-    """Say what in an object's class or parameters keeps it from rebuilding."""
+    """Return the sign in an object's class or parameters that it will not rebuild, or None."""
     kinds = type(value).__mro__
     bases = {kind.__name__ for kind in kinds if kind.__module__.startswith("sklearn.")}
     if "BaseSearchCV" in bases:
         return _TIMES
     if "_VectorizerMixin" in bases or any(kind.__name__ == "AMRules" for kind in kinds):
         return _ADDRESS
-    held = getattr(value, "__dict__", {})
-    if bases and held.get("random_state", 0) is None and bases & _HOLDERS:
+    attributes = getattr(value, "__dict__", {})
+    if bases and attributes.get("random_state", 0) is None and bases & _HOLDERS:
         return _HELD
-    if _is_of_river(value) and held.get("seed", 0) is None and not _is_distribution(value):
+    if _is_of_river(value) and attributes.get("seed", 0) is None and not _is_distribution(value):
         return _ENTROPY
     return None
 
@@ -114,7 +114,7 @@ def _is_of_river(value: object) -> bool:
 
 
 def _is_distribution(value: object) -> bool:
-    """Say whether it is one of River's distributions, which only draw when they are sampled."""
+    """Return whether it is one of River's distributions, which only draw when they are sampled."""
     return any(kind.__module__ == "river.proba.base" for kind in type(value).__mro__)
 
 
@@ -123,9 +123,9 @@ def _is_global(value: object) -> bool:
 
 
 def _parts(root: object) -> Iterator[tuple[object, str]]:
-    """Give an object and all that it holds, each once, with the class of the object that holds it."""
+    """Yield an object and all that it holds, each once, with the class of its holder."""
     seen: set[int] = set()
-    kept: list[object] = []  # so that no address is given twice
+    alive: list[object] = []  # so that no address is given twice
     waiting: deque[tuple[object, str]] = deque([(root, type(root).__name__)])
     while waiting:
         value, owner = waiting.popleft()
@@ -140,7 +140,7 @@ def _parts(root: object) -> Iterator[tuple[object, str]]:
             if id(value) in seen:
                 continue
             seen.add(id(value))
-            kept.append(value)
+            alive.append(value)
         yield value, owner
         inner = (
             owner if isinstance(value, dict | list | tuple | set | frozenset) else type(value).__name__

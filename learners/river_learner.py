@@ -1,4 +1,4 @@
-"""River estimators: they learn one by one."""
+"""The learner of River estimators, which learn example by example."""
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,12 +48,12 @@ class RiverLearner:
         self._binary = schema.task == "binary"
         self._many = batch_rows is not None and batch_rows > 1
         last = _last_step(estimator)
-        wanted = base.Regressor if schema.task == "regression" else base.Classifier
-        if not isinstance(last, wanted):
+        base_class = base.Regressor if schema.task == "regression" else base.Classifier
+        if not isinstance(last, base_class):
             raise DeclarationError(
-                f"{type(last).__name__} is no {wanted.__name__.lower()} of River, "
+                f"{type(last).__name__} is no {base_class.__name__.lower()} of River, "
                 f"and the task is {schema.task}",
-                hint=f"end the model with a {wanted.__name__.lower()}",
+                hint=f"end the model with a {base_class.__name__.lower()}",
             )
         if self._many and not hasattr(last, "learn_many"):
             raise DeclarationError(
@@ -65,12 +65,12 @@ class RiverLearner:
 
     @property
     def schema(self) -> Schema:
-        """What it was made for."""
+        """The task and features that the learner was made for."""
         return self._schema
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do: River's classifiers take a new class at any time."""
+        """The learner's capabilities; River's classifiers take a new class at any time."""
         return Capabilities(
             stateful=True,
             probabilities=self._proba,
@@ -113,11 +113,11 @@ class RiverLearner:
             check_outputs([self._predict(present)], self._schema.task)
 
     def dump(self) -> bytes:
-        """Give the state as a pickle."""
+        """Return the state as a pickle."""
         return pickle.dumps(self._estimator, protocol=5)
 
     def load(self, state: bytes) -> None:
-        """Take a state that was verified."""
+        """Load a state that was verified."""
         self._estimator = pickle.loads(state)  # noqa: S301 - the registry verified its signature
 
     def digest(self) -> str:
@@ -159,7 +159,7 @@ def _undrawn(value: object) -> frozenset[str]:
 
 
 def _last_step(estimator: Any) -> object:
-    """Give the step of a pipeline that predicts."""
+    """Return the step of a pipeline that predicts."""
     from river import compose  # noqa: PLC0415 - a second to import
 
     while isinstance(estimator, compose.Pipeline):

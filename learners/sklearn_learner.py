@@ -1,4 +1,4 @@
-"""scikit-learn estimators: ``partial_fit`` where every step has it, ``fit`` otherwise."""
+"""The learner of scikit-learn estimators: ``partial_fit`` if every step has it, ``fit`` otherwise."""
 
 import pickle
 import warnings
@@ -63,12 +63,12 @@ class SklearnLearner:
 
     @property
     def schema(self) -> Schema:
-        """What it was made for."""
+        """The task and features that the learner was made for."""
         return self._schema
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """The learner's capabilities."""
         return Capabilities(
             stateful=self._stateful,
             probabilities=hasattr(self._estimator, "predict_proba"),
@@ -139,11 +139,11 @@ class SklearnLearner:
         self.learn(self._one(features), pl.Series("label", [label]))
 
     def dump(self) -> bytes:
-        """Give the state as a pickle."""
+        """Return the state as a pickle."""
         return pickle.dumps((self._estimator, self._classes, self._fitted), protocol=5)
 
     def load(self, state: bytes) -> None:
-        """Take a state that was verified."""
+        """Load a state that was verified."""
         self._estimator, self._classes, self._fitted = pickle.loads(state)  # noqa: S301 - verified by the registry
 
     def digest(self) -> str:
@@ -166,7 +166,7 @@ class SklearnLearner:
 
 
 def _learns_on(estimator: Any) -> bool:
-    """Say whether every step of an estimator can go on from its state."""
+    """Return whether every step of an estimator can go on from its state."""
     steps = getattr(estimator, "steps", None)
     if steps is not None:
         return all(_learns_on(step) for _, step in steps)
@@ -180,7 +180,7 @@ def _learns_on(estimator: Any) -> bool:
 
 
 def _lost_by_parts(estimator: Any, *, regression: bool) -> str:
-    """Say which parameter of the last step ``partial_fit`` refuses, in its words; empty if none.
+    """Return scikit-learn's refusal of a parameter by ``partial_fit``; empty if there is none.
 
     ``class_weight="balanced"`` and ``early_stopping=True`` are checked there and nowhere before.
     """
@@ -201,7 +201,7 @@ def _lost_by_parts(estimator: Any, *, regression: bool) -> str:
 
 
 def _partial_fit(estimator: Any, frame: Any, target: Any, extra: dict[str, Any], *, first: bool) -> Any:
-    """Learn through all steps; a transformer gives what it made of the frame."""
+    """Learn through all steps; each transformer passes its output on."""
     steps = getattr(estimator, "steps", None)
     if steps is not None:
         for _, step in steps[:-1]:

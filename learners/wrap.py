@@ -1,4 +1,4 @@
-"""Put an estimator behind the learner's interface."""
+"""The wrapping of an estimator behind the learner's interface."""
 
 import pickle
 from collections.abc import Callable
@@ -107,7 +107,7 @@ def check_bound(pipeline: Pipeline) -> Learner:
 
 
 def _check_fit_only(pipeline: Pipeline, can: Capabilities) -> None:
-    """Refuse a pipeline that asks what can only be fitted to go on."""
+    """Refuse a pipeline that fine-tunes a learner that can only be fitted."""
     kind = type(pipeline.model()).__name__
     name = f"{kind} of pipeline {pipeline.name!r} can only be fitted from scratch"
     why = f"{name}: {can.fit_only}" if can.fit_only else name
@@ -122,12 +122,12 @@ def _check_fit_only(pipeline: Pipeline, can: Capabilities) -> None:
             hint=f'write update=Stateless(window="90d"), or {leave}',
         )
     if pipeline.batch_rows is not None or pipeline.passes > 1:
-        asked = (
+        setting = (
             f"batch_rows={pipeline.batch_rows}" if pipeline.passes == 1 else f"passes={pipeline.passes}"
         )
         raise DeclarationError(
-            f"{why}, and with {asked} only its last batch would be learned",
-            hint=f"leave {asked.partition('=')[0]} out",
+            f"{why}, and with {setting} only its last batch would be learned",
+            hint=f"leave {setting.partition('=')[0]} out",
         )
 
 

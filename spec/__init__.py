@@ -1,1 +1,1 @@
-"""What a user declares, the records, and the errors: plain data, no input or output."""
+"""A user's declarations, the records and the errors: plain data, without input or output."""

@@ -1,4 +1,4 @@
-"""What a pipeline says that decides what its records mean, and how two such declarations differ. Pure.
+"""The declaration by which a pipeline's records are read, and how two of them differ. Pure.
 
 Each field of a pipeline, of its label rule and of a feature has a rule here: it is compared, or it has
 no effect on what is recorded and learned, and the rule says why. A test demands a rule for each field.
@@ -60,7 +60,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @classmethod
     def from_json(cls, text: str) -> "Declaration":
-        """Decode what :meth:`to_json` gave.
+        """Decode the text that :meth:`to_json` returned.
 
         Raises
         ------
@@ -71,24 +71,28 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return msgspec.json.decode(text, type=cls)
         except msgspec.DecodeError as error:
             raise DeclarationError(
-                f"what is stored of the declaration has another shape: {error}",
+                f"the stored declaration has another shape: {error}",
                 hint="it was made by another version of headwater: take a new HEADWATER_HOME",
             ) from error
 
     def after(self, before: "Declaration") -> "Declaration":
         """Take the place of an earlier declaration: remember the features that are gone."""
         names = {feature.name for feature in self.features}
-        gone = {one.name: one for one in (*before.dropped, *before.features) if one.name not in names}
+        gone = {
+            feature.name: feature
+            for feature in (*before.dropped, *before.features)
+            if feature.name not in names
+        }
         return msgspec.structs.replace(self, dropped=tuple(gone.values()))
 
 
 class Rule(NamedTuple):
-    """What is done about a field whose value changes.
+    """The rule for a field whose value changes.
 
     Parameters
     ----------
     compare
-        Gives the differences; None where the field is not compared here.
+        Gives the differences; None if the field is not compared here.
     why
         Why it is not, or where it is.
     """
@@ -98,26 +102,26 @@ class Rule(NamedTuple):
 
 
 def declaration_of(pipeline: Pipeline) -> Declaration:
-    """Give the part of a pipeline by which its records are read."""
+    """Return the part of a pipeline by which its records are read."""
     return Declaration(
         task=pipeline.task, features=tuple(map(bare, pipeline.features)), label=pipeline.label
     )
 
 
 def differences(stored: Declaration, declared: Declaration) -> tuple[Difference, ...]:
-    """Give what differs between the declaration that is stored and the one that is declared now."""
+    """Return the differences between the stored declaration and the one that is declared now."""
     rules = (rule.compare for rule in PIPELINE_RULES.values() if rule.compare is not None)
-    return tuple(found for compare in rules for found in compare(stored, declared))
+    return tuple(difference for compare in rules for difference in compare(stored, declared))
 
 
 def needing_a_word(
-    found: Sequence[Difference], *, learned: bool, waiting: bool
+    changes: Sequence[Difference], *, learned: bool, waiting: bool
 ) -> tuple[Difference, ...]:
-    """Give the differences that are refused, the hardest first.
+    """Return the differences that are refused, the hardest first.
 
     Parameters
     ----------
-    found
+    changes
         Of a pipeline that has records.
     learned
         Whether a version is champion: what it learned holds for its own features.
@@ -125,38 +129,43 @@ def needing_a_word(
         Whether records wait to be joined under the stored label rule.
     """
     weighs: dict[Way, bool] = {"free": False, "fresh": learned, "wait": waiting, "back": True}
-    return tuple(sorted((one for one in found if weighs[one.way]), key=lambda d: _HARDEST.index(d.way)))
-
-
-def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Difference, ...]:
-    """Give how task and features, in their order, differ from those that a version has learned."""
-    before = Declaration(task=learned.task, features=learned.features, label=declared.label)
-    found = differences(before, declared)
-    nullable = [one for one in found if one.way == "free"]
-    return tuple(msgspec.structs.replace(one, way="fresh", hint=FRESH) for one in nullable) + tuple(
-        one for one in found if one.way != "free"
+    return tuple(
+        sorted(
+            (change for change in changes if weighs[change.way]),
+            key=lambda change: _HARDEST.index(change.way),
+        )
     )
 
 
+def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Difference, ...]:
+    """Return the differences in task, features and their order from those that a version has learned."""
+    before = Declaration(task=learned.task, features=learned.features, label=declared.label)
+    changes = differences(before, declared)
+    nullable = [change for change in changes if change.way == "free"]
+    return tuple(
+        msgspec.structs.replace(change, way="fresh", hint=FRESH) for change in nullable
+    ) + tuple(change for change in changes if change.way != "free")
+
+
 def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
-    """Check that a version can answer what a pipeline lets through: it takes its features by name.
+    """Check that a version can answer every request that a pipeline accepts; it takes features by name.
 
     Raises
     ------
     ChangedError
         If it learned another task, or a feature that is not declared, or is of another type.
     """
-    found = [
-        one
-        for one in schema_differences(learned, declaration_of(pipeline))
-        if one.way == "back" or one.now == _GONE
+    refused = [
+        difference
+        for difference in schema_differences(learned, declaration_of(pipeline))
+        if difference.way == "back" or difference.now == _GONE
     ]
-    if found:
-        raise refusal(pipeline.name, f"version {version}", found)
+    if refused:
+        raise refusal(pipeline.name, f"version {version}", refused)
 
 
 def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]:
-    """Give how the learner that is declared differs from that of the version it would go on from.
+    """Return the differences between the declared learner and that of the version it would go on from.
 
     Parameters
     ----------
@@ -170,16 +179,16 @@ def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]
     if isinstance(was, UnsetType) or isinstance(now, UnsetType):
         unknown = Difference(field="the learner's parameters", was="not kept", now="known", way="fresh")
         return (unknown,)
-    found: list[Difference] = []
+    changes: list[Difference] = []
     for path in dict.fromkeys((*was, *now)):
         before, after = was.get(path, "not there"), now.get(path, "not there")
-        above = any(path.startswith(f"{one.field}.") for one in found)
+        above = any(path.startswith(f"{change.field}.") for change in changes)
         if before != after and not above:
-            found.append(Difference(field=path, was=before, now=after, way="fresh"))
-    return tuple(found)
+            changes.append(Difference(field=path, was=before, now=after, way="fresh"))
+    return tuple(changes)
 
 
-def refusal(pipeline: str, of: str, found: Sequence[Difference]) -> ChangedError:
+def refusal(pipeline: str, of: str, changes: Sequence[Difference]) -> ChangedError:
     """Make the error that names differences.
 
     Parameters
@@ -188,13 +197,13 @@ def refusal(pipeline: str, of: str, found: Sequence[Difference]) -> ChangedError
         Its name.
     of
         What it differs from: ``"its records"``, ``"version 3"``.
-    found
+    changes
         The differences, the hardest first.
     """
     return ChangedError(
-        f"the declaration of pipeline {pipeline!r} is not that of {of}: {few(found, 3)}",
-        hint=found[0].hint,
-        differences=tuple(found),
+        f"the declaration of pipeline {pipeline!r} is not that of {of}: {few(changes, 3)}",
+        hint=changes[0].hint,
+        differences=tuple(changes),
     )
 
 
@@ -230,7 +239,7 @@ def _features(stored: Declaration, declared: Declaration) -> Iterator[Difference
 
 
 def _added(feature: FeatureKind, *, again: bool) -> Difference:
-    """Judge a feature that is new: what was recorded before has none, and no new line changes that."""
+    """Judge a new feature: earlier records lack it, and no new line changes that."""
     return Difference(
         field=f"feature {feature.name!r}",
         was="not there",

@@ -1,4 +1,4 @@
-"""Every error that headwater raises on purpose.
+"""The tree of errors: every error that headwater raises on purpose.
 
 ::
 
@@ -90,14 +90,14 @@ def few(items: Iterable[object], shown: int = _SHOWN) -> str:
 
 
 class HeadwaterError(Exception):
-    """Anything headwater refuses to do, with what to do instead.
+    """A refusal, with the next step for the user.
 
     Parameters
     ----------
     what
         What is wrong, and what is there instead.
     hint
-        The next step, in the imperative. Empty where there is none.
+        The next step, in the imperative. Empty if there is none.
 
     Examples
     --------
@@ -115,7 +115,7 @@ class HeadwaterError(Exception):
 
 
 class HeadwaterWarning(UserWarning):
-    """Anything that goes on, and will not do what a user may take for granted.
+    """A warning that an operation goes on, and differs from what a user may expect.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class HeadwaterWarning(UserWarning):
 
 
 class DeclarationError(HeadwaterError):
-    """A pipeline that cannot be declared, loaded or bound."""
+    """A pipeline cannot be declared, loaded or bound."""
 
 
 class NotStatefulError(DeclarationError):
@@ -141,7 +141,7 @@ class NotStatefulError(DeclarationError):
 
 
 class ChangedError(DeclarationError):
-    """A declaration that is not the one under which was recorded or learned.
+    """A declaration differs from the one under which records or versions were made.
 
     Parameters
     ----------
@@ -157,15 +157,15 @@ class ChangedError(DeclarationError):
 
 
 class SchemaError(HeadwaterError):
-    """Features, an output or a label that do not fit the pipeline."""
+    """Features, an output or a label do not fit the pipeline."""
 
 
 class NonFiniteError(SchemaError):
-    """NaN, infinity, or a number beyond what learners take, where one would be learned."""
+    """A number to learn is NaN, infinite, or beyond the largest that learners take."""
 
 
 class UnlearnableError(SchemaError):
-    """Examples that the learner cannot learn.
+    """The learner cannot learn some examples.
 
     Parameters
     ----------
@@ -186,11 +186,11 @@ class ConflictError(HeadwaterError):
 
 
 class NotFoundError(HeadwaterError):
-    """Something named does not exist."""
+    """A pipeline, version, prediction or offset does not exist."""
 
 
 class NotEnoughError(HeadwaterError):
-    """Too few examples for what was asked."""
+    """There are too few examples for the request."""
 
 
 class FencedError(HeadwaterError):
@@ -219,9 +219,9 @@ class IdentityError(IntegrityError):
     thing, where
         The store, and its address.
     whose, since
-        The log that it belongs to, and when that log began; None where the store does not say.
+        The log that it belongs to, and when that log began; None if the store does not say.
     log
-        The log that met the store; None where it has no id yet.
+        The log that met the store; None if it has no id yet.
     """
 
     def __init__(
@@ -300,7 +300,7 @@ class NotRebuildableError(HeadwaterError):
 
 
 class StorageError(HeadwaterError):
-    """Storage is away, or refuses."""
+    """Storage does not answer, or refuses."""
 
 
 class NotReadyError(HeadwaterError):
@@ -312,7 +312,7 @@ class StaleError(HeadwaterError):
 
 
 class OverloadedError(HeadwaterError):
-    """More came than a service takes at a time; nothing of it was kept."""
+    """A service received more than it takes at a time; nothing of the request was kept."""
 
 
 class SlowError(HeadwaterError):

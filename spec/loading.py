@@ -37,17 +37,17 @@ def load_pipeline(reference: str) -> Pipeline:
             hint="write module:attribute or path.py:attribute",
         )
     module = load_module(where)
-    found = getattr(module, attribute, None)
-    if isinstance(found, Pipeline):
-        return found
+    attribute_value = getattr(module, attribute, None)
+    if isinstance(attribute_value, Pipeline):
+        return attribute_value
     pipelines = [name for name, value in vars(module).items() if isinstance(value, Pipeline)]
-    if found is None:
+    if attribute_value is None:
         raise NotFoundError(
             f"{where!r} has no {attribute!r}",
             hint=f"it declares {few(pipelines)}" if pipelines else "declare one: x = Pipeline(...)",
         )
     raise DeclarationError(
-        f"{reference!r} is {type(found).__name__}, not a pipeline",
+        f"{reference!r} is {type(attribute_value).__name__}, not a pipeline",
         hint=f"it declares {few(pipelines)}" if pipelines else "declare one: x = Pipeline(...)",
     )
 

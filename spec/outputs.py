@@ -1,4 +1,4 @@
-"""What a version may answer, by task: a chance, a chance by class, or a number."""
+"""Valid outputs by task: a chance, a chance by class, or a number."""
 
 from headwater.spec.data.values import LARGEST, is_sound, misfit_of_class
 from headwater.spec.pipeline import Task
@@ -13,10 +13,10 @@ _MOST_SHARES = 1.01
 
 
 def misfit_of_output(task: Task, output: object) -> str | None:
-    """Say why an output is none of a task; None where it is one.
+    """Return why an output does not fit a task; None if it does.
 
     Binary: a chance from 0 to 1. Multiclass: a chance by class, each from 0 to 1, that together come to
-    at most 1: to less where classes were left out; there are none where nothing is known. Regression: a
+    at most 1: to less where classes were left out; there are none if nothing is known. Regression: a
     finite number that is not beyond :data:`~headwater.spec.data.values.LARGEST`. Rounding is allowed
     for: a millionth for a chance, a hundredth for their sum.
 

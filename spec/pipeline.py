@@ -1,4 +1,4 @@
-"""What a user writes: one model's features, label, learner, metrics, update and triggers."""
+"""The pipeline that a user declares: features, label, learner, metrics, update and triggers."""
 
 import inspect
 import re
@@ -19,7 +19,8 @@ from headwater.spec.serving.serving import Learning, Serving
 from headwater.spec.updating.gate import Gate
 from headwater.spec.updating.monitoring import Monitoring
 from headwater.spec.updating.pace import Pace
-from headwater.spec.updating.trigger import Performance, Trigger, leaves
+from headwater.spec.updating.trigger import Trigger, leaves
+from headwater.spec.updating.triggers.performance import Performance
 from headwater.spec.updating.update import Stateful, Stateless, Update
 
 __all__ = ["METRICS", "Factory", "Metric", "Pipeline", "Promotion", "Task"]
@@ -46,7 +47,7 @@ _TIMEOUT_TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One model, from what it sees to when it is updated.
+    """One model, from its features to its updates.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     gate
         What a candidate must pass when a trigger asked for it; None lets every one through.
     metrics
-        What it is judged by, the first one first; the task's own where none are given.
+        What it is judged by, the first one first; the task's own if none are given.
     batch_rows
         Learn in batches cut at multiples of this many offsets. None leaves it to the learner: River
         learns one by one, scikit-learn 1,000 at a time, LightGBM all that an update brings.
@@ -157,13 +158,13 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(key for table in self.tables for key in table.entity))
 
     def features_of(self, table: str) -> tuple[BatchFeature, ...]:
-        """Give the features that are looked up in a table, in order."""
+        """Return the features that are looked up in a table, in order."""
         batch = (feature for feature in self.features if isinstance(feature, BatchFeature))
         return tuple(feature for feature in batch if feature.table == table)
 
     @property
     def judged_by(self) -> tuple[Metric, ...]:
-        """The metrics, or the task's own where none were given."""
+        """The metrics, or the task's own if none were given."""
         return self.metrics or METRICS[self.task][:2]
 
 
@@ -189,8 +190,8 @@ def _check_task(pipeline: Pipeline) -> None:
             f"label={pipeline.label!r} is not a rule", hint='write label=LabelRule(wait="1d")'
         )
     timeout = pipeline.label.timeout
-    wanted = _TIMEOUT_TYPES[task]
-    fits = isinstance(timeout, wanted) and (task == "binary" or not isinstance(timeout, bool))
+    label_type = _TIMEOUT_TYPES[task]
+    fits = isinstance(timeout, label_type) and (task == "binary" or not isinstance(timeout, bool))
     if isinstance(timeout, str):
         fits = fits and misfit_of_class(timeout) is None
     elif isinstance(timeout, int | float):
@@ -330,7 +331,7 @@ def _check_performance(trigger: Performance, pipeline: "Pipeline") -> None:
         )
     if trigger.estimate and task != "binary":
         raise DeclarationError(
-            f"Performance(estimate=True) needs probabilities, which a {task} task does not give",
+            f"Performance(estimate=True) needs probabilities, which a {task} task has not",
             hint="leave estimate out: the trigger then waits for labels",
         )
 
@@ -338,7 +339,7 @@ def _check_performance(trigger: Performance, pipeline: "Pipeline") -> None:
 def _check_monitoring(pipeline: Pipeline) -> None:
     if not isinstance(pipeline.monitoring, Monitoring):
         raise DeclarationError(
-            f"monitoring={pipeline.monitoring!r} says not how to watch",
+            f"monitoring={pipeline.monitoring!r} is not a Monitoring",
             hint='write monitoring=Monitoring(window="1d")',
         )
     if pipeline.gate is not None and not isinstance(pipeline.gate, Gate):
@@ -370,16 +371,16 @@ def _check_numbers(pipeline: Pipeline) -> None:
         )
     if not isinstance(pipeline.serving, Serving):
         raise DeclarationError(
-            f"serving={pipeline.serving!r} does not say how to serve",
+            f"serving={pipeline.serving!r} is not a Serving",
             hint='write serving=Serving(durability="synced")',
         )
     if pipeline.people is not None and not isinstance(pipeline.people, People):
         raise DeclarationError(
-            f"people={pipeline.people!r} does not say how to ask", hint="write people=People(random=0.2)"
+            f"people={pipeline.people!r} is not a People", hint="write people=People(random=0.2)"
         )
     if pipeline.batch is not None and not isinstance(pipeline.batch, BatchPrediction):
         raise DeclarationError(
-            f"batch={pipeline.batch!r} does not say what to score",
+            f"batch={pipeline.batch!r} is not a BatchPrediction",
             hint='write batch=BatchPrediction(source=ParquetSource("people.parquet"), key="person")',
         )
     if pipeline.promotion not in ("always", "by hand"):

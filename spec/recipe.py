@@ -1,4 +1,4 @@
-"""How to make a version again, to the same digest."""
+"""Recipes: how to make a version again, to the same digest."""
 
 import hashlib
 from typing import Literal
@@ -28,7 +28,7 @@ class OffsetRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order
 
 
 class LearnerCode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the estimator comes from.
+    """The code that makes the estimator.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     update
         ``"stateless"`` starts from the unfitted estimator, ``"stateful"`` from `parent`.
     parent, parent_digest
-        The version whose state the fold starts from, and that state's digest; None where it starts
+        The version whose state the fold starts from, and that state's digest; None if it starts
         from the unfitted estimator.
     examples
         The offsets learned.
@@ -104,7 +104,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @classmethod
     def from_json(cls, text: bytes) -> "Recipe":
-        """Decode what :meth:`to_json` gave."""
+        """Decode the text that :meth:`to_json` returned."""
         return msgspec.json.decode(text, type=cls)
 
     @property

@@ -1,4 +1,4 @@
-"""What somebody decided about a pipeline while it serves, and what is told of it: plain data."""
+"""Rulings of people while a pipeline serves, and the state that they leave: plain data."""
 
 from datetime import datetime
 
@@ -57,7 +57,7 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """A halt of learning each label.
+    """A halt of online learning.
 
     Parameters
     ----------
@@ -79,14 +79,14 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learning(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a pipeline learns as labels come.
+    """The state of a pipeline's online learning.
 
     Parameters
     ----------
     pipeline
         Its name.
     pause
-        The halt that is in force; None where it goes on.
+        The halt that is in force; None if it goes on.
     quarantined
         Offsets that no later recipe learns.
     """
@@ -97,7 +97,7 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a shadow is.
+    """The progress of a shadow.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoutingStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How requests are routed.
+    """The routing of requests, in force and declared.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class RoutingStatus(msgspec.Struct, frozen=True, kw_only=True):
     number
         Of the ruling in force; 0 before the first.
     routing, declared
-        What is in force, and what the pipeline declares; None where only its name is known.
+        What is in force, and what the pipeline declares; None if only its name is known.
     history
         The newest that were set at run time, oldest first.
     shadows
@@ -137,7 +137,7 @@ class RoutingStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionInRole(msgspec.Struct, frozen=True, kw_only=True):
-    """A version, and what it does now.
+    """A version with its present roles.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class VersionInRole(msgspec.Struct, frozen=True, kw_only=True):
     update, examples, learned, made_at, digest
         How it was made, the offsets it learned, how many examples, when, and its state's hash.
     refused
-        Why a gate refused it; None where none did.
+        Why a gate refused it; None if none did.
     """
 
     number: str

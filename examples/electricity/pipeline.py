@@ -15,7 +15,10 @@ from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.updating.monitoring import Monitoring
 from headwater.spec.updating.pace import Pace
-from headwater.spec.updating.trigger import AllOf, Drift, Every, Performance, Trigger
+from headwater.spec.updating.trigger import AllOf, Trigger
+from headwater.spec.updating.triggers.drift import Drift
+from headwater.spec.updating.triggers.performance import Performance
+from headwater.spec.updating.triggers.schedule import Every
 from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample, Update
 
 __all__ = ["never", "stage2", "stage3", "stage4"]

@@ -1,4 +1,4 @@
-"""The answers of a batch run as files: Parquet for anybody, and one table that finds a key's.
+"""The answers of a batch run as files: Parquet for any reader, and one table for look-ups by key.
 
 In storage a run is a folder, ``batch/PIPELINE/RUN``: ``part-00000.parquet`` and on, with a row a
 prediction, and ``answers.sqlite``. A look-up walks a B-tree by key, so it reads a few pages of a table
@@ -47,7 +47,7 @@ class BatchFiles:
         self._folder = ("batch", pipeline)
 
     def address(self, run: str) -> str:
-        """Give the address of a run's folder, for any reader of Parquet."""
+        """Return the address of a run's folder, for any reader of Parquet."""
         return self._storage.address(*self._folder, run)
 
     def write_part(self, run: str, part: int, frame: pl.DataFrame) -> None:
@@ -80,7 +80,7 @@ class BatchFiles:
             ) from error
 
     def write_table(self, run: str, file: Path) -> None:
-        """Write the table that finds a key's answer.
+        """Write the table for look-ups by key.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class BatchFiles:
         self._storage.put(file, *self._folder, run, _TABLE_FILE)
 
     def fetch_table(self, run: str, file: Path) -> None:
-        """Copy that table to a local file.
+        """Copy the table for look-ups to a local file.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class BatchFiles:
 
 
 class TableWriter:
-    """Makes the table that finds a key's answer, in a ``with`` block that removes it at its end.
+    """The writer of the table for look-ups by key, in a ``with`` block that removes the file at its end.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class TableWriter:
         self.path.unlink(missing_ok=True)
 
     def add(self, keys: Sequence[str], outputs: Sequence[Output]) -> None:
-        """Add answers behind those that are there.
+        """Append answers to the table.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class TableWriter:
             )
 
     def finish(self) -> bytes:
-        """Write out what was added; give the file's SHA-256."""
+        """Commit the added answers, and return the file's SHA-256."""
         try:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -177,14 +177,14 @@ class TableWriter:
 
 
 class FoundAnswer(NamedTuple):
-    """An answer of a table: which of its rows, and the output."""
+    """An answer of a table: the number of its row, and the output."""
 
     place: int
     output: Output
 
 
 class AnswerTable:
-    """A table that is looked up, and never written: any number of processes may have it open.
+    """A read-only table for look-ups by key, which any number of processes may have open.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ class AnswerTable:
             raise _refused(path, error) from error
 
     def find(self, key: str) -> FoundAnswer | None:
-        """Give a key's answer; None where it has none. Any thread may ask.
+        """Return a key's answer; None if there is none. Any thread may ask.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The runs of batch prediction: rows that say how far each is, and how many of its answers were read.
+"""The runs of batch prediction: one row a run, with its state and the number of answers read.
 
 A run is *begun* while its table is scored: nobody knows of it, and if its process ends it leaves files
 and a row that the next run removes. It is *staged* when all its answers are in storage: from then on it
@@ -107,7 +107,7 @@ class BatchRuns:
         return run
 
     def advance(self, run: BatchRun, lease: Lease) -> None:
-        """Write down how far a run is.
+        """Store the state of a run.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class BatchRuns:
                 )
 
     def remove(self, run: BatchRun, lease: Lease) -> None:
-        """Forget a run that was begun, and never staged.
+        """Delete a run that was begun, and never staged.
 
         Raises
         ------
@@ -141,20 +141,20 @@ class BatchRuns:
             )
 
     def in_state(self, state: State) -> list[BatchRun]:
-        """Give the runs in a state, oldest first."""
+        """Return the runs in a state, oldest first."""
         return self._select(_TABLE.c.state == state)
 
     def newest(self, last: int) -> list[BatchRun]:
-        """Give the newest runs, oldest first."""
+        """Return the newest runs, oldest first."""
         return self._select(last=last)
 
     def serving(self) -> BatchRun | None:
-        """Give the run whose answers are looked up: the newest one that is published."""
-        found = self._select(_TABLE.c.state == "published", last=1)
-        return found[0] if found else None
+        """Return the run whose answers are looked up: the newest that is published."""
+        published = self._select(_TABLE.c.state == "published", last=1)
+        return published[0] if published else None
 
     def count_read(self, number: int, read: int) -> None:
-        """Write down how many of a run's predictions were looked up; the number never falls."""
+        """Store how many of a run's predictions were looked up; the number never falls."""
         with self._database.transaction() as connection:
             connection.execute(
                 update(_TABLE)

@@ -1,1 +1,1 @@
-"""Whether a home, its inbox and its database are of one log."""
+"""Checks that a home, its inbox and its database belong to one log."""

@@ -1,4 +1,4 @@
-"""Whether an inbox and a database are of one log, and the database has not read more than there is."""
+"""Checks that an inbox and a database belong to one log, and that the inbox has lost no record."""
 
 import sqlite3
 from pathlib import Path
@@ -16,7 +16,7 @@ __all__ = ["check_absent", "check_file", "check_home", "check_inbox", "check_new
 
 
 def check_absent(database: Database, pipeline: str, path: Path) -> None:
-    """Refuse to make an inbox for a log that the database keeps, whose inbox is elsewhere or lost.
+    """Refuse to make an inbox for a log of the database whose own inbox is elsewhere or lost.
 
     Raises
     ------
@@ -32,11 +32,11 @@ def check_absent(database: Database, pipeline: str, path: Path) -> None:
             .where(tables.pipeline.c.name == pipeline)
         ).scalar_one_or_none()
     if log is not None and not path.exists():  # another process may have begun the log meanwhile
-        raise _stray(path, None, log, found="is missing")
+        raise _stray(path, None, log, state="is missing")
 
 
 def check_new(inbox: Inbox) -> None:
-    """Refuse to begin a log with an inbox that belongs to one that the database does not know.
+    """Refuse to begin a log with an inbox of another log, which the database does not know.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def check_new(inbox: Inbox) -> None:
 
 
 def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
-    """Refuse an inbox that is not one of the log's, or that ends before what was read of it.
+    """Refuse an inbox of another log, or one that ends before the position the database has read.
 
     Raises
     ------
@@ -68,13 +68,13 @@ def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
 
 
 def _check_last_read(connection: Connection, pipeline_id: int, inbox: Inbox, read_to: int) -> None:
-    """Refuse an inbox whose entry that the database read last is not the one that it read."""
+    """Refuse an inbox whose last entry read by the database differs from the stored record."""
     entries = inbox.read(read_to - 1, 1) if read_to else []
     if not entries:
         return
     _, kind, id_, _, payload = entries[0]
     prediction, label = tables.prediction.c, tables.label.c
-    position, found = connection.execute(
+    position, stored = connection.execute(
         select(prediction.position, prediction.payload).where(
             prediction.pipeline_id == pipeline_id, prediction.id == id_
         )
@@ -82,9 +82,11 @@ def _check_last_read(connection: Connection, pipeline_id: int, inbox: Inbox, rea
     if kind == LABEL:
         of = (label.prediction_position == position) | (label.prediction_id == id_)
         labels = select(label.payload).where(label.pipeline_id == pipeline_id, of)
-        is_known = payload in {bytes(one) for one in connection.execute(labels).scalars()}
+        is_known = payload in {
+            bytes(label_payload) for label_payload in connection.execute(labels).scalars()
+        }
     else:
-        is_known = found is not None and bytes(found) == payload
+        is_known = stored is not None and bytes(stored) == payload
     if not is_known:
         raise IdentityError(
             f"the database has read the inbox {inbox.path} up to position {read_to}, and the record "
@@ -99,7 +101,7 @@ def _check_last_read(connection: Connection, pipeline_id: int, inbox: Inbox, rea
 
 
 def check_home(database: Database, pipeline_id: int, path: Path) -> None:
-    """Refuse a home whose inbox is not one of the log's; one without an inbox will do.
+    """Refuse a home whose inbox belongs to another log; a home without an inbox passes.
 
     Raises
     ------
@@ -108,14 +110,14 @@ def check_home(database: Database, pipeline_id: int, path: Path) -> None:
     StorageError
         If the file cannot be read.
     """
-    found = _identity(path) if path.exists() else None
-    if found is not None:
+    identity = _identity(path) if path.exists() else None
+    if identity is not None:
         with database.reading() as connection:
-            _check_known(connection, pipeline_id, found, path)
+            _check_known(connection, pipeline_id, identity, path)
 
 
 def check_file(path: Path) -> None:
-    """Refuse an inbox file that belongs to a log, where the database knows none of that pipeline.
+    """Refuse an inbox file that belongs to a log, if the database knows no log of that pipeline.
 
     Raises
     ------
@@ -124,9 +126,9 @@ def check_file(path: Path) -> None:
     StorageError
         If the file cannot be read.
     """
-    found = _identity(path)
-    if found is not None and found.log is not None:
-        raise _stray(path, found.log, None)
+    identity = _identity(path)
+    if identity is not None and identity.log is not None:
+        raise _stray(path, identity.log, None)
 
 
 def _identity(path: Path) -> InboxIdentity | None:
@@ -138,24 +140,24 @@ def _identity(path: Path) -> InboxIdentity | None:
         ) from error
 
 
-def _check_known(connection: Connection, pipeline_id: int, found: InboxIdentity, path: Path) -> int:
-    """Give how far a database has read an inbox, if the inbox is one of the log's."""
+def _check_known(connection: Connection, pipeline_id: int, identity: InboxIdentity, path: Path) -> int:
+    """Return the position up to which a database has read an inbox of the log."""
     log = connection.execute(
         select(tables.log.c.uuid).where(tables.log.c.pipeline_id == pipeline_id)
     ).scalar_one_or_none()
     read = tables.inbox_position.c
     read_to = connection.execute(
-        select(read.position).where(read.pipeline_id == pipeline_id, read.inbox == found.inbox)
+        select(read.position).where(read.pipeline_id == pipeline_id, read.inbox == identity.inbox)
     ).scalar_one_or_none()
-    if log is None or read_to is None or found.log not in {None, log}:
-        raise _stray(path, found.log, log)
+    if log is None or read_to is None or identity.log not in {None, log}:
+        raise _stray(path, identity.log, log)
     return int(read_to)
 
 
-def _stray(path: Path, whose: str | None, log: str | None, found: str = "is new") -> IdentityError:
+def _stray(path: Path, whose: str | None, log: str | None, state: str = "is new") -> IdentityError:
     since = None if whose is None else made_at(whose)
     begun = "" if since is None else f" (begun {since:%Y-%m-%d %H:%M} UTC)"
-    bears = found if whose is None else f"belongs to log {whose}{begun}"
+    bears = state if whose is None else f"belongs to log {whose}{begun}"
     known = made_at(log) if log is not None else None
     named = "" if known is None else f" (begun {known:%Y-%m-%d %H:%M} UTC)"
     keeps = "knows no log of that pipeline" if log is None else f"keeps log {log}{named}"

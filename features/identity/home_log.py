@@ -1,4 +1,4 @@
-"""Which log the files below a home folder belong to: what is live there bears its id."""
+"""The log to which the files below a home folder belong; live files bear its id."""
 
 import sqlite3
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["HomeLog"]
 
 
 class _Owned(msgspec.Struct, frozen=True):
-    """What a file of the live folder holds."""
+    """The content of a file of the live folder."""
 
     content: msgspec.Raw
     log: str = ""
@@ -43,18 +43,18 @@ class HomeLog:
         """The log's id; None while the home has no log of the pipeline."""
         if self._log is None and self._inbox.exists():
             try:
-                found = read_identity(self._inbox)
+                identity = read_identity(self._inbox)
             except sqlite3.Error:  # just being made, or damaged: whoever records is told
                 return None
-            self._log = None if found is None else found.log
+            self._log = None if identity is None else identity.log
         return self._log
 
     def wrap(self, content: bytes) -> bytes:
-        """Give JSON with the log's id beside it, to be written to a live file."""
+        """Return JSON with the log's id beside it, to be written to a live file."""
         return msgspec.json.encode(_Owned(msgspec.Raw(content), self.log or ""))
 
     def unwrap(self, content: bytes, file: Path) -> msgspec.Raw:
-        """Give the JSON that :meth:`wrap` was given.
+        """Return the JSON that was passed to :meth:`wrap`.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class HomeLog:
         return owned.content
 
     def check(self, file: Path) -> None:
-        """Refuse a live file of another log; one that is missing or damaged is none of it.
+        """Refuse a live file of another log; a missing or damaged file passes.
 
         Raises
         ------

@@ -1,1 +1,1 @@
-"""The queue for people."""
+"""The label queue, which asks people about predictions."""

@@ -1,4 +1,4 @@
-"""How far two people agree who were asked the same."""
+"""Agreement between two people who answered the same questions."""
 
 from collections.abc import Sequence
 

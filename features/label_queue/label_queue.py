@@ -1,4 +1,4 @@
-"""The queue for people: what to label next, claimed with a lease, answered, skipped."""
+"""The label queue: questions to people, claimed with a lease, answered or skipped."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,7 +6,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from headwater.features.label_queue.question_selection import QuestionSelection
+from headwater.features.label_queue.question_selection import STEP_RECORDS, QuestionSelection
 from headwater.features.label_queue.questions import Question, Questions
 from headwater.features.label_queue.queue_statistics import counts
 from headwater.features.record.encoder import RecordEncoder
@@ -41,7 +41,7 @@ _TRIES = 5
 
 
 class LabelQueue:
-    """Asks people for the labels of one pipeline.
+    """The queue that asks people for the labels of one pipeline.
 
     Made by :meth:`headwater.features.log.FeatureLog.queue`, or by a worker of the service when it is
     first asked. Any number of processes and threads may use one queue at a time.
@@ -58,6 +58,8 @@ class LabelQueue:
         Whose labels, and its number in the database.
     recorder, database, clock
         Where labels and rows go, and the time, by which leases end.
+    step_records
+        How many records one step of :meth:`fill` looks at.
 
     Raises
     ------
@@ -72,6 +74,8 @@ class LabelQueue:
         recorder: RecordEncoder,
         database: Database,
         clock: Clock,
+        *,
+        step_records: int = STEP_RECORDS,
     ) -> None:
         if pipeline.people is None:
             raise DeclarationError(
@@ -84,7 +88,9 @@ class LabelQueue:
         self._database = database
         self._clock = clock
         self._questions = Questions(pipeline_id, pipeline.people)
-        self._filling = QuestionSelection(pipeline, pipeline_id, self._questions, recorder)
+        self._filling = QuestionSelection(
+            pipeline, pipeline_id, self._questions, recorder, step_records=step_records
+        )
 
     def fill(self, most_steps: int | None = None) -> int:
         """Ask about the predictions that were sequenced since the last time.
@@ -101,17 +107,17 @@ class LabelQueue:
         int
             How many records were looked at.
         """
-        looked, steps = 0, 0
+        total, steps = 0, 0
         while most_steps is None or steps < most_steps:
             with self._database.transaction() as connection:
-                found = self._filling.step(connection)
-            looked, steps = looked + found, steps + 1
-            if not found:
+                records = self._filling.step(connection)
+            total, steps = total + records, steps + 1
+            if not records:
                 break
-        return looked
+        return total
 
     def claim(self, person: str, many: int = 1, lease_s: int | None = None) -> list[ClaimedQuestion]:
-        """Give a person questions to answer, and keep them for him until the lease ends.
+        """Claim questions for a person, who holds them until the lease ends.
 
         What he holds already comes first, with a new lease: a claim whose answer was lost may be sent
         again.
@@ -123,7 +129,7 @@ class LabelQueue:
         many
             How many he is to hold.
         lease_s
-            How long, in seconds; as declared where not given.
+            How long, in seconds; as declared if not given.
 
         Returns
         -------
@@ -161,7 +167,7 @@ class LabelQueue:
         return mine
 
     def answer(self, person: str, prediction_id: str, value: LabelValue) -> Literal["recorded", "known"]:
-        """Record what a person says; durable when this returns.
+        """Record a person's answer; durable when this returns.
 
         The same answer again is known already. Another one is a change of mind, and a revision.
 
@@ -202,7 +208,7 @@ class LabelQueue:
         return "recorded" if recorded else "known"
 
     def skip(self, person: str, prediction_id: str) -> None:
-        """Give a question back for good: others are asked, until three have skipped it.
+        """Skip a question for good; the queue asks others until three people have skipped it.
 
         Raises
         ------
@@ -217,26 +223,26 @@ class LabelQueue:
         check_name(prediction_id, "prediction_id")
         with self._database.transaction() as connection:
             question = self._found(connection, prediction_id)
-            asked, value = self._questions.answer_of(connection, question, person)
+            answered_or_skipped, value = self._questions.answer_of(connection, question, person)
             if value is not None:
                 raise ConflictError(
                     f"{person} has answered {prediction_id!r} already",
                     hint="send another answer instead",
                 )
-            if asked:
+            if answered_or_skipped:
                 return
             if self._questions.claimed_until(connection, question, person) is None:
                 raise _not_claimed(person, prediction_id)
             self._questions.skip(connection, question, person, to_us(self._clock.now()))
 
     def counts(self) -> QueueStatistics:
-        """Count what waits, what was answered, and how far people agree."""
+        """Count open and answered questions, and measure agreement."""
         with self._database.reading() as connection:
             now_us = to_us(self._clock.now())
             return counts(connection, self._pipeline_id, self._people, self._pipeline.task, now_us)
 
     def _strata(self, connection: Connection, many: int) -> list[tuple[Why, int]]:
-        """Say of which strata the next ones are; where one is short, the other fills in."""
+        """Return the strata of the next questions; if one is short, the other fills in."""
         place = self._questions.place(connection)
         random = random_next(self._people, self._pipeline.task, place.dealt_random, place.dealt, many)
         return [("random", random), ("uncertain", many), ("random", many)]
@@ -249,7 +255,7 @@ class LabelQueue:
         until_us: int,
         many: int,
     ) -> list[ClaimedQuestion]:
-        """Give candidates to a person; they are asked for again where rows had to follow labels."""
+        """Claim candidates for a person; select them again if rows had to follow labels."""
         taken: dict[int, ClaimedQuestion] = {}
         changed = True
         while len(taken) < many and changed:
@@ -257,24 +263,24 @@ class LabelQueue:
             for question in candidates(many):
                 if question.position in taken:
                     continue
-                asked = self._take(connection, question, person, until_us)
-                changed = changed or asked is None
-                if asked is not None and len(taken) < many:
-                    taken[question.position] = asked
+                claimed = self._take(connection, question, person, until_us)
+                changed = changed or claimed is None
+                if claimed is not None and len(taken) < many:
+                    taken[question.position] = claimed
         return list(taken.values())
 
     def _take(
         self, connection: Connection, question: Question, person: str, until_us: int
     ) -> ClaimedQuestion | None:
-        """Give one question to a person; None where something came between."""
-        found = self._recorder.find(question.prediction_id)
-        if found is None or found.prediction is None:
+        """Claim one question for a person; None if a label came between, or the prediction is gone."""
+        recorded = self._recorder.find(question.prediction_id)
+        if recorded is None or recorded.prediction is None:
             self._questions.remove(connection, question)
             return None
-        if self._questions.follow(connection, question, found.labels):
+        if self._questions.follow(connection, question, recorded.labels):
             return None
         self._questions.take(connection, question, person, until_us)
-        served = found.prediction
+        served = recorded.prediction
         return ClaimedQuestion(
             prediction_id=question.prediction_id,
             why=question.why,
@@ -286,7 +292,7 @@ class LabelQueue:
         )
 
     def _refusal(self, person: str, prediction_id: str) -> HeadwaterError | None:
-        """Say why a person may not answer; else see to it that nobody else is asked meanwhile."""
+        """Return why a person may not answer; if he may, hold the question for him meanwhile."""
         with self._database.transaction() as connection:
             self._follow(connection, self._found(connection, prediction_id))
             question = self._found(connection, prediction_id)
@@ -295,11 +301,11 @@ class LabelQueue:
                 return ConflictError(
                     f"the truth of {prediction_id!r} came from elsewhere meanwhile", hint="claim another"
                 )
-            asked, value = self._questions.answer_of(connection, question, person)
+            answered_or_skipped, value = self._questions.answer_of(connection, question, person)
             if value is not None:
                 return None
             held_until = self._questions.claimed_until(connection, question, person)
-            if held_until is None and not asked:
+            if held_until is None and not answered_or_skipped:
                 return _not_claimed(person, prediction_id)
             alive = held_until is not None and held_until > now_us
             if not alive and not self._questions.has_room(connection, question, now_us):
@@ -313,11 +319,11 @@ class LabelQueue:
         return None
 
     def _record(self, person: str, prediction_id: str, value: LabelValue) -> bool:
-        """Record the label, unless the person's newest says the same; whether it is new."""
+        """Record the label, unless the person's newest has the same value; return whether it is new."""
         for _ in range(_TRIES):
-            found = self._recorder.find(prediction_id)
-            told = [] if found is None else [one.label for one in found.labels]
-            mine = [one for one in told if one.source == "human" and one.by == person]
+            recorded = self._recorder.find(prediction_id)
+            labels = [] if recorded is None else [received.label for received in recorded.labels]
+            mine = [known for known in labels if known.source == "human" and known.by == person]
             if mine and mine[-1].value == value:
                 return False
             label = self._label(person, prediction_id, value, len(mine))
@@ -340,17 +346,17 @@ class LabelQueue:
         )
 
     def _follow(self, connection: Connection, question: Question) -> None:
-        found = self._recorder.find(question.prediction_id)
-        if found is not None:
-            self._questions.follow(connection, question, found.labels)
+        recorded = self._recorder.find(question.prediction_id)
+        if recorded is not None:
+            self._questions.follow(connection, question, recorded.labels)
 
     def _found(self, connection: Connection, prediction_id: str) -> Question:
-        found = self._questions.find(connection, prediction_id)
-        if found is None:
+        question = self._questions.find(connection, prediction_id)
+        if question is None:
             raise NotFoundError(
                 f"nothing is asked about prediction {prediction_id!r}", hint="claim first"
             )
-        return found
+        return question
 
 
 def _not_claimed(person: str, prediction_id: str) -> ConflictError:

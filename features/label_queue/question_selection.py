@@ -1,4 +1,4 @@
-"""How the queue for people fills: from what is sequenced, step by step, in bounded memory."""
+"""The selection of questions from sequenced records, step by step, in bounded memory."""
 
 from collections.abc import Iterable
 from heapq import nlargest
@@ -14,13 +14,14 @@ from headwater.spec.data.records import Output
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.queue import People, ask, places
 
-__all__ = ["QuestionSelection"]
+__all__ = ["STEP_RECORDS", "QuestionSelection"]
 
-_STEP = 5_000
+STEP_RECORDS = 5_000
+"""How many records one step looks at."""
 
 
 class _Served(msgspec.Struct, gc=False):
-    """What of a kept prediction tells whether to ask about it."""
+    """The fields of a stored prediction that decide whether people are asked about it."""
 
     output: Output
     version: str = ""
@@ -36,7 +37,7 @@ _LABELLED = msgspec.json.Decoder(_Labelled)
 
 
 class QuestionSelection:
-    """Looks at each sequenced record once.
+    """The selection of questions, which looks at each sequenced record once.
 
     A prediction that was answered to somebody by a version, and has no label, becomes a question; a
     label lets the question about its prediction follow. What a shadow predicted, and what was imported,
@@ -48,11 +49,20 @@ class QuestionSelection:
         Whose records.
     questions, recorder
         What is asked already, and the labels.
+    step_records
+        How many records one step looks at.
     """
 
     def __init__(
-        self, pipeline: Pipeline, pipeline_id: int, questions: Questions, recorder: RecordEncoder
+        self,
+        pipeline: Pipeline,
+        pipeline_id: int,
+        questions: Questions,
+        recorder: RecordEncoder,
+        *,
+        step_records: int = STEP_RECORDS,
     ) -> None:
+        self._step_records = step_records
         self._people = pipeline.people or People()
         self._task = pipeline.task
         self._key = f"{pipeline.name} {pipeline.seed}"
@@ -62,18 +72,18 @@ class QuestionSelection:
         self._recorder = recorder
 
     def step(self, connection: Connection) -> int:
-        """Look at the next records in an open transaction, and say at how many."""
+        """Look at the next records in an open transaction, and return their number."""
         start = self._questions.place(connection).next_position
         sequencer = tables.sequencer.c
         mine = sequencer.pipeline_id == self._pipeline_id
         end = connection.execute(select(sequencer.next_position).where(mine)).scalar_one()
-        stop = min(start + _STEP, end)
+        stop = min(start + self._step_records, end)
         if start >= stop:
             return 0
         for question in self._touched(connection, start, stop):
-            found = self._recorder.find(question.prediction_id)
-            if found is not None:
-                self._questions.follow(connection, question, found.labels)
+            recorded = self._recorder.find(question.prediction_id)
+            if recorded is not None:
+                self._questions.follow(connection, question, recorded.labels)
         self._ask(connection, start, stop)
         self._questions.move(connection, next_position=stop)
         return int(stop - start)
@@ -86,35 +96,35 @@ class QuestionSelection:
                 table.pipeline_id == self._pipeline_id, table.position >= start, table.position < stop
             )
         ).all()
-        found = [
+        questions = [
             question
             for position, id_, payload in rows
             if position not in labelled
             and (question := self._question(position, id_, _SERVED.decode(payload))) is not None
         ]
-        if found:
-            kept = self._most_urgent(found)
-            rows_of = [(self._pipeline_id, *question) for question in kept]
+        if questions:
+            urgent = self._most_urgent(questions)
+            rows_of = [(self._pipeline_id, *question) for question in urgent]
             insert_many(connection, tables.question, rows_of)
             self._questions.trim(connection, self._places)
 
     def _question(self, position: int, id_: str, served: _Served) -> Question | None:
         if served.role == "shadow" or not served.version:
             return None
-        asked = ask(self._people, self._task, self._key, id_, served.output)
+        choice = ask(self._people, self._task, self._key, id_, served.output)
         return Question(
-            position, id_, asked.why, asked.priority, asked.people, asked.people, 0, False, None
+            position, id_, choice.why, choice.priority, choice.people, choice.people, 0, False, None
         )
 
-    def _most_urgent(self, found: Iterable[Question]) -> list[Question]:
-        kept: list[Question] = []
+    def _most_urgent(self, questions: Iterable[Question]) -> list[Question]:
+        urgent: list[Question] = []
         for why, most in self._places.items():
-            stratum = (question for question in found if question.why == why)
-            kept += nlargest(most, stratum, key=lambda question: question.priority)
-        return kept
+            stratum = (question for question in questions if question.why == why)
+            urgent += nlargest(most, stratum, key=lambda question: question.priority)
+        return urgent
 
     def _labelled(self, connection: Connection, start: int, stop: int) -> set[int]:
-        """Give the predictions of a range whose truth was told, before or after they came."""
+        """Return the positions of a range whose predictions have a label, early or late."""
         prediction, label = tables.prediction.c, tables.label.c
         after = select(label.prediction_position, label.payload).where(
             label.pipeline_id == self._pipeline_id,
@@ -141,7 +151,7 @@ class QuestionSelection:
         }
 
     def _touched(self, connection: Connection, start: int, stop: int) -> list[Question]:
-        """Give the questions about whose predictions a label of a range tells."""
+        """Return the questions whose predictions have a label in a range."""
         question, label = tables.question.c, tables.label.c
         query = (
             select(*(question[name] for name in Question._fields))

@@ -1,4 +1,4 @@
-"""The rows of a pipeline's questions to people: pure SQL, in transactions that others open."""
+"""The rows of a pipeline's questions: pure SQL, in transactions that callers open."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 from headwater.infra.clock import to_us
 from headwater.infra.store import tables
 from headwater.spec.data.records import LabelValue, ReceivedLabel
-from headwater.spec.serving.queue import Closing, People, Why, closing, wanted
+from headwater.spec.serving.queue import Closing, People, Why, closing, required_answers
 
 __all__ = ["Question", "Questions", "QueuePosition"]
 
@@ -17,7 +17,7 @@ _VALUE: msgspec.json.Decoder[LabelValue] = msgspec.json.Decoder(LabelValue)
 
 
 class Question(NamedTuple):
-    """What is asked about one prediction; the columns of its row, but the pipeline's."""
+    """The question about one prediction: the columns of its row, without the pipeline's."""
 
     position: int
     prediction_id: str
@@ -31,7 +31,7 @@ class Question(NamedTuple):
 
 
 class QueuePosition(NamedTuple):
-    """How far the queue has looked, and what it has dealt."""
+    """The position up to which the queue has looked, and the questions that it has dealt."""
 
     next_position: int
     dealt_random: int
@@ -56,30 +56,30 @@ class Questions:
         self._people = people
 
     def place(self, connection: Connection) -> QueuePosition:
-        """Give the queue's place, locked until the transaction ends; it is made where there is none."""
+        """Return the queue's position, locked until the transaction ends; make it if it is missing."""
         table = tables.queue
         columns = [table.c[name] for name in QueuePosition._fields]
         query = select(*columns).where(table.c.pipeline_id == self._pipeline_id).with_for_update()
-        found = connection.execute(query).one_or_none()
-        if found is not None:
-            return QueuePosition._make(found)
+        row = connection.execute(query).one_or_none()
+        if row is not None:
+            return QueuePosition._make(row)
         place = QueuePosition(0, 0, 0, 0)
         connection.execute(insert(table).values(pipeline_id=self._pipeline_id, **place._asdict()))
         return place
 
     def move(self, connection: Connection, **columns: Any) -> None:
-        """Change columns of the queue's place."""
+        """Change columns of the queue's position."""
         mine = tables.queue.c.pipeline_id == self._pipeline_id
         connection.execute(update(tables.queue).where(mine).values(**columns))
 
     def find(self, connection: Connection, prediction_id: str) -> Question | None:
-        """Give the question about a prediction, locked until the transaction ends."""
+        """Return the question about a prediction, locked until the transaction ends."""
         query = self._all().where(tables.question.c.prediction_id == prediction_id)
-        found = connection.execute(query.with_for_update()).one_or_none()
-        return None if found is None else Question._make(found)
+        row = connection.execute(query.with_for_update()).one_or_none()
+        return None if row is None else Question._make(row)
 
     def held(self, connection: Connection, person: str, now_us: int, many: int) -> list[Question]:
-        """Give the open questions that a person holds, the first one claimed first."""
+        """Return the open questions that a person holds, the first one claimed first."""
         claim = tables.claim.c
         query = (
             self._all()
@@ -92,38 +92,38 @@ class Questions:
     def free(
         self, connection: Connection, person: str, now_us: int, why: Why, many: int
     ) -> list[Question]:
-        """Give the open questions of a stratum that a person may take, the most urgent first.
+        """Return the open questions of a stratum that a person may take, the most urgent first.
 
         Answers and living claims together never exceed what is wanted; nobody is asked again what he
         answered or skipped.
         """
         question, claim, answer = tables.question.c, tables.claim.c, tables.answer.c
         holders = self._holders(now_us).scalar_subquery()
-        asked = exists().where(self._same(answer), answer.person == person)
+        answered = exists().where(self._same(answer), answer.person == person)
         holds = exists().where(self._same(claim), claim.person == person, claim.until_us > now_us)
-        query = self._open(why).where(question.given + holders < question.wanted, ~asked, ~holds)
+        query = self._open(why).where(question.given + holders < question.wanted, ~answered, ~holds)
         ordered = query.order_by(question.priority.desc(), question.position).limit(many)
         return [Question._make(row) for row in connection.execute(ordered).all()]
 
     def has_room(self, connection: Connection, question: Question, now_us: int) -> bool:
-        """Say whether a question wants another answer than those given and those that are awaited."""
+        """Return whether a question needs another answer beyond those given and those claimed."""
         claim = tables.claim.c
-        held = select(func.count()).where(
+        living_claims = select(func.count()).where(
             claim.pipeline_id == self._pipeline_id,
             claim.position == question.position,
             claim.until_us > now_us,
         )
-        holders = connection.execute(held).scalar_one()
+        holders = connection.execute(living_claims).scalar_one()
         return question.closed is None and question.given + holders < question.wanted
 
     def claimed_until(self, connection: Connection, question: Question, person: str) -> int | None:
-        """Give how long a person holds or held a question; None if he never took it."""
+        """Return the end of a person's claim of a question; None if he never claimed it."""
         claim = tables.claim.c
         mine = self._of(claim, question, person)
         return connection.execute(select(claim.until_us).where(*mine)).scalar_one_or_none()
 
     def take(self, connection: Connection, question: Question, person: str, until_us: int) -> None:
-        """Give a question to a person, or leave it with him for longer."""
+        """Claim a question for a person, or prolong his claim."""
         row = (self._pipeline_id, question.position, person)
         changed = connection.execute(
             update(tables.claim)
@@ -143,16 +143,16 @@ class Questions:
     def answer_of(
         self, connection: Connection, question: Question, person: str
     ) -> tuple[bool, LabelValue | None]:
-        """Say whether a person has answered or skipped, and give his answer; None where he skipped."""
+        """Return whether a person has answered or skipped, and his answer; None if he skipped."""
         answer = tables.answer.c
         query = select(answer.value).where(*self._of(answer, question, person))
-        found = connection.execute(query).one_or_none()
-        if found is None or found.value is None:
-            return found is not None, None
-        return True, _VALUE.decode(found.value)
+        row = connection.execute(query).one_or_none()
+        if row is None or row.value is None:
+            return row is not None, None
+        return True, _VALUE.decode(row.value)
 
     def skip(self, connection: Connection, question: Question, person: str, now_us: int) -> None:
-        """Keep that a person has no answer, and give the question to others."""
+        """Store that a person skipped a question, and free it for others."""
         connection.execute(
             insert(tables.answer).values(
                 pipeline_id=self._pipeline_id, position=question.position, person=person, at_us=now_us
@@ -167,7 +167,7 @@ class Questions:
     def follow(
         self, connection: Connection, question: Question, labels: Sequence[ReceivedLabel]
     ) -> bool:
-        """Make the rows say what the labels of a prediction say, in the order in which they came.
+        """Bring the rows up to date with the labels of a prediction, in the order in which they came.
 
         A label of a person is his answer, wherever it came from. One of the environment, or of a person
         without a name, closes the question: its truth is known. A timeout tells nothing.
@@ -177,28 +177,32 @@ class Questions:
         bool
             Whether anything was changed.
         """
-        told = [one for one in labels if one.label.source != "timeout"]
-        answers = {one.label.by: one for one in told if one.label.source == "human" and one.label.by}
+        truths = [received for received in labels if received.label.source != "timeout"]
+        answers = {
+            received.label.by: received
+            for received in truths
+            if received.label.source == "human" and received.label.by
+        }
         changed = self._write_answers(connection, question, answers)
         if changed:
-            values = [one.label.value for one in answers.values()]
-            enough = wanted(self._people, question.people, values)
+            values = [received.label.value for received in answers.values()]
+            enough = required_answers(self._people, question.people, values)
             closed = closing(enough, len(answers), self._skips(connection, question))
             columns = {"wanted": enough, "given": len(answers), "seen": True}
             self._set(connection, question, closed=closed, **columns)
             question = question._replace(closed=closed, seen=True)
-        if any(one.label.source == "natural" or not one.label.by for one in told):
+        if any(one.label.source == "natural" or not one.label.by for one in truths):
             return self._overtake(connection, question) or changed
         return changed
 
     def remove(self, connection: Connection, question: Question) -> None:
-        """Forget a question that nobody has seen."""
+        """Delete a question that nobody has seen."""
         table = tables.question.c
         mine = (table.pipeline_id == self._pipeline_id, table.position == question.position)
         connection.execute(delete(tables.question).where(*mine))
 
     def trim(self, connection: Connection, places: dict[Why, int]) -> None:
-        """Forget the least urgent open questions that nobody has seen, as far as there are too many."""
+        """Delete the least urgent unseen questions, down to the places of each stratum."""
         table = tables.question.c
         mine = (table.pipeline_id == self._pipeline_id, table.closed.is_(None))
         for why, most in places.items():
@@ -216,18 +220,18 @@ class Questions:
     def _write_answers(
         self, connection: Connection, question: Question, answers: dict[str, ReceivedLabel]
     ) -> bool:
-        """Write the answers that are not there yet; `answers` holds each person's newest, by turn."""
+        """Write the missing answers; `answers` holds each person's newest, by turn."""
         table = tables.answer
         mine = (table.c.pipeline_id == self._pipeline_id, table.c.position == question.position)
         query = select(table.c.person, table.c.value).where(*mine)
-        there = {row.person: row.value for row in connection.execute(query).all()}
+        stored = {row.person: row.value for row in connection.execute(query).all()}
         new = []
-        for turn, (person, told) in enumerate(answers.items()):
-            value = msgspec.json.encode(told.label.value)
-            if there.get(person) == value:
+        for turn, (person, received) in enumerate(answers.items()):
+            value = msgspec.json.encode(received.label.value)
+            if stored.get(person) == value:
                 continue
-            row = {"at_us": to_us(told.received_at), "turn": turn, "value": value}
-            if person in there:
+            row = {"at_us": to_us(received.received_at), "turn": turn, "value": value}
+            if person in stored:
                 connection.execute(update(table).where(*mine, table.c.person == person).values(**row))
             else:
                 key = {"pipeline_id": self._pipeline_id, "position": question.position}

@@ -1,4 +1,4 @@
-"""What the queue for people comes to, counted."""
+"""Statistics of the label queue."""
 
 import msgspec
 from sqlalchemy import Connection, func, select
@@ -17,7 +17,7 @@ _VALUE: msgspec.json.Decoder[LabelValue] = msgspec.json.Decoder(LabelValue)
 def counts(
     connection: Connection, pipeline_id: int, people: People, task: str, now_us: int
 ) -> QueueStatistics:
-    """Count, by the database alone; what comes out is small, however long the queue is."""
+    """Count in the database alone; the result is small, however long the queue is."""
     question, claim, answer = tables.question.c, tables.claim.c, tables.answer.c
     of_questions = (
         select(question.closed, question.why, func.count())
@@ -50,12 +50,12 @@ def counts(
 def _place(connection: Connection, pipeline_id: int) -> tuple[int, int]:
     table = tables.queue.c
     query = select(table.next_position, table.labelled).where(table.pipeline_id == pipeline_id)
-    found = connection.execute(query).one_or_none()
-    return (0, 0) if found is None else (found.next_position, found.labelled)
+    row = connection.execute(query).one_or_none()
+    return (0, 0) if row is None else (row.next_position, row.labelled)
 
 
 def _pairs(connection: Connection, pipeline_id: int) -> list[Pair]:
-    """Give the first two answers to each question that has two, each combination once."""
+    """Count the combinations of first and second answer, over questions that have both."""
     first, second = tables.answer.alias("first"), tables.answer.alias("second")
     same = (first.c.pipeline_id == second.c.pipeline_id) & (first.c.position == second.c.position)
     query = (

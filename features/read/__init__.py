@@ -1,1 +1,1 @@
-"""What is recorded, read back: from the database and the archive."""
+"""Reading of records, from the database and the archive."""

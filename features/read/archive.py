@@ -21,12 +21,14 @@ from headwater.infra.store.storage import Storage
 from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, TableError
 from headwater.spec.recipe import OffsetRange
 
-__all__ = ["Archive", "Archived"]
+__all__ = ["COMPACT_FROM_FILES", "Archive", "Archived"]
+
+COMPACT_FROM_FILES = 256
+"""How many files a table has before they are compacted."""
 
 Archived = Literal["predictions", "labels", "examples"]
 
 _KEYS: dict[Archived, str] = {"predictions": "position", "labels": "position", "examples": "offset"}
-_SMALL_FILES = 256
 _ACROSS_SCHEMAS = pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore")
 
 
@@ -39,6 +41,8 @@ class Archive:
         The root.
     identity
         The log; its pipeline's name is the folder of the tables.
+    compact_from_files
+        How many files a table has at least before they are compacted.
 
     Attributes
     ----------
@@ -46,7 +50,10 @@ class Archive:
         The log's claim to that folder; whoever writes something else of the log to storage takes it.
     """
 
-    def __init__(self, storage: Storage, identity: Identity) -> None:
+    def __init__(
+        self, storage: Storage, identity: Identity, *, compact_from_files: int = COMPACT_FROM_FILES
+    ) -> None:
+        self._compact_from_files = compact_from_files
         self.claim = Claim(storage, identity)
         self._storage = storage
         self._identity = identity
@@ -56,11 +63,11 @@ class Archive:
         self._prepared = False
 
     def address(self, name: Archived) -> str:
-        """Give a table's address, for any reader of Delta Lake."""
+        """Return a table's address, for any reader of Delta Lake."""
         return self._storage.address("tables", self._pipeline, name)
 
     def check(self) -> None:
-        """Refuse tables of another log, and a storage on which another log has the name.
+        """Refuse tables of another log, and a storage on which another log has claimed the name.
 
         Whatever else is wrong is left to whoever reads or writes.
 
@@ -75,7 +82,7 @@ class Archive:
                     self._table(name)
 
     def stop(self, name: Archived) -> int:
-        """Give the offset or position up to which a table is written.
+        """Return the offset or position up to which a table is written.
 
         Raises
         ------
@@ -93,7 +100,7 @@ class Archive:
             return table.transaction_version(self._app) or 0
 
     def newest(self, name: Archived, stop: int) -> int | None:
-        """Give the offset or position of the newest row below `stop`, as files count; None for no row.
+        """Return the offset or position of the newest row below `stop`, by the files' statistics.
 
         Raises
         ------
@@ -107,8 +114,8 @@ class Archive:
             return stop - 1  # each offset has its row
         with self._guarded(name):
             files = pl.DataFrame(table.get_add_actions(flatten=True))
-            found = files[f"max.{_KEYS[name]}"].max() if files.height else None
-        return int(found) if isinstance(found, int) and found < stop else None
+            last = files[f"max.{_KEYS[name]}"].max() if files.height else None
+        return int(last) if isinstance(last, int) and last < stop else None
 
     def append(self, name: Archived, frame: pl.DataFrame, start: int, stop: int) -> None:
         """Write the rows of one range, as one commit.
@@ -130,10 +137,10 @@ class Archive:
             As for :meth:`stop`; the table is then what it was.
         """
         table = self._table(name)
-        found = 0 if table is None else table.transaction_version(self._app) or 0
-        if found != start:
+        end = 0 if table is None else table.transaction_version(self._app) or 0
+        if end != start:
             raise ConflictError(
-                f"table {name!r} of {self._pipeline!r} stops at {found}, not at {start}",
+                f"table {name!r} of {self._pipeline!r} stops at {end}, not at {start}",
                 hint="collect again: another process has written this range",
             )
         commit = CommitProperties(app_transactions=[Transaction(self._app, stop)], max_commit_retries=0)
@@ -155,11 +162,11 @@ class Archive:
                     table, frame, mode="append", schema_mode="merge", commit_properties=commit
                 )
             reached("collect.after_append")
-        if table is not None and len(table.file_uris()) >= _SMALL_FILES:
+        if table is not None and len(table.file_uris()) >= self._compact_from_files:
             self._compact(name)
 
     def read(
-        self, name: Archived, wanted: OffsetRange, schema: Mapping[str, pl.DataType]
+        self, name: Archived, offsets: OffsetRange, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame:
         """Read a range, opening only the files that hold it.
 
@@ -167,7 +174,7 @@ class Archive:
         ----------
         name
             Which table.
-        wanted
+        offsets
             The offsets (or positions).
         schema
             The columns to give, with their types. What a file does not have is null: a feature, say,
@@ -194,23 +201,23 @@ class Archive:
         with self._guarded(name):
             files = pl.DataFrame(table.get_add_actions(flatten=True))
             files = files.filter(
-                (pl.col(f"max.{key}") >= wanted.start) & (pl.col(f"min.{key}") < wanted.stop)
+                (pl.col(f"max.{key}") >= offsets.start) & (pl.col(f"min.{key}") < offsets.stop)
             )
             paths = [f"{self.address(name)}/{path}" for path in files["path"]]
             if not paths:
-                raise self._missing(name, wanted, 0)
-            frame = self._scan(name, paths, wanted, schema)
+                raise self._missing(name, offsets, 0)
+            frame = self._scan(name, paths, offsets, schema)
         if name == "examples" and not frame[key].equals(
-            pl.Series(key, range(wanted.start, wanted.stop))
+            pl.Series(key, range(offsets.start, offsets.stop))
         ):
-            raise self._missing(name, wanted, frame[key].n_unique())
+            raise self._missing(name, offsets, frame[key].n_unique())
         return frame
 
     def _scan(
         self,
         name: Archived,
         paths: Sequence[str],
-        wanted: OffsetRange,
+        offsets: OffsetRange,
         schema: Mapping[str, pl.DataType],
     ) -> pl.DataFrame:
         key = _KEYS[name]
@@ -222,7 +229,7 @@ class Archive:
             extra_columns="ignore",
             cast_options=_ACROSS_SCHEMAS,
         )
-        within = pl.col(key).is_between(wanted.start, wanted.stop, closed="left")
+        within = pl.col(key).is_between(offsets.start, offsets.stop, closed="left")
         try:
             return files.filter(within).collect().sort(key)
         except PolarsError as error:
@@ -232,17 +239,18 @@ class Archive:
                     hint="restore that file from a copy; the log itself is in the database",
                 ) from error
             for path in () if len(paths) == 1 else paths:
-                self._scan(name, [path], wanted, schema)  # raises for the one that is damaged
+                self._scan(name, [path], offsets, schema)  # raises for the one that is damaged
             raise
 
-    def _missing(self, name: Archived, wanted: OffsetRange, found: int) -> TableError:
+    def _missing(self, name: Archived, offsets: OffsetRange, count: int) -> TableError:
         return TableError(
-            f"table {name!r} of {self._pipeline!r} holds {found} of the {len(wanted)} offsets {wanted}",
+            f"table {name!r} of {self._pipeline!r} holds {count} of the {len(offsets)} offsets "
+            f"{offsets}",
             hint=f"restore the files of {self.address(name)}; nothing is trained over this range",
         )
 
     def _table(self, name: Archived) -> DeltaTable | None:
-        """Open a table, or bring the open one up to date; None where there is none yet."""
+        """Open a table, or bring the open one up to date; None if there is none yet."""
         with self._guarded(name):
             if name in self._open:
                 self._open[name].update_incremental()

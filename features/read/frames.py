@@ -61,12 +61,12 @@ _LABEL_FIELDS: dict[str, _Field] = {
 
 
 def label_dtype(task: Task) -> type[pl.DataType]:
-    """Give the column type of a task's labels."""
+    """Return the column type of a task's labels."""
     return _LABELS[task]
 
 
 def feature_schema(features: Sequence[FeatureKind]) -> dict[str, type[pl.DataType]]:
-    """Give the column type of each feature, in order."""
+    """Return the column type of each feature, in order."""
     return {feature.name: _DTYPES[feature.dtype] for feature in features}
 
 
@@ -101,7 +101,7 @@ class Frames:
         }
 
     def schema(self, columns: Collection[str]) -> dict[str, pl.DataType]:
-        """Give the types of the wanted ones of :data:`EXAMPLE`."""
+        """Return the types of some columns of :data:`EXAMPLE`."""
         types: dict[str, pl.DataType] = {
             "offset": pl.Int64(),
             "supersedes": pl.Int64(),
@@ -115,7 +115,7 @@ class Frames:
         return {name: types.get(name, pl.String()) for name in columns}
 
     def predictions(self, rows: Sequence[PredictionRow]) -> pl.DataFrame:
-        """Columns: position, recorded_at, and those of a prediction; features as a struct."""
+        """Make a frame with position, recorded_at, and the columns of a prediction."""
         columns = {
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "recorded_at": _times([row[1] for row in rows]),
@@ -123,7 +123,7 @@ class Frames:
         return pl.DataFrame(columns | self._prediction_columns([row[2] for row in rows], PREDICTION))
 
     def labels(self, rows: Sequence[LabelRow]) -> pl.DataFrame:
-        """Columns: position, prediction_id, label and what is known of it."""
+        """Make a frame with position, prediction_id, label and the columns of its revision."""
         columns = {
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "revision": pl.Series([row[1] for row in rows], dtype=pl.Int32),
@@ -136,7 +136,7 @@ class Frames:
     def served(
         self, rows: Sequence[PredictionRow], labels: Sequence[LabelOfRow], columns: Sequence[str]
     ) -> pl.DataFrame:
-        """Give predictions with their newest label, if their first one came in time.
+        """Make a frame of predictions with their newest label, if their first one came in time.
 
         Columns: recorded_at, label (null without), and the wanted ones of a prediction.
         """
@@ -162,7 +162,7 @@ class Frames:
         )
 
     def beside(self, served: pl.DataFrame, outputs: Sequence[tuple[int, str, bytes]]) -> pl.DataFrame:
-        """Put a row for each shadow's output behind that of the prediction, whose other columns it has.
+        """Add a row for each shadow's output behind its prediction's row, with the same other columns.
 
         Parameters
         ----------
@@ -173,16 +173,16 @@ class Frames:
         """
         if not outputs:
             return served
-        texts = [said for _, _, said in outputs]
-        said = pl.Series("output", [t.decode() for t in texts], dtype=pl.String)
+        outputs_json = [output for _, _, output in outputs]
+        column = pl.Series("output", [t.decode() for t in outputs_json], dtype=pl.String)
         if not self._by_class:
-            numbers = msgspec.json.decode(b"[" + b",".join(texts) + b"]", type=list[float])
-            said = pl.Series("output", numbers, dtype=pl.Float64)
+            numbers = msgspec.json.decode(b"[" + b",".join(outputs_json) + b"]", type=list[float])
+            column = pl.Series("output", numbers, dtype=pl.Float64)
         made = pl.DataFrame(
             {
                 "position": pl.Series([row[0] for row in outputs], dtype=pl.Int64),
                 "version": pl.Series([row[1] for row in outputs], dtype=pl.String),
-                "output": said,
+                "output": column,
                 "role": pl.repeat("shadow", len(outputs), dtype=pl.String, eager=True),
                 "propensity": pl.repeat(1.0, len(outputs), dtype=pl.Float64, eager=True),
             }
@@ -192,7 +192,7 @@ class Frames:
         return pl.concat([served, shadows]).sort("position", maintain_order=True)
 
     def examples(self, rows: Sequence[ExampleRow], columns: Collection[str]) -> pl.DataFrame:
-        """Give the wanted ones of :data:`EXAMPLE`, in the order in which they are named."""
+        """Make a frame with some columns of :data:`EXAMPLE`, in the order in which they are named."""
         made: dict[str, pl.Series] = {}
         if "offset" in columns:
             made["offset"] = pl.Series([row[0] for row in rows], dtype=pl.Int64)
@@ -204,21 +204,21 @@ class Frames:
             made["revision"] = pl.Series([row[3] for row in rows], dtype=pl.Int32)
         if "late" in columns:
             made["late"] = pl.Series([row[4] for row in rows], dtype=pl.Boolean)
-        if wanted := [name for name in PREDICTION if name in columns]:
-            made |= self._prediction_columns([row[5] for row in rows], wanted)
-        if wanted := [name for name in LABEL if name in columns]:
-            made |= self._label_columns([row[6] for row in rows], wanted)
+        if names := [name for name in PREDICTION if name in columns]:
+            made |= self._prediction_columns([row[5] for row in rows], names)
+        if names := [name for name in LABEL if name in columns]:
+            made |= self._label_columns([row[6] for row in rows], names)
         return pl.DataFrame({name: made[name] for name in columns})
 
     def _prediction_columns(
         self, payloads: Sequence[bytes], names: Sequence[str]
     ) -> dict[str, pl.Series]:
         fields = {name: "id" if name == "prediction_id" else name for name in names}
-        found = _decode(payloads, tuple(map(self._prediction_fields.__getitem__, fields.values())))
-        return {name: self._prediction_column(f, found) for name, f in fields.items()}
+        records = _decode(payloads, tuple(map(self._prediction_fields.__getitem__, fields.values())))
+        return {name: self._prediction_column(f, records) for name, f in fields.items()}
 
-    def _prediction_column(self, field: str, found: Sequence[Any]) -> pl.Series:
-        values = list(map(attrgetter(field), found))
+    def _prediction_column(self, field: str, records: Sequence[Any]) -> pl.Series:
+        values = list(map(attrgetter(field), records))
         match field:
             case "features":
                 return pl.DataFrame(
@@ -235,7 +235,9 @@ class Frames:
                 texts = [msgspec.json.encode(keys).decode() if keys else "{}" for keys in values]
                 return pl.Series(texts, dtype=pl.String)
             case "ages_s":
-                ages = [msgspec.json.encode(found).decode() if found else None for found in values]
+                ages = [
+                    msgspec.json.encode(by_table).decode() if by_table else None for by_table in values
+                ]
                 return pl.Series(ages, dtype=pl.String)
             case "propensity":
                 return pl.Series(values, dtype=pl.Float64)
@@ -253,10 +255,10 @@ class Frames:
 
     def _label_columns(self, payloads: Sequence[bytes], names: Sequence[str]) -> dict[str, pl.Series]:
         fields = {name: "value" if name == "label" else name for name in names}
-        found = _decode(payloads, tuple(map(_LABEL_FIELDS.__getitem__, fields.values())))
+        records = _decode(payloads, tuple(map(_LABEL_FIELDS.__getitem__, fields.values())))
         made = {}
         for name, field in fields.items():
-            values = list(map(attrgetter(field), found))
+            values = list(map(attrgetter(field), records))
             if name == "known_at":
                 made[name] = _moments(values)
             elif name == "label":

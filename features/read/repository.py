@@ -1,4 +1,4 @@
-"""What the sequencer has stored in the operational database, read back by range."""
+"""The sequenced records in the operational database, read by range."""
 
 from bisect import bisect_left
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
 class LogCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many records the log holds.
+    """The numbers of records that the log holds.
 
     Parameters
     ----------
@@ -73,12 +73,12 @@ class LogRepository:
         self._select_examples = _examples_of(pipeline_id)
 
     def ends(self) -> tuple[int, int]:
-        """Give the next position and the next offset."""
+        """Return the next position and the next offset."""
         ((position, offset),) = self._rows(self._select_ends)
         return position, offset
 
     def inbox_position(self, inbox: str) -> int:
-        """Give how far an inbox is sequenced."""
+        """Return the position up to which an inbox is sequenced."""
         table = tables.inbox_position.c
         ((position,),) = self._rows(
             select(table.position).where(table.pipeline_id == self._pipeline_id, table.inbox == inbox)
@@ -86,13 +86,13 @@ class LogRepository:
         return int(position)
 
     def first_emitted(self, moment_us: int, stop: int) -> int:
-        """Give the first offset below `stop` emitted at a time or later, by bisection; or `stop`."""
+        """Bisect for the first offset below `stop` emitted at a time or later; `stop` if none is."""
         return bisect_left(
             range(stop), moment_us, key=lambda offset: self.emitted(offset, offset + 1)[0]
         )
 
     def superseded(self, start: int, stop: int) -> list[int]:
-        """Give the offsets of a range that a newer example of the range supersedes, rising."""
+        """Return the offsets of a range that a newer example of the range supersedes, rising."""
         table = tables.example.c
         rows = self._rows(
             select(table.supersedes)
@@ -107,7 +107,7 @@ class LogRepository:
         return [offset for (offset,) in rows if offset is not None]
 
     def corrections(self, start: int, stop: int) -> list[int]:
-        """Give the offsets of a range that supersede an older example, rising."""
+        """Return the offsets of a range that supersede an older example, rising."""
         table = tables.example.c
         rows = self._rows(
             select(table.offset)
@@ -122,7 +122,7 @@ class LogRepository:
         return [offset for (offset,) in rows]
 
     def emitted(self, start: int, stop: int) -> list[int]:
-        """Give the emission times of a range of offsets, in order, in microseconds."""
+        """Return the emission times of a range of offsets, in order, in microseconds."""
         table = tables.example.c
         rows = self._rows(
             select(table.emitted_at_us)
@@ -132,7 +132,7 @@ class LogRepository:
         return [moment_us for (moment_us,) in rows]
 
     def counts(self, unsequenced: int, archived: int) -> LogCounts:
-        """Count the records; what is not in the database is given."""
+        """Count the records; the caller counts those outside the database."""
         prediction, label = tables.prediction.c, tables.label.c
         of_mine = select(label.position).where(label.pipeline_id == self._pipeline_id)
         has_label = of_mine.where(label.prediction_position == prediction.position)
@@ -159,7 +159,7 @@ class LogRepository:
             )
 
     def predictions(self, start: int, stop: int) -> list[PredictionRow]:
-        """Give the predictions of a range of positions, in order."""
+        """Return the predictions of a range of positions, in order."""
         table = tables.prediction.c
         return self._rows(
             select(table.position, table.effective_at_us, table.payload)
@@ -172,9 +172,9 @@ class LogRepository:
         )
 
     def recorded(self, position: int, skipped: int = 0) -> tuple[int, int] | None:
-        """Give position and time, in microseconds, of the prediction at `position` or next to it.
+        """Return position and time, in microseconds, of the prediction at `position` or the next one.
 
-        Skip so many before; None where there are not as many.
+        Skip so many before; None if there are not as many.
         """
         table = tables.prediction.c
         rows = self._rows(
@@ -199,7 +199,7 @@ class LogRepository:
         return int(count)
 
     def labels_of(self, start: int, stop: int) -> list[LabelOfRow]:
-        """Give the labels that made examples of a range of predictions, by prediction and offset."""
+        """Return the labels that made examples of a range of predictions, by prediction and offset."""
         example, label = tables.example.c, tables.label.c
         return self._rows(
             select(example.prediction_position, label.late, label.payload)
@@ -216,7 +216,7 @@ class LogRepository:
         )
 
     def labels(self, start: int, stop: int) -> list[LabelRow]:
-        """Give the labels of a range of positions, in order."""
+        """Return the labels of a range of positions, in order."""
         table = tables.label.c
         return self._rows(
             select(table.position, table.revision, table.effective_at_us, table.late, table.payload)
@@ -229,7 +229,7 @@ class LogRepository:
         )
 
     def examples(self, start: int, stop: int) -> list[ExampleRow]:
-        """Give the examples of a range of offsets, in order, with both their halves."""
+        """Return the examples of a range of offsets, in order, with both their halves."""
         return self._rows(self._select_examples, {"start": start, "stop": stop})
 
     def _rows(self, statement: Select[Row], values: dict[str, int] | None = None) -> list[Row]:
@@ -273,7 +273,7 @@ def _count(connection: Connection, statement: Select[tuple[int]]) -> int:
 
 
 def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
-    """Give the pipeline its number, its log's id and its sequencer's start, or find them.
+    """Register a pipeline with a number, a log's id and a sequencer's start, or find its number.
 
     Raises
     ------
@@ -293,12 +293,12 @@ def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
 
 def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
     with database.transaction() as connection:
-        found = connection.execute(
+        known_id = connection.execute(
             select(tables.pipeline.c.id).where(tables.pipeline.c.name == pipeline.name)
         ).scalar_one_or_none()
-        if found is not None:
-            check_inbox(connection, int(found), inbox)
-            return int(found)
+        if known_id is not None:
+            check_inbox(connection, int(known_id), inbox)
+            return int(known_id)
         check_new(inbox)
         pipeline_id = connection.execute(
             insert(tables.pipeline)
@@ -323,7 +323,7 @@ def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
 
 
 def find(database: Database, name: str, settings: Settings) -> int:
-    """Give the number of a pipeline that has recorded something here.
+    """Return the number of a pipeline that has recorded something here.
 
     Parameters
     ----------
@@ -352,7 +352,7 @@ def find(database: Database, name: str, settings: Settings) -> int:
 
 
 def registered(database: Database) -> dict[str, int]:
-    """Give the pipelines that have recorded something here, with their numbers."""
+    """Return the numbers of the pipelines that have recorded something here, by name."""
     with database.reading() as connection:
         rows = connection.execute(select(tables.pipeline.c.name, tables.pipeline.c.id)).all()
     return {name: int(pipeline_id) for name, pipeline_id in rows}

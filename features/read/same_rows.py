@@ -1,4 +1,4 @@
-"""Whether the archive was written from this database, or from a copy that went its own way.
+"""Checks that the archive was written from this database, not from a copy that went on by itself.
 
 A copy of a home is of the same log. Logs that were one share their beginning, so the newest row that
 both have tells: it is the same, or one of them has gone on by itself.
@@ -26,7 +26,7 @@ _COLUMNS: dict[Archived, tuple[str, ...]] = {
 
 
 class SameRows:
-    """Holds the archive's newest rows against the database, once for what one process writes.
+    """The comparison of the archive's newest rows with the database, but for rows of this process.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ class SameRows:
         self._known: dict[Archived, int] = {}
 
     def written(self, name: Archived, stop: int) -> None:
-        """Say that this process has written a table up to `stop`."""
+        """Note that this process has written a table up to `stop`."""
         self._known[name] = stop
 
     def check(self, name: Archived, frames: Frames) -> int:
-        """Check a table's newest row, if another process wrote it; give where the table stops.
+        """Check a table's newest row, if another process wrote it; return where the table stops.
 
         Raises
         ------
@@ -99,12 +99,12 @@ class SameRows:
         columns = _COLUMNS[name]
         archived = self._archive.read(name, OffsetRange(place, place + 1), frames.schema(columns))
         if name == "predictions":
-            found = frames.predictions(self._stored.predictions(place, place + 1))
+            stored = frames.predictions(self._stored.predictions(place, place + 1))
         elif name == "labels":
-            found = frames.labels(self._stored.labels(place, place + 1))
+            stored = frames.labels(self._stored.labels(place, place + 1))
         else:
-            found = frames.examples(self._stored.examples(place, place + 1), columns)
-        return _rows(archived, columns) == _rows(found, columns)
+            stored = frames.examples(self._stored.examples(place, place + 1), columns)
+        return _rows(archived, columns) == _rows(stored, columns)
 
     def _gone_on(self, name: Archived, place: int) -> IdentityError:
         where = self._archive.address(name)

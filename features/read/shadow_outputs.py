@@ -1,4 +1,4 @@
-"""What versions said of predictions that others answered: beside the log, never part of an example.
+"""The outputs of shadows: stored beside the log, and never part of an example.
 
 A shadow's output is a row of its own, by the position of the prediction that it shadows. It takes no
 position and no offset, so that examples are the same whoever predicts beside them, and it is judged by
@@ -18,14 +18,14 @@ __all__ = ["ShadowOutput", "ShadowOutputs", "ShadowPlace"]
 
 
 class ShadowPlace(NamedTuple):
-    """From which position on a version predicted beside others, and the next one that it is to see."""
+    """The first position that a shadow predicted, and the next one that it has to predict."""
 
     first: int
     next: int
 
 
 class ShadowOutput(NamedTuple):
-    """What a version said of the prediction at a position, as JSON."""
+    """The output of a shadow for the prediction at a position, as JSON."""
 
     position: int
     version: str
@@ -46,7 +46,7 @@ class ShadowOutputs:
         self._pipeline_id = pipeline_id
 
     def places(self) -> dict[str, ShadowPlace]:
-        """Give the place of every version that ever was a shadow."""
+        """Return the place of every version that was ever a shadow."""
         table = tables.shadow.c
         with self._database.reading() as connection:
             rows = connection.execute(
@@ -70,7 +70,7 @@ class ShadowOutputs:
         return ShadowPlace(position, position)
 
     def add(self, version: str, start: int, stop: int, outputs: Sequence[tuple[int, bytes]]) -> None:
-        """Keep what a version said of the positions from `start` up to `stop`, and move its place.
+        """Store a version's outputs for the positions from `start` up to `stop`, and move its place.
 
         Parameters
         ----------
@@ -97,11 +97,11 @@ class ShadowOutputs:
                     f"another process predicts with the shadow {version}",
                     hint="let one service run for a pipeline's home",
                 )
-            rows = [(self._pipeline_id, position, version, said) for position, said in outputs]
+            rows = [(self._pipeline_id, position, version, output) for position, output in outputs]
             insert_many(connection, tables.shadow_output, rows)
 
     def between(self, start: int, stop: int) -> list[ShadowOutput]:
-        """Give the outputs for a range of positions, by position and version."""
+        """Return the outputs for a range of positions, by position and version."""
         table = tables.shadow_output.c
         with self._database.reading() as connection:
             rows = connection.execute(

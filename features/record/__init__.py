@@ -1,1 +1,1 @@
-"""From a prediction or a label to a synced record."""
+"""Recording: from a prediction or a label to a synced record."""

@@ -1,4 +1,4 @@
-"""Checks of what is recorded, before anything is stored."""
+"""Checks of records, before anything is stored."""
 
 from collections.abc import Mapping
 from math import inf
@@ -34,14 +34,14 @@ _LABEL_TYPES: dict[str, tuple[type, ...]] = {
 
 
 _OUTPUT_HINTS: dict[str, str] = {
-    "binary": "send the chance of True, from 0 to 1; where a model made it, look at the model",
-    "multiclass": "send a chance by class; where a model made it, look at the model",
-    "regression": "send one number; where a model made it, look at the model",
+    "binary": "send the chance of True, from 0 to 1; if a model made it, look at the model",
+    "multiclass": "send a chance by class; if a model made it, look at the model",
+    "regression": "send one number; if a model made it, look at the model",
 }
 
 
 class Checks:
-    """What a pipeline's predictions and labels must look like.
+    """The checks that a pipeline's predictions and labels must pass.
 
     Parameters
     ----------
@@ -50,18 +50,20 @@ class Checks:
 
     Attributes
     ----------
-    logged, asked
-        The features that are logged, and those that arrive with a call: the same ones where none is
+    logged, request
+        The features that are logged, and those that arrive with a call: the same ones if none is
         looked up and none declares a range.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._task = pipeline.task
         self._names = pipeline.feature_names
-        asked = pipeline.request_features
+        request_features = pipeline.request_features
         self.logged = Fields(pipeline.features, ranged=False)
-        plain = len(asked) == len(pipeline.features) and not any(f.is_ranged for f in asked)
-        self.asked = self.logged if plain else Fields(asked, ranged=True)
+        plain = len(request_features) == len(pipeline.features) and not any(
+            f.is_ranged for f in request_features
+        )
+        self.request = self.logged if plain else Fields(request_features, ranged=True)
 
     def features(self, prediction_id: str, features: Mapping[str, FeatureValue]) -> msgspec.Struct:
         """Check one prediction's features.
@@ -105,14 +107,14 @@ class Checks:
         if why is None:
             return
         numbers = output.values() if isinstance(output, dict) else (output,)
-        wrong = any(isinstance(one, float) and not is_sound(one) for one in numbers)
+        wrong = any(isinstance(number, float) and not is_sound(number) for number in numbers)
         raise (NonFiniteError if wrong else SchemaError)(
             f"prediction {prediction_id!r}: output {str(output)[:_LONGEST]} {why}",
             hint=_OUTPUT_HINTS[self._task],
         )
 
     def prediction(self, prediction: Prediction) -> None:
-        """Check what a prediction holds besides features and output.
+        """Check the fields of a prediction besides features and output.
 
         Raises
         ------
@@ -140,7 +142,7 @@ class Checks:
         if isinstance(prediction.propensity, bool):
             raise SchemaError(
                 f"prediction {prediction.id!r}: propensity is a bool",
-                hint="send 1.0 where no router chose",
+                hint="send 1.0 if no router chose",
             )
         if prediction.version:
             check_name(prediction.version, f"version of prediction {prediction.id!r}")
@@ -170,18 +172,18 @@ class Checks:
             If it is NaN, infinite or beyond what is learned.
         """
         prediction_id, value = label.prediction_id, label.value
-        wanted = _LABEL_TYPES[self._task]
-        if type(value) is bool and wanted[0] is bool and label.source in _SOURCES:
+        types = _LABEL_TYPES[self._task]
+        if type(value) is bool and types[0] is bool and label.source in _SOURCES:
             return  # nearly every one
         if label.source not in _SOURCES:
             raise SchemaError(
                 f"label of {prediction_id!r}: source {label.source!r} is not known",
                 hint=f"send one of {', '.join(_SOURCES)}",
             )
-        if not isinstance(value, wanted) or (self._task != "binary" and isinstance(value, bool)):
+        if not isinstance(value, types) or (self._task != "binary" and isinstance(value, bool)):
             raise SchemaError(
                 f"label of {prediction_id!r}: {value!r} is not a label of a {self._task} task",
-                hint=f"send a {wanted[0].__name__}",
+                hint=f"send a {types[0].__name__}",
             )
         if isinstance(value, str):
             why = misfit_of_class(value)
@@ -227,7 +229,7 @@ def check_entity(entity: Mapping[str, str], where: str) -> None:
 
 
 def plain_words(error: msgspec.ValidationError, within: str = "") -> str:
-    """Say in plain words what msgspec found.
+    """Return a validation error of msgspec in plain words.
 
     Parameters
     ----------
@@ -243,9 +245,9 @@ def plain_words(error: msgspec.ValidationError, within: str = "") -> str:
     >>> plain_words(msgspec.ValidationError("Expected `float`, got `str` - at `$.x`"), "features.")
     'features.x: expected `float`, got `str`'
     """
-    said, _, place = str(error).partition(" - at `$")
-    said = said.replace("Object missing required field", "it lacks")
-    said = said.replace("Object contains unknown field", "it holds the unknown field")
-    said = said.replace("Invalid enum value", "it may not be")[:_LONGEST]
+    text, _, place = str(error).partition(" - at `$")
+    text = text.replace("Object missing required field", "it lacks")
+    text = text.replace("Object contains unknown field", "it holds the unknown field")
+    text = text.replace("Invalid enum value", "it may not be")[:_LONGEST]
     where = (within + place.rstrip("`").removeprefix(".")).rstrip(".")
-    return f"{where}: {said[0].lower()}{said[1:]}" if where else said
+    return f"{where}: {text[0].lower()}{text[1:]}" if where else text

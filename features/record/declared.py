@@ -1,4 +1,4 @@
-"""The declaration in force of one pipeline, stored beside its records, and what may take its place."""
+"""The declaration in force of one pipeline, stored beside its records, and its replacement."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -24,7 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Declared:
-    """What a pipeline declares, held against what is stored of it.
+    """The comparison of a pipeline's declaration with the stored one.
 
     Made by the feature log. Reading never changes what is stored; whoever records, sequences, collects,
     trains or serves calls :meth:`agree` first.
@@ -51,11 +51,11 @@ class Declared:
 
     @property
     def agreed(self) -> bool:
-        """Whether it was found before that records may be made by this declaration."""
+        """Whether this declaration was already found fit to record by."""
         return self._agreed
 
     def readable(self) -> Pipeline:
-        """Give the pipeline by which records are read: where they differ, types are as stored."""
+        """Return the pipeline by which records are read; types that differ are as stored."""
         stored, pipeline = self.stored, self._pipeline
         known = {feature.name: feature for feature in (*stored.dropped, *stored.features)}
         features = tuple(known.get(feature.name, feature) for feature in pipeline.features)
@@ -65,14 +65,14 @@ class Declared:
         return _reading(pipeline, stored.task, features)
 
     def archived(self) -> Pipeline:
-        """Give the pipeline by which records are archived: with the features that were dropped."""
+        """Return the pipeline by which records are archived, with the features that were dropped."""
         dropped, pipeline = self.stored.dropped, self._pipeline
         if not dropped:
             return pipeline
         return _reading(pipeline, pipeline.task, (*pipeline.features, *dropped))
 
     def agree(self, *, fresh: bool = False) -> bool:
-        """Make sure that the declaration is the one in force, or may take its place: then it does.
+        """Check that the declaration is in force, or put it in force if it may be.
 
         Parameters
         ----------
@@ -94,25 +94,25 @@ class Declared:
             If another process declared anew meanwhile.
         """
         self.stored = self._read()
-        wanted = self._declared.after(self.stored)
-        if wanted == self.stored:
+        declaration = self._declared.after(self.stored)
+        if declaration == self.stored:
             self._agreed = True
             return False
-        found = differences(self.stored, self._declared)
-        if any(one.field.startswith("label.") for one in found):
+        changes = differences(self.stored, self._declared)
+        if any(change.field.startswith("label.") for change in changes):
             name = f"sequence/{self._pipeline.name}"  # nobody sequences meanwhile by the stored rule
-            self._check(found, fresh=fresh)
+            self._check(changes, fresh=fresh)
             lease = acquire(self._database, self._clock, name)
             try:
-                self._take_over(found, wanted, fresh=fresh, rule=True)
+                self._take_over(changes, declaration, fresh=fresh, rule=True)
             finally:
                 release(self._database, lease)
         else:
-            self._take_over(found, wanted, fresh=fresh, rule=False)
+            self._take_over(changes, declaration, fresh=fresh, rule=False)
         return True
 
     def agree_to_record(self) -> None:
-        """Agree as :meth:`agree` does, but for the label rule, which says nothing of what is recorded.
+        """Agree as :meth:`agree` does, without the label rule, which does not affect recording.
 
         Raises
         ------
@@ -122,14 +122,14 @@ class Declared:
         try:
             self.agree()
         except ChangedError as error:
-            if any(one.way != "wait" for one in error.differences):
+            if any(difference.way != "wait" for difference in error.differences):
                 raise
         except BusyError:
             pass  # the label rule changes when nobody sequences
         self._agreed = True
 
     def check(self) -> None:
-        """Check that the declaration is in force still.
+        """Check that the declaration is still in force.
 
         Raises
         ------
@@ -140,20 +140,21 @@ class Declared:
             raise _meanwhile(self._pipeline.name)
 
     def _take_over(
-        self, found: Sequence[Difference], wanted: Declaration, *, fresh: bool, rule: bool
+        self, changes: Sequence[Difference], declaration: Declaration, *, fresh: bool, rule: bool
     ) -> None:
-        recorded = self._check(found, fresh=fresh)
-        wanted = wanted if recorded else self._declared  # nothing was recorded: nothing was dropped
-        self._replace(wanted, rule=rule)
-        self.stored, self._agreed = wanted, True
+        recorded = self._check(changes, fresh=fresh)
+        if not recorded:  # so nothing was dropped
+            declaration = self._declared
+        self._replace(declaration, rule=rule)
+        self.stored, self._agreed = declaration, True
 
-    def _check(self, found: Sequence[Difference], *, fresh: bool) -> bool:
-        """Refuse what needs a word; say whether anything was recorded."""
+    def _check(self, changes: Sequence[Difference], *, fresh: bool) -> bool:
+        """Refuse differences that need a decision; return whether anything was recorded."""
         if not self._is_recorded():
             return False
-        rule = any(one.way == "wait" for one in found)
+        rule = any(change.way == "wait" for change in changes)
         refused = needing_a_word(
-            found,
+            changes,
             learned=not fresh and self.is_learned(),
             waiting=rule and self._waits(),
         )
@@ -169,13 +170,13 @@ class Declared:
             ).scalar_one()
         return Declaration.from_json(self._text)
 
-    def _replace(self, wanted: Declaration, *, rule: bool) -> None:
+    def _replace(self, declaration: Declaration, *, rule: bool) -> None:
         pipeline, place = tables.pipeline, tables.sequencer
         with self._database.transaction() as connection:
             changed = connection.execute(
                 update(pipeline)
                 .where(pipeline.c.id == self._pipeline_id, pipeline.c.declaration == self._text)
-                .values(declaration=wanted.to_json())
+                .values(declaration=declaration.to_json())
             )
             if changed.rowcount != 1:
                 raise _meanwhile(self._pipeline.name)
@@ -195,13 +196,13 @@ class Declared:
         return bool(sequenced) or self._inbox.count_after(0) > 0
 
     def is_learned(self) -> bool:
-        """Say whether a version is champion."""
+        """Return whether a version is champion."""
         mine = tables.champion.c.pipeline_id == self._pipeline_id
         with self._database.reading() as connection:
             return connection.execute(select(tables.champion.c.version).where(mine)).first() is not None
 
     def _waits(self) -> bool:
-        """Say whether a record may be joined otherwise by the new label rule than by the stored one."""
+        """Return whether the two label rules could join a waiting record differently."""
         with self._database.reading() as connection:
             return self._inbox.count_after(self._read_to(connection)) > 0 or self._is_open(connection)
 
@@ -215,7 +216,7 @@ class Declared:
         return position
 
     def _is_open(self, connection: Connection) -> bool:
-        """Say whether a wait has not passed, or a deadline that has was not looked at yet."""
+        """Return whether a wait has not passed yet, or a passed deadline was not handled yet."""
         rules = (self.stored.label, self._declared.label)
         longest_us = max(duration(rule.wait) for rule in rules) // _MICROSECOND
         place = tables.sequencer.c
@@ -236,8 +237,8 @@ class Declared:
             prediction.pipeline_id == self._pipeline_id, prediction.position >= next_deadline
         )
         watched = rules[0].maturity == "window" or rules[0].timeout is not None
-        asked = (waits, parked, undecided) if watched else (waits, parked)
-        return any(connection.execute(one.limit(1)).first() is not None for one in asked)
+        queries = (waits, parked, undecided) if watched else (waits, parked)
+        return any(connection.execute(query.limit(1)).first() is not None for query in queries)
 
 
 def _meanwhile(pipeline: str) -> ConflictError:
@@ -248,11 +249,13 @@ def _meanwhile(pipeline: str) -> ConflictError:
 
 
 def _reading(pipeline: Pipeline, task: Task, features: Sequence[FeatureKind]) -> Pipeline:
-    """Give as much of a pipeline as reading its records needs: there, a feature is what was served."""
+    """Return a pipeline for reading records, in which every feature is a request feature."""
     return Pipeline(
         name=pipeline.name,
         task=task,
-        features=tuple(RequestFeature(one.name, one.dtype, one.nullable) for one in features),
+        features=tuple(
+            RequestFeature(feature.name, feature.dtype, feature.nullable) for feature in features
+        ),
         label=replace(pipeline.label, timeout=None),
         monitoring=replace(pipeline.monitoring, slices=()),
         model=pipeline.model,

@@ -1,4 +1,4 @@
-"""Put predictions and labels into a pipeline's inbox, checked: all that a process which serves needs."""
+"""The encoder of predictions and labels: checks and entries, all that a worker needs to record."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -30,8 +30,8 @@ __all__ = ["RecordEncoder", "open_inbox"]
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
-class _Logged(msgspec.Struct, gc=False):
-    """A prediction as it is kept; what is :class:`Prediction`'s default is left out."""
+class _LoggedPrediction(msgspec.Struct, gc=False):
+    """A prediction as it is stored; defaults of :class:`Prediction` are left out."""
 
     id: str
     features: msgspec.Struct
@@ -44,8 +44,8 @@ class _Logged(msgspec.Struct, gc=False):
     ages_s: dict[str, float] | UnsetType
 
 
-class _Told(msgspec.Struct, gc=False):
-    """A label as it is kept; what is :class:`Label`'s default is left out."""
+class _LoggedLabel(msgspec.Struct, gc=False):
+    """A label as it is stored; defaults of :class:`Label` are left out."""
 
     prediction_id: str
     value: LabelValue
@@ -55,8 +55,8 @@ class _Told(msgspec.Struct, gc=False):
     by: str | UnsetType
 
 
-class _Kept(msgspec.Struct, gc=False):
-    """A kept prediction, read back."""
+class _StoredPrediction(msgspec.Struct, gc=False):
+    """A stored prediction, read back."""
 
     id: str
     features: dict[str, FeatureValue]
@@ -69,8 +69,8 @@ class _Kept(msgspec.Struct, gc=False):
     ages_s: dict[str, float] = {}
 
 
-_KEPT = msgspec.json.Decoder(_Kept)
-_LABEL = msgspec.json.Decoder(Label)
+_STORED_PREDICTION = msgspec.json.Decoder(_StoredPrediction)
+_STORED_LABEL = msgspec.json.Decoder(Label)
 
 
 def open_inbox(pipeline: Pipeline, settings: Settings) -> Inbox:
@@ -85,7 +85,7 @@ def open_inbox(pipeline: Pipeline, settings: Settings) -> Inbox:
 
 
 class RecordEncoder:
-    """Checks what is recorded, and makes the entries that the inbox keeps.
+    """The encoder that checks records and makes the entries of the inbox.
 
     Parameters
     ----------
@@ -101,12 +101,12 @@ class RecordEncoder:
         self.inbox = inbox
         self._clock = clock
         self._checks = Checks(pipeline)
-        self._fit = self._checks.asked.fit
+        self._fit = self._checks.request.fit
 
     @property
-    def asked_type(self) -> type[msgspec.Struct]:
+    def request_type(self) -> type[msgspec.Struct]:
         """The type of the features that arrive with a call, to decode a request into."""
-        return self._checks.asked.type
+        return self._checks.request.type
 
     @property
     def logged_type(self) -> type[msgspec.Struct]:
@@ -114,7 +114,7 @@ class RecordEncoder:
         return self._checks.logged.type
 
     def fit(self, features: msgspec.Struct) -> None:
-        """Check features that were decoded as :attr:`asked_type`.
+        """Check features that were decoded as :attr:`request_type`.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class RecordEncoder:
         SchemaError
             If something cannot be written as JSON.
         """
-        logged = _Logged(
+        logged = _LoggedPrediction(
             id_,
             features,
             output,
@@ -164,7 +164,7 @@ class RecordEncoder:
         prediction
             As it was served.
         received_at_us
-            When it was received; the clock's present where not given.
+            When it was received; the clock's present if not given.
 
         Raises
         ------
@@ -175,7 +175,7 @@ class RecordEncoder:
         self._checks.prediction(prediction)
         features = self._checks.features(id_, prediction.features)
         self._checks.output(id_, prediction.output)
-        logged = _Logged(
+        logged = _LoggedPrediction(
             id_,
             features,
             prediction.output,
@@ -197,7 +197,7 @@ class RecordEncoder:
         label
             The truth.
         received_at_us
-            When it was received; the clock's present where not given.
+            When it was received; the clock's present if not given.
 
         Raises
         ------
@@ -207,7 +207,7 @@ class RecordEncoder:
         self._checks.label(label)
         id_, value, source = label.prediction_id, label.value, label.source
         known_at = in_utc(label.known_at, "known_at")
-        told = _Told(
+        logged = _LoggedLabel(
             id_,
             value,
             known_at,
@@ -218,30 +218,30 @@ class RecordEncoder:
         # Without a key, the same value at the same time is the same label.
         key = label.key or f"{value!r} {to_us(known_at)}"
         at_us = self.now_us() if received_at_us is None else received_at_us
-        return Entry(LABEL, id_, f"{source}/{key}", at_us, _encoded(told, id_))
+        return Entry(LABEL, id_, f"{source}/{key}", at_us, _encoded(logged, id_))
 
     def find(self, prediction_id: str) -> Recorded | None:
-        """Give what was recorded of a prediction, labels in the order in which they came.
+        """Return the records of a prediction, its labels in the order in which they came.
 
         Returns
         -------
         Recorded or None
-            None where neither it nor a label of it came.
+            None if neither it nor a label of it came.
         """
         prediction, labels = None, []
         for kind, received_at_us, payload in self.inbox.entries_of(prediction_id):
             if kind == PREDICTION:
-                kept = _KEPT.decode(payload)
-                prediction = Prediction(**msgspec.structs.asdict(kept))
+                stored = _STORED_PREDICTION.decode(payload)
+                prediction = Prediction(**msgspec.structs.asdict(stored))
             else:
-                told = _LABEL.decode(payload)
-                labels.append(ReceivedLabel(label=told, received_at=from_us(received_at_us)))
+                label = _STORED_LABEL.decode(payload)
+                labels.append(ReceivedLabel(label=label, received_at=from_us(received_at_us)))
         if prediction is None and not labels:
             return None
         return Recorded(prediction=prediction, labels=tuple(labels))
 
     def now_us(self) -> int:
-        """Give the clock's present in microseconds since 1970, UTC."""
+        """Return the clock's present in microseconds since 1970, UTC."""
         return to_us(self._clock.now())
 
     def append(self, entries: Sequence[Entry], name: str) -> int:
@@ -249,11 +249,11 @@ class RecordEncoder:
         return self.inbox.append(entries, name)
 
 
-def _encoded(record: _Logged | _Told, prediction_id: str) -> bytes:
+def _encoded(record: _LoggedPrediction | _LoggedLabel, prediction_id: str) -> bytes:
     try:
         return _ENCODER.encode(record)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:
         raise SchemaError(
-            f"what was sent for {prediction_id!r} cannot be written as JSON: {error}",
+            f"the record of {prediction_id!r} cannot be written as JSON: {error}",
             hint="send text, numbers, booleans and None",
         ) from error

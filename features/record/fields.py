@@ -1,4 +1,4 @@
-"""Features as a struct type: what is checked as it is decoded, and the checks of numbers beside it."""
+"""Features as a struct type, checked as it is decoded, and the checks of its numbers and texts."""
 
 from collections.abc import Sequence
 from math import hypot, isfinite
@@ -16,7 +16,7 @@ __all__ = ["Fields", "type_of"]
 
 
 class Fields:
-    """The struct type of some features, in an order of its own, so that equal ones are written alike.
+    """The struct type of some features, in a fixed order, so that equal features are written alike.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Fields:
                 )
             raise NonFiniteError(
                 f"feature {self._name(place)!r} is {value}",
-                hint="send None for what is not known, and declare the feature nullable",
+                hint="send None for an unknown value, and declare the feature nullable",
             )
 
     def _name(self, place: int) -> str:
@@ -96,7 +96,7 @@ class Fields:
 
 
 def type_of(feature: FeatureKind, *, ranged: bool) -> Any:
-    """Give the type that carries a feature's values, to decode into.
+    """Return the type that carries a feature's values, to decode into.
 
     >>> from headwater.spec.data.feature import Feature
     >>> type_of(Feature("colour", str, categories=("red", "green")), ranged=True)

@@ -1,4 +1,4 @@
-"""Where records land first: one SQLite file a pipeline, synced before a caller hears of it."""
+"""The inbox: one SQLite file a pipeline, in which records land first, synced before a call returns."""
 
 import sqlite3
 import threading
@@ -46,7 +46,7 @@ _ONE_STATEMENT = 64  # each number of rows is a statement, kept with the values 
 
 
 def inbox_file(pipeline: str, settings: Settings) -> Path:
-    """Give the file of a pipeline's inbox, below the home folder; it may not be there yet."""
+    """Return the file of a pipeline's inbox, below the home folder; it may not be there yet."""
     return settings.root / "inbox" / f"{pipeline}.sqlite"
 
 
@@ -75,12 +75,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Inbox:
-    """Append-only and durable; a record that comes twice is kept once.
+    """The append-only, durable inbox; a record that comes twice is kept once.
 
     Parameters
     ----------
     path
-        The SQLite file; made where it is missing.
+        The SQLite file; made if it is missing.
 
     Raises
     ------
@@ -116,7 +116,7 @@ class Inbox:
         return self._identity.log
 
     def belong_to(self, log: str) -> None:
-        """Write down which log the inbox belongs to, unless it belongs to one.
+        """Store the log that the inbox belongs to, unless it belongs to one already.
 
         Raises
         ------
@@ -163,7 +163,7 @@ class Inbox:
         return added
 
     def append_each(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError]:
-        """Store batches in one synced transaction: each of them all or not at all, for itself.
+        """Store batches in one synced transaction, each batch whole or not at all.
 
         Parameters
         ----------
@@ -192,7 +192,7 @@ class Inbox:
         return ended
 
     def _at_once(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError] | None:
-        """Store all of it without looking; nothing where something came twice.
+        """Store all batches without look-ups; return None, and store nothing, if a record came twice.
 
         A statement is a transaction of its own: the interpreter's lock is given up and taken back once,
         and not for each part of a transaction.
@@ -238,7 +238,7 @@ class Inbox:
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:
-        """Open one transaction around several appends: they are durable together, when it ends.
+        """Open one transaction around several appends, which are durable together when it ends.
 
         An error within keeps none of them, also where the caller passes over it.
         """
@@ -249,7 +249,7 @@ class Inbox:
             raise self._refused(error) from error
 
     def read(self, after: int, limit: int) -> list[InboxRow]:
-        """Give at most `limit` entries behind position `after`, in order."""
+        """Return at most `limit` entries behind position `after`, in order."""
         return self._select(
             "SELECT position, kind, id, received_at_us, payload FROM entry "
             "WHERE position > ? ORDER BY position LIMIT ?",
@@ -257,7 +257,7 @@ class Inbox:
         )
 
     def entries_of(self, id_: str) -> list[tuple[int, int, bytes]]:
-        """Give what came under a prediction's id, in order: kind, time of receipt, payload."""
+        """Return the entries of a prediction's id, in order: kind, time of receipt, payload."""
         return self._select(
             "SELECT kind, received_at_us, payload FROM entry WHERE id = ? ORDER BY position", (id_,)
         )
@@ -268,12 +268,12 @@ class Inbox:
         return int(count)
 
     def end(self) -> int:
-        """Give the position of the newest entry; 0 where there is none."""
+        """Return the position of the newest entry; 0 if there is none."""
         ((position,),) = self._select("SELECT coalesce(max(position), 0) FROM entry", ())
         return int(position)
 
     def copy_log(self) -> None:
-        """Copy what SQLite's write-ahead log holds into the file, while others write.
+        """Copy SQLite's write-ahead log into the file, while others write.
 
         SQLite does so within a commit once the log is long, and every caller waits for it; what was
         copied here before is not copied then. From one thread at a time.
@@ -339,7 +339,7 @@ class Inbox:
 
 
 class _Transaction:
-    """One at a time; what a thread opens within its own is part of it, and fails all of it."""
+    """One transaction at a time; a nested one belongs to the outer one, and its error fails both."""
 
     def __init__(self, connection: sqlite3.Connection, turns: WriterQueue) -> None:
         self.lock = threading.RLock()

@@ -1,4 +1,4 @@
-"""Which inbox a file is, and which log it belongs to: kept in the file itself."""
+"""The identity of an inbox file and of its log, stored in the file itself."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _THERE = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
 
 
 class InboxIdentity(msgspec.Struct, frozen=True):
-    """What an inbox file says of itself.
+    """The ids that an inbox file bears: its own and its log's.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class InboxIdentity(msgspec.Struct, frozen=True):
 
 
 def identity_in(connection: sqlite3.Connection, path: Path, schema: Sequence[str]) -> InboxIdentity:
-    """Give an inbox's identity; a new file gets one together with its tables, in one transaction.
+    """Return an inbox's identity; a new file gets one together with its tables, in one transaction.
 
     Parameters
     ----------
@@ -66,13 +66,13 @@ def identity_in(connection: sqlite3.Connection, path: Path, schema: Sequence[str
 
 
 def set_log(connection: sqlite3.Connection, log: str) -> InboxIdentity:
-    """Say which log the inbox belongs to, unless it says so already; give what it says then."""
+    """Store the log that the inbox belongs to, unless one is stored; return the identity then."""
     connection.execute("UPDATE identity SET log = ? WHERE log IS NULL", (log,))
     return _read(connection)
 
 
 def read_identity(path: Path) -> InboxIdentity | None:
-    """Give the identity of an inbox file, and change nothing; None where the file has none.
+    """Return the identity of an inbox file, and change nothing; None if the file has none.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""From records to examples at offsets."""
+"""Sequencing: from records to examples at offsets."""

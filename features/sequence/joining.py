@@ -90,7 +90,7 @@ class NewExample(msgspec.Struct, frozen=True, gc=False):
 
 
 class KnownPrediction(msgspec.Struct, gc=False):
-    """All that is known under one prediction id.
+    """The known state of one prediction id: its labels and its newest example.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class KnownPrediction(msgspec.Struct, gc=False):
 
 
 class Joined(NamedTuple):
-    """What a batch of entries and deadlines came to."""
+    """The rows that a batch of entries and deadlines adds."""
 
     predictions: list[NewPrediction]
     labels: list[NewLabel]
@@ -122,7 +122,7 @@ class Joined(NamedTuple):
 
 
 class Joiner:
-    """Folds entries and deadlines into examples.
+    """The fold of entries and deadlines into examples.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ class Joiner:
 
 
 def _timed_out(prediction_id: str, value: LabelValue, due_us: int) -> bytes:
-    """Write the label that the rule makes where none came."""
+    """Encode the label that the timeout makes if none came."""
     return msgspec.json.encode(
         Label(
             prediction_id=prediction_id,

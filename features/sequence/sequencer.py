@@ -1,4 +1,4 @@
-"""The one process per pipeline that gives offsets."""
+"""The sequencer: the one process per pipeline that assigns offsets."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -28,15 +28,17 @@ from headwater.spec.duration import duration
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["Sequencer"]
+__all__ = ["BATCH_ENTRIES", "Sequencer"]
 
-_BATCH = 5_000
+BATCH_ENTRIES = 5_000
+"""How many entries one transaction sequences at most."""
+
 _CHUNK = 1_000
 _REMEMBERED = 20_000
 
 
 class _Place(NamedTuple):
-    """How far a pipeline is sequenced."""
+    """The state of a pipeline's sequencing."""
 
     next_position: int
     next_offset: int
@@ -54,7 +56,7 @@ _VALUE = msgspec.json.Decoder(_Value)
 
 
 class Sequencer:
-    """Joins predictions with labels and gives the examples their offsets.
+    """The sequencer, which joins predictions with labels and assigns offsets to the examples.
 
     Made by whoever collects; lives as long as that. Holds the lease ``sequence/PIPELINE`` between
     ``with`` and its end: a second one is refused, and one that was taken over writes nothing more.
@@ -67,6 +69,8 @@ class Sequencer:
         Where records wait, where examples go, and the time.
     agreed
         Checks that the pipeline's declaration is in force still; called under the lease.
+    batch_entries
+        How many entries of the inbox, and how many deadlines, one transaction takes at most.
     """
 
     def __init__(
@@ -77,7 +81,10 @@ class Sequencer:
         database: Database,
         clock: Clock,
         agreed: Callable[[], None],
+        *,
+        batch_entries: int = BATCH_ENTRIES,
     ) -> None:
+        self._batch_entries = batch_entries
         self._agreed = agreed
         self._rule = pipeline.label
         self._name = pipeline.name
@@ -129,7 +136,7 @@ class Sequencer:
             release(self._database, self._lease)
 
     def drain(self) -> int:
-        """Sequence all that is recorded and due by the clock's present.
+        """Sequence all records and deadlines up to the clock's present.
 
         Returns
         -------
@@ -170,14 +177,14 @@ class Sequencer:
         with self._database.transaction() as connection:
             keep(connection, self._clock, lease)
             place = self._place(connection)
-            entries = self._inbox.read(place.inbox_position, _BATCH)
-            more = len(entries) == _BATCH
+            entries = self._inbox.read(place.inbox_position, self._batch_entries)
+            more = len(entries) == self._batch_entries
             arrivals = _arrivals(entries, place.horizon_us)
             last_us = arrivals[-1].effective_at_us if arrivals else place.horizon_us
             until_us = last_us if more else max(last_us, to_us(self._clock.now()))
             deadlines = self._deadlines(connection, place, until_us)
-            if len(deadlines) > _BATCH:
-                more, until_us = True, deadlines[_BATCH - 1].due_us + 1
+            if len(deadlines) > self._batch_entries:
+                more, until_us = True, deadlines[self._batch_entries - 1].due_us + 1
                 arrivals = [a for a in arrivals if a.effective_at_us < until_us]
             if not arrivals and not deadlines:
                 return 0, not more
@@ -208,7 +215,7 @@ class Sequencer:
                 table.effective_at_us < until_us - wait_us,
             )
             .order_by(table.position)
-            .limit(_BATCH + 1)
+            .limit(self._batch_entries + 1)
         )
         return [
             Deadline(effective_us + wait_us, position, id_) for effective_us, position, id_ in rows.all()
@@ -237,7 +244,7 @@ class Sequencer:
     def _unknown(
         self, arrivals: Sequence[Arrival], deadlines: Sequence[Deadline], parked: int
     ) -> list[str]:
-        """Give the ids of which the stores may hold something that is not remembered.
+        """Return the ids of which the stores may hold records that are not remembered.
 
         An inbox holds a prediction once: with one inbox and no label parked, an id that comes with a
         prediction is new to the stores.
@@ -255,7 +262,11 @@ class Sequencer:
             chunk = ids[start : start + _CHUNK]
             self._load_predictions(connection, chunk, known)
             self._load_parked(connection, chunk, known)
-        recorded = {found.position: found for found in known.values() if found.position is not None}
+        recorded = {
+            prediction.position: prediction
+            for prediction in known.values()
+            if prediction.position is not None
+        }
         positions = sorted(recorded)
         for start in range(0, len(positions), _CHUNK):
             chunk_of = positions[start : start + _CHUNK]
@@ -306,10 +317,10 @@ class Sequencer:
             .where(table.pipeline_id == self._pipeline_id, table.prediction_position.in_(positions))
             .order_by(table.offset)
         ).all():
-            found = known[position]
-            found.example = offset
-            found.learned = next(
-                label.value for label in found.labels if label.position == label_position
+            prediction = known[position]
+            prediction.example = offset
+            prediction.learned = next(
+                label.value for label in prediction.labels if label.position == label_position
             )
 
     def _write(self, connection: Connection, joined: Joined) -> None:
@@ -345,7 +356,7 @@ def _known_label(position: int, payload: bytes, effective_us: int) -> KnownLabel
 
 
 def _arrivals(entries: Sequence[InboxRow], horizon_us: int) -> list[Arrival]:
-    """Give each entry its effective time: never before the one ahead of it."""
+    """Return the entries with their effective times, which never fall."""
     arrivals = []
     decode = _VALUE.decode
     for _position, kind, id_, received_at_us, payload in entries:

@@ -1,4 +1,4 @@
-"""Which materialisation of each table is the newest: rows that are added, and files in storage."""
+"""The materialisations of each table: rows that are only added, and files in storage."""
 
 import hashlib
 import tempfile
@@ -55,29 +55,29 @@ class Materialisations:
         ).order_by(row.table_name)
 
     def newest(self) -> dict[str, Materialised]:
-        """Give the newest materialisation of each table, by its name."""
+        """Return the newest materialisation of each table, by its name."""
         with self._database.reading() as connection:
             rows = connection.execute(self._select_newest).all()
         return {row.table_name: _of(row) for row in rows}
 
     def history(self, table: str) -> list[Materialised]:
-        """Give all materialisations of a table, oldest first; files are kept of the newest three."""
+        """Return all materialisations of a table, oldest first; the newest three have files."""
         row = tables.materialisation.c
         with self._database.reading() as connection:
             rows = connection.execute(
                 self._select.where(row.table_name == table).order_by(row.number)
             ).all()
-        return [_of(found) for found in rows]
+        return [_of(stored) for stored in rows]
 
     @contextmanager
     def drafting(self) -> Iterator[Path]:
-        """Give a place for a file that is to be put, and remove what is left there."""
+        """Yield a path for a file that is to be put, and remove its folder at the end."""
         self._scratch.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             yield Path(folder) / "table.sqlite"
 
     def put(self, table: str, file: Path, read_at: datetime, rows: int, source: str) -> Materialised:
-        """Keep a file, and make it the newest of its table.
+        """Store a file as the newest materialisation of its table.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class Materialisations:
                     "reading of its source",
                     hint="leave it at that one, or materialise again",
                 )
-            found = Materialised(
+            materialised = Materialised(
                 table=table,
                 number=(number or 0) + 1,
                 read_at=read_at,
@@ -114,7 +114,7 @@ class Materialisations:
                 insert(tables.materialisation).values(
                     pipeline_id=self._pipeline_id,
                     table_name=table,
-                    number=found.number,
+                    number=materialised.number,
                     read_at_us=to_us(read_at),
                     rows=rows,
                     sha256=sha256,
@@ -122,14 +122,14 @@ class Materialisations:
                 )
             )
         self._remove_old(table)
-        return found
+        return materialised
 
-    def fetch(self, wanted: Materialised, path: Path) -> None:
+    def fetch(self, materialised: Materialised, path: Path) -> None:
         """Copy the file of a materialisation out of storage, and verify it.
 
         Parameters
         ----------
-        wanted
+        materialised
             Which.
         path
             Where to; whole there, or not at all.
@@ -146,11 +146,11 @@ class Materialisations:
         self._claim.check()
         draft = path.with_name(f"{path.name}.new")
         try:
-            self._storage.fetch(draft, *self._parts(wanted.table, wanted.sha256))
-            if _sha256(draft) != wanted.sha256:
+            self._storage.fetch(draft, *self._parts(materialised.table, materialised.sha256))
+            if _sha256(draft) != materialised.sha256:
                 raise DigestError(
-                    f"the file of materialisation {wanted.number} of table {wanted.table!r} is not what "
-                    "was written",
+                    f"the file of materialisation {materialised.number} of table "
+                    f"{materialised.table!r} is not what was written",
                     hint="materialise the table again: headwater features materialise",
                 )
             draft.replace(path)
@@ -159,8 +159,8 @@ class Materialisations:
 
     def _remove_old(self, table: str) -> None:
         history = [one.sha256 for one in self.history(table)]
-        kept = set(history[-_KEPT:])
-        for sha256 in set(history[-2 * _KEPT : -_KEPT]) - kept:
+        kept_files = set(history[-_KEPT:])
+        for sha256 in set(history[-2 * _KEPT : -_KEPT]) - kept_files:
             with suppress(StorageError):  # it is tried again with the next ones
                 self._storage.remove_file(*self._parts(table, sha256))
 

@@ -29,14 +29,14 @@ class _About(msgspec.Struct, frozen=True):
 
 
 class FoundRow(NamedTuple):
-    """What a table holds for a key.
+    """The row of a table for a key.
 
     Parameters
     ----------
     values
         By feature.
     at_us
-        When they were true, in microseconds since 1970, UTC; None where the source does not say.
+        When they were true, in microseconds since 1970, UTC; None if the source does not say.
     """
 
     values: dict[str, FeatureValue]
@@ -98,7 +98,7 @@ def write_lookup(
 
 
 class TableLookup:
-    """An open table.
+    """An open table for look-ups by entity key.
 
     Used by one thread at a time; any may close it.
 
@@ -135,7 +135,7 @@ class TableLookup:
         self._check(written, tuple(entity), features)
 
     def find(self, key: Sequence[str]) -> FoundRow | None:
-        """Give what the table holds for a key; None where it does not have it.
+        """Return the row of a key; None if the table lacks the key.
 
         Parameters
         ----------
@@ -165,13 +165,13 @@ class TableLookup:
         self._connection.close()
 
     def _check(self, written: _About, entity: tuple[str, ...], features: Sequence[BatchFeature]) -> None:
-        there = {feature.name: feature for feature in written.features}
+        stored = {feature.name: feature for feature in written.features}
         lacking = [
-            wanted.name
-            for wanted in features
-            if (found := there.get(wanted.name)) is None
-            or found.dtype != wanted.dtype
-            or (found.nullable and not wanted.nullable)
+            declared.name
+            for declared in features
+            if (known := stored.get(declared.name)) is None
+            or known.dtype != declared.dtype
+            or (known.nullable and not declared.nullable)
         ]
         if lacking or written.entity != entity:
             self.close()

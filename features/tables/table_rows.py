@@ -1,4 +1,4 @@
-"""What the source of a table of batch features gives, checked before it is published."""
+"""Checks of a source's rows, before a table of batch features is published."""
 
 from collections.abc import Iterator, Sequence
 
@@ -32,7 +32,7 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
     Returns
     -------
     polars.DataFrame
-        The entity keys as text, ``at`` in microseconds (null where the source does not say), and the
+        The entity keys as text, ``at`` in microseconds (null if the source does not say), and the
         features; a row a key, by rising key.
 
     Raises
@@ -55,7 +55,8 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
         )
     if frame.is_empty():
         raise NotEnoughError(
-            f"the source of table {table.name!r} has no rows", hint="look at it; what serves stays"
+            f"the source of table {table.name!r} has no rows",
+            hint="look at it; the published table stays",
         )
     keys = [_key(table, frame[name]) for name in table.entity]
     values = [_values(table, feature, frame[feature.name], keys[0]) for feature in features]
@@ -66,7 +67,7 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
 
 
 def rows_of(table: FeatureTable, frame: pl.DataFrame) -> Iterator[Row]:
-    """Give what :func:`conform` gave row by row."""
+    """Yield the rows of a frame that :func:`conform` returned."""
     keys = len(table.entity)
     for row in frame.iter_rows():
         yield row[:keys], row[keys], row[keys + 1 :]
@@ -85,7 +86,7 @@ def _key(table: FeatureTable, column: pl.Series) -> pl.Series:
         raise SchemaError(
             f"entity key {column.name!r} of table {table.name!r} is null, empty, longer than "
             f"{LONGEST_NAME} characters or holds control characters in {wrong:,} rows of its source",
-            hint="leave those rows out: nobody can ask for them",
+            hint="leave those rows out: no request can name their keys",
         )
     return key
 
@@ -111,31 +112,31 @@ def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series, keys:
             f"{str(column[fitted.first_misfit])[:60]!r} is not {feature.dtype}",
             hint="convert it there, or declare the feature with the type it has",
         )
-    found = fitted.values
-    if not feature.nullable and found.has_nulls():
+    values = fitted.values
+    if not feature.nullable and values.has_nulls():
         raise SchemaError(
-            f"feature {feature.name!r} is null in {found.null_count():,} rows of the source of table "
+            f"feature {feature.name!r} is null in {values.null_count():,} rows of the source of table "
             f"{table.name!r}",
             hint="declare it nullable=True, or leave those rows out",
         )
-    check_column(found, f"in the source of table {table.name!r}", keys)
-    _check_range(table, feature, found)
-    return found
+    check_column(values, f"in the source of table {table.name!r}", keys)
+    _check_range(table, feature, values)
+    return values
 
 
-def _check_range(table: FeatureTable, feature: BatchFeature, found: pl.Series) -> None:
-    outside = pl.repeat(False, len(found), dtype=pl.Boolean, eager=True)
+def _check_range(table: FeatureTable, feature: BatchFeature, values: pl.Series) -> None:
+    outside = pl.repeat(False, len(values), dtype=pl.Boolean, eager=True)
     if feature.low is not UNSET:
-        outside |= (found < feature.low).fill_null(False)
+        outside |= (values < feature.low).fill_null(False)
     if feature.high is not UNSET:
-        outside |= (found > feature.high).fill_null(False)
+        outside |= (values > feature.high).fill_null(False)
     if feature.categories is not UNSET:
-        outside |= ~found.is_in(list(feature.categories)).fill_null(True)
+        outside |= ~values.is_in(list(feature.categories)).fill_null(True)
     if outside.any():
         raise SchemaError(
             f"feature {feature.name!r} is outside what it declares in {int(outside.sum()):,} rows of "
-            f"the source of table {table.name!r}: {few(found.filter(outside).unique().sort())}",
-            hint="look at the source, or declare another range; what serves stays",
+            f"the source of table {table.name!r}: {few(values.filter(outside).unique().sort())}",
+            hint="look at the source, or declare another range; the published table stays",
         )
 
 

@@ -1,4 +1,4 @@
-"""Open a source: nothing is read of it before it is asked for, but what a query gives whole."""
+"""Sources of tables, opened lazily; only a query returns its data at once."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,11 +35,11 @@ def read_whole(source: Source, storage: Storage) -> pl.DataFrame:
         If it cannot be read.
     """
     with reading(source):
-        return pl.concat([one.collect() for one in opened(source, storage)])
+        return pl.concat([frame.collect() for frame in opened(source, storage)])
 
 
 def opened(source: Source, storage: Storage) -> Iterable[pl.LazyFrame]:
-    """Open a source, within :func:`reading`: one table, or as many as its query gives.
+    """Open a source, within :func:`reading`: one table, or as many as its query yields.
 
     Parameters
     ----------
@@ -59,14 +59,14 @@ def opened(source: Source, storage: Storage) -> Iterable[pl.LazyFrame]:
         case ParquetSource(address):
             yield pl.scan_parquet(address, storage_options=storage.reader_options_for(address))
         case QuerySource(query):
-            given = query()
-            for one in given if isinstance(given, Iterator) else (given,):
-                yield _lazy(one, query.__name__)
+            result = query()
+            for frame in result if isinstance(result, Iterator) else (result,):
+                yield _lazy(frame, query.__name__)
 
 
 @contextmanager
 def reading(source: Source) -> Iterator[None]:
-    """Say which source cannot be read; a query's own errors pass, but for those of files and networks.
+    """Name the source that cannot be read; of a query's own errors, only those of files and networks.
 
     Raises
     ------
@@ -91,14 +91,14 @@ def reading(source: Source) -> Iterator[None]:
         ) from error
 
 
-def _lazy(given: object, name: str) -> pl.LazyFrame:
-    if isinstance(given, pl.LazyFrame):
-        return given
-    if isinstance(given, pd.DataFrame):
-        given = pl.from_pandas(given)
-    if not isinstance(given, pl.DataFrame):
+def _lazy(result: object, name: str) -> pl.LazyFrame:
+    if isinstance(result, pl.LazyFrame):
+        return result
+    if isinstance(result, pd.DataFrame):
+        result = pl.from_pandas(result)
+    if not isinstance(result, pl.DataFrame):
         raise SchemaError(
-            f"query {name} gives {type(given).__name__}, not a dataframe",
+            f"query {name} returns {type(result).__name__}, not a dataframe",
             hint="return a dataframe of Polars or pandas, or an iterator of them",
         )
-    return given.lazy()
+    return result.lazy()

@@ -1,1 +1,1 @@
-"""What the tables of a user say."""
+"""Values of a user's tables: files, columns, misfits."""

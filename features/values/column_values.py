@@ -1,4 +1,4 @@
-"""Give a column of a table the type that is declared, where nothing is lost by it.
+"""Fitting of a table's column to its declared type, without loss.
 
 What stands for a value, by declared type. All else is a misfit, which the caller refuses by name; no
 value is cast, guessed or dropped.
@@ -74,7 +74,7 @@ class Fitted(NamedTuple):
     misfits
         How many values are misfits.
     first_misfit
-        The row of the first one, from 0; -1 where there is none.
+        The row of the first one, from 0; -1 if there is none.
     """
 
     values: pl.Series
@@ -83,7 +83,7 @@ class Fitted(NamedTuple):
 
 
 def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
-    """Give a column the declared type. Pure.
+    """Fit a column to the declared type. Pure.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
 
 
 def from_pandas(column: pd.Series) -> pl.Series:
-    """Take a column of pandas; what is missing in it becomes null.
+    """Convert a column of pandas; missing values become null.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def from_pandas(column: pd.Series) -> pl.Series:
 
 
 def _all_aware(column: pd.Series) -> pd.Series:
-    """Take times of several zones as UTC, unless one has no zone."""
+    """Convert times of several zones to UTC; refuse a mix of times with and without a zone."""
     zoned = column.dropna().map(lambda moment: moment.tzinfo is not None)
     if zoned.nunique() > 1:
         raise ValueError(f"row {int(zoned.to_numpy().argmin())} of those that are there has no zone")
@@ -143,7 +143,7 @@ def _all_aware(column: pd.Series) -> pd.Series:
 
 
 def _fitting(column: pl.Series, kind: Kind, *, text: bool) -> pl.Series:
-    """Give the values of `kind`, and null for the rest."""
+    """Return the values of `kind`, and null for the rest."""
     dtype = column.dtype
     if column.null_count() == len(column):
         return pl.repeat(None, len(column), dtype=_DTYPES[kind], eager=True)
@@ -166,7 +166,7 @@ def _none(column: pl.Series, kind: Kind) -> pl.Series:
 
 
 def _of_numbers(column: pl.Series, kind: Kind) -> pl.Series:
-    """Take integers and floats."""
+    """Fit integers and floats."""
     if kind == "bool":
         return _where((column == 1) | (column == 0), column == 1)
     if column.dtype.is_integer():
@@ -182,12 +182,12 @@ def _of_numbers(column: pl.Series, kind: Kind) -> pl.Series:
 
 
 def _whole(digits: pl.Series, kind: Kind) -> pl.Series:
-    """Leave out a fraction of zeros where the number must be whole."""
+    """Remove a fraction of zeros if the number must be whole."""
     return digits if kind == "float" else digits.str.replace(_WHOLE, "${1}")
 
 
 def _of_text(column: pl.Series, kind: Kind) -> pl.Series:
-    """Take numbers and booleans as people write them."""
+    """Fit numbers and booleans as people write them."""
     if kind == "bool":
         return column.str.to_lowercase().replace_strict(_BOOLS, default=None, return_dtype=pl.Boolean)
     form, dtype = (_FLOAT, pl.Float64) if kind == "float" else (_INT, pl.Int64)
@@ -216,6 +216,6 @@ def _times_of_text(column: pl.Series) -> pl.Series:
 
 
 def _where(fits: pl.Series, values: pl.Series) -> pl.Series:
-    """Give values where they fit, and null elsewhere."""
+    """Return values where they fit, and null elsewhere."""
     nothing = pl.repeat(None, len(values), dtype=values.dtype, eager=True)
     return values.zip_with(fits.fill_null(value=False), nothing)

@@ -1,4 +1,4 @@
-"""Which rows of a column are no values: the rules of one value, over a whole column at a time."""
+"""Checks of whole columns, by the rules that hold for one value."""
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,7 @@ _CONTROL = f"[{CONTROLS}]".replace(r"\u2028", r"\x{2028}").replace(r"\u2029", r"
 
 
 def wrong_names(column: pl.Series, most: int) -> pl.Series:
-    """Say of each text whether it is no name: see :func:`headwater.spec.data.values.misfit_of_name`.
+    """Return for each text whether it is no name, by :func:`headwater.spec.data.values.misfit_of_name`.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def check_column(column: pl.Series, where: str, keys: pl.Series) -> None:
         raise NonFiniteError(
             f"feature {column.name!r} of key {keys.filter(wrong)[0]!r} is {column.filter(wrong)[0]:g} "
             f"{where}; numbers are finite, and at most {LARGEST:g}",
-            hint="write null for what is not known, and declare the feature nullable",
+            hint="write null for an unknown value, and declare the feature nullable",
         )
     if column.dtype == pl.String:
         wrong = column.str.contains("\0", literal=True).fill_null(value=False)

@@ -1,4 +1,4 @@
-"""Read a table that a user has: Parquet with its types, CSV as text, dataframes of Polars and pandas.
+"""Reading of a user's tables: Parquet with its types, CSV as text, dataframes of Polars and pandas.
 
 A CSV has a line of names; its fields are split by commas, those of a TSV by tabs; both may be packed by
 gzip. Each row has a field a name. A field in quotes may hold commas, line ends and doubled quotes. Empty
@@ -31,7 +31,7 @@ class Table(NamedTuple):
     frame
         The columns, in the table's order of rows.
     is_text
-        Whether it is a text file: then all columns are text, and null where a field is empty.
+        Whether it is a text file: then all columns are text, and null if a field is empty.
     place
         Says where a row stands, given its number from 0: ``"line 3"`` of a text file, as an editor
         counts; ``"row 1 (from 0)"`` of others.
@@ -45,7 +45,7 @@ class Table(NamedTuple):
 def read_table(
     source: Path | pl.DataFrame | pd.DataFrame, wanted: Sequence[str], null: Sequence[str] = ()
 ) -> Table:
-    """Read the wanted columns of a table.
+    """Read some columns of a table.
 
     Parameters
     ----------
@@ -101,15 +101,15 @@ def _read_parquet(path: Path, names: list[str]) -> pl.DataFrame:
         zones = [str(getattr(field.type, "tz", None) or "UTC") for field in schema]
         if not any(zone[0] in "+-" for zone in zones):
             return pl.read_parquet(path, columns=names)
-        found = parquet.read_table(path, columns=names)  # Polars has no zones such as +05:30
+        table = parquet.read_table(path, columns=names)  # Polars has no zones such as +05:30
         utc = [
             pa.field(
-                one.name,
-                pa.timestamp(one.type.unit, "UTC") if getattr(one.type, "tz", None) else one.type,
+                field.name,
+                pa.timestamp(field.type.unit, "UTC") if getattr(field.type, "tz", None) else field.type,
             )
-            for one in found.schema
+            for field in table.schema
         ]
-        return pl.DataFrame(found.cast(pa.schema(utc)))
+        return pl.DataFrame(table.cast(pa.schema(utc)))
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(path, error, "check that it is Parquet, and whole") from error
 
@@ -142,7 +142,7 @@ def _read_text(path: Path, split: str, names: list[str], null: Sequence[str], *,
 
 
 class _Lines:
-    """A text file as lines: read to say where a row stands, since parsing keeps no count of lines."""
+    """The lines of a text file, read again to find the line of a row, since parsing keeps no count."""
 
     def __init__(self, path: Path, split: str, *, packed: bool) -> None:
         self._path = path
@@ -150,16 +150,16 @@ class _Lines:
         self._packed = packed
 
     def names(self) -> list[str]:
-        """Give the fields of the first line."""
+        """Return the fields of the first line."""
         return next((fields for _, fields in self._rows()), [])
 
     def place(self, row: int) -> str:
-        """Say where a row stands, given its number from 0 behind the line of names."""
-        found = (line for number, (line, _) in enumerate(self._rows()) if number == row + 1)
-        return f"line {next(found, row + 2)}"
+        """Return the place of a row in the file, by its number from 0 behind the line of names."""
+        lines = (line for number, (line, _) in enumerate(self._rows()) if number == row + 1)
+        return f"line {next(lines, row + 2)}"
 
     def check_quotes(self) -> None:
-        """Check that each field in quotes ends: one that does not would hold all rows behind it.
+        """Check that each field in quotes ends; an open one would swallow all rows behind it.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class _Lines:
                 raise csv.Error(f"line {line}: {error}: a quote there is not closed") from error
 
     def uneven(self) -> str:
-        """Say which line has another number of fields than names there are; empty for none."""
+        """Return a hint that names the first line with another number of fields; or empty text."""
         try:
             width = len(self.names())
             wrong = ((n, len(fields)) for n, fields in self._rows() if len(fields) != width)
@@ -188,7 +188,7 @@ class _Lines:
         return f"mend line {line}: it has {count} fields, the line of names {width}" if line else ""
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Give each row's first line, from 1, and its fields; empty lines are skipped."""
+        """Yield each row's first line, from 1, and its fields; empty lines are skipped."""
         with self._opened() as text:
             reader = csv.reader(text, delimiter=self._split)
             line = 1
@@ -207,13 +207,13 @@ def _row(row: int) -> str:
     return f"row {row} (from 0)"
 
 
-def _check_names(names: Sequence[str], wanted: list[str]) -> None:
-    if missing := [name for name in wanted if name not in names]:
+def _check_names(names: Sequence[str], columns: list[str]) -> None:
+    if missing := [name for name in columns if name not in names]:
         raise SchemaError(
             f"the table has no column {few(missing)}; it has {few(names, 20)}",
             hint="name the columns with --id, --served-at, --label and --known-at",
         )
-    if twice := [name for name in wanted if names.count(name) > 1]:
+    if twice := [name for name in columns if names.count(name) > 1]:
         raise SchemaError(
             f"the table has several columns {few(twice)}", hint="leave one, or rename the others"
         )

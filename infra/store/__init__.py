@@ -1,1 +1,1 @@
-"""Where things are kept: database, storage, leases, audit."""
+"""Stores: database, storage, leases, audit."""

@@ -1,4 +1,4 @@
-"""Who did what, and when: rows that are written with what they tell of, and never changed."""
+"""The audit of actions: rows that are written in the action's transaction, and never changed."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,7 +17,7 @@ __all__ = ["Audited", "audited", "check_note", "note"]
 
 
 class Audited(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that somebody did.
+    """One action of a person or a process.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Audited(msgspec.Struct, frozen=True, kw_only=True):
     action
         What: ``"promote"``, ``"add key"``.
     pipeline
-        Of which pipeline; None where it is of none.
+        Of which pipeline; None if it is of none.
     detail
         More of it, by name.
     """
@@ -50,7 +50,7 @@ def note(
     pipeline_id: int | None = None,
     detail: Mapping[str, object],
 ) -> None:
-    """Write down what is done, in the transaction that does it: both happen, or neither.
+    """Write an action to the audit, in the transaction of the action itself.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def note(
 
 
 def check_note(by: str, reason: str = "") -> None:
-    """Check who does something, and why, before it is done.
+    """Check the name and the reason of an action, before its effect.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def check_note(by: str, reason: str = "") -> None:
 
 
 def audited(database: Database, last: int) -> list[Audited]:
-    """Give what was done last, newest last.
+    """Return the last actions, newest last.
 
     Parameters
     ----------
@@ -105,14 +105,14 @@ def audited(database: Database, last: int) -> list[Audited]:
         How many rows.
     """
     row, pipeline = tables.audit.c, tables.pipeline.c
-    wanted = (
+    query = (
         select(row.number, row.at_us, row.by, row.action, pipeline.name, row.detail)
         .select_from(tables.audit.outerjoin(tables.pipeline, row.pipeline_id == pipeline.id))
         .order_by(row.number.desc())
         .limit(last)
     )
     with database.reading() as connection:
-        rows = connection.execute(wanted).all()
+        rows = connection.execute(query).all()
     return [
         Audited(
             number=number,

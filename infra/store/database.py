@@ -72,7 +72,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open one transaction that only reads, beside whoever writes.
+        """Open one transaction that only reads, beside a writer.
 
         Raises
         ------

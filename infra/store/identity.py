@@ -1,4 +1,4 @@
-"""Whose a store is: each log has an id, drawn once, and what it keeps outside of its database bears it.
+"""The identity of a log: an id, drawn once, which all that it keeps outside of its database bears.
 
 Two homes may meet on one storage or one MLflow: of another person, or of a home that was lost and made
 anew. Whoever opens a store checks the id that it bears before anything is read or written.
@@ -36,11 +36,11 @@ class Identity(msgspec.Struct, frozen=True):
 
     @property
     def description(self) -> str:
-        """What a Delta table of the log bears as its description."""
+        """The description that Delta tables of the log bear."""
         return f"{_DESCRIPTION}{self.log}"
 
     def check(self, thing: str, where: str, whose: str | None, setting: str) -> None:
-        """Refuse a store that is not of this log.
+        """Refuse a store of another log.
 
         Parameters
         ----------
@@ -62,7 +62,7 @@ class Identity(msgspec.Struct, frozen=True):
         raise IdentityError.met(thing, where, log=self.log, whose=whose, since=since, setting=setting)
 
     def check_table(self, name: str, where: str, description: str | None) -> None:
-        """Refuse a Delta table whose description is not that of this log's.
+        """Refuse a Delta table without this log's description.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class _Claimed(msgspec.Struct, frozen=True):
-    """What the file of a claim holds."""
+    """The content of a claim's file."""
 
     log: str
     pipeline: str
@@ -100,7 +100,7 @@ class Claim:
         self._held = False
 
     def check(self) -> None:
-        """Refuse a storage on which another log has the name; asks storage until the claim is seen.
+        """Refuse a storage on which another log has claimed the name; read until the claim is seen.
 
         Raises
         ------
@@ -124,7 +124,7 @@ class Claim:
         self._held = True
 
     def take(self) -> None:
-        """Claim the name before the first write; does nothing once that is done.
+        """Claim the name before the first write; do nothing once it is claimed.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class Claim:
 
 
 def identity_of(database: Database, pipeline_id: int) -> Identity:
-    """Give the log of a registered pipeline.
+    """Return the identity of a registered pipeline's log.
 
     Raises
     ------

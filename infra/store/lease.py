@@ -67,8 +67,8 @@ def acquire(database: Database, clock: Clock, name: str, *, take_over: bool = Fa
                 insert(tables.lease).values(name=name, epoch=1, holder=me, expires_at_us=expires_us)
             )
             return Lease(name, 1)
-        held = row.holder is not None and row.holder != me
-        if held and not take_over and now_us < row.expires_at_us and _alive(row.holder):
+        held_by_other = row.holder is not None and row.holder != me
+        if held_by_other and not take_over and now_us < row.expires_at_us and _alive(row.holder):
             raise BusyError(
                 f"{name!r} is held by {row.holder} until {from_us(row.expires_at_us).isoformat()}",
                 hint="wait for it to end, or end that process",
@@ -82,7 +82,7 @@ def acquire(database: Database, clock: Clock, name: str, *, take_over: bool = Fa
 
 
 def check(connection: Connection, lease: Lease) -> None:
-    """Refuse to go on, in an open transaction, if the lease was taken over.
+    """Raise, in an open transaction, if the lease was taken over.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def check(connection: Connection, lease: Lease) -> None:
 
 
 def keep(connection: Connection, clock: Clock, lease: Lease) -> None:
-    """Refuse to go on if the lease was taken over, and else let its term begin anew.
+    """Raise if the lease was taken over; otherwise begin its term anew.
 
     For a holder that stays: in its open transactions, in place of :func:`check`, more often than a term.
 
@@ -106,11 +106,11 @@ def keep(connection: Connection, clock: Clock, lease: Lease) -> None:
         If a newer epoch holds it.
     """
     row = tables.lease.c
-    found = connection.execute(
+    current = connection.execute(
         select(row.epoch, row.expires_at_us).where(row.name == lease.name).with_for_update()
     ).one()
-    _refuse_other(found.epoch, lease)
-    if found.expires_at_us < to_us(clock.now() + _TERM / 2):
+    _refuse_other(current.epoch, lease)
+    if current.expires_at_us < to_us(clock.now() + _TERM / 2):
         expires_us = to_us(clock.now() + _TERM)
         connection.execute(
             update(tables.lease).where(row.name == lease.name).values(expires_at_us=expires_us)
@@ -130,7 +130,7 @@ def renew(database: Database, clock: Clock, lease: Lease) -> None:
 
 
 def is_held(database: Database, clock: Clock, name: str) -> bool:
-    """Say whether somebody alive holds the lease, as :func:`acquire` sees it."""
+    """Return whether a living process holds the lease, as :func:`acquire` sees it."""
     table = tables.lease.c
     with database.reading() as connection:
         row = connection.execute(
@@ -142,7 +142,7 @@ def is_held(database: Database, clock: Clock, name: str) -> bool:
 
 
 def release(database: Database, lease: Lease) -> None:
-    """Give the lease back; does nothing if it was taken over."""
+    """Release the lease; do nothing if it was taken over."""
     with database.transaction() as connection:
         connection.execute(
             update(tables.lease)

@@ -1,4 +1,4 @@
-"""How the SQLite files are opened: several processes at once, every commit synced."""
+"""Opening of SQLite files, for several processes at once, with every commit synced."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 def together(
     insert: str, row: str, rows: Sequence[tuple[object, ...]], end: str = ""
 ) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
-    """Put many rows into each statement, which halves what an insert costs.
+    """Put many rows into each statement, which halves the cost of an insert.
 
     Parameters
     ----------

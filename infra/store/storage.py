@@ -1,4 +1,4 @@
-"""Where tables live: a local folder, or a bucket of S3 or of a service that speaks its protocol."""
+"""Storage of tables: a local folder, or a bucket of S3 or of a service that speaks its protocol."""
 
 import os
 import secrets
@@ -22,7 +22,7 @@ _READERS = ("aws_endpoint_url", "aws_allow_http", "aws_region")
 
 
 class Storage:
-    """Addresses below one root, and what a library needs to reach them.
+    """The storage below one root, with the options that libraries need to reach it.
 
     Parameters
     ----------
@@ -40,16 +40,16 @@ class Storage:
         return self.root.startswith("s3://")
 
     def address(self, *parts: str) -> str:
-        """Give the address of something below the root."""
+        """Return the address of something below the root."""
         return "/".join((self.root, *parts))
 
     @property
     def options(self) -> dict[str, str]:
-        """What deltalake needs besides the address: endpoint, limits on retries and time."""
+        """The options that deltalake needs besides the address: endpoint, limits on retries and time."""
         return self.options_for(self.root)
 
     def options_for(self, address: str) -> dict[str, str]:
-        """Give what a library needs besides an address, which may be one outside the root."""
+        """Return the options that a library needs for an address, which may be outside the root."""
         if not address.startswith("s3://"):
             return {}
         options = {
@@ -67,12 +67,12 @@ class Storage:
         return options
 
     def reader_options_for(self, address: str) -> dict[str, str] | None:
-        """Give what Polars needs to read from an address: endpoint and region; None for a local one."""
+        """Return the options that Polars needs to read from an address; None for a local address."""
         options = self.options_for(address)
         return {name: value for name, value in options.items() if name in _READERS} or None
 
     def prepare(self) -> None:
-        """Make the folder or the bucket where it is missing.
+        """Make the folder or the bucket if it is missing.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class Storage:
         self._prepare_bucket()
 
     def write(self, content: bytes, *parts: str) -> str:
-        """Put a file below the root, whole and synced, and give its address.
+        """Write a file below the root, whole and synced, and return its address.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Storage:
         return self.address(*parts)
 
     def create(self, content: bytes, *parts: str) -> bool:
-        """Put a file below the root where none is, whole and synced; say whether none was.
+        """Write a new file below the root, whole and synced; return False if there is one already.
 
         Of several that try at once, one puts its own.
 
@@ -132,7 +132,7 @@ class Storage:
         return True
 
     def find(self, *parts: str) -> bytes | None:
-        """Give what a file below the root holds; None where there is none.
+        """Return the content of a file below the root; None if there is no such file.
 
         Raises
         ------
@@ -150,11 +150,11 @@ class Storage:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] != _MISSING:
                     raise
                 return None
-            found: bytes = answer["Body"].read()
-            return found
+            content: bytes = answer["Body"].read()
+            return content
 
     def put(self, file: Path, *parts: str) -> str:
-        """Put a local file below the root, whole and synced, however long it is; give its address.
+        """Copy a local file below the root, whole and synced, however long it is; return its address.
 
         Raises
         ------
@@ -172,7 +172,7 @@ class Storage:
         return self.address(*parts)
 
     def read(self, *parts: str) -> bytes:
-        """Give what a file below the root holds.
+        """Return the content of a file below the root.
 
         Raises
         ------
@@ -183,8 +183,8 @@ class Storage:
             with _local(Path(self.address(*parts)), "read"):
                 return Path(self.address(*parts)).read_bytes()
         with self._reached() as (client, bucket):
-            found: bytes = client.get_object(Bucket=bucket, Key=self._key(*parts))["Body"].read()
-            return found
+            content: bytes = client.get_object(Bucket=bucket, Key=self._key(*parts))["Body"].read()
+            return content
 
     def fetch(self, file: Path, *parts: str) -> None:
         """Copy a file from below the root to a local one, however long it is.
@@ -202,7 +202,7 @@ class Storage:
             client.download_file(bucket, self._key(*parts), str(file))
 
     def remove(self, *parts: str) -> None:
-        """Remove a folder below the root with all that is in it; there may be none.
+        """Remove a folder below the root with all that is in it; a missing folder is no fault.
 
         Raises
         ------
@@ -218,11 +218,11 @@ class Storage:
         with self._reached() as (client, bucket):
             pages = client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=bucket, Prefix=f"{self._key(*parts)}/"):
-                for found in page.get("Contents", ()):
-                    client.delete_object(Bucket=bucket, Key=found["Key"])
+                for entry in page.get("Contents", ()):
+                    client.delete_object(Bucket=bucket, Key=entry["Key"])
 
     def remove_file(self, *parts: str) -> None:
-        """Remove a file below the root; one that is not there is no fault.
+        """Remove a file below the root; a missing file is no fault.
 
         Raises
         ------
@@ -237,7 +237,7 @@ class Storage:
             client.delete_object(Bucket=bucket, Key=self._key(*parts))
 
     def check_conditional_write(self, key: str) -> None:
-        """Check that S3 refuses to overwrite where it is told not to; Delta's commits rest on it.
+        """Check that the S3 service honours conditional writes, on which Delta's commits rest.
 
         Parameters
         ----------
@@ -274,7 +274,7 @@ class Storage:
 
     @contextmanager
     def _reached(self) -> Iterator[tuple[Any, str]]:
-        """Give a client and the bucket; what fails within is storage that is away, or refuses."""
+        """Yield a client and the bucket; errors within become :class:`StorageError`."""
         from boto3.exceptions import Boto3Error  # noqa: PLC0415 - only where S3 is used
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
@@ -328,7 +328,7 @@ class Storage:
 
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
-    """Give a draft to write; when the block ends, it is synced, and takes the place of the file."""
+    """Yield a draft to write; when the block ends, it is synced, and replaces the file."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     with _local(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -361,7 +361,7 @@ def _created(path: Path, content: bytes) -> bool:
 
 
 def _sync_names(parent: Path) -> None:
-    """Let the names in a folder, too, outlive the power."""
+    """Sync the names in a folder, so that they survive power loss."""
     folder = os.open(parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -33,7 +33,7 @@ def is_due(decision: Decision, now: datetime, *, working: bool) -> bool:
 
     >>> from headwater.spec.updating.decision import Outcome, decision_of
     >>> from headwater.spec.updating.evidence import Evidence
-    >>> from headwater.spec.updating.trigger import TriggerAnswer
+    >>> from headwater.spec.updating.triggers.trigger_rule import TriggerAnswer
     >>> from datetime import UTC
     >>> at = datetime(2026, 1, 1, tzinfo=UTC)
     >>> fired = decision_of(

@@ -9,7 +9,8 @@ from headwater.loop.training.fold import fold
 from headwater.loop.training.update import plan_update, recipe_of
 from headwater.monitoring.measure.scores import as_logged, gained
 from headwater.spec.updating.evidence import Evidence, Rehearsal
-from headwater.spec.updating.trigger import Performance, Trigger, leaves
+from headwater.spec.updating.trigger import Trigger, leaves
+from headwater.spec.updating.triggers.performance import Performance
 from headwater.spec.updating.update import UpdateKind
 
 __all__ = ["rehearse"]

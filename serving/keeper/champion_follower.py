@@ -4,7 +4,7 @@ import logging
 import time
 from datetime import datetime, timedelta
 
-from headwater.infra.tracing import Told, past_span, span
+from headwater.infra.tracing import SpanAttributes, past_span, span
 from headwater.loop.binding import Bound
 from headwater.loop.training.catch_up import CatchUp
 from headwater.loop.training.checkpoint import SERVICE
@@ -246,7 +246,7 @@ class ChampionFollower:
         )
         self._served = version
 
-    def _traced(self) -> Told:
+    def _traced(self) -> SpanAttributes:
         return {"pipeline": self._bound.pipeline.name}
 
     def _newest_features(self) -> list[dict[str, FeatureValue]]:

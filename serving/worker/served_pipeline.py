@@ -89,7 +89,7 @@ class ServedPipeline:
         self._keeper = KeeperStatusFile(pipeline.name, settings)
         self._loader = VersionLoader(pipeline.name, self._live)
         self.tables = FeatureLookup(pipeline, settings, metrics) if pipeline.tables else None
-        self._features: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.recorder.asked_type)
+        self._features: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.recorder.request_type)
         serving = pipeline.serving
         batch = serving.durability == "batch"
         self._loss_window_ms = serving.window_ms if batch else None

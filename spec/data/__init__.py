@@ -1,1 +1,1 @@
-"""What is recorded and what it may be: records, labels, features, sources, values."""
+"""Records and their parts: predictions, labels, features, sources, values."""

@@ -1,4 +1,4 @@
-"""The columns of our tables, beside which features stand: no feature may bear the name of one.
+"""The names of headwater's own columns, which no feature may bear.
 
 Features are a struct in the tables; ``unnest("features")``, ``headwater examples`` and what is made of
 them put each beside the other columns.

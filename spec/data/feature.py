@@ -1,4 +1,4 @@
-"""Features by kind. Request and batch features are served; the shape of streaming ones is settled."""
+"""Features by kind: request and batch features are served, streaming features are reserved."""
 
 import math
 import re
@@ -34,19 +34,19 @@ _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,99}")  # two underscores begi
 
 
 def python_type(dtype: Dtype) -> type:
-    """Give the Python type that carries a value of `dtype`."""
+    """Return the Python type that carries a value of `dtype`."""
     return _PYTHON[dtype]
 
 
 def is_name(text: object) -> bool:
-    """Say whether a text can name a feature: up to 100 letters, digits and underscores.
+    """Return whether a text can name a feature: up to 100 letters, digits and underscores.
 
     It does not begin with two underscores: such names are Python's own.
     """
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
-class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
+class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     name: str
     dtype: Dtype
     nullable: bool = False
@@ -100,18 +100,18 @@ class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_d
     def _check_categories(self, categories: tuple[str | int, ...]) -> None:
         kind = {"str": str, "int": int}.get(self.dtype, ())
         fit = isinstance(categories, tuple) and all(
-            isinstance(one, kind) and not isinstance(one, bool) for one in categories
+            isinstance(category, kind) and not isinstance(category, bool) for category in categories
         )
         if not fit or not categories or len(set(categories)) < len(categories):
             raise DeclarationError(
                 f"feature {self.name!r} of dtype {self.dtype!r} has categories={categories!r}",
                 hint="write some different values of a feature of text or int: categories=('a', 'b')",
             )
-        for one in categories:
-            why = misfit_of_text(one) if isinstance(one, str) else None
+        for category in categories:
+            why = misfit_of_text(category) if isinstance(category, str) else None
             if why is not None:
                 raise DeclarationError(
-                    f"feature {self.name!r} has the category {one!r}, which {why}",
+                    f"feature {self.name!r} has the category {category!r}, which {why}",
                     hint="take that out of the text",
                 )
         if self.low is not UNSET or self.high is not UNSET:
@@ -120,8 +120,8 @@ class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_d
             )
 
 
-class RequestFeature(_Base, frozen=True, forbid_unknown_fields=True, tag="request"):
-    """Arrives with the call.
+class RequestFeature(_FeatureBase, frozen=True, forbid_unknown_fields=True, tag="request"):
+    """A feature that arrives with the call.
 
     Parameters
     ----------
@@ -134,14 +134,14 @@ class RequestFeature(_Base, frozen=True, forbid_unknown_fields=True, tag="reques
         Whether None may be served.
     low, high
         The least and the greatest number that may be served, both included; as large as its type has
-        them where not given.
+        them if not given.
     categories
-        The values of text or int that may be served; all where not given.
+        The values of text or int that may be served; all if not given.
     """
 
 
-class BatchFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="batch"):
-    """Is looked up by entity key in a table that a flow materialises.
+class BatchFeature(_FeatureBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="batch"):
+    """A feature that is looked up by entity key in a table that a flow materialises.
 
     Made by :meth:`headwater.spec.data.feature_table.FeatureTable.feature`.
 
@@ -157,8 +157,10 @@ class BatchFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=True,
     table: str
 
 
-class StreamingFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="streaming"):
-    """Is a windowed aggregate of events. Reserved: no pipeline can use it yet.
+class StreamingFeature(
+    _FeatureBase, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="streaming"
+):
+    """A windowed aggregate of events. Reserved: no pipeline can use it yet.
 
     Parameters
     ----------
@@ -178,7 +180,7 @@ class StreamingFeature(_Base, frozen=True, kw_only=True, forbid_unknown_fields=T
     window: Duration
 
     def __post_init__(self) -> None:
-        _Base.__post_init__(self)
+        _FeatureBase.__post_init__(self)
         duration(self.window, "window")
 
 
@@ -212,7 +214,7 @@ def Feature(  # noqa: N802
 
 
 def dtype_of(dtype: type | Dtype) -> Dtype:
-    """Give the name of a dtype for a Python type; what is neither stays, to be refused."""
+    """Return the name of a dtype for a Python type; anything else unchanged, to be refused."""
     names: dict[object, Dtype] = {float: "float", int: "int", str: "str", bool: "bool"}
     return names.get(dtype, dtype)  # type: ignore[arg-type] # or refused
 
@@ -220,7 +222,7 @@ def dtype_of(dtype: type | Dtype) -> Dtype:
 def limits(
     low: float | None, high: float | None, categories: Sequence[str | int] | None
 ) -> tuple[float | UnsetType, float | UnsetType, tuple[str | int, ...] | UnsetType]:
-    """Give what is declared of a feature's values, with UNSET for None."""
+    """Return the declared limits of a feature's values, with UNSET for None."""
     return (
         UNSET if low is None else low,
         UNSET if high is None else high,
@@ -229,7 +231,7 @@ def limits(
 
 
 def bare(feature: FeatureKind) -> FeatureKind:
-    """Give a feature without the range of its values: what a recipe says of it.
+    """Return a feature without the range of its values, as a recipe holds it.
 
     A range decides what is served, not what is learned from what was logged.
 

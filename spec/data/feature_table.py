@@ -19,7 +19,7 @@ _MOST_KEYS = 5
 class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
     """Values of batch features by entity key, which a flow materialises for the service.
 
-    A key that the table does not have, and a value that is too old, are None where the feature may be
+    A key that the table does not have, and a value that is too old, are None if the feature may be
     null, and are refused otherwise.
 
     Parameters
@@ -34,7 +34,7 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
     every
         How often the flow materialises it.
     max_age
-        How old a value may be when it is served; as old as it gets where not given.
+        How old a value may be when it is served; as old as it gets if not given.
     at
         The source's column with the time of a row's values, with a zone: ages count from it, and of
         several rows of a key the newest counts. Ages count from when the source was read where not
@@ -112,7 +112,7 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def interval(self) -> timedelta:
-        """How often it is materialised."""
+        """The time between two materialisations."""
         return duration(self.every)
 
     def _check_entity(self) -> None:
@@ -156,7 +156,7 @@ class Materialised(msgspec.Struct, frozen=True, kw_only=True):
 def due(
     tables: Iterable[FeatureTable], read_at: dict[str, datetime], now: datetime
 ) -> list[FeatureTable]:
-    """Say which tables are to be materialised, by a flow that runs as often as the most frequent one.
+    """Return the tables that a flow must materialise now; it runs as often as the most frequent one.
 
     Half of that interval is allowed for runs that start late or early, so that a table is not put off
     to the next run by a second.
@@ -182,10 +182,10 @@ def due(
     >>> [table.name for table in due((hourly, daily), read, datetime(2026, 1, 1, 6, tzinfo=UTC))]
     ['a']
     """
-    wanted = list(tables)
-    slack = min((table.interval for table in wanted), default=timedelta(0)) / 2
+    declared = list(tables)
+    slack = min((table.interval for table in declared), default=timedelta(0)) / 2
     return [
         table
-        for table in wanted
+        for table in declared
         if table.name not in read_at or now - read_at[table.name] + slack >= table.interval
     ]

@@ -1,4 +1,4 @@
-"""What a pipeline says of its labels: how long to wait for them, and what a change of mind does."""
+"""The label rule of a pipeline: how long a label may take, and what a revision does."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ RevisionPolicy = Literal["learn", "ignore"]
 
 
 class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How labels come to a pipeline's predictions.
+    """The rule by which labels are joined to a pipeline's predictions.
 
     Parameters
     ----------

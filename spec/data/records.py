@@ -60,7 +60,7 @@ def utc(moment: datetime, field: str) -> datetime:
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What was served, with what it was made of.
+    """A served output, with the features that it was made from.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if not isinstance(self.propensity, float | int) or not 0.0 < self.propensity <= 1.0:
             raise SchemaError(
                 f"propensity={self.propensity!r} of prediction {self.id!r} is not in (0, 1]",
-                hint="write 1.0 where no router chose",
+                hint="write 1.0 if no router chose",
             )
 
 
@@ -122,7 +122,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         The client's key: the same key again must carry the same value. None makes the key of the
         value and the time, so that a repeated label is one and a changed one is a revision.
     by
-        Whose key or name the label came under; ``""`` where nobody asked.
+        Whose key or name the label came under; ``""`` if nobody asked.
     """
 
     prediction_id: str
@@ -142,7 +142,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ReceivedLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """A label as it came.
+    """A label with its time of receipt.
 
     Parameters
     ----------
@@ -157,12 +157,12 @@ class ReceivedLabel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """What an inbox holds of one prediction.
+    """The records that an inbox holds of one prediction.
 
     Parameters
     ----------
     prediction
-        As served; None where only labels came.
+        As served; None if only labels came.
     labels
         In the order in which they came.
     """

@@ -1,4 +1,4 @@
-"""Where a table comes from: a Delta table, a Parquet file, or what a function gives."""
+"""Sources of tables: a Delta table, a Parquet file, or a function that returns dataframes."""
 
 import inspect
 from collections.abc import Callable
@@ -11,7 +11,7 @@ __all__ = ["DeltaSource", "ParquetSource", "QuerySource", "Source", "check_sourc
 
 
 class DeltaSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="delta"):
-    """A Delta Lake table, as it is when it is read.
+    """A Delta Lake table, read in its newest version.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class ParquetSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
 
 class QuerySource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="query"):
-    """What a function gives when it is read.
+    """The dataframes that a function returns when the source is read.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class QuerySource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
             )
         if inspect.signature(self.query).parameters:
             raise DeclarationError(
-                f"query={name} takes arguments", hint="read what it needs from the environment"
+                f"query={name} takes arguments", hint="read its inputs from the environment"
             )
 
 
@@ -69,7 +69,7 @@ Source = DeltaSource | ParquetSource | QuerySource
 
 
 def check_source(source: object, what: str) -> None:
-    """Refuse what is no source.
+    """Refuse anything but a source.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def check_source(source: object, what: str) -> None:
 
 
 def name_of_source(source: Source) -> str:
-    """Give a source in words: its address, or ``module:function``.
+    """Return a source in words: its address, or ``module:function``.
 
     >>> name_of_source(DeltaSource("lake/customers"))
     'lake/customers'

@@ -1,4 +1,4 @@
-"""What a value may be, at every door: how large a number is, and which characters a text holds.
+"""The limits of values, the same at every door: the size of a number, the characters of a text.
 
 The doors check by these rules, and learners by the same bound, so that what is recorded can be learned.
 """
@@ -37,7 +37,7 @@ _WRONG_IN_NAME = re.compile(rf"[{CONTROLS}\ud800-\udfff]")
 
 
 def is_sound(number: float) -> bool:
-    """Say whether a number is finite, and not beyond :data:`LARGEST`.
+    """Return whether a number is finite, and not beyond :data:`LARGEST`.
 
     >>> is_sound(-1e38), is_sound(1.01e38), is_sound(float("nan")), is_sound(10**400)
     (True, False, False, False)
@@ -46,7 +46,7 @@ def is_sound(number: float) -> bool:
 
 
 def misfit_of_name(text: object, most: int = LONGEST_NAME) -> str | None:
-    r"""Say why a text cannot be an id, a key, a class or another name; None where it can.
+    r"""Return why a text cannot be an id, a key, a class or another name; None if it can.
 
     A name is printed, logged, and a key of tables: it has no control characters, no separators of lines,
     and no half of a surrogate pair, which UTF-8 cannot hold. Other characters are the caller's own.
@@ -73,7 +73,7 @@ def misfit_of_name(text: object, most: int = LONGEST_NAME) -> str | None:
 
 
 def misfit_of_class(text: object) -> str | None:
-    r"""Say why a text cannot be a class; None where it can: a name of up to 10,000 characters, or empty.
+    r"""Return why a text cannot be a class, empty or a name of up to 10,000 characters; None if it can.
 
     >>> misfit_of_class("red\n"), misfit_of_class("")
     ("holds the control character '\\n'", None)
@@ -98,7 +98,7 @@ def check_name(text: object, field: str, most: int = LONGEST_NAME) -> None:
 
 
 def misfit_of_text(text: str) -> str | None:
-    r"""Say why a text cannot be the value of a feature; None where it can.
+    r"""Return why a text cannot be the value of a feature; None if it can.
 
     What people wrote has tabs, line ends, emoji and any script, and is kept as it is. Only two things no
     store holds: NUL, at which PostgreSQL and C end a text, and half of a surrogate pair.
@@ -117,9 +117,9 @@ def misfit_of_text(text: str) -> str | None:
     return None
 
 
-def _wrong(found: re.Match[str] | None) -> str | None:
-    if found is None:
+def _wrong(match: re.Match[str] | None) -> str | None:
+    if match is None:
         return None
-    if "\ud800" <= found[0] <= "\udfff":
-        return f"holds {found[0]!r}, half of a surrogate pair"
-    return f"holds the control character {found[0]!r}"
+    if "\ud800" <= match[0] <= "\udfff":
+        return f"holds {match[0]!r}, half of a surrogate pair"
+    return f"holds the control character {match[0]!r}"

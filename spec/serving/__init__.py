@@ -1,1 +1,1 @@
-"""How a pipeline answers: serving, routing, people, batch."""
+"""Serving: routing, bandits, questions to people, batch predictions."""

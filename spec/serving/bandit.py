@@ -1,4 +1,4 @@
-"""What a bandit knows, and the shares that it makes of it: counts, and pure functions.
+"""The counts of a bandit, and the shares that its policies make of them. Pure.
 
 A policy answers with the share of each version, rather than with a version. Who draws by these shares
 plays the policy, and the share is the propensity: it is exact, whatever the integration is worth.
@@ -37,7 +37,7 @@ _STEPS = tuple(math.sinh(_REACH * (2 * i / (_POINTS - 1) - 1)) for i in range(_P
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is known of one version.
+    """The counts of one version.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class BanditState(msgspec.Struct, frozen=True):
-    """What is known of each version: counts, which processes and restarts merge by adding.
+    """The counts of each version, which processes and restarts merge by adding.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class BanditState(msgspec.Struct, frozen=True):
     arms: dict[str, Arm] = {}
 
     def arm(self, version: str) -> Arm:
-        """Give what is known of one version."""
+        """Return the counts of one version."""
         return self.arms.get(version, _UNKNOWN)
 
 
@@ -124,7 +124,7 @@ def observe(state: BanditState, version: str, reward: float) -> BanditState:
 
 
 def revise(state: BanditState, version: str, before: float, after: float) -> BanditState:
-    """Put another reward in the place of one that was observed, or will be: a label was revised.
+    """Replace a reward that was observed, or will be, since its label was revised.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def reward_of(rule: RewardRule, output: Output, value: LabelValue) -> float:
 
 
 def thompson(arms: Sequence[Arm]) -> tuple[float, ...]:
-    """Give the probability that each version is the best one, by what is known.
+    """Return the probability that each version is the best, by its counts.
 
     To draw a rate from each posterior and take the version with the highest (Thompson, "On the
     likelihood that one unknown probability exceeds another", 1933) is to take each with this
@@ -213,7 +213,7 @@ def thompson(arms: Sequence[Arm]) -> tuple[float, ...]:
 
 
 def kl_ucb(arms: Sequence[Arm]) -> tuple[float, ...]:
-    """Give everything to the version with the highest upper confidence bound, or evenly to equal ones.
+    """Return a share of 1 for the version with the highest upper confidence bound; ties share evenly.
 
     The bound is the highest rate that the rewards do not speak against: KL-UCB (Garivier and Cappé,
     "The KL-UCB algorithm for bounded stochastic bandits and beyond", 2011), with c = 0 as they advise.
@@ -231,7 +231,7 @@ def kl_ucb(arms: Sequence[Arm]) -> tuple[float, ...]:
 
 
 def _masses(a: float, b: float, points: Sequence[float]) -> list[float]:
-    """Give the probability of each stretch between two points, by trapezoids."""
+    """Return the probability of each stretch between two points, by trapezoids."""
     logs = [(a + b) * _log_odds_to_log(z) - b * z for z in points]
     highest = max(logs)
     density = [math.exp(log - highest) for log in logs]
@@ -242,7 +242,7 @@ def _masses(a: float, b: float, points: Sequence[float]) -> list[float]:
 
 
 def _below(masses: Sequence[float]) -> list[float]:
-    """Give the probability of what lies below the middle of each stretch."""
+    """Return the probability below the middle of each stretch."""
     found, sum_before = [], 0.0
     for mass in masses:
         found.append(sum_before + mass / 2)
@@ -251,7 +251,7 @@ def _below(masses: Sequence[float]) -> list[float]:
 
 
 def _log_odds_to_log(z: float) -> float:
-    """Give the logarithm of the probability with log-odds `z`."""
+    """Return the logarithm of the probability with log-odds `z`."""
     return -math.log1p(math.exp(-z)) if z > -700 else z
 
 
@@ -268,7 +268,7 @@ def _upper_bound(arm: Arm, known: float) -> float:
 
 
 def _divergence(p: float, q: float) -> float:
-    """Give the Kullback-Leibler divergence between coins that fall with `p` and with `q`."""
+    """Return the Kullback-Leibler divergence between coins that fall with `p` and with `q`."""
     if q >= 1.0:
         return 0.0 if p >= 1.0 else math.inf
     heads = p * math.log(p / q) if p > 0 else 0.0

@@ -1,4 +1,4 @@
-"""What a pipeline says of batch prediction: which table, how often, and what if a key is not in it."""
+"""Batch prediction as declared: the table, the schedule, and the answer for a missing key."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -9,7 +9,7 @@ from headwater.spec.data.source import Source, check_source
 from headwater.spec.data.values import misfit_of_name
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
-from headwater.spec.updating.trigger import Cron
+from headwater.spec.updating.triggers.schedule import Cron
 
 __all__ = [
     "LONGEST_KEY",
@@ -84,7 +84,7 @@ class BatchPrediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 def is_due(batch: BatchPrediction, since: datetime, now: datetime) -> bool:
-    """Say whether another run was due after the one that began at `since`.
+    """Return whether another run was due after the run that began at `since`.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def is_due(batch: BatchPrediction, since: datetime, now: datetime) -> bool:
 
 
 def prediction_id(run: str, key: str) -> str:
-    """Give the id under which a run's prediction for a key is logged, and its label is awaited.
+    """Return the id under which a run's prediction for a key is logged and labelled.
 
     >>> prediction_id("7-9f31ac02", "customer-17")
     'batch-7-9f31ac02-customer-17'

@@ -1,4 +1,4 @@
-"""What a routing comes to at one moment: which version answers a request, and how likely that was.
+"""The plan of a routing at one moment: the version that answers a request, and its propensity.
 
 A :class:`RoutingPlan` is made when the routing changes, when the champion does, or when a bandit learned
 something. A request then costs one hash and one look-up.
@@ -21,7 +21,7 @@ _SLACK = 1e-9  # of shares that are together 1 but for rounding
 
 
 class Aliases(msgspec.Struct, frozen=True):
-    """Which versions the words stand for at one moment.
+    """The versions that are champion and challenger at one moment.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ class Aliases(msgspec.Struct, frozen=True):
     challenger: str | None = None
 
     def version(self, name: str) -> str | None:
-        """Give the number that a name stands for; None where there is no challenger."""
+        """Return the number that a name stands for; None if there is no challenger."""
         if name == "challenger":
             return self.challenger
         return self.champion if name == "champion" else name
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
-    """Which version answers a request.
+    """The version that answers a request, with its propensity.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 
 
 class RoutingPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a routing comes to, until something changes.
+    """The plan of a routing, valid until routing, champion or bandit change.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def plan(
 
 
 def route(its: RoutingPlan, prediction: str, unit: str | None = None) -> Choice:
-    """Say which version answers a request.
+    """Return the version that answers a request.
 
     The same request is answered by the same version as long as the plan stands. Who keeps what was
     answered need not ask again: a bandit's plan moves.
@@ -172,7 +172,7 @@ def route(its: RoutingPlan, prediction: str, unit: str | None = None) -> Choice:
 
 
 def uniform(key: bytes, text: str) -> float:
-    """Deal a text its place in [0, 1): BLAKE2b, keyed; the 53 bits that a float holds.
+    """Hash a text to [0, 1) by keyed BLAKE2b, with the 53 bits that a float holds.
 
     >>> round(uniform(b"", "n-7"), 6)
     0.996171

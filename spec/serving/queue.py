@@ -1,4 +1,4 @@
-"""What people are asked to label: which predictions, in which order, of how many. Pure; no store is met.
+"""The policy of the label queue: which predictions people label, in which order. Pure; no store is met.
 
 Two strata, dealt by a hash of the pipeline, its seed and the prediction's id, so that the same
 prediction falls into the same one always. A *random* one, asked in the order of another hash: bottom-k
@@ -35,8 +35,8 @@ __all__ = [
     "label_key",
     "places",
     "random_next",
+    "required_answers",
     "uncertainty",
-    "wanted",
 ]
 
 Why = Literal["random", "uncertain"]
@@ -55,7 +55,7 @@ _MOST_OPEN = 100_000
 
 
 class People(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a pipeline asks people for labels.
+    """The declared label queue of a pipeline: how it asks people for labels.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class People(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
-    """What is asked about one prediction.
+    """The question about one prediction: its stratum, priority and number of people.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
 
 
 def uncertainty(task: str, output: Output) -> float:
-    """Say how uncertain an answer is, from 0 to 1; 0 where a task does not tell.
+    """Return the uncertainty of an output, from 0 to 1; 0 if the task has no measure of it.
 
     Binary: how near the probability is to a half. Multiclass: how near the second class is to the first.
 
@@ -142,7 +142,7 @@ def uncertainty(task: str, output: Output) -> float:
 
 
 def ask(people: People, task: str, key: str, prediction_id: str, output: Output) -> Ask:
-    """Say what to ask about a prediction.
+    """Choose the question about a prediction.
 
     Parameters
     ----------
@@ -169,14 +169,14 @@ def ask(people: People, task: str, key: str, prediction_id: str, output: Output)
 
 
 def places(people: People, task: str) -> dict[Why, int]:
-    """Give how many questions of each stratum may wait."""
+    """Return the number of questions that may wait in each stratum."""
     share = _random_share(people, task)
     random = min(people.most_open - (share < 1), max(round(people.most_open * share), int(share > 0)))
     return {"random": random, "uncertain": people.most_open - random}
 
 
 def random_next(people: People, task: str, dealt_random: int, dealt: int, many: int) -> int:
-    """Give how many of the next questions are random ones, so that their share holds over all dealt.
+    """Return how many of the next questions are random, so that their share holds over all dealt.
 
     >>> [random_next(People(random=0.25), "binary", n // 4, n, 1) for n in range(8)]
     [0, 0, 0, 1, 0, 0, 0, 1]
@@ -186,14 +186,14 @@ def random_next(people: People, task: str, dealt_random: int, dealt: int, many: 
 
 
 def agree(people: People, one: LabelValue, other: LabelValue) -> bool:
-    """Say whether two answers are the same; numbers, whether they are near enough."""
+    """Return whether two answers agree; numbers agree within the tolerance."""
     if isinstance(one, bool | str) or isinstance(other, bool | str):
         return one == other
     return abs(one - other) <= people.tolerance
 
 
-def wanted(people: People, count: int, values: Sequence[LabelValue]) -> int:
-    """Give how many answers a question wants by now: a third where the first two differ.
+def required_answers(people: People, count: int, values: Sequence[LabelValue]) -> int:
+    """Return how many answers a question needs by now: three if the first two differ.
 
     Parameters
     ----------
@@ -206,25 +206,25 @@ def wanted(people: People, count: int, values: Sequence[LabelValue]) -> int:
 
     Examples
     --------
-    >>> wanted(People(), 2, [True, False]), wanted(People(), 2, [True, True]), wanted(People(), 1, [])
-    (3, 2, 1)
+    >>> [required_answers(People(), 2, values) for values in ([True, False], [True, True], [])]
+    [3, 2, 2]
     """
     differ = len(values) > 1 and not agree(people, values[0], values[1])
     return max(count, _ENOUGH) if differ else count
 
 
-def closing(its_wanted: int, given: int, skips: int) -> Closing | None:
-    """Say how a question ends by what people did; None while it is open.
+def closing(required: int, answers: int, skips: int) -> Closing | None:
+    """Return how a question is closed by its answers and skips; None while it is open.
 
     It ends with fewer answers than wanted where three people have skipped it.
     """
-    if given < its_wanted and skips < _MOST_SKIPS:
+    if answers < required and skips < _MOST_SKIPS:
         return None
-    return "answered" if given else "skipped"
+    return "answered" if answers else "skipped"
 
 
 def label_key(person: str, before: int) -> str:
-    """Give the key under which a person's answer is a label: another one for each change of mind.
+    """Return the key of the label of a person's answer: a new key for each change of mind.
 
     >>> label_key("ada", 0), label_key("ada", 1)
     ('ada', 'ada#1')

@@ -11,7 +11,7 @@ __all__ = ["Agreement", "ClaimedQuestion", "QueueStatistics"]
 
 
 class ClaimedQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """A question that somebody holds.
+    """A question that a person has claimed.
 
     What the version answered is left out on purpose: who sees it, tends to agree with it.
 
@@ -37,7 +37,7 @@ class ClaimedQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """How far people agree, over the predictions that at least two of them have answered.
+    """Agreement over the predictions that at least two people have answered.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How a pipeline's queue stands.
+    """The state of a pipeline's label queue, in counts.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Routings: which version answers a request. Plain data; ``spec/serving/plan.py`` carries them out."""
+"""Routings, which choose the version that answers a request: plain data for ``spec/serving/plan.py``."""
 
 from collections.abc import Callable, Collection
 from typing import ClassVar, NamedTuple
@@ -19,12 +19,12 @@ __all__ = ["ABTest", "Bandit", "Canary", "ChampionOnly", "Part", "Routing", "Sha
 
 
 class Part(NamedTuple):
-    """A stretch of what is dealt.
+    """A version's part of [0, 1), by which requests are dealt.
 
     Parameters
     ----------
     version
-        Number of the version that answers it; None where the one that was meant cannot.
+        Number of the version that answers it; None if the one that was meant cannot.
     share
         How long it is.
     """
@@ -38,7 +38,7 @@ Find = Callable[[str], str | None]
 
 
 class _Routing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every routing has: unless it says otherwise, the champion answers, and it alone predicts."""
+    """The base of every routing: by default the champion answers, and no other version predicts."""
 
     sticky: ClassVar[bool] = True
     """Whether a unit always meets the same version; else each prediction is dealt anew."""
@@ -54,7 +54,7 @@ class _Routing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return ()
 
     def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
-        """Give the parts, in an order that stays; what is left after them is the champion's.
+        """Return the parts in a fixed order; the champion answers the rest.
 
         ``plan`` calls it when the routing, the champion or what a bandit knows has changed.
         """
@@ -90,7 +90,7 @@ class Shadow(_Routing, frozen=True, tag="shadow"):
         check_not_champion("Shadow", self.versions)
         if self.serve_best is not None and not isinstance(self.serve_best, ServeBest):
             raise DeclarationError(
-                f"Shadow(serve_best={self.serve_best!r}) does not say when",
+                f"Shadow(serve_best={self.serve_best!r}) is not a ServeBest",
                 hint="write serve_best=ServeBest(margin=0.01, least=1_000)",
             )
 
@@ -141,7 +141,7 @@ class Canary(_Routing, frozen=True, tag="canary"):
         return (self.version,)
 
     def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
-        """Give the canary its share, first, so that it grows where it stands."""
+        """Return the canary's part, the first, so that a larger share keeps its units."""
         del state
         return (Part(find(self.version), self.share),)
 
@@ -184,17 +184,17 @@ class ABTest(_Routing, frozen=True, tag="ab_test"):
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Those that have a share."""
+        """The versions that have a share."""
         return tuple(self.shares)
 
     def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
-        """Give each its share, in the order of the declaration."""
+        """Return the part of each version, in the order of the declaration."""
         del state
         return tuple(Part(find(name), share) for name, share in self.shares.items())
 
 
 class Bandit(_Routing, frozen=True, tag="bandit"):
-    """Versions answer by how well they did; rewards may come late, and in any order.
+    """Versions answer by a bandit's policy; rewards may come late, and in any order.
 
     Each prediction is dealt anew, since the shares move: what a unit met before says nothing about what
     it meets next, and the propensity is a true one.
@@ -243,19 +243,19 @@ class Bandit(_Routing, frozen=True, tag="bandit"):
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Those that answer."""
+        """The versions that answer."""
         return self.versions
 
     def deal(self, find: Find, state: BanditState) -> tuple[Part, ...]:
-        """Ask the policy, and deal a part evenly."""
-        found = dict.fromkeys(filter(None, map(find, self.versions)))
-        if not found:
+        """Return the policy's shares, mixed with an even share for exploration."""
+        versions = dict.fromkeys(filter(None, map(find, self.versions)))
+        if not versions:
             return ()
-        arms = [state.arm(version) for version in found]
-        asked = thompson(arms) if self.policy == "thompson" else kl_ucb(arms)
+        arms = [state.arm(version) for version in versions]
+        policy_shares = thompson(arms) if self.policy == "thompson" else kl_ucb(arms)
         evenly = self.explore / len(arms)
-        shares = ((1 - self.explore) * share + evenly for share in asked)
-        return tuple(map(Part, found, shares))
+        shares = ((1 - self.explore) * share + evenly for share in policy_shares)
+        return tuple(map(Part, versions, shares))
 
 
 Routing = ChampionOnly | Shadow | Canary | ABTest | Bandit

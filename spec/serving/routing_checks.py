@@ -1,4 +1,4 @@
-"""What every kind of routing checks of itself: a check raises an error that says what to write."""
+"""Checks that the kinds of routing share; the error of a check says what to write."""
 
 from headwater.spec.errors import DeclarationError
 
@@ -6,7 +6,7 @@ __all__ = ["check_not_champion", "check_salt", "check_share", "check_versions"]
 
 
 def check_versions(what: str, names: object, *, least: int) -> None:
-    """Check that versions are named, at least so many, each once: by number or by word."""
+    """Check that at least `least` versions are named, each once, by number or by word."""
     if not isinstance(names, tuple) or len(names) < least:
         raise DeclarationError(
             f"{what} names {names!r}, which is not {least} or more versions",
@@ -27,7 +27,7 @@ def _is_number(name: object) -> bool:
 
 
 def check_not_champion(what: str, names: tuple[str, ...]) -> None:
-    """Check that what predicts or answers beside the champion is not the champion."""
+    """Check that the champion is not named beside itself."""
     if "champion" in names:
         raise DeclarationError(
             f"{what} names the champion, which answers anyway", hint='write "challenger", or a number'
@@ -35,7 +35,7 @@ def check_not_champion(what: str, names: tuple[str, ...]) -> None:
 
 
 def check_share(what: str, share: object, *, field: str = "share") -> None:
-    """Check that a share is neither nothing nor all."""
+    """Check that a share lies between 0 and 1, both excluded."""
     if not isinstance(share, float) or not 0 < share < 1:
         raise DeclarationError(
             f"{what} has {field}={share!r}, which is not between 0 and 1",

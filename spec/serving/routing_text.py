@@ -15,7 +15,7 @@ _DECODER: msgspec.json.Decoder[Routing] = msgspec.json.Decoder(Routing)
 
 
 def routing_to_json(routing: Routing) -> str:
-    """Write a routing as JSON; its field ``type`` says which one it is."""
+    """Write a routing as JSON; its field ``type`` names its kind."""
     return msgspec.json.encode(routing, order="deterministic").decode()
 
 
@@ -30,7 +30,7 @@ def routing_from_json(text: str | bytes) -> Routing:
     try:
         return _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DeclarationError(f"that is no routing: {error}", hint=_HINT) from error
+        raise DeclarationError(f"the text is no routing: {error}", hint=_HINT) from error
 
 
 def parse_routing(text: str) -> Routing:
@@ -71,7 +71,7 @@ def parse_routing(text: str) -> Routing:
 
 
 def shortly(routing: Routing) -> str:
-    """Write a routing in its short form, for people to read; what the form cannot say is left out.
+    """Write a routing in its short form for people; fields that the form lacks are left out.
 
     >>> shortly(parse_routing("ab:champion=0.9,7=0.1"))
     'ab:champion=0.9,7=0.1'

@@ -1,4 +1,4 @@
-"""When a shadow becomes champion by itself."""
+"""Automatic promotion of the best shadow."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ __all__ = ["Progress", "ServeBest", "best"]
 
 
 class ServeBest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a shadow becomes champion by itself: :func:`best` says which.
+    """The rule by which a shadow becomes champion by itself; :func:`best` applies it.
 
     Parameters
     ----------
     metric
-        The progressive metric that it goes by; the pipeline's first where not given.
+        The progressive metric that it goes by; the pipeline's first if not given.
     margin
         It must be better than the champion's by more than this.
     sure
@@ -51,7 +51,7 @@ class ServeBest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How a version does on what it predicted, as labels come.
+    """The progressive metric of a version on its own predictions.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def best(progress: Sequence[Progress], champion: str, rule: ServeBest) -> str | None:
-    """Say which shadow to promote, if any.
+    """Return the shadow to promote; None if there is none.
 
     Parameters
     ----------
@@ -104,14 +104,14 @@ def best(progress: Sequence[Progress], champion: str, rule: ServeBest) -> str | 
     serving = next((one for one in judged if one.version == champion), None)
     if serving is None:
         return None
-    found: tuple[float, str] | None = None
+    leader: tuple[float, str] | None = None
     for one in judged:
         gain = _gain(one, serving)
         if gain <= max(rule.margin, rule.sure * (one.error or 0.0)):
             continue
-        if found is None or gain > found[0]:
-            found = gain, one.version
-    return None if found is None else found[1]
+        if leader is None or gain > leader[0]:
+            leader = gain, one.version
+    return None if leader is None else leader[1]
 
 
 def _gain(one: Progress, serving: Progress) -> float:

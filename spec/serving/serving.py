@@ -1,4 +1,4 @@
-"""What a pipeline says of how it is served."""
+"""How a pipeline is served, as declared."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ Learning = Literal["on schedule", "each label"]
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a pipeline answers over HTTP.
+    """How a pipeline answers over HTTP: durability, limits, checkpoints.
 
     Parameters
     ----------

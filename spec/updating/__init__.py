@@ -1,1 +1,1 @@
-"""How and when a model is updated: updates, triggers, evidence, decisions."""
+"""Updates of a model: updates, triggers, evidence, decisions."""

@@ -1,4 +1,4 @@
-"""A trigger's answer at one moment, with its evidence, and what became of it."""
+"""Decisions: the triggers' answer at one moment, with its evidence and its outcome."""
 
 from datetime import datetime
 from hashlib import sha256
@@ -6,7 +6,7 @@ from hashlib import sha256
 import msgspec
 
 from headwater.spec.updating.evidence import Evidence
-from headwater.spec.updating.trigger import TriggerAnswer
+from headwater.spec.updating.triggers.trigger_rule import TriggerAnswer
 from headwater.spec.updating.update import UpdateKind
 
 __all__ = ["Decision", "Outcome", "decision_of"]
@@ -15,14 +15,14 @@ _ID_LENGTH = 20
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How the update that a decision asked for ended.
+    """The end of the update that a decision asked for.
 
     Parameters
     ----------
     ended_at
         When, UTC, by the pipeline's clock.
     version
-        Number of the version it made; None where there was nothing to learn.
+        Number of the version it made; None if there was nothing to learn.
     promoted
         Whether that version became champion.
     reason
@@ -36,7 +36,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer to evidence. It is stored before anything is done about it.
+    """The triggers' answer to evidence, stored before any effect.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What monitoring found at one moment: plain data, which triggers decide on and decisions keep."""
+"""Evidence of monitoring at one moment: plain data that triggers decide on and decisions keep."""
 
 from datetime import datetime
 from typing import Literal
@@ -55,22 +55,22 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """How the champion does by one metric.
+    """The champion's score by one metric.
 
     Parameters
     ----------
     metric
         Its name.
     reference
-        On predictions that were served before the champion had to prove itself; None where too few.
+        On predictions that were served before the champion had to prove itself; None if too few.
     current
-        On the newest mature window; None where it has too few labels.
+        On the newest mature window; None if it has too few labels.
     estimate
-        Estimated without labels on the newest window; None where it cannot be.
+        Estimated without labels on the newest window; None if it cannot be.
     past
         On the mature windows since the champion began and before the newest one, oldest first.
     error
-        Standard error of `current`, by blocks of time; None where it is not known.
+        Standard error of `current`, by blocks of time; None if it is not known.
     """
 
     metric: str
@@ -82,7 +82,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that moved between reference and current window, and what hangs on it.
+    """A change between the reference and the current window, with its effects and verdict.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     output_effect
         How much the champion's outputs move because of it, in units of the output.
     metric_effect
-        Estimated loss of the pipeline's first metric because of it; above 0 is worse. None where it
+        Estimated loss of the pipeline's first metric because of it; above 0 is worse. None if it
         cannot be estimated.
     verdict
         What to do.
@@ -120,7 +120,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
-    """What the newest mature window would have been like, had an update been made as it began.
+    """A comparison of the newest mature window with the same window after a rehearsed update.
 
     Both versions are scored on the same predictions, so that an easy or a hard week tells for neither.
 
@@ -143,7 +143,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one monitoring found.
+    """The findings of one run of monitoring.
 
     Parameters
     ----------
@@ -154,11 +154,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     standing
         Whether there is enough to judge, and if not, why.
     champion
-        Number of the version that serves; None where none does.
+        Number of the version that serves; None if none does.
     champion_since
         When it became champion.
     updated_at
-        When the newest version was made; None where there is none.
+        When the newest version was made; None if there is none.
     retrained_at
         When the champion's line was started from scratch.
     new_examples
@@ -168,7 +168,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     scores
         A metric each, the pipeline's first one first.
     verdict
-        The worst of the findings; None where drift was not judged.
+        The worst of the findings; None if drift was not judged.
     findings
         What moved, the most harmful first.
     fell
@@ -180,18 +180,18 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         Sum over the mature windows since the champion began of what the first metric lost against the
         reference, times the window's predictions; never below 0.
     rehearsal
-        What an update would have changed; None where none was asked for, or could be.
+        What an update would have changed; None if none was asked for, or could be.
     rehearsed
         The rehearsals on mature windows since the champion began and before the newest one, oldest
         first; so many that with the newest one there are :data:`REHEARSALS` at most.
     train_s
-        CPU seconds of the last update; None where there was none.
+        CPU seconds of the last update; None if there was none.
     fired
         When earlier decisions fired, newest first, as far as pace needs them.
     open
-        The decision that fired and has not ended; None where none is under way.
+        The decision that fired and has not ended; None if none is under way.
     report
-        Address of Evidently's report; None where nobody need look, and no update is due.
+        Address of Evidently's report; None if nobody need look, and no update is due.
     notes
         What could not be judged, and why, in words.
     """

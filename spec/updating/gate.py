@@ -1,4 +1,4 @@
-"""What a candidate must pass before it becomes champion."""
+"""The gate that a candidate must pass before it becomes champion."""
 
 import msgspec
 

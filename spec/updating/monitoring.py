@@ -1,4 +1,4 @@
-"""How a pipeline is watched: which predictions make a window, and how many are enough to judge."""
+"""How a pipeline is monitored: the predictions of a window, and how many are enough to judge."""
 
 import msgspec
 
@@ -77,5 +77,5 @@ class Monitoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def span(self) -> Duration | None:
-        """Length of a window by time; a day where nothing is said; None for windows by amount."""
+        """The length of a window by time, a day by default; None for windows by amount."""
         return None if self.rows is not None else self.window or "1d"

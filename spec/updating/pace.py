@@ -1,4 +1,4 @@
-"""How often a pipeline may be updated, whatever its triggers say."""
+"""Limits on how often a pipeline may be updated, whatever its triggers say."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ __all__ = ["Pace", "ago", "check_count"]
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often a pipeline may be updated, whatever its triggers say.
+    """Limits on how often a pipeline may be updated, whatever its triggers say.
 
     Parameters
     ----------
@@ -47,17 +47,17 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def cool_down_span(self) -> timedelta | None:
-        """The cool-down as a length of time; None where there is none."""
+        """The cool-down as a length of time; None if there is none."""
         return None if self.cool_down is None else duration(self.cool_down)
 
     @property
     def horizon(self) -> timedelta:
-        """How far back fired decisions matter."""
+        """The time for which fired decisions matter."""
         spans = [duration(text) for text in (self.cool_down, self.per) if text is not None]
         return max(spans, default=timedelta(0))
 
     def refuses(self, evidence: Evidence) -> str | None:
-        """Say why no update may be asked for now; None where one may.
+        """Return why no update may be asked for now; None if it may.
 
         One that is still being carried out holds back the next.
         """
@@ -77,7 +77,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def ago(span: timedelta) -> str:
-    """Give a stretch of time in words: days from two on, hours below.
+    """Return a length of time in words: in days from two days on, in hours below.
 
     >>> ago(timedelta(hours=3)), ago(timedelta(days=4))
     ('3.0 h', '4.0 d')
@@ -87,7 +87,7 @@ def ago(span: timedelta) -> str:
 
 
 def check_count(what: str, value: object) -> None:
-    """Refuse what is not a whole number from 1 on.
+    """Refuse anything but a whole number from 1 on.
 
     Raises
     ------

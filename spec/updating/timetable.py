@@ -1,4 +1,4 @@
-"""When triggers that go by the clock are due: the moments at which a scheduler would start an update."""
+"""The timetable of triggers by the clock: the moments at which a scheduler would start an update."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 from headwater.spec.duration import duration
 from headwater.spec.errors import DeclarationError
-from headwater.spec.updating.trigger import Cron, Every, Trigger
+from headwater.spec.updating.trigger import Trigger
+from headwater.spec.updating.triggers.schedule import Cron, Every
 from headwater.spec.updating.update import UpdateKind
 
 __all__ = ["Due", "due_times"]
@@ -36,7 +37,7 @@ class Due(NamedTuple):
 def due_times(
     triggers: Sequence[Trigger], since: datetime, start: datetime, stop: datetime
 ) -> Iterator[Due]:
-    """Give when triggers are due, in order. Pure.
+    """Yield the moments at which triggers are due, in order. Pure.
 
     Parameters
     ----------
@@ -94,15 +95,15 @@ def _cron(trigger: Cron, start: datetime) -> Iterator[datetime]:
     before = (start - _MINUTE).astimezone(ZoneInfo(trigger.timezone))  # it gives what comes after
     try:
         times = CronSim(trigger.line, before)
-        found = next(times, None)
+        moment = next(times, None)
     except CronSimError:
-        found = None
-    if found is None:
+        moment = None
+    if moment is None:
         raise DeclarationError(
             f"Cron({trigger.line!r}, {trigger.timezone!r}) names no times",
             hint='write Cron("30 2 * * *", "Europe/Berlin"), say',
         )
-    while found is not None:
-        if (at := found.astimezone(UTC)) >= start:
+    while moment is not None:
+        if (at := moment.astimezone(UTC)) >= start:
             yield at
-        found = next(times, None)
+        moment = next(times, None)

@@ -22,7 +22,7 @@ class Subsample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Parameters
     ----------
     rows
-        How many examples to draw; all of them where there are fewer.
+        How many examples to draw; all of them if there are fewer.
     half_life
         Age at which the weight halves; None draws uniformly.
     seed

@@ -46,17 +46,12 @@ if TYPE_CHECKING:
     from headwater.spec.updating.gate import Gate
     from headwater.spec.updating.monitoring import Monitoring
     from headwater.spec.updating.pace import Pace
-    from headwater.spec.updating.trigger import (
-        AllOf,
-        AnyOf,
-        AtLeast,
-        CostAware,
-        Cron,
-        Drift,
-        Every,
-        Performance,
-        Volume,
-    )
+    from headwater.spec.updating.trigger import AllOf, AnyOf, AtLeast
+    from headwater.spec.updating.triggers.cost import CostAware
+    from headwater.spec.updating.triggers.drift import Drift
+    from headwater.spec.updating.triggers.performance import Performance
+    from headwater.spec.updating.triggers.schedule import Cron, Every
+    from headwater.spec.updating.triggers.volume import Volume
     from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 __all__ = [
@@ -156,17 +151,12 @@ _NAMES = {
     "spec.serving.serve_best": ("ServeBest",),
     "spec.serving.serving": ("Serving",),
     "spec.data.source": ("DeltaSource", "ParquetSource", "QuerySource"),
-    "spec.updating.trigger": (
-        "AllOf",
-        "AnyOf",
-        "AtLeast",
-        "CostAware",
-        "Cron",
-        "Drift",
-        "Every",
-        "Performance",
-        "Volume",
-    ),
+    "spec.updating.trigger": ("AllOf", "AnyOf", "AtLeast"),
+    "spec.updating.triggers.cost": ("CostAware",),
+    "spec.updating.triggers.drift": ("Drift",),
+    "spec.updating.triggers.performance": ("Performance",),
+    "spec.updating.triggers.schedule": ("Cron", "Every"),
+    "spec.updating.triggers.volume": ("Volume",),
     "spec.updating.update": ("Reset", "Stateful", "Stateless", "Subsample"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
@@ -175,9 +165,9 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

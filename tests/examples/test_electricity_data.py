@@ -201,7 +201,7 @@ def test_no_change_predicts_the_newest_known_label(rows: pl.DataFrame) -> None:
     assert given[DELAY_ROWS:].to_list() == rows["label"].cast(pl.Float64)[:-DELAY_ROWS].to_list()
 
 
-def test_scores_and_lead(rows: pl.DataFrame) -> None:
+def test_scores_and_lead_by_hand(rows: pl.DataFrame) -> None:
     served = no_change(rows).join(rows.select("id", "served_at", "label"), on="id")[DELAY_ROWS:]
     found = scores(served["output"], served["label"])
     called = (served["output"] >= 0.5).to_numpy()
@@ -224,7 +224,7 @@ def test_a_tiny_replay(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "49 predictions with labels. Against no change, by kappa:" in lines
 
 
-def test_a_replay_that_cannot_be_is_an_error(
+def test_an_impossible_replay_is_an_error(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["--file", str(file), "--start", "1996-05-18", "--days", "200"]) == 1

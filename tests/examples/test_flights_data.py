@@ -107,7 +107,7 @@ def test_served_at_is_the_scheduled_departure_by_the_local_clock(raw: Tables) ->
     assert first["served_at"] == datetime(2013, 1, 1, 10, 15, tzinfo=UTC)
 
 
-def test_labels() -> None:
+def test_labels_are_known_after_they_were_served() -> None:
     rows = load()
     assert 0.2 < rows["late"].mean() < 0.26  # type: ignore[operator]
     assert rows["late"].null_count() == rows["known_at"].null_count() == 1_175

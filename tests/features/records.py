@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from headwater.features.log import FeatureLog
+from headwater.features.sequence.sequencer import BATCH_ENTRIES
 from headwater.spec.data.records import Label, LabelValue, Prediction
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -16,8 +17,8 @@ def label(id_: str, value: LabelValue = True, key: str | None = None) -> Label:
     return Label(prediction_id=id_, value=value, known_at=NOW, key=key)
 
 
-def drain(log: FeatureLog) -> int:
-    with log.sequencer() as sequencer:
+def drain(log: FeatureLog, batch_entries: int = BATCH_ENTRIES) -> int:
+    with log.sequencer(batch_entries=batch_entries) as sequencer:
         return sequencer.drain()
 
 

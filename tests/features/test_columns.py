@@ -1,4 +1,4 @@
-"""No feature bears the name of a column of ours."""
+"""No feature bears the name of one of headwater's own columns."""
 
 import keyword
 
@@ -27,7 +27,7 @@ USUAL = (
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED | {"Label", "ID", "Served_At"}))
-def test_a_name_of_ours_is_refused_by_name(name: str) -> None:
+def test_a_feature_with_a_reserved_name_is_refused(name: str) -> None:
     for declare in (Feature, TABLE.feature):
         with pytest.raises(DeclarationError, match=f"'{name}' is that of a column") as refused:
             declare(name, float)
@@ -35,7 +35,7 @@ def test_a_name_of_ours_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["__class__", "__x", "__dict__", "__slots__"])
-def test_a_name_of_pythons_is_refused(name: str) -> None:
+def test_a_feature_with_a_name_of_pythons_is_refused(name: str) -> None:
     with pytest.raises(DeclarationError, match="is not a name"):
         Feature(name, float)
 

@@ -1,4 +1,4 @@
-"""A process killed at a commit point: what it said is there before anybody sends it again, once."""
+"""A process killed at a commit point loses and doubles no acknowledged record."""
 
 import json
 import signal
@@ -34,7 +34,7 @@ KINDS = get_args(Archived)
 
 
 class Killed:
-    """What a worker said was done, before it ended."""
+    """The steps that a worker reported before it ended."""
 
     def __init__(self, status: int, text: str) -> None:
         self.status = status
@@ -79,7 +79,7 @@ def workers() -> Iterator[Workers]:
     started.end()
 
 
-def kept(log: FeatureLog, kind: Archived) -> list[str]:
+def archived_ids(log: FeatureLog, kind: Archived) -> list[str]:
     """Ids in one of the archive's tables, in order, read without the log."""
     key = "offset" if kind == "examples" else "position"
     table = DeltaTable(log.archive.address(kind)).to_pyarrow_table(columns=[key, "prediction_id"])
@@ -87,13 +87,13 @@ def kept(log: FeatureLog, kind: Archived) -> list[str]:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_what_was_said_is_there_once(point: str, workers: Workers, tmp_path: Path) -> None:
+def test_acknowledged_records_are_there_once(point: str, workers: Workers, tmp_path: Path) -> None:
     killed = workers.start(tmp_path, send=True, kill_at=point)
     assert killed.status == -signal.SIGKILL, killed.text
     again = workers.start(tmp_path, send=False)
     assert again.status == 0, again.text
     log = open_log(tmp_path)
-    found = {kind: kept(log, kind) for kind in KINDS}
+    found = {kind: archived_ids(log, kind) for kind in KINDS}
     said = killed.ids
     assert found["predictions"][: len(said["recorded"])] == said["recorded"]
     assert found["labels"][: len(said["labelled"])] == said["labelled"]
@@ -103,7 +103,7 @@ def test_what_was_said_is_there_once(point: str, workers: Workers, tmp_path: Pat
         assert ids == ALL[: len(ids)]
         assert len(ids) % len(BATCHES[0]) == 0
     work(log, send=True)  # whoever got no answer sends again
-    assert [kept(log, kind) for kind in KINDS] == [ALL] * len(KINDS)
+    assert [archived_ids(log, kind) for kind in KINDS] == [ALL] * len(KINDS)
     assert log.examples()["prediction_id"].to_list() == ALL
     assert log.counts().unsequenced == 0
     log.close()

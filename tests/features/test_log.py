@@ -14,7 +14,7 @@ from headwater.spec.errors import ConflictError, NonFiniteError, NotFoundError, 
 Opener = Callable[..., FeatureLog]
 
 
-def test_a_pair_becomes_an_example(log: FeatureLog) -> None:
+def test_a_prediction_and_its_label_become_an_example(log: FeatureLog) -> None:
     assert log.record([prediction("a", 2.5, 0.25)]) == 1
     assert log.label([label("a", True)]) == 1
     assert drain(log) == 1
@@ -103,7 +103,7 @@ def test_a_label_that_waited_too_long_for_its_prediction_is_dropped(
     assert drain(log) == 0
 
 
-def test_a_label_for_nothing_is_never_learned(log: FeatureLog) -> None:
+def test_a_label_without_a_prediction_makes_no_example(log: FeatureLog) -> None:
     log.label([label("nobody")])
     assert drain(log) == 0
     assert log.counts().parked == 1
@@ -145,9 +145,7 @@ def test_window_maturity_waits_for_every_outcome_alike(open_log: Opener, clock: 
     assert seen(log) == [("late", False), ("soon", False)]
 
 
-def test_a_timeout_makes_a_label_only_where_the_pipeline_says_so(
-    open_log: Opener, clock: SimulatedClock
-) -> None:
+def test_a_timeout_makes_a_label_only_if_declared(open_log: Opener, clock: SimulatedClock) -> None:
     log = open_log(timeout=False)
     log.record([prediction("silent"), prediction("known")])
     log.label([label("known", True)])
@@ -206,7 +204,7 @@ def test_history_has_the_order_of_its_times(log: FeatureLog) -> None:
     assert log.offset_at(at(5)) == 2
 
 
-def test_one_sync_keeps_nothing_where_a_refusal_was_passed_over(log: FeatureLog) -> None:
+def test_one_sync_keeps_nothing_if_a_refusal_was_passed_over(log: FeatureLog) -> None:
     log.record([prediction("a", 1.0)])
 
     def careless() -> None:

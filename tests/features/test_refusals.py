@@ -1,4 +1,4 @@
-"""What once was acknowledged and then lost, blocked or poisoned something."""
+"""Regressions: inputs that were once acknowledged and then lost, or that blocked or poisoned a store."""
 
 import threading
 from pathlib import Path
@@ -14,7 +14,7 @@ from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import DeclarationError, SchemaError, TableError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.updating.trigger import Cron
+from headwater.spec.updating.triggers.schedule import Cron
 
 
 def test_a_thread_is_not_acknowledged_inside_the_transaction_of_another(log: FeatureLog) -> None:
@@ -68,7 +68,9 @@ def test_a_huge_label_does_not_block_the_sequencer(
         {"id": "\ud800"},
     ],
 )
-def test_what_could_not_be_read_again_is_refused(log: FeatureLog, wrong: dict[str, object]) -> None:
+def test_a_record_that_could_not_be_read_again_is_refused(
+    log: FeatureLog, wrong: dict[str, object]
+) -> None:
     with pytest.raises(SchemaError):
         log.record([msgspec.structs.replace(prediction("a"), **wrong)])
     assert log.counts().unsequenced == 0

@@ -27,7 +27,9 @@ from headwater.spec.data.feature_table import FeatureTable
 from headwater.spec.data.source import QuerySource
 from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.updating.trigger import Cron, Every, Pace, Volume
+from headwater.spec.updating.pace import Pace
+from headwater.spec.updating.triggers.schedule import Cron, Every
+from headwater.spec.updating.triggers.volume import Volume
 from headwater.spec.updating.update import Stateful, Stateless
 
 

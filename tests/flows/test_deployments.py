@@ -14,7 +14,7 @@ from headwater.flows.deployments import DeployResult, absolute, deploy, schedule
 from headwater.flows.stack.silent_runs import HEARTBEATS
 from headwater.infra.settings import Settings
 from headwater.spec.errors import DeclarationError, HeadwaterWarning, ServerError
-from headwater.spec.updating.trigger import Cron, Every
+from headwater.spec.updating.triggers.schedule import Cron, Every
 
 
 @pytest.mark.parametrize(

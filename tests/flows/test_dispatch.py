@@ -13,7 +13,7 @@ from headwater.loop.binding import Bound
 from headwater.spec.loading import load_pipeline
 from headwater.spec.updating.decision import Decision, decision_of
 from headwater.spec.updating.evidence import Evidence
-from headwater.spec.updating.trigger import TriggerAnswer
+from headwater.spec.updating.triggers.trigger_rule import TriggerAnswer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -29,7 +29,7 @@ from headwater.spec.errors import (
 from headwater.spec.loading import load_pipeline
 from headwater.spec.updating.decision import decision_of
 from headwater.spec.updating.evidence import Evidence
-from headwater.spec.updating.trigger import TriggerAnswer
+from headwater.spec.updating.triggers.trigger_rule import TriggerAnswer
 from headwater.tasks import collect as collect_task
 from headwater.tasks.prefect_errors import is_transient
 

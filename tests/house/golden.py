@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 from tests.cli import toys
 from tests.cli.conftest import TOY, TOYS, history
-from tests.features.test_orders import play
+from tests.features.sequence.test_orders import play
 from tests.learners.estimators import STATEFUL
 from tests.learners.test_contract import digest_of
 
@@ -46,7 +46,7 @@ _SCRIPTS = 80
 
 
 def golden() -> dict[str, Any]:
-    """Give every output, by kind."""
+    """Return every output, by kind."""
     return {
         "digests": {
             f"{make.__name__}-{task}": digest_of(task, make.__name__) for task, make in STATEFUL
@@ -59,7 +59,7 @@ def golden() -> dict[str, Any]:
 
 
 def _offsets() -> Iterator[list[object]]:
-    drawn = random.Random(0)
+    generator = random.Random(0)
     pipeline = Pipeline(
         name="toy",
         task="binary",
@@ -71,18 +71,18 @@ def _offsets() -> Iterator[list[object]]:
     for _ in range(_SCRIPTS):
         script = [
             (
-                drawn.choice([0, 0, 1, 20, 59, 60, 61]),
-                drawn.choice("abc"),
-                drawn.choice([None, True, False]),
+                generator.choice([0, 0, 1, 20, 59, 60, 61]),
+                generator.choice("abc"),
+                generator.choice([None, True, False]),
             )
-            for _ in range(drawn.randint(0, 14))
+            for _ in range(generator.randint(0, 14))
         ]
         rule = LabelRule(
             wait="60m",
-            maturity=drawn.choice(["arrival", "window"]),
-            timeout=drawn.choice([None, False]),
+            maturity=generator.choice(["arrival", "window"]),
+            timeout=generator.choice([None, False]),
         )
-        yield play(pipeline, rule, script, batch=drawn.randint(1, 5), drain_at=set())
+        yield play(pipeline, rule, script, batch=generator.randint(1, 5), drain_at=set())
 
 
 def _commands() -> Iterator[tuple[str, Any]]:
@@ -162,7 +162,7 @@ def _run(arguments: list[str]) -> dict[str, Any]:
 
 
 def _same(first: Any, second: Any) -> Any:
-    """Give what two runs share, and ``"varies"`` for what they do not."""
+    """Return what two runs share, and ``"varies"`` for what they do not."""
     if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
         return {key: _same(value, second[key]) for key, value in first.items()}
     if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
@@ -171,7 +171,7 @@ def _same(first: Any, second: Any) -> Any:
 
 
 def _openapi() -> Any:
-    """Give the OpenAPI document, references resolved, without words."""
+    """Return the OpenAPI document, references resolved, without words."""
     pipelines = [toys.toy, toys.asking, toys.each]
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(pipelines, Settings(home=Path(folder)))

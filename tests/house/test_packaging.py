@@ -14,14 +14,14 @@ FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
 
 
 def tracked(*patterns: str) -> list[str]:
-    found = subprocess.run(
+    completed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", *patterns],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return found.stdout.split()
+    return completed.stdout.split()
 
 
 ROOMS = sorted({Path(name).parent.as_posix() for name in tracked("*/__init__.py")} - {"src/headwater"})
@@ -42,7 +42,7 @@ def test_each_room_is_linked(room: str) -> None:
     assert link.readlink() == Path("../..") / room
 
 
-def test_nothing_is_mapped_that_is_not_there() -> None:
+def test_every_mapped_folder_exists() -> None:
     assert {folder for folder in FOLDERS.values() if not folder.startswith("src/")} == set(ROOMS)
 
 

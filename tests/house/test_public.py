@@ -13,7 +13,7 @@ SOURCE = Path(headwater.__file__)
 
 
 def imported() -> dict[str, str]:
-    """Give the names that the type checker sees, with the module of each."""
+    """Return the names that the type checker sees, with the module of each."""
     (block,) = [node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If)]
     return {
         alias.name: str(node.module)
@@ -38,5 +38,5 @@ def test_no_public_name_is_left_out() -> None:
 
 def test_importing_headwater_imports_none_of_its_rooms() -> None:
     code = "import sys, headwater; print([n for n in sys.modules if n.startswith('headwater.')])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "[]"

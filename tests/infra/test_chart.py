@@ -53,7 +53,7 @@ def rendered(values: dict[str, Any], name: str = "prod") -> dict[tuple[str, str]
 
 
 def pods(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Give the pods' specifications, by the name of what makes them."""
+    """Return the pods' specifications, by the name of what makes them."""
     makers = {key: made for key, made in objects.items() if key[0] in ("StatefulSet", "Deployment")}
     return {name: made["spec"]["template"]["spec"] for (_, name), made in makers.items()}
 
@@ -100,7 +100,7 @@ def test_values_that_do_not_fit_are_refused(wrong: dict[str, Any], named: str) -
         rendered({**NEEDED, **wrong})
 
 
-def test_nothing_is_rendered_before_it_is_told_where_secrets_are() -> None:
+def test_the_chart_renders_nothing_without_secrets() -> None:
     with pytest.raises(helm.HelmError, match="/secret"):
         rendered({})
 
@@ -142,14 +142,14 @@ def test_nobody_is_root_and_no_disk_is_written_but_volumes(values: dict[str, Any
             assert each["livenessProbe"]
 
 
-def test_the_service_is_asked_as_it_answers() -> None:
+def test_probes_ask_the_service_as_it_answers() -> None:
     service = containers(NEEDED)["service"]
     assert service["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
     assert service["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
 
 
 @pytest.mark.parametrize("name", ["service", "worker"])
-def test_headwater_is_told_what_it_reads(name: str) -> None:
+def test_headwater_gets_the_variables_that_it_reads(name: str) -> None:
     told = variables(containers(ALL)[name])
     ours = {key.removeprefix("HEADWATER_").lower() for key in told if key.startswith("HEADWATER_")}
     assert ours == set(Settings.model_fields) - {"artifacts", "now", "hosts"}  # a key is always needed

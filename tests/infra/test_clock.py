@@ -32,13 +32,13 @@ def test_a_simulated_clock_never_goes_back(wanted: list[datetime]) -> None:
         assert clock.now() == newest
 
 
-def test_it_stands_still_by_itself_and_may_be_moved_to_its_present() -> None:
+def test_a_simulated_clock_stands_still_and_may_be_moved_to_its_present() -> None:
     clock = SimulatedClock(NOON)
     clock.advance_to(NOON)
     assert clock.now() == clock.now() == NOON
 
 
-def test_a_microsecond_back_is_back() -> None:
+def test_a_simulated_clock_refuses_a_microsecond_back() -> None:
     clock = SimulatedClock(NOON)
     with pytest.raises(HeadwaterError, match=r"12:00:00\+00:00 cannot go back to .*11:59:59\.999999"):
         clock.advance_to(NOON - MICROSECOND)
@@ -52,11 +52,11 @@ def test_every_clock_tells_utc() -> None:
 
 
 @given(moment=moments)
-def test_microseconds_come_back_as_the_same_time(moment: datetime) -> None:
+def test_a_time_round_trips_through_microseconds(moment: datetime) -> None:
     assert from_us(to_us(moment)) == moment
     assert from_us(to_us(moment)).tzinfo is UTC
 
 
 @given(moment=moments)
-def test_a_microsecond_later_is_one_more(moment: datetime) -> None:
+def test_to_us_counts_single_microseconds(moment: datetime) -> None:
     assert to_us(moment + MICROSECOND) == to_us(moment) + 1

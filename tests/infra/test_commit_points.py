@@ -27,13 +27,13 @@ for turn in range(3):
         ("label.before_sync", 0, "record.after_sync 2"),
     ],
 )
-def test_a_process_dies_where_it_was_told(kill_at: str, status: int, last: str) -> None:
+def test_a_process_dies_at_its_commit_point(kill_at: str, status: int, last: str) -> None:
     environment = {**os.environ, "HEADWATER_KILL_AT": kill_at}
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", _PASS], env=environment, capture_output=True, text=True, check=False
     )
-    assert found.returncode == status
-    assert found.stdout.splitlines()[-1] == last
+    assert completed.returncode == status
+    assert completed.stdout.splitlines()[-1] == last
 
 
 def test_no_point_is_named_twice() -> None:

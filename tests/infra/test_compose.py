@@ -1,4 +1,4 @@
-"""The compose file and the image: what can be seen without starting them."""
+"""The compose file and the image, checked without starting them."""
 
 import re
 from typing import Any
@@ -26,7 +26,7 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(interpolated(COMPOSE.read_t
 
 
 @pytest.mark.parametrize("missing", sorted(GIVEN))
-def test_it_refuses_to_start_without(missing: str) -> None:
+def test_compose_refuses_to_start_without_its_variables(missing: str) -> None:
     with pytest.raises(KeyError, match=missing):
         interpolated(COMPOSE.read_text(), {**GIVEN, missing: ""})
 
@@ -39,9 +39,11 @@ def test_no_secret_has_a_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["service", "worker"])
-def test_headwater_is_told_what_it_reads(name: str) -> None:
-    told = SERVICES[name]["environment"]
-    ours = {key.removeprefix("HEADWATER_").lower() for key in told if key.startswith("HEADWATER_")}
+def test_headwater_gets_the_variables_that_it_reads(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    ours = {
+        key.removeprefix("HEADWATER_").lower() for key in environment if key.startswith("HEADWATER_")
+    }
     assert ours == set(Settings.model_fields) - {"artifacts", "now", "hosts"}  # a key is always needed
 
 
@@ -53,7 +55,7 @@ def test_prefect_and_mlflow_answer_to_their_own_pages_alone() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_each_is_watched_bounded_and_ended_in_time(name: str) -> None:
+def test_each_container_has_a_health_check_limits_and_a_grace_period(name: str) -> None:
     service = SERVICES[name]
     assert service["healthcheck"]["test"][0] == "CMD"
     assert service["stop_grace_period"]
@@ -64,7 +66,7 @@ def test_each_is_watched_bounded_and_ended_in_time(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_ours_write_nothing_but_volumes_and_hold_their_host_name(name: str) -> None:
+def test_headwater_containers_write_to_volumes_alone_and_keep_their_host_name(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]

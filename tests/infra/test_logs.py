@@ -1,4 +1,4 @@
-"""Logs for machines: a JSON line a record, which never quotes what an unexpected error says."""
+"""Logs for machines: a JSON line a record, without the text of an unexpected error."""
 
 import json
 import logging
@@ -28,9 +28,9 @@ def test_a_record_is_a_line_of_json(settings: Settings, capsys: pytest.CaptureFi
     except ValueError:
         logger.exception("a request failed")
     first, second = capsys.readouterr().err.splitlines()
-    told = json.loads(first)
-    assert told.pop("at").endswith("Z")
-    assert told == {
+    line = json.loads(first)
+    assert line.pop("at").endswith("Z")
+    assert line == {
         "level": "info",
         "logger": "headwater.some",
         "message": "version 3\nserves",

@@ -1,4 +1,4 @@
-"""Names and texts that every door takes are kept by SQLite and PostgreSQL as they came; no other is."""
+"""SQLite and PostgreSQL keep names and texts as they came; the doors refuse all others."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def log(database: Database, settings: Settings) -> Iterator[FeatureLog]:
     log.database.close()
 
 
-def test_who_and_why(database: Database) -> None:
+def test_the_audit_refuses_wrong_names_and_reasons(database: Database) -> None:
     for by, reason in zip(GOOD_NAMES, GOOD_TEXTS, strict=False):
         with database.transaction() as connection:
             note(connection, 0, by, "tested", detail={"reason": reason})
@@ -39,7 +39,7 @@ def test_who_and_why(database: Database) -> None:
     assert kept == [*zip(GOOD_NAMES, GOOD_TEXTS, strict=False)]
 
 
-def test_records_and_people(log: FeatureLog) -> None:
+def test_the_log_and_the_queue_keep_names_as_they_came(log: FeatureLog) -> None:
     for id_ in GOOD_NAMES:
         log.record([Prediction(id=id_, features=PLAIN, output=0.5, served_at=START, version="1")])
         log.label([Label(prediction_id=id_, value=1.0, known_at=START, key=id_)])

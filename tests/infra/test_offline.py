@@ -11,6 +11,6 @@ print([name for name in ("mlflow", "prefect", "sqlalchemy", "boto3") if name in 
 """
 
 
-def test_it_is_quiet_before_any_library_is_there_and_leaves_what_the_user_set() -> None:
-    found = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines() == ["true DEBUG", "[]"]
+def test_quiet_imports_no_library_and_keeps_the_users_variables() -> None:
+    completed = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, check=True)
+    assert completed.stdout.splitlines() == ["true DEBUG", "[]"]

@@ -40,13 +40,13 @@ def test_a_taken_port_is_named_with_the_next_step():
     assert "--mlflow-port 0" in raised.value.hint
 
 
-def test_a_free_port_is_given():
+def test_a_free_port_is_returned():
     port = free_port(0, "")
     assert free_port(port, "") == port
     assert fetch(port, "/") is None
 
 
-def test_a_port_that_is_given_is_not_given_to_who_asks_the_system_for_any():
+def test_a_returned_port_lies_below_those_that_the_system_hands_out():
     given = {free_port(0, "") for _ in range(20)}
     assert len(given) > 1
     with socket.socket() as other:
@@ -81,7 +81,7 @@ def test_the_whole_group_ends(tmp_path):
     assert not grandchild.is_running()
 
 
-def test_what_left_the_group_is_found_by_its_mark(tmp_path):
+def test_a_process_that_left_the_group_is_found_by_its_mark(tmp_path):
     owner = Mark(pid=os.getpid(), started_at_s=12345.0)
     child = _child(tmp_path, FAMILY, "own", variables=owner.variables())
     grandchild = _grandchild(child)
@@ -93,7 +93,7 @@ def test_what_left_the_group_is_found_by_its_mark(tmp_path):
     assert not grandchild.is_running()
 
 
-def test_a_mark_tells_a_process_from_a_later_one_with_its_pid():
+def test_a_mark_distinguishes_a_process_from_a_later_one_with_its_pid():
     mark = Mark.of(os.getpid())
     assert mark.lives()
     assert not Mark(pid=mark.pid, started_at_s=mark.started_at_s - 100).lives()

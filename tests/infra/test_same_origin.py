@@ -1,10 +1,10 @@
-"""The rule of servers without keys: for this machine, and from none but its own pages."""
+"""The same-origin rule of servers without keys."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater.infra.same_origin import Host, SameOrigin, listed
+from headwater.infra.same_origin import Host, SameOrigin, parse_hosts
 from headwater.spec.errors import ForeignRequestError
 
 Headers = list[tuple[bytes, bytes]]
@@ -59,7 +59,7 @@ ELSEWHERE = (
 )
 
 
-def told(host: str | None = "localhost:8000", **lines: str) -> Headers:
+def headers_of(host: str | None = "localhost:8000", **lines: str) -> Headers:
     found = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in lines.items()]
     return found if host is None else [(b"host", host.encode("latin-1")), *found]
 
@@ -73,8 +73,8 @@ def refusal(rule: SameOrigin, headers: Headers, *, link: bool) -> ForeignRequest
 
 
 def let_in(headers: Headers, hosts: str = "", *, link: bool = False) -> bool:
-    """Say whether a rule lets a request in; twice, since it knows hosts again that it has seen."""
-    rule = SameOrigin(listed(hosts))
+    """Return whether a rule lets a request in; twice, since it knows hosts again that it has seen."""
+    rule = SameOrigin(parse_hosts(hosts))
     first, second = (refusal(rule, headers, link=link) for _ in range(2))
     assert str(first) == str(second)
     assert first is None or (first.hint and len(str(first)) < 500)
@@ -82,26 +82,26 @@ def let_in(headers: Headers, hosts: str = "", *, link: bool = False) -> bool:
 
 
 @pytest.mark.parametrize("host", HERE)
-def test_this_machine_is_let_in_and_its_own_page(host: str) -> None:
-    assert let_in(told(host))
-    assert let_in(told(host, sec_fetch_site="none"))
-    assert let_in(told(host, sec_fetch_site="same-origin", origin=f"http://{host}"))
+def test_requests_for_this_machine_and_from_its_own_pages_are_accepted(host: str) -> None:
+    assert let_in(headers_of(host))
+    assert let_in(headers_of(host, sec_fetch_site="none"))
+    assert let_in(headers_of(host, sec_fetch_site="same-origin", origin=f"http://{host}"))
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
-def test_another_host_is_not_even_from_its_own_page(host: str) -> None:
-    assert not let_in(told(host))
-    assert not let_in(told(host, sec_fetch_site="same-origin", origin=f"http://{host}"))
-    assert not let_in(told(host), "shop.example,10.0.0.8")
+def test_another_host_is_refused_even_from_its_own_page(host: str) -> None:
+    assert not let_in(headers_of(host))
+    assert not let_in(headers_of(host, sec_fetch_site="same-origin", origin=f"http://{host}"))
+    assert not let_in(headers_of(host), "shop.example,10.0.0.8")
 
 
-def test_a_request_without_host_is_let_in_and_one_with_two_is_not() -> None:
-    assert let_in(told(None))
-    assert let_in(told(None, accept="*/*"))
-    assert not let_in([*told(), *told()])
-    assert not let_in([*told(), *told("evil.example")])
-    assert not let_in([*told(origin="http://localhost:8000"), *told("evil.example")])
-    assert not let_in(told(None, origin="http://localhost:8000"))
+def test_a_request_without_host_is_accepted_and_one_with_two_is_refused() -> None:
+    assert let_in(headers_of(None))
+    assert let_in(headers_of(None, accept="*/*"))
+    assert not let_in([*headers_of(), *headers_of()])
+    assert not let_in([*headers_of(), *headers_of("evil.example")])
+    assert not let_in([*headers_of(origin="http://localhost:8000"), *headers_of("evil.example")])
+    assert not let_in(headers_of(None, origin="http://localhost:8000"))
 
 
 @pytest.mark.parametrize(
@@ -126,46 +126,46 @@ def test_a_request_without_host_is_let_in_and_one_with_two_is_not() -> None:
         "ws://localhost:8000",
     ],
 )
-def test_a_foreign_origin_is_refused_whatever_else_is_told(origin: str) -> None:
+def test_a_foreign_origin_is_refused_whatever_the_other_headers(origin: str) -> None:
     for site in ({}, {"sec_fetch_site": "none"}, {"sec_fetch_site": "same-origin"}):
-        lines = told(origin=origin, **site)
+        lines = headers_of(origin=origin, **site)
         assert not let_in(lines)
         assert not let_in(lines[::-1])
         assert not let_in(lines, link=True)
-    assert not let_in([*told(origin="http://localhost:8000"), (b"origin", origin.encode())])
+    assert not let_in([*headers_of(origin="http://localhost:8000"), (b"origin", origin.encode())])
 
 
 @pytest.mark.parametrize("site", ["cross-site", "CROSS-SITE", "same-site", "", "unheard-of"])
-def test_a_page_elsewhere_is_refused_where_no_origin_tells(site: str) -> None:
-    assert not let_in(told(sec_fetch_site=site))
-    assert not let_in(told(sec_fetch_site=site, origin="http://localhost:8000"))
-    assert not let_in([*told(sec_fetch_site="none"), (b"sec-fetch-site", site.encode())])
+def test_a_page_elsewhere_is_refused_by_sec_fetch_site_without_origin(site: str) -> None:
+    assert not let_in(headers_of(sec_fetch_site=site))
+    assert not let_in(headers_of(sec_fetch_site=site, origin="http://localhost:8000"))
+    assert not let_in([*headers_of(sec_fetch_site="none"), (b"sec-fetch-site", site.encode())])
 
 
 def test_only_a_link_is_followed_from_a_page_elsewhere_and_only_to_a_page() -> None:
     follows = {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
     for site in ("cross-site", "same-site"):
-        lines = told(sec_fetch_site=site, **follows)
+        lines = headers_of(sec_fetch_site=site, **follows)
         assert let_in(lines, link=True)
         assert not let_in(lines)
         for changed in ({"sec_fetch_dest": "iframe"}, {"sec_fetch_mode": "no-cors"}):
-            assert not let_in(told(sec_fetch_site=site, **(follows | changed)), link=True)
-        assert not let_in(told("evil.example", sec_fetch_site=site, **follows), link=True)
+            assert not let_in(headers_of(sec_fetch_site=site, **(follows | changed)), link=True)
+        assert not let_in(headers_of("evil.example", sec_fetch_site=site, **follows), link=True)
 
 
-def test_a_listed_host_and_its_pages_are_let_in() -> None:
+def test_a_listed_host_and_its_pages_are_accepted() -> None:
     hosts = "Shop.example, 10.0.0.7:8000,[fd00::7],localhost:3000"
     for host in ("shop.example", "SHOP.example:8000", "10.0.0.7:8000", "[fd00::7]:1"):
-        assert let_in(told(host), hosts)
+        assert let_in(headers_of(host), hosts)
         for scheme in ("http", "https") if host.startswith("shop") else ("http",):
             page = f"{scheme}://{host}"
-            assert let_in(told(host, origin=page, sec_fetch_site="same-origin"), hosts)
-            assert let_in(told(origin=page, sec_fetch_site="cross-site"), hosts)
-    assert let_in(told(origin="http://localhost:3000", sec_fetch_site="same-site"), hosts)
+            assert let_in(headers_of(host, origin=page, sec_fetch_site="same-origin"), hosts)
+            assert let_in(headers_of(origin=page, sec_fetch_site="cross-site"), hosts)
+    assert let_in(headers_of(origin="http://localhost:3000", sec_fetch_site="same-site"), hosts)
     for host in ("10.0.0.7", "10.0.0.7:8001", "a.shop.example", "shop.example.evil.example"):
-        assert not let_in(told(host), hosts)
-        assert not let_in(told(origin=f"http://{host}"), hosts)
-    assert not let_in(told("shop.example", sec_fetch_site="cross-site"), hosts)
+        assert not let_in(headers_of(host), hosts)
+        assert not let_in(headers_of(origin=f"http://{host}"), hosts)
+    assert not let_in(headers_of("shop.example", sec_fetch_site="cross-site"), hosts)
 
 
 @pytest.mark.parametrize(
@@ -173,18 +173,18 @@ def test_a_listed_host_and_its_pages_are_let_in() -> None:
 )
 def test_a_list_that_names_no_hosts_is_refused(hosts: str) -> None:
     with pytest.raises(ValueError, match="is not a host"):
-        listed(f"good.example,{hosts}")
+        parse_hosts(f"good.example,{hosts}")
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))
-def test_whatever_bytes_come_are_judged(host: bytes, origin: bytes) -> None:
+def test_any_bytes_are_accepted_or_refused_without_another_error(host: bytes, origin: bytes) -> None:
     lines = [(b"host", host), (b"origin", origin)]
     assert not let_in(lines) or Host.parse(host.decode("latin-1")) is not None
 
 
-def test_many_hosts_are_not_kept() -> None:
+def test_many_known_hosts_let_no_other_in() -> None:
     rule = SameOrigin()
     for number in range(1_000):
-        rule.check(told(f"h{number}.localhost"))
+        rule.check(headers_of(f"h{number}.localhost"))
     with pytest.raises(ForeignRequestError):
-        rule.check(told("h1.localhost.evil.example"))
+        rule.check(headers_of("h1.localhost.evil.example"))

@@ -21,7 +21,7 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     settings.cache_clear()
 
 
-def test_without_a_word_all_is_below_the_present_folder(tmp_path: Path) -> None:
+def test_by_default_everything_is_below_the_current_folder(tmp_path: Path) -> None:
     found = Settings()
     assert found.root == tmp_path / ".headwater"
     assert found.root.is_dir()
@@ -48,14 +48,16 @@ def test_without_a_word_all_is_below_the_present_folder(tmp_path: Path) -> None:
         ("S3_ENDPOINT", "http://127.0.0.1:5001", "s3_endpoint", "http://127.0.0.1:5001"),
     ],
 )
-def test_each_is_set_by_its_variable(
+def test_each_setting_is_read_from_its_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, attribute: str, wanted: str
 ) -> None:
     monkeypatch.setenv(f"HEADWATER_{name}", value.format(tmp=tmp_path))
     assert str(getattr(settings(), attribute)) == wanted.format(tmp=tmp_path)
 
 
-def test_a_home_below_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_below_the_users_home_is_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Settings(home=Path("~/water")).root == tmp_path / "water"
 
@@ -74,7 +76,7 @@ def test_a_variable_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("hosts", ["*", "good.example,https://shop.example", "shop.example/x"])
-def test_a_host_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+def test_a_wrong_host_is_named(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
     monkeypatch.setenv("HEADWATER_HOSTS", hosts)
     with pytest.raises(DeclarationError, match=r"^HEADWATER_HOSTS: .*is not a host: write NAME"):
         settings()

@@ -1,4 +1,4 @@
-"""The estimators that the contract is held against: factories by task."""
+"""The estimators under the contract: factories by task."""
 
 from collections.abc import Callable
 

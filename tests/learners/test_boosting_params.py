@@ -9,7 +9,7 @@ from lightgbm import LGBMClassifier, LGBMRanker, LGBMRegressor
 from lightgbm.basic import _ConfigAliases
 from tests.learners.test_contract import FEATURES, data, declared, fresh
 
-from headwater.learners.boosting_params import native
+from headwater.learners.boosting_params import boosting_parameters
 from headwater.learners.learner import Schema
 from headwater.learners.lightgbm_learner import Boosted
 from headwater.learners.wrap import check_bound
@@ -35,29 +35,32 @@ FIT_ONLY: dict[str, dict[str, object]] = {
 }
 
 
-def given(name: str, value: object, task: Task = "binary") -> dict[str, object]:
+def translated(name: str, value: object, task: Task = "binary") -> dict[str, object]:
     kind = LGBMRegressor if task == "regression" else LGBMClassifier
-    return native(kind(**{name: value}), Schema(task, FEATURES), 0, 1).params
+    return boosting_parameters(kind(**{name: value}), Schema(task, FEATURES), 0, 1).params
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_each_is_handed_on_or_refused_by_name(name: str) -> None:
+def test_each_parameter_is_handed_on_or_refused_by_name(name: str) -> None:
     value = {"objective": "binary", "monotone_constraints_method": "basic"}.get(name, 3)
     value = [1, 0, 0] if name == "monotone_constraints" else value
     try:
-        params = given(name, value)
+        params = translated(name, value)
     except DeclarationError as error:
         assert name in error.what  # noqa: PT017 - some are taken
         assert error.hint  # noqa: PT017 - some are taken
         return
     if name == "num_iterations":
-        assert native(LGBMClassifier(num_iterations=3), Schema("binary", FEATURES), 0, 1).trees == 3
+        assert (
+            boosting_parameters(LGBMClassifier(num_iterations=3), Schema("binary", FEATURES), 0, 1).trees
+            == 3
+        )
     elif name not in UNHEEDED:
         assert params[name] == value
 
 
 @pytest.mark.parametrize("name", sorted(LGBMClassifier().get_params()))
-def test_each_of_the_constructor_is_handed_on_or_refused_by_name(name: str) -> None:
+def test_each_parameter_of_the_constructor_is_handed_on_or_refused_by_name(name: str) -> None:
     own = {
         alias: own for own, every in _ConfigAliases._get_all_param_aliases().items() for alias in every
     }
@@ -66,9 +69,9 @@ def test_each_of_the_constructor_is_handed_on_or_refused_by_name(name: str) -> N
         return
     if name == "class_weight":
         with pytest.raises(DeclarationError, match="class_weight"):
-            given(name, "balanced")
+            translated(name, "balanced")
     else:
-        assert given(name, value)[own[name]] == value
+        assert translated(name, value)[own[name]] == value
 
 
 @pytest.mark.parametrize(
@@ -93,14 +96,14 @@ def test_each_of_the_constructor_is_handed_on_or_refused_by_name(name: str) -> N
         ({"cegb_penalty_feature_coupled": [1.0]}, "cegb_penalty_feature_coupled"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(kwargs: dict[str, object], match: str) -> None:
+def test_a_parameter_that_cannot_be_honoured_is_refused(kwargs: dict[str, object], match: str) -> None:
     with pytest.raises(DeclarationError, match=match):
         fresh("binary", lambda: LGBMClassifier(**kwargs))
 
 
 def test_an_alias_goes_before_a_default() -> None:
-    assert given("eta", 0.3)["learning_rate"] == 0.3
-    assert given("device", "cpu")["objective"] == "binary"
+    assert translated("eta", 0.3)["learning_rate"] == 0.3
+    assert translated("device", "cpu")["objective"] == "binary"
 
 
 def test_a_ranker_is_refused() -> None:
@@ -109,7 +112,7 @@ def test_a_ranker_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kwargs", FIT_ONLY.values(), ids=FIT_ONLY)
-def test_what_a_refit_would_lose_is_refused_there_and_learned_from_scratch(
+def test_a_parameter_that_a_refit_loses_is_refused_there_and_learned_from_scratch(
     kwargs: dict[str, object],
 ) -> None:
     task: Task = "regression" if {"objective", "loss"} & kwargs.keys() else "binary"
@@ -195,18 +198,18 @@ def test_a_value_that_lightgbm_does_not_take_is_an_error_of_ours(
 
 
 def test_no_parameter_that_is_taken_ends_the_process() -> None:
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", CRASHES],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert found.returncode == 0, found.stderr[-500:]
+    assert completed.returncode == 0, completed.stderr[-500:]
 
 
 @pytest.mark.parametrize("kwargs", [{"class_weight": "balanced"}, {"early_stopping": True}])
-def test_what_partial_fit_refuses_is_refused_at_binding(kwargs: dict[str, object]) -> None:
+def test_a_parameter_that_partial_fit_refuses_is_refused_at_binding(kwargs: dict[str, object]) -> None:
     from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from tests.learners.estimators import sgd  # noqa: PLC0415

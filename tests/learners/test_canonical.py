@@ -25,12 +25,12 @@ def test_a_round_trip_through_pickle_keeps_the_digest(value: object) -> None:
 
 
 @given(plain, plain)
-def test_digests_are_equal_only_where_values_are(one: object, two: object) -> None:
+def test_digests_are_equal_only_if_values_are(one: object, two: object) -> None:
     if digest(one) == digest(two):
         assert one == two
 
 
-def test_order_counts_where_it_means_something() -> None:
+def test_order_counts_in_lists_and_ordered_dicts_alone() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest(OrderedDict(a=1, b=2)) != digest(OrderedDict(b=2, a=1))
     assert digest([1, 2]) != digest([2, 1])
@@ -60,7 +60,7 @@ def test_generators_count_by_their_state() -> None:
     assert digest(one) != digest(two)
 
 
-def test_what_was_not_learned_can_be_left_out() -> None:
+def test_attributes_that_were_not_learned_can_be_left_out() -> None:
     class Thing:
         def __init__(self, noise: float) -> None:
             self.value, self.noise = 1, noise

@@ -1,4 +1,4 @@
-"""One list of checks, held against every learner."""
+"""The contract: one list of checks that every learner passes."""
 
 import functools
 import os
@@ -43,10 +43,10 @@ def fresh(task: Task, make: Make) -> Learner:
 
 
 def data(task: Task, seed: int = 0, rows: int = ROWS) -> tuple[pl.DataFrame, pl.Series]:
-    drawn = np.random.default_rng(seed)
-    a, b = drawn.normal(size=rows), drawn.normal(size=rows)
-    c = drawn.choice(["x", "y", "z"], rows)
-    score = a + (c == "x") + drawn.normal(scale=0.3, size=rows)
+    generator = np.random.default_rng(seed)
+    a, b = generator.normal(size=rows), generator.normal(size=rows)
+    c = generator.choice(["x", "y", "z"], rows)
+    score = a + (c == "x") + generator.normal(scale=0.3, size=rows)
     frame = pl.DataFrame(
         {"a": a, "b": [None if i % 5 == 0 else v for i, v in enumerate(b.tolist())], "c": c}
     )
@@ -66,7 +66,7 @@ def learn(learner: Learner, task: Task, *pieces: slice, seed: int = 0) -> None:
 
 
 def digest_of(task: Task, make_name: str) -> str:
-    """Give the digest that another process prints."""
+    """Return the digest that another process prints."""
     learner = fresh(task, getattr(estimators, make_name))
     learn(learner, task, slice(0, 200), slice(200, 400))
     return learner.digest()
@@ -88,13 +88,13 @@ def test_going_on_after_a_load_equals_never_stopping(task: Task, make: Make) -> 
 
 @pytest.fixture(scope="module")
 def digests_elsewhere() -> dict[str, str]:
-    """Give every learner's digest, as a process with another hash seed makes it."""
+    """Return every learner's digest, as a process with another hash seed makes it."""
     code = (
         "from tests.learners.test_contract import STATEFUL, digest_of\n"
         "for task, make in STATEFUL:\n"
         "    print(f'{make.__name__}-{task}', digest_of(task, make.__name__))"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         env={**os.environ, "PYTHONHASHSEED": "77"},
         cwd=Path(__file__).parents[2],
@@ -102,7 +102,7 @@ def digests_elsewhere() -> dict[str, str]:
         text=True,
         check=True,
     )
-    return dict(line.split() for line in found.stdout.splitlines())
+    return dict(line.split() for line in completed.stdout.splitlines())
 
 
 @each_learner
@@ -113,7 +113,7 @@ def test_another_process_with_another_hash_seed_gives_the_same_digest(
 
 
 @each_learner
-def test_one_prediction_is_as_many(task: Task, make: Make) -> None:
+def test_predict_one_equals_predict(task: Task, make: Make) -> None:
     learner = fresh(task, make)
     learn(learner, task, slice(0, 400))
     frame, _ = data(task, 2, rows=20)
@@ -134,7 +134,9 @@ def test_learning_leaves_its_input_as_it_was(task: Task, make: Make) -> None:
 
 @each_learner
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.01 * LARGEST, 1e308])
-def test_what_is_not_finite_is_stopped_before_learning(task: Task, make: Make, value: float) -> None:
+def test_numbers_that_are_not_finite_are_refused_before_learning(
+    task: Task, make: Make, value: float
+) -> None:
     learner = fresh(task, make)
     learn(learner, task, slice(0, 200))
     before = learner.digest()
@@ -149,7 +151,7 @@ def test_what_is_not_finite_is_stopped_before_learning(task: Task, make: Make, v
 
 @each_learner
 def test_the_largest_numbers_are_learned(task: Task, make: Make) -> None:
-    """What the doors let in leaves no state that answers NaN; this bound is theirs."""
+    """Learn the largest numbers that the doors accept, and leave no state that answers NaN."""
     learner = fresh(task, make)
     frame, labels = data(task)
     for row, value in ((20, LARGEST), (21, -LARGEST), (150, LARGEST), (151, LARGEST), (152, -LARGEST)):
@@ -209,7 +211,7 @@ def test_a_state_that_learning_broke_is_put_back() -> None:
 
 
 @pytest.mark.parametrize("make", [estimators.sgd, estimators.trees])
-def test_a_new_class_is_refused_by_name_where_the_set_is_closed(make: Make) -> None:
+def test_a_learner_of_a_closed_set_refuses_a_new_class(make: Make) -> None:
     learner = fresh("multiclass", make)
     learn(learner, "multiclass", slice(0, 400))
     before = learner.digest()
@@ -219,7 +221,7 @@ def test_a_new_class_is_refused_by_name_where_the_set_is_closed(make: Make) -> N
     assert learner.digest() == before
 
 
-def test_a_new_class_is_learned_where_the_set_is_open() -> None:
+def test_a_learner_of_an_open_set_learns_a_new_class() -> None:
     learner = fresh("multiclass", estimators.hat)
     learn(learner, "multiclass", slice(0, 200))
     frame, _ = data("multiclass", 1, rows=100)
@@ -249,7 +251,7 @@ def declared(model: Make, update: Stateful | Stateless, task: Task = "binary") -
 
 
 @pytest.mark.parametrize("asked", [{"batch_rows": 10}, {"passes": 2}])
-def test_what_can_only_be_fitted_is_not_asked_to_go_on(asked: dict[str, int]) -> None:
+def test_a_fit_only_learner_refuses_batch_rows_and_passes(asked: dict[str, int]) -> None:
     pipeline = replace(declared(estimators.fit_only, Stateless()), **asked)
     with pytest.raises(DeclarationError, match=f"{next(iter(asked))}.*only its last batch") as refused:
         check_bound(pipeline)
@@ -257,7 +259,7 @@ def test_what_can_only_be_fitted_is_not_asked_to_go_on(asked: dict[str, int]) ->
     check_bound(replace(declared(estimators.trees, Stateless()), **asked))
 
 
-def test_what_can_only_be_fitted_cannot_be_fine_tuned() -> None:
+def test_a_fit_only_learner_cannot_be_fine_tuned() -> None:
     with pytest.raises(NotStatefulError, match="write update=Stateless"):
         check_bound(declared(estimators.fit_only, Stateful()))
     learner = check_bound(declared(estimators.fit_only, Stateless()))
@@ -271,7 +273,7 @@ def test_a_lambda_is_refused_with_what_to_write() -> None:
         check_bound(declared(estimators.with_lambda, Stateful()))
 
 
-def test_a_stranger_is_refused() -> None:
+def test_an_estimator_of_another_library_is_refused() -> None:
     def stranger() -> object:
         return object()
 

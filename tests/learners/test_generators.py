@@ -39,7 +39,7 @@ def test_a_block_within_a_block_draws_its_own() -> None:
     assert drawn == alone
 
 
-def test_behind_a_block_that_failed_the_generators_are_what_they_were() -> None:
+def test_a_failed_block_restores_the_generators() -> None:
     np.random.seed(3)
     expected = np.random.RandomState(3).random()
     with pytest.raises(ZeroDivisionError), SeededGenerators(1):

@@ -1,4 +1,4 @@
-"""A library's refusal to learn is an error of ours that names the estimator, and changes nothing."""
+"""A library's refusal to learn is a HeadwaterError that names the estimator, and changes no state."""
 
 from collections.abc import Callable
 

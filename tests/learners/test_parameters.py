@@ -1,4 +1,4 @@
-"""What a factory makes, listed: every edit is named, and nothing else is an edit."""
+"""The parameters of a factory's estimator: every edit is named, and nothing else is an edit."""
 
 import importlib
 import linecache
@@ -137,12 +137,12 @@ class Mine:
         self.inner = inner
 
 
-def test_a_class_of_ones_own_counts_with_its_attributes() -> None:
+def test_a_users_own_class_counts_with_its_attributes() -> None:
     assert parameters_of(lambda: Mine(1.0))["Mine.hidden"] == "2.0"
     assert parameters_of(lambda: Mine(2.0))["Mine.hidden"] == "4.0"
 
 
-def test_what_is_drawn_is_no_parameter() -> None:
+def test_a_drawn_value_is_no_parameter() -> None:
     rng = np.random.default_rng()
 
     def drawn() -> object:
@@ -157,7 +157,7 @@ def test_what_is_drawn_is_no_parameter() -> None:
     assert made == parameters_of(lambda: scikit(seed=np.random.RandomState(2)))
 
 
-def test_what_holds_itself_ends() -> None:
+def test_an_estimator_that_contains_itself_is_listed() -> None:
     def looped() -> object:
         mine = Mine(1.0)
         mine.inner = mine

@@ -1,4 +1,4 @@
-"""What will not rebuild is told before it is learned; modules that are not kept, too."""
+"""Signs that a pipeline will not rebuild are found before it learns, and so are unkept modules."""
 
 import sys
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from headwater.spec.loading import load_pipeline
         (GaussianProcessClassifier, "global generator"),
     ],
 )
-def test_what_will_not_rebuild_says_why(make: Callable[[], object], why: str) -> None:
+def test_an_estimator_that_will_not_rebuild_has_a_doubt(make: Callable[[], object], why: str) -> None:
     found = doubts(make())
     assert [doubt for doubt in found if why in doubt.why and doubt.hint]
 
@@ -53,7 +53,7 @@ def test_what_will_not_rebuild_says_why(make: Callable[[], object], why: str) ->
         LogisticRegression,
     ],
 )
-def test_what_rebuilds_says_nothing(make: Callable[[], object]) -> None:
+def test_an_estimator_that_rebuilds_has_no_doubt(make: Callable[[], object]) -> None:
     assert not doubts(make())
 
 

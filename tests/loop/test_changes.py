@@ -20,7 +20,7 @@ from headwater.loop.training.update import check_update, train
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ChangedError
-from headwater.spec.updating.trigger import Volume
+from headwater.spec.updating.triggers.volume import Volume
 from headwater.spec.updating.update import Stateless
 
 A, B = Feature("a", float), Feature("b", float)

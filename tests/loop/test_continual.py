@@ -33,7 +33,10 @@ from headwater.spec.updating.decision import Decision, decision_of
 from headwater.spec.updating.gate import Gate
 from headwater.spec.updating.monitoring import Monitoring
 from headwater.spec.updating.pace import Pace
-from headwater.spec.updating.trigger import Drift, Performance, TriggerAnswer, Volume
+from headwater.spec.updating.triggers.drift import Drift
+from headwater.spec.updating.triggers.performance import Performance
+from headwater.spec.updating.triggers.trigger_rule import TriggerAnswer
+from headwater.spec.updating.triggers.volume import Volume
 from headwater.spec.updating.update import Stateless
 
 ROWS = 400

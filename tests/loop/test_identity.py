@@ -37,7 +37,7 @@ from headwater.spec.data.feature_table import FeatureTable
 from headwater.spec.data.source import ParquetSource, QuerySource
 from headwater.spec.errors import IdentityError
 from headwater.spec.serving.batch import BatchPrediction
-from headwater.spec.updating.trigger import Volume
+from headwater.spec.updating.triggers.volume import Volume
 
 Door = Callable[[Bound], object]
 

@@ -15,7 +15,9 @@ from headwater.loop.binding import Bound
 from headwater.loop.replay.replay import Replay, Step
 from headwater.spec.data.feature import Feature
 from headwater.spec.errors import DeclarationError, NonFiniteError, SchemaError
-from headwater.spec.updating.trigger import Cron, Every, Trigger, Volume
+from headwater.spec.updating.trigger import Trigger
+from headwater.spec.updating.triggers.schedule import Cron, Every
+from headwater.spec.updating.triggers.volume import Volume
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 BEGIN = START + 4 * DAY  # Friday, 5 January 2024

@@ -19,7 +19,8 @@ from headwater.spec.errors import DigestError, HeadwaterWarning, NotEnoughError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.updating.decision import decision_of
 from headwater.spec.updating.evidence import Evidence
-from headwater.spec.updating.trigger import Every, TriggerAnswer
+from headwater.spec.updating.triggers.schedule import Every
+from headwater.spec.updating.triggers.trigger_rule import TriggerAnswer
 from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 

@@ -1,4 +1,4 @@
-"""Whatever cannot be declared says what to write instead."""
+"""A wrong declaration is refused with a hint."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from headwater.spec.data.label import LabelRule
 from headwater.spec.data.source import ParquetSource
 from headwater.spec.errors import DeclarationError
 from headwater.spec.pipeline import METRICS, Pipeline
-from headwater.spec.updating.trigger import Cron, Every
+from headwater.spec.updating.triggers.schedule import Cron, Every
 from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 
@@ -117,7 +117,9 @@ def changed_table(**changed: Any) -> FeatureTable:
         ({"promotion": "never"}, "promotion='never'", "'by hand'"),
     ],
 )
-def test_a_wrong_pipeline_says_what_to_write(changed: dict[str, Any], what: str, instead: str) -> None:
+def test_a_wrong_pipeline_is_refused_with_a_hint(
+    changed: dict[str, Any], what: str, instead: str
+) -> None:
     with pytest.raises(DeclarationError) as refused:
         declare(**changed)
     assert what in refused.value.what
@@ -170,7 +172,9 @@ def test_a_wrong_pipeline_says_what_to_write(changed: dict[str, Any], what: str,
         (lambda: changed_table(at=3), "at=3", "computed_at"),
     ],
 )
-def test_a_wrong_part_says_what_to_write(make: Callable[[], object], what: str, instead: str) -> None:
+def test_a_wrong_part_is_refused_with_a_hint(
+    make: Callable[[], object], what: str, instead: str
+) -> None:
     with pytest.raises(DeclarationError) as refused:
         make()
     assert what in refused.value.what
@@ -194,7 +198,7 @@ def test_a_pipeline_is_judged_by_its_tasks_metrics_or_its_own(task: Any) -> None
         ("regression", 0.5),
     ],
 )
-def test_a_timeout_of_the_tasks_own_type_is_taken(task: Any, timeout: Any) -> None:
+def test_a_timeout_of_the_tasks_own_type_is_accepted(task: Any, timeout: Any) -> None:
     assert declare(task=task, label=LabelRule(wait="1d", timeout=timeout)).label.timeout == timeout
 
 
@@ -238,7 +242,7 @@ def test_a_recipe_does_not_change_with_a_range() -> None:
     )
 
 
-def test_a_table_is_due_when_its_time_has_come() -> None:
+def test_a_table_is_due_after_its_interval() -> None:
     daily = changed_table(name="daily", every="1d")
     midnight, read = datetime(2026, 1, 1, tzinfo=UTC), {}
     materialised: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""What differs between two declarations: a rule for every field, found by looking at the fields."""
+"""Differences between two declarations: every field has a rule."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ from headwater.spec.serving.serving import Serving
 from headwater.spec.updating.gate import Gate
 from headwater.spec.updating.monitoring import Monitoring
 from headwater.spec.updating.pace import Pace
-from headwater.spec.updating.trigger import Every
+from headwater.spec.updating.triggers.schedule import Every
 from headwater.spec.updating.update import Stateful, Stateless
 
 X, K = Feature("x", float), Feature("k", int)
@@ -126,7 +126,7 @@ SAME = [
 
 
 @pytest.mark.parametrize("case", DIFFER, ids=lambda case: f"{case.field} {case.way}")
-def test_what_decides_is_named(case: Case) -> None:
+def test_a_field_with_an_effect_on_records_yields_a_difference(case: Case) -> None:
     stored = Declaration.from_json(declaration_of(TOY).to_json())
     (found,) = differences(stored, declaration_of(case.changed))
     assert all(word in str(found) for word in case.named)
@@ -135,12 +135,14 @@ def test_what_decides_is_named(case: Case) -> None:
 
 
 @pytest.mark.parametrize(("field", "changed"), SAME)
-def test_what_does_not_decide_differs_not(field: str, changed: Pipeline) -> None:
+def test_a_field_without_an_effect_on_records_yields_no_difference(
+    field: str, changed: Pipeline
+) -> None:
     assert field in PIPELINE_RULES
     assert differences(declaration_of(TOY), declaration_of(changed)) == ()
 
 
-def test_every_field_of_a_pipeline_is_tried() -> None:
+def test_every_field_of_a_pipeline_is_covered() -> None:
     tried = {case.field for case in DIFFER} | {field for field, _ in SAME}
     assert tried | {"tables"} == set(Pipeline.__struct_fields__)  # a table comes with its features
 
@@ -156,13 +158,15 @@ def test_every_field_of_a_pipeline_is_tried() -> None:
         ("back", False, False, True),
     ],
 )
-def test_what_needs_a_word(way: Way, learned: bool, waiting: bool, refused: bool) -> None:
+def test_differences_are_refused_if_versions_or_waiting_records_depend_on_them(
+    way: Way, learned: bool, waiting: bool, refused: bool
+) -> None:
     case = next(case for case in DIFFER if case.way == way)
     found = differences(declaration_of(TOY), declaration_of(case.changed))
     assert needing_a_word(found, learned=learned, waiting=waiting) == (found if refused else ())
 
 
-def test_the_hardest_difference_says_the_way_on() -> None:
+def test_the_hint_is_that_of_the_hardest_difference() -> None:
     changed = replace(of(Feature("k", str)), label=LabelRule(wait="2d"))
     found = needing_a_word(
         differences(declaration_of(TOY), declaration_of(changed)), learned=True, waiting=True
@@ -193,12 +197,12 @@ def test_a_dropped_feature_may_come_back_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "no", '{"task":"binary","features":[],"later":1}'])
-def test_another_shape_is_refused(text: str) -> None:
+def test_a_stored_declaration_of_another_shape_is_refused(text: str) -> None:
     with pytest.raises(DeclarationError, match="another shape"):
         Declaration.from_json(text)
 
 
-def test_what_a_version_was_made_of_must_be_known_to_go_on_from_it() -> None:
+def test_a_version_without_known_parameters_differs_from_any_learner() -> None:
     code = LearnerCode(module="m", function="f", source="", adapter="river")
     known = replace(code, parameters={"Line": "Line", "Line.l2": "0.0", "Line.l2.part": "1"})
     changed = replace(code, parameters={"Line": "Line", "Line.l2": "0.1", "Line.l2.part": "2"})

@@ -12,7 +12,7 @@ from headwater.spec.errors import DeclarationError, HeadwaterError, NotFoundErro
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
-from headwater.spec.updating.trigger import Cron, Every
+from headwater.spec.updating.triggers.schedule import Cron, Every
 from headwater.spec.updating.update import Reset, Stateful, Stateless, Subsample
 
 
@@ -54,7 +54,9 @@ def declare(**changes: object) -> Pipeline:
         ({"promotion": "sometimes"}, "by hand"),
     ],
 )
-def test_what_does_not_go_together_says_what_to_write(changes: dict[str, object], says: str) -> None:
+def test_parts_that_do_not_go_together_are_refused_with_a_hint(
+    changes: dict[str, object], says: str
+) -> None:
     with pytest.raises(DeclarationError) as raised:
         declare(**changes)
     assert says in str(raised.value)

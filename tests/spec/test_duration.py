@@ -16,7 +16,7 @@ from headwater.spec.errors import DeclarationError
         ("2w", timedelta(days=14)),
     ],
 )
-def test_a_number_and_a_unit(text: str, wanted: timedelta) -> None:
+def test_a_duration_is_a_number_and_a_unit(text: str, wanted: timedelta) -> None:
     assert duration(text) == wanted
 
 
@@ -40,7 +40,7 @@ def test_a_number_and_a_unit(text: str, wanted: timedelta) -> None:
         "\N{ARABIC-INDIC DIGIT ONE}d",
     ],
 )
-def test_anything_else_names_its_field_and_the_form(text: str) -> None:
+def test_any_other_text_is_refused_with_its_field_and_the_form(text: str) -> None:
     with pytest.raises(DeclarationError) as refused:
         duration(text, "wait")
     assert refused.value.what.startswith(f"wait={text!r} ")

@@ -28,7 +28,7 @@ def test_an_error_crosses_processes_whole(error: type[HeadwaterError], again: ob
     assert str(found) == "no bucket. Next: make it."
 
 
-def test_an_error_without_a_hint_says_only_what() -> None:
+def test_an_error_without_a_hint_has_one_sentence() -> None:
     assert str(StorageError("gone")) == "gone."
 
 

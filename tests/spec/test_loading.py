@@ -61,7 +61,7 @@ def package(tmp_path: Path) -> Path:
         "headwater_lines/inner/deep.py:first",
     ],
 )
-def test_a_module_or_a_file_and_an_attribute(package: Path, reference: str) -> None:
+def test_a_pipeline_loads_by_module_or_file_and_attribute(package: Path, reference: str) -> None:
     found = load_pipeline(reference)
     assert isinstance(found, Pipeline)
     assert found.name == "first"
@@ -74,7 +74,7 @@ def test_a_pipeline_is_the_same_however_it_is_named(package: Path, name: str) ->
     assert load_pipeline(f"{path}:first").model.__module__ == f"headwater_lines.{name}"
 
 
-def test_a_file_outside_the_present_folder(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_outside_the_current_folder_loads(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = package.parent / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -87,7 +87,7 @@ def test_a_file_alone_has_the_name_of_its_stem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reference", ["", ":", "first", "declared:", ":first", "declared.py"])
-def test_a_reference_without_its_parts_says_the_form(reference: str) -> None:
+def test_an_incomplete_reference_is_refused_with_the_form(reference: str) -> None:
     with pytest.raises(DeclarationError) as refused:
         load_pipeline(reference)
     assert repr(reference) in refused.value.what
@@ -108,7 +108,7 @@ def test_a_reference_without_its_parts_says_the_form(reference: str) -> None:
         ("headwater_lines.declared:Pipeline", DeclarationError, "not a pipeline", "it declares first"),
     ],
 )
-def test_what_is_not_there_is_named(
+def test_a_missing_file_module_or_attribute_is_named(
     package: Path, reference: str, error: type[HeadwaterError], what: str, instead: str
 ) -> None:
     with pytest.raises(error) as refused:
@@ -117,7 +117,7 @@ def test_what_is_not_there_is_named(
     assert instead in refused.value.hint
 
 
-def test_a_file_that_imports_what_is_not_there_names_it(tmp_path: Path) -> None:
+def test_a_file_with_a_missing_import_names_the_import(tmp_path: Path) -> None:
     (tmp_path / "headwater_needs.py").write_text("import headwater_missing_library\n")
     with pytest.raises(NotFoundError, match="headwater_missing_library"):
         load_pipeline("headwater_needs.py:first")

@@ -1,4 +1,4 @@
-"""What a version may answer, by task."""
+"""Valid outputs of a version, by task."""
 
 import re
 from typing import Any
@@ -37,14 +37,14 @@ from headwater.spec.pipeline import Task
         ("multiclass", {1: 0.6}, "no text"),
     ],
 )
-def test_what_is_none_says_why(task: Task, output: Any, why: str) -> None:
-    found = misfit_of_output(task, output)
-    assert found is not None
-    assert re.search(why, found)
+def test_a_wrong_output_is_named_with_its_reason(task: Task, output: Any, why: str) -> None:
+    misfit = misfit_of_output(task, output)
+    assert misfit is not None
+    assert re.search(why, misfit)
 
 
 @given(st.lists(st.floats(0, 1), max_size=5), st.floats(0, 1))
-def test_shares_of_one_are_taken(given_shares: list[float], left_out: float) -> None:
+def test_shares_that_come_to_one_are_accepted(given_shares: list[float], left_out: float) -> None:
     total = sum(given_shares) or 1.0
     shares = {str(place): share / total * left_out for place, share in enumerate(given_shares)}
     assert misfit_of_output("multiclass", shares) is None
@@ -59,5 +59,5 @@ def test_shares_of_one_are_taken(given_shares: list[float], left_out: float) -> 
         ("multiclass", {"a": 0.34, "b": 0.33, "c": 0.335}),
     ],
 )  # fmt: skip
-def test_what_models_answer_is_taken(task: Task, output: Any) -> None:
+def test_outputs_of_models_are_accepted(task: Task, output: Any) -> None:
     assert misfit_of_output(task, output) is None

@@ -84,22 +84,22 @@ def test_a_recipe_comes_back_from_its_json(recipe: Recipe) -> None:
     assert (again.to_json(), again.id) == (recipe.to_json(), recipe.id)
 
 
-def test_every_field_is_tried() -> None:
+def test_every_field_of_a_recipe_is_covered() -> None:
     assert set(OTHER) == set(Recipe.__struct_fields__)
 
 
 @pytest.mark.parametrize("field", OTHER)
-def test_the_id_tells_every_field(field: str) -> None:
+def test_every_field_changes_the_id(field: str) -> None:
     assert msgspec.structs.replace(RECIPE, **{field: OTHER[field]}).id != RECIPE.id
 
 
-def test_the_order_in_which_libraries_are_listed_is_no_part_of_the_id() -> None:
+def test_the_order_of_libraries_does_not_change_the_id() -> None:
     turned = dict(reversed(RECIPE.libraries.items()))
     assert list(turned) != list(RECIPE.libraries)
     assert msgspec.structs.replace(RECIPE, libraries=turned).id == RECIPE.id
 
 
-def test_an_id_is_for_ever() -> None:
+def test_an_id_never_changes() -> None:
     # Versions already made carry it: a change of the encoding would orphan them.
     assert RECIPE.id == "44136a402d1c9bb48ebc3d0ee66e09384563a513ed79014706cd4a317a73ab4a"
 
@@ -109,10 +109,10 @@ def test_the_id_is_the_same_in_another_process() -> None:
         "import sys\nfrom headwater.spec.recipe import Recipe\n"
         "print(Recipe.from_json(sys.stdin.buffer.read()).id)"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], input=RECIPE.to_json(), capture_output=True, check=True
     )
-    assert found.stdout.decode().strip() == RECIPE.id
+    assert completed.stdout.decode().strip() == RECIPE.id
 
 
 def test_an_unknown_field_is_refused() -> None:
@@ -127,7 +127,7 @@ def test_a_range_counts_its_offsets(start: int, stop: int, count: int) -> None:
     assert str(OffsetRange(start, stop)) == f"[{start}, {stop})"
 
 
-def test_ranges_have_the_order_of_their_starts() -> None:
+def test_ranges_sort_by_their_starts() -> None:
     assert sorted([OffsetRange(5, 6), OffsetRange(0, 9), OffsetRange(0, 2)]) == [
         OffsetRange(0, 2),
         OffsetRange(0, 9),

@@ -50,7 +50,8 @@ from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.updating.monitoring import Monitoring
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.updating.trigger import Drift, Pace
+from headwater.spec.updating.pace import Pace
+from headwater.spec.updating.triggers.drift import Drift
 from headwater.spec.updating.update import Stateful
 
 

@@ -49,7 +49,7 @@ from sklearn.linear_model import SGDClassifier
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.updating.trigger import Every
+from headwater.spec.updating.triggers.schedule import Every
 from headwater.spec.updating.update import Stateful
 
 

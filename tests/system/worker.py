@@ -16,7 +16,7 @@ from headwater.loop.decision.decide import decide
 from headwater.loop.decision.execute import carry_out
 from headwater.loop.training.update import train
 from headwater.spec.data.records import Label, Prediction
-from headwater.spec.updating.trigger import Volume
+from headwater.spec.updating.triggers.volume import Volume
 
 _ROWS = 30
 _PIPELINE = msgspec.structs.replace(PIPELINE, triggers=(Volume(_ROWS),), gate=None)

@@ -1,0 +1,1 @@
+"""Rules that say whether an update is due, one family a file."""

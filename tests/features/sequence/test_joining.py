@@ -1,0 +1,228 @@
+"""The joining rule equals a plain model of it, for any entries cut anywhere into chunks."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given, settings
+
+from headwater.features.sequence.joining import Arrival, Deadline, Joiner, KnownPrediction
+from headwater.spec.data.label import LabelRule
+from headwater.spec.data.records import LabelValue
+
+_WAIT_US = 60_000_000
+_END_US = 10**12
+
+
+class Entry(NamedTuple):
+    """A record and its time; `value` is None for a prediction."""
+
+    at_us: int
+    id: str
+    value: LabelValue | None
+
+
+class Found(NamedTuple):
+    """An example, by what makes it."""
+
+    offset: int
+    id: str
+    value: LabelValue
+    emitted_us: int
+    revision: int
+    late: bool
+    supersedes: int | None
+
+
+@st.composite
+def _entries(draw: st.DrawFn) -> list[Entry]:
+    gaps = st.sampled_from([0, 0, 1, 20_000_000, 59_999_999, 60_000_000, 60_000_001, 200_000_000])
+    now_us, made = 0, []
+    for _ in range(draw(st.integers(0, 16))):
+        now_us += draw(gaps)
+        value = draw(st.sampled_from([None, None, True, False]))
+        made.append(Entry(now_us, draw(st.sampled_from("abc")), value))
+    return made
+
+
+rules = st.builds(
+    LabelRule,
+    wait=st.just("60s"),
+    maturity=st.sampled_from(["arrival", "window"]),
+    timeout=st.sampled_from([None, False, True]),
+)
+
+
+def fold_in_chunks(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) -> list[Found]:
+    """Fold chunk by chunk, each with a joiner of its own that knows what the ones before stored."""
+    known: dict[str, KnownPrediction] = {}
+    served: list[tuple[int, int, str]] = []
+    labels: dict[int, tuple[LabelValue, int, bool]] = {}
+    ids: dict[int, str] = {}
+    found: list[Found] = []
+    position = offset = fired = 0
+    edges = [0, *sorted(cut for cut in cuts if cut < len(entries)), len(entries)]
+    for start, stop in pairwise(edges):
+        chunk = entries[start:stop]
+        last = stop == len(entries)
+        until_us = _END_US if last else chunk[-1].at_us if chunk else 0
+        due = [Deadline(at + _WAIT_US, where, id_) for at, where, id_ in served if where >= fired]
+        joiner = Joiner(rule, known, due, position, offset)
+        joined = joiner.fold([_arrival(entry) for entry in chunk], until_us)
+        served += [(row.effective_at_us, row.position, row.id) for row in joined.predictions]
+        ids |= {row.position: row.id for row in joined.predictions}
+        for row in joined.labels:
+            value = msgspec.json.decode(row.payload)["value"]
+            labels[row.position] = (value, row.revision, row.late)
+        for example in joined.examples:
+            value, revision, late = labels[example.label_position]
+            found.append(
+                Found(
+                    example.offset,
+                    ids[example.prediction_position],
+                    value,
+                    example.emitted_at_us,
+                    revision,
+                    late,
+                    example.supersedes,
+                )
+            )
+        position, offset = joiner.next_position, joiner.next_offset
+        fired = max(fired, joiner.last_fired + 1)
+    return found
+
+
+def _arrival(entry: Entry) -> Arrival:
+    return Arrival(entry.id, entry.at_us, entry.value, msgspec.json.encode({"value": entry.value}))
+
+
+class TimedLabel(NamedTuple):
+    """A label, and when it was received."""
+
+    value: LabelValue
+    at_us: int
+    late: bool
+
+
+class ByHand:
+    """Walks a timeline of records and deadlines, as the documentation tells it."""
+
+    def __init__(self, rule: LabelRule, entries: Sequence[Entry]) -> None:
+        self.by_window = rule.maturity == "window"
+        self.timeout = rule.timeout
+        self.served: dict[str, int] = {}
+        self.come: set[str] = set()
+        self.labels: dict[str, list[TimedLabel]] = {}
+        self.newest: dict[str, Found] = {}
+        self.found: list[Found] = []
+        timeline = [(entry.at_us, 0, entry) for entry in entries]
+        for entry in entries:
+            if entry.value is None and entry.id not in self.served:
+                self.served[entry.id] = entry.at_us
+                timeline.append((entry.at_us + _WAIT_US, 1, entry))
+        timeline.sort(key=lambda moment: moment[:2])  # a record at the deadline is on time
+        for now_us, is_deadline, (_, id_, value) in timeline:
+            if is_deadline:
+                self.end_wait(id_, now_us)
+            elif value is None:
+                self.take_prediction(id_, now_us)
+            else:
+                self.take_label(id_, now_us, value)
+
+    def take_prediction(self, id_: str, now_us: int) -> None:
+        usable = self.usable(id_)
+        if id_ not in self.come and usable and not self.by_window:
+            self.emit(id_, now_us, usable[-1])
+        self.come.add(id_)
+
+    def take_label(self, id_: str, now_us: int, value: LabelValue) -> None:
+        late = id_ in self.come and now_us > self.served[id_] + _WAIT_US
+        labels = self.labels.setdefault(id_, [])
+        labels.append(TimedLabel(value, now_us, late))
+        waits = id_ not in self.come or (self.by_window and not late)
+        if not waits and (id_ not in self.newest or self.newest[id_].value != value):
+            self.emit(id_, now_us, len(labels) - 1)
+
+    def end_wait(self, id_: str, now_us: int) -> None:
+        usable = self.usable(id_)
+        if id_ in self.newest:
+            return
+        if usable and self.by_window:
+            self.emit(id_, now_us, usable[-1])
+        elif not usable and self.timeout is not None:
+            labels = self.labels.setdefault(id_, [])
+            labels.append(TimedLabel(self.timeout, now_us, late=False))
+            self.emit(id_, now_us, len(labels) - 1)
+
+    def usable(self, id_: str) -> list[int]:
+        """Revisions that did not wait too long for their prediction."""
+        since = self.served.get(id_, 0) - _WAIT_US
+        return [i for i, told in enumerate(self.labels.get(id_, [])) if told.at_us >= since]
+
+    def emit(self, id_: str, now_us: int, revision: int) -> None:
+        value, _, late = self.labels[id_][revision]
+        before = self.newest[id_].offset if id_ in self.newest else None
+        self.newest[id_] = Found(len(self.found), id_, value, now_us, revision, late, before)
+        self.found.append(self.newest[id_])
+
+
+@given(rule=rules, entries=_entries(), cuts=st.sets(st.integers(1, 15)))
+@settings(max_examples=600, deadline=None)
+def test_the_examples_are_those_of_the_model_however_entries_are_cut(
+    rule: LabelRule, entries: list[Entry], cuts: set[int]
+) -> None:
+    assert fold_in_chunks(rule, entries, cuts) == ByHand(rule, entries).found
+
+
+@given(rule=rules, entries=_entries())
+@settings(max_examples=200, deadline=None)
+def test_offsets_have_no_gap_times_never_fall_and_each_example_is_corrected_once(
+    rule: LabelRule, entries: list[Entry]
+) -> None:
+    found = fold_in_chunks(rule, entries, set())
+    assert [example.offset for example in found] == list(range(len(found)))
+    times = [example.emitted_us for example in found]
+    assert times == sorted(times)
+    superseded = [example.supersedes for example in found if example.supersedes is not None]
+    assert len(set(superseded)) == len(superseded)
+    for example in found:
+        if example.supersedes is not None:
+            assert found[example.supersedes].id == example.id
+            assert found[example.supersedes].value != example.value
+
+
+@given(rule=rules, batch=st.permutations("abcdefgh"), before=st.booleans(), split=st.integers(1, 7))
+def test_any_order_of_a_batch_of_labels_ends_in_the_same_values(
+    rule: LabelRule, batch: list[str], before: bool, split: int
+) -> None:
+    served = [Entry(10, id_, None) for id_ in "abcdefgh"]
+    told = [Entry(5 if before else 20, id_, id_ in "aceg") for id_ in batch]
+    entries = told + served if before else served + told
+    found = fold_in_chunks(rule, entries, {split})
+    assert {example.id: example.value for example in found} == {id_: id_ in "aceg" for id_ in batch}
+    assert len(found) == len(batch)
+
+
+@pytest.mark.parametrize(("known_us", "late"), [(_WAIT_US, False), (_WAIT_US + 1, True)])
+def test_a_label_exactly_at_the_deadline_is_on_time(known_us: int, late: bool) -> None:
+    entries = [Entry(0, "a", None), Entry(known_us, "a", True)]
+    (example,) = fold_in_chunks(LabelRule(wait="60s"), entries, set())
+    assert example.late is late
+
+
+@pytest.mark.parametrize("maturity", ["arrival", "window"])
+def test_the_truth_supersedes_a_timeout(maturity: str) -> None:
+    rule = LabelRule(wait="60s", timeout=False, maturity=maturity)  # type: ignore[arg-type] # one of the two
+    entries = [Entry(0, "a", None), Entry(_WAIT_US + 5, "a", True)]
+    first, second = fold_in_chunks(rule, entries, set())
+    assert (first.value, first.emitted_us, first.late) == (False, _WAIT_US, False)
+    assert (second.value, second.supersedes, second.late) == (True, 0, True)
+
+
+def test_a_late_truth_like_the_timeout_changes_nothing() -> None:
+    rule = LabelRule(wait="60s", timeout=False)
+    entries = [Entry(0, "a", None), Entry(_WAIT_US + 5, "a", False)]
+    assert len(fold_in_chunks(rule, entries, set())) == 1
