@@ -8,8 +8,8 @@ import httpx
 from tests.loop.conftest import PIPELINE
 from tests.patience import PATIENCE_S
 from tests.serving.conftest import Opener
-from tests.serving.test_batch import SCORED, five_keys, scored, watch
-from tests.serving.test_label_queue import ASKING
+from tests.serving.http.test_batch_routes import SCORED, five_keys, scored, watch
+from tests.serving.http.test_label_queue_routes import ASKING
 
 from headwater.infra.settings import Settings
 from headwater.serving.keeper.batch_publisher import BatchPublisher
@@ -18,7 +18,7 @@ from headwater.serving.keeper.operator_socket import OperatorSocket
 
 __all__ = ["five_keys", "scored", "watch"]
 
-_CONFIG = Path(__file__).parents[2] / "benchmarks" / "schemathesis.toml"
+_CONFIG = Path(__file__).parents[3] / "benchmarks" / "schemathesis.toml"
 
 
 def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path) -> None:

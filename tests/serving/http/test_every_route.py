@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from starlette.routing import Route
-from tests.serving.test_doors import BAD_NAMES, DOORS, GOOD_NAMES, JSON, Doors, cases, doors
+from tests.serving.http.test_doors import BAD_NAMES, DOORS, GOOD_NAMES, JSON, Doors, cases, doors
 
 from headwater.infra.clock import SystemClock
 from headwater.infra.settings import Settings

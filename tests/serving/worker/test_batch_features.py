@@ -14,8 +14,8 @@ import pytest
 from msgspec.structs import replace
 from tests.serving.conftest import NOW, Opener
 from tests.serving.flow import history_of
+from tests.serving.http.test_fuzz import finds_nothing
 from tests.serving.shop import ROWS, SHOP, asked, later, number, publish, put
-from tests.serving.test_fuzz import finds_nothing
 
 from headwater.infra.clock import SimulatedClock, SystemClock
 from headwater.infra.settings import Settings

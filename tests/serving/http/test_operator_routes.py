@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 import pytest
 from tests.patience import PATIENCE_S
+from tests.serving.access.test_keys import bearing
 from tests.serving.conftest import Opener
 from tests.serving.examples import fill
-from tests.serving.test_catch_up import settle
-from tests.serving.test_keys import bearing
-from tests.serving.test_learning import EACH
+from tests.serving.keeper.test_catch_up import settle
+from tests.serving.keeper.test_online_learning import EACH
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings

@@ -24,7 +24,7 @@ from headwater.serving.client.client import Client
 from headwater.serving.process.app import create_app
 from headwater.spec.errors import DeclarationError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CALLER = SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True, TraceFlags(1))
 UNTOLD = 7_654_321.25
 

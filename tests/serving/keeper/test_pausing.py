@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from tests.loop import models_at_fault
 from tests.serving.conftest import NOW, Opener
 from tests.serving.examples import fill
-from tests.serving.test_catch_up import alarms, settle
-from tests.serving.test_learning import EACH, folded, live_digest
-from tests.serving.test_metrics import totals
+from tests.serving.keeper.test_catch_up import alarms, settle
+from tests.serving.keeper.test_online_learning import EACH, folded, live_digest
+from tests.serving.metrics.test_metrics import totals
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings

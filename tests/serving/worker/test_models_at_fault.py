@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from tests.loop import models_at_fault
 from tests.serving.conftest import Opener
-from tests.serving.test_batch import SCORED
+from tests.serving.http.test_batch_routes import SCORED
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import NOW, Opener
-from tests.serving.test_metrics import totals
+from tests.serving.metrics.test_metrics import totals
 
 from headwater.features.batch.batch_files import BatchFiles
 from headwater.infra.clock import SimulatedClock

@@ -6,12 +6,12 @@ import httpx
 import pytest
 from msgspec.structs import replace
 from tests.loop.conftest import PIPELINE
+from tests.serving.access.test_keys import ONE, ROUTES, bearing
 from tests.serving.conftest import Opener
+from tests.serving.http.test_batch_routes import SCORED, five_keys, scored, watch
+from tests.serving.http.test_fast_protocol import Raw
+from tests.serving.metrics.test_metrics import totals
 from tests.serving.running import running
-from tests.serving.test_batch import SCORED, five_keys, scored, watch
-from tests.serving.test_hot_protocol import Raw
-from tests.serving.test_keys import ONE, ROUTES, bearing
-from tests.serving.test_metrics import totals
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings

@@ -13,7 +13,7 @@ from tests.loop.conftest import PIPELINE
 from tests.patience import PATIENCE_S
 from tests.serving.conftest import NOW
 from tests.serving.examples import fill
-from tests.serving.test_learning import EACH, folded, live_digest
+from tests.serving.keeper.test_online_learning import EACH, folded, live_digest
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
@@ -26,7 +26,7 @@ from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.published.alarms import KeeperStatusFile
 from headwater.serving.published.published_models import PublishedModels
 
-KEEPS = "tests/serving/test_catch_up.py:EACH"
+KEEPS = "tests/serving/keeper/test_catch_up.py:EACH"
 
 
 @pytest.fixture
