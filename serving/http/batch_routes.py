@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from headwater.features.record.checks import plain_words
 from headwater.infra.clock import Clock
 from headwater.serving.api.schemas import BatchAnswer, BatchItem, PredictItem
-from headwater.serving.http.fast_routes import Pipelines, named, read_body
+from headwater.serving.http.fast_routes import BodyLimits, Pipelines, named, read_body
 from headwater.serving.metrics.service_metrics import Metrics
 from headwater.serving.worker.batch_answers import BatchAnswers
 from headwater.spec.errors import NotFoundError, SchemaError
@@ -48,7 +48,7 @@ def batch_routes(
     answers: Mapping[str, BatchAnswers],
     clock: Clock,
     metrics: Metrics,
-    most_bytes: int,
+    limits: BodyLimits,
 ) -> list[BaseRoute]:
     """Make the routes below ``/batch``.
 
@@ -61,13 +61,13 @@ def batch_routes(
         By name, once the service has started.
     clock, metrics
         The time, and what counts.
-    most_bytes
-        How long a body may be.
+    limits
+        Bounds of a body.
     """
     routes: list[BaseRoute] = []
     for pipeline in pipelines:
         if pipeline.batch is not None:
-            both = _both(pipeline.name, served, answers, clock, metrics, most_bytes)
+            both = _both(pipeline.name, served, answers, clock, metrics, limits)
             methods = ["GET", "POST"] if pipeline.batch.fall_through else ["GET"]
             routes.append(Route(f"/batch/{pipeline.name}/{{key:batch_key}}", both, methods=methods))
     return [*routes, Route("/batch/{pipeline}/{key:batch_key}", _none(served), methods=["GET"])]
@@ -79,7 +79,7 @@ def _both(
     answers: Mapping[str, BatchAnswers],
     clock: Clock,
     metrics: Metrics,
-    most_bytes: int,
+    limits: BodyLimits,
 ) -> _Endpoint:
     async def look_up(key: str) -> BatchAnswer:
         found = await asyncio.to_thread(answers[name].find, key)
@@ -114,7 +114,7 @@ def _both(
     async def both(request: Request) -> Response:
         key: str = request.path_params["key"]
         if request.method == "POST":
-            body = await read_body(request.scope, request.receive, most_bytes)
+            body = await read_body(request.scope, request.receive, limits)
             answer = await look_up_or_predict(key, body)
         else:
             answer = await look_up(key)

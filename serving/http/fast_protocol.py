@@ -27,7 +27,6 @@ DRAINS = "headwater.drains"
 """Where that state says that every answer is to close its connection."""
 
 _MOST_BYTES = 65_536
-_PATIENCE_S = 1.0
 _logger = logging.getLogger("headwater.serving")
 
 
@@ -40,9 +39,14 @@ class ShortWay:
         Lets a request in, or does not.
     hot
         A route for each path.
+    patience_s
+        How many seconds the rest of a request may take before it goes uvicorn's way.
     """
 
-    def __init__(self, guard: Authentication, hot: Mapping[str, FastRoute]) -> None:
+    def __init__(
+        self, guard: Authentication, hot: Mapping[str, FastRoute], patience_s: float = 1.0
+    ) -> None:
+        self.patience_s = patience_s
         self._guard = guard
         self._hot = {path.encode(): (path, route) for path, route in hot.items()}
 
@@ -107,7 +111,8 @@ class FastProtocol(HttpToolsProtocol):
         """Take bytes; a hot request that is not whole with them has a moment for its rest."""
         super().data_received(data)
         if self._reading is not None and self._patience is None:
-            self._patience = self.loop.call_later(_PATIENCE_S, self._take_long_way)
+            assert self._short_way is not None  # noqa: S101 - it chose the way
+            self._patience = self.loop.call_later(self._short_way.patience_s, self._take_long_way)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget what was begun."""

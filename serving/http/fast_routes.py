@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -33,10 +33,18 @@ from headwater.spec.errors import (
     few,
 )
 
-__all__ = ["FastRoute", "FastRoutes", "labels_route", "named", "predict_route", "read_body"]
+__all__ = [
+    "BODY_LIMITS",
+    "BodyLimits",
+    "FastRoute",
+    "FastRoutes",
+    "labels_route",
+    "named",
+    "predict_route",
+    "read_body",
+]
 
 _JSON = b"application/json"
-_BODY_S = 10.0
 _logger = logging.getLogger("headwater.serving")
 _Request = TypeVar("_Request", PredictRequest, LabelRequest)
 _ENCODER = msgspec.json.Encoder()
@@ -44,6 +52,25 @@ _PREDICT = msgspec.json.Decoder(PredictRequest)
 _LABELS = msgspec.json.Decoder(LabelRequest)
 
 Pipelines = Mapping[str, ServedPipeline]
+
+
+class BodyLimits(NamedTuple):
+    """Bounds of the body of a request.
+
+    Parameters
+    ----------
+    most_bytes
+        How long it may be.
+    within_s
+        Within how many seconds it must come, else the request is refused.
+    """
+
+    most_bytes: int = 2_000_000
+    within_s: float = 10.0
+
+
+BODY_LIMITS = BodyLimits()
+"""The bounds that hold unless a route has its own."""
 
 
 class FastRoute:
@@ -56,23 +83,23 @@ class FastRoute:
     work
         Turns a body, and the name of the key that sent it, into an answer; raises a
         :class:`HeadwaterError` for a problem.
-    most_bytes
-        How long a body may be.
+    limits
+        Bounds of the body.
     metrics
         Counts problems.
     """
 
     def __init__(
-        self, work: Callable[[bytes, str], Awaitable[object]], most_bytes: int, metrics: Metrics
+        self, work: Callable[[bytes, str], Awaitable[object]], limits: BodyLimits, metrics: Metrics
     ) -> None:
         self._work = work
-        self._most_bytes = most_bytes
+        self._limits = limits
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            body = await read_body(scope, receive, self._most_bytes)
+            body = await read_body(scope, receive, self._limits)
         except HeadwaterError as error:
             reply = self._problem(problem_of(error))
         else:
@@ -132,7 +159,7 @@ class FastRoutes:
         return counting
 
 
-def predict_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> FastRoute:
+def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> FastRoute:
     """Make ``POST /predict``."""
 
     async def predict(body: bytes, _by: str) -> object:
@@ -159,10 +186,10 @@ def predict_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> Fa
         (found,) = await pipeline.predict([item])
         return found
 
-    return FastRoute(predict, most_bytes, metrics)
+    return FastRoute(predict, limits, metrics)
 
 
-def labels_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> FastRoute:
+def labels_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> FastRoute:
     """Make ``POST /labels``."""
 
     async def label(body: bytes, by: str) -> object:
@@ -187,7 +214,7 @@ def labels_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> Fas
         item = LabelItem(asked.prediction_id, asked.value, asked.known_at, asked.source, asked.key)
         return await pipeline.label_one(item, by=by)
 
-    return FastRoute(label, most_bytes, metrics)
+    return FastRoute(label, limits, metrics)
 
 
 def named(pipelines: Pipelines, name: str | UnsetType) -> ServedPipeline:
@@ -212,7 +239,7 @@ def named(pipelines: Pipelines, name: str | UnsetType) -> ServedPipeline:
     return found
 
 
-async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, limits: BodyLimits) -> bytes:
     """Read a request's body, within bounds of length and time.
 
     Raises
@@ -220,8 +247,9 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
     TooLargeError
         If it is longer than that.
     SlowError
-        If it does not come within ten seconds, or its sender went away.
+        If it does not come within those seconds, or its sender went away.
     """
+    most_bytes = limits.most_bytes
     message = await receive()
     if not message.get("more_body", False):
         body: bytes = message.get("body", b"")
@@ -232,11 +260,11 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
         if name == b"content-length" and value.isdigit() and int(value) > most_bytes:
             raise _too_large(most_bytes)
     try:
-        async with asyncio.timeout(_BODY_S):
+        async with asyncio.timeout(limits.within_s):
             return await _rest(message, receive, most_bytes)
     except TimeoutError as error:
         raise SlowError(
-            f"the body did not come within {_BODY_S:.0f} seconds", hint="send it at once"
+            f"the body did not come within {limits.within_s:g} seconds", hint="send it at once"
         ) from error
 
 

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 from headwater.features.record.checks import plain_words
 from headwater.serving.api.problems import problem_of
 from headwater.serving.api.schemas import MOST_ITEMS, Entity, PredictionAnswer, PredictItem
-from headwater.serving.http.fast_routes import Pipelines, named, read_body
+from headwater.serving.http.fast_routes import BodyLimits, Pipelines, named, read_body
 from headwater.serving.worker.served_pipeline import ServedPipeline
 from headwater.spec.data.values import is_sound
 from headwater.spec.errors import HeadwaterError, NonFiniteError, NotFoundError, SchemaError
@@ -67,7 +67,7 @@ class _Output(msgspec.Struct, omit_defaults=True):
     parameters: dict[str, Any] = {}
 
 
-def protocol_routes(served: Pipelines, most_bytes: int) -> list[BaseRoute]:
+def protocol_routes(served: Pipelines, limits: BodyLimits) -> list[BaseRoute]:
     """Make the routes below ``/v2``."""
 
     async def live(_request: Request) -> object:
@@ -91,7 +91,7 @@ def protocol_routes(served: Pipelines, most_bytes: int) -> list[BaseRoute]:
 
     async def infer(request: Request) -> object:
         pipeline = _asked(served, request)
-        body = await read_body(request.scope, request.receive, most_bytes)
+        body = await read_body(request.scope, request.receive, limits)
         return await _infer(pipeline, body, request.headers.get(_HEADER_LENGTH))
 
     gets = {

@@ -11,12 +11,12 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from headwater.serving.api.problems import PROBLEM_TYPE
-from headwater.serving.http.fast_routes import read_body
+from headwater.serving.http.fast_routes import BodyLimits, read_body
 from headwater.spec.errors import SchemaError
 
 __all__ = ["LimitedRoute", "problem_of_status"]
 
-_MOST_BYTES = 20_000
+_LIMITS = BodyLimits(most_bytes=20_000)
 
 
 class LimitedRoute(APIRoute):
@@ -27,7 +27,7 @@ class LimitedRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
-            body = await read_body(request.scope, request.receive, _MOST_BYTES)
+            body = await read_body(request.scope, request.receive, _LIMITS)
             if request.method in {"POST", "PUT"}:
                 _check_json(body)
 

@@ -23,7 +23,15 @@ from headwater.serving.access.authentication import Access, Authentication
 from headwater.serving.api.problems import FAILED, PROBLEM_TYPE, Problem, problem_of
 from headwater.serving.http.batch_routes import batch_routes
 from headwater.serving.http.fast_protocol import SHORT_WAY, ShortWay
-from headwater.serving.http.fast_routes import FastRoutes, Pipelines, labels_route, named, predict_route
+from headwater.serving.http.fast_routes import (
+    BODY_LIMITS,
+    BodyLimits,
+    FastRoutes,
+    Pipelines,
+    labels_route,
+    named,
+    predict_route,
+)
 from headwater.serving.http.kserve_v2 import protocol_routes
 from headwater.serving.http.label_queue_routes import queue_router
 from headwater.serving.http.openapi import describe
@@ -36,10 +44,7 @@ from headwater.serving.worker.served_pipeline import ServedPipeline
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["MOST_BODY_BYTES", "create_app"]
-
-MOST_BODY_BYTES = 2_000_000
-"""How long a request may be."""
+__all__ = ["create_app"]
 
 _FOLLOW_S = 0.1
 _COLLECTED_TOGETHER = 10_000  # objects; at the usual 700 a twentieth of a request is collecting
@@ -58,6 +63,8 @@ def create_app(
     settings: Settings,
     clock: Clock | None = None,
     access: Access | None = None,
+    limits: BodyLimits = BODY_LIMITS,
+    patience_s: float = 1.0,
 ) -> ASGIApp:
     """Make the service.
 
@@ -71,6 +78,10 @@ def create_app(
         The machine's where not given.
     access
         Who may ask; where not given, everybody until the first key is made.
+    limits
+        Bounds of the body of a request.
+    patience_s
+        How many seconds the rest of a hot request may take before it passes the framework.
     """
     clock = clock or SystemClock()
     served: dict[str, ServedPipeline] = {}
@@ -92,7 +103,7 @@ def create_app(
         gc.freeze()  # what is loaded by now stays; a collection that looks at it all stops every request
         often, *rarely = gc.get_threshold()
         gc.set_threshold(_COLLECTED_TOGETHER, *rarely)  # what waits for its sync is looked at in vain
-        yield {} if tracing else {SHORT_WAY: ShortWay(guard, hot)}
+        yield {} if tracing else {SHORT_WAY: ShortWay(guard, hot, patience_s)}
         gc.set_threshold(often, *rarely)
         gc.unfreeze()
         for task in following:
@@ -116,14 +127,14 @@ def create_app(
         telemetry=_OWN_TRACES,
     )
     hot = {
-        "/predict": predict_route(served, MOST_BODY_BYTES, metrics),
-        "/labels": labels_route(served, MOST_BODY_BYTES, metrics),
+        "/predict": predict_route(served, limits, metrics),
+        "/labels": labels_route(served, limits, metrics),
     }
     app.router.routes[:0] = [
         # Reached with another method only, to be told so.
         *(Route(path, route, methods=["POST"]) for path, route in hot.items()),
-        *protocol_routes(served, MOST_BODY_BYTES),
-        *batch_routes(pipelines, served, batches, clock, metrics, MOST_BODY_BYTES),
+        *protocol_routes(served, limits),
+        *batch_routes(pipelines, served, batches, clock, metrics, limits),
     ]
     app.add_exception_handler(HeadwaterError, _refused)
     app.add_exception_handler(HTTPException, _unrouted)

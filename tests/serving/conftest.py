@@ -19,6 +19,7 @@ from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.training.update import train
+from headwater.serving.http.fast_routes import BODY_LIMITS, BodyLimits
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.process.app import create_app
 from headwater.spec.pipeline import Pipeline
@@ -72,9 +73,14 @@ def open_service(home: Settings, clock: SimulatedClock) -> Iterator[Opener]:
     with ExitStack() as stack:
 
         def opener(
-            *pipelines: Pipeline, home: Settings = home, clock: SimulatedClock = clock
+            *pipelines: Pipeline,
+            home: Settings = home,
+            clock: SimulatedClock = clock,
+            limits: BodyLimits = BODY_LIMITS,
+            patience_s: float = 1.0,
         ) -> httpx.Client:
-            app = create_app(pipelines or (PIPELINE,), home, clock)
+            served = pipelines or (PIPELINE,)
+            app = create_app(served, home, clock, limits=limits, patience_s=patience_s)
             return stack.enter_context(running(app))
 
         yield opener

@@ -54,9 +54,8 @@ def put(bound: Bound, **spent: float) -> Materialised:
 
 def publish(bound: Bound) -> None:
     """Publish what is materialised, as the keeper's thread does."""
-    watch = TablePublisher([bound.pipeline], bound.settings)
-    watch.step()
-    watch._database.close()
+    with TablePublisher([bound.pipeline], bound.settings):
+        pass  # it publishes when it begins
 
 
 def asked(customer: str, a: float = 1.0, **more: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tests.serving.http.test_doors import BAD_NAMES, DOORS, GOOD_NAMES, JSON, Do
 from headwater.infra.clock import SystemClock
 from headwater.infra.settings import Settings
 from headwater.serving.http.batch_routes import batch_routes
+from headwater.serving.http.fast_routes import BODY_LIMITS
 from headwater.serving.http.kserve_v2 import protocol_routes
 from headwater.serving.metrics.counters import Counters
 from headwater.serving.metrics.service_metrics import Metrics
@@ -41,7 +42,10 @@ def routes(doors: Doors) -> set[tuple[str, str]]:
         for method in methods.keys() - {"parameters"}
     }
     clock, metrics = SystemClock(), Metrics(Counters(Settings(home=doors.bound.settings.root / "none")))
-    for route in (*protocol_routes({}, 1), *batch_routes([DOORS], {}, {}, clock, metrics, 1)):
+    for route in (
+        *protocol_routes({}, BODY_LIMITS),
+        *batch_routes([DOORS], {}, {}, clock, metrics, BODY_LIMITS),
+    ):
         assert isinstance(route, Route)
         found |= {(method, route.path) for method in route.methods or ()}
     metrics.close()

@@ -15,12 +15,13 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.loop.conftest import PIPELINE
+from tests.serving.conftest import Opener
 from tests.serving.running import running
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.serving.http import fast_protocol as hot_protocol
 from headwater.serving.http.fast_protocol import DRAINS
+from headwater.serving.http.fast_routes import BodyLimits
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.process.app import create_app
 
@@ -167,11 +168,9 @@ def test_whatever_comes_in_whatever_parts_is_answered_in_order(
     sending.join()
 
 
-def test_a_body_that_is_slow_has_its_answer_when_it_is_there(
-    connect: Callable[[], Raw], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hot_protocol, "_PATIENCE_S", 0.0)
-    slow, other = connect(), connect()
+def test_a_slow_body_is_answered_once_it_is_complete(keeper: Keeper, open_service: Opener) -> None:
+    client = open_service(patience_s=0.0)
+    slow, other = Raw(client), Raw(client)
     request = predict("slow")
     slow.send(request[:-5])
     for _ in range(3):  # meanwhile the service goes on
@@ -179,13 +178,15 @@ def test_a_body_that_is_slow_has_its_answer_when_it_is_there(
         assert other.answer().status == 200
     slow.send(request[-5:])
     assert slow.answer().body["id"] == "slow"
+    slow.close()
+    other.close()
 
 
-def test_a_body_that_does_not_come_is_told_so(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot_protocol, "_PATIENCE_S", 0.0)
-    monkeypatch.setattr("headwater.serving.http.fast_routes._BODY_S", 0.05)
+def test_a_body_that_never_completes_is_refused(keeper: Keeper, open_service: Opener) -> None:
+    raw = Raw(open_service(patience_s=0.0, limits=BodyLimits(within_s=0.05)))
     raw.send(predict("slow")[:-5])
     answer = raw.answer()
+    raw.close()
     assert (answer.status, answer.body["code"]) == (408, "SlowError")
 
 

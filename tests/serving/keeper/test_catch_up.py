@@ -19,7 +19,6 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.infra.store.audit import audited
 from headwater.loop.binding import Bound
-from headwater.loop.training import catch_up
 from headwater.loop.training.update import train
 from headwater.registry.version import Version
 from headwater.serving.keeper.keeper import Keeper
@@ -118,21 +117,18 @@ def test_the_gate_leaves_the_old_one_serving_and_learning(each: Bound, keeper: K
     assert digest == folded(each, recipe)
 
 
-def test_the_old_one_learns_on_while_a_long_catch_up_goes_on(
-    each: Bound, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catch_up, "_JUDGED_PART", 10)
+def test_the_old_champion_learns_during_a_long_catch_up(each: Bound, keeper: Keeper) -> None:
     fill(each, 0, 100)
     settle(keeper)
     made = retrain(each)
-    fill(each, 100, 200)
+    fill(each, 100, 500)  # more than one step of the catch-up judges
     assert keeper.step()
-    assert (served(each), live_digest(each)[0]) == ("1", 400)
-    fill(each, 200, 250)
+    assert (served(each), live_digest(each)[0]) == ("1", 700)
+    fill(each, 500, 550)
     assert keeper.step()
-    assert (served(each), live_digest(each)[0]) == ("1", 450)
+    assert (served(each), live_digest(each)[0]) == ("1", 750)
     settle(keeper)
-    assert (champion(each).parent, live_digest(each)[0]) == (made.number, 450)
+    assert (champion(each).parent, live_digest(each)[0]) == (made.number, 750)
 
 
 @pytest.fixture
