@@ -1,4 +1,4 @@
-"""The keeper's ear for operators: it has MLflow at hand, which no worker has."""
+"""The keeper's socket for operators: execute requests that need MLflow, which no worker imports."""
 
 import logging
 import socketserver
@@ -38,7 +38,7 @@ _logger = logging.getLogger("headwater.operating")
 
 
 class _Operation(NamedTuple):
-    """What a request has to look like, and what is done about it: operator, body, who asks."""
+    """An operation: the type of its body, and a function of operator, body and the asker's name."""
 
     body: type[Any]
     do: Callable[[Operator, Any, str], object]
@@ -49,7 +49,7 @@ def _champion(operator: Operator, body: ChampionBody, by: str) -> object:
     if body.rollback:
         return operator.roll_back(body.version, by=by, reason=body.reason, quarantine=spans)
     if body.version is None:
-        raise SchemaError("version: it is missing", hint="say which, or roll back: rollback=true")
+        raise SchemaError("version: it is missing", hint="name a version, or roll back: rollback=true")
     if spans:
         raise SchemaError("quarantine: it goes with a rollback", hint="leave it out, or roll back")
     return operator.promote(body.version, by=by, reason=body.reason)
@@ -91,23 +91,23 @@ OPERATIONS: Mapping[str, _Operation] = {
     "champion": _Operation(ChampionBody, _champion),
     "versions": _Operation(VersionsBody, lambda operator, body, _by: operator.versions(body.last)),
 }
-"""By name: what may be asked for."""
+"""The operations that a request may ask for, by name."""
 
 
 class OperatorSocket:
-    """Does what operators ask for, in a thread of the keeper's process, one request after the other.
+    """Execute operators' requests in order, in a thread of the keeper's process.
 
-    A thread of its own, since the keeper may be busy learning. It listens at a socket that only the
-    keeper's user reaches. Used in a ``with`` block.
+    It has its own thread, since the keeper may be busy learning. It listens at a socket that only the
+    keeper's user can reach. It is used in a ``with`` block.
 
     Parameters
     ----------
     pipelines
-        Whose versions.
+        The pipelines that may be operated.
     settings
-        Where the stores are.
+        The addresses of the stores.
     clock
-        The machine's where not given.
+        The time; the machine's clock if not given.
     """
 
     def __init__(
@@ -119,25 +119,25 @@ class OperatorSocket:
         self._database = Database(settings.operational_url)
         self._operators: dict[str, Operator] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="headwater-")  # of mode 0700
-        where = Path(self._folder.name) / "operations"
-        self._server = _Server(str(where), self.answer)
+        path = Path(self._folder.name) / "operations"
+        self._server = _Server(str(path), self.answer)
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="operating", kwargs={"poll_interval": 0.2}
         )
         self._file = socket_file(settings)
-        self._where = str(where)
+        self._path = str(path)
 
     def __enter__(self) -> Self:
         self._thread.start()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         draft = self._file.with_suffix(".new")
-        draft.write_text(self._where)
+        draft.write_text(self._path)
         draft.replace(self._file)
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
-            if self._file.read_text() == self._where:
+            if self._file.read_text() == self._path:
                 self._file.unlink()
         self._server.shutdown()
         self._thread.join()
@@ -146,27 +146,27 @@ class OperatorSocket:
         self._database.close()
 
     def answer(self, line: bytes) -> bytes:
-        """Do what a line asks for; give the line that answers it."""
+        """Execute the request in a line; return the line that answers it."""
         try:
-            told = OperatorReply(result=msgspec.Raw(msgspec.json.encode(self._do(line))))
+            reply = OperatorReply(result=msgspec.Raw(msgspec.json.encode(self._execute(line))))
         except HeadwaterError as error:
-            told = OperatorReply(code=type(error).__name__, error=error.what, hint=error.hint)
+            reply = OperatorReply(code=type(error).__name__, error=error.what, hint=error.hint)
         except Exception:
             _logger.exception("an operation failed")
-            told = OperatorReply(
+            reply = OperatorReply(
                 code="HeadwaterError", error="an unexpected error", hint="the keeper's log has it"
             )
-        return msgspec.json.encode(told) + b"\n"
+        return msgspec.json.encode(reply) + b"\n"
 
-    def _do(self, line: bytes) -> object:
-        asked = msgspec.json.decode(line, type=OperatorRequest)
-        operation = OPERATIONS[asked.what]
+    def _execute(self, line: bytes) -> object:
+        request = msgspec.json.decode(line, type=OperatorRequest)
+        operation = OPERATIONS[request.what]
         try:
-            body = msgspec.json.decode(asked.body, type=operation.body)
+            body = msgspec.json.decode(request.body, type=operation.body)
         except msgspec.ValidationError as error:
             raise SchemaError(plain_words(error), hint="see /docs") from error
         try:
-            return operation.do(self._operator(asked.pipeline), body, asked.by)
+            return operation.do(self._operator(request.pipeline), body, request.by)
         except DeclarationError as error:
             raise SchemaError(error.what, error.hint) from error
 
@@ -181,14 +181,14 @@ class OperatorSocket:
 
 
 class _Server(socketserver.UnixStreamServer):
-    def __init__(self, where: str, answer: Callable[[bytes], bytes]) -> None:
+    def __init__(self, path: str, answer: Callable[[bytes], bytes]) -> None:
         self.answer = answer
-        super().__init__(where, _Handler)
+        super().__init__(path, _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Note that somebody hung up: nobody waits for the answer then."""
+        """Log that the caller hung up: nobody waits for the answer."""
         del request, client_address
-        _logger.info("an operation's asker went away", exc_info=True)
+        _logger.info("the caller of an operation went away", exc_info=True)
 
 
 class _Handler(socketserver.StreamRequestHandler):
