@@ -1,4 +1,4 @@
-"""What operators ask for over HTTP, as workers hand it to the keeper; and what a client is told."""
+"""Requests of operators, which workers pass on to the keeper, and the keeper's replies."""
 
 from pathlib import Path
 from typing import Annotated
@@ -41,20 +41,21 @@ _Offset = Annotated[int, Meta(ge=0, lt=2**62)]
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every request may say."""
+    """Base of the bodies: each may give a reason."""
 
     reason: _Reason = "over HTTP"
 
 
 class RoutingBody(_Body, frozen=True, kw_only=True):
-    """How requests are to be routed.
+    """A routing to set.
 
     Parameters
     ----------
     routing
-        Null returns to what the pipeline declares.
+        The routing; null returns to the declared one.
     expected
-        Number of the ruling that was seen: another one since is a conflict. Left out, the last one wins.
+        Number of the ruling that the operator saw: if there is a newer one, the request is refused as a
+        conflict. Without it, the last request wins.
     """
 
     routing: Routing | None
@@ -62,13 +63,13 @@ class RoutingBody(_Body, frozen=True, kw_only=True):
 
 
 class ShadowBody(_Body, frozen=True, kw_only=True):
-    """Which version is to predict beside the answer, or no more."""
+    """The version that becomes a shadow, or stops being one."""
 
     version: _Shadow
 
 
 class LearningBody(_Body, frozen=True, kw_only=True):
-    """Whether learning is to halt, or to go on."""
+    """Whether learning is paused."""
 
     paused: bool
 
@@ -81,7 +82,7 @@ class OffsetSpan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def offsets(self) -> OffsetRange:
-        """The range."""
+        """The span as a range of offsets."""
         return OffsetRange(self.start, self.stop)
 
 
@@ -89,22 +90,22 @@ _Spans = Annotated[tuple[OffsetSpan, ...], Meta(max_length=MOST_SPANS)]
 
 
 class QuarantineBody(_Body, frozen=True, kw_only=True):
-    """Offsets that are not to be learned again."""
+    """Offsets to quarantine: no later recipe learns them."""
 
     spans: Annotated[tuple[OffsetSpan, ...], Meta(min_length=1, max_length=MOST_SPANS)]
 
 
 class ChampionBody(_Body, frozen=True, kw_only=True):
-    """Which version is to be champion.
+    """The version that becomes champion.
 
     Parameters
     ----------
     version
-        Its number; to roll back, it may be left out: the champion before this one.
+        Its number; a rollback without a number returns to the champion before this one.
     rollback
-        Whether that is a return to an earlier champion.
+        Whether this returns to an earlier champion.
     quarantine
-        With a rollback: offsets that are not to be learned again.
+        With a rollback: offsets that no later recipe learns.
     """
 
     version: _Number | None = None
@@ -113,22 +114,22 @@ class ChampionBody(_Body, frozen=True, kw_only=True):
 
 
 class VersionsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the newest versions."""
+    """The number of newest versions to list."""
 
     last: Annotated[int, Meta(ge=1, le=MOST_VERSIONS)] = 20
 
 
 class OperatorRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to the keeper.
+    """A request from a worker to the keeper.
 
     Parameters
     ----------
     what
         Name of the operation.
     pipeline, by
-        Of which pipeline, and who asks.
+        The pipeline's name, and the operator's.
     body
-        As the operation takes it.
+        The body of the operation, as JSON.
     """
 
     what: str
@@ -143,7 +144,7 @@ class OperatorReply(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     result
-        As JSON, where it was done.
+        The result as JSON, if the operation succeeded.
     code, error, hint
         The error's class, what is wrong, and what to do.
     """
@@ -155,5 +156,5 @@ class OperatorReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def socket_file(settings: Settings) -> Path:
-    """Give the file that says where the keeper listens: a home may be too long a path for a socket."""
+    """Return the file that holds the path of the keeper's socket; a home's own path may be too long."""
     return settings.root / "live" / "operations"

@@ -1,6 +1,6 @@
-"""Talk to the service: predict, label, look up. Needs nothing of the server.
+"""Clients of the service: predict, label, look up; they import none of the server.
 
-Every prediction gets its id, and every label its time, before it is sent: a request that is sent again
+Every prediction gets its id, and every label its time, before it is sent. A request that is sent again
 is the same request, so retries are safe.
 
 >>> from headwater.serving.client.client import Client
@@ -43,12 +43,12 @@ __all__ = ["AsyncClient", "Client"]
 _RETRIED = {408, 425, 429, 502, 503, 504}
 _FIRST_WAIT_S = 0.05
 _MOST_WAIT_S = 2.0
-_Found = TypeVar("_Found")
+_Answer = TypeVar("_Answer")
 Features = Mapping[str, FeatureValue]
 
 
-class _Base:
-    """What both clients share: which request is sent, and what an answer means."""
+class _ClientBase:
+    """The part that both clients share: headers and retries."""
 
     def __init__(self, retries: int, key: str | None) -> None:
         self._retries = retries
@@ -57,29 +57,29 @@ class _Base:
             self._headers["authorization"] = f"Bearer {key}"
 
     def _pause_s(self, attempt: int, answer: httpx.Response | None) -> float | None:
-        """Say how long to wait before another attempt; None where there is none."""
+        """Return the seconds to wait before another attempt; None if there is none."""
         if attempt >= self._retries or (answer is not None and answer.status_code not in _RETRIED):
             return None
-        asked = "" if answer is None else answer.headers.get("retry-after", "")
-        if asked.isdigit():
-            return min(float(asked), _MOST_WAIT_S)
+        retry_after = "" if answer is None else answer.headers.get("retry-after", "")
+        if retry_after.isdigit():
+            return min(float(retry_after), _MOST_WAIT_S)
         longest = min(_MOST_WAIT_S, _FIRST_WAIT_S * 2**attempt)
         return float(longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, hides nothing
 
 
-class Client(_Base):
+class Client(_ClientBase):
     """A client that waits for each answer.
 
     Parameters
     ----------
     address
-        Such as ``http://127.0.0.1:8000``.
+        Address of the service, such as ``http://127.0.0.1:8000``.
     key
-        The API key, where the service asks for one.
+        The API key, if the service needs one.
     retries
-        How often a request that got no answer, or was told to come back, is sent again.
+        How often a request is sent again, if it got no answer or the service was busy.
     timeout_s
-        How long to wait for an answer.
+        Seconds to wait for an answer.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Client(_Base):
         super().__init__(retries, key)
         self._http = httpx.Client(base_url=address, headers=self._headers, timeout=timeout_s)
         self.operate = OperatorClient(self._send)
-        """What operators ask for: routing, shadows, learning, champions."""
+        """Requests of operators: routing, shadows, learning, champions."""
 
     def predict(
         self,
@@ -98,30 +98,30 @@ class Client(_Base):
         id: str | None = None,  # noqa: A002 - its name on the wire
         entity: Mapping[str, str] | None = None,
     ) -> PredictionAnswer:
-        """Ask for one prediction; it is logged durably when this returns.
+        """Request one prediction; it is logged durably when this returns.
 
         Parameters
         ----------
         features
             Values by name.
         pipeline
-            Its name; may be left out where only one is served.
+            The pipeline's name; may be left out if the service has only one.
         id
-            Unique within the pipeline; made where not given.
+            Unique within the pipeline; made if not given.
         entity
             Entity keys by name.
 
         Raises
         ------
         SchemaError, ConflictError, NotFoundError, NotReadyError, StorageError
-            As the service says; StorageError also where it cannot be reached.
+            The error of the service; StorageError also if it cannot be reached.
         """
         return self._post("/predict", _prediction(features, pipeline, id, entity), PredictionAnswer)
 
     def predict_many(
         self, items: Sequence[Features], *, pipeline: str | None = None
     ) -> list[PredictionAnswer]:
-        """Ask for many predictions, all or none; each gets an id.
+        """Request many predictions, all or none; each gets an id.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Client(_Base):
     def send_predictions(
         self, items: Sequence[Mapping[str, Any]], *, pipeline: str | None = None
     ) -> list[PredictionAnswer]:
-        """Ask for many predictions as they go over the wire: ``id``, ``features``, ``entity``, ``unit``.
+        """Request many predictions as the wire has them: ``id``, ``features``, ``entity``, ``unit``.
 
         Raises
         ------
@@ -154,18 +154,18 @@ class Client(_Base):
         source: Source = "natural",
         key: str | None = None,
     ) -> LabelResult:
-        """Tell the truth of one prediction; durable when this returns.
+        """Label one prediction; the label is durable when this returns.
 
         Parameters
         ----------
         prediction_id, value
-            Whose truth, and what it is.
+            Id of the prediction, and its label's value.
         known_at
-            When it became known, with a zone; now where not given.
+            When it became known, with a zone; now if not given.
         source
-            Who says so.
+            Where it comes from.
         key
-            The same key again must bear the same value; a revision bears another.
+            The client's key: the same key again must bear the same value; a revision bears another.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class Client(_Base):
     def send_labels(
         self, items: Sequence[Mapping[str, Any]], *, pipeline: str | None = None
     ) -> list[LabelResult]:
-        """Tell many truths as they go over the wire, each with its own result.
+        """Send many labels as the wire has them, each with its own result.
 
         Raises
         ------
@@ -188,12 +188,12 @@ class Client(_Base):
         return self._post("/labels", _named({"labels": items}, pipeline), LabelResults).labels
 
     def prediction(self, prediction_id: str, *, pipeline: str | None = None) -> Recorded:
-        """Give what was recorded of a prediction.
+        """Return the record of a prediction.
 
         Raises
         ------
         NotFoundError
-            If nothing was.
+            If there is none.
         """
         check_name(prediction_id, "prediction_id")
         params = {} if pipeline is None else {"pipeline": pipeline}
@@ -207,17 +207,17 @@ class Client(_Base):
         features: Features | None = None,
         id: str | None = None,  # noqa: A002 - its name on the wire
     ) -> BatchAnswer:
-        """Give what the newest batch run predicted for a key.
+        """Return the newest batch run's answer for a key.
 
         Parameters
         ----------
         key, pipeline
-            Whose answer, and the pipeline's name.
+            The key, and the pipeline's name.
         features
-            Values by name, with which the online model answers where the batch has none; without, that
-            is an error.
+            Values by name, for the online model to answer if the batch has no answer; without them, a
+            missing answer is an error.
         id
-            Of the prediction that is made then; made where not given.
+            Id of the online model's prediction; made if not given.
 
         Raises
         ------
@@ -232,7 +232,7 @@ class Client(_Base):
         return self._post(path, _item(features, id), BatchAnswer)
 
     def is_ready(self) -> bool:
-        """Say whether every pipeline has a version that serves; False where nobody answers."""
+        """Return whether every pipeline has a serving version; False if the service does not answer."""
         try:
             return self._http.get("/v2/health/ready").is_success
         except httpx.TransportError:
@@ -248,7 +248,7 @@ class Client(_Base):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _post(self, path: str, body: Mapping[str, Any], kind: type[_Found]) -> _Found:
+    def _post(self, path: str, body: Mapping[str, Any], kind: type[_Answer]) -> _Answer:
         return self._send("POST", path, encoded(body), kind)
 
     def _send(
@@ -256,9 +256,9 @@ class Client(_Base):
         method: str,
         path: str,
         body: bytes | None,
-        kind: type[_Found],
+        kind: type[_Answer],
         params: Mapping[str, str] | None = None,
-    ) -> _Found:
+    ) -> _Answer:
         attempt = 0
         while True:
             answer, failure = None, None
@@ -277,8 +277,8 @@ class Client(_Base):
             attempt += 1
 
 
-class AsyncClient(_Base):
-    """A client for an event loop; many requests may be under way at once.
+class AsyncClient(_ClientBase):
+    """A client for an event loop; it may send many requests at once.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ class AsyncClient(_Base):
         super().__init__(retries, key)
         self._http = httpx.AsyncClient(base_url=address, headers=self._headers, timeout=timeout_s)
         self.operate = AsyncOperatorClient(self._send)
-        """What operators ask for, as :attr:`Client.operate`."""
+        """Requests of operators, as :attr:`Client.operate`."""
 
     async def predict(
         self,
@@ -302,7 +302,7 @@ class AsyncClient(_Base):
         id: str | None = None,  # noqa: A002 - its name on the wire
         entity: Mapping[str, str] | None = None,
     ) -> PredictionAnswer:
-        """Ask for one prediction, as :meth:`Client.predict` does."""
+        """Request one prediction, as :meth:`Client.predict` does."""
         return await self._post(
             "/predict", _prediction(features, pipeline, id, entity), PredictionAnswer
         )
@@ -317,7 +317,7 @@ class AsyncClient(_Base):
         source: Source = "natural",
         key: str | None = None,
     ) -> LabelResult:
-        """Tell the truth of one prediction, as :meth:`Client.label` does."""
+        """Label one prediction, as :meth:`Client.label` does."""
         item = _label(prediction_id, value, known_at, source, key)
         return await self._post("/labels", _named(item, pipeline), LabelResult)
 
@@ -329,7 +329,7 @@ class AsyncClient(_Base):
         features: Features | None = None,
         id: str | None = None,  # noqa: A002 - its name on the wire
     ) -> BatchAnswer:
-        """Give what the newest batch run predicted for a key, as :meth:`Client.batch` does."""
+        """Return the newest batch run's answer for a key, as :meth:`Client.batch` does."""
         path = _batch_path(pipeline, key)
         if features is None:
             return await self._send("GET", path, None, BatchAnswer)
@@ -345,7 +345,7 @@ class AsyncClient(_Base):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _post(self, path: str, body: Mapping[str, Any], kind: type[_Found]) -> _Found:
+    async def _post(self, path: str, body: Mapping[str, Any], kind: type[_Answer]) -> _Answer:
         return await self._send("POST", path, encoded(body), kind)
 
     async def _send(
@@ -353,9 +353,9 @@ class AsyncClient(_Base):
         method: str,
         path: str,
         body: bytes | None,
-        kind: type[_Found],
+        kind: type[_Answer],
         params: Mapping[str, str] | None = None,
-    ) -> _Found:
+    ) -> _Answer:
         attempt = 0
         while True:
             answer, failure = None, None
@@ -375,7 +375,7 @@ class AsyncClient(_Base):
 
 
 def _trace_headers() -> dict[str, str]:
-    """Let the service's spans go on from the caller's, where the caller has any (W3C trace context)."""
+    """Return headers that continue the caller's trace, if there is one (W3C trace context)."""
     headers: dict[str, str] = {}
     if "opentelemetry.trace" in sys.modules:
         from opentelemetry.propagate import inject  # noqa: PLC0415 - only beside what is there already
@@ -392,8 +392,8 @@ def _batch_path(pipeline: str, key: str) -> str:
 def _item(
     features: Features, id_: str | None = None, entity: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {"id": id_ or new_id(), "features": features}
-    return {**found, "entity": entity} if entity else found
+    item: dict[str, Any] = {"id": id_ or new_id(), "features": features}
+    return {**item, "entity": entity} if entity else item
 
 
 def _prediction(
@@ -405,28 +405,30 @@ def _prediction(
 def _label(
     prediction_id: str, value: LabelValue, known_at: datetime | None, source: Source, key: str | None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    item: dict[str, Any] = {
         "prediction_id": prediction_id,
         "value": value,
         "known_at": known_at or datetime.now(UTC),
         "source": source,
     }
-    return found if key is None else {**found, "key": key}
+    return item if key is None else {**item, "key": key}
 
 
 def _named(body: Mapping[str, Any], pipeline: str | None) -> dict[str, Any]:
     return dict(body) if pipeline is None else {"pipeline": pipeline, **body}
 
 
-def _read(answer: httpx.Response, kind: type[_Found]) -> _Found:
+def _read(answer: httpx.Response, kind: type[_Answer]) -> _Answer:
     if answer.is_success:
         return msgspec.json.decode(answer.content, type=kind)
     try:
         problem = msgspec.json.decode(answer.content, type=Problem)
     except msgspec.DecodeError:
-        raise HeadwaterError(f"the service answered {answer.status_code}, and no problem") from None
-    known = getattr(errors, problem.code, HeadwaterError)
-    raise known(problem.detail or problem.title, problem.hint)
+        raise HeadwaterError(
+            f"the service answered {answer.status_code} without a problem document"
+        ) from None
+    error_type = getattr(errors, problem.code, HeadwaterError)
+    raise error_type(problem.detail or problem.title, problem.hint)
 
 
 def _unreachable(failure: Exception | None) -> StorageError:

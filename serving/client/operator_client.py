@@ -1,6 +1,6 @@
-"""What a client asks for as an operator: ``client.operate.pause("flights")``; needs no server code.
+"""Requests of operators: ``client.operate.pause("flights")``; they import none of the server.
 
-Each request may be sent again: it names what is to be, and what is so already changes nothing.
+Each request may be repeated: it names the wanted state, and a state that holds already changes nothing.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,12 +24,12 @@ from headwater.spec.serving.routing import Routing
 
 __all__ = ["AsyncOperatorClient", "OperatorClient"]
 
-_Found = TypeVar("_Found")
+_Answer = TypeVar("_Answer")
 _REASON = "through the client"
 
 
 class _Request(NamedTuple):
-    """What is sent."""
+    """A request of an operator."""
 
     method: str
     path: str
@@ -38,23 +38,23 @@ class _Request(NamedTuple):
 
 
 class OperatorClient:
-    """What an operator asks for, and waits for; :attr:`Client.operate` gives it.
+    """Send operators' requests and wait for each answer; :attr:`Client.operate` is one.
 
-    A pipeline is given by its name. Each raises what the service says: SchemaError where something does
-    not fit, NotFoundError where a pipeline or version does not exist, ConflictError where another ruling
-    came meanwhile, NotReadyError where the keeper is away.
+    Each method takes a pipeline's name, and raises the error of the service: SchemaError if the request
+    does not fit, NotFoundError if there is no such pipeline or version, ConflictError if another ruling
+    came meanwhile, NotReadyError if the keeper is away.
 
     Parameters
     ----------
     send
-        The client's.
+        The client's function that sends a request.
     """
 
     def __init__(self, send: Callable[..., Any]) -> None:
         self._send = send
 
     def routing(self, pipeline: str) -> RoutingStatus:
-        """Say how requests are routed."""
+        """Return the routing, its history, and the progress of shadows."""
         return self._ask(_get(pipeline, "routing"), RoutingStatus)
 
     def route(
@@ -70,9 +70,9 @@ class OperatorClient:
         Parameters
         ----------
         pipeline, routing, reason
-            Whose, how, and why.
+            The pipeline's name, the routing, and the reason for the audit.
         expected
-            Number of the ruling that was seen; the last one to write wins where not given.
+            Number of the ruling that the operator saw; without it, the last request wins.
         """
         body = RoutingBody(routing=routing, reason=reason, expected=expected)
         return self._ask(_put(pipeline, "routing", body), RoutingStatus)
@@ -82,27 +82,27 @@ class OperatorClient:
         return self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), RoutingStatus)
 
     def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
-        """Let a version predict beside the answer no more."""
+        """Let a version stop predicting beside the answer."""
         return self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), RoutingStatus)
 
     def learning(self, pipeline: str) -> Learning:
-        """Say whether learning is paused, and what is quarantined."""
+        """Return the pause of learning, and the quarantined offsets."""
         return self._ask(_get(pipeline, "learning"), Learning)
 
     def pause(self, pipeline: str, *, reason: str = _REASON) -> Learning:
-        """Pause learning each label."""
+        """Pause online learning."""
         body = LearningBody(paused=True, reason=reason)
         return self._ask(_put(pipeline, "learning", body), Learning)
 
     def resume(self, pipeline: str, *, reason: str = _REASON) -> Learning:
-        """Let learning each label go on; what came meanwhile is learned."""
+        """Let online learning go on; labels that came meanwhile are learned."""
         body = LearningBody(paused=False, reason=reason)
         return self._ask(_put(pipeline, "learning", body), Learning)
 
     def quarantine(
         self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = _REASON
     ) -> Learning:
-        """Leave offsets out of every later recipe, and at once of what is learned label by label."""
+        """Exclude offsets from every later recipe, and at once from online learning."""
         body = QuarantineBody(spans=_spans(spans), reason=reason)
         return self._ask(_post(pipeline, "quarantine", body), Learning)
 
@@ -123,39 +123,39 @@ class OperatorClient:
         Parameters
         ----------
         pipeline, reason
-            Whose, and why.
+            The pipeline's name, and the reason for the audit.
         to
-            Which version; the champion before this one where not given.
+            Number of the version; the champion before this one if not given.
         quarantine
-            Offsets that are not to be learned again.
+            Offsets that no later recipe learns.
         """
         # The version is named in the request, so that sending it twice does not go back twice.
         target = to or _previous(self.versions(pipeline, last=1_000))
         return self._ask(_post(pipeline, "champion", _return(target, quarantine, reason)), Reign)
 
     def versions(self, pipeline: str, *, last: int = 20) -> list[VersionInRole]:
-        """List the newest versions with what they do now, oldest first."""
+        """List the newest versions with their roles, oldest first."""
         return self._ask(_get(pipeline, "versions", last=str(last)), list[VersionInRole])
 
-    def _ask(self, request: _Request, kind: type[_Found]) -> _Found:
-        found: _Found = self._send(request.method, request.path, request.body, kind, request.params)
-        return found
+    def _ask(self, request: _Request, kind: type[_Answer]) -> _Answer:
+        answer: _Answer = self._send(request.method, request.path, request.body, kind, request.params)
+        return answer
 
 
 class AsyncOperatorClient:
-    """What an operator asks for, for an event loop; as :class:`OperatorClient`.
+    """Send operators' requests from an event loop, as :class:`OperatorClient` does.
 
     Parameters
     ----------
     send
-        The client's.
+        The client's function that sends a request.
     """
 
     def __init__(self, send: Callable[..., Awaitable[Any]]) -> None:
         self._send = send
 
     async def routing(self, pipeline: str) -> RoutingStatus:
-        """Say how requests are routed."""
+        """Return the routing, its history, and the progress of shadows."""
         return await self._ask(_get(pipeline, "routing"), RoutingStatus)
 
     async def route(
@@ -175,27 +175,27 @@ class AsyncOperatorClient:
         return await self._ask(_post(pipeline, "shadows/add", _shadow(version, reason)), RoutingStatus)
 
     async def drop_shadow(self, pipeline: str, version: str, *, reason: str = _REASON) -> RoutingStatus:
-        """Let a version predict beside the answer no more."""
+        """Let a version stop predicting beside the answer."""
         return await self._ask(_post(pipeline, "shadows/drop", _shadow(version, reason)), RoutingStatus)
 
     async def learning(self, pipeline: str) -> Learning:
-        """Say whether learning is paused, and what is quarantined."""
+        """Return the pause of learning, and the quarantined offsets."""
         return await self._ask(_get(pipeline, "learning"), Learning)
 
     async def pause(self, pipeline: str, *, reason: str = _REASON) -> Learning:
-        """Pause learning each label."""
+        """Pause online learning."""
         body = LearningBody(paused=True, reason=reason)
         return await self._ask(_put(pipeline, "learning", body), Learning)
 
     async def resume(self, pipeline: str, *, reason: str = _REASON) -> Learning:
-        """Let learning each label go on; what came meanwhile is learned."""
+        """Let online learning go on; labels that came meanwhile are learned."""
         body = LearningBody(paused=False, reason=reason)
         return await self._ask(_put(pipeline, "learning", body), Learning)
 
     async def quarantine(
         self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = _REASON
     ) -> Learning:
-        """Leave offsets out of every later recipe, as :meth:`OperatorClient.quarantine` does."""
+        """Exclude offsets from every later recipe, as :meth:`OperatorClient.quarantine` does."""
         body = QuarantineBody(spans=_spans(spans), reason=reason)
         return await self._ask(_post(pipeline, "quarantine", body), Learning)
 
@@ -216,14 +216,14 @@ class AsyncOperatorClient:
         return await self._ask(_post(pipeline, "champion", _return(target, quarantine, reason)), Reign)
 
     async def versions(self, pipeline: str, *, last: int = 20) -> list[VersionInRole]:
-        """List the newest versions with what they do now, oldest first."""
+        """List the newest versions with their roles, oldest first."""
         return await self._ask(_get(pipeline, "versions", last=str(last)), list[VersionInRole])
 
-    async def _ask(self, request: _Request, kind: type[_Found]) -> _Found:
-        found: _Found = await self._send(
+    async def _ask(self, request: _Request, kind: type[_Answer]) -> _Answer:
+        answer: _Answer = await self._send(
             request.method, request.path, request.body, kind, request.params
         )
-        return found
+        return answer
 
 
 def _get(pipeline: str, what: str, **params: str) -> _Request:

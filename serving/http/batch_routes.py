@@ -1,4 +1,4 @@
-"""Batch answers over HTTP: look a key up, or let the online model answer where it has none."""
+"""Batch answers over HTTP: look a key up, or let the online model answer if it has no batch answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,16 +24,16 @@ __all__ = ["batch_routes"]
 
 
 class _KeyConvertor(Convertor[str]):
-    """Takes any key from a path: with slashes, and lines."""
+    """Match any key in a path, with slashes and line breaks too."""
 
     regex = r"(?s:.*)"
 
     def convert(self, value: str) -> str:
-        """Give the key as it stands in the path."""
+        """Return the key as the path holds it."""
         return value
 
     def to_string(self, value: str) -> str:
-        """Give the path of a key."""
+        """Return the part of a path that holds a key."""
         return value
 
 
@@ -55,25 +55,28 @@ def batch_routes(
     Parameters
     ----------
     pipelines
-        What is declared: a pipeline that scores no table has no route, one that does not fall through
-        takes no POST.
+        The declared pipelines: a pipeline without a batch has no route, and a pipeline that does not
+        fall through takes no POST.
     served, answers
-        By name, once the service has started.
+        Served pipelines and batch answers by name, filled once the service has started.
     clock, metrics
-        The time, and what counts.
+        The time, and the counters.
     limits
         Bounds of a body.
     """
     routes: list[BaseRoute] = []
     for pipeline in pipelines:
         if pipeline.batch is not None:
-            both = _both(pipeline.name, served, answers, clock, metrics, limits)
+            endpoint = _batch_endpoint(pipeline.name, served, answers, clock, metrics, limits)
             methods = ["GET", "POST"] if pipeline.batch.fall_through else ["GET"]
-            routes.append(Route(f"/batch/{pipeline.name}/{{key:batch_key}}", both, methods=methods))
-    return [*routes, Route("/batch/{pipeline}/{key:batch_key}", _none(served), methods=["GET"])]
+            routes.append(Route(f"/batch/{pipeline.name}/{{key:batch_key}}", endpoint, methods=methods))
+    return [
+        *routes,
+        Route("/batch/{pipeline}/{key:batch_key}", _missing_endpoint(served), methods=["GET"]),
+    ]
 
 
-def _both(
+def _batch_endpoint(
     name: str,
     served: Pipelines,
     answers: Mapping[str, BatchAnswers],
@@ -82,22 +85,24 @@ def _both(
     limits: BodyLimits,
 ) -> _Endpoint:
     async def look_up(key: str) -> BatchAnswer:
-        found = await asyncio.to_thread(answers[name].find, key)
-        if found is None:
+        answer = await asyncio.to_thread(answers[name].find, key)
+        if answer is None:
             metrics.looked_up(name, "none")
             raise answers[name].missing(key)
-        return found
+        return answer
 
     async def look_up_or_predict(key: str, body: bytes) -> BatchAnswer:
         item = _decoded(key, body)
-        one, its = served[name], answers[name]
-        asked = PredictItem(item.features, item.id, {its.batch.key: key}, item.unit)
-        one.check(asked)
-        again = item.id is not UNSET and await asyncio.to_thread(one.recorder.find, item.id) is not None
-        found = None if again else await asyncio.to_thread(its.find, key)
-        if found is not None:
-            return found
-        (answer,) = await one.predict([asked])
+        pipeline, batch_answers = served[name], answers[name]
+        request = PredictItem(item.features, item.id, {batch_answers.batch.key: key}, item.unit)
+        pipeline.check(request)
+        repeated = (
+            item.id is not UNSET and await asyncio.to_thread(pipeline.recorder.find, item.id) is not None
+        )
+        batch_answer = None if repeated else await asyncio.to_thread(batch_answers.find, key)
+        if batch_answer is not None:
+            return batch_answer
+        (answer,) = await pipeline.predict([request])
         return BatchAnswer(
             key=key,
             found="online",
@@ -111,7 +116,7 @@ def _both(
             loss_window_ms=answer.loss_window_ms,
         )
 
-    async def both(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         key: str = request.path_params["key"]
         if request.method == "POST":
             body = await read_body(request.scope, request.receive, limits)
@@ -121,17 +126,17 @@ def _both(
         metrics.looked_up(name, answer.found)
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
-    return both
+    return endpoint
 
 
-def _none(served: Pipelines) -> _Endpoint:
-    async def none(request: Request) -> Response:
+def _missing_endpoint(served: Pipelines) -> _Endpoint:
+    async def endpoint(request: Request) -> Response:
         name = named(served, request.path_params["pipeline"]).pipeline.name
         raise NotFoundError(
             f"pipeline {name!r} scores no table", hint="declare batch=BatchPrediction(...) on it"
         )
 
-    return none
+    return endpoint
 
 
 def _decoded(key: str, body: bytes) -> BatchItem:

@@ -1,4 +1,4 @@
-"""The two hot routes, predict and labels, without a framework between the socket and the work."""
+"""The hot routes, predict and labels, with no framework between the socket and the pipeline."""
 
 import asyncio
 import logging
@@ -74,15 +74,15 @@ BODY_LIMITS = BodyLimits()
 
 
 class FastRoute:
-    """A POST route as a bare ASGI application: reads a body, answers JSON or a problem.
+    """A POST route as a bare ASGI application: read a body, answer JSON or a problem.
 
-    Where the body is there already, :meth:`reply` answers it without ASGI.
+    If the body is read already, :meth:`reply` answers it without ASGI.
 
     Parameters
     ----------
     work
-        Turns a body, and the name of the key that sent it, into an answer; raises a
-        :class:`HeadwaterError` for a problem.
+        Turns a body and the name of its key into an answer; raises a :class:`HeadwaterError` for a
+        problem.
     limits
         Bounds of the body.
     metrics
@@ -107,7 +107,7 @@ class FastRoute:
         await reply.send(send)
 
     async def reply(self, body: bytes, by: str) -> Reply:
-        """Answer a body from the key of that name."""
+        """Answer a body that was sent with the key of a name."""
         try:
             return Reply(200, _JSON, _ENCODER.encode(await self._work(body, by)))
         except HeadwaterError as error:
@@ -123,16 +123,16 @@ class FastRoute:
 
 
 class FastRoutes:
-    """The service with its hot routes in front: what is asked for most passes no framework.
+    """The service with its hot routes in front, so that most requests pass no framework.
 
     Parameters
     ----------
     app
-        Answers everything else.
+        Answers all other requests.
     hot
         A route for each path.
     metrics
-        Counts problems of everything else.
+        Counts problems of all other requests.
     """
 
     def __init__(self, app: ASGIApp, hot: Mapping[str, FastRoute], metrics: Metrics) -> None:
@@ -141,7 +141,7 @@ class FastRoutes:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; or run the service's start and end."""
+        """Answer one request, or run the start and end of the service."""
         if scope["type"] == "http":
             route = self._hot.get(scope["path"])
             if route is not None and scope["method"] == "POST":
@@ -163,28 +163,28 @@ def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) ->
     """Make ``POST /predict``."""
 
     async def predict(body: bytes, _by: str) -> object:
-        asked = _decoded(_PREDICT, body)
+        request = _decoded(_PREDICT, body)
         try:
-            return await answer(asked)
+            return await answer(request)
         except HeadwaterError as error:
-            log_problem(error, pipeline=asked.pipeline, prediction_id=asked.id)
+            log_problem(error, pipeline=request.pipeline, prediction_id=request.id)
             raise
 
-    async def answer(asked: PredictRequest) -> object:
-        pipeline = named(pipelines, asked.pipeline)
-        if asked.predictions is not UNSET:
-            _check_alone(asked.features is UNSET and asked.id is UNSET, "predictions", "features")
-            return PredictionAnswers(await pipeline.predict(asked.predictions))
-        features = asked.features
+    async def answer(request: PredictRequest) -> object:
+        pipeline = named(pipelines, request.pipeline)
+        if request.predictions is not UNSET:
+            _check_alone(request.features is UNSET and request.id is UNSET, "predictions", "features")
+            return PredictionAnswers(await pipeline.predict(request.predictions))
+        features = request.features
         if features is UNSET:
             if pipeline.pipeline.request_features:
                 raise SchemaError(
                     "features: it is missing", hint="send features, or many in predictions"
                 )
             features = NO_FEATURES
-        item = PredictItem(features, asked.id, asked.entity, asked.unit)
-        (found,) = await pipeline.predict([item])
-        return found
+        item = PredictItem(features, request.id, request.entity, request.unit)
+        (prediction,) = await pipeline.predict([item])
+        return prediction
 
     return FastRoute(predict, limits, metrics)
 
@@ -193,61 +193,63 @@ def labels_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> 
     """Make ``POST /labels``."""
 
     async def label(body: bytes, by: str) -> object:
-        asked = _decoded(_LABELS, body)
+        request = _decoded(_LABELS, body)
         try:
-            return await tell(asked, by)
+            return await record(request, by)
         except HeadwaterError as error:
-            log_problem(error, pipeline=asked.pipeline, prediction_id=asked.prediction_id)
+            log_problem(error, pipeline=request.pipeline, prediction_id=request.prediction_id)
             raise
 
-    async def tell(asked: LabelRequest, by: str) -> object:
-        pipeline = named(pipelines, asked.pipeline)
-        if asked.labels is not UNSET:
-            alone = asked.prediction_id is UNSET and asked.value is UNSET
+    async def record(request: LabelRequest, by: str) -> object:
+        pipeline = named(pipelines, request.pipeline)
+        if request.labels is not UNSET:
+            alone = request.prediction_id is UNSET and request.value is UNSET
             _check_alone(alone, "labels", "prediction_id")
-            return LabelResults(await pipeline.label(asked.labels, by=by))
-        if asked.prediction_id is UNSET or asked.value is UNSET:
-            missing = "prediction_id" if asked.prediction_id is UNSET else "value"
+            return LabelResults(await pipeline.label(request.labels, by=by))
+        if request.prediction_id is UNSET or request.value is UNSET:
+            missing = "prediction_id" if request.prediction_id is UNSET else "value"
             raise SchemaError(
                 f"{missing}: it is missing", hint="send prediction_id and value, or many in labels"
             )
-        item = LabelItem(asked.prediction_id, asked.value, asked.known_at, asked.source, asked.key)
+        item = LabelItem(
+            request.prediction_id, request.value, request.known_at, request.source, request.key
+        )
         return await pipeline.label_one(item, by=by)
 
     return FastRoute(label, limits, metrics)
 
 
 def named(pipelines: Pipelines, name: str | UnsetType) -> ServedPipeline:
-    """Give the pipeline of a name, or the only one.
+    """Return the pipeline of a name, or the only pipeline.
 
     Raises
     ------
     NotFoundError
-        If there is none of that name.
+        If no pipeline has that name.
     SchemaError
-        If none is named, and there are several.
+        If no name is given and there are several pipelines.
     """
     if name is UNSET:
         if len(pipelines) == 1:
             return next(iter(pipelines.values()))
         raise SchemaError("pipeline: it is missing", hint=f"send one of {few(pipelines)}")
-    found = pipelines.get(name)
-    if found is None:
+    pipeline = pipelines.get(name)
+    if pipeline is None:
         raise NotFoundError(
             f"no pipeline {name[:100]!r} is served", hint=f"send one of {few(pipelines)}"
         )
-    return found
+    return pipeline
 
 
 async def read_body(scope: Scope, receive: Receive, limits: BodyLimits) -> bytes:
-    """Read a request's body, within bounds of length and time.
+    """Read the body of a request within limits.
 
     Raises
     ------
     TooLargeError
-        If it is longer than that.
+        If it is too long.
     SlowError
-        If it does not come within those seconds, or its sender went away.
+        If it does not come in time, or its sender goes away.
     """
     most_bytes = limits.most_bytes
     message = await receive()
@@ -299,4 +301,4 @@ def _decoded(decoder: "msgspec.json.Decoder[_Request]", body: bytes) -> _Request
 
 def _check_alone(alone: bool, many: str, one: str) -> None:
     if not alone:
-        raise SchemaError(f"both {many} and {one} are there", hint=f"send {one}, or many in {many}")
+        raise SchemaError(f"both {many} and {one} are given", hint=f"send {one}, or many in {many}")

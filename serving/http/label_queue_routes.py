@@ -1,4 +1,4 @@
-"""The queue for people over HTTP: claim, answer, skip, and how it stands."""
+"""The label queue over HTTP: claim, answer and skip questions, and count them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["queue_router"]
 
 _Person = Annotated[
-    str, Field(min_length=1, max_length=100, description="Who; printable, without #", examples=["ada"])
+    str,
+    Field(
+        min_length=1,
+        max_length=100,
+        description="Name of the person; printable, without #",
+        examples=["ada"],
+    ),
 ]
 _PredictionId = Annotated[str, Field(min_length=1, max_length=200, examples=["order-17"])]
 _Named = Annotated[str, Path(max_length=63, description="Name of the pipeline")]
@@ -35,7 +41,7 @@ class _Model(BaseModel):
 
 
 class ClaimRequest(_Model):
-    """Whose questions, how many, for how long."""
+    """A claim of questions: the person, how many, and for how long."""
 
     person: _Person
     many: Annotated[int, Field(ge=1, le=MOST_CLAIMED, description="How many the person is to hold")] = 1
@@ -46,7 +52,7 @@ class ClaimRequest(_Model):
 
 
 class ClaimedQuestionModel(BaseModel):
-    """A question that the person holds. What the version answered is left out: it would sway."""
+    """A question that the person holds, without the version's output, which would sway the person."""
 
     prediction_id: str
     why: Why
@@ -58,13 +64,13 @@ class ClaimedQuestionModel(BaseModel):
 
 
 class ClaimAnswer(BaseModel):
-    """What the person holds now, what was held before first; empty where nothing waits."""
+    """The questions that the person holds now, earlier claims first; empty if none waits."""
 
     questions: list[ClaimedQuestionModel]
 
 
 class AnswerRequest(_Model):
-    """What a person says."""
+    """An answer of a person."""
 
     person: _Person
     prediction_id: _PredictionId
@@ -75,28 +81,28 @@ class AnswerRequest(_Model):
 
 
 class AnswerResult(BaseModel):
-    """Recorded as a label, or known: the same was recorded before. Durable either way."""
+    """The answer is recorded as a label, or known since it was recorded before; durable either way."""
 
     prediction_id: str
     status: Literal["recorded", "known"]
 
 
 class SkipRequest(_Model):
-    """What a person cannot answer."""
+    """A question that a person cannot answer."""
 
     person: _Person
     prediction_id: _PredictionId
 
 
 class SkipResult(BaseModel):
-    """The question goes to others; the person is not asked again."""
+    """The question goes to other people; the person is not asked again."""
 
     prediction_id: str
     status: Literal["skipped"] = "skipped"
 
 
 class AgreementModel(BaseModel):
-    """How far the first two answers to the same question agree."""
+    """Agreement of the first two answers to the same question."""
 
     pairs: int
     raw: float | None = Field(description="Share of the pairs that agree")
@@ -105,7 +111,7 @@ class AgreementModel(BaseModel):
 
 
 class QueueState(BaseModel):
-    """How a queue stands."""
+    """Counts of a queue."""
 
     open_random: int = Field(description="Wait for an answer; drawn at random, for honest metrics")
     open_uncertain: int = Field(description="Wait for an answer; the version was uncertain")
@@ -126,9 +132,9 @@ def queue_router(served: Pipelines, settings: Settings, clock: Clock) -> APIRout
     Parameters
     ----------
     served
-        The pipelines; labels go into their inboxes.
+        The pipelines, whose inboxes store the labels.
     settings, clock
-        Where the operational database is, and the time.
+        The address of the operational database, and the time.
     """
     queues = _Queues(served, settings, clock)
 
@@ -150,39 +156,41 @@ def queue_router(served: Pipelines, settings: Settings, clock: Clock) -> APIRout
 
 def _add_routes(router: APIRouter, queues: "_Queues") -> None:
     @router.post("/claim")
-    async def claim(pipeline: _Named, asked: Annotated[ClaimRequest, Body()]) -> ClaimAnswer:
-        """Give a person questions to answer, and keep them for him until the lease ends.
+    async def claim(pipeline: _Named, request: Annotated[ClaimRequest, Body()]) -> ClaimAnswer:
+        """Claim questions for a person, until the lease ends.
 
-        What he holds already comes first, with a new lease: the request may be sent again.
+        Questions that the person holds come first, with a new lease: the request may be repeated.
         """
         queue = await queues.of(pipeline)
-        found = await asyncio.to_thread(queue.claim, asked.person, asked.many, asked.lease_s)
-        return ClaimAnswer.model_validate({"questions": found}, from_attributes=True)
+        questions = await asyncio.to_thread(queue.claim, request.person, request.many, request.lease_s)
+        return ClaimAnswer.model_validate({"questions": questions}, from_attributes=True)
 
     @router.post("/answer")
-    async def answer(pipeline: _Named, said: Annotated[AnswerRequest, Body()]) -> AnswerResult:
-        """Record what a person says as a label with source `human`; answered when it is durable.
+    async def answer(pipeline: _Named, request: Annotated[AnswerRequest, Body()]) -> AnswerResult:
+        """Record an answer as a label with source `human`; the reply comes once it is durable.
 
-        The same again is known already; another value is a change of mind, and a revision. Where two
-        people differ a third is asked, whose label counts.
+        The same answer again is known already; another value is a revision. If two people differ, a
+        third is asked, whose label counts.
         """
         queue = await queues.of(pipeline)
-        status = await asyncio.to_thread(queue.answer, said.person, said.prediction_id, said.value)
-        return AnswerResult(prediction_id=said.prediction_id, status=status)
+        status = await asyncio.to_thread(
+            queue.answer, request.person, request.prediction_id, request.value
+        )
+        return AnswerResult(prediction_id=request.prediction_id, status=status)
 
     @router.post("/skip")
-    async def skip(pipeline: _Named, skipped: Annotated[SkipRequest, Body()]) -> SkipResult:
-        """Give a question back for good: others are asked, until three have skipped it."""
+    async def skip(pipeline: _Named, request: Annotated[SkipRequest, Body()]) -> SkipResult:
+        """Skip a question for good: other people are asked, until three have skipped it."""
         queue = await queues.of(pipeline)
-        await asyncio.to_thread(queue.skip, skipped.person, skipped.prediction_id)
-        return SkipResult(prediction_id=skipped.prediction_id)
+        await asyncio.to_thread(queue.skip, request.person, request.prediction_id)
+        return SkipResult(prediction_id=request.prediction_id)
 
     @router.get("")
     async def state(pipeline: _Named) -> QueueState:
-        """Count what waits, what was answered, and how far people agree."""
+        """Count open and answered questions, and the agreement of people."""
         queue = await queues.of(pipeline)
-        found = await asyncio.to_thread(queue.counts)
-        return QueueState.model_validate(found, from_attributes=True)
+        counts = await asyncio.to_thread(queue.counts)
+        return QueueState.model_validate(counts, from_attributes=True)
 
 
 _PROBLEMS = {
@@ -196,7 +204,7 @@ _PROBLEMS = {
 
 
 class _Queues:
-    """The queues of a worker: the operational database is opened when one is first asked for."""
+    """The label queues of a worker; the first use opens the operational database."""
 
     def __init__(self, served: Pipelines, settings: Settings, clock: Clock) -> None:
         self._served = served
@@ -207,12 +215,12 @@ class _Queues:
         self._queues: dict[str, LabelQueue] = {}
 
     async def of(self, name: str) -> "LabelQueue":
-        """Give the queue of a pipeline.
+        """Return the queue of a pipeline.
 
         Raises
         ------
         NotFoundError
-            If there is none of that name, or it asks nobody.
+            If no pipeline has that name, or it declares no people.
         """
         pipeline = named(self._served, name).pipeline
         if pipeline.people is None:
@@ -234,6 +242,6 @@ class _Queues:
 
         if self._database is None:
             self._database = Database(self._settings.operational_url)
-        one = self._served[name]
-        pipeline_id = register(self._database, one.pipeline, one.recorder.inbox)
-        return LabelQueue(one.pipeline, pipeline_id, one.recorder, self._database, self._clock)
+        served = self._served[name]
+        pipeline_id = register(self._database, served.pipeline, served.recorder.inbox)
+        return LabelQueue(served.pipeline, pipeline_id, served.recorder, self._database, self._clock)

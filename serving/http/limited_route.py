@@ -1,4 +1,4 @@
-"""Routes of the framework that read bodies within bounds, and whose refusals name the field."""
+"""Routes of the framework that read bodies within limits, and name the field that they refuse."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,10 +20,10 @@ _LIMITS = BodyLimits(most_bytes=20_000)
 
 
 class LimitedRoute(APIRoute):
-    """A route that reads bodies within bounds, and whose refusals name the field."""
+    """A route that reads bodies within limits, and names the field that it refuses."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override] # the same, named by its protocol
-        """Give the handler, as FastAPI asks for it."""
+        """Return the handler that FastAPI calls."""
         handler = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
@@ -49,15 +49,15 @@ def problem_of_status(words: str) -> dict[str, Any]:
 
 
 def _check_json(body: bytes) -> None:
-    """Refuse what cannot be read before a parser meets it that cannot bear it."""
+    """Refuse a body that is not JSON, before a parser that would fail on it."""
     try:
         msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise SchemaError(f"the body is not JSON that can be read: {error}", hint="see /docs") from error
+        raise SchemaError(f"the body is not readable JSON: {error}", hint="see /docs") from error
 
 
 def _misfit(error: RequestValidationError) -> SchemaError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")[:200]
-    said = f"{where or 'the body'}: {first['msg']}"
-    return SchemaError(said.encode(errors="replace").decode(), hint="see /docs")
+    what = f"{where or 'the body'}: {first['msg']}"
+    return SchemaError(what.encode(errors="replace").decode(), hint="see /docs")

@@ -1,6 +1,7 @@
-"""The OpenAPI document: FastAPI's own, with the hot routes, which it does not know.
+"""The OpenAPI document: FastAPI's own, and the hot routes, which FastAPI does not know.
 
-What a pipeline takes is in it to the letter, so that a generated client or a fuzzer sends what fits.
+It describes exactly the features that each pipeline takes, so that a generated client or a fuzzer sends
+valid requests.
 """
 
 from collections.abc import Sequence
@@ -44,28 +45,28 @@ _LABELS: dict[Task, dict[str, Any]] = {
 _EXAMPLES: dict[str, object] = {"float": 1.5, "int": 2, "str": "text", "bool": True}
 _TRUTHS: dict[Task, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
 _PROBLEMS = {
-    "401": "A key is needed, once one was made",
-    "403": "The key may not do this; without keys: for another host, or from another's page",
+    "401": "A key is needed, once the first was made",
+    "403": "The key does not allow this; without keys: another host, or a page of another site",
     "404": "No such pipeline, or no such prediction",
     "408": "The body came too slowly",
-    "409": "The id or the key came before, with another content",
+    "409": "The id or the key came before with another content",
     "413": "The body is too long",
-    "422": "It does not fit; the detail names the field",
-    "429": "The key asks too often: come back",
+    "422": "The request does not fit; the detail names the field",
+    "429": "Too many requests of this key: send it again later",
     "500": "The service failed",
-    "503": "Not ready, or too much at a time: come back",
+    "503": "Not ready, or overloaded: send it again later",
 }
 
 
 def describe(app: FastAPI, pipelines: Sequence[Pipeline]) -> None:
-    """Let ``/openapi.json`` tell of all routes, with what these pipelines take and examples of it.
+    """Let ``/openapi.json`` describe all routes, with the features of these pipelines, and examples.
 
     Parameters
     ----------
     app
         The service, with all its routes.
     pipelines
-        What it serves.
+        The pipelines that it serves.
     """
     own = app.openapi
 
@@ -84,7 +85,7 @@ def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
     schemas, components = msgspec.json.schema_components([*types, *ORCHESTRATED], ref_template=_REF)
     document.setdefault("components", {}).setdefault("schemas", {}).update(components)
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    document["security"] = [{}, {"key": []}]  # none is needed until the first was made
+    document["security"] = [{}, {"key": []}]  # no key is needed until the first is made
     answer, answers, labelled, results, batch_answer, problem = schemas[: len(types)]
     names = [pipeline.name for pipeline in pipelines]
     for path in document["paths"].values():
@@ -95,14 +96,14 @@ def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
                     parameter["schema"] = {"type": "string", "enum": names}
     several = len(pipelines) > 1
     document["paths"]["/predict"] = _post(
-        "Predict one, or many in predictions. Answered when the record is durable.",
+        "Predict one, or many in predictions. The answer comes once the record is durable.",
         [request for pipeline in pipelines for request in _predictions(pipeline, several)],
         _either(answer, answers),
         problem,
         {pipeline.name: {"value": _prediction(pipeline)} for pipeline in pipelines},
     )
     document["paths"]["/labels"] = _post(
-        "Tell the truth of one prediction, or of many in labels, each with its own result.",
+        "Label one prediction, or many in labels, each with its own result.",
         [request for pipeline in pipelines for request in _labels(pipeline, several)],
         _either(labelled, results),
         problem,
@@ -115,21 +116,21 @@ def _extend(document: dict[str, Any], pipelines: Sequence[Pipeline]) -> None:
 
 
 def _batch(pipeline: Pipeline, answer: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:
-    """Describe the look-up by key, and where it falls through, the request with features."""
+    """Describe the look-up by key and, if it falls through, the request with features."""
     key = {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY}
-    named = {"name": "key", "in": "path", "required": True, "schema": key, "example": "customer-17"}
+    parameter = {"name": "key", "in": "path", "required": True, "schema": key, "example": "customer-17"}
     get = {
         "summary": "Look up what the newest batch run predicted for a key, with its age.",
         "tags": ["predictions"],
         "responses": {"200": _content("Its answer", "application/json", answer)} | _problems(problem),
     }
-    path: dict[str, Any] = {"parameters": [named], "get": get}
+    path: dict[str, Any] = {"parameters": [parameter], "get": get}
     if pipeline.batch is not None and pipeline.batch.fall_through:
         features = {feature.name: _value(feature) for feature in pipeline.features}
         item = {"features": _object(features, list(features)), "id": _ID, "unit": _ID}
         example = {"features": _prediction(pipeline)["features"]}
         path |= _post(
-            "Look a key up; where it has no answer the online model predicts, and that is durable.",
+            "Look a key up; if it has no answer, the online model predicts, which is durable.",
             [_object(item, ["features"])],
             answer,
             problem,
@@ -139,7 +140,7 @@ def _batch(pipeline: Pipeline, answer: dict[str, Any], problem: dict[str, Any]) 
 
 
 def _predictions(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
-    """Give the schemas of a request for one prediction, and of one for many."""
+    """Return the schemas of a request for one prediction, and of one for many."""
     features = {feature.name: _value(feature) for feature in pipeline.request_features}
     item = {
         "features": _object(features, list(features)),
@@ -156,7 +157,7 @@ def _predictions(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
 
 
 def _labels(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
-    """Give the schemas of a request with one label, and of one with many."""
+    """Return the schemas of a request with one label, and of one with many."""
     item = {
         "prediction_id": _ID,
         "value": _LABELS[pipeline.task],
@@ -177,10 +178,10 @@ _SOME = {"minItems": 1, "maxItems": MOST_ITEMS}
 
 
 def _of(pipeline: Pipeline, several: bool, parts: dict[str, Any], *required: str) -> dict[str, Any]:
-    named = {
+    pipeline_field = {
         "pipeline": {"const": pipeline.name, "description": "May be left out if only one is served"}
     }
-    return _object(named | parts, [*required, *(["pipeline"] if several else [])])
+    return _object(pipeline_field | parts, [*required, *(["pipeline"] if several else [])])
 
 
 def _object(parts: dict[str, Any], required: list[str]) -> dict[str, Any]:
@@ -193,7 +194,7 @@ def _object(parts: dict[str, Any], required: list[str]) -> dict[str, Any]:
 
 
 def _entity(needed: Sequence[str]) -> dict[str, Any]:
-    """Give the schema of entity keys: those by which features are looked up, and any other."""
+    """Return the schema of entity keys: those that look-ups need, and any other."""
     if not needed:
         return _ENTITY
     return _ENTITY | {"properties": dict.fromkeys(needed, _ID), "required": list(needed)}
@@ -242,16 +243,16 @@ def _content(words: str, kind: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _prediction(pipeline: Pipeline) -> dict[str, Any]:
     features = {feature.name: _example(feature) for feature in pipeline.request_features}
-    found: dict[str, Any] = {"pipeline": pipeline.name, "id": "order-17"}
+    example: dict[str, Any] = {"pipeline": pipeline.name, "id": "order-17"}
     if features:
-        found["features"] = features
+        example["features"] = features
     if pipeline.entity_keys:
-        found["entity"] = {name: f"{name}-17" for name in pipeline.entity_keys}
-    return found
+        example["entity"] = {name: f"{name}-17" for name in pipeline.entity_keys}
+    return example
 
 
 def _example(feature: FeatureKind) -> object:
-    """Give a value that the feature may have."""
+    """Return an example of a feature's value."""
     if feature.categories is not UNSET:
         return feature.categories[0]
     if feature.low is not UNSET:

@@ -1,4 +1,4 @@
-"""Orchestrating models over HTTP: routing, shadows, learning, champions. The keeper does it."""
+"""Operate models over HTTP: routing, shadows, learning, champions. The keeper executes the requests."""
 
 import asyncio
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ ORCHESTRATED = (
     ChampionBody,
     VersionInRole,
 )
-"""What the document has to describe for these routes."""
+"""The types that the OpenAPI document describes for these routes."""
 
 _MOST_ANSWER_BYTES = 16_000_000
 _ANSWER_S = 60.0
@@ -51,44 +51,44 @@ _Last = Annotated[int, Query(ge=1, le=MOST_VERSIONS, description="How many of th
 _PROBLEMS = {
     404: "No such pipeline, or no such version",
     408: "The body came too slowly",
-    409: "Another ruling came meanwhile, or the version's state does not hold",
+    409: "Another ruling came meanwhile, or the version's state fails its check",
     413: "The body is too long",
-    422: "It does not fit; the detail names the field",
-    503: "The keeper is away or a store refuses: send it again",
+    422: "The request does not fit; the detail names the field",
+    503: "The keeper or a store is away: send it again",
 }
 
 
 class KeeperClient:
-    """Hands what operators ask for to the keeper, and gives its answer.
+    """Pass operators' requests on to the keeper, and return its replies.
 
     Parameters
     ----------
     settings
-        Where the keeper says at which socket it listens.
+        The address of the file that names the keeper's socket.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._file = socket_file(settings)
 
     async def ask(self, what: str, pipeline: str, by: str, body: object) -> bytes:
-        """Ask; give the result as JSON.
+        """Send a request; return the result as JSON.
 
         Raises
         ------
         NotReadyError
             If no keeper listens: nothing was done.
         StorageError
-            If it ends, or does not answer in time: it may have been done.
+            If the keeper ends, or does not reply in time: the request may have been executed.
         HeadwaterError
-            As the operation does.
+            The error of the operation.
         """
         raw = msgspec.Raw(msgspec.json.encode(body))
         line = (
             msgspec.json.encode(OperatorRequest(what=what, pipeline=pipeline, by=by, body=raw)) + b"\n"
         )
         try:
-            where = self._file.read_text()
-            reader, writer = await asyncio.open_unix_connection(where, limit=_MOST_ANSWER_BYTES)
+            socket_path = self._file.read_text()
+            reader, writer = await asyncio.open_unix_connection(socket_path, limit=_MOST_ANSWER_BYTES)
         except OSError as error:
             raise NotReadyError(
                 "the keeper does not listen", hint="send it again in a moment"
@@ -108,16 +108,18 @@ class KeeperClient:
 def _result(answer: bytes) -> bytes:
     if not answer:
         raise _unanswered()
-    told = msgspec.json.decode(answer, type=OperatorReply)
-    if told.code is None:
-        return bytes(told.result)
-    known = getattr(errors, told.code, HeadwaterError)
-    kind = known if known.__init__ is HeadwaterError.__init__ else HeadwaterError
-    raise kind(told.error, told.hint)
+    reply = msgspec.json.decode(answer, type=OperatorReply)
+    if reply.code is None:
+        return bytes(reply.result)
+    error_type = getattr(errors, reply.code, HeadwaterError)
+    kind = error_type if error_type.__init__ is HeadwaterError.__init__ else HeadwaterError
+    raise kind(reply.error, reply.hint)
 
 
 def _unanswered() -> StorageError:
-    return StorageError("the keeper did not answer", hint="look whether it was done, then send it again")
+    return StorageError(
+        "the keeper did not answer", hint="check whether it was done, then send it again"
+    )
 
 
 def operations_router(served: Pipelines, settings: Settings) -> APIRouter:
@@ -128,7 +130,7 @@ def operations_router(served: Pipelines, settings: Settings) -> APIRouter:
     served
         The pipelines.
     settings
-        Where the keeper is found.
+        The address of the keeper.
     """
     router = APIRouter(
         prefix="/pipelines/{pipeline}",
@@ -137,85 +139,85 @@ def operations_router(served: Pipelines, settings: Settings) -> APIRouter:
         default_response_class=Response,
         responses={status: problem_of_status(words) for status, words in _PROBLEMS.items()},
     )
-    asking = _Asking(served, KeeperClient(settings))
-    _add_routing(router, asking)
-    _add_learning(router, asking)
-    _add_versions(router, asking)
+    requests = _KeeperRequests(served, KeeperClient(settings))
+    _add_routing(router, requests)
+    _add_learning(router, requests)
+    _add_versions(router, requests)
     return router
 
 
-class _Asking:
-    """Reads requests, and asks the keeper."""
+class _KeeperRequests:
+    """Reads requests, and sends them to the keeper."""
 
-    def __init__(self, served: Pipelines, keeping: KeeperClient) -> None:
+    def __init__(self, served: Pipelines, keeper: KeeperClient) -> None:
         self._served = served
-        self._keeping = keeping
+        self._keeper = keeper
 
     async def look(self, what: str, name: str, body: object = None) -> Response:
-        """Ask for something that changes nothing."""
+        """Send a request that changes nothing."""
         pipeline = named(self._served, name).pipeline.name
-        return _json(await self._keeping.ask(what, pipeline, "", {} if body is None else body))
+        return _json(await self._keeper.ask(what, pipeline, "", {} if body is None else body))
 
     async def rule(self, what: str, name: str, request: Request, kind: type[Any]) -> Response:
-        """Ask for a ruling."""
+        """Send a request for a ruling."""
         pipeline = named(self._served, name).pipeline.name
         body = _decoded(await request.body(), kind)
         by = request.scope.get(BY) or "over HTTP"
-        return _json(await self._keeping.ask(what, pipeline, by, body))
+        return _json(await self._keeper.ask(what, pipeline, by, body))
 
 
-def _add_routing(router: APIRouter, asking: _Asking) -> None:
-    @router.get("/routing", responses=_told(RoutingStatus))
+def _add_routing(router: APIRouter, requests: _KeeperRequests) -> None:
+    @router.get("/routing", responses=_returns(RoutingStatus))
     async def routing(pipeline: _Named) -> Response:
-        """Say how requests are routed, who decided that, and how far shadows are."""
-        return await asking.look("routing", pipeline)
+        """Return the routing, its history, and the progress of shadows."""
+        return await requests.look("routing", pipeline)
 
-    @router.put("/routing", responses=_told(RoutingStatus), openapi_extra=_takes(RoutingBody))
+    @router.put("/routing", responses=_returns(RoutingStatus), openapi_extra=_takes(RoutingBody))
     async def route(pipeline: _Named, request: Request) -> Response:
         """Set how requests are routed; workers follow within a moment, between two requests."""
-        return await asking.rule("route", pipeline, request, RoutingBody)
+        return await requests.rule("route", pipeline, request, RoutingBody)
 
-    @router.post("/shadows/add", responses=_told(RoutingStatus), openapi_extra=_takes(ShadowBody))
+    @router.post("/shadows/add", responses=_returns(RoutingStatus), openapi_extra=_takes(ShadowBody))
     async def add_shadow(pipeline: _Named, request: Request) -> Response:
         """Let a version predict beside the answer, from the next prediction on."""
-        return await asking.rule("add shadow", pipeline, request, ShadowBody)
+        return await requests.rule("add shadow", pipeline, request, ShadowBody)
 
-    @router.post("/shadows/drop", responses=_told(RoutingStatus), openapi_extra=_takes(ShadowBody))
+    @router.post("/shadows/drop", responses=_returns(RoutingStatus), openapi_extra=_takes(ShadowBody))
     async def drop_shadow(pipeline: _Named, request: Request) -> Response:
-        """Let a version predict beside the answer no more; what it said is kept."""
-        return await asking.rule("drop shadow", pipeline, request, ShadowBody)
+        """Let a version stop predicting beside the answer; its outputs are kept."""
+        return await requests.rule("drop shadow", pipeline, request, ShadowBody)
 
 
-def _add_learning(router: APIRouter, asking: _Asking) -> None:
-    @router.get("/learning", responses=_told(Learning))
+def _add_learning(router: APIRouter, requests: _KeeperRequests) -> None:
+    @router.get("/learning", responses=_returns(Learning))
     async def learning(pipeline: _Named) -> Response:
-        """Say whether learning is paused, by whom, and what is quarantined."""
-        return await asking.look("learning", pipeline)
+        """Return the pause of learning, and the quarantined offsets."""
+        return await requests.look("learning", pipeline)
 
-    @router.put("/learning", responses=_told(Learning), openapi_extra=_takes(LearningBody))
+    @router.put("/learning", responses=_returns(Learning), openapi_extra=_takes(LearningBody))
     async def learn(pipeline: _Named, request: Request) -> Response:
-        """Pause learning each label, or let it go on: nothing that came meanwhile is lost."""
-        return await asking.rule("learn", pipeline, request, LearningBody)
+        """Pause online learning, or let it go on; labels that came meanwhile are not lost."""
+        return await requests.rule("learn", pipeline, request, LearningBody)
 
-    @router.post("/quarantine", responses=_told(Learning), openapi_extra=_takes(QuarantineBody))
+    @router.post("/quarantine", responses=_returns(Learning), openapi_extra=_takes(QuarantineBody))
     async def quarantine(pipeline: _Named, request: Request) -> Response:
-        """Leave offsets out of every later recipe, and at once of what is learned label by label."""
-        return await asking.rule("quarantine", pipeline, request, QuarantineBody)
+        """Exclude offsets from every later recipe, and at once from online learning."""
+        return await requests.rule("quarantine", pipeline, request, QuarantineBody)
 
 
-def _add_versions(router: APIRouter, asking: _Asking) -> None:
-    @router.get("/versions", responses=_told_many(VersionInRole))
+def _add_versions(router: APIRouter, requests: _KeeperRequests) -> None:
+    @router.get("/versions", responses=_returns_many(VersionInRole))
     async def versions(pipeline: _Named, last: _Last = 20) -> Response:
-        """List the newest versions with what they do now, oldest first."""
-        return await asking.look("versions", pipeline, VersionsBody(last=last))
+        """List the newest versions with their roles, oldest first."""
+        return await requests.look("versions", pipeline, VersionsBody(last=last))
 
-    @router.post("/champion", responses=_told(Reign), openapi_extra=_takes(ChampionBody))
+    @router.post("/champion", responses=_returns(Reign), openapi_extra=_takes(ChampionBody))
     async def champion(pipeline: _Named, request: Request) -> Response:
         """Promote a version once its state is verified, or roll back to an earlier champion.
 
-        To repeat it is safe where the version is named.
+        The request may be repeated if it names the version.
         """
-        return await asking.rule("champion", pipeline, request, ChampionBody)
+        return await requests.rule("champion", pipeline, request, ChampionBody)
 
 
 def _decoded(body: bytes, kind: type[Any]) -> object:
@@ -235,11 +237,11 @@ def _reference(kind: type[msgspec.Struct]) -> Mapping[str, str]:
     return {"$ref": f"#/components/schemas/{kind.__name__}"}
 
 
-def _told(kind: type[msgspec.Struct]) -> dict[int | str, dict[str, Any]]:
+def _returns(kind: type[msgspec.Struct]) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "Done", "content": {"application/json": {"schema": _reference(kind)}}}}
 
 
-def _told_many(kind: type[msgspec.Struct]) -> dict[int | str, dict[str, Any]]:
+def _returns_many(kind: type[msgspec.Struct]) -> dict[int | str, dict[str, Any]]:
     schema = {"type": "array", "items": _reference(kind)}
     return {200: {"description": "Done", "content": {"application/json": {"schema": schema}}}}
 

@@ -1,4 +1,4 @@
-"""The service as an ASGI application: one for each worker process."""
+"""The ASGI application of the service; each worker process makes one."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ from headwater.serving.http.label_queue_routes import queue_router
 from headwater.serving.http.openapi import describe
 from headwater.serving.http.operator_routes import operations_router
 from headwater.serving.metrics.counters import Cells, Counters
-from headwater.serving.metrics.service_metrics import Metrics, told_now
+from headwater.serving.metrics.service_metrics import Metrics, gauge_now
 from headwater.serving.published.alarms import KeeperStatus, cells_of
 from headwater.serving.worker.batch_answers import BatchAnswers
 from headwater.serving.worker.served_pipeline import ServedPipeline
@@ -66,18 +66,19 @@ def create_app(
     limits: BodyLimits = BODY_LIMITS,
     patience_s: float = 1.0,
 ) -> ASGIApp:
-    """Make the service.
+    """Make the application of a worker.
 
     Parameters
     ----------
     pipelines
-        What it serves.
+        The pipelines to serve.
     settings
-        Where inboxes and live states are.
+        The addresses of inboxes and published states.
     clock
-        The machine's where not given.
+        The time; the machine's clock if not given.
     access
-        Who may ask; where not given, everybody until the first key is made.
+        Whether requests need a key, and their rate; if not given, keys are needed once the first is
+        made.
     limits
         Bounds of the body of a request.
     patience_s
@@ -87,7 +88,7 @@ def create_app(
     served: dict[str, ServedPipeline] = {}
     batches: dict[str, BatchAnswers] = {}
     metrics = Metrics(Counters(settings))
-    kind, tracing = _made_of(settings)
+    kind, tracing = _parts_of(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, ShortWay]]:
@@ -100,9 +101,11 @@ def create_app(
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
         following += [asyncio.create_task(one.follow(_FOLLOW_S)) for one in batches.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
-        gc.freeze()  # what is loaded by now stays; a collection that looks at it all stops every request
+        gc.freeze()  # objects loaded by now stay; a collection that visits them all stops every request
         often, *rarely = gc.get_threshold()
-        gc.set_threshold(_COLLECTED_TOGETHER, *rarely)  # what waits for its sync is looked at in vain
+        gc.set_threshold(
+            _COLLECTED_TOGETHER, *rarely
+        )  # records that wait for their sync cannot be collected
         yield {} if tracing else {SHORT_WAY: ShortWay(guard, hot, patience_s)}
         gc.set_threshold(often, *rarely)
         gc.unfreeze()
@@ -131,14 +134,14 @@ def create_app(
         "/labels": labels_route(served, limits, metrics),
     }
     app.router.routes[:0] = [
-        # Reached with another method only, to be told so.
+        # These match other methods only, which they answer with 405.
         *(Route(path, route, methods=["POST"]) for path, route in hot.items()),
         *protocol_routes(served, limits),
         *batch_routes(pipelines, served, batches, clock, metrics, limits),
     ]
-    app.add_exception_handler(HeadwaterError, _refused)
-    app.add_exception_handler(HTTPException, _unrouted)
-    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(HeadwaterError, _answer_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_failure)
     _add_lookups(app, served, clock)
     app.include_router(queue_router(served, settings, clock))
     app.include_router(operations_router(served, settings))
@@ -150,8 +153,8 @@ def create_app(
     return guard if tracing is None else tracing(guard)
 
 
-def _made_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIApp], ASGIApp] | None]:
-    """Give what the service is made of: the plain parts, untouched, or where asked the traced ones."""
+def _parts_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIApp], ASGIApp] | None]:
+    """Return the class that serves, and the tracing wrapper if the settings ask for traces."""
     if not begin_tracing(settings, "headwater"):
         return ServedPipeline, None
     from headwater.serving.process.tracing import TracedPipeline, TracingMiddleware  # noqa: PLC0415 - only where asked for
@@ -164,13 +167,13 @@ def _add_lookups(app: FastAPI, served: Pipelines, clock: Clock) -> None:
     async def prediction(
         prediction_id: str, pipeline: str | None = Query(None, description="Its name")
     ) -> Response:
-        """Give what was recorded of a prediction: features as served, answer, labels as they came."""
-        found = named(served, msgspec.UNSET if pipeline is None else pipeline)
-        return _json(await asyncio.to_thread(found.find, prediction_id[:300]))
+        """Return the record of a prediction: features as served, answer, labels as they came."""
+        served_pipeline = named(served, msgspec.UNSET if pipeline is None else pipeline)
+        return _json(await asyncio.to_thread(served_pipeline.find, prediction_id[:300]))
 
     @app.get("/pipelines", tags=["pipelines"], response_class=Response)
     async def statuses() -> Response:
-        """Say of each pipeline which version serves, since when, and what waits."""
+        """Return the status of each pipeline: serving version, routing, learning, alarms."""
         return _json([_status(one, clock.now()) for one in served.values()])
 
 
@@ -179,26 +182,28 @@ def _add_metrics(
 ) -> None:
     @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def totals(accept: str = Header("", include_in_schema=False)) -> Response:
-        """Give what all workers counted, for Prometheus."""
+        """Return the metrics of all workers, for Prometheus."""
         for one in served.values():
             one.sample()
-        told = [cell for one in served.values() for cell in cells_of(one.pipeline.name, one.told())]
-        told += _batch_cells(batches)
-        content, kind = await asyncio.to_thread(metrics.text, accept, told)
+        extra = [
+            cell for one in served.values() for cell in cells_of(one.pipeline.name, one.keeper_status())
+        ]
+        extra += _batch_cells(batches)
+        content, kind = await asyncio.to_thread(metrics.text, accept, extra)
         return Response(content, headers={"content-type": kind})
 
 
 def _batch_cells(batches: Mapping[str, BatchAnswers]) -> Iterator[Cells]:
-    for name, one in batches.items():
-        standing = one.standing()
-        if standing is not None:
-            yield told_now("headwater_batch_predictions", name, standing.rows)
-            yield told_now("headwater_batch_predictions_read", name, standing.read)
-            yield told_now("headwater_batch_age_seconds", name, standing.age_s)
+    for name, answers in batches.items():
+        status = answers.status()
+        if status is not None:
+            yield gauge_now("headwater_batch_predictions", name, status.rows)
+            yield gauge_now("headwater_batch_predictions_read", name, status.read)
+            yield gauge_now("headwater_batch_age_seconds", name, status.age_s)
 
 
 def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
-    champion, serving, told = one.champion, one.serving, one.told()
+    champion, serving, keeper = one.champion, one.serving, one.keeper_status()
     return {
         "pipeline": one.pipeline.name,
         "task": one.pipeline.task,
@@ -206,33 +211,33 @@ def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
         "learned_to": None if champion is None else champion.learned_to,
         "epoch": None if serving is None else serving.epoch,
         "routing": None if serving is None else serving.routing,
-        "shares": {} if one.answering is None else one.answering.plan.shares,
+        "shares": {} if one.active is None else one.active.plan.shares,
         "shadows": () if serving is None else serving.shadows,
         "waiting": one.waiting,
         "swap_failure": one.swap_failure,
         "tables": () if one.tables is None else one.tables.status(now),
-        "learning": _learning(told),
-        "alarms": told.alarms,
+        "learning": _learning(keeper),
+        "alarms": keeper.alarms,
     }
 
 
-def _learning(told: KeeperStatus) -> dict[str, Any] | None:
-    """Say how learning each label stands; None where the flows learn."""
-    if not told.learns:
+def _learning(keeper: KeeperStatus) -> dict[str, Any] | None:
+    """Return the state of online learning; None if flows learn."""
+    if not keeper.learns:
         return None
     return {
-        "learned_to": told.learned_to,
-        "sequenced_to": told.sequenced_to,
-        "paused": told.pause is not None,
-        "pause": told.pause,
+        "learned_to": keeper.learned_to,
+        "sequenced_to": keeper.sequenced_to,
+        "paused": keeper.pause is not None,
+        "pause": keeper.pause,
     }
 
 
-def _json(found: object, status: int = 200, kind: str = "application/json") -> Response:
-    return Response(msgspec.json.encode(found), status, media_type=kind)
+def _json(content: object, status: int = 200, kind: str = "application/json") -> Response:
+    return Response(msgspec.json.encode(content), status, media_type=kind)
 
 
-def _refused(_request: Request, error: Exception) -> Response:
+def _answer_error(_request: Request, error: Exception) -> Response:
     problem = problem_of(error) if isinstance(error, HeadwaterError) else FAILED
     answer = _json(problem, problem.status, PROBLEM_TYPE.decode())
     if problem.status == 503:
@@ -240,18 +245,20 @@ def _refused(_request: Request, error: Exception) -> Response:
     return answer
 
 
-def _unrouted(request: Request, error: Exception) -> Response:
-    """Answer a path that is not there, or a method that it does not take, with those that it does."""
+def _answer_http_error(request: Request, error: Exception) -> Response:
+    """Answer an unknown path, or a method that a path does not take; name the methods that it takes."""
     if not isinstance(error, HTTPException):
-        return _failed(request, error)
+        return _answer_failure(request, error)
     problem = Problem(status=error.status_code, title=error.detail, hint="see /docs")
     answer = _json(problem, problem.status, PROBLEM_TYPE.decode())
     if problem.status == 405:
-        routes = [one for one in request.app.router.routes if isinstance(one, Route)]
-        there = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
-        answer.headers["allow"] = ", ".join(sorted({m for one in there for m in one.methods or ()}))
+        routes = [route for route in request.app.router.routes if isinstance(route, Route)]
+        matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+        answer.headers["allow"] = ", ".join(
+            sorted({m for route in matching for m in route.methods or ()})
+        )
     return answer
 
 
-def _failed(_request: Request, _error: Exception) -> Response:
+def _answer_failure(_request: Request, _error: Exception) -> Response:
     return _json(FAILED, 500, PROBLEM_TYPE.decode())

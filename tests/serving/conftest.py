@@ -32,7 +32,7 @@ Opener = Callable[..., httpx.Client]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
-    """A home with one version, trained on two hundred examples; to be copied, not changed."""
+    """Return a home with one version, trained on two hundred examples; tests use copies of it."""
     settings = Settings(home=tmp_path_factory.mktemp("trained") / "home")
     shutil.copy(mlflow_template, settings.root / "mlflow.sqlite")
     with Bound(PIPELINE, settings, SimulatedClock(NOW)) as bound:
@@ -61,7 +61,7 @@ def bound(home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
 
 @pytest.fixture
 def keeper(bound: Bound) -> Iterator[Keeper]:
-    """The champion is published."""
+    """A keeper that has published the champion."""
     with Keeper(bound) as keeper:
         keeper.step()
         yield keeper
@@ -69,7 +69,7 @@ def keeper(bound: Bound) -> Iterator[Keeper]:
 
 @pytest.fixture
 def open_service(home: Settings, clock: SimulatedClock) -> Iterator[Opener]:
-    """Open a service of pipelines, the toy where none are given; it ends with the test."""
+    """Return a function that opens a service, by default of the toy pipeline, until the test ends."""
     with ExitStack() as stack:
 
         def opener(
@@ -93,7 +93,7 @@ def client(keeper: Keeper, open_service: Opener) -> httpx.Client:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Wait until something holds; how long that takes does not matter."""
+    """Return a function that waits until a condition holds, however long that takes."""
 
     def wait(holds: Callable[[], bool]) -> None:
         await_(holds)

@@ -1,4 +1,4 @@
-"""Requests of hot routes, byte by byte: however they come, each is answered once, and in order."""
+"""Requests of hot routes, byte by byte: each is answered once and in order, however it is cut."""
 
 import re
 import socket
@@ -30,7 +30,7 @@ _ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 class Answer(NamedTuple):
-    """A status, the lines before a body, and the body as it was read from JSON."""
+    """A status, the lines before a body, and the body read from JSON."""
 
     status: int
     head: bytes
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class Raw:
-    """One connection, over which bytes go in the parts that are given."""
+    """A connection that sends bytes in the given parts."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._socket = socket.create_connection((client.base_url.host, client.base_url.port), 60)
@@ -63,7 +63,7 @@ class Raw:
         return self._read.read(1) == b""
 
     def reset(self) -> None:
-        """Go away without a word."""
+        """Reset the connection."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self.close()
 
@@ -114,7 +114,7 @@ def test_an_answer_says_its_type_its_length_and_the_date(raw: Raw) -> None:
     assert b"connection: close" not in answer.head
 
 
-def test_what_was_learned_of_one_request_is_not_of_the_next(raw: Raw) -> None:
+def test_headers_of_one_request_do_not_reach_the_next(raw: Raw) -> None:
     for id_ in ("one", "two"):
         raw.send(predict(id_, extra=b"x-some: header\r\n"))
         assert raw.answer().body["id"] == id_
@@ -150,7 +150,7 @@ STATUSES = {"refused": 422, "get": 405}
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_whatever_comes_in_whatever_parts_is_answered_in_order(
+def test_requests_cut_anywhere_are_answered_in_order(
     connect: Callable[[], Raw], kinds: list[str], cuts: list[float]
 ) -> None:
     raw = connect()
@@ -190,7 +190,7 @@ def test_a_body_that_never_completes_is_refused(keeper: Keeper, open_service: Op
     assert (answer.status, answer.body["code"]) == (408, "SlowError")
 
 
-def test_a_caller_that_asks_to_be_told_to_go_on_is_told(raw: Raw) -> None:
+def test_a_caller_that_expects_100_continue_gets_it(raw: Raw) -> None:
     request = predict("one", extra=b"expect: 100-continue\r\n")
     head, _, body = request.partition(b"\r\n\r\n")
     raw.send(head + b"\r\n\r\n")
@@ -202,7 +202,7 @@ def test_a_caller_that_asks_to_be_told_to_go_on_is_told(raw: Raw) -> None:
 @pytest.mark.parametrize(
     "request_", [predict("one", b"1.0"), predict("one", extra=b"connection: close\r\n")]
 )
-def test_a_connection_ends_where_the_caller_wants_it_to(raw: Raw, request_: bytes) -> None:
+def test_a_connection_closes_if_the_caller_asks_for_it(raw: Raw, request_: bytes) -> None:
     raw.send(request_)
     answer = raw.answer()
     assert answer.body["id"] == "one"
@@ -210,7 +210,7 @@ def test_a_connection_ends_where_the_caller_wants_it_to(raw: Raw, request_: byte
     assert raw.ended()
 
 
-def test_who_goes_away_harms_nobody(connect: Callable[[], Raw]) -> None:
+def test_a_caller_that_goes_away_harms_no_other(connect: Callable[[], Raw]) -> None:
     for part in (predict("gone")[:-5], predict("gone-after")):
         gone = connect()
         gone.send(part)
@@ -220,7 +220,7 @@ def test_who_goes_away_harms_nobody(connect: Callable[[], Raw]) -> None:
     assert stays.answer().body["id"] == "stays"
 
 
-def test_what_is_no_http_is_refused(raw: Raw) -> None:
+def test_bytes_that_are_not_http_are_refused(raw: Raw) -> None:
     raw.send(b"POST /predict\r\nnothing of the kind\r\n\r\n")
     assert raw.answer().status == 400
     assert raw.ended()
@@ -242,7 +242,7 @@ def test_while_a_worker_drains_each_answer_ends_its_connection(
         raw.close()
 
 
-def test_a_request_that_has_begun_to_come_is_answered_before_the_end(
+def test_a_partly_received_request_is_answered_before_the_end(
     keeper: Keeper, home: Settings, clock: SimulatedClock
 ) -> None:
     request = predict("begun")
@@ -267,7 +267,7 @@ def _finish(begun: Raw, idle: Raw, rest: bytes) -> None:
 
 
 def _telling(app: ASGIApp, states: list[MutableMapping[str, Any]]) -> ASGIApp:
-    """Give an application that also tells the state of its lifespan."""
+    """Return an application that also collects the state of its lifespan."""
 
     async def telling(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -1,4 +1,4 @@
-"""Schemathesis over the whole OpenAPI document, every check: what is documented is what happens."""
+"""Run every check of schemathesis on the OpenAPI document: the service does what is documented."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def test_schemathesis_finds_nothing_in_the_queue(
     finds_nothing(client, tmp_path, "--include-path-regex", "/queue")
 
 
-def test_schemathesis_finds_nothing_in_what_operators_ask(
+def test_schemathesis_finds_nothing_in_operator_routes(
     client: httpx.Client, home: Settings, tmp_path: Path
 ) -> None:
     with OperatorSocket([PIPELINE], home):
@@ -48,7 +48,7 @@ def test_schemathesis_finds_nothing_in_batch_answers(
 
 
 def finds_nothing(client: httpx.Client, folder: Path, *chosen: str) -> None:
-    """Run schemathesis against the paths that were chosen."""
+    """Run schemathesis on the chosen paths, and expect no finding."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG), "run"]
     options = ["--checks", "all", "--max-examples", "60", "--seed", "7", "--no-color"]
     options += ["--phases", "examples,coverage,fuzzing", "--generation-database", "none"]

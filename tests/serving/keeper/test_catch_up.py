@@ -59,15 +59,15 @@ def champion(bound: Bound) -> Version:
 
 
 def retrain(bound: Bound, *, fresh: bool = True) -> Version:
-    """What a flow does beside the service: train on what there is, and promote."""
+    """Train on all examples and promote, as a flow does beside the service."""
     version = train(bound, from_scratch=fresh).version
     assert version is not None
     return version
 
 
 def alarms(bound: Bound) -> list[tuple[str, str, str]]:
-    told = KeeperStatusFile(bound.pipeline.name, bound.settings).read()
-    return [(alarm.kind, alarm.what, alarm.hint) for alarm in told.alarms]
+    status = KeeperStatusFile(bound.pipeline.name, bound.settings).read()
+    return [(alarm.kind, alarm.what, alarm.hint) for alarm in status.alarms]
 
 
 def test_a_retrained_version_serves_caught_up_and_gated(each: Bound, keeper: Keeper) -> None:
@@ -86,7 +86,7 @@ def test_a_retrained_version_serves_caught_up_and_gated(each: Bound, keeper: Kee
     assert alarms(each) == []
 
 
-def test_nothing_missed_needs_no_child(each: Bound, keeper: Keeper) -> None:
+def test_a_champion_that_missed_no_example_gets_no_child(each: Bound, keeper: Keeper) -> None:
     fill(each, 0, 100)
     settle(keeper)
     made = retrain(each)
@@ -94,7 +94,9 @@ def test_nothing_missed_needs_no_child(each: Bound, keeper: Keeper) -> None:
     assert served(each) == champion(each).number == made.number
 
 
-def test_the_gate_leaves_the_old_one_serving_and_learning(each: Bound, keeper: Keeper) -> None:
+def test_a_gated_version_leaves_the_old_champion_serving_and_learning(
+    each: Bound, keeper: Keeper
+) -> None:
     fill(each, 0, 40)
     settle(keeper)
     fill(each, 40, 1_040, flipped=True)
@@ -133,7 +135,7 @@ def test_the_old_champion_learns_during_a_long_catch_up(each: Bound, keeper: Kee
 
 @pytest.fixture
 def damage(each: Bound) -> Iterator[Callable[[str], None]]:
-    """Damage a version's state; mended afterwards, since copies of a home share it."""
+    """Yield a function that damages a version's state; repaired afterwards, since homes share it."""
     mended: list[tuple[Path, bytes]] = []
 
     def spoil(number: str) -> None:
@@ -148,7 +150,7 @@ def damage(each: Bound) -> Iterator[Callable[[str], None]]:
         state.write_bytes(good)
 
 
-def test_a_version_that_does_not_hold_leaves_the_old_one_serving_and_learning(
+def test_a_damaged_version_leaves_the_old_champion_serving_and_learning(
     each: Bound, keeper: Keeper, damage: Callable[[str], None]
 ) -> None:
     fill(each, 0, 40)
@@ -167,7 +169,7 @@ def test_a_version_that_does_not_hold_leaves_the_old_one_serving_and_learning(
     assert alarms(each) == []  # the next that takes over ends the alarm
 
 
-def test_one_that_reigned_before_is_caught_up_and_not_gated_again(each: Bound, keeper: Keeper) -> None:
+def test_a_former_champion_is_caught_up_and_not_gated_again(each: Bound, keeper: Keeper) -> None:
     fill(each, 0, 40)
     settle(keeper)
     retrain(each)
@@ -180,7 +182,7 @@ def test_one_that_reigned_before_is_caught_up_and_not_gated_again(each: Bound, k
 
 
 @pytest.mark.parametrize("point", ["register.after_version", "promote.after_swap"])
-def test_killed_while_it_catches_up_the_next_keeper_ends_it(
+def test_the_next_keeper_ends_the_catch_up_of_a_killed_one(
     each: Bound, home: Settings, point: str
 ) -> None:
     with Keeper(each) as keeper:
@@ -218,7 +220,7 @@ def test_in_a_pause_a_new_champion_serves_as_it_is(each: Bound, keeper: Keeper) 
     assert (learned_to, recipe.parent, digest) == (400, made.number, folded(each, recipe))
 
 
-def test_without_a_gate_all_pass(home: Settings, clock: SimulatedClock) -> None:
+def test_without_a_gate_every_version_passes(home: Settings, clock: SimulatedClock) -> None:
     with Bound(replace(EACH, gate=None), home, clock) as bound, Keeper(bound) as keeper:
         settle(keeper)
         fill(bound, 0, 600, flipped=True)

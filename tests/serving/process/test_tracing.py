@@ -1,4 +1,4 @@
-"""Traces: off by default at no cost; on, they go on from the caller's and tell of predictions."""
+"""Traces: off by default at no cost; if on, they continue the caller's trace and name predictions."""
 
 import os
 import re
@@ -27,7 +27,7 @@ UNTOLD = 7_654_321.25
 
 @contextmanager
 def serving(home: Settings, receiver: Receiver, log: Path) -> Iterator[str]:
-    """Run the service with traces, as a user would; give its address once it is ready."""
+    """Run the service with traces, as a user would; yield its address once it is ready."""
     variables = {
         **os.environ,
         "HEADWATER_HOME": str(home.root),
@@ -104,11 +104,11 @@ def test_a_request_is_traced_from_the_caller_to_the_sync(home: Settings, tmp_pat
     assert not [span for span in receiver.spans if "health" in str(span.attributes)]
 
 
-def test_off_it_is_the_plain_service(home: Settings) -> None:
+def test_without_tracing_the_service_is_the_plain_one(home: Settings) -> None:
     assert type(create_app((PIPELINE,), home)) is Authentication
 
 
-def test_off_nothing_of_opentelemetry_is_loaded() -> None:
+def test_without_tracing_opentelemetry_is_not_imported() -> None:
     script = """
 import sys
 from headwater.infra.settings import Settings
