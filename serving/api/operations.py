@@ -146,7 +146,7 @@ class OperatorReply(msgspec.Struct, frozen=True, kw_only=True):
     result
         The result as JSON, if the operation succeeded.
     code, error, hint
-        The error's class, what is wrong, and what to do.
+        The error's class, its text, and the next step.
     """
 
     result: msgspec.Raw = msgspec.Raw(b"null")

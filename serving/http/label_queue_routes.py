@@ -47,7 +47,7 @@ class ClaimRequest(_Model):
     many: Annotated[int, Field(ge=1, le=MOST_CLAIMED, description="How many the person is to hold")] = 1
     lease_s: Annotated[
         int | None,
-        Field(ge=1, le=LONGEST_LEASE_S, description="In seconds; as declared where not given"),
+        Field(ge=1, le=LONGEST_LEASE_S, description="In seconds; as declared if not given"),
     ] = None
 
 

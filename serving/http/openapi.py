@@ -165,8 +165,8 @@ def _labels(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
         "source": {"enum": ["natural", "human", "timeout"]},
         "key": _ID,
     }
-    # Any item is taken, since each has its own result: one that does not fit is refused there.
-    words = "Each as a single label is sent, without pipeline; one that does not fit is refused alone"
+    # Any item is accepted, since each has its own result, which refuses an item that does not fit.
+    words = "Each as a single label, without pipeline; a label that does not fit is refused alone"
     many = {"type": "array", "items": {"description": words}, **_SOME}
     return [
         _of(pipeline, several, item, "prediction_id", "value"),

@@ -135,7 +135,7 @@ class RoutingFollower:
         return routing
 
     def _load(self, versions: Sequence[str], rows: Sequence[dict[str, FeatureValue]]) -> None:
-        """Load the states of versions that answer; one that cannot be loaded is tried again later."""
+        """Load the states of versions that answer; a failed load is tried again later."""
         now = self._bound.clock.now()
         self._states = {v: state for v, state in self._states.items() if v in versions}
         self._alarms.keep("swap", versions)
