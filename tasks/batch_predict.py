@@ -1,4 +1,4 @@
-"""A batch prediction as a task: its run is shown as an artifact."""
+"""A batch prediction as a task; an artifact shows its run."""
 
 from prefect import runtime, task
 from prefect.artifacts import create_table_artifact
@@ -21,7 +21,7 @@ __all__ = ["predict_batch"]
     cache_policy=NO_CACHE,
 )
 def predict_batch(reference: str) -> BatchRun:
-    """Score the pipeline's table with its champion, and show what became of it.
+    """Score the pipeline's table with its champion, and show the run.
 
     Parameters
     ----------

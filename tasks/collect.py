@@ -1,4 +1,4 @@
-"""Collect as a task: the examples table is its asset."""
+"""Collect as a task; the table of examples is its asset."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ __all__ = ["collect_examples"]
 
 
 def collect_examples(reference: str, *, retry_after_s: Sequence[float] = RETRY_AFTER_S) -> CollectResult:
-    """Sequence and archive what is due, and show what was collected.
+    """Sequence and archive the due records, and show the result.
 
     Parameters
     ----------
@@ -46,19 +46,20 @@ def collect_examples(reference: str, *, retry_after_s: Sequence[float] = RETRY_A
 )
 def _collect(reference: str) -> CollectResult:
     with Bound(load_pipeline(reference)) as bound:
-        found = collect(bound.log)
+        collected = collect(bound.log)
         name, address = bound.pipeline.name, bound.log.archive.address("examples")
     add_asset_metadata(
-        examples_asset(name), {"archived": found.archived, "stop": found.stop, "address": address}
+        examples_asset(name),
+        {"archived": collected.archived, "stop": collected.stop, "address": address},
     )
-    create_markdown_artifact(_text(name, found, address), f"{name}-collected", "What was collected")
-    return found
+    create_markdown_artifact(_text(name, collected, address), f"{name}-collected", "What was collected")
+    return collected
 
 
-def _text(name: str, found: CollectResult, address: str) -> str:
+def _text(name: str, collected: CollectResult, address: str) -> str:
     return (
-        f"# {name}: {found.emitted:,} new examples\n\n"
+        f"# {name}: {collected.emitted:,} new examples\n\n"
         "| emitted | archived | stop |\n|---:|---:|---:|\n"
-        f"| {found.emitted:,} | {found.archived:,} | {found.stop:,} |\n\n"
+        f"| {collected.emitted:,} | {collected.archived:,} | {collected.stop:,} |\n\n"
         f"Delta table `{address}`\n"
     )

@@ -1,4 +1,4 @@
-"""A decision as a task: what was found and what was said to it, as an artifact."""
+"""A decision as a task; an artifact shows the evidence and the verdict."""
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -22,7 +22,7 @@ __all__ = ["make_decision"]
     cache_policy=NO_CACHE,
 )
 def make_decision(reference: str) -> Decision:
-    """Keep what was measured, gather evidence, decide, store the decision, and show it.
+    """Store the measured performance, gather evidence, decide, store the decision, and show it.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def make_decision(reference: str) -> Decision:
 
 def _text(decision: Decision) -> str:
     evidence = decision.evidence
-    said = "an update is due" if decision.fired else "no update"
+    verdict = "an update is due" if decision.fired else "no update"
     lines = [
-        f"# {decision.pipeline}: {said}",
+        f"# {decision.pipeline}: {verdict}",
         "",
         f"{decision.reason}",
         "",

@@ -1,4 +1,4 @@
-"""Materialise as a task: a table of batch features is its asset."""
+"""Materialise as a task; a table of batch features is its asset."""
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -23,7 +23,7 @@ __all__ = ["find_due_tables", "materialise_tables"]
     cache_policy=NO_CACHE,
 )
 def find_due_tables(reference: str) -> list[str]:
-    """Name the tables whose time has come.
+    """Return the names of the tables that are due.
 
     Parameters
     ----------
@@ -42,19 +42,19 @@ def find_due_tables(reference: str) -> list[str]:
 def materialise_tables(reference: str, names: list[str]) -> list[Materialised]:
     """Materialise tables, each as a task of its own, and show them.
 
-    All are tried, also when one fails: the first fault is raised at the end.
+    All tables are tried, even if one fails: the first fault is raised at the end.
 
     Parameters
     ----------
     reference
         The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
     names
-        Of the tables.
+        Names of the tables.
 
     Raises
     ------
     SchemaError, NonFiniteError, NotEnoughError
-        If a source does not fit what is declared.
+        If a source does not fit the declaration.
     StorageError
         If a source or a store is away for longer than the retries.
     """
@@ -65,8 +65,8 @@ def materialise_tables(reference: str, names: list[str]) -> list[Materialised]:
         )
         for name in names
     ]
-    found: list[Materialised] = [state.result() for state in states]
-    return found
+    materialised: list[Materialised] = [state.result() for state in states]
+    return materialised
 
 
 @materialize(
@@ -79,19 +79,21 @@ def materialise_tables(reference: str, names: list[str]) -> list[Materialised]:
 )
 def _materialise(reference: str, name: str) -> Materialised:
     with Bound(load_pipeline(reference)) as bound:
-        found, pipeline = materialise(bound, table_of(bound, name)), bound.pipeline.name
+        materialised, pipeline = materialise(bound, table_of(bound, name)), bound.pipeline.name
     add_asset_metadata(
         table_asset(pipeline, name),
-        {"number": found.number, "rows": found.rows, "source": found.source},
+        {"number": materialised.number, "rows": materialised.rows, "source": materialised.source},
     )
     key = f"{pipeline}-{name}".replace("_", "-").lower()
-    create_markdown_artifact(_text(pipeline, found), f"{key}-materialised", "What was materialised")
-    return found
+    create_markdown_artifact(
+        _text(pipeline, materialised), f"{key}-materialised", "What was materialised"
+    )
+    return materialised
 
 
-def _text(pipeline: str, found: Materialised) -> str:
+def _text(pipeline: str, made: Materialised) -> str:
     return (
-        f"# {pipeline}: table {found.table}, {found.rows:,} rows\n\n"
-        f"Materialisation {found.number}, read at {found.read_at:%Y-%m-%d %H:%M:%S} UTC\n\n"
-        f"Source `{found.source}`\n"
+        f"# {pipeline}: table {made.table}, {made.rows:,} rows\n\n"
+        f"Materialisation {made.number}, read at {made.read_at:%Y-%m-%d %H:%M:%S} UTC\n\n"
+        f"Source `{made.source}`\n"
     )

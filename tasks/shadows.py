@@ -1,4 +1,4 @@
-"""The best shadow as a task: promoted, where the routing asks for that."""
+"""The promotion of the best shadow as a task, if the routing asks for it."""
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -20,7 +20,7 @@ __all__ = ["promote_best_shadow"]
     cache_policy=NO_CACHE,
 )
 def promote_best_shadow(reference: str) -> Reign | None:
-    """Make the best shadow champion, if it is better by what the routing asks for.
+    """Make the best shadow champion, if it is better by the measure of the routing.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def promote_best_shadow(reference: str) -> Reign | None:
     ConflictError, StorageError
         If they last longer than the retries.
     DigestError
-        If the shadow's state does not hold; the champion stays.
+        If the shadow's state fails its check; the champion stays.
     """
     with Bound(load_pipeline(reference)) as bound:
         return serve_best(bound)

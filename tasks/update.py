@@ -1,4 +1,4 @@
-"""An update as tasks: train, then make the new version known as an asset."""
+"""An update as tasks: train, then record the new version as an asset."""
 
 from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_table_artifact
@@ -24,7 +24,7 @@ __all__ = ["carry_out_decision", "record_version", "update_model"]
     cache_policy=NO_CACHE,
 )
 def update_model(reference: str, *, from_scratch: bool) -> UpdateResult:
-    """Learn what is collected, publish the version, and show how it ended.
+    """Learn the collected examples, publish the version, and show the result.
 
     Parameters
     ----------
@@ -55,20 +55,20 @@ def update_model(reference: str, *, from_scratch: bool) -> UpdateResult:
     cache_policy=NO_CACHE,
 )
 def carry_out_decision(reference: str, decision: str | None) -> UpdateResult | None:
-    """Do what a decision asks for, once, and show how it ended.
+    """Carry out the update that a decision asks for, once, and show the result.
 
     Parameters
     ----------
     reference
         The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
     decision
-        Its id; None takes the oldest that fired and has not ended. So does an id of none that waits,
-        where another one does: a request wakes up, and the rows say what is to be done.
+        Its id; None takes the oldest decision that fired and has not ended. So does an id that does not
+        wait, if another decision waits: a request only wakes the flow, and the rows name the work.
 
     Returns
     -------
-    Updated or None
-        None where no decision waits.
+    UpdateResult or None
+        None if no decision waits.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def carry_out_decision(reference: str, decision: str | None) -> UpdateResult | N
         As :func:`headwater.loop.decision.execute.carry_out` does, at once.
     """
     with Bound(load_pipeline(reference)) as bound:
-        waiting = [found.id for found in bound.decisions.unended()]
+        waiting = [unended.id for unended in bound.decisions.unended()]
         chosen = decision if decision in waiting or not waiting else waiting[0]
         if chosen is None:
             return None
@@ -89,7 +89,7 @@ def carry_out_decision(reference: str, decision: str | None) -> UpdateResult | N
 
 
 def record_version(updated: UpdateResult) -> None:
-    """Make a new version an asset, downstream of the examples; none where there is none."""
+    """Record a new version as an asset, downstream of the examples, if there is one."""
     version = updated.version
     if version is not None:
         known = _record.with_options(
@@ -105,7 +105,7 @@ def _record(version: Version, *, promoted: bool) -> None:
 
 
 def _show(pipeline: str, updated: UpdateResult) -> None:
-    """Show how an update ended as a table, and its warnings in the run's log, too."""
+    """Show the result of an update as a table, and its warnings in the run's log too."""
     rows = [{"what": what, "is": value} for what, value in _facts(updated).items()]
     rows += [{"what": "warning", "is": text} for text in updated.warnings]
     create_table_artifact(rows, f"{pipeline}-update", f"{pipeline}: {updated.reason}")
@@ -114,7 +114,7 @@ def _show(pipeline: str, updated: UpdateResult) -> None:
 
 
 def _facts(updated: UpdateResult) -> dict[str, str]:
-    """Say how an update ended, a line a fact."""
+    """Describe the result of an update, a fact a line."""
     facts = {"reason": updated.reason}
     if updated.version is not None:
         facts |= _version_facts(updated.version)

@@ -1,1 +1,1 @@
-"""Who may ask the service: keys, rates, authentication."""
+"""Access to the service: keys, rates, authentication."""

@@ -1,7 +1,7 @@
-"""Who may do what: checks the key of every request before anything else looks at it.
+"""Authentication: check the key of every request before anything else reads the request.
 
-Where no key is needed, :class:`~headwater.infra.same_origin.SameOrigin` says what is let in. With keys
-it does not matter: a page elsewhere has no key, whatever name it reaches the service by.
+If no key is needed, :class:`~headwater.infra.same_origin.SameOrigin` decides which requests are let in.
+With keys the origin does not matter: a page of another site has no key.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from headwater.infra.clock import Clock
 from headwater.infra.same_origin import SameOrigin
 from headwater.infra.settings import Settings
-from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, found_in
+from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, find_key
 from headwater.serving.access.rate_limits import RateLimits
 from headwater.serving.access.required_scopes import scopes_of
 from headwater.serving.api.operations import DOCS
@@ -32,20 +32,21 @@ from headwater.spec.errors import (
 __all__ = ["BY", "Access", "Authentication"]
 
 BY = "headwater.by"
-"""Where a request's ASGI scope bears the name of its key."""
+"""Key of the ASGI scope that holds the name of the request's API key."""
 
 _logger = logging.getLogger("headwater.keys")
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may ask a service, and how often.
+    """Whether requests need a key, and how many each key may send.
 
     Parameters
     ----------
     needs_key
-        Whether a request needs a key though none was made: where other machines reach the service.
+        Whether requests need a key even before the first key is made, as they must if other machines
+        reach the service.
     rate
-        Requests a second for each key, over all workers; None for any.
+        Requests a second for each key, over all workers; None for no limit.
     """
 
     needs_key: bool = False
@@ -53,20 +54,20 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Authentication:
-    """Wraps the service: lets a request in, or answers 401, 403 or 429.
+    """Wrap the service: let a request in, or answer it with 401, 403 or 429.
 
-    Requests need a key from the moment the first was made; they do so still when all are revoked.
+    Requests need a key once the first key was made, even after all keys are revoked.
 
     Parameters
     ----------
     app
         The service.
     access
-        Who may ask.
+        Whether requests need a key, and the rate of each key.
     settings, clock
-        Where the keys are, and the time.
+        The home folder, which holds the keys, and the time.
     refused
-        Is told the status of each refusal.
+        Called with the status of each refusal.
     """
 
     def __init__(
@@ -87,28 +88,28 @@ class Authentication:
         self._stamp: tuple[int, int] | None = None
         self._closed = False
         self._needs_key = True
-        self.look()
+        self.reload()
 
-    def look(self) -> None:
-        """Take up the keys that hold, if they changed. A file that cannot be read lets nobody in."""
+    def reload(self) -> None:
+        """Read the valid keys if they changed; if the file cannot be read, no request is let in."""
         stamp = self._file.stamp()
         if stamp == self._stamp:
             return
         try:
-            found = self._file.read()
+            published = self._file.read()
         except StorageError as error:
-            _logger.error("nobody is let in: %s", error)  # noqa: TRY400 - it says all
-            found = KeyHashes(closed=True)
-        if found is None:  # never published; or lost, which opens nothing
-            found = KeyHashes(closed=self._closed)
-        self._stamp, self._closed = stamp, found.closed
-        self._keys = {key.number: key for key in found.keys}
-        self._needs_key = self._access.needs_key or found.closed
+            _logger.error("no request is let in: %s", error)  # noqa: TRY400 - it says all
+            published = KeyHashes(closed=True)
+        if published is None:  # never published; or lost, which opens nothing
+            published = KeyHashes(closed=self._closed)
+        self._stamp, self._closed = stamp, published.closed
+        self._keys = {key.number: key for key in published.keys}
+        self._needs_key = self._access.needs_key or published.closed
 
     async def follow(self, every_s: float) -> None:
-        """Take up the keys that hold, whenever they change; ends when cancelled."""
+        """Read the valid keys again whenever they change, until cancelled."""
         while True:
-            self.look()
+            self.reload()
             await asyncio.sleep(every_s)
 
     def close(self) -> None:
@@ -117,7 +118,7 @@ class Authentication:
             self._rates.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; or run the service's start and end."""
+        """Answer one request, or run the start and end of the service."""
         if scope["type"] == "http":
             try:
                 by = self.admit(scope["method"], scope["path"], scope["headers"])
@@ -129,32 +130,33 @@ class Authentication:
         await self._app(scope, receive, send)
 
     def admit(self, method: str, path: str, headers: Headers) -> str:
-        """Check a request's key, and give its name; nothing where none is needed.
+        """Check a request's key, and return its name; the name is empty if no key is needed.
 
         Raises
         ------
         UnauthorizedError, ForbiddenError, TooOftenError
-            If the request is not to be let in; without keys, if it is foreign.
+            If the key is missing, is not for this or is used too often; without keys, if the request
+            comes from another site.
         """
         if not self._needs_key:
             self._same_origin.check(headers, link=path == DOCS.path and method == "GET")
             if self._rates is None:
                 return ""
-        wanted = scopes_of(method, path)
-        if not wanted:
+        required = scopes_of(method, path)
+        if not required:
             return ""
         number, by = 0, ""
         if self._needs_key:
-            key = found_in(self._keys, _told(headers))
+            key = find_key(self._keys, _bearer_key(headers))
             if key is None:
                 raise UnauthorizedError(
-                    "the request bears no key that holds",
+                    "the request has no valid key",
                     hint="send Authorization: Bearer KEY; headwater keys add makes one",
                 )
-            if wanted.isdisjoint(key.scopes):
+            if required.isdisjoint(key.scopes):
                 raise ForbiddenError(
                     f"key {key.name!r} is for {' and '.join(sorted(key.scopes))}",
-                    hint=f"this needs a key for {' or '.join(sorted(wanted))}",
+                    hint=f"this needs a key for {' or '.join(sorted(required))}",
                 )
             number, by = key.number, key.name
         if self._rates is not None:
@@ -162,7 +164,7 @@ class Authentication:
         return by
 
     def refusal(self, error: HeadwaterError, path: str) -> Reply:
-        """Say why a request is not let in."""
+        """Build the reply to a request that is not let in."""
         problem = problem_of(error)
         self._refused(problem.status)
         answer: object = problem
@@ -181,9 +183,9 @@ def _is_of_protocol(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
-def _told(headers: Headers) -> bytes:
-    """Give what a request bears as its key; nothing where there is none, or several."""
-    found = [value for name, value in headers if name == b"authorization"]
-    if len(found) != 1 or found[0][:7].lower() != b"bearer ":
+def _bearer_key(headers: Headers) -> bytes:
+    """Return the key that a request bears; empty if it bears none, or several."""
+    values = [value for name, value in headers if name == b"authorization"]
+    if len(values) != 1 or values[0][:7].lower() != b"bearer ":
         return b""
-    return found[0][7:].strip()
+    return values[0][7:].strip()

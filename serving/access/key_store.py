@@ -1,4 +1,4 @@
-"""API keys in the operational database: made and shown once, kept as hashes, published to workers."""
+"""API keys in the operational database: shown once, stored as hashes, published to the workers."""
 
 import logging
 import re
@@ -29,20 +29,20 @@ _logger = logging.getLogger("headwater.keys")
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a key.
+    """A key as it is stored, without its secret.
 
     Parameters
     ----------
     number
-        Its number, which is a part of it.
+        Its number, which is part of the key.
     name
-        Whose it is: labels that it sends are by this name.
+        Its owner's name; labels that it sends are recorded under this name.
     scopes
-        What it may do.
+        The requests that it allows.
     made_at, made_by
         When it was made, and by whom.
     revoked_at
-        When it was revoked; None where it holds.
+        When it was revoked; None while it is valid.
     """
 
     number: int
@@ -54,12 +54,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyStore:
-    """Makes, lists and revokes keys in the operational database.
+    """Make, list and revoke keys in the operational database.
 
     Parameters
     ----------
     database, clock
-        Where they are kept, and the time.
+        The operational database, and the time.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -67,29 +67,29 @@ class KeyStore:
         self._clock = clock
 
     def add(self, name: str, scopes: Iterable[str], *, by: str) -> str:
-        """Make a key; give it, which nobody can do again.
+        """Make a key and return it. It is stored as a hash: nothing can return it again.
 
         Parameters
         ----------
         name
-            Whose it is.
+            Its owner's name.
         scopes
-            What it may do.
+            The requests that it allows.
         by
-            Who makes it.
+            The maker's name, for the audit.
 
         Raises
         ------
         DeclarationError
-            If the name or a scope does not fit.
+            If the name or a scope is not valid.
         ConflictError
-            If a key of that name holds already.
+            If a valid key has that name already.
         """
-        wanted = _checked(name, list(scopes))
+        checked = _check_key(name, list(scopes))
         check_note(by)
         secret, now_us = secrets.token_urlsafe(32), to_us(self._clock.now())
         with self._database.transaction() as connection:
-            if _holding(connection, name) is not None:
+            if _valid_number(connection, name) is not None:
                 raise ConflictError(
                     f"there is a key {name!r} already",
                     hint=f"take another name, or end that one first: headwater keys revoke {name}",
@@ -101,21 +101,21 @@ class KeyStore:
                     number=number,
                     name=name,
                     sha256=hash_of(key.encode()),
-                    scopes=",".join(wanted),
+                    scopes=",".join(checked),
                     made_at_us=now_us,
                     made_by=by,
                 )
             )
-            note(connection, now_us, by, "add key", detail={"key": name, "scopes": wanted})
+            note(connection, now_us, by, "add key", detail={"key": name, "scopes": checked})
         return key
 
     def revoke(self, name: str, *, by: str) -> None:
-        """End a key; workers refuse it within a second.
+        """Revoke a key; workers refuse it within a second.
 
         Raises
         ------
         NotFoundError
-            If no key of that name holds.
+            If no valid key has that name.
         """
         if not _NAME.fullmatch(name):
             raise NotFoundError(
@@ -124,18 +124,18 @@ class KeyStore:
         check_note(by)
         now_us, table = to_us(self._clock.now()), tables.api_key
         with self._database.transaction() as connection:
-            number = _holding(connection, name)
+            number = _valid_number(connection, name)
             if number is None:
                 names = connection.execute(select(table.c.name).where(table.c.revoked_at_us.is_(None)))
                 there = few(sorted(names.scalars())) or "none"
-                raise NotFoundError(f"no key {name!r} holds", hint=f"there is {there}")
+                raise NotFoundError(f"there is no valid key {name!r}", hint=f"there is {there}")
             connection.execute(
                 update(table).where(table.c.number == number).values(revoked_at_us=now_us)
             )
             note(connection, now_us, by, "revoke key", detail={"key": name})
 
     def keys(self) -> list[Key]:
-        """Give all keys, also those revoked, oldest first."""
+        """Return all keys, the revoked ones too, oldest first."""
         return [
             Key(
                 number=row.number,
@@ -149,7 +149,7 @@ class KeyStore:
         ]
 
     def hashes(self) -> KeyHashes:
-        """Give what workers need."""
+        """Return the hashes of the valid keys, for the workers."""
         rows = self._rows()
         return KeyHashes(
             closed=bool(rows),
@@ -173,15 +173,15 @@ class KeyStore:
 
 
 class KeyWatch:
-    """Publishes the keys that hold whenever they change, from a thread of the keeper's process.
+    """Publish the valid keys whenever they change, from a thread of the keeper's process.
 
-    A thread of its own, since the keeper may be busy learning when a key is revoked. In a ``with``
-    block, at whose beginning the keys are published.
+    It has its own thread, since the keeper may be busy learning when a key is revoked. It is used in a
+    ``with`` block, which publishes the keys when it begins.
 
     Parameters
     ----------
     settings
-        Where the database and the home folder are.
+        The addresses of the database and of the home folder.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -203,19 +203,19 @@ class KeyWatch:
         self._database.close()
 
     def step(self) -> bool:
-        """Publish the keys if they changed; say whether they did.
+        """Publish the keys if they changed; return whether they did.
 
         Raises
         ------
         StorageError
-            If the database is away: what was published last goes on to hold.
+            If the database is away: the keys published last stay valid.
         """
-        found = self._store.hashes()
-        if found == self._published:
+        hashes = self._store.hashes()
+        if hashes == self._published:
             return False
-        self._file.publish(found)
-        self._published = found
-        _logger.info("%d keys hold", len(found.keys))
+        self._file.publish(hashes)
+        self._published = hashes
+        _logger.info("%d keys are valid", len(hashes.keys))
         return True
 
     def _watch(self) -> None:
@@ -223,28 +223,28 @@ class KeyWatch:
             try:
                 self.step()
             except (HeadwaterError, OSError) as error:
-                _logger.warning("the keys published before go on to hold: %s", error)
+                _logger.warning("the keys published before stay valid: %s", error)
 
 
 def _scopes(stored: str) -> tuple[Scope, ...]:
     return tuple(scope for scope in SCOPES if scope in stored.split(","))
 
 
-def _checked(name: str, scopes: Sequence[str]) -> tuple[Scope, ...]:
+def _check_key(name: str, scopes: Sequence[str]) -> tuple[Scope, ...]:
     if not _NAME.fullmatch(name):
         raise DeclarationError(
             f"{name[:100]!r} cannot name a key", hint="use up to 100 letters, digits and . _ @ -"
         )
     wrong = [scope for scope in scopes if scope not in SCOPES]
     if wrong or not scopes:
-        found = f"no scope is called {wrong[0]!r}" if wrong else "a key without a scope may do nothing"
-        raise DeclarationError(found, hint=f"give --scope one of {', '.join(SCOPES)}, or several")
+        fault = f"there is no scope {wrong[0]!r}" if wrong else "a key without a scope allows nothing"
+        raise DeclarationError(fault, hint=f"give --scope one of {', '.join(SCOPES)}, or several")
     return tuple(scope for scope in SCOPES if scope in scopes)
 
 
-def _holding(connection: Connection, name: str) -> int | None:
+def _valid_number(connection: Connection, name: str) -> int | None:
     table = tables.api_key.c
-    found = connection.execute(
+    number = connection.execute(
         select(table.number).where(table.name == name, table.revoked_at_us.is_(None))
     ).scalar_one_or_none()
-    return None if found is None else int(found)
+    return None if number is None else int(number)

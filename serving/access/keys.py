@@ -1,8 +1,8 @@
-"""API keys as a worker knows them: hashes in a file, which the keeper publishes and workers follow.
+"""Hashes of the API keys, in a file that the keeper publishes and the workers follow.
 
 A key is 256 random bits, so it cannot be guessed from its hash: plain SHA-256 is enough, where a
-password would need a slow hash with a salt. A fast one lets every request be checked, and the file
-lets it be checked without a database. Only its owner can read the file.
+password would need a slow hash with a salt. With a fast hash a worker can check every request, and
+with the file it needs no database for that. Only the file's owner can read it.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from headwater.infra.settings import Settings
 from headwater.serving.api.operation import Scope
 from headwater.spec.errors import StorageError
 
-__all__ = ["KeyFile", "KeyHash", "KeyHashes", "found_in", "hash_of"]
+__all__ = ["KeyFile", "KeyHash", "KeyHashes", "find_key", "hash_of"]
 
 _LONGEST = 100
 
 
 class KeyHash(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker needs to know a key again.
+    """The hash by which a worker recognises a key.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ class KeyHash(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyHashes(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys that hold.
+    """The hashes of all valid keys.
 
     Parameters
     ----------
     closed
-        Whether a key was ever made: from then on a request needs one, though all may be revoked.
+        Whether a key was ever made: from then on requests need one, even after all are revoked.
     keys
-        Those that hold.
+        The valid keys.
     """
 
     closed: bool
@@ -55,19 +55,19 @@ class KeyHashes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyFile:
-    """The file of the keys that hold.
+    """The file that holds the hashes of the valid keys.
 
     Parameters
     ----------
     settings
-        Where the home folder is.
+        The address of the home folder.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.path: Path = settings.root / "live" / "keys.json"
 
     def publish(self, keys: KeyHashes) -> None:
-        """Say which keys hold; workers follow within a moment."""
+        """Replace the valid keys; workers follow within a moment."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f"keys.json.{os.getpid()}")
         draft.unlink(missing_ok=True)
@@ -76,15 +76,15 @@ class KeyFile:
         draft.replace(self.path)
 
     def stamp(self) -> tuple[int, int]:
-        """Give what changes whenever something is published; zeros where there is no file."""
+        """Return a stamp that changes with each publication; zeros if there is no file."""
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError:
             return 0, 0
-        return found.st_mtime_ns, found.st_ino
+        return status.st_mtime_ns, status.st_ino
 
     def read(self) -> KeyHashes | None:
-        """Give the keys that hold; None where nothing was published yet.
+        """Return the valid keys; None before the first publication.
 
         Raises
         ------
@@ -101,27 +101,27 @@ class KeyFile:
             ) from error
 
 
-def found_in(keys: Mapping[int, KeyHash], told: bytes) -> KeyHash | None:
-    """Give the key that a request bears, if it holds.
+def find_key(keys: Mapping[int, KeyHash], text: bytes) -> KeyHash | None:
+    """Return the valid key that a text is; None if it is none.
 
-    The number in a key only says which hash to compare with, in constant time.
+    The number in the text selects the hash, which is compared in constant time.
 
     Parameters
     ----------
     keys
-        Those that hold, by number.
-    told
-        What the request bears.
+        The valid keys, by number.
+    text
+        The text that a request bears as its key.
     """
-    parts = told.split(b"_", 2)
-    if len(parts) != 3 or not parts[1].isdigit() or len(told) > _LONGEST:
+    parts = text.split(b"_", 2)
+    if len(parts) != 3 or not parts[1].isdigit() or len(text) > _LONGEST:
         return None
     key = keys.get(int(parts[1]))
-    if key is None or not hmac.compare_digest(key.sha256, hash_of(told)):
+    if key is None or not hmac.compare_digest(key.sha256, hash_of(text)):
         return None
     return key
 
 
 def hash_of(key: bytes) -> bytes:
-    """Give what is kept of a key."""
+    """Return the SHA-256 hash of a key, which is all that is stored of it."""
     return hashlib.sha256(key).digest()

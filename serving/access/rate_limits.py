@@ -1,4 +1,4 @@
-"""How often each key may ask, over all workers of a service."""
+"""Rate limits: the requests a second that each key may send, over all workers of a service."""
 
 import fcntl
 import mmap
@@ -15,7 +15,7 @@ _SLOT_BYTES = 8
 
 
 class RateLimits:
-    """A token bucket for each key, which workers share; it holds the requests of a second, at least one.
+    """A token bucket for each key, shared by the workers; it holds one second's requests, at least one.
 
     A bucket is one number, the time at which it will be full again: the generic cell rate algorithm.
     The numbers are in a mapped file, so that a request costs no message to another process.
@@ -25,11 +25,11 @@ class RateLimits:
     Parameters
     ----------
     settings
-        Where the home folder is.
+        The address of the home folder.
     rate
         Requests a second.
     clock
-        The time. When it is put back, a bucket is empty at worst.
+        The time. If it is set back, a bucket is empty at worst.
 
     Raises
     ------
@@ -51,12 +51,12 @@ class RateLimits:
         self._map = mmap.mmap(self._file, _SLOTS * _SLOT_BYTES)
 
     def take(self, number: int) -> None:
-        """Let a request through.
+        """Take a token for one request.
 
         Parameters
         ----------
         number
-            Of the key; 0 for requests without one.
+            Number of the key; 0 for requests without a key.
 
         Raises
         ------

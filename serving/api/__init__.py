@@ -1,1 +1,1 @@
-"""What goes over the wire: schemas, problems, operations, ids."""
+"""The wire format: schemas, problems, operations, replies."""

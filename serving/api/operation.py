@@ -19,7 +19,7 @@ __all__ = ["SCOPES", "Operation", "Scope"]
 Scope = Literal["predict", "label", "operate", "read"]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""What a key may be made for; none contains another."""
+"""The scopes that a key may have; none includes another."""
 
 Body = TypeVar("Body")
 Result = TypeVar("Result")

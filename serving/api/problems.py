@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457): which status, and what to do next."""
+"""Turn errors into problem documents (RFC 9457), each with a status and the next step."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -38,23 +38,23 @@ PROBLEM_TYPE = b"application/problem+json"
 """Media type of a problem document."""
 
 _TITLES: tuple[tuple[type[HeadwaterError], int, str], ...] = (
-    (SchemaError, 422, "it does not fit"),
-    (ConflictError, 409, "it came before, with another content"),
-    (FencedError, 409, "another process does this"),
+    (SchemaError, 422, "the request does not fit"),
+    (ConflictError, 409, "the same id came before with another content"),
+    (FencedError, 409, "another process took over"),
     (IdentityError, 409, "a store belongs to another log"),
-    (IntegrityError, 409, "what is stored does not hold"),
-    (NotRebuildableError, 409, "it cannot be loaded here"),
-    (NotFoundError, 404, "there is no such thing"),
-    (SlowError, 408, "it came too slowly"),
-    (TooLargeError, 413, "it is too long"),
+    (IntegrityError, 409, "stored data fails its check"),
+    (NotRebuildableError, 409, "the version cannot be loaded here"),
+    (NotFoundError, 404, "not found"),
+    (SlowError, 408, "the body came too slowly"),
+    (TooLargeError, 413, "the body is too long"),
     (UnauthorizedError, 401, "a key is needed"),
-    (ForeignRequestError, 403, "it is not let in"),
-    (ForbiddenError, 403, "the key may not do this"),
-    (TooOftenError, 429, "too often"),
-    (OverloadedError, 503, "too much at a time"),
+    (ForeignRequestError, 403, "the host or origin is not allowed"),
+    (ForbiddenError, 403, "the key does not allow this"),
+    (TooOftenError, 429, "too many requests"),
+    (OverloadedError, 503, "overloaded"),
     (NotReadyError, 503, "not ready"),
-    (StaleError, 503, "what is looked up is too old"),
-    (StorageError, 503, "storage refuses"),
+    (StaleError, 503, "a looked-up value is too old"),
+    (StorageError, 503, "storage is unavailable"),
 )
 
 
@@ -68,9 +68,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     title
         The kind of problem.
     detail
-        What is wrong, this time; names the field where one is at fault.
+        The fault of this request; it names the field if a field is at fault.
     hint
-        What to do next.
+        The next step.
     code
         Name of the error in :mod:`headwater.spec.errors`.
     """
@@ -85,7 +85,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 FAILED = Problem(
     status=500, title="headwater failed", detail="an unexpected error; the service's log has it"
 )
-"""What answers a request on which the service failed unexpectedly."""
+"""The problem that answers a request on which the service failed unexpectedly."""
 
 
 def problem_of(error: HeadwaterError) -> Problem:
@@ -136,23 +136,23 @@ def log_problem(
     pipeline: str | UnsetType = UNSET,
     prediction_id: str | UnsetType = UNSET,
 ) -> None:
-    """Log that a request was refused; with what is wrong only where that cannot quote the request.
+    """Log that a request was refused; a detail that may quote the request is left out.
 
     Parameters
     ----------
     error
-        Why.
+        The error that refused it.
     pipeline, prediction_id
-        Of which, where the request said so and could be read.
+        Names of both, if the request gave them and could be read.
     """
     problem = problem_of(error)
     level = logging.WARNING if problem.status >= 500 else logging.INFO
     if not _logger.isEnabledFor(level):
         return
-    told: dict[str, object] = {"status": problem.status, "code": problem.code}
+    fields: dict[str, object] = {"status": problem.status, "code": problem.code}
     if pipeline is not UNSET:
-        told["pipeline"] = pipeline
+        fields["pipeline"] = pipeline
     if prediction_id is not UNSET:
-        told["prediction_id"] = prediction_id
-    why = f": {problem.detail}" if problem.status >= 500 else ""
-    _logger.log(level, "%s%s", problem.title, why, extra={"told": told})
+        fields["prediction_id"] = prediction_id
+    detail = f": {problem.detail}" if problem.status >= 500 else ""
+    _logger.log(level, "%s%s", problem.title, detail, extra={"told": fields})

@@ -1,4 +1,4 @@
-"""A whole answer, before it is written."""
+"""A complete reply to a request, before it is written."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from headwater.spec.errors import HeadwaterError
 __all__ = ["Headers", "Reply", "json_response", "refusal"]
 
 Headers = Sequence[tuple[bytes, bytes]]
-"""Names in lower case, and values."""
+"""Header names in lower case, with their values."""
 
 
 class Reply(NamedTuple):
-    """A whole answer: status, media type, body, and what headers it has beside those of its body."""
+    """A complete reply: status, media type, body, and headers beside those of the body."""
 
     status: int
     kind: bytes
@@ -25,7 +25,7 @@ class Reply(NamedTuple):
     headers: Headers = ()
 
     async def send(self, send: Send) -> None:
-        """Answer an ASGI request with it."""
+        """Send it as the answer to an ASGI request."""
         length = b"%d" % len(self.body)
         headers = [(b"content-type", self.kind), (b"content-length", length), *self.headers]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})

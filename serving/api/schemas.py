@@ -1,4 +1,4 @@
-"""What goes over the wire: requests and answers, as JSON."""
+"""Schemas of the JSON requests and answers of the service."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -30,29 +30,29 @@ __all__ = [
 ]
 
 MOST_ITEMS = 1_000
-"""How many predictions or labels one request may hold."""
+"""The largest number of predictions or labels in a request."""
 
 NO_FEATURES = msgspec.Raw(b"{}")
-"""What stands for features that are not sent, where all are looked up."""
+"""The features of a request that sends none, since all are looked up."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Entity = Annotated[dict[Id, Id], Meta(max_length=20)]
 
 
 class PredictItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One prediction that is asked for.
+    """A request for one prediction.
 
     Parameters
     ----------
     features
-        Values by name, as the pipeline declares them; left out where all are looked up.
+        Values by name, as the pipeline declares them; left out if all are looked up.
     id
-        The client's own; the service makes one where there is none. The same id with the same features
+        The client's id; the service makes one if there is none. The same id with the same features
         gets the same answer, so that a request may be sent again.
     entity
         Entity keys by name, by which batch features are looked up.
     unit
-        Whose traffic it is, for routing that sticks; the id where there is none.
+        The user or session that a sticky routing follows; the id if there is none.
     """
 
     features: msgspec.Raw = NO_FEATURES
@@ -62,16 +62,16 @@ class PredictItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One prediction, or many in `predictions`.
+    """A request for one prediction, or for many in `predictions`.
 
     Parameters
     ----------
     pipeline
-        Which one; may be left out where the service has only one.
+        The pipeline's name; may be left out if the service has only one.
     predictions
-        Many; the other fields are left out then.
+        Many items; the other fields are left out then.
     features, id, entity, unit
-        One; as in :class:`PredictItem`.
+        One item, as in :class:`PredictItem`.
     """
 
     pipeline: Id | UnsetType = UNSET
@@ -85,20 +85,20 @@ class PredictRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class PredictionAnswer(msgspec.Struct, gc=False):
-    """One prediction.
+    """The answer to one prediction.
 
     Parameters
     ----------
     id
-        Under which it was logged, and its label is awaited.
+        The id under which it was logged, and by which its label names it.
     output
         Probability of the positive class, the regressed value, or the likeliest class.
     version, role
-        Which version answered, as what.
+        The version that answered, and its role.
     probabilities
-        By class, where the task has classes.
+        Probability by class, if the task has classes.
     loss_window_ms
-        How long the record may be lost with the power, where the pipeline chose
+        How long the record may still be lost with the power, if the pipeline declares
         ``durability="batch"``.
     """
 
@@ -111,7 +111,7 @@ class PredictionAnswer(msgspec.Struct, gc=False):
 
 
 class PredictionAnswers(msgspec.Struct, gc=False):
-    """Many predictions, in the order in which they were asked for."""
+    """The answers to many predictions, in the order of the request."""
 
     predictions: list[PredictionAnswer]
 
@@ -124,7 +124,7 @@ def answer_of(
     role: Role,
     loss_window_ms: int | UnsetType = UNSET,
 ) -> PredictionAnswer:
-    """Say what a version answered, with a probability by class where the task has classes.
+    """Build the answer of a version, with a probability by class if the task has classes.
 
     >>> answer_of("binary", "p-1", 0.25, "3", "champion").probabilities
     {'false': 0.75, 'true': 0.25}
@@ -139,19 +139,20 @@ def answer_of(
 
 
 def check_names(item: PredictItem, where: str) -> None:
-    """Check what a client calls a prediction, whose it is, and by what its features are looked up.
+    """Check the id, the unit and the entity keys of a request.
 
     Parameters
     ----------
     item
-        What is asked for.
+        The request.
     where
         Its place among many, for errors.
 
     Raises
     ------
     SchemaError
-        If one is no name, such as an id with a control character; the text names the field.
+        If one of them is not a valid name, such as an id with a control character; the text names the
+        field.
     """
     if item.id is not UNSET:
         check_name(item.id, f"{where}id")
@@ -162,7 +163,7 @@ def check_names(item: PredictItem, where: str) -> None:
 
 
 class BatchItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """What the online model needs where the batch has no answer for a key.
+    """A request to the online model for a key that the batch has no answer for.
 
     Parameters
     ----------
@@ -176,20 +177,20 @@ class BatchItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class BatchAnswer(msgspec.Struct, gc=False):
-    """The answer for a key.
+    """The answer to a look-up by key.
 
     Parameters
     ----------
     key
-        Whose.
+        The key.
     found
-        ``"batch"`` was computed before, ``"online"`` just now.
+        ``"batch"`` if it was computed before, ``"online"`` if just now.
     id, output, version, role, probabilities, loss_window_ms
         As in :class:`PredictionAnswer`.
     predicted_at, age_s
         When it was predicted, and how many seconds ago that was.
     run
-        Which batch run has it.
+        Id of the batch run that computed it.
     """
 
     key: str
@@ -206,18 +207,18 @@ class BatchAnswer(msgspec.Struct, gc=False):
 
 
 class LabelItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The truth for one prediction.
+    """The label of one prediction.
 
     Parameters
     ----------
     prediction_id
-        Whose truth.
+        Id of the prediction.
     value
         true or false, a class, or a number, as the pipeline's task has it.
     known_at
-        When it became known, with a zone; now where not given.
+        When it became known, with a zone; now if not given.
     source
-        Who says so.
+        Where it comes from.
     key
         The client's key: the same key again must bear the same value.
     """
@@ -235,11 +236,11 @@ class LabelRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     Parameters
     ----------
     pipeline
-        Which one; may be left out where the service has only one.
+        The pipeline's name; may be left out if the service has only one.
     labels
-        Many; the other fields are left out then. Each is checked as it comes, and has its own result.
+        Many items; the other fields are left out then. Each is checked alone, and has its own result.
     prediction_id, value, known_at, source, key
-        One; as in :class:`LabelItem`.
+        One item, as in :class:`LabelItem`.
     """
 
     pipeline: Id | UnsetType = UNSET
@@ -252,17 +253,17 @@ class LabelRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class LabelResult(msgspec.Struct, omit_defaults=True, gc=False):
-    """What became of one label.
+    """The result of one label.
 
     Parameters
     ----------
     prediction_id
-        Whose truth; ``""`` where the item could not be read.
+        Id of the prediction; ``""`` if the item could not be read.
     status
         ``"recorded"`` is durable, ``"known"`` came before and is durable, ``"conflict"`` came before
         with another value under the same key, ``"refused"`` does not fit.
     detail, hint
-        What is wrong with a conflict or a refused one, and what to do.
+        The fault of a label that is in conflict or refused, and the next step.
     """
 
     prediction_id: str
@@ -272,6 +273,6 @@ class LabelResult(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class LabelResults(msgspec.Struct, gc=False):
-    """What became of many labels, in their order."""
+    """The results of many labels, in the order of the request."""
 
     labels: list[LabelResult]

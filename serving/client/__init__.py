@@ -1,1 +1,1 @@
-"""Clients of the service; they need none of it."""
+"""Clients of the service; they import none of the server."""

@@ -1,4 +1,4 @@
-"""Send what happened to a live service, in the order and at the pace at which it happened."""
+"""Replay past events to a live service, in their order and at their pace."""
 
 import time
 from collections.abc import Iterator
@@ -20,18 +20,18 @@ _SLICE_S = 0.05
 
 
 class ReplayProgress(msgspec.Struct, kw_only=True):
-    """What a replay has sent so far.
+    """The progress of a replay.
 
     Parameters
     ----------
     predictions, labels
-        How many were recorded.
+        The numbers of recorded predictions and labels.
     total
-        Events there are in all, of both kinds.
+        The number of events of both kinds.
     versions
-        How many predictions each version answered.
+        The number of answers by version.
     behind_s
-        How far it is behind its pace, in seconds.
+        Seconds by which it is behind its pace.
     """
 
     total: int
@@ -41,7 +41,9 @@ class ReplayProgress(msgspec.Struct, kw_only=True):
     behind_s: float = 0.0
 
 
-class _Event(NamedTuple):
+class _TimedRequest(NamedTuple):
+    """A prediction or a label to send, and the time at which it happened."""
+
     at_us: int
     is_label: bool
     body: dict[str, Any]
@@ -55,29 +57,29 @@ def replay(
     *,
     known_later: pl.DataFrame | None = None,
 ) -> Iterator[ReplayProgress]:
-    """Send predictions as they were asked for, and labels as they became known.
+    """Send predictions when they were made, and labels when they became known.
 
-    One request at a time: the service records events in exactly this order, so that offsets and digests
-    are those of a replay in process (:class:`headwater.loop.replay.replay.Replay`).
+    It sends one request at a time. The service records events in exactly this order, so that offsets and
+    digests are those of a replay in process (:class:`headwater.loop.replay.replay.Replay`).
 
     Parameters
     ----------
     client
-        Of the service.
+        A client of the service.
     pipeline
-        Whose events.
+        The pipeline of the events.
     events
-        Columns ``id``, ``served_at``, ``label`` and ``known_at`` (both null where never known), the
-        features that come with a request, and the entity keys by which others are looked up; sorted by
+        Columns ``id``, ``served_at``, ``label`` and ``known_at`` (both null if never known), the request
+        features, and the entity keys by which other features are looked up; sorted by
         ``served_at``.
     speed
-        How many times faster than it happened; infinity sends as fast as it can.
+        The factor by which it is faster than the events; infinity sends as fast as it can.
     known_later
         Events that were predicted before, of which only the labels are sent.
 
     Yields
     ------
-    Sent
+    ReplayProgress
         After each request; always the same record, which grows.
 
     Raises
@@ -87,68 +89,70 @@ def replay(
     ConflictError
         If the service has another label under the same key.
     HeadwaterError
-        As the service says.
+        The error of the service.
     """
     if events.is_empty():
         raise NotEnoughError("there are no events to replay", hint="choose other days")
     ordered = _ordered(pipeline, events, known_later)
-    sent, first_us, began_s = ReplayProgress(total=len(ordered)), ordered[0].at_us, time.monotonic()
+    progress, first_us, began_s = ReplayProgress(total=len(ordered)), ordered[0].at_us, time.monotonic()
 
-    def due_s(event: _Event) -> float:
+    def due_s(event: _TimedRequest) -> float:
         return (event.at_us - first_us) / 1e6 / speed
 
-    for _, slice_ in groupby(ordered, key=lambda event: due_s(event) // _SLICE_S):
-        for is_label, same in groupby(slice_, key=lambda event: event.is_label):
-            while some := list(islice(same, MOST_ITEMS)):
-                ahead_s = due_s(some[0]) - (time.monotonic() - began_s)
-                sent.behind_s = max(0.0, -ahead_s)
+    for _, in_slice in groupby(ordered, key=lambda event: due_s(event) // _SLICE_S):
+        for is_label, same_kind in groupby(in_slice, key=lambda event: event.is_label):
+            while part := list(islice(same_kind, MOST_ITEMS)):
+                ahead_s = due_s(part[0]) - (time.monotonic() - began_s)
+                progress.behind_s = max(0.0, -ahead_s)
                 time.sleep(max(0.0, ahead_s))
-                _send(client, pipeline.name, is_label, [event.body for event in some], sent)
-                yield sent
+                _send(client, pipeline.name, is_label, [event.body for event in part], progress)
+                yield progress
 
 
-def _ordered(pipeline: Pipeline, events: pl.DataFrame, known_later: pl.DataFrame | None) -> list[_Event]:
-    found = list(_labels(events))
+def _ordered(
+    pipeline: Pipeline, events: pl.DataFrame, known_later: pl.DataFrame | None
+) -> list[_TimedRequest]:
+    requests = list(_labels(events))
     if known_later is not None:
-        found += _labels(known_later)
+        requests += _labels(known_later)
     names = [feature.name for feature in pipeline.request_features]
     keys = [pl.col(key).cast(pl.String) for key in pipeline.entity_keys]
-    features, entities = _dicts(events.select(names)), _dicts(events.select(keys))
+    features, entities = _row_dicts(events.select(names)), _row_dicts(events.select(keys))
     for id_, at, values, entity in zip(
         events["id"], events["served_at"], features, entities, strict=False
     ):
         body = {"id": str(id_), "features": values, "entity": entity}
-        found.append(_Event(to_us(at), False, body))
-    found.sort(key=lambda event: (event.at_us, event.is_label))
-    return found
+        requests.append(_TimedRequest(to_us(at), False, body))
+    requests.sort(key=lambda event: (event.at_us, event.is_label))
+    return requests
 
 
-def _dicts(columns: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Give a dict a row; empty ones for ever where there are no columns."""
+def _row_dicts(columns: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield a dictionary for each row; empty ones without end if there are no columns."""
     return columns.iter_rows(named=True) if columns.width else repeat({})
 
 
-def _labels(events: pl.DataFrame) -> Iterator[_Event]:
-    told = events.select("id", "label", "known_at").drop_nulls()
-    for id_, label, known_at in told.iter_rows():
+def _labels(events: pl.DataFrame) -> Iterator[_TimedRequest]:
+    known = events.select("id", "label", "known_at").drop_nulls()
+    for id_, label, known_at in known.iter_rows():
         body = {"prediction_id": str(id_), "value": label, "known_at": known_at}
-        yield _Event(to_us(known_at), True, body)
+        yield _TimedRequest(to_us(known_at), True, body)
 
 
 def _send(
-    client: Client, pipeline: str, is_label: bool, bodies: list[dict[str, Any]], sent: ReplayProgress
+    client: Client, pipeline: str, is_label: bool, bodies: list[dict[str, Any]], progress: ReplayProgress
 ) -> None:
     if not is_label:
         for answer in client.send_predictions(bodies, pipeline=pipeline):
-            sent.versions[answer.version] = sent.versions.get(answer.version, 0) + 1
-        sent.predictions += len(bodies)
+            progress.versions[answer.version] = progress.versions.get(answer.version, 0) + 1
+        progress.predictions += len(bodies)
         return
     results = client.send_labels(bodies, pipeline=pipeline)
-    refused = [one for one in results if one.status in ("conflict", "refused")]
+    refused = [result for result in results if result.status in ("conflict", "refused")]
     if refused:
         raise ConflictError(
             f"{len(refused)} labels were refused, first that of {refused[0].prediction_id!r}: "
             f"{refused[0].detail}",
             hint=refused[0].hint,
         )
-    sent.labels += len(bodies)
+    progress.labels += len(bodies)

@@ -1,4 +1,4 @@
-"""What a client sends, written as JSON without a change: what JSON cannot say is refused."""
+"""Write requests as JSON without changing a value; refuse values that JSON cannot hold."""
 
 from collections.abc import Mapping
 from math import isfinite
@@ -17,14 +17,14 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     Parameters
     ----------
     body
-        One prediction or label, or many in ``predictions`` or ``labels``.
+        A prediction or a label, or many in ``predictions`` or ``labels``.
 
     Raises
     ------
     NonFiniteError
         If a feature or a label is NaN or infinite, which JSON would make a null.
     SchemaError
-        If something cannot be written.
+        If a value cannot be written.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def encoded(body: Mapping[str, Any]) -> bytes:
         return msgspec.json.encode(body)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:
         raise SchemaError(
-            f"what was given cannot be written as JSON: {error}",
+            f"the request cannot be written as JSON: {error}",
             hint="send text, numbers, booleans and None",
         ) from error
 

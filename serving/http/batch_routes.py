@@ -14,7 +14,7 @@ from headwater.serving.api.operations import BATCH_ANSWER, BATCH_PREDICT
 from headwater.serving.api.problems import PROBLEM_TYPE, Problem
 from headwater.serving.api.reply import json_response
 from headwater.serving.api.schemas import BatchAnswer, BatchItem, PredictionAnswer, PredictItem
-from headwater.serving.http.fast_routes import Pipelines, named
+from headwater.serving.http.fast_routes import BodyLimits, Pipelines, named
 from headwater.serving.http.routes import route
 from headwater.serving.metrics.service_metrics import Metrics
 from headwater.serving.worker.batch_answers import BatchAnswers
@@ -30,7 +30,7 @@ def batch_routes(
     answers: Mapping[str, BatchAnswers],
     clock: Clock,
     metrics: Metrics,
-    most_bytes: int,
+    limits: BodyLimits,
 ) -> list[Route]:
     """Make the routes below ``/batch``.
 
@@ -40,8 +40,8 @@ def batch_routes(
         By name, once the service has started; a pipeline that scores no table has no answers.
     clock, metrics
         The time, and what counts.
-    most_bytes
-        How long a body may be.
+    limits
+        Bounds of a body.
     """
 
     def asked(request: Request) -> tuple[ServedPipeline, BatchAnswers, str]:
@@ -82,7 +82,7 @@ def batch_routes(
 
     return [
         route(BATCH_ANSWER, look_up),
-        route(BATCH_PREDICT, look_up_or_predict, most_bytes=most_bytes),
+        route(BATCH_PREDICT, look_up_or_predict, limits=limits),
     ]
 
 

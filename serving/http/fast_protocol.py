@@ -1,9 +1,9 @@
-"""How the service speaks HTTP: as uvicorn does, with a short way for the hot routes.
+"""The HTTP protocol of the service: uvicorn's, with a short way for the hot routes.
 
-Most of what a small request costs in uvicorn is its exchange of ASGI messages: the scope, the cycle, an
-event, two sends. A request of a hot route that is whole needs none of it: method, path, headers and body
-go to the route, and its reply goes to the socket. Everything else goes uvicorn's own way, and so does a
-hot request that is long, or slow, or comes while another is answered on its connection.
+Most of the cost of a small request in uvicorn is the exchange of ASGI messages: the scope, the cycle,
+an event, two sends. A complete request of a hot route needs none of it: its path, headers and body go
+to the route, and the reply goes to the socket. All other requests go uvicorn's own way. So does a hot
+request that is long or slow, or that comes while another is answered on its connection.
 """
 
 import asyncio
@@ -22,14 +22,13 @@ from headwater.spec.errors import HeadwaterError
 __all__ = ["DRAINS", "SHORT_WAY", "FastProtocol", "ShortWay", "http_protocol"]
 
 SHORT_WAY = "headwater.short_way"
-"""Where the state of the application's lifespan bears the :class:`ShortWay`."""
+"""Key of the lifespan's state that holds the :class:`ShortWay`."""
 
 DRAINS = "headwater.drains"
-"""Where that state says that every answer is to close its connection."""
+"""Key of that state that is set once every answer closes its connection."""
 
 _TRIED_ON = "0.54."  # releases of uvicorn on which FastProtocol was tried
 _MOST_BYTES = 65_536
-_PATIENCE_S = 1.0
 _logger = logging.getLogger("headwater.serving")
 
 
@@ -46,22 +45,27 @@ def http_protocol() -> "type[FastProtocol] | Literal['httptools']":
 
 
 class ShortWay:
-    """Answers whole requests of hot routes, after a look at their key.
+    """Check the key of complete hot requests, and answer them.
 
     Parameters
     ----------
     guard
-        Lets a request in, or does not.
+        Decides which requests are let in.
     hot
         A route for each path.
+    patience_s
+        How many seconds the rest of a request may take before it goes uvicorn's way.
     """
 
-    def __init__(self, guard: Authentication, hot: Mapping[str, FastRoute]) -> None:
+    def __init__(
+        self, guard: Authentication, hot: Mapping[str, FastRoute], patience_s: float = 1.0
+    ) -> None:
+        self.patience_s = patience_s
         self._guard = guard
         self._hot = {path.encode(): (path, route) for path, route in hot.items()}
 
     def __contains__(self, path: bytes) -> bool:
-        """Say whether there is a hot route of this path, as it came over the wire."""
+        """Return whether there is a hot route of this path, as it came over the wire."""
         return path in self._hot
 
     async def reply(self, path: bytes, headers: Headers, body: bytes) -> Reply:
@@ -75,7 +79,7 @@ class ShortWay:
 
 
 class _Exchange:
-    """A hot request; while it is answered, it stands where uvicorn keeps a request's cycle."""
+    """A hot request; while it is answered, it takes the place of uvicorn's request cycle."""
 
     __slots__ = (
         "body",
@@ -100,7 +104,7 @@ class _Exchange:
 
 
 class _NobodyWaits:
-    """In place of the event that wakes an ASGI application."""
+    """Takes the place of the event that wakes an ASGI application."""
 
     @staticmethod
     def set() -> None:
@@ -108,7 +112,7 @@ class _NobodyWaits:
 
 
 class FastProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a short way where the application's lifespan gives one."""
+    """uvicorn's protocol, with a short way if the application's lifespan has one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -118,31 +122,32 @@ class FastProtocol(HttpToolsProtocol):
         self._answering: asyncio.Task[None] | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; a hot request that is not whole with them has a moment for its rest."""
+        """Receive bytes; give an incomplete hot request a moment for its rest."""
         super().data_received(data)
         if self._reading is not None and self._patience is None:
-            self._patience = self.loop.call_later(_PATIENCE_S, self._take_long_way)
+            assert self._short_way is not None  # noqa: S101 - it chose the way
+            self._patience = self.loop.call_later(self._short_way.patience_s, self._take_long_way)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget what was begun."""
-        self._read()
+        """Drop the request that was being read."""
+        self._end_reading()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """End the connection, after its answer where one is under way."""
+        """End the connection, after the answer to a request that is being read."""
         if self._reading is not None:
             self._reading.keep_alive = False
         else:
             super().shutdown()
 
     def on_message_begin(self) -> None:
-        """Begin a request; uvicorn's scope is made later, if at all."""
+        """Begin a request; uvicorn's scope is made later, if it is needed."""
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
-        """Choose the way."""
+        """Choose the short way or uvicorn's own."""
         short_way, parser = self._short_way, self.parser
         if (
             short_way is None
@@ -158,7 +163,7 @@ class FastProtocol(HttpToolsProtocol):
         self._reading = _Exchange(self.url, self.headers, keep_alive=keep_alive)
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
+        """Receive a part of a body."""
         exchange = self._reading
         if exchange is None:
             super().on_body(body)
@@ -169,8 +174,8 @@ class FastProtocol(HttpToolsProtocol):
             self._take_long_way()
 
     def on_message_complete(self) -> None:
-        """Answer what is whole."""
-        exchange = self._read()
+        """Answer a complete request."""
+        exchange = self._end_reading()
         if exchange is None:
             super().on_message_complete()
             return
@@ -178,8 +183,8 @@ class FastProtocol(HttpToolsProtocol):
         self.cycle = exchange  # type: ignore[assignment]
         self._answering = self.loop.create_task(self._answer(exchange))
 
-    def _read(self) -> _Exchange | None:
-        """End the reading of a hot request, if one is read."""
+    def _end_reading(self) -> _Exchange | None:
+        """End the reading of a hot request; return it, or None if none was being read."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -187,8 +192,8 @@ class FastProtocol(HttpToolsProtocol):
         return exchange
 
     def _take_long_way(self) -> None:
-        """Leave what was read of a hot request to uvicorn, and thereby to the application's limits."""
-        exchange = self._read()
+        """Hand a partly read hot request to uvicorn, and so to the limits of the application."""
+        exchange = self._end_reading()
         if exchange is not None:
             self._go_long_way()
             self.cycle.keep_alive = exchange.keep_alive
@@ -235,7 +240,7 @@ class FastProtocol(HttpToolsProtocol):
 
 
 def _for_host_of(url: bytes, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Name the host of a whole address, as a proxy is asked for it, in place of Host (RFC 9112, 3.2.2).
+    """Replace the Host header by the host of an absolute request target (RFC 9112, 3.2.2).
 
     >>> _for_host_of(b"http://there:80/metrics", [(b"host", b"here"), (b"accept", b"*/*")])
     [(b'accept', b'*/*'), (b'host', b'there:80')]

@@ -1,9 +1,9 @@
-"""The two hot routes, predict and labels, without a framework between the socket and the work."""
+"""The hot routes, predict and labels, with no framework between the socket and the pipeline."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -33,10 +33,18 @@ from headwater.spec.errors import (
     few,
 )
 
-__all__ = ["FastRoute", "FastRoutes", "labels_route", "named", "predict_route", "read_body"]
+__all__ = [
+    "BODY_LIMITS",
+    "BodyLimits",
+    "FastRoute",
+    "FastRoutes",
+    "labels_route",
+    "named",
+    "predict_route",
+    "read_body",
+]
 
 _JSON = b"application/json"
-_BODY_S = 10.0
 _logger = logging.getLogger("headwater.serving")
 _Request = TypeVar("_Request", PredictRequest, LabelRequest)
 _ENCODER = msgspec.json.Encoder()
@@ -46,33 +54,52 @@ _LABELS = msgspec.json.Decoder(LabelRequest)
 Pipelines = Mapping[str, ServedPipeline]
 
 
-class FastRoute:
-    """A POST route as a bare ASGI application: reads a body, answers JSON or a problem.
+class BodyLimits(NamedTuple):
+    """Bounds of the body of a request.
 
-    Where the body is there already, :meth:`reply` answers it without ASGI.
+    Parameters
+    ----------
+    most_bytes
+        How long it may be.
+    within_s
+        Within how many seconds it must come, else the request is refused.
+    """
+
+    most_bytes: int = 2_000_000
+    within_s: float = 10.0
+
+
+BODY_LIMITS = BodyLimits()
+"""The bounds that hold unless a route has its own."""
+
+
+class FastRoute:
+    """A POST route as a bare ASGI application: read a body, answer JSON or a problem.
+
+    If the body is read already, :meth:`reply` answers it without ASGI.
 
     Parameters
     ----------
     work
-        Turns a body, and the name of the key that sent it, into an answer; raises a
-        :class:`HeadwaterError` for a problem.
-    most_bytes
-        How long a body may be.
+        Turns a body and the name of its key into an answer; raises a :class:`HeadwaterError` for a
+        problem.
+    limits
+        Bounds of the body.
     metrics
         Counts problems.
     """
 
     def __init__(
-        self, work: Callable[[bytes, str], Awaitable[object]], most_bytes: int, metrics: Metrics
+        self, work: Callable[[bytes, str], Awaitable[object]], limits: BodyLimits, metrics: Metrics
     ) -> None:
         self._work = work
-        self._most_bytes = most_bytes
+        self._limits = limits
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            body = await read_body(scope, receive, self._most_bytes)
+            body = await read_body(scope, receive, self._limits)
         except HeadwaterError as error:
             reply = self._problem(problem_of(error))
         else:
@@ -80,7 +107,7 @@ class FastRoute:
         await reply.send(send)
 
     async def reply(self, body: bytes, by: str) -> Reply:
-        """Answer a body from the key of that name."""
+        """Answer a body that was sent with the key of a name."""
         try:
             return Reply(200, _JSON, _ENCODER.encode(await self._work(body, by)))
         except HeadwaterError as error:
@@ -96,16 +123,16 @@ class FastRoute:
 
 
 class FastRoutes:
-    """The service with its hot routes in front: what is asked for most passes no framework.
+    """The service with its hot routes in front, so that most requests pass no framework.
 
     Parameters
     ----------
     app
-        Answers everything else.
+        Answers all other requests.
     hot
         A route for each path.
     metrics
-        Counts problems of everything else.
+        Counts problems of all other requests.
     """
 
     def __init__(self, app: ASGIApp, hot: Mapping[str, FastRoute], metrics: Metrics) -> None:
@@ -114,7 +141,7 @@ class FastRoutes:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; or run the service's start and end."""
+        """Answer one request, or run the start and end of the service."""
         if scope["type"] == "http":
             route = self._hot.get(scope["path"])
             if route is not None and scope["method"] == "POST":
@@ -132,96 +159,99 @@ class FastRoutes:
         return counting
 
 
-def predict_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> FastRoute:
+def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> FastRoute:
     """Make ``POST /predict``."""
 
     async def predict(body: bytes, _by: str) -> object:
-        asked = _decoded(_PREDICT, body)
+        request = _decoded(_PREDICT, body)
         try:
-            return await answer(asked)
+            return await answer(request)
         except HeadwaterError as error:
-            log_problem(error, pipeline=asked.pipeline, prediction_id=asked.id)
+            log_problem(error, pipeline=request.pipeline, prediction_id=request.id)
             raise
 
-    async def answer(asked: PredictRequest) -> object:
-        pipeline = named(pipelines, asked.pipeline)
-        if asked.predictions is not UNSET:
-            _check_alone(asked.features is UNSET and asked.id is UNSET, "predictions", "features")
-            return PredictionAnswers(await pipeline.predict(asked.predictions))
-        features = asked.features
+    async def answer(request: PredictRequest) -> object:
+        pipeline = named(pipelines, request.pipeline)
+        if request.predictions is not UNSET:
+            _check_alone(request.features is UNSET and request.id is UNSET, "predictions", "features")
+            return PredictionAnswers(await pipeline.predict(request.predictions))
+        features = request.features
         if features is UNSET:
             if pipeline.pipeline.request_features:
                 raise SchemaError(
                     "features: it is missing", hint="send features, or many in predictions"
                 )
             features = NO_FEATURES
-        item = PredictItem(features, asked.id, asked.entity, asked.unit)
-        (found,) = await pipeline.predict([item])
-        return found
+        item = PredictItem(features, request.id, request.entity, request.unit)
+        (prediction,) = await pipeline.predict([item])
+        return prediction
 
-    return FastRoute(predict, most_bytes, metrics)
+    return FastRoute(predict, limits, metrics)
 
 
-def labels_route(pipelines: Pipelines, most_bytes: int, metrics: Metrics) -> FastRoute:
+def labels_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> FastRoute:
     """Make ``POST /labels``."""
 
     async def label(body: bytes, by: str) -> object:
-        asked = _decoded(_LABELS, body)
+        request = _decoded(_LABELS, body)
         try:
-            return await tell(asked, by)
+            return await record(request, by)
         except HeadwaterError as error:
-            log_problem(error, pipeline=asked.pipeline, prediction_id=asked.prediction_id)
+            log_problem(error, pipeline=request.pipeline, prediction_id=request.prediction_id)
             raise
 
-    async def tell(asked: LabelRequest, by: str) -> object:
-        pipeline = named(pipelines, asked.pipeline)
-        if asked.labels is not UNSET:
-            alone = asked.prediction_id is UNSET and asked.value is UNSET
+    async def record(request: LabelRequest, by: str) -> object:
+        pipeline = named(pipelines, request.pipeline)
+        if request.labels is not UNSET:
+            alone = request.prediction_id is UNSET and request.value is UNSET
             _check_alone(alone, "labels", "prediction_id")
-            return LabelResults(await pipeline.label(asked.labels, by=by))
-        if asked.prediction_id is UNSET or asked.value is UNSET:
-            missing = "prediction_id" if asked.prediction_id is UNSET else "value"
+            return LabelResults(await pipeline.label(request.labels, by=by))
+        if request.prediction_id is UNSET or request.value is UNSET:
+            missing = "prediction_id" if request.prediction_id is UNSET else "value"
             raise SchemaError(
                 f"{missing}: it is missing", hint="send prediction_id and value, or many in labels"
             )
-        item = LabelItem(asked.prediction_id, asked.value, asked.known_at, asked.source, asked.key)
+        item = LabelItem(
+            request.prediction_id, request.value, request.known_at, request.source, request.key
+        )
         return await pipeline.label_one(item, by=by)
 
-    return FastRoute(label, most_bytes, metrics)
+    return FastRoute(label, limits, metrics)
 
 
 def named(pipelines: Pipelines, name: str | UnsetType) -> ServedPipeline:
-    """Give the pipeline of a name, or the only one.
+    """Return the pipeline of a name, or the only pipeline.
 
     Raises
     ------
     NotFoundError
-        If there is none of that name.
+        If no pipeline has that name.
     SchemaError
-        If none is named, and there are several.
+        If no name is given and there are several pipelines.
     """
     if name is UNSET:
         if len(pipelines) == 1:
             return next(iter(pipelines.values()))
         raise SchemaError("pipeline: it is missing", hint=f"send one of {few(pipelines)}")
-    found = pipelines.get(name)
-    if found is None:
+    pipeline = pipelines.get(name)
+    if pipeline is None:
         raise NotFoundError(
             f"no pipeline {name[:100]!r} is served", hint=f"send one of {few(pipelines)}"
         )
-    return found
+    return pipeline
 
 
-async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
-    """Read a request's body, within bounds of length and time.
+async def read_body(scope: Scope, receive: Receive, limits: BodyLimits) -> bytes:
+    """Read the body of a request within limits.
 
     Raises
     ------
     TooLargeError
-        If it is longer than that.
+        If it is too long.
     SlowError
-        If it does not come within ten seconds, or its sender went away.
+        If it does not come in time, or its sender goes away.
     """
+    most_bytes = limits.most_bytes
     message = await receive()
     if not message.get("more_body", False):
         body: bytes = message.get("body", b"")
@@ -232,11 +262,11 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
         if name == b"content-length" and value.isdigit() and int(value) > most_bytes:
             raise _too_large(most_bytes)
     try:
-        async with asyncio.timeout(_BODY_S):
+        async with asyncio.timeout(limits.within_s):
             return await _rest(message, receive, most_bytes)
     except TimeoutError as error:
         raise SlowError(
-            f"the body did not come within {_BODY_S:.0f} seconds", hint="send it at once"
+            f"the body did not come within {limits.within_s:g} seconds", hint="send it at once"
         ) from error
 
 
@@ -271,4 +301,4 @@ def _decoded(decoder: "msgspec.json.Decoder[_Request]", body: bytes) -> _Request
 
 def _check_alone(alone: bool, many: str, one: str) -> None:
     if not alone:
-        raise SchemaError(f"both {many} and {one} are there", hint=f"send {one}, or many in {many}")
+        raise SchemaError(f"both {many} and {one} are given", hint=f"send {one}, or many in {many}")

@@ -1,9 +1,9 @@
 """The Open Inference Protocol (KServe's and Triton's V2, over HTTP) beside our own routes.
 
 Each feature is an input tensor of its name, with shape ``[n]`` or ``[n, 1]``, as JSON or in the binary
-tensor data extension; each entity key is one of text, with ``entity.`` before its name. The answer's
-tensors are ``output``, ``prediction_id``, under which labels are awaited, and ``probabilities`` where
-the task has classes.
+tensor data extension. Each entity key is a tensor of text, with ``entity.`` before its name. The
+answer's tensors are ``output``, ``prediction_id``, by which labels name the prediction, and
+``probabilities`` if the task has classes.
 
 Source: https://github.com/kserve/open-inference-protocol, and Triton's extension "binary tensor data".
 """
@@ -35,7 +35,7 @@ from headwater.serving.api.operations import (
 from headwater.serving.api.problems import problem_of
 from headwater.serving.api.reply import json_response
 from headwater.serving.api.schemas import MOST_ITEMS, Entity, PredictionAnswer, PredictItem
-from headwater.serving.http.fast_routes import Pipelines, named, read_body
+from headwater.serving.http.fast_routes import BodyLimits, Pipelines, named, read_body
 from headwater.serving.http.routes import ROUTE_OF_SCOPE
 from headwater.serving.worker.served_pipeline import ServedPipeline
 from headwater.spec.data.values import is_sound
@@ -58,7 +58,7 @@ _END = object()
 _HEADER_LENGTH = "inference-header-content-length"
 
 
-class _Tensor(msgspec.Struct):
+class _InputTensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
@@ -66,14 +66,14 @@ class _Tensor(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
-class _Infer(msgspec.Struct):
-    inputs: list[_Tensor]
+class _InferRequest(msgspec.Struct):
+    inputs: list[_InputTensor]
     id: str = ""
     parameters: dict[str, Any] = {}
     outputs: list[Any] = []
 
 
-class _Output(msgspec.Struct, omit_defaults=True):
+class _OutputTensor(msgspec.Struct, omit_defaults=True):
     name: str
     datatype: str
     shape: list[int]
@@ -81,7 +81,7 @@ class _Output(msgspec.Struct, omit_defaults=True):
     parameters: dict[str, Any] = {}
 
 
-def protocol_routes(served: Pipelines, most_bytes: int) -> list[Route]:
+def protocol_routes(served: Pipelines, limits: BodyLimits) -> list[Route]:
     """Make the routes below ``/v2``."""
 
     async def live(_request: Request) -> object:
@@ -96,16 +96,16 @@ def protocol_routes(served: Pipelines, most_bytes: int) -> list[Route]:
         return {"name": "headwater", "version": "1", "extensions": ["binary_tensor_data"]}
 
     async def model(request: Request) -> object:
-        return _metadata(_asked(served, request))
+        return _metadata(_served_model(served, request))
 
     async def model_ready(request: Request) -> object:
-        pipeline = _asked(served, request)
+        pipeline = _served_model(served, request)
         pipeline.check_ready()
         return {"name": pipeline.pipeline.name, "ready": True}
 
     async def infer(request: Request) -> object:
-        pipeline = _asked(served, request)
-        body = await read_body(request.scope, request.receive, most_bytes)
+        pipeline = _served_model(served, request)
+        body = await read_body(request.scope, request.receive, limits)
         return await _infer(pipeline, body, request.headers.get(_HEADER_LENGTH))
 
     works = {
@@ -137,7 +137,7 @@ def _route(
     return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
 
 
-def _asked(served: Pipelines, request: Request) -> ServedPipeline:
+def _served_model(served: Pipelines, request: Request) -> ServedPipeline:
     pipeline = named(served, request.path_params["model"])
     version = request.path_params.get("version")
     if version is not None and (pipeline.champion is None or version != pipeline.champion.version):
@@ -172,20 +172,20 @@ def datatypes(declared: Pipeline) -> dict[str, str]:
 
 
 async def _infer(pipeline: ServedPipeline, body: bytes, header_length: str | None) -> object:
-    asked, columns = _read(pipeline, body, header_length)
+    request, columns = _read(pipeline, body, header_length)
     rows = len(next(iter(columns.values()), []))
     items = []
     keys = {name: columns.pop(name) for name in list(columns) if name.startswith(_ENTITY)}
     for row in range(rows):
         features = {name: column[row] for name, column in columns.items()}
-        given = UNSET if not asked.id else asked.id if rows == 1 else f"{asked.id}-{row}"
+        id_ = UNSET if not request.id else request.id if rows == 1 else f"{request.id}-{row}"
         entity = _entity({name.removeprefix(_ENTITY): column[row] for name, column in keys.items()})
-        items.append(PredictItem(msgspec.Raw(msgspec.json.encode(features)), given, entity))
+        items.append(PredictItem(msgspec.Raw(msgspec.json.encode(features)), id_, entity))
     answers = await pipeline.predict(items)
     return {
         "model_name": pipeline.pipeline.name,
         "model_version": answers[0].version,
-        **({"id": asked.id} if asked.id else {}),
+        **({"id": request.id} if request.id else {}),
         "outputs": _outputs(pipeline, answers),
     }
 
@@ -199,24 +199,26 @@ def _entity(keys: dict[str, Any]) -> dict[str, str]:
         ) from error
 
 
-def _outputs(pipeline: ServedPipeline, answers: Sequence[PredictionAnswer]) -> list[_Output]:
+def _outputs(pipeline: ServedPipeline, answers: Sequence[PredictionAnswer]) -> list[_OutputTensor]:
     rows = len(answers)
     datatype = "BYTES" if pipeline.pipeline.task == "multiclass" else "FP64"
-    found = [
-        _Output("output", datatype, [rows], [answer.output for answer in answers]),
-        _Output("prediction_id", "BYTES", [rows], [answer.id for answer in answers]),
+    outputs = [
+        _OutputTensor("output", datatype, [rows], [answer.output for answer in answers]),
+        _OutputTensor("prediction_id", "BYTES", [rows], [answer.id for answer in answers]),
     ]
     shares = [answer.probabilities for answer in answers]
     if all(isinstance(share, dict) for share in shares):
         classes = sorted({name for share in shares if isinstance(share, dict) for name in share})
         data = [share.get(name, 0.0) for share in shares if isinstance(share, dict) for name in classes]
-        found.append(_Output("probabilities", "FP64", [rows, len(classes)], data, {"classes": classes}))
-    return found
+        outputs.append(
+            _OutputTensor("probabilities", "FP64", [rows, len(classes)], data, {"classes": classes})
+        )
+    return outputs
 
 
 def _read(
     pipeline: ServedPipeline, body: bytes, header_length: str | None
-) -> tuple[_Infer, dict[str, list[Any]]]:
+) -> tuple[_InferRequest, dict[str, list[Any]]]:
     head, tail = body, b""
     if header_length is not None:
         if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > len(body):
@@ -225,16 +227,16 @@ def _read(
             )
         head, tail = body[: int(header_length)], body[int(header_length) :]
     try:
-        asked = msgspec.json.decode(head, type=_Infer)
+        request = msgspec.json.decode(head, type=_InferRequest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(
-            f"the body is no inference request: {error}", hint="see /v2/models/MODEL for the inputs"
+            f"the body is not an inference request: {error}", hint="see /v2/models/MODEL for the inputs"
         ) from error
-    if len(asked.id) > 150:
+    if len(request.id) > 150:
         raise SchemaError("id: it is longer than 150 characters", hint="send a shorter one")
     columns: dict[str, list[Any]] = {}
     dtypes = datatypes(pipeline.pipeline)
-    for tensor in asked.inputs:
+    for tensor in request.inputs:
         if tensor.name in columns:
             raise SchemaError(f"inputs.{tensor.name}: it is sent twice", hint="send each tensor once")
         values, tail = _values(tensor, tail)
@@ -245,11 +247,11 @@ def _read(
             f"inputs hold {sorted(lengths)[:5]} rows",
             hint=f"send one tensor a feature, each with the same 1 to {MOST_ITEMS} rows",
         )
-    return asked, columns
+    return request, columns
 
 
-def _values(tensor: _Tensor, tail: bytes) -> tuple[list[Any], bytes]:
-    """Give a tensor's values as a flat list, and what is left of the binary part."""
+def _values(tensor: _InputTensor, tail: bytes) -> tuple[list[Any], bytes]:
+    """Return a tensor's values as a flat list, and the rest of the binary part."""
     rows = tensor.shape[0] if tensor.shape else 0
     if not 0 < rows <= MOST_ITEMS or prod(tensor.shape) != rows:
         raise SchemaError(
@@ -267,42 +269,42 @@ def _values(tensor: _Tensor, tail: bytes) -> tuple[list[Any], bytes]:
             )
         values, tail = _unpacked(tensor, tail[:size], rows), tail[size:]
     if len(values) != rows:
-        said = f"more than {rows}" if len(values) > rows else str(len(values))
+        count = f"more than {rows}" if len(values) > rows else str(len(values))
         raise SchemaError(
-            f"inputs.{tensor.name}: {said} values for shape {tensor.shape[:5]}",
+            f"inputs.{tensor.name}: {count} values for shape {tensor.shape[:5]}",
             hint="send one value a row",
         )
     return values, tail
 
 
 def _flat(values: list[Any], most: int) -> list[Any]:
-    """List what lists in lists hold, up to one more than `most`: a short body may nest deeply."""
-    found: list[Any] = []
+    """Flatten nested lists, up to one more value than `most`; a short body may nest deeply."""
+    flat: list[Any] = []
     waiting = [iter(values)]
-    while waiting and len(found) <= most:
+    while waiting and len(flat) <= most:
         value = next(waiting[-1], _END)
         if value is _END:
             waiting.pop()
         elif isinstance(value, list):
             waiting.append(iter(value))
         else:
-            found.append(value)
-    return found
+            flat.append(value)
+    return flat
 
 
-def _unpacked(tensor: _Tensor, packed: bytes, most: int) -> list[Any]:
-    """List the values of a binary tensor; texts up to one more than `most`."""
+def _unpacked(tensor: _InputTensor, packed: bytes, most: int) -> list[Any]:
+    """List the values of a binary tensor; of texts, up to one more than `most`."""
     if tensor.datatype == "BYTES":
-        found: list[Any] = []
-        while packed and len(found) <= most:
+        texts: list[Any] = []
+        while packed and len(texts) <= most:
             length = int.from_bytes(packed[:4], "little")
             if len(packed) < 4 + length or len(packed) < 4:
                 raise SchemaError(
                     f"inputs.{tensor.name}: its bytes are cut", hint="send a length before each text"
                 )
-            found.append(_text(tensor, packed[4 : 4 + length]))
+            texts.append(_text(tensor, packed[4 : 4 + length]))
             packed = packed[4 + length :]
-        return found
+        return texts
     dtype = _NUMPY.get(tensor.datatype)
     if dtype is None or len(packed) % dtype.itemsize:
         raise SchemaError(
@@ -312,7 +314,7 @@ def _unpacked(tensor: _Tensor, packed: bytes, most: int) -> list[Any]:
     return list(np.frombuffer(packed, dtype).tolist())
 
 
-def _text(tensor: _Tensor, packed: bytes) -> str:
+def _text(tensor: _InputTensor, packed: bytes) -> str:
     try:
         return packed.decode()
     except UnicodeDecodeError as error:
@@ -321,15 +323,15 @@ def _text(tensor: _Tensor, packed: bytes) -> str:
         ) from error
 
 
-def _as_declared(values: list[Any], tensor: _Tensor, wanted: str | None) -> list[Any]:
-    """Let whole numbers of an integer or 0/1 tensor stand for what the feature declares."""
+def _as_declared(values: list[Any], tensor: _InputTensor, datatype: str | None) -> list[Any]:
+    """Convert whole numbers to the feature's declared type."""
     for value in values:
         if isinstance(value, float) and not isfinite(value):
             raise NonFiniteError(
                 f"inputs.{tensor.name}: it holds {value}", hint="leave a missing number null, in JSON"
             )
-    if wanted == "FP64":
+    if datatype == "FP64":
         return [float(v) if type(v) is int and is_sound(v) else v for v in values]
-    if wanted == "INT64" and tensor.datatype.startswith("FP"):
+    if datatype == "INT64" and tensor.datatype.startswith("FP"):
         return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
     return values

@@ -13,14 +13,14 @@ from headwater.serving.access.authentication import BY
 from headwater.serving.api.keeper_socket import BY_HEADER, socket_file
 from headwater.serving.api.operation import Operation
 from headwater.serving.api.operations import OPERATIONS
-from headwater.serving.http.fast_routes import Pipelines, named, read_body
+from headwater.serving.http.fast_routes import BodyLimits, Pipelines, named, read_body
 from headwater.serving.http.routes import ROUTE_OF_SCOPE
 from headwater.spec.errors import NotReadyError, StorageError
 
 __all__ = ["operator_routes"]
 
 _ANSWER_S = 60.0
-_MOST_BYTES = 20_000
+_LIMITS = BodyLimits(most_bytes=20_000)
 
 
 def operator_routes(served: Pipelines, settings: Settings) -> list[Route]:
@@ -41,7 +41,7 @@ def _route(operation: Operation[Any, Any], served: Pipelines, keeper: "_Keeper")
     async def endpoint(request: Request) -> Response:
         request.scope[ROUTE_OF_SCOPE] = operation.path
         named(served, request.path_params["pipeline"])
-        body = await read_body(request.scope, request.receive, _MOST_BYTES)
+        body = await read_body(request.scope, request.receive, _LIMITS)
         return await keeper.forward(request, body)
 
     return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)

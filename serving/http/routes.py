@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from headwater.serving.api.operation import Operation
 from headwater.serving.api.reply import json_response
-from headwater.serving.http.fast_routes import read_body
+from headwater.serving.http.fast_routes import BodyLimits, read_body
 
 __all__ = ["ROUTE_OF_SCOPE", "Endpoint", "route"]
 
@@ -18,7 +18,7 @@ ROUTE_OF_SCOPE = "headwater.route"
 """Where a request's ASGI scope bears the path of its operation."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-_MOST_BYTES = 20_000
+_LIMITS = BodyLimits(most_bytes=20_000)
 _Body = TypeVar("_Body")
 
 
@@ -43,7 +43,7 @@ def route(
     operation: Operation[_Body, Any],
     answer: Callable[[Request, _Body], Awaitable[object]],
     *,
-    most_bytes: int = _MOST_BYTES,
+    limits: BodyLimits = _LIMITS,
 ) -> Route:
     """Make the route of an operation.
 
@@ -53,13 +53,13 @@ def route(
         The row of the table.
     answer
         Called with the request and what it holds; returns a whole response, or what is written as JSON.
-    most_bytes
-        How long a body may be.
+    limits
+        Bounds of a body.
     """
 
     async def endpoint(request: Request) -> Response:
         request.scope[ROUTE_OF_SCOPE] = operation.path.replace(":any", "")
-        body = await read_body(request.scope, request.receive, most_bytes)
+        body = await read_body(request.scope, request.receive, limits)
         found = await answer(request, operation.decode(body, _query(request)))
         return found if isinstance(found, Response) else json_response(found)
 

@@ -1,4 +1,4 @@
-"""Brings the answers of the newest batch run to this host, and counts how many were read."""
+"""Copy the answers of the newest batch run to this host, and count how many were read."""
 
 import logging
 import threading
@@ -20,18 +20,19 @@ _logger = logging.getLogger("headwater.keeper")
 
 
 class BatchPublisher:
-    """Brings the newest answers to this host, and counts reads, in a thread of the keeper's process.
+    """Copy the newest answers to this host, and count reads, in a thread of the keeper's process.
 
-    A thread of its own, since copying a long table must not delay a swap. Used in a ``with`` block.
+    It has its own thread, since copying a long table must not delay a swap. It is used in a ``with``
+    block.
 
     Parameters
     ----------
     bounds
-        The pipelines with their stores; those that score no table are passed over.
+        The pipelines with their stores; those that declare no batch are skipped.
     """
 
     def __init__(self, bounds: Sequence[Bound]) -> None:
-        self._each = [_Watched(bound) for bound in bounds if bound.pipeline.batch is not None]
+        self._each = [_BatchFollower(bound) for bound in bounds if bound.pipeline.batch is not None]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="batch", daemon=True)
 
@@ -47,14 +48,14 @@ class BatchPublisher:
             self._step()  # what was read since
 
     def step(self) -> None:
-        """Publish a newer run of each pipeline, and write down what was read.
+        """Publish a newer run of each pipeline, and store how many answers were read.
 
         Raises
         ------
         IdentityError
             If storage or the live folder belongs to another log.
         StorageError, DigestError
-            If a run's table cannot be had, or is not what was written: what was published stays.
+            If a run's table cannot be read, or was changed: the run published before stays.
         """
         for one in self._each:
             one.step()
@@ -71,8 +72,8 @@ class BatchPublisher:
                 one.complain(error)
 
 
-class _Watched:
-    """One pipeline's newest answers."""
+class _BatchFollower:
+    """Copies and counts the newest answers of one pipeline."""
 
     def __init__(self, bound: Bound) -> None:
         self._name = bound.pipeline.name
@@ -85,27 +86,27 @@ class _Watched:
         self._complained = ""
 
     def step(self) -> None:
-        run, here = self._runs.serving(), self._here()
+        run, published = self._runs.serving(), self._published()
         self._count()
-        if run is not None and (here is None or here.run != run.id):
-            self._bring(run)
-            self._live.keep([run.id, *([] if here is None else [here.run])])
+        if run is not None and (published is None or published.run != run.id):
+            self._copy_answers(run)
+            self._live.keep([run.id, *([] if published is None else [published.run])])
         self._complained = ""
 
     def complain(self, error: Exception) -> None:
-        """Say what fails, once for each fault."""
+        """Log a fault, unless it is the last one again."""
         if str(error) != self._complained:
             self._complained = str(error)
-            _logger.warning("%s: the batch answers of before stay: %s", self._name, error)
+            _logger.warning("%s: the batch answers published before stay: %s", self._name, error)
 
-    def _here(self) -> BatchFile | None:
+    def _published(self) -> BatchFile | None:
         try:
-            here = self._live.read()
+            published = self._live.read()
         except StorageError:
             return None
-        return here if here is not None and self._live.table(here.run).exists() else None
+        return published if published is not None and self._live.table(published.run).exists() else None
 
-    def _bring(self, run: BatchRun) -> None:
+    def _copy_answers(self, run: BatchRun) -> None:
         self._claim.check()
         path = self._live.table(run.id)
         draft = path.with_suffix(".new")
@@ -113,17 +114,17 @@ class _Watched:
         if sha256_of(draft) != run.sha256:
             draft.unlink()
             raise DigestError(
-                f"the table of batch run {run.id} is not what was written",
+                f"the table of batch run {run.id} was changed after it was written",
                 hint=f"look into {self._files.address(run.id)}, then headwater batch predict",
             )
         self._live.make_reads(run.id, run.rows)
         draft.replace(path)
         self._live.publish(BatchFile(run=run.id, version=run.version, at=run.at, rows=run.rows))
-        told = {"pipeline": self._name, "run": run.id, "version": run.version}
-        _logger.info("%s: answers of batch run %s", self._name, run.id, extra={"told": told})
+        fields = {"pipeline": self._name, "run": run.id, "version": run.version}
+        _logger.info("%s: answers of batch run %s", self._name, run.id, extra={"told": fields})
 
     def _count(self) -> None:
-        """Write down how many answers were read, of the run before, too: a worker may have it still."""
+        """Store how many answers were read, of the run before too: a worker may still have it."""
         for run, read in self._live.count_reads().items():
             if read != self._counted.get(run):
                 self._runs.count_read(int(run.partition("-")[0]), read)

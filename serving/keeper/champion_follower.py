@@ -1,4 +1,4 @@
-"""Who serves: the champion's row is followed, a new champion is caught up, and takes over."""
+"""Follow the row of the champion: a new champion is verified, caught up, and takes over."""
 
 import logging
 import time
@@ -28,33 +28,33 @@ from headwater.spec.rulings import Reign
 __all__ = ["ChampionFollower"]
 
 _PROBES = 8
-_AGAIN = timedelta(seconds=10)
+_RETRY_AFTER = timedelta(seconds=10)
 
 _logger = logging.getLogger("headwater.keeper")
 
 
 class ChampionFollower:
-    """Follows one pipeline's champion: verified, caught up where labels are learned, and put to serve.
+    """Follow one pipeline's champion: verify it, catch it up if labels are learned, and let it serve.
 
-    Made by the keeper, which calls :meth:`look` and :meth:`learn` again and again.
+    The keeper makes it, and calls :meth:`follow` and :meth:`learn` again and again.
 
     Parameters
     ----------
     bound, live
-        The pipeline with its stores, and where states are kept for the workers.
+        The pipeline with its stores, and the folder of states for the workers.
     learning
-        Where each label is learned.
+        Learns each label; None if flows learn.
     alarms
-        Told of what could not take over, or be learned.
+        Raised for versions that cannot take over, and for examples that cannot be learned.
     served
-        Number of the version that workers have, from an earlier keeper.
+        Number of the version that workers serve since an earlier keeper.
 
     Attributes
     ----------
     champion, epoch
-        The state that is to serve as champion, and its reign; None before the first.
+        The state that is to serve as champion, and the epoch of its reign; None before the first.
     probe_rows
-        Features that states are tried on.
+        Features on which states are tried.
     """
 
     def __init__(
@@ -74,44 +74,44 @@ class ChampionFollower:
         self._alarms = alarms
         self._served = served
         self._seen: int | None = None
-        self._not_before: datetime | None = None
-        self._catching: CatchUp | None = None
+        self._retry_at: datetime | None = None
+        self._catch_up: CatchUp | None = None
 
-    def look(self) -> bool:
-        """Follow the champion, if another reign began; say whether one did.
+    def follow(self) -> bool:
+        """Follow the champion if another reign began; return whether one did.
 
         Raises
         ------
         StorageError
-            If a store is away: it is tried again after a while, and what serves stays.
+            If a store is away: the keeper tries again in ten seconds, and the serving version stays.
         """
-        if self._learning is not None and self._learning.look() and self._catching is not None:
-            self._catching = self._begun(self._catching.reign)  # without what is quarantined now
+        if self._learning is not None and self._learning.read_rulings() and self._catch_up is not None:
+            self._catch_up = self._new_catch_up(self._catch_up.reign)  # without what is quarantined now
         championship = self._bound.registry.championship
-        if championship.epoch() == self._seen or self._is_early():
+        if championship.epoch() == self._seen or self._waits():
             return False
         reign = championship.reign()
         if reign is None:
             return False
-        self._catching = None
+        self._catch_up = None
         try:
-            with span("follow champion", {**self._traced(), "epoch": reign.epoch}):
-                self._follow(reign)
+            with span("follow champion", {**self._span_fields(), "epoch": reign.epoch}):
+                self._begin_reign(reign)
         except StorageError:
-            self._not_before = self._bound.clock.now() + _AGAIN
+            self._retry_at = self._bound.clock.now() + _RETRY_AFTER
             raise
         except HeadwaterError as error:
             self._refuse(reign, error)  # once a reign
-        self._seen, self._not_before = reign.epoch, None
+        self._seen, self._retry_at = reign.epoch, None
         return True
 
     def learn(self) -> bool:
-        """Learn what came, and let a new champion catch up; say whether something was done.
+        """Learn new examples, and let a new champion catch up; return whether anything was done.
 
         Raises
         ------
         FencedError, StorageError
-            If another process learns, or a store is away: what serves stays.
+            If another process learns, or a store is away: the serving version stays.
         """
         learning = self._learning
         if learning is None:
@@ -123,17 +123,17 @@ class ChampionFollower:
         else:
             self._alarms.clear("learning")
         if learned is not None and parent is not None:
-            past_span("learn", began_ns, {**self._traced(), "learned_to": learned.learned_to})
+            past_span("learn", began_ns, {**self._span_fields(), "learned_to": learned.learned_to})
             self._serve(parent.number, learned)
-        if self._catching is None:
+        if self._catch_up is None:
             if learning.due():
-                with span("checkpoint", self._traced()):
+                with span("checkpoint", self._span_fields()):
                     learning.checkpoint()  # a new reign, which the next step follows
             return learned is not None
-        return self._catch_up(self._catching, learning) or learned is not None
+        return self._continue_catch_up(self._catch_up, learning) or learned is not None
 
-    def _follow(self, reign: Reign) -> None:
-        """Let a new champion serve; one that somebody else made is caught up first, where it can be."""
+    def _begin_reign(self, reign: Reign) -> None:
+        """Let a new champion serve; catch it up first if the service did not make it."""
         registry, learning = self._bound.registry, self._learning
         if self.champion is not None and self.champion.version == reign.version:
             self.epoch = reign.epoch
@@ -141,40 +141,40 @@ class ChampionFollower:
                 learning.keep(reign.epoch)
             return
         champion = registry.store.get(reign.version)
-        kept = registry.store.kept(champion, again=True)
-        check_answers(Recipe.from_json(kept.recipe), self._bound.pipeline, champion.number)
+        artifacts = registry.store.kept(champion, again=True)
+        check_answers(Recipe.from_json(artifacts.recipe), self._bound.pipeline, champion.number)
         if learning is not None and self._is_to_catch_up(learning, reign):
-            self._catching = self._begun(reign)
+            self._catch_up = self._new_catch_up(reign)
         else:
             self._take_over(champion, reign)
 
     def _is_to_catch_up(self, learning: OnlineLearning, reign: Reign) -> bool:
-        """Say whether it learns what it missed before it serves: not the first, nor in a pause."""
+        """Return whether a champion is caught up first: not the first one, and none in a pause."""
         if reign.by == SERVICE or self._served in {None, reign.version}:
             return False
         return learning.pause is None or reign.epoch <= learning.pause.epoch
 
-    def _is_early(self) -> bool:
-        return self._not_before is not None and self._bound.clock.now() < self._not_before
+    def _waits(self) -> bool:
+        return self._retry_at is not None and self._bound.clock.now() < self._retry_at
 
-    def _begun(self, reign: Reign) -> CatchUp:
-        """Begin to catch a champion up; one that reigned before passed its gate then."""
+    def _new_catch_up(self, reign: Reign) -> CatchUp:
+        """Begin to catch a champion up; a version that reigned before passed the gate then."""
         registry = self._bound.registry
         reigned = any(
-            one.version == reign.version
-            for one in registry.championship.history()
-            if one.epoch < reign.epoch
+            earlier.version == reign.version
+            for earlier in registry.championship.history()
+            if earlier.epoch < reign.epoch
         )
         return CatchUp(self._bound, reign, registry.store.get(reign.version), gated=not reigned)
 
-    def _catch_up(self, catching: CatchUp, learning: OnlineLearning) -> bool:
-        """Let a new champion learn a part of what it missed; when it has all, let it serve."""
-        version, reign = catching.version, catching.reign
+    def _continue_catch_up(self, catch_up: CatchUp, learning: OnlineLearning) -> bool:
+        """Let a new champion learn the next part of the catch-up, and serve once it has caught up."""
+        version, reign = catch_up.version, catch_up.reign
         try:
-            if not catching.advance(learning.limit(reign.epoch, version.examples.stop)):
+            if not catch_up.advance(learning.limit(reign.epoch, version.examples.stop)):
                 return True
-            if catching.folding.learned:
-                self._succeed(catching)
+            if catch_up.folding.learned:
+                self._publish_child(catch_up)
             else:
                 self._take_over(version, reign)
         except BusyError:
@@ -183,23 +183,23 @@ class ChampionFollower:
             raise
         except ConflictError as error:
             _logger.info("%s: %s", self._bound.pipeline.name, error)
-        except Exception as error:  # noqa: BLE001 - whatever a model does, what serves stays
+        except Exception as error:  # noqa: BLE001 - whatever a model does, the serving version stays
             self._refuse(reign, error)
-        self._catching = None
+        self._catch_up = None
         return True
 
-    def _succeed(self, catching: CatchUp) -> None:
-        """Make a version of what was caught up: it is followed next, unless the gate refuses it."""
+    def _publish_child(self, catch_up: CatchUp) -> None:
+        """Make a version of the state that caught up; the next step follows it, unless it is refused."""
         store = self._bound.registry.store
         serving = None if self._served is None else store.get(self._served)
-        child = catching.publish(serving)
+        child = catch_up.publish(serving)
         if child.refused is not None:
-            what = f"version {catching.version.number}, caught up as version {child.number}, was "
+            what = f"version {catch_up.version.number}, caught up as version {child.number}, was "
             hint = f"to let it serve as it is: headwater pause {child.pipeline}, then promote it"
             self._alarms.sound("swap", HeadwaterError(what + child.refused, hint))
 
     def _refuse(self, reign: Reign, error: Exception) -> None:
-        """Sound the alarm; where labels are learned, make that champion again which serves."""
+        """Sound the alarm; if labels are learned, make the serving version champion again."""
         name, registry = self._bound.pipeline.name, self._bound.registry
         if not isinstance(error, HeadwaterError):
             what = f"version {reign.version} fails: {type(error).__name__}: {error}"[:1_000]
@@ -219,22 +219,26 @@ class ChampionFollower:
         goes_on = reign.by == SERVICE and self._served in {champion.number, champion.parent}
         if self._learning is not None:
             self._learning.begin(champion, reign.epoch)
-        kept = self._bound.registry.store.kept(champion)
+        artifacts = self._bound.registry.store.kept(champion)
         self.probe_rows = self._newest_features()
         stop = champion.examples.stop
-        self._serve(champion.number, LearnedState(kept.state, kept.recipe, kept.proof, stop))
+        self._serve(
+            champion.number, LearnedState(artifacts.state, artifacts.recipe, artifacts.proof, stop)
+        )
         self.epoch = reign.epoch
-        if not goes_on:  # else what could not take over still has not
+        if not goes_on:  # else the version that failed to take over still fails
             self._alarms.clear("swap")
-        told = {
+        fields = {
             "pipeline": self._bound.pipeline.name,
             "version": champion.number,
             "epoch": reign.epoch,
         }
-        _logger.info("%s: version %s serves", told["pipeline"], champion.number, extra={"told": told})
+        _logger.info(
+            "%s: version %s serves", fields["pipeline"], champion.number, extra={"told": fields}
+        )
 
     def _serve(self, version: str, learned: LearnedState) -> None:
-        """Let another state be the champion's, to be published at the end of the step."""
+        """Set the champion's state, which is published at the end of the step."""
         content = learned.state, learned.recipe, learned.proof
         learner = restore(*content, self._bound.settings.key())
         self.champion = ServedState(
@@ -246,7 +250,7 @@ class ChampionFollower:
         )
         self._served = version
 
-    def _traced(self) -> SpanAttributes:
+    def _span_fields(self) -> SpanAttributes:
         return {"pipeline": self._bound.pipeline.name}
 
     def _newest_features(self) -> list[dict[str, FeatureValue]]:

@@ -1,7 +1,7 @@
-"""The keeper: follows who is champion, verifies it, and publishes it to the workers.
+"""The keeper: follow the champion, verify it, and publish it to the workers.
 
-One process for a service. It alone needs MLflow and the operational database, so that workers are small
-and answer on when either is away.
+A service has one keeper process. It alone needs MLflow and the operational database, so that workers are
+small, and go on answering while either is away.
 """
 
 import logging
@@ -45,9 +45,9 @@ _LOOK_S, _LEARN_S = 0.25, 0.1
 
 
 class Keeper:
-    """Keeps what one pipeline serves up to date; with ``learn="each label"`` it learns, too.
+    """Keep the served versions of one pipeline up to date; with ``learn="each label"``, learn as well.
 
-    Used in a ``with`` block.
+    It is used in a ``with`` block.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Keeper:
     Raises
     ------
     IdentityError
-        If what is published in the home is another log's.
+        If the files published in the home belong to another log.
     """
 
     def __init__(self, bound: Bound) -> None:
@@ -65,12 +65,12 @@ class Keeper:
         self._live = PublishedModels(bound.pipeline, bound.settings)
         self._published = self._live.read()
         self._file = KeeperStatusFile(bound.pipeline.name, bound.settings)
-        self._told = self._file.read()
-        self._alarms = Alarms(bound.pipeline.name, bound.clock, self._told)
+        self._status = self._file.read()
+        self._alarms = Alarms(bound.pipeline.name, bound.clock, self._status)
         self._learning = OnlineLearning(bound) if bound.pipeline.learn == "each label" else None
         served = None if self._published is None else self._published.states[0].version
-        self._succession = ChampionFollower(bound, self._live, self._learning, self._alarms, served)
-        self._routed = RoutingFollower(bound, self._live, self._alarms)
+        self._follower = ChampionFollower(bound, self._live, self._learning, self._alarms, served)
+        self._routing = RoutingFollower(bound, self._live, self._alarms)
 
     def __enter__(self) -> Self:
         if self._learning is not None:
@@ -78,21 +78,21 @@ class Keeper:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._routed.close()
+        self._routing.close()
         if self._learning is not None:
             self._learning.__exit__(*error)
 
     def step(self) -> bool:
-        """Follow the champion, learn what came, and publish what is to serve.
+        """Follow the champion, learn new examples, and publish what is to serve.
 
-        Whatever fails of it, what serves stays, and an alarm tells what to do.
+        If a part fails, the serving version stays, and an alarm names the next step.
 
         Returns
         -------
         bool
-            Whether something was done, so that there may be more to do.
+            Whether anything was done, so that there may be more to do.
         """
-        parts = (self._succession.look, self._succession.learn, self._route)
+        parts = (self._follower.follow, self._follower.learn, self._route)
         done, failure = [], None
         for part in parts:
             try:
@@ -103,38 +103,38 @@ class Keeper:
             self._alarms.clear("stores")
         else:
             self._alarms.sound("stores", failure)
-        self._tell()
+        self._write_status()
         return any(done)
 
     def _route(self) -> bool:
-        """Follow the routing, and publish; whatever fails of the routing, the champion serves."""
-        champion = self._succession.champion
+        """Follow the routing, and publish; if the routing fails, the champion still serves."""
+        champion = self._follower.champion
         if champion is None:
             return False
         try:
-            self._routed.step(champion.version, self._succession.probe_rows)
+            self._routing.step(champion.version, self._follower.probe_rows)
         finally:
             published = self._publish(champion)
-        return published or self._routed.unfinished
+        return published or self._routing.unfinished
 
     def _publish(self, champion: ServedState) -> bool:
-        """Write what is to serve, if that is not what was written last."""
-        before, epoch = self._published, self._succession.epoch
+        """Publish what is to serve, if it differs from the last publication."""
+        before, epoch = self._published, self._follower.epoch
         if epoch is None:
             return False
         number = 0 if before is None else before.number
-        wanted = self._routed.complete(ServingFile(number=number, epoch=epoch, states=(champion,)))
-        if wanted == before:
+        serving = self._routing.complete(ServingFile(number=number, epoch=epoch, states=(champion,)))
+        if serving == before:
             return False
-        self._published = replace(wanted, number=number + 1)
+        self._published = replace(serving, number=number + 1)
         with span("publish", {"pipeline": self._bound.pipeline.name, "version": champion.version}):
             self._live.publish(self._published)
         return True
 
-    def _tell(self) -> None:
-        """Tell the workers how it stands, if that is not what they were told last."""
+    def _write_status(self) -> None:
+        """Write the status file for the workers, if the status changed."""
         learning = self._learning
-        told = KeeperStatus(
+        status = KeeperStatus(
             learns=learning is not None,
             learned_to=0 if learning is None else learning.learned_to,
             sequenced_to=0 if learning is None else learning.stop,
@@ -142,18 +142,18 @@ class Keeper:
             alarms=self._alarms.held,
             raised=self._alarms.raised,
         )
-        if told != self._told:
-            self._file.write(told)
-            self._told = told
+        if status != self._status:
+            self._file.write(status)
+            self._status = status
 
 
 def main(references: Sequence[str]) -> int:
-    """Keep pipelines served until SIGTERM or SIGINT; the status is 0 then.
+    """Run the keeper of a service until SIGTERM or SIGINT; return the exit status.
 
     Parameters
     ----------
     references
-        Where they are declared.
+        References to the pipelines' declarations.
     """
     log_as(settings(), logging.INFO)
     begin_tracing(settings(), "headwater-keeper")
@@ -162,10 +162,12 @@ def main(references: Sequence[str]) -> int:
         signal.signal(sign, lambda *_: ended.set())
     end_with_parent()
     with ExitStack() as stack:
-        bounds = [stack.enter_context(Bound(load_pipeline(one), settings())) for one in references]
-        if refused := _refused(bounds):
-            refused_file(settings()).write_bytes(msgspec.json.encode(refused))
-            _logger.error("%s", refused.what)
+        bounds = [
+            stack.enter_context(Bound(load_pipeline(reference), settings())) for reference in references
+        ]
+        if refusal := _reason_to_refuse(bounds):
+            refused_file(settings()).write_bytes(msgspec.json.encode(refusal))
+            _logger.error("%s", refusal.what)
             return 1
         stack.enter_context(KeyWatch(settings()))
         stack.enter_context(TablePublisher([bound.pipeline for bound in bounds], settings()))
@@ -191,7 +193,7 @@ def _check(bound: Bound) -> None:
     Raises
     ------
     IdentityError
-        If there are such. What is damaged or away is left to whoever uses it.
+        If there are such. A store that is damaged or away is no reason to refuse here.
     """
     bound.check()
     with suppress(StorageError):
@@ -202,8 +204,8 @@ def _check(bound: Bound) -> None:
         PublishedBatch(bound.pipeline.name, bound.settings).read()
 
 
-def _refused(bounds: Sequence[Bound]) -> Refused | None:
-    """Say why a service of these may not begin; a store that is away is no reason."""
+def _reason_to_refuse(bounds: Sequence[Bound]) -> Refused | None:
+    """Return why a service of these pipelines must not begin; a store that is away is no reason."""
     for bound in bounds:
         try:
             _check(bound)
@@ -216,7 +218,7 @@ def _refused(bounds: Sequence[Bound]) -> Refused | None:
 
 
 def looked_file(where: Settings) -> Path:
-    """Give the file that a keeper makes once it has looked at every champion."""
+    """Return the file that the keeper makes once it has followed every champion."""
     folder = where.root / "live"
     folder.mkdir(exist_ok=True)
     return folder / "looked"

@@ -1,4 +1,4 @@
-"""``learn="each label"``: every example is learned as it comes, and serves within a moment."""
+"""Online learning, for ``learn="each label"``: learn each example as it comes, and let it serve."""
 
 import logging
 from datetime import datetime
@@ -23,7 +23,7 @@ _logger = logging.getLogger("headwater.learning")
 
 
 class LearnedState:
-    """A state that was learned on from a version, signed as a version's is.
+    """A state that was learned on from a version, signed like a version's state.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ class LearnedState:
 
 
 class OnlineLearning:
-    """Sequences one pipeline, learns each example, and makes versions of it on a schedule.
+    """Sequence one pipeline, learn each example, and make versions of the state on a schedule.
 
-    Made by the keeper in a ``with`` block, within which it is the pipeline's sequencer and owns its
+    The keeper uses it in a ``with`` block, within which it is the pipeline's sequencer and owns the
     learned state. At every offset the state is the fold of its recipe: a rebuild gives the same digest.
 
     Parameters
@@ -59,14 +59,14 @@ class OnlineLearning:
         self._parent: Version | None = None
         self._epoch = 0
         self._spans: tuple[OffsetRange, ...] = ()
-        self._anew = False
+        self._refolded = False
         self._checkpointed_at = bound.clock.now()
         self.stop = 0
         """The offset behind the last example that was sequenced."""
         self.pause: Pause | None = None
         """The pause that is in force."""
         self.blocked: UnlearnableError | None = None
-        """Why learning stands still, until somebody quarantines what is at fault."""
+        """The example at which learning stands still, until somebody quarantines it."""
 
     @property
     def parent(self) -> Version | None:
@@ -89,23 +89,23 @@ class OnlineLearning:
         finally:
             self._sequencer.__exit__(*error)
 
-    def look(self) -> bool:
-        """See whether somebody paused learning or quarantined offsets; say whether the latter."""
+    def read_rulings(self) -> bool:
+        """Read the pause and the quarantine in force; return whether the quarantine changed."""
         registry = self._bound.registry
         self.pause = registry.pauses.in_force()
         spans = tuple(registry.championship.quarantined())
         changed, self._spans = spans != self._spans, spans
         if changed and self._folding is not None:
-            self._heed(self._folding)
+            self._apply_quarantine(self._folding)
         return changed
 
     def limit(self, epoch: int, start: int) -> int:
-        """Say below which offset a champion may learn.
+        """Return the offset below which a champion may learn.
 
         Parameters
         ----------
         epoch
-            Of its reign: one that began during a pause learns nothing while that lasts.
+            Epoch of its reign: a reign that began during a pause learns nothing while the pause lasts.
         start
             The offset behind its last example.
         """
@@ -119,7 +119,7 @@ class OnlineLearning:
         Raises
         ------
         DigestError, NotRebuildableError, StorageError
-            If its state cannot be loaded: what was learned before goes on.
+            If its state cannot be loaded: learning goes on from the state before.
         """
         self._folding = fold_from(self._bound, champion)
         self._parent, self._epoch = champion, epoch
@@ -131,9 +131,9 @@ class OnlineLearning:
         self._epoch = epoch
 
     def step(self) -> LearnedState | None:
-        """Sequence what came, and learn it; give the state if it has changed.
+        """Sequence and learn new examples; return the state if it has changed.
 
-        Of an example that cannot be learned :attr:`blocked` tells: the state stays at the one before.
+        At an example that cannot be learned, the state stays before it, and :attr:`blocked` names it.
 
         Raises
         ------
@@ -146,25 +146,25 @@ class OnlineLearning:
         folding, parent = self._folding, self._parent
         if folding is None or parent is None or self.blocked is not None:
             return None
-        before, anew = folding.learned, self._anew
+        before, refolded = folding.learned, self._refolded
         try:
             folding.advance(self.limit(self._epoch, parent.examples.stop))
         except UnlearnableError as error:
             self.blocked = error
-        self._anew = False
-        return self._state(folding, parent) if anew or folding.learned != before else None
+        self._refolded = False
+        return self._learned_state(folding, parent) if refolded or folding.learned != before else None
 
     def due(self) -> bool:
-        """Say whether a version is due."""
+        """Return whether a version is due."""
         every = duration(self._bound.pipeline.serving.checkpoint)
         now: datetime = self._bound.clock.now()
         return now - self._checkpointed_at >= every
 
     def checkpoint(self) -> None:
-        """Make a version of what was learned, which becomes champion.
+        """Make a version of the learned state, which becomes champion.
 
-        Nothing is made where nothing was learned, another trainer works, or another version became
-        champion: the keeper follows that one, and learns on from it.
+        No version is made if nothing was learned, if another trainer works, or if another version
+        became champion: the keeper follows that version, and learns on from it.
         """
         bound, folding, parent = self._bound, self._folding, self._parent
         self._checkpointed_at = bound.clock.now()
@@ -179,19 +179,19 @@ class OnlineLearning:
         except (BusyError, ConflictError) as error:
             _logger.info("%s: no checkpoint now: %s", bound.pipeline.name, error)
 
-    def _heed(self, folding: IncrementalFold) -> None:
-        """Leave out what was quarantined; where that was learned already, fold anew without it."""
+    def _apply_quarantine(self, folding: IncrementalFold) -> None:
+        """Exclude the quarantined offsets; if they were learned already, fold anew without them."""
         self.blocked = None
         if not folding.exclude(self._spans) and self._parent is not None:
             self._folding = fold_from(self._bound, self._parent)
-            self._anew = True
+            self._refolded = True
 
-    def _state(self, folding: IncrementalFold, parent: Version) -> LearnedState:
-        """Give the present state; the parent's own where nothing was learned on from it."""
+    def _learned_state(self, folding: IncrementalFold, parent: Version) -> LearnedState:
+        """Return the present state; the parent's own if nothing was learned on from it."""
         bound = self._bound
         if not folding.learned:
-            kept = bound.registry.store.kept(parent)
-            return LearnedState(kept.state, kept.recipe, kept.proof, folding.learned_to)
+            artifacts = bound.registry.store.kept(parent)
+            return LearnedState(artifacts.state, artifacts.recipe, artifacts.proof, folding.learned_to)
         state, recipe = folding.learner.dump(), folding.recipe.to_json()
         proof = prove(bound.settings.key(), bound.pipeline.name, folding.learner.digest(), state, recipe)
         return LearnedState(state, recipe, msgspec.json.encode(proof), folding.learned_to)

@@ -1,4 +1,4 @@
-"""What the routing in force adds to the champion: the keeper's part."""
+"""Follow the routing in force: load the versions that it adds to the champion."""
 
 import logging
 from collections.abc import Sequence
@@ -22,32 +22,32 @@ from headwater.spec.serving.routing import Bandit, Routing, Shadow, check_routin
 
 __all__ = ["RoutingFollower"]
 
-_LOOK = timedelta(seconds=1)
-_AGAIN = timedelta(minutes=1)
+_CHALLENGER_EVERY = timedelta(seconds=1)
+_RETRY_AFTER = timedelta(minutes=1)
 
 _logger = logging.getLogger("headwater.keeper")
 
 
 class RoutingFollower:
-    """Follows how requests of one pipeline are routed, and loads the versions that this needs.
+    """Follow the routing of one pipeline, and load the versions that it names.
 
-    Made by the keeper, which calls :meth:`step` again and again and publishes :meth:`complete`.
+    The keeper makes it, calls :meth:`step` again and again, and publishes :meth:`complete`.
 
     Parameters
     ----------
     bound
         The pipeline with its stores.
     live
-        Where states are kept.
+        The folder of states for the workers.
     alarms
-        Told of versions that are left out.
+        Raised for versions that are left out.
     """
 
     def __init__(self, bound: Bound, live: PublishedModels, alarms: Alarms) -> None:
         self._bound = bound
         self._live = live
         self._alarms = alarms
-        self._shadowing = ShadowRunner(bound, alarms)
+        self._shadow_runner = ShadowRunner(bound, alarms)
         self._rewards = Rewards(bound)
         self._ruling = -1
         self._routing: Routing = bound.pipeline.routing
@@ -55,45 +55,45 @@ class RoutingFollower:
         self._bandit = BanditState()
         self._shadows: tuple[str, ...] = ()
         self._states: dict[str, ServedState] = {}
-        self._looked_at: datetime | None = None
+        self._challenger_read_at: datetime | None = None
         self._refused: dict[str, datetime] = {}
         self._judged_at: datetime | None = None
         self.unfinished = False
         """Whether shadows have more to predict, or one was promoted."""
 
     def step(self, champion: str, rows: Sequence[dict[str, FeatureValue]]) -> None:
-        """Look at the routing, load what it names, count rewards, and let shadows predict.
+        """Read the routing, load the versions it names, count rewards, and let shadows predict.
 
         Parameters
         ----------
         champion
             Number of the version that serves.
         rows
-            Features that states are tried on.
+            Features on which states are tried.
 
         Raises
         ------
         HeadwaterError
-            If a store is away, or another process does the same: what serves stays.
+            If a store is away, or another process does the same: the serving version stays.
         """
         self.unfinished = False
-        self._look()
+        self._read_routing()
         bandit = self._routing if isinstance(self._routing, Bandit) else None
         self._bandit = BanditState() if bandit is None else self._rewards.step(bandit.reward)
         aliases = Aliases(champion, self._challenger)
-        its = plan(self._routing, aliases, self._bandit, pipeline=self._bound.pipeline.name)
-        self._load([version for version in its.shares if version != champion], rows)
-        self._shadows = its.shadows
-        self.unfinished = self._shadowing.step(its.shadows)
+        routing_plan = plan(self._routing, aliases, self._bandit, pipeline=self._bound.pipeline.name)
+        self._load([version for version in routing_plan.shares if version != champion], rows)
+        self._shadows = routing_plan.shadows
+        self.unfinished = self._shadow_runner.step(routing_plan.shadows)
         if isinstance(self._routing, Shadow) and self._routing.serve_best is not None:
-            self._judge()
+            self._promote_best_shadow()
 
     def close(self) -> None:
-        """End what predicts beside the answer."""
-        self._shadowing.close()
+        """End the process of the shadows."""
+        self._shadow_runner.close()
 
     def complete(self, serving: ServingFile) -> ServingFile:
-        """Add to what serves all that the routing asks for."""
+        """Return what is to serve, with all that the routing adds to the champion."""
         first = serving.states[0]
         others = [state for state in self._states.values() if state.version != first.version]
         return replace(
@@ -105,22 +105,26 @@ class RoutingFollower:
             bandit=self._bandit,
         )
 
-    def _look(self) -> None:
-        """Read the routing where it was set anew, and the challenger where it is spoken of."""
+    def _read_routing(self) -> None:
+        """Read the routing if it was set anew, and the challenger if the routing names it."""
         registry, now = self._bound.registry, self._bound.clock.now()
         newest = registry.routings.number()
         changed = newest != self._ruling
         if changed:
             self._routing, self._ruling = self._in_force(), newest
             self._refused.clear()
-            self._shadowing.forgive()
+            self._shadow_runner.forgive()
         if "challenger" not in self._routing.named:
             self._challenger = None
-        elif changed or self._looked_at is None or now - self._looked_at >= _LOOK:
-            self._challenger, self._looked_at = registry.store.aliases().get("challenger"), now
+        elif (
+            changed
+            or self._challenger_read_at is None
+            or now - self._challenger_read_at >= _CHALLENGER_EVERY
+        ):
+            self._challenger, self._challenger_read_at = registry.store.aliases().get("challenger"), now
 
     def _in_force(self) -> Routing:
-        """Give the routing in force; the declared one where that does not fit the pipeline any more."""
+        """Return the routing in force; the declared one if that no longer fits the pipeline."""
         pipeline = self._bound.pipeline
         try:
             routing = self._bound.registry.routings.in_force(pipeline.routing)
@@ -131,12 +135,15 @@ class RoutingFollower:
         return routing
 
     def _load(self, versions: Sequence[str], rows: Sequence[dict[str, FeatureValue]]) -> None:
-        """Keep the states of versions that answer; one that cannot be loaded is tried again later."""
+        """Load the states of versions that answer; a failed load is tried again later."""
         now = self._bound.clock.now()
         self._states = {v: state for v, state in self._states.items() if v in versions}
         self._alarms.keep("swap", versions)
         for version in versions:
-            if version in self._states or now - self._refused.get(version, now - _AGAIN) < _AGAIN:
+            if (
+                version in self._states
+                or now - self._refused.get(version, now - _RETRY_AFTER) < _RETRY_AFTER
+            ):
                 continue
             try:
                 self._states[version] = self._state(version, rows)
@@ -149,20 +156,20 @@ class RoutingFollower:
     def _state(self, number: str, rows: Sequence[dict[str, FeatureValue]]) -> ServedState:
         store = self._bound.registry.store
         version = store.get(number)
-        kept = store.kept(version, again=True)
-        learner = restore(kept.state, kept.recipe, kept.proof, self._bound.settings.key())
+        artifacts = store.kept(version, again=True)
+        learner = restore(artifacts.state, artifacts.recipe, artifacts.proof, self._bound.settings.key())
         return ServedState(
             version=number,
             role="challenger",
-            name=self._live.put(kept.state, kept.recipe, kept.proof),
+            name=self._live.put(artifacts.state, artifacts.recipe, artifacts.proof),
             learned_to=version.examples.stop,
             probes=tuple(Probe(row, learner.predict_one(row)) for row in rows),
         )
 
-    def _judge(self) -> None:
-        """Promote the best shadow, if it is good enough; looked at once a minute."""
+    def _promote_best_shadow(self) -> None:
+        """Promote the best shadow if it is good enough; checked once a minute."""
         now = self._bound.clock.now()
-        if self._judged_at is not None and now - self._judged_at < _AGAIN:
+        if self._judged_at is not None and now - self._judged_at < _RETRY_AFTER:
             return
         self._judged_at = now
         reign = serve_best(self._bound)

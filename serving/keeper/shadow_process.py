@@ -1,7 +1,7 @@
-"""A process of its own for shadows: whatever a model does in it, the keeper goes on.
+"""A separate process for shadows: whatever a model does in it, the keeper goes on.
 
-The keeper loads versions into it and gives it requests, one at a time. It answers at least once a second
-while it predicts; of one that does not answer in time, the process is killed.
+The keeper sends it commands, one at a time: to load a version, or to predict. While it predicts, it
+replies at least once a second. If a reply does not come in time, the keeper kills the process.
 """
 
 import signal
@@ -23,13 +23,13 @@ from headwater.spec.errors import HeadwaterError
 __all__ = ["LoadCommand", "LoadReply", "PredictCommand", "PredictReply", "ShadowProcess", "main"]
 
 _LOAD_S = 120.0  # to start, or to load a version: importing a library is slow on a busy machine
-_TELL_S = 1.0
+_REPLY_S = 1.0
 _WAIT_S = 0.02
 _ALARM_FACTOR = 2
 
 
 class LoadCommand(msgspec.Struct, frozen=True, tag=True):
-    """Take a version in, and forget all but those to keep."""
+    """Load a version, and forget all others but those to keep."""
 
     version: str
     state: bytes
@@ -39,44 +39,45 @@ class LoadCommand(msgspec.Struct, frozen=True, tag=True):
 
 
 class PredictCommand(msgspec.Struct, frozen=True, tag=True):
-    """Predict with a version that was loaded."""
+    """Predict with a loaded version."""
 
     version: str
     rows: list[dict[str, FeatureValue]]
 
 
 class LoadReply(msgspec.Struct, frozen=True, tag=True):
-    """The process has started, or a version is loaded; or why it is not."""
+    """Reply once the process has started or a version is loaded; `failure` says why it was not."""
 
     failure: str = ""
 
 
 class PredictReply(msgspec.Struct, frozen=True, tag=True):
-    """Outputs of the first rows, in order: all, or as many as a second allowed; None where it failed."""
+    """Outputs of the first rows, as many as a second allowed; None for a row that failed."""
 
     outputs: list[Output | None]
     failure: str = ""
 
 
-_ASKED: msgspec.msgpack.Decoder[LoadCommand | PredictCommand] = msgspec.msgpack.Decoder(
+_COMMANDS: msgspec.msgpack.Decoder[LoadCommand | PredictCommand] = msgspec.msgpack.Decoder(
     LoadCommand | PredictCommand
 )
-_TOLD: msgspec.msgpack.Decoder[LoadReply | PredictReply] = msgspec.msgpack.Decoder(
+_REPLIES: msgspec.msgpack.Decoder[LoadReply | PredictReply] = msgspec.msgpack.Decoder(
     LoadReply | PredictReply
 )
 
 
 class ShadowProcess:
-    """The process, as the keeper has it.
+    """The keeper's handle of the process.
 
-    Made when the first shadow is due; :meth:`kill` ends it. It is asked only when it has answered.
+    The keeper makes it when the first shadow is due; :meth:`kill` ends it. The keeper sends a command
+    only after the reply to the one before.
 
     Parameters
     ----------
     variables
         Its environment: home and settings.
     limit_s
-        How long it may take for one prediction.
+        The longest time for one prediction.
     """
 
     def __init__(self, variables: Mapping[str, str], limit_s: float) -> None:
@@ -92,52 +93,52 @@ class ShadowProcess:
         there.close()
         self._until_s: float | None = time.monotonic() + _LOAD_S
 
-    def ask(self, what: LoadCommand | PredictCommand) -> None:
-        """Give it something to do; it has answered what it was asked before.
+    def ask(self, command: LoadCommand | PredictCommand) -> None:
+        """Send a command; the command before has its reply.
 
         Raises
         ------
         OSError
             If it has ended.
         """
-        self._here.send_bytes(msgspec.msgpack.encode(what))
-        limit_s = _LOAD_S if isinstance(what, LoadCommand) else self._limit_s
+        self._here.send_bytes(msgspec.msgpack.encode(command))
+        limit_s = _LOAD_S if isinstance(command, LoadCommand) else self._limit_s
         self._until_s = time.monotonic() + limit_s
 
     def answer(self) -> LoadReply | PredictReply | None:
-        """Give its answer, if that comes within a moment.
+        """Return the reply, if it comes within a moment; else None.
 
         Raises
         ------
         TimeoutError
-            If it is overdue.
+            If the reply is overdue.
         EOFError, OSError
             If the process has ended.
         """
         if self._here.poll(_WAIT_S):
             self._until_s = None
-            return _TOLD.decode(self._here.recv_bytes())
+            return _REPLIES.decode(self._here.recv_bytes())
         if self._until_s is not None and time.monotonic() > self._until_s:
             raise TimeoutError
         return None
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process, whatever it does."""
         self._process.kill()
         self._process.wait()
         self._here.close()
 
 
 def main(handle: int, limit_s: float) -> int:
-    """Serve the keeper until that hangs up.
+    """Serve the keeper until it hangs up.
 
     Parameters
     ----------
     handle
         The pipe's file descriptor.
     limit_s
-        How long a prediction may take. The kernel ends the process when twice that has passed: no model
-        can keep it, also where the keeper was killed.
+        The longest time for one prediction. After twice that time the kernel ends the process, even if
+        the keeper was killed: no model can keep it.
     """
     end_with_parent()
     pipe = Connection(handle)
@@ -146,21 +147,23 @@ def main(handle: int, limit_s: float) -> int:
     with suppress(EOFError, OSError):  # the keeper has ended
         while True:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            asked = _ASKED.decode(pipe.recv_bytes())
-            within_s = _LOAD_S if isinstance(asked, LoadCommand) else limit_s + _TELL_S
+            command = _COMMANDS.decode(pipe.recv_bytes())
+            within_s = _LOAD_S if isinstance(command, LoadCommand) else limit_s + _REPLY_S
             signal.setitimer(signal.ITIMER_REAL, within_s * _ALARM_FACTOR)
-            told = (
-                _load(asked, learners) if isinstance(asked, LoadCommand) else _predict(asked, learners)
+            reply = (
+                _load(command, learners)
+                if isinstance(command, LoadCommand)
+                else _predict(command, learners)
             )
-            pipe.send_bytes(msgspec.msgpack.encode(told))
+            pipe.send_bytes(msgspec.msgpack.encode(reply))
     return 0
 
 
-def _load(asked: LoadCommand, learners: dict[str, Learner]) -> LoadReply:
-    for version in learners.keys() - set(asked.keep):
+def _load(command: LoadCommand, learners: dict[str, Learner]) -> LoadReply:
+    for version in learners.keys() - set(command.keep):
         del learners[version]
     try:
-        learners[asked.version] = restore(asked.state, asked.recipe, asked.proof)
+        learners[command.version] = restore(command.state, command.recipe, command.proof)
     except HeadwaterError as error:
         return LoadReply(str(error))
     except Exception as error:  # noqa: BLE001 - whatever a model does
@@ -168,11 +171,11 @@ def _load(asked: LoadCommand, learners: dict[str, Learner]) -> LoadReply:
     return LoadReply()
 
 
-def _predict(asked: PredictCommand, learners: dict[str, Learner]) -> PredictReply:
-    learner, until_s = learners[asked.version], time.monotonic() + _TELL_S
+def _predict(command: PredictCommand, learners: dict[str, Learner]) -> PredictReply:
+    learner, until_s = learners[command.version], time.monotonic() + _REPLY_S
     outputs: list[Output | None] = []
     failure = ""
-    for row in asked.rows:
+    for row in command.rows:
         try:
             outputs.append(learner.predict_one(row))
         except Exception as error:  # noqa: BLE001 - whatever a model does

@@ -1,7 +1,7 @@
-"""Shadows: versions that predict every request beside the answer, in a process beside the keeper's.
+"""Shadows: let versions predict every request beside the answer, in a process beside the keeper.
 
-They read what was asked for from the log, and no worker knows of them: an answer cannot wait for a
-shadow, and a shadow that is slow falls behind by itself. One that hangs is dropped.
+Shadows read the requests from the log, and no worker knows of them: an answer cannot wait for a shadow.
+A slow shadow falls behind by itself. A shadow that hangs is dropped.
 """
 
 import logging
@@ -30,18 +30,18 @@ from headwater.spec.outputs import misfit_of_output
 __all__ = ["ShadowRunner"]
 
 LIMIT_S = 10.0
-"""How long a shadow may take for one prediction."""
+"""The longest time that a shadow may take for one prediction."""
 
 _BATCH = 500
 _MOST_BEHIND = 200_000
-_AGAIN = timedelta(minutes=1)
+_RETRY_AFTER = timedelta(minutes=1)
 _ENCODER = msgspec.json.Encoder()
 
 _logger = logging.getLogger("headwater.shadows")
 
 
-class _Asked(NamedTuple):
-    """What the process works on: a version to load, or the positions from `start` up to `stop`."""
+class _Work(NamedTuple):
+    """The work of the process: a version to load, or the positions from `start` up to `stop`."""
 
     version: str
     start: int = 0
@@ -50,17 +50,17 @@ class _Asked(NamedTuple):
 
 
 class ShadowRunner:
-    """Predicts with the shadows of one pipeline, as predictions are sequenced.
+    """Predict with the shadows of one pipeline, as predictions are sequenced.
 
-    A version begins with the predictions that are sequenced after it became a shadow: none of their
-    labels can have been learned by any version that is registered by then.
+    A version begins with the predictions that are sequenced after it became a shadow: no version that
+    was registered by then can have learned their labels.
 
     Parameters
     ----------
     bound
         The pipeline with its stores.
     alarms
-        Told of shadows that fail, and of those that are dropped.
+        Raised for shadows that fail, and for those that are dropped.
     """
 
     def __init__(self, bound: Bound, alarms: Alarms) -> None:
@@ -68,14 +68,14 @@ class ShadowRunner:
         self._alarms = alarms
         self._process: ShadowProcess | None = None
         self._starting = False
-        self._asked: _Asked | None = None
+        self._work: _Work | None = None
         self._loaded: set[str] = set()
         self._turn = 0
         self._refused: dict[str, datetime] = {}
         self._dropped: set[str] = set()
 
     def step(self, versions: Sequence[str]) -> bool:
-        """Take what a shadow said, and ask the next for at most a few hundred predictions.
+        """Store the reply of a shadow, and ask the next for at most a few hundred predictions.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class ShadowRunner:
         Returns
         -------
         bool
-            Whether one of them is behind still.
+            Whether any of them is still behind.
 
         Raises
         ------
@@ -96,13 +96,13 @@ class ShadowRunner:
         if not versions:
             self.close()
             return False
-        if self._asked is not None or self._starting:
-            return self._take()
+        if self._work is not None or self._starting:
+            return self._take_reply()
         places, end = self._bound.log.shadows.places(), self._bound.log.positions()
         for version in versions:
             if version not in places:
                 places[version] = self._bound.log.shadows.begin(version, end)
-        due = [v for v in versions if places[v].next < end and self._may(v)]
+        due = [v for v in versions if places[v].next < end and self._may_try(v)]
         if not due:
             return False
         self._turn += 1
@@ -116,7 +116,7 @@ class ShadowRunner:
         return True
 
     def forgive(self) -> None:
-        """Try those again that were dropped: somebody set the routing anew."""
+        """Try dropped shadows again, since somebody set the routing anew."""
         self._dropped.clear()
         self._refused.clear()
 
@@ -124,13 +124,13 @@ class ShadowRunner:
         """End the process."""
         if self._process is not None:
             self._process.kill()
-        self._process, self._asked, self._starting = None, None, False
+        self._process, self._work, self._starting = None, None, False
         self._loaded.clear()
 
-    def _may(self, version: str) -> bool:
-        """Say whether a version is to be tried: one that was refused is again after a minute."""
+    def _may_try(self, version: str) -> bool:
+        """Return whether a version is to be tried; a refused version is tried again after a minute."""
         now = self._bound.clock.now()
-        early = now - self._refused.get(version, now - _AGAIN) < _AGAIN
+        early = now - self._refused.get(version, now - _RETRY_AFTER) < _RETRY_AFTER
         return version not in self._dropped and not early
 
     def _start(self) -> None:
@@ -141,14 +141,16 @@ class ShadowRunner:
     def _load(self, version: str, versions: Sequence[str]) -> None:
         store = self._bound.registry.store
         try:
-            kept = store.kept(store.get(version))
+            artifacts = store.kept(store.get(version))
         except HeadwaterError as error:
             self._refuse(version, error)
             return
         self._loaded &= set(versions)
-        self._ask(
-            _Asked(version),
-            LoadCommand(version, kept.state, kept.recipe, kept.proof, tuple(self._loaded)),
+        self._send(
+            _Work(version),
+            LoadCommand(
+                version, artifacts.state, artifacts.recipe, artifacts.proof, tuple(self._loaded)
+            ),
         )
 
     def _predict(self, version: str, place: ShadowPlace, end: int) -> None:
@@ -160,64 +162,64 @@ class ShadowRunner:
             start = skipped
         stop = min(end, start + _BATCH)
         served = self._bound.log.served(start, stop, ("version", "role", "features"))
-        wanted = served.filter(pl.col("role") != "imported", pl.col("version") != version)
-        if not wanted.height:
+        requests = served.filter(pl.col("role") != "imported", pl.col("version") != version)
+        if not requests.height:
             self._bound.log.shadows.add(version, start, stop, [])
             return
-        rows: list[dict[str, FeatureValue]] = wanted["features"].to_list()
-        positions = tuple(wanted["position"].to_list())
-        self._ask(_Asked(version, start, stop, positions), PredictCommand(version, rows))
+        rows: list[dict[str, FeatureValue]] = requests["features"].to_list()
+        positions = tuple(requests["position"].to_list())
+        self._send(_Work(version, start, stop, positions), PredictCommand(version, rows))
 
-    def _ask(self, asked: _Asked, what: LoadCommand | PredictCommand) -> None:
+    def _send(self, work: _Work, command: LoadCommand | PredictCommand) -> None:
         if self._process is None:
             return
-        self._asked = asked
+        self._work = work
         try:
-            self._process.ask(what)
+            self._process.ask(command)
         except OSError as error:
-            self._ended(error)
+            self._process_ended(error)
 
-    def _take(self) -> bool:
-        """Take the answer, if it is there; give up what does not answer in time."""
+    def _take_reply(self) -> bool:
+        """Take the reply, if it is there; drop a shadow that does not reply in time."""
         if self._process is None:
             return False
         try:
-            told = self._process.answer()
+            reply = self._process.answer()
         except TimeoutError:
             self._drop()
             return True
         except (EOFError, OSError, msgspec.DecodeError) as error:
-            self._ended(error)
+            self._process_ended(error)
             return True
-        asked = self._asked
-        if told is not None:
-            self._asked, self._starting = None, False
-            if asked is not None:
-                self._heed(asked, told)
+        work = self._work
+        if reply is not None:
+            self._work, self._starting = None, False
+            if work is not None:
+                self._store_reply(work, reply)
         return True
 
-    def _heed(self, asked: _Asked, told: LoadReply | PredictReply) -> None:
-        version = asked.version
-        if isinstance(told, PredictReply):
-            said = [
+    def _store_reply(self, work: _Work, reply: LoadReply | PredictReply) -> None:
+        version = work.version
+        if isinstance(reply, PredictReply):
+            outputs = [
                 (position, _ENCODER.encode(output))
-                for position, output in zip(asked.positions, told.outputs, strict=False)
+                for position, output in zip(work.positions, reply.outputs, strict=False)
                 if output is not None and self._fits(version, output)
             ]
-            done = len(told.outputs)
-            stop = asked.stop if done == len(asked.positions) else asked.positions[done]
-            self._bound.log.shadows.add(version, asked.start, stop, said)
-            if told.failure:
-                what = f"shadow {version} fails on a prediction: {told.failure}"
+            done = len(reply.outputs)
+            stop = work.stop if done == len(work.positions) else work.positions[done]
+            self._bound.log.shadows.add(version, work.start, stop, outputs)
+            if reply.failure:
+                what = f"shadow {version} fails on a prediction: {reply.failure}"
                 self._alarms.sound("shadow", HeadwaterError(what, "look at its model"), version)
-        elif told.failure:
-            what = f"shadow {version} is left out: {told.failure}"
+        elif reply.failure:
+            what = f"shadow {version} is left out: {reply.failure}"
             self._refuse(version, HeadwaterError(what))
         else:
             self._loaded.add(version)
 
     def _fits(self, version: str, output: Output) -> bool:
-        """Say whether an output is one of the task; what is none is not kept, and sounds an alarm."""
+        """Return whether an output is valid for the task; sound an alarm if it is not."""
         why = misfit_of_output(self._bound.pipeline.task, output)
         if why is not None:
             what = f"shadow {version} fails on a prediction: its output {why}"
@@ -230,14 +232,14 @@ class ShadowRunner:
         self._alarms.sound("shadow", error, version)
 
     def _drop(self) -> None:
-        """Drop the shadow that hangs, with its process, until somebody sets the routing anew."""
-        asked, name = self._asked, self._bound.pipeline.name
+        """Drop the hanging shadow with its process, until somebody sets the routing anew."""
+        work, name = self._work, self._bound.pipeline.name
         self.close()
-        if asked is None:
+        if work is None:
             what = "the process of the shadows does not start"
             self._alarms.sound("shadow", HeadwaterError(what, "look at the machine's load and memory"))
             return
-        version = asked.version
+        version = work.version
         self._dropped.add(version)
         self._alarms.sound(
             "shadow",
@@ -248,10 +250,10 @@ class ShadowRunner:
             version,
         )
 
-    def _ended(self, error: Exception) -> None:
-        """Leave the shadow out for a minute with which the process ended."""
-        asked = self._asked
+    def _process_ended(self, error: Exception) -> None:
+        """Leave a shadow out for a minute, since the process ended while it worked on it."""
+        work = self._work
         self.close()
-        if asked is not None:
-            what = f"the process of the shadows ended at shadow {asked.version}: {error!r}"
-            self._refuse(asked.version, HeadwaterError(what, "it is tried again in a minute"))
+        if work is not None:
+            what = f"the process of the shadows ended at shadow {work.version}: {error!r}"
+            self._refuse(work.version, HeadwaterError(what, "it is tried again in a minute"))

@@ -1,4 +1,4 @@
-"""Publishes materialised tables to the workers, from a thread of the keeper's process."""
+"""Publish materialised tables to the workers, from a thread of the keeper's process."""
 
 import logging
 import threading
@@ -22,38 +22,43 @@ _LOOK_S = 0.25
 _logger = logging.getLogger("headwater.tables")
 
 
-class _Watched(NamedTuple):
+class _PublishedPipeline(NamedTuple):
+    """A pipeline whose tables are published: where they come from, and where they go."""
+
     name: str
-    kept: Materialisations
+    materialisations: Materialisations
     live: PublishedTables
 
 
 class TablePublisher:
-    """Publishes the newest materialisations whenever there are others.
+    """Publish the newest materialisations whenever they change.
 
-    A thread of its own, since the keeper may be busy learning, and a table may take long to copy. In a
-    ``with`` block, at whose beginning the tables are published.
+    It has its own thread, since the keeper may be busy learning, and a table may take long to copy. It
+    is used in a ``with`` block, which publishes the tables when it begins.
 
     Parameters
     ----------
     pipelines
-        Which ones; those without tables cost nothing.
+        The pipelines; those without tables cost nothing.
     settings
-        Where the stores and the home folder are.
+        The addresses of the stores and of the home folder.
     """
 
     def __init__(self, pipelines: Sequence[Pipeline], settings: Settings) -> None:
         self._database = Database(settings.operational_url)
-        self._watched = [
-            _Watched(
-                one.name,
+        self._pipelines = [
+            _PublishedPipeline(
+                pipeline.name,
                 Materialisations(
-                    one.name, _number_of(one, self._database, settings), self._database, settings
+                    pipeline.name,
+                    _number_of(pipeline, self._database, settings),
+                    self._database,
+                    settings,
                 ),
-                PublishedTables(one, settings),
+                PublishedTables(pipeline, settings),
             )
-            for one in pipelines
-            if one.tables
+            for pipeline in pipelines
+            if pipeline.tables
         ]
         self._published: dict[str, dict[str, Materialised]] = {}
         self._ended = threading.Event()
@@ -61,7 +66,7 @@ class TablePublisher:
 
     def __enter__(self) -> Self:
         self.step()
-        if self._watched:
+        if self._pipelines:
             self._thread.start()
         return self
 
@@ -72,21 +77,21 @@ class TablePublisher:
         self._database.close()
 
     def step(self) -> bool:
-        """Publish what changed; say whether anything did. What fails leaves what was published."""
-        return sum(map(self._publish, self._watched)) > 0
+        """Publish changed tables; return whether any did. If a table fails, the one before stays."""
+        return sum(map(self._publish, self._pipelines)) > 0
 
-    def _publish(self, one: _Watched) -> bool:
+    def _publish(self, pipeline: _PublishedPipeline) -> bool:
         try:
-            newest = one.kept.newest()
-            if newest == self._published.get(one.name, {}):
+            newest = pipeline.materialisations.newest()
+            if newest == self._published.get(pipeline.name, {}):
                 return False
-            one.live.publish(newest, one.kept.fetch)
+            pipeline.live.publish(newest, pipeline.materialisations.fetch)
         except (HeadwaterError, OSError) as error:
-            _logger.warning("%s: the tables published before stay: %s", one.name, error)
+            _logger.warning("%s: the tables published before stay: %s", pipeline.name, error)
             return False
-        self._published[one.name] = newest
-        told = {"pipeline": one.name, "tables": {name: m.number for name, m in newest.items()}}
-        _logger.info("%s: tables are published", one.name, extra={"told": told})
+        self._published[pipeline.name] = newest
+        fields = {"pipeline": pipeline.name, "tables": {name: m.number for name, m in newest.items()}}
+        _logger.info("%s: tables are published", pipeline.name, extra={"told": fields})
         return True
 
     def _watch(self) -> None:

@@ -1,1 +1,1 @@
-"""What the service counts."""
+"""Counters and metrics of the service."""

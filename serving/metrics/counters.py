@@ -1,8 +1,8 @@
-"""Counters that every worker of a service adds to, each in a mapped file of its own, and any can sum.
+"""Counters in mapped files: each worker of a service adds to its own file, and any worker can sum all.
 
-Adding is one store to memory: no lock, no system call, and nothing to send. A worker that was killed
-leaves its file, with all that it counted; the next worker takes the file over and counts on, so that
-totals never fall. What a file holds is said by a list of names beside it.
+Adding is one store to memory: no lock, no system call, and nothing to send. A worker that is killed
+leaves its file with its counts. The next worker takes the file over and counts on, so totals never
+fall. A list of names beside each file says what its numbers are.
 """
 
 import fcntl
@@ -24,19 +24,19 @@ __all__ = ["Cells", "Counters", "forget_counters"]
 _MOST_WORKERS = 256
 _CELLS = 16_384
 _CELL_BYTES = 8
-_SPARE = 0  # takes what there is no room for
+_SPARE = 0  # counts whatever there is no room for
 _logger = logging.getLogger("headwater.metrics")
 
 
 class Cells(NamedTuple):
-    """What one worker has counted under one name.
+    """The numbers that one worker has counted under one name.
 
     Parameters
     ----------
     family, labels
         The metric, and the values of its labels.
     values
-        A number, or those of a histogram.
+        One number, or the numbers of a histogram.
     lives
         Whether that worker still runs.
     """
@@ -55,64 +55,64 @@ class _Name(NamedTuple):
 
 
 class Counters:
-    """The counters of one worker, and the sum of everybody's.
+    """The counters of one worker, and the sum over all workers.
 
-    Made when a worker starts; :meth:`close` leaves its file to the next.
+    A worker makes it when it starts; :meth:`close` leaves the file to the next worker.
 
     Parameters
     ----------
     settings
-        Where the home folder is.
+        The address of the home folder.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._folder = _folder(settings)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._file, self._path = _claimed(self._folder)
-        self._map = _mapped(self._file)
+        self._file, self._path = _claim_file(self._folder)
+        self._map = _map_file(self._file)
         self.values = memoryview(self._map).cast("d")
-        names = _names_of(self._path)
+        names = _read_names(self._path)
         self._places = {(name.family, name.labels): name.start for name in names}
         self._next = max((name.start + name.size for name in names), default=_SPARE + 1)
 
     def place(self, family: str, labels: tuple[str, ...], size: int = 1) -> int:
-        """Give the place in :attr:`values` for a name: once for each, not for each request.
+        """Return the place of a name in :attr:`values`; called once a name, not once a request.
 
         Parameters
         ----------
         family, labels
             The metric, and the values of its labels.
         size
-            How many numbers it holds.
+            The count of its numbers.
         """
-        there = self._places.get((family, labels))
-        if there is not None:
-            return there
+        known = self._places.get((family, labels))
+        if known is not None:
+            return known
         if self._next + size > _CELLS:
             _logger.warning("no room to count %s of %s", family, labels)
             return _SPARE
-        found = self._places[family, labels] = self._next
+        start = self._places[family, labels] = self._next
         self._next += size
-        line = msgspec.json.encode(_Name(family, labels, found, size)) + b"\n"
+        line = msgspec.json.encode(_Name(family, labels, start, size)) + b"\n"
         try:
             with _names_file(self._path).open("ab") as file:
                 file.write(line)
         except OSError as error:  # counting must not fail a request
             _logger.warning("%s of %s is counted, but not shown: %s", family, labels, error)
-        return found
+        return start
 
-    def everybody(self) -> Iterator[Cells]:
-        """Give what all workers have counted, also those that ended."""
+    def all_cells(self) -> Iterator[Cells]:
+        """Yield the counts of all workers, of those that ended too."""
         for path in sorted(self._folder.glob("*.values")):
             try:
                 content = path.read_bytes()
             except FileNotFoundError:
                 continue
             values, lives = memoryview(content).cast("d"), _is_held(path)
-            for name in _names_of(path):
-                found = tuple(values[name.start : name.start + name.size])
-                if len(found) == name.size:
-                    yield Cells(name.family, name.labels, found, lives)
+            for name in _read_names(path):
+                numbers = tuple(values[name.start : name.start + name.size])
+                if len(numbers) == name.size:
+                    yield Cells(name.family, name.labels, numbers, lives)
 
     def close(self) -> None:
         """Close the file, which the next worker takes over."""
@@ -122,7 +122,7 @@ class Counters:
 
 
 def forget_counters(settings: Settings) -> None:
-    """Begin anew: remove the counters of services that ended."""
+    """Remove the counters of services that ended."""
     for path in _folder(settings).glob("*.values"):
         with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,7 +134,7 @@ def _folder(settings: Settings) -> Path:
     return settings.root / "live" / "counters"
 
 
-def _claimed(folder: Path) -> tuple[int, Path]:
+def _claim_file(folder: Path) -> tuple[int, Path]:
     """Take the first file that no living worker holds; the kernel frees what a killed one held."""
     for number in range(_MOST_WORKERS):
         path = folder / f"{number}.values"
@@ -150,7 +150,7 @@ def _claimed(folder: Path) -> tuple[int, Path]:
     )
 
 
-def _mapped(file: int) -> mmap.mmap:
+def _map_file(file: int) -> mmap.mmap:
     """Map a file with its blocks reserved, so that no later store meets a full disk."""
     try:
         os.posix_fallocate(file, 0, _CELLS * _CELL_BYTES)
@@ -161,7 +161,7 @@ def _mapped(file: int) -> mmap.mmap:
 
 
 def _is_held(path: Path) -> bool:
-    """Say whether a living worker holds a file; one of this process counts, too."""
+    """Return whether a living worker holds a file; a worker of this process counts too."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -176,14 +176,14 @@ def _names_file(path: Path) -> Path:
     return path.with_suffix(".names")
 
 
-def _names_of(path: Path) -> Sequence[_Name]:
-    """Read what a file holds; a line that was not written to its end is left out."""
+def _read_names(path: Path) -> Sequence[_Name]:
+    """Read the names of a file's numbers; a line that was not written to its end is left out."""
     try:
         lines = _names_file(path).read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    found = []
+    names = []
     for line in lines:
         with suppress(msgspec.DecodeError):
-            found.append(msgspec.json.decode(line, type=_Name))
-    return found
+            names.append(msgspec.json.decode(line, type=_Name))
+    return names

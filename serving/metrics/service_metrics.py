@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus at ``GET /metrics``: the sum over all workers."""
+"""Metrics of the service for Prometheus at ``GET /metrics``: the sum over all workers."""
 
 from bisect import bisect_left
 from collections import defaultdict
@@ -15,16 +15,16 @@ from prometheus_client.registry import Collector
 from headwater.serving.api.schemas import LabelResult, PredictionAnswer
 from headwater.serving.metrics.counters import Cells, Counters
 
-__all__ = ["BOUNDS_S", "Metrics", "PipelineMetrics", "TableMetrics", "told_now"]
+__all__ = ["BOUNDS_S", "Metrics", "PipelineMetrics", "TableMetrics", "gauge_now"]
 
 BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper bounds of the histogram of how long predictions take, in seconds."""
+"""Upper bounds of the histogram of prediction times, in seconds."""
 
 _STATUSES = ("recorded", "known", "conflict", "refused")
 
 
 class _Family(NamedTuple):
-    """A metric: a sum, a gauge summed over living workers, the least or most of theirs, or of now."""
+    """A metric family; `kind` says how the numbers of the workers combine."""
 
     kind: Literal["counter", "histogram", "gauge", "least", "most", "now"]
     help: str
@@ -78,12 +78,12 @@ _FAMILIES = {
 
 
 class PipelineMetrics:
-    """What one worker counts of one pipeline; each method is one or two stores to memory.
+    """The counters of one worker for one pipeline; each method is one or two stores to memory.
 
     Parameters
     ----------
     counters, pipeline
-        Where to, and the pipeline's name.
+        The worker's counters, and the pipeline's name.
     """
 
     def __init__(self, counters: Counters, pipeline: str) -> None:
@@ -102,7 +102,7 @@ class PipelineMetrics:
         self._synced = 0
 
     def predicted(self, answers: Iterable[PredictionAnswer], seconds: float) -> None:
-        """Count the answers of one request, and how long it took."""
+        """Count the answers of one request, and its time."""
         values = self._values
         for answer in answers:
             place = self._roles.get((answer.version, answer.role))
@@ -114,7 +114,7 @@ class PipelineMetrics:
         values[start + len(BOUNDS_S) + 1] += seconds
 
     def labelled(self, results: Iterable[LabelResult]) -> None:
-        """Count labels by what became of them."""
+        """Count labels by their result."""
         for result in results:
             self._values[self._labels[result.status]] += 1.0
 
@@ -123,12 +123,13 @@ class PipelineMetrics:
         self._values[self._failures] += 1.0
 
     def sample(self, waiting: int, syncs: int, learned_to: int) -> None:
-        """Take over what is not counted as it happens; called several times a second.
+        """Set the gauges that are not counted as events happen; called several times a second.
 
         Parameters
         ----------
         waiting, syncs, learned_to
-            Records that wait, this worker's syncs so far, and what the champion has learned.
+            Records that wait, this worker's syncs so far, and the offset to which the champion has
+            learned.
         """
         self._values[self._waiting] = waiting
         self._values[self._syncs] += syncs - self._synced
@@ -136,25 +137,25 @@ class PipelineMetrics:
         self._values[self._learned_to] = learned_to
 
     def table(self, name: str) -> "TableMetrics":
-        """Give what counts look-ups in a table."""
+        """Return the counters of look-ups in a table."""
         return TableMetrics(self._values, self._place, self._pipeline, name)
 
     def _of(self, family: str, size: int = 1) -> int:
         return self._place(family, (self._pipeline,), size)
 
     def _role(self, version: str, role: str) -> int:
-        found = self._place("headwater_predictions", (self._pipeline, version, role))
-        self._roles[version, role] = found
-        return found
+        place = self._place("headwater_predictions", (self._pipeline, version, role))
+        self._roles[version, role] = place
+        return place
 
 
 class TableMetrics:
-    """What one worker counts of look-ups in one table.
+    """The counters of one worker for look-ups in one table.
 
     Parameters
     ----------
     values, place
-        The worker's counters, and where each is in them.
+        The worker's counters, and the function that finds a place in them.
     pipeline, table
         Names of both.
     """
@@ -183,26 +184,26 @@ class TableMetrics:
         self._values[self._stale] += 1.0
 
     def sample(self, age_s: float) -> None:
-        """Take over how long ago the source was read, in seconds."""
+        """Set how long ago the source was read, in seconds."""
         if self._age is None:  # a table that was never materialised has none
             self._age = self._place_age()
         self._values[self._age] = age_s
 
 
 class Metrics:
-    """What one worker counts, and how anybody is told the sum.
+    """The counters of one worker, and the text of the sum over all workers.
 
     Parameters
     ----------
     counters
-        This worker's.
+        The worker's counters.
     """
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
 
     def of(self, pipeline: str) -> PipelineMetrics:
-        """Give what counts of one pipeline."""
+        """Return the counters of one pipeline."""
         return PipelineMetrics(self._counters, pipeline)
 
     def problem(self, status: int) -> None:
@@ -211,54 +212,56 @@ class Metrics:
         self._counters.values[place] += 1.0
 
     def looked_up(self, pipeline: str, found: Literal["batch", "online", "none"]) -> None:
-        """Count a key that was looked up, by who answered."""
+        """Count a key that was looked up, by the answer's origin."""
         place = self._counters.place("headwater_batch_lookups", (pipeline, found))
         self._counters.values[place] += 1.0
 
     def close(self) -> None:
-        """Leave what was counted to the next worker."""
+        """Leave the counts to the next worker."""
         self._counters.close()
 
-    def text(self, accept: str, told: Iterable[Cells] = ()) -> tuple[bytes, str]:
-        """Give what all workers counted, and the media type in which it is told.
+    def text(self, accept: str, extra: Iterable[Cells] = ()) -> tuple[bytes, str]:
+        """Return the sum over all workers as text, and its media type.
 
         Parameters
         ----------
         accept
-            What the asker takes.
-        told
-            What no worker counts: what the keeper told, and what can be seen at the moment it is asked.
+            The Accept header of the request.
+        extra
+            Numbers that no worker counts: those of the keeper, and gauges read at this moment.
         """
         registry = CollectorRegistry()
-        registry.register(_Collected([*self._counters.everybody(), *told]))
+        registry.register(_CellCollector([*self._counters.all_cells(), *extra]))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind
 
 
-def told_now(family: str, pipeline: str, value: float) -> Cells:
-    """Give a number as it is at this moment, for :meth:`Metrics.text`."""
+def gauge_now(family: str, pipeline: str, value: float) -> Cells:
+    """Return a gauge with its value at this moment, for :meth:`Metrics.text`."""
     return Cells(family, (pipeline,), (value,), lives=True)
 
 
-class _Collected(Collector):
-    """Everybody's counters as Prometheus's families."""
+class _CellCollector(Collector):
+    """Collects the counters of all workers as families of Prometheus."""
 
     def __init__(self, cells: Sequence[Cells]) -> None:
         self._cells = cells
 
     def collect(self) -> Iterator[Metric]:
         for name, family in _FAMILIES.items():
-            found: defaultdict[tuple[str, ...], list[tuple[float, ...]]] = defaultdict(list)
+            rows_by_labels: defaultdict[tuple[str, ...], list[tuple[float, ...]]] = defaultdict(list)
             for cell in self._cells:
                 if cell.family == name and (cell.lives or family.kind in {"counter", "histogram"}):
-                    found[cell.labels].append(cell.values)
-            yield _metric(name, family, found)
+                    rows_by_labels[cell.labels].append(cell.values)
+            yield _metric(name, family, rows_by_labels)
 
 
-def _metric(name: str, family: _Family, found: dict[tuple[str, ...], list[tuple[float, ...]]]) -> Metric:
+def _metric(
+    name: str, family: _Family, rows_by_labels: dict[tuple[str, ...], list[tuple[float, ...]]]
+) -> Metric:
     if family.kind == "histogram":
         histogram = HistogramMetricFamily(name, family.help, labels=family.labels)
-        for labels, rows in found.items():
+        for labels, rows in rows_by_labels.items():
             *counts, total = (sum(column) for column in zip(*rows, strict=True))
             bounds = [*map(str, BOUNDS_S), "+Inf"]
             buckets = list(zip(bounds, accumulate(counts), strict=True))
@@ -266,7 +269,7 @@ def _metric(name: str, family: _Family, found: dict[tuple[str, ...], list[tuple[
         return histogram
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = kind(name, family.help, labels=family.labels)
-    together = {"least": min, "most": max}.get(family.kind, sum)
-    for labels, rows in found.items():
-        metric.add_metric(labels, together(value for (value,) in rows))
+    combine = {"least": min, "most": max}.get(family.kind, sum)
+    for labels, rows in rows_by_labels.items():
+        metric.add_metric(labels, combine(value for (value,) in rows))
     return metric

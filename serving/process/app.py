@@ -1,4 +1,4 @@
-"""The service as an ASGI application: one for each worker process."""
+"""The ASGI application of the service; each worker process makes one."""
 
 import asyncio
 import gc
@@ -31,13 +31,21 @@ from headwater.serving.api.reply import json_response, refusal
 from headwater.serving.http.batch_routes import batch_routes
 from headwater.serving.http.documentation_routes import documentation_routes
 from headwater.serving.http.fast_protocol import SHORT_WAY, ShortWay
-from headwater.serving.http.fast_routes import FastRoutes, Pipelines, labels_route, named, predict_route
+from headwater.serving.http.fast_routes import (
+    BODY_LIMITS,
+    BodyLimits,
+    FastRoutes,
+    Pipelines,
+    labels_route,
+    named,
+    predict_route,
+)
 from headwater.serving.http.kserve_v2 import protocol_routes
 from headwater.serving.http.label_queue_routes import LabelQueues, queue_routes
 from headwater.serving.http.operator_routes import operator_routes
 from headwater.serving.http.routes import route
 from headwater.serving.metrics.counters import Cells, Counters
-from headwater.serving.metrics.service_metrics import Metrics, told_now
+from headwater.serving.metrics.service_metrics import Metrics, gauge_now
 from headwater.serving.published.alarms import KeeperStatus, cells_of
 from headwater.serving.worker.batch_answers import BatchAnswers
 from headwater.serving.worker.served_pipeline import ServedPipeline
@@ -45,10 +53,7 @@ from headwater.spec.data.records import Recorded
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["MOST_BODY_BYTES", "create_app"]
-
-MOST_BODY_BYTES = 2_000_000
-"""How long a request may be."""
+__all__ = ["create_app"]
 
 _FOLLOW_S = 0.1
 _COLLECTED_TOGETHER = 10_000  # objects; at the usual 700 a twentieth of a request is collecting
@@ -59,25 +64,32 @@ def create_app(
     settings: Settings,
     clock: Clock | None = None,
     access: Access | None = None,
+    limits: BodyLimits = BODY_LIMITS,
+    patience_s: float = 1.0,
 ) -> ASGIApp:
-    """Make the service.
+    """Make the application of a worker.
 
     Parameters
     ----------
     pipelines
-        What it serves.
+        The pipelines to serve.
     settings
-        Where inboxes and live states are.
+        The addresses of inboxes and published states.
     clock
-        The machine's where not given.
+        The time; the machine's clock if not given.
     access
-        Who may ask; where not given, everybody until the first key is made.
+        Whether requests need a key, and their rate; if not given, keys are needed once the first is
+        made.
+    limits
+        Bounds of the body of a request.
+    patience_s
+        How many seconds the rest of a hot request may take before it passes the framework.
     """
     clock = clock or SystemClock()
     served: dict[str, ServedPipeline] = {}
     batches: dict[str, BatchAnswers] = {}
     metrics = Metrics(Counters(settings))
-    kind, tracing = _made_of(settings)
+    kind, tracing = _parts_of(settings)
 
     queues = LabelQueues(served, settings, clock)
 
@@ -92,10 +104,12 @@ def create_app(
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
         following += [asyncio.create_task(one.follow(_FOLLOW_S)) for one in batches.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
-        gc.freeze()  # what is loaded by now stays; a collection that looks at it all stops every request
+        gc.freeze()  # objects loaded by now stay; a collection that visits them all stops every request
         often, *rarely = gc.get_threshold()
-        gc.set_threshold(_COLLECTED_TOGETHER, *rarely)  # what waits for its sync is looked at in vain
-        yield {} if tracing else {SHORT_WAY: ShortWay(guard, hot)}
+        gc.set_threshold(
+            _COLLECTED_TOGETHER, *rarely
+        )  # records that wait for their sync cannot be collected
+        yield {} if tracing else {SHORT_WAY: ShortWay(guard, hot, patience_s)}
         gc.set_threshold(often, *rarely)
         gc.unfreeze()
         for task in following:
@@ -110,21 +124,25 @@ def create_app(
         metrics.close()
 
     hot = {
-        PREDICT.path: predict_route(served, MOST_BODY_BYTES, metrics),
-        LABEL.path: labels_route(served, MOST_BODY_BYTES, metrics),
+        PREDICT.path: predict_route(served, limits, metrics),
+        LABEL.path: labels_route(served, limits, metrics),
     }
     app = Starlette(
         routes=[
-            # Reached with another method only, to be told so.
+            # These match other methods only, which they answer with 405.
             *(Route(path, one, methods=["POST"]) for path, one in hot.items()),
-            *protocol_routes(served, MOST_BODY_BYTES),
-            *batch_routes(served, batches, clock, metrics, MOST_BODY_BYTES),
+            *protocol_routes(served, limits),
+            *batch_routes(served, batches, clock, metrics, limits),
             *_lookup_routes(served, batches, clock, metrics),
             *queue_routes(queues),
             *operator_routes(served, settings),
             *documentation_routes(pipelines),
         ],
-        exception_handlers={HeadwaterError: _refused, HTTPException: _unrouted, Exception: _refused},
+        exception_handlers={
+            HeadwaterError: _answer_error,
+            HTTPException: _answer_http_error,
+            Exception: _answer_error,
+        },
         lifespan=lifespan,
     )
     guard = Authentication(
@@ -133,8 +151,8 @@ def create_app(
     return guard if tracing is None else tracing(guard)
 
 
-def _made_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIApp], ASGIApp] | None]:
-    """Give what the service is made of: the plain parts, untouched, or where asked the traced ones."""
+def _parts_of(settings: Settings) -> tuple[type[ServedPipeline], Callable[[ASGIApp], ASGIApp] | None]:
+    """Return the class that serves, and the tracing wrapper if the settings ask for traces."""
     if not begin_tracing(settings, "headwater"):
         return ServedPipeline, None
     from headwater.serving.process.tracing import TracedPipeline, TracingMiddleware  # noqa: PLC0415 - only where asked for
@@ -155,7 +173,9 @@ def _lookup_routes(
     async def totals(request: Request, _query: None) -> Response:
         for one in served.values():
             one.sample()
-        cells = [cell for one in served.values() for cell in cells_of(one.pipeline.name, one.told())]
+        cells = [
+            cell for one in served.values() for cell in cells_of(one.pipeline.name, one.keeper_status())
+        ]
         cells += _batch_cells(batches)
         accept = request.headers.get("accept", "")
         content, kind = await asyncio.to_thread(metrics.text, accept, cells)
@@ -165,16 +185,16 @@ def _lookup_routes(
 
 
 def _batch_cells(batches: Mapping[str, BatchAnswers]) -> Iterator[Cells]:
-    for name, one in batches.items():
-        standing = one.standing()
-        if standing is not None:
-            yield told_now("headwater_batch_predictions", name, standing.rows)
-            yield told_now("headwater_batch_predictions_read", name, standing.read)
-            yield told_now("headwater_batch_age_seconds", name, standing.age_s)
+    for name, answers in batches.items():
+        status = answers.status()
+        if status is not None:
+            yield gauge_now("headwater_batch_predictions", name, status.rows)
+            yield gauge_now("headwater_batch_predictions_read", name, status.read)
+            yield gauge_now("headwater_batch_age_seconds", name, status.age_s)
 
 
 def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
-    champion, serving, told = one.champion, one.serving, one.told()
+    champion, serving, keeper = one.champion, one.serving, one.keeper_status()
     return {
         "pipeline": one.pipeline.name,
         "task": one.pipeline.task,
@@ -182,40 +202,42 @@ def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
         "learned_to": None if champion is None else champion.learned_to,
         "epoch": None if serving is None else serving.epoch,
         "routing": None if serving is None else serving.routing,
-        "shares": {} if one.answering is None else one.answering.plan.shares,
+        "shares": {} if one.active is None else one.active.plan.shares,
         "shadows": () if serving is None else serving.shadows,
         "waiting": one.waiting,
         "swap_failure": one.swap_failure,
         "tables": () if one.tables is None else one.tables.status(now),
-        "learning": _learning(told),
-        "alarms": told.alarms,
+        "learning": _learning(keeper),
+        "alarms": keeper.alarms,
     }
 
 
-def _learning(told: KeeperStatus) -> dict[str, Any] | None:
-    """Say how learning each label stands; None where the flows learn."""
-    if not told.learns:
+def _learning(keeper: KeeperStatus) -> dict[str, Any] | None:
+    """Return the state of online learning; None if flows learn."""
+    if not keeper.learns:
         return None
     return {
-        "learned_to": told.learned_to,
-        "sequenced_to": told.sequenced_to,
-        "paused": told.pause is not None,
-        "pause": told.pause,
+        "learned_to": keeper.learned_to,
+        "sequenced_to": keeper.sequenced_to,
+        "paused": keeper.pause is not None,
+        "pause": keeper.pause,
     }
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _answer_error(_request: Request, error: Exception) -> Response:
     return refusal(error)
 
 
-async def _unrouted(request: Request, error: Exception) -> Response:
-    """Answer a path that is not there, or a method that it does not take, with those that it does."""
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    """Answer an unknown path, or a method that a path does not take; name the methods that it takes."""
     if not isinstance(error, HTTPException):
         return refusal(error)
     problem = Problem(status=error.status_code, title=error.detail, hint="see /docs")
     answer = json_response(problem, problem.status, PROBLEM_TYPE.decode())
     if problem.status == 405:
-        routes = [one for one in request.app.router.routes if isinstance(one, Route)]
-        there = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
-        answer.headers["allow"] = ", ".join(sorted({m for one in there for m in one.methods or ()}))
+        routes = [route for route in request.app.router.routes if isinstance(route, Route)]
+        matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+        answer.headers["allow"] = ", ".join(
+            sorted({m for route in matching for m in route.methods or ()})
+        )
     return answer

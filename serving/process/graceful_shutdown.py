@@ -1,4 +1,4 @@
-"""Let a worker end without losing a request: answers ask for a new connection first."""
+"""Let a worker end without losing a request: answers close their connections first."""
 
 import asyncio
 import signal
@@ -16,17 +16,17 @@ _CLOSE = (b"connection", b"close")
 
 
 class GracefulShutdown:
-    """Wraps the service; from SIGTERM on, every answer closes its connection, then the server ends.
+    """Wrap the service; after SIGTERM every answer closes its connection, then the server ends.
 
-    A server that closes an idle connection may do so just as a request comes in on it, which is lost.
-    A connection that was told to close with its last answer has nothing in flight.
+    If a server closes an idle connection just as a request comes in on it, the request is lost. A
+    connection that is closed with its last answer has no request in flight.
 
     Parameters
     ----------
     app
         The service.
     drain_s
-        How long connections have to hear of it, in seconds.
+        Seconds between the signal and the end of the server.
     """
 
     def __init__(self, app: ASGIApp, drain_s: float) -> None:
@@ -35,7 +35,7 @@ class GracefulShutdown:
         self._drains = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; or run the service's start and end."""
+        """Answer one request, or run the start and end of the service."""
         if scope["type"] == "lifespan":
             self._take_signal(scope.get("state", {}))
         elif self._drains and scope["type"] == "http":

@@ -1,7 +1,8 @@
-"""What a worker imports, which takes seconds: imported once, where the workers are forked from.
+"""Import the libraries of the workers once, in the process from which the workers are forked.
 
-That process opens nothing and starts nothing, so that a fork of it is as good as a fresh process. The
-pipelines' own files are not among it: a worker that replaces another one loads them as they are by then.
+The imports take seconds. That process opens nothing and starts nothing, so that a fork of it is as good
+as a fresh process. It does not import the pipelines' own files: a worker that replaces another loads
+them as they are by then.
 """
 
 from contextlib import suppress
@@ -9,7 +10,7 @@ from importlib import import_module
 
 from headwater.serving.process import app
 
-__all__ = ["FOUND"]
+__all__ = ["PRELOADED"]
 
 _LIBRARIES = (
     "lightgbm",
@@ -20,9 +21,9 @@ _LIBRARIES = (
     "sklearn.base",
 )
 
-FOUND = [app]
-"""What is there from the start: the application, and as much of the extras as is installed."""
+PRELOADED = [app]
+"""The imported modules: the application, and the extras that are installed."""
 
 for _name in _LIBRARIES:
     with suppress(ImportError):
-        FOUND.append(import_module(_name))
+        PRELOADED.append(import_module(_name))

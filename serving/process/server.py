@@ -36,27 +36,27 @@ _BACKLOG = 2_048
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the service's socket.
+    """Make the socket of the service.
 
     Parameters
     ----------
     host, port
-        Where; port 0 takes a free one.
+        The address; port 0 takes a free port.
 
     Raises
     ------
     ServerError
-        If the address is taken or is none.
+        If the address is taken or not valid.
     """
     try:
-        found = socket.create_server((host, port), backlog=_BACKLOG, reuse_port=False)
+        listening = socket.create_server((host, port), backlog=_BACKLOG, reuse_port=False)
     except OSError as error:
         raise ServerError(
             f"cannot listen on {host}:{port}: {error.strerror or error}",
             hint="end what listens there, or take another: --port 0",
         ) from error
-    found.set_inheritable(True)
-    return found
+    listening.set_inheritable(True)
+    return listening
 
 
 def serve(
@@ -68,25 +68,26 @@ def serve(
 ) -> None:
     """Serve pipelines until SIGTERM or SIGINT.
 
-    A worker that dies is replaced; SIGHUP replaces all, one after the other, without a lost request.
+    A worker that dies is replaced. SIGHUP replaces all workers, one after the other, without losing a
+    request.
 
     Parameters
     ----------
     references
-        Where the pipelines are declared.
+        References to the pipelines' declarations.
     listening
-        As :func:`bind` gives it.
+        The socket that :func:`bind` returns.
     workers
-        How many processes answer.
+        The number of worker processes.
     where
-        Where everything is kept.
+        The settings.
     access
-        Who may ask, and how often.
+        Whether requests need a key, and their rate.
 
     Raises
     ------
     ChangedError
-        If a declaration differs from what is recorded, or what the champion learned.
+        If a declaration differs from what is recorded, or from what the champion learned.
     """
     log_as(where, logging.WARNING)
     os.environ[_PIPELINES] = "\n".join(references)
@@ -114,7 +115,7 @@ def serve(
 
 
 def worker_app() -> ASGIApp:
-    """Make the application of one worker, from what :func:`serve` left in the environment."""
+    """Make the application of one worker, from the environment that :func:`serve` has set."""
     end_with_parent()
     log_as(settings(), logging.WARNING)
     pipelines = [load_pipeline(reference) for reference in os.environ[_PIPELINES].splitlines()]
@@ -123,11 +124,11 @@ def worker_app() -> ASGIApp:
 
 
 class Workers(Multiprocess):
-    """uvicorn's workers, but forked from a process that has imported what they need.
+    """uvicorn's workers, forked from a process that has imported their libraries.
 
-    One that takes the place of another serves within a second; a fresh process imports for several, and
-    on a busy machine for more, while its requests wait. One that dies while it is asked whether it lives
-    is replaced at once.
+    A worker that replaces another serves within a second. A fresh process would import for several, and
+    on a busy machine for more, while its requests wait. A worker that dies during a health check is
+    replaced at once.
 
     Parameters
     ----------
@@ -143,22 +144,22 @@ class Workers(Multiprocess):
         super().__init__(config, sockets)
 
     def keep_subprocess_alive(self) -> None:
-        """Replace what died."""
+        """Replace the processes that died."""
         for process in self.processes:
-            # While its end is open here too, who waits for the answer does not hear that nobody is left
-            # to give it, and for that minute no other worker is replaced.
+            # While the child's end is open here too, the wait for its answer does not notice its death,
+            # and for that minute no other worker is replaced.
             process.child_conn.close()
         super().keep_subprocess_alive()
 
 
-def _looked(where: Settings) -> bool:
-    """Say whether the keeper has begun; raise if it refuses to."""
+def _keeper_has_begun(where: Settings) -> bool:
+    """Return whether the keeper has begun; raise its refusal if it refuses."""
     check_not_refused(where)
     return (where.root / "live" / "looked").exists()
 
 
 class _Processes(Workers):
-    """The workers, with the keeper beside them, which is started again when it dies."""
+    """The workers, and the keeper beside them, which is started again if it dies."""
 
     def __init__(
         self,
@@ -172,11 +173,11 @@ class _Processes(Workers):
             left.unlink(missing_ok=True)
         command = [sys.executable, "-m", "headwater.serving.keeper", *references]
         self._keeper = Child("keeper", command, os.environ, where.root / "logs" / "keeper.log")
-        # A worker loads what is published before it takes requests: let there be something.
-        self._keeper.await_answer(lambda: _looked(where), _KEEPER_S)
+        # A worker loads the published versions before it takes requests: wait until there are some.
+        self._keeper.await_answer(lambda: _keeper_has_begun(where), _KEEPER_S)
 
     def keep_subprocess_alive(self) -> None:
-        """Replace what died."""
+        """Replace the processes that died."""
         super().keep_subprocess_alive()
         if self._keeper.status is not None:
             self._keeper.start_again()

@@ -1,7 +1,7 @@
-"""The service with traces: made in place of the plain one where they are switched on.
+"""The service with traces: these classes take the place of the plain ones if tracing is on.
 
-A request's span goes on from the ``traceparent`` of whoever sent it. Within it are what the pipeline
-did, with prediction ids, and how long an answer waited for its record's sync.
+A request's span continues the ``traceparent`` of its sender. Within it are spans of the pipeline's work,
+with prediction ids, and of the wait for the record's sync.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from headwater.infra.tracing import span, tracer
 from headwater.serving.api.operations import LABEL, PREDICT
 from headwater.serving.api.schemas import LabelItem, LabelResult, PredictionAnswer, PredictItem
 from headwater.serving.http.routes import ROUTE_OF_SCOPE
-from headwater.serving.worker.group_commit import Ended, GroupCommit
+from headwater.serving.worker.group_commit import AppendResult, GroupCommit
 from headwater.serving.worker.served_pipeline import ServedPipeline
 
 __all__ = ["TracedPipeline", "TracingMiddleware"]
@@ -27,7 +27,7 @@ _MOST_IDS = 100
 
 
 class TracingMiddleware:
-    """Wraps the service: a span for each request, but for those that only look whether it lives.
+    """Wrap the service: make a span for each request, but for health checks and metrics.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class TracingMiddleware:
         self._tracer = tracer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; or run the service's start and end."""
+        """Answer one request, or run the start and end of the service."""
         if scope["type"] != "http" or scope["path"] in _PROBED:
             await self._app(scope, receive, send)
             return
@@ -70,16 +70,16 @@ class TracingMiddleware:
 
 
 class _TracedCommit(GroupCommit):
-    """Tells how long records waited for their sync."""
+    """A group commit that traces how long records wait for their sync."""
 
-    async def append(self, batches: Sequence[Sequence[Entry]]) -> list[Ended]:
+    async def append(self, batches: Sequence[Sequence[Entry]]) -> list[AppendResult]:
         """Store batches, as :meth:`GroupCommit.append` does."""
         with span("sync", {"records": sum(map(len, batches))}):
             return await super().append(batches)
 
 
 class TracedPipeline(ServedPipeline):
-    """Answers for one pipeline, and tells of which predictions."""
+    """A served pipeline that traces predictions and labels by id."""
 
     commits = _TracedCommit
 
@@ -87,7 +87,7 @@ class TracedPipeline(ServedPipeline):
         """Answer predictions, as :meth:`ServedPipeline.predict` does."""
         with span("predict", {"pipeline": self.pipeline.name, "count": len(items)}):
             answers = await super().predict(items)
-            _tell([answer.id for answer in answers])
+            _set_ids([answer.id for answer in answers])
             first = answers[0] if answers else None
             if first is not None:
                 trace.get_current_span().set_attributes(
@@ -99,26 +99,26 @@ class TracedPipeline(ServedPipeline):
         """Record labels, as :meth:`ServedPipeline.label` does."""
         with span("label", {"pipeline": self.pipeline.name, "count": len(items)}):
             labelled = await super().label(items, by)
-            _tell([one.prediction_id for one in labelled])
+            _set_ids([one.prediction_id for one in labelled])
             return labelled
 
     async def label_one(self, item: LabelItem, by: str) -> LabelResult:
         """Record one label, as :meth:`ServedPipeline.label_one` does."""
         with span("label", {"pipeline": self.pipeline.name, "count": 1}):
-            _tell([item.prediction_id])
+            _set_ids([item.prediction_id])
             return await super().label_one(item, by)
 
 
-def _tell(ids: list[str]) -> None:
-    """Say which predictions a span is about: one as itself, many as a list of bounded length."""
-    made = trace.get_current_span()
+def _set_ids(ids: list[str]) -> None:
+    """Set the prediction ids of the current span: one id, or a list of bounded length."""
+    current = trace.get_current_span()
     if len(ids) == 1:
-        made.set_attribute("headwater.prediction_id", ids[0])
+        current.set_attribute("headwater.prediction_id", ids[0])
     else:
-        made.set_attribute("headwater.prediction_ids", ids[:_MOST_IDS])
+        current.set_attribute("headwater.prediction_ids", ids[:_MOST_IDS])
 
 
 def _route(scope: Scope) -> str:
-    """Give a request's route, not its path, of which there are as many as there are ids."""
+    """Return a request's route; its path would differ for every id."""
     found = scope["path"] if scope["path"] in (PREDICT.path, LABEL.path) else ""
     return str(scope.get(ROUTE_OF_SCOPE, found))

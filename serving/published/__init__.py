@@ -1,1 +1,1 @@
-"""What the keeper publishes to the workers, as files."""
+"""Files that the keeper publishes to the workers: models, tables, batch answers, alarms."""

@@ -1,7 +1,7 @@
-"""Alarms of the keeper: what went wrong and what to do, until it is well again.
+"""Alarms of the keeper: each names a fault and the next step, and holds until the fault is gone.
 
-The keeper writes them to ``live/PIPELINE/keeper.json``, with how far it has learned; workers tell of it
-in ``GET /pipelines`` and ``GET /metrics``.
+The keeper writes the alarms to ``live/PIPELINE/keeper.json``, with the offset to which it has learned.
+Workers show both in ``GET /pipelines`` and ``GET /metrics``.
 """
 
 import logging
@@ -26,7 +26,7 @@ _logger = logging.getLogger("headwater.keeper")
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wrong.
+    """A fault of the keeper that holds.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
         ``"shadow"``: a shadow was dropped or fails. ``"stores"``: a store is away, or another service
         does the same work.
     what, hint
-        What is wrong, and what to do.
+        The fault, and the next step.
     since
-        Since when.
+        When the alarm was raised.
     version
-        Of which version; None where of none.
+        Number of the version at fault; None if no version is.
     """
 
     kind: AlarmKind
@@ -50,20 +50,20 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeeperStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the keeper tells the workers beside what is to serve.
+    """The keeper's status, which it writes for the workers.
 
     Parameters
     ----------
     learns
         Whether it learns each label.
     learned_to, sequenced_to
-        The offsets behind the last example learned, and sequenced; 0 where it does not learn.
+        The offsets behind the last example learned, and sequenced; 0 if it does not learn.
     pause
         The pause of learning that is in force.
     alarms
-        What is wrong now.
+        The alarms that hold.
     raised
-        How many alarms of each kind there ever were.
+        The number of alarms ever raised, by kind.
     """
 
     learns: bool = False
@@ -75,12 +75,12 @@ class KeeperStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeeperStatusFile:
-    """The file by which a keeper tells the workers.
+    """The file that holds the keeper's status.
 
     Parameters
     ----------
     pipeline, settings
-        The pipeline's name, and where the home folder is.
+        The pipeline's name, and the address of the home folder.
     """
 
     def __init__(self, pipeline: str, settings: Settings) -> None:
@@ -88,30 +88,30 @@ class KeeperStatusFile:
         self._path = settings.root / "live" / pipeline / "keeper.json"
 
     def read(self) -> KeeperStatus:
-        """Give what was told last; nothing where nothing was, by another log's, or it cannot be read."""
+        """Return the last status; an empty one if the file is missing, damaged or of another log."""
         try:
             content = self._home.unwrap(self._path.read_bytes(), self._path)
             return msgspec.json.decode(content, type=KeeperStatus)
         except (OSError, msgspec.DecodeError, IdentityError):
             return KeeperStatus()
 
-    def write(self, told: KeeperStatus) -> None:
-        """Tell."""
+    def write(self, status: KeeperStatus) -> None:
+        """Replace the status."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_suffix(".new")
-        draft.write_bytes(self._home.wrap(msgspec.json.encode(told)))
+        draft.write_bytes(self._home.wrap(msgspec.json.encode(status)))
         draft.replace(self._path)
 
 
 class Alarms:
-    """The alarms of one pipeline: each is logged and counted when it is raised, and holds until cleared.
+    """The alarms of one pipeline; each is logged and counted when raised, and holds until cleared.
 
     Parameters
     ----------
     pipeline, clock
         The pipeline's name, and the time.
     before
-        What an earlier keeper told: its counts go on, and a swap that failed is told of still.
+        The status of an earlier keeper: its counts go on, and its alarms of swaps hold.
     """
 
     def __init__(self, pipeline: str, clock: Clock, before: KeeperStatus) -> None:
@@ -124,47 +124,47 @@ class Alarms:
 
     @property
     def held(self) -> tuple[Alarm, ...]:
-        """Those that hold."""
+        """The alarms that hold."""
         return tuple(self._held.values())
 
     @property
     def raised(self) -> dict[AlarmKind, int]:
-        """How many there ever were."""
+        """The number of alarms ever raised, by kind."""
         return dict(self._raised)
 
     def sound(self, kind: AlarmKind, error: HeadwaterError, version: str | None = None) -> None:
-        """Raise an alarm; the same one again is told once."""
-        there = self._held.get((kind, version))
-        if there is not None and there.what == error.what:
+        """Raise an alarm, unless the same alarm holds already."""
+        sounding = self._held.get((kind, version))
+        if sounding is not None and sounding.what == error.what:
             return
         since = self._clock.now()
         self._held[kind, version] = Alarm(
             kind=kind, what=error.what, hint=error.hint, since=since, version=version
         )
         self._raised[kind] += 1
-        told = {"pipeline": self._pipeline, "alarm": kind, "version": version}
-        said = "what serves stays" if kind in {"swap", "stores"} else kind
-        _logger.warning("%s: %s: %s", self._pipeline, said, error, extra={"told": told})
+        fields = {"pipeline": self._pipeline, "alarm": kind, "version": version}
+        effect = "the serving version stays" if kind in {"swap", "stores"} else kind
+        _logger.warning("%s: %s: %s", self._pipeline, effect, error, extra={"told": fields})
 
     def clear(self, kind: AlarmKind, version: str | None = None) -> None:
-        """Say that it is well again."""
+        """Clear an alarm: its fault is gone."""
         self._held.pop((kind, version), None)
 
     def keep(self, kind: AlarmKind, versions: Collection[str]) -> None:
-        """Clear the alarms of a kind that are of a version, but of these."""
-        for held, version in list(self._held):
-            if held == kind and version is not None and version not in versions:
+        """Clear the alarms of a kind of all versions but these."""
+        for of_kind, version in list(self._held):
+            if of_kind == kind and version is not None and version not in versions:
                 self.clear(kind, version)
 
 
-def cells_of(pipeline: str, told: KeeperStatus) -> Iterator[Cells]:
-    """Give what a keeper tells as numbers for ``GET /metrics``."""
-    held = [alarm.kind for alarm in told.alarms]
+def cells_of(pipeline: str, status: KeeperStatus) -> Iterator[Cells]:
+    """Yield the numbers of a keeper's status for ``GET /metrics``."""
+    held = [alarm.kind for alarm in status.alarms]
     for kind in _KINDS:
         yield Cells("headwater_alarms", (pipeline, kind), (float(held.count(kind)),), lives=True)
-        count = float(told.raised.get(kind, 0))
+        count = float(status.raised.get(kind, 0))
         yield Cells("headwater_alarms_raised", (pipeline, kind), (count,), lives=True)
-    if told.learns:
-        paused, behind = float(told.pause is not None), float(told.sequenced_to - told.learned_to)
+    if status.learns:
+        paused, behind = float(status.pause is not None), float(status.sequenced_to - status.learned_to)
         yield Cells("headwater_learning_paused", (pipeline,), (paused,), lives=True)
         yield Cells("headwater_examples_unlearned", (pipeline,), (behind,), lives=True)

@@ -1,8 +1,8 @@
-"""The answers of the newest batch run on this host: copied here by the keeper, followed by every worker.
+"""The answers of the newest batch run on this host: the keeper copies them, and every worker follows.
 
 Below ``live/PIPELINE/batch``: ``batch.json`` names the run, ``RUN.sqlite`` finds a key's answer, and in
-``RUN.reads`` each answer has a byte, which whoever looks it up sets to one. All workers map that file:
-a read is one store, the same read twice is one, and what a killed worker had counted stays counted.
+``RUN.reads`` each answer has a byte, which a look-up sets to one. All workers map that file: a read is
+one store, the same read twice counts once, and the counts of a killed worker stay.
 """
 
 import os
@@ -22,16 +22,16 @@ __all__ = ["BatchFile", "PublishedBatch"]
 
 
 class BatchFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``batch.json`` holds.
+    """The content of ``batch.json``.
 
     Parameters
     ----------
     run, version
-        Which run, of which version.
+        Id of the run, and number of its version.
     at
         When its predictions count as served.
     rows
-        How many there are.
+        The number of its predictions.
     """
 
     run: str
@@ -46,7 +46,7 @@ class PublishedBatch:
     Parameters
     ----------
     pipeline, settings
-        Its name, and where the home folder is.
+        The pipeline's name, and the address of the home folder.
     """
 
     def __init__(self, pipeline: str, settings: Settings) -> None:
@@ -55,22 +55,22 @@ class PublishedBatch:
         self._file = self.folder / "batch.json"
 
     def table(self, run: str) -> Path:
-        """Give the file that finds a run's answers."""
+        """Return the file that holds a run's answers by key."""
         return self.folder / f"{run}.sqlite"
 
     def reads(self, run: str) -> Path:
-        """Give the file in which reads of a run are counted."""
+        """Return the file in which reads of a run are counted."""
         return self.folder / f"{run}.reads"
 
     def stamp(self) -> int:
-        """Give a number that changes whenever a run is published; 0 before the first."""
+        """Return a number that changes whenever a run is published; 0 before the first."""
         try:
             return self._file.stat().st_mtime_ns
         except FileNotFoundError:
             return 0
 
     def read(self) -> BatchFile | None:
-        """Give the run whose answers are here; None before the first.
+        """Return the run whose answers are here; None before the first.
 
         Raises
         ------
@@ -89,14 +89,14 @@ class PublishedBatch:
                 f"{self._file} cannot be read: {error}", hint="remove it, and the keeper makes it anew"
             ) from error
 
-    def publish(self, found: BatchFile) -> None:
-        """Say which run's answers are here; workers follow within a moment."""
+    def publish(self, batch: BatchFile) -> None:
+        """Replace the run whose answers are looked up; workers follow within a moment."""
         draft = self._file.with_name("batch.json.new")
-        draft.write_bytes(self._home.wrap(msgspec.json.encode(found)))
+        draft.write_bytes(self._home.wrap(msgspec.json.encode(batch)))
         draft.replace(self._file)
 
     def make_reads(self, run: str, rows: int) -> None:
-        """Make the file in which reads are counted, if it is not there, with its blocks reserved."""
+        """Make the file in which reads are counted, unless it exists, with its blocks reserved."""
         file = os.open(self.reads(run), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.posix_fallocate(file, 0, rows)  # so that no store meets a full disk
@@ -104,12 +104,12 @@ class PublishedBatch:
             os.close(file)
 
     def count_reads(self) -> dict[str, int]:
-        """Count the answers that were read, of each run whose file is here."""
-        found = {}
+        """Count the answers that were read, by run."""
+        counts = {}
         for path in self.folder.glob("*.reads"):
             with suppress(FileNotFoundError):
-                found[path.stem] = int(np.count_nonzero(np.fromfile(path, np.uint8)))
-        return found
+                counts[path.stem] = int(np.count_nonzero(np.fromfile(path, np.uint8)))
+        return counts
 
     def keep(self, runs: Sequence[str]) -> None:
         """Remove the files of all other runs."""

@@ -1,8 +1,8 @@
-"""What is to serve, as files below the home folder: written by the keeper, followed by every worker.
+"""The models to serve, as files below the home folder: the keeper writes them, every worker follows.
 
-A worker needs neither MLflow nor the operational database to answer: what serves is a small file,
-``live/PIPELINE/serving.json``, replaced whole, that names verified states beside it. It bears the log's
-id, as every file of that folder does: what another log's service left there is not served.
+A worker needs neither MLflow nor the operational database to answer. A small file,
+``live/PIPELINE/serving.json``, which is replaced whole, names the verified states beside it. Like every
+file of that folder it bears the log's id: files of another log are not served.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _KEPT_STATES = 4
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """Features that a state is tried on before it serves, and what it answered where it was learned."""
+    """Features on which a state is tried before it serves, and its output where it was learned."""
 
     features: dict[str, FeatureValue]
     output: Output
@@ -44,13 +44,13 @@ class ServedState(msgspec.Struct, frozen=True, kw_only=True):
     version
         Number of the version, or of the one from which the state was learned on.
     role
-        In which role.
+        Its role.
     name
         Name of its files: a hash of all of them.
     learned_to
         The offset up to which it has learned.
     probes
-        Inputs that it must answer as it did where it was made.
+        Probes whose outputs it must give again.
     """
 
     version: str
@@ -61,24 +61,24 @@ class ServedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``serving.json`` holds.
+    """The content of ``serving.json``.
 
     Parameters
     ----------
     number
         Rises with every change.
     epoch
-        Of the champion's reign.
+        Epoch of the champion's reign.
     states
-        The champion first, then others that the routing lets answer.
+        The champion first, then the others that the routing lets answer.
     routing
-        Which of them answers a request.
+        Decides which of them answers a request.
     challenger
-        Number of the version that the word stands for.
+        Number of the version that has the alias.
     shadows
         Numbers of the versions that predict beside the answer; workers do not load them.
     bandit
-        What is known of the versions, where the routing is a bandit.
+        The bandit's knowledge of the versions, if the routing is a bandit.
     """
 
     number: int
@@ -91,12 +91,12 @@ class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PublishedModels:
-    """The folder of what is to serve of one pipeline.
+    """The folder of the models to serve of one pipeline.
 
     Parameters
     ----------
     pipeline, settings
-        Whose, and where the home folder and the signing key are.
+        The pipeline, and the addresses of the home folder and of the signing key.
     """
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
@@ -107,7 +107,7 @@ class PublishedModels:
         self._file = self.folder / "serving.json"
 
     def put(self, state: bytes, recipe: bytes, proof: bytes) -> str:
-        """Keep a signed state; give its name."""
+        """Store a signed state; return its name."""
         name = hashlib.sha256(proof).hexdigest()[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind, content in (("state", state), ("recipe", recipe), ("proof", proof)):
@@ -115,7 +115,7 @@ class PublishedModels:
         return name
 
     def publish(self, serving: ServingFile) -> None:
-        """Say what is to serve; workers follow within a moment. Old states are removed."""
+        """Replace what is to serve, and remove old states; workers follow within a moment."""
         self.folder.mkdir(parents=True, exist_ok=True)
         _replace(self._file, self._home.wrap(msgspec.json.encode(serving)))
         named = {state.name for state in serving.states}
@@ -125,14 +125,14 @@ class PublishedModels:
                 old.with_suffix(f".{kind}").unlink(missing_ok=True)
 
     def stamp(self) -> int:
-        """Give a number that changes whenever something is published; 0 before the first time."""
+        """Return a stamp that changes with each publication; 0 before the first."""
         try:
             return self._file.stat().st_mtime_ns
         except FileNotFoundError:
             return 0
 
     def read(self) -> ServingFile | None:
-        """Give what is to serve; None where nothing was published yet.
+        """Return what is to serve; None before the first publication.
 
         Raises
         ------
@@ -157,14 +157,14 @@ class PublishedModels:
         Raises
         ------
         DigestError
-            If the signature or a hash does not hold: nothing is parsed then; or if a probe gets another
-            answer than where the state was made.
+            If the signature or a hash does not match, in which case nothing is parsed; or if the output
+            of a probe differs from that where the state was made.
         NotRebuildableError
             If it was made by another version of its library.
         ChangedError
-            If it learned other features than are declared: it could answer nothing.
+            If it learned other features than are declared, so that it could answer no request.
         StorageError
-            If its files are gone.
+            If its files are missing.
         """
         try:
             state, recipe, proof = (
@@ -180,11 +180,11 @@ class PublishedModels:
         learner = restore(state, recipe, proof, self._key)
         check_answers(Recipe.from_json(recipe), self._pipeline, served.version)
         for probe in served.probes:
-            found = learner.predict_one(probe.features)
-            if not _alike(found, probe.output):
+            output = learner.predict_one(probe.features)
+            if not _alike(output, probe.output):
                 raise DigestError(
-                    f"version {served.version} of {self._pipeline.name!r} answers a probe with {found}, "
-                    f"and answered {probe.output} where it was made",
+                    f"version {served.version} of {self._pipeline.name!r} gives {output} for a probe, "
+                    f"and gave {probe.output} where it was made",
                     hint="compare the installed libraries with the recipe's: headwater doctor",
                 )
         return learner

@@ -1,7 +1,7 @@
-"""The tables that are looked up, as files: published by the keeper, followed by every worker.
+"""The tables of batch features, as files: the keeper publishes them, every worker follows.
 
-``live/PIPELINE/tables.json`` below the home folder, replaced whole, says which materialisation of each
-table is in force; their files are beside it.
+``live/PIPELINE/tables.json`` below the home folder, which is replaced whole, names the materialisation
+of each table that is in force. Their files are beside it.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ _KEPT = 2
 
 
 class PublishedTables:
-    """The folder of what is looked up for one pipeline.
+    """The folder of the tables of one pipeline.
 
     Parameters
     ----------
     pipeline, settings
-        Whose, and where the home folder is.
+        The pipeline, and the address of the home folder.
     """
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
@@ -38,44 +38,44 @@ class PublishedTables:
         self._file = folder / "tables.json"
 
     def publish(
-        self, wanted: dict[str, Materialised], fetch: Callable[[Materialised, Path], None]
+        self, tables: dict[str, Materialised], fetch: Callable[[Materialised, Path], None]
     ) -> None:
-        """Say which materialisations are in force; workers follow within a moment.
+        """Replace the materialisations in force; workers follow within a moment.
 
         Parameters
         ----------
-        wanted
-            By table.
+        tables
+            The materialisations, by table.
         fetch
-            Puts the file of one at a place, whole or not at all.
+            Copies the file of a materialisation to a path, whole or not at all.
 
         Raises
         ------
         IdentityError
-            If the folder belongs to another log; it stays as it is then.
+            If the folder belongs to another log: it stays as it is.
         StorageError, DigestError
-            If a file cannot be had; what was published before stays then.
+            If a file cannot be copied: the tables published before stay.
         """
         self._home.check(self._file)
         self._folder.mkdir(parents=True, exist_ok=True)
-        for one in wanted.values():
-            if not self._path(one).exists():
-                fetch(one, self._path(one))
+        for table in tables.values():
+            if not self._path(table).exists():
+                fetch(table, self._path(table))
         draft = self._file.with_name(f"{self._file.name}.new")
-        draft.write_bytes(self._home.wrap(msgspec.json.encode(wanted)))
+        draft.write_bytes(self._home.wrap(msgspec.json.encode(tables)))
         draft.replace(self._file)
-        self._remove_old({self._path(one) for one in wanted.values()})
+        self._remove_old({self._path(table) for table in tables.values()})
 
     def stamp(self) -> tuple[int, int]:
-        """Give what changes whenever something is published; zeros before the first time."""
+        """Return a stamp that changes with each publication; zeros before the first."""
         try:
-            found = self._file.stat()
+            status = self._file.stat()
         except FileNotFoundError:
             return 0, 0
-        return found.st_mtime_ns, found.st_ino  # two may be published in one tick of the clock
+        return status.st_mtime_ns, status.st_ino  # two may be published in one tick of the clock
 
     def read(self) -> dict[str, Materialised]:
-        """Give what is in force, by table; empty where nothing was published yet.
+        """Return the materialisations in force, by table; empty before the first publication.
 
         Raises
         ------
@@ -94,21 +94,23 @@ class PublishedTables:
                 f"{self._file} cannot be read: {error}", hint="start the service again: headwater serve"
             ) from error
 
-    def open(self, table: FeatureTable, one: Materialised) -> TableLookup:
-        """Open a table.
+    def open(self, table: FeatureTable, materialised: Materialised) -> TableLookup:
+        """Open a table for look-ups.
 
         Raises
         ------
         StorageError, TableError
             As :class:`~headwater.features.tables.table_lookup.TableLookup` does.
         """
-        return TableLookup(self._path(one), table.entity, self._pipeline.features_of(table.name))
+        return TableLookup(
+            self._path(materialised), table.entity, self._pipeline.features_of(table.name)
+        )
 
-    def _path(self, one: Materialised) -> Path:
-        return self._folder / f"{one.table}-{one.sha256[:32]}.sqlite"
+    def _path(self, table: Materialised) -> Path:
+        return self._folder / f"{table.table}-{table.sha256[:32]}.sqlite"
 
     def _remove_old(self, named: set[Path]) -> None:
-        """Remove files that nobody is about to open; a worker that has one open keeps it."""
+        """Remove files that no worker is about to open; a worker keeps a file that it has open."""
         for table in self._pipeline.tables:
             files = sorted(
                 self._folder.glob(f"{table.name}-*.sqlite"), key=lambda f: f.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Why a service may not begin: the keeper writes it down, the process that started it tells it."""
+"""A refusal to begin: the keeper writes it down, and the process that started the keeper shows it."""
 
 from pathlib import Path
 
@@ -11,30 +11,30 @@ __all__ = ["Refused", "check_not_refused", "refused_file"]
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """What differs between the declaration and the stores, and the way on."""
+    """The difference between declaration and stores, and the next step."""
 
     what: str
     hint: str
 
 
-def refused_file(where: Settings) -> Path:
-    """Give the file that a keeper makes instead of beginning."""
-    folder = where.root / "live"
+def refused_file(settings: Settings) -> Path:
+    """Return the file that the keeper writes if it refuses to begin."""
+    folder = settings.root / "live"
     folder.mkdir(exist_ok=True)
     return folder / "refused"
 
 
-def check_not_refused(where: Settings) -> None:
-    """Raise what the keeper wrote down, if it did.
+def check_not_refused(settings: Settings) -> None:
+    """Raise the refusal that the keeper wrote, if it wrote one.
 
     Raises
     ------
     ChangedError
-        If a declaration differs from what is recorded, or what the champion learned.
+        If a declaration differs from what is recorded, or from what the champion learned.
     """
     try:
-        text = refused_file(where).read_bytes()
+        content = refused_file(settings).read_bytes()
     except FileNotFoundError:
         return
-    found = msgspec.json.decode(text, type=Refused)
-    raise ChangedError(found.what, found.hint)
+    refusal = msgspec.json.decode(content, type=Refused)
+    raise ChangedError(refusal.what, refusal.hint)

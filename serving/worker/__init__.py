@@ -1,1 +1,1 @@
-"""One pipeline as a worker serves it."""
+"""One pipeline in a worker: versions, look-ups, and group commit."""

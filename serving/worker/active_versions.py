@@ -1,4 +1,4 @@
-"""Which versions answer in a worker, and which of them a request meets."""
+"""The versions that answer in a worker, and the choice of one for each request."""
 
 import logging
 from typing import NamedTuple
@@ -22,9 +22,9 @@ class LoadedVersion(NamedTuple):
     Parameters
     ----------
     version, role
-        Which one, as what.
+        Its number and role.
     learner
-        Its state.
+        Its learned state.
     learned_to
         The offset up to which it has learned.
     """
@@ -36,16 +36,16 @@ class LoadedVersion(NamedTuple):
 
 
 class ActiveVersions:
-    """The versions that answer from one swap to the next; never changed, so that a request sees one.
+    """The versions that answer from one swap to the next; immutable, so that a request sees one set.
 
     Parameters
     ----------
     plan
-        Which of them answers a request.
+        Decides which of them answers a request.
     versions
-        By number: every one that the plan may choose.
+        Every version that the plan may choose, by number.
     champion
-        The one that answers in the place of any other.
+        The version that answers in place of any other.
     """
 
     __slots__ = ("_alone", "_versions", "champion", "plan")
@@ -59,14 +59,14 @@ class ActiveVersions:
         self._alone = None if its.bounds else (versions[its.choices[0].version], 1.0)
 
     def choose(self, prediction: str, unit: str | UnsetType) -> tuple[LoadedVersion, float]:
-        """Say which version answers a request, and how likely that was.
+        """Choose the version that answers a request; return it with its propensity.
 
         Parameters
         ----------
         prediction
-            Its id.
+            Id of the prediction.
         unit
-            Whose traffic it is, if that was said.
+            The user or session that a sticky routing follows, if given.
         """
         if self._alone is not None:
             return self._alone
@@ -75,14 +75,14 @@ class ActiveVersions:
 
 
 class VersionLoader:
-    """Loads what is published; a state that is loaded already is not loaded again.
+    """Load published states; a state that is loaded already is not loaded again.
 
     Parameters
     ----------
     pipeline
-        Its name.
+        The pipeline's name.
     live
-        Where states are.
+        The folder of published states.
     """
 
     def __init__(self, pipeline: str, live: PublishedModels) -> None:
@@ -92,30 +92,32 @@ class VersionLoader:
         self._learners: dict[str, Learner] = {}
 
     def load(self, serving: ServingFile) -> ActiveVersions:
-        """Load all that answers; what is not the champion is left out where it cannot be loaded.
+        """Load all versions that answer; leave out those that cannot be loaded, but for the champion.
 
         Raises
         ------
         DigestError, NotRebuildableError, StorageError
             If the champion cannot be loaded.
         """
-        first, *others = serving.states
+        champion_state, *others = serving.states
         self.left_out = None
-        champion = self._loaded(first)
-        found = {first.version: champion}
+        champion = self._load_state(champion_state)
+        versions = {champion_state.version: champion}
         for state in others:
             try:
-                found.setdefault(state.version, self._loaded(state))
+                versions.setdefault(state.version, self._load_state(state))
             except HeadwaterError as error:
                 self.left_out = str(error)
                 _logger.warning("%s: left out: %s", self._pipeline, error)
         named = {state.name for state in serving.states}
-        self._learners = {name: one for name, one in self._learners.items() if name in named}
-        aliases = Aliases(first.version, serving.challenger)
-        its = plan(serving.routing, aliases, serving.bandit, pipeline=self._pipeline, loaded=found)
-        return ActiveVersions(its, found, champion)
+        self._learners = {name: learner for name, learner in self._learners.items() if name in named}
+        aliases = Aliases(champion_state.version, serving.challenger)
+        routing_plan = plan(
+            serving.routing, aliases, serving.bandit, pipeline=self._pipeline, loaded=versions
+        )
+        return ActiveVersions(routing_plan, versions, champion)
 
-    def _loaded(self, state: ServedState) -> LoadedVersion:
+    def _load_state(self, state: ServedState) -> LoadedVersion:
         learner = self._learners.get(state.name)
         if learner is None:
             learner = self._learners[state.name] = self._live.load(state)

@@ -1,4 +1,4 @@
-"""A pipeline's batch answers as a worker looks them up."""
+"""Look up a pipeline's batch answers in a worker."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ _logger = logging.getLogger("headwater.serving")
 
 
 class _Opened(NamedTuple):
-    """A run's answers, and where their reads are counted."""
+    """The open files of a run: its answers, and the counts of their reads."""
 
     file: BatchFile
     table: AnswerTable
@@ -37,14 +37,14 @@ class _Opened(NamedTuple):
 
 
 class BatchStatus(NamedTuple):
-    """How the answers of the newest run stand.
+    """Counts and age of the answers of the newest run.
 
     Parameters
     ----------
     rows, read
-        How many there are, and how many of them anybody has looked up.
+        The number of answers, and of those that were looked up.
     age_s
-        Since they count as served.
+        Seconds since they count as served.
     """
 
     rows: int
@@ -53,14 +53,14 @@ class BatchStatus(NamedTuple):
 
 
 class BatchAnswers:
-    """Looks up the answers of the newest run; :meth:`follow` takes up a newer one between two requests.
+    """Look up answers of the newest run; :meth:`follow` opens a newer run between two requests.
 
     Parameters
     ----------
     pipeline, batch
-        Whose, and what it says of batch prediction.
+        The pipeline, and its declared batch prediction.
     settings, clock
-        Where the home folder is, and the time.
+        The address of the home folder, and the time.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class BatchAnswers:
         self._opened: _Opened | None = None
         self._seen = 0
 
-    def look(self) -> None:
-        """Take up the run that was published last, if it is another one."""
+    def reload(self) -> None:
+        """Open the run that was published last, if it is not open yet."""
         stamp = self._live.stamp()
         if stamp == self._seen:
             return
@@ -84,18 +84,18 @@ class BatchAnswers:
         try:
             opened = self._open()
         except (IdentityError, StorageError, OSError, ValueError) as error:
-            _logger.warning("%s: the batch answers of before stay: %s", self.pipeline.name, error)
+            _logger.warning("%s: the batch answers published before stay: %s", self.pipeline.name, error)
             return
         self._replace(opened)
 
     async def follow(self, every_s: float) -> None:
-        """Take up whatever is published; ends when cancelled."""
+        """Open each run that is published, until cancelled."""
         while True:
-            self.look()
+            self.reload()
             await asyncio.sleep(every_s)
 
     def find(self, key: str) -> BatchAnswer | None:
-        """Give a key's answer, and count that it was read; None where there is none that counts.
+        """Return a key's answer and count the read; None if the key is unknown or its answer too old.
 
         Raises
         ------
@@ -104,30 +104,30 @@ class BatchAnswers:
         """
         with self._lock:
             opened = self._opened
-            found = None if opened is None else opened.table.find(key)
-            if opened is None or found is None:
+            row = None if opened is None else opened.table.find(key)
+            if opened is None or row is None:
                 return None
             age = self._age(opened.file.at)
             if self._max_age is not None and age > self._max_age:
                 return None
-            opened.reads[found.place] = 1
+            opened.reads[row.place] = 1
         run, version = opened.file.run, opened.file.version
-        its = answer_of(self.pipeline.task, prediction_id(run, key), found.output, version, "champion")
+        answer = answer_of(self.pipeline.task, prediction_id(run, key), row.output, version, "champion")
         return BatchAnswer(
             key=key,
             found="batch",
-            id=its.id,
-            output=its.output,
+            id=answer.id,
+            output=answer.output,
             version=version,
             role="champion",
             predicted_at=opened.file.at,
             age_s=age.total_seconds(),
             run=run,
-            probabilities=its.probabilities,
+            probabilities=answer.probabilities,
         )
 
     def missing(self, key: str) -> NotFoundError:
-        """Say that a key has no answer, and what to do."""
+        """Build the error for a key without an answer."""
         young = "" if self.batch.max_age is None else f" of at most {self.batch.max_age}"
         return NotFoundError(
             f"the batch of {self.pipeline.name!r} has no answer{young} for key {key[:100]!r}",
@@ -136,8 +136,8 @@ class BatchAnswers:
             else "check the key; headwater batch status shows the runs",
         )
 
-    def standing(self) -> BatchStatus | None:
-        """Say how the newest answers stand; None before the first."""
+    def status(self) -> BatchStatus | None:
+        """Return counts and age of the newest answers; None before the first run."""
         with self._lock:
             opened = self._opened
             if opened is None:
@@ -146,7 +146,7 @@ class BatchAnswers:
             return BatchStatus(opened.file.rows, read, self._age(opened.file.at).total_seconds())
 
     def close(self) -> None:
-        """Close the files; what was read stays counted."""
+        """Close the files; the counts of reads stay."""
         self._replace(None)
 
     def _age(self, at: datetime) -> timedelta:

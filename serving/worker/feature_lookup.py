@@ -1,4 +1,4 @@
-"""Batch features as a worker looks them up: by entity key, in the tables that are published."""
+"""Look up batch features in a worker: by entity key, in the published tables."""
 
 import asyncio
 import logging
@@ -25,18 +25,18 @@ _NEXT = "headwater features materialise"
 
 
 class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker looks up in.
+    """The state of a table that a worker looks up in.
 
     Parameters
     ----------
     table
         Its name.
     number, rows
-        Of the materialisation in force; None before the first.
+        Number and rows of the materialisation in force; None before the first.
     read_at, age_s
-        When its source was read, and how long that is ago, in seconds.
+        When its source was read, and how many seconds ago that was.
     failure
-        Why a newer one could not be opened.
+        Why a newer materialisation could not be opened.
     """
 
     table: str
@@ -48,26 +48,26 @@ class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeatureLookup:
-    """The tables of one pipeline, in one process.
+    """Look up features in the tables of one pipeline, in one process.
 
-    :meth:`follow` is called several times a second, :meth:`look_up` for each prediction; both from the
-    event loop, so that a request meets one materialisation of each table.
+    :meth:`follow` is called several times a second, :meth:`look_up` for each prediction. Both are called
+    from the event loop, so that a request sees one materialisation of each table.
 
     Parameters
     ----------
     pipeline, settings
-        Whose, and where the live tables are.
+        The pipeline, and the address of the published tables.
     metrics
         Counts look-ups.
     """
 
     def __init__(self, pipeline: Pipeline, settings: Settings, metrics: PipelineMetrics) -> None:
         self._live = PublishedTables(pipeline, settings)
-        self._tables = [_Table(table, pipeline, metrics) for table in pipeline.tables]
+        self._tables = [_TableInUse(table, pipeline, metrics) for table in pipeline.tables]
         self._seen = 0, 0
 
     async def follow(self, now: datetime) -> None:
-        """Open what was published since the last time; what cannot be opened leaves the one before."""
+        """Open newly published tables; if a table cannot be opened, the one before stays."""
         stamp = self._live.stamp()
         if stamp != self._seen:
             self._seen = stamp
@@ -78,7 +78,7 @@ class FeatureLookup:
     def look_up(
         self, entity: Mapping[str, str], now: datetime, where: str
     ) -> tuple[dict[str, FeatureValue], dict[str, float]]:
-        """Give the batch features of one prediction, and how old they are.
+        """Return the batch features of one prediction, and their ages.
 
         Parameters
         ----------
@@ -92,16 +92,16 @@ class FeatureLookup:
         Returns
         -------
         values : dict
-            By feature.
+            Values by feature.
         ages_s : dict
-            In seconds, by table; without those that do not know the key.
+            Ages in seconds, by table; tables that do not know the key are left out.
 
         Raises
         ------
         SchemaError
-            If an entity key is missing, or is unknown where a feature may not be null.
+            If an entity key is missing, or is unknown and a feature may not be null.
         StaleError
-            If a value is too old where a feature may not be null.
+            If a value is too old and the feature may not be null.
         NotReadyError
             If a table was never materialised.
         StorageError
@@ -114,12 +114,12 @@ class FeatureLookup:
             table.look_up(entity, now_us, where, values, ages_s)
         return values, ages_s
 
-    def lacking(self) -> str | None:
-        """Name a table that nothing can be looked up in yet; None where there is none."""
-        return next((one.name for one in self._tables if one.newest is None), None)
+    def missing_table(self) -> str | None:
+        """Return the name of a table that was never materialised; None if there is none."""
+        return next((table.name for table in self._tables if table.newest is None), None)
 
     def status(self, now: datetime) -> list[TableStatus]:
-        """Say what is looked up in."""
+        """Return the state of each table."""
         return [table.status(now) for table in self._tables]
 
     def close(self) -> None:
@@ -131,23 +131,23 @@ class FeatureLookup:
         try:
             published = await asyncio.to_thread(self._live.read)
         except HeadwaterError as error:
-            _logger.warning("what is looked up stays: %s", error)
+            _logger.warning("the looked-up tables stay: %s", error)
             return
         for table in self._tables:
-            one = published.get(table.name)
-            if one is None or one == table.newest:
+            materialised = published.get(table.name)
+            if materialised is None or materialised == table.newest:
                 continue
             try:
-                lookup = await asyncio.to_thread(self._live.open, table.declared, one)
+                lookup = await asyncio.to_thread(self._live.open, table.declared, materialised)
             except HeadwaterError as error:
                 table.failure = str(error)
                 _logger.warning("table %s stays as it was: %s", table.name, error)
                 continue
-            table.swap(lookup, one)
+            table.swap(lookup, materialised)
 
 
-class _Table:
-    """One table in one process."""
+class _TableInUse:
+    """One table that a process looks up in."""
 
     def __init__(self, declared: FeatureTable, pipeline: Pipeline, metrics: PipelineMetrics) -> None:
         self.declared = declared
@@ -171,7 +171,7 @@ class _Table:
         values: dict[str, FeatureValue],
         ages_s: dict[str, float],
     ) -> None:
-        """Add what is found to the values and ages."""
+        """Add the values and the age of a key's row."""
         if self._lookup is None:
             raise NotReadyError(f"table {self.name!r} was never materialised", hint=_NEXT)
         try:
@@ -181,14 +181,14 @@ class _Table:
                 f"{where}entity.{error.args[0]}: it is missing",
                 hint=f"send the entity keys {', '.join(self.declared.entity)}",
             ) from error
-        found = self._lookup.find(key)
-        if found is None:
+        row = self._lookup.find(key)
+        if row is None:
             self._metrics.unknown()
             if self._needed is not None:
                 raise self._unknown(key, where)
             values.update(self._nulls)
             return
-        age_us = max(0, now_us - (self._read_at_us if found.at_us is None else found.at_us))
+        age_us = max(0, now_us - (self._read_at_us if row.at_us is None else row.at_us))
         if age_us > self._oldest_us:
             self._metrics.stale()
             if self._needed is not None:
@@ -196,13 +196,13 @@ class _Table:
             values.update(self._nulls)
         else:
             self._metrics.found()
-            values.update(found.values)
+            values.update(row.values)
         ages_s[self.name] = age_us / 1e6
 
-    def swap(self, lookup: TableLookup, one: Materialised) -> None:
-        """Look up in another materialisation from the next request on."""
+    def swap(self, lookup: TableLookup, materialised: Materialised) -> None:
+        """Use another materialisation from the next request on."""
         before, self._lookup = self._lookup, lookup
-        self.newest, self.failure, self._read_at_us = one, None, to_us(one.read_at)
+        self.newest, self.failure, self._read_at_us = materialised, None, to_us(materialised.read_at)
         if before is not None:
             before.close()
 
@@ -212,13 +212,13 @@ class _Table:
             self._metrics.sample(max(0, to_us(now) - self._read_at_us) / 1e6)
 
     def status(self, now: datetime) -> TableStatus:
-        one = self.newest
+        newest = self.newest
         return TableStatus(
             table=self.name,
-            number=None if one is None else one.number,
-            rows=None if one is None else one.rows,
-            read_at=None if one is None else one.read_at,
-            age_s=None if one is None else max(0.0, (now - one.read_at).total_seconds()),
+            number=None if newest is None else newest.number,
+            rows=None if newest is None else newest.rows,
+            read_at=None if newest is None else newest.read_at,
+            age_s=None if newest is None else max(0.0, (now - newest.read_at).total_seconds()),
             failure=self.failure,
         )
 

@@ -1,7 +1,8 @@
-"""Many requests to one sync: a thread writes what came while the last sync ran.
+"""Group commit: while one sync runs, records queue up and share the next.
 
-A second thread copies SQLite's write-ahead log into its file. Left to the commits, one in a thousand
-takes tens of milliseconds over it, in which hundreds of requests wait.
+A first thread writes and syncs. A second thread copies SQLite's write-ahead log into its file: if the
+commits did that, one commit in a thousand would take tens of milliseconds, while hundreds of requests
+wait.
 """
 
 import asyncio
@@ -16,47 +17,48 @@ from typing import NamedTuple
 from headwater.features.record.inbox import Entry, Inbox
 from headwater.spec.errors import ConflictError, OverloadedError, StorageError
 
-__all__ = ["Ended", "GroupCommit"]
+__all__ = ["AppendResult", "GroupCommit"]
 
-Ended = int | ConflictError
-"""How many entries of a batch were new, or why none of it was kept."""
+AppendResult = int | ConflictError
+"""The number of new entries of a batch, or the conflict for which none of it was stored."""
 
 _MOST_TOGETHER = 2_000
 _SYNCS_A_COPY = 64
 
 
 class _Waiting(NamedTuple):
-    """Batches that belong together, and who waits for them; nobody does where `future` is None."""
+    """Batches of one caller, and the future for which it waits; None if it does not wait."""
 
     batches: Sequence[Sequence[Entry]]
     entries: int
-    future: "asyncio.Future[list[Ended]] | None"
+    future: "asyncio.Future[list[AppendResult]] | None"
 
 
 class GroupCommit:
-    """Appends to an inbox from one event loop, many callers to one synced transaction.
+    """Append to an inbox from one event loop; many callers share one synced transaction.
 
-    Made by a serving process for each pipeline; :meth:`close` writes what waits, then ends the thread.
+    A serving process makes one for each pipeline; :meth:`close` writes the waiting entries, then ends
+    the threads.
 
     Parameters
     ----------
     inbox
-        Where entries go.
+        The inbox that stores the entries.
     most_waiting
-        How many entries may wait; more are refused.
+        The largest number of waiting entries; more are refused.
     gather_s
-        How long the thread waits for more company before it writes; 0 writes at once.
+        Seconds for which the thread gathers entries before it writes; 0 writes at once.
     """
 
     def __init__(self, inbox: Inbox, most_waiting: int, gather_s: float = 0.0) -> None:
         self._inbox = inbox
         self._most_waiting = most_waiting
         self._gather_s = gather_s
-        self._waits: deque[_Waiting] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._sleeps = False
         self._loop = asyncio.get_running_loop()
-        self._lost: StorageError | None = None
+        self._lost_failure: StorageError | None = None
         self.waiting = 0
         self.syncs = 0
         self._thread = threading.Thread(
@@ -67,17 +69,17 @@ class GroupCommit:
         self._copier = threading.Thread(target=self._copy, name=f"copy {inbox.path.stem}", daemon=True)
         self._copier.start()
 
-    async def append(self, batches: Sequence[Sequence[Entry]]) -> list[Ended]:
-        """Store batches, each for itself; durable when this returns.
+    async def append(self, batches: Sequence[Sequence[Entry]]) -> list[AppendResult]:
+        """Store batches, each independently of the others; they are durable when this returns.
 
         Raises
         ------
         OverloadedError
-            If too much waits already; nothing is kept then.
+            If too many entries wait already; nothing is stored.
         StorageError
-            If the disk refuses; nothing is kept then.
+            If the disk refuses; nothing is stored.
         """
-        future: asyncio.Future[list[Ended]] = self._loop.create_future()
+        future: asyncio.Future[list[AppendResult]] = self._loop.create_future()
         self._put(batches, future)
         return await future
 
@@ -87,33 +89,33 @@ class GroupCommit:
         Raises
         ------
         OverloadedError
-            If too much waits already; nothing is kept then.
+            If too many entries wait already; nothing is stored.
         StorageError
-            If the disk refused what was given here before: it may be lost.
+            If the disk refused entries that were given here before: they may be lost.
         """
-        if self._lost is not None:
-            lost, self._lost = self._lost, None
-            raise lost
+        if self._lost_failure is not None:
+            failure, self._lost_failure = self._lost_failure, None
+            raise failure
         self._put(batches, None)
 
     async def close(self) -> None:
-        """Write what waits, and end."""
+        """Write the waiting entries, and end the threads."""
         self._wake.put(False)
         self._copy_now.put(False)
         await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self._copier.join)
 
     def _put(
-        self, batches: Sequence[Sequence[Entry]], future: "asyncio.Future[list[Ended]] | None"
+        self, batches: Sequence[Sequence[Entry]], future: "asyncio.Future[list[AppendResult]] | None"
     ) -> None:
         entries = sum(map(len, batches))
         if self.waiting and self.waiting + entries > self._most_waiting:
             raise OverloadedError(
-                f"{self.waiting:,} records wait for the disk, and no more may",
+                f"{self.waiting:,} records wait for the disk, which is the limit",
                 hint="send the request again in a second",
             )
         self.waiting += entries
-        self._waits.append(_Waiting(batches, entries, future))
+        self._queue.append(_Waiting(batches, entries, future))
         if self._sleeps:  # it is not woken while it writes: it looks again before it sleeps
             self._sleeps = False
             # Once this turn of the loop has read all that came: one sync for all of it, and meanwhile no
@@ -122,24 +124,24 @@ class GroupCommit:
 
     def _write(self) -> None:
         goes_on = True
-        while goes_on or self._waits:
+        while goes_on or self._queue:
             together = self._take()
             if together:
                 self._write_together(together)
                 continue
             self._sleeps = True
-            if not self._waits:
+            if not self._queue:
                 goes_on = self._wake.get()
             self._sleeps = False
 
     def _write_together(self, together: list[_Waiting]) -> None:
-        batches = [batch for one in together for batch in one.batches]
-        failed, ended = None, []
+        batches = [batch for waiting in together for batch in waiting.batches]
+        failure, results = None, []
         try:
-            ended = self._inbox.append_each(batches)
+            results = self._inbox.append_each(batches)
         except StorageError as error:
-            failed = error
-        self._loop.call_soon_threadsafe(self._tell, together, ended, failed)
+            failure = error
+        self._loop.call_soon_threadsafe(self._deliver, together, results, failure)
 
     def _copy(self) -> None:
         while self._copy_now.get():
@@ -147,29 +149,31 @@ class GroupCommit:
                 self._inbox.copy_log()
 
     def _take(self) -> list[_Waiting]:
-        """Take what waits, which may be nothing."""
-        waits, together, entries = self._waits, [], 0
-        if self._gather_s and waits and waits[0].future is None:
+        """Take the waiting entries, up to a limit; there may be none."""
+        queue, together, entries = self._queue, [], 0
+        if self._gather_s and queue and queue[0].future is None:
             time.sleep(self._gather_s)
-        while waits and entries < _MOST_TOGETHER:
-            together.append(waits.popleft())
+        while queue and entries < _MOST_TOGETHER:
+            together.append(queue.popleft())
             entries += together[-1].entries
         return together
 
-    def _tell(self, together: list[_Waiting], ended: list[Ended], failed: StorageError | None) -> None:
+    def _deliver(
+        self, together: list[_Waiting], results: list[AppendResult], failure: StorageError | None
+    ) -> None:
         self.syncs += 1
         if not self.syncs % _SYNCS_A_COPY and self._copy_now.empty():
             self._copy_now.put(True)
         place = 0
-        for one in together:
-            mine = ended[place : place + len(one.batches)]
-            place += len(one.batches)
-            self.waiting -= one.entries
-            if one.future is None:
-                self._lost = failed or self._lost
-            elif one.future.cancelled():
+        for waiting in together:
+            own_results = results[place : place + len(waiting.batches)]
+            place += len(waiting.batches)
+            self.waiting -= waiting.entries
+            if waiting.future is None:
+                self._lost_failure = failure or self._lost_failure
+            elif waiting.future.cancelled():
                 continue
-            elif failed is not None:
-                one.future.set_exception(failed)
+            elif failure is not None:
+                waiting.future.set_exception(failure)
             else:
-                one.future.set_result(mine)
+                waiting.future.set_result(own_results)

@@ -1,4 +1,4 @@
-"""One pipeline as a worker serves it: predict, log and wait, label, look up."""
+"""Serve one pipeline in a worker: predict, log and wait, label, look up."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ from headwater.serving.published.alarms import KeeperStatus, KeeperStatusFile
 from headwater.serving.published.published_models import PublishedModels, ServingFile
 from headwater.serving.worker.active_versions import ActiveVersions, LoadedVersion, VersionLoader
 from headwater.serving.worker.feature_lookup import FeatureLookup
-from headwater.serving.worker.group_commit import Ended, GroupCommit
+from headwater.serving.worker.group_commit import AppendResult, GroupCommit
 from headwater.spec.data.records import FeatureValue, Label, Output, Prediction, Recorded, Role
 from headwater.spec.errors import (
     ConflictError,
@@ -47,8 +47,8 @@ _logger = logging.getLogger("headwater.serving")
 _LABEL = msgspec.json.Decoder(LabelItem)
 
 
-class _Made(NamedTuple):
-    """A prediction that is made and not yet recorded."""
+class _MadePrediction(NamedTuple):
+    """A prediction that is not recorded yet."""
 
     id: str
     features: msgspec.Struct
@@ -58,28 +58,28 @@ class _Made(NamedTuple):
 
 
 class ServedPipeline:
-    """Answers for one pipeline in one process.
+    """Answer requests for one pipeline in one process.
 
-    Made by :func:`headwater.serving.process.app.create_app` when the process starts; :meth:`follow` runs
-    beside the requests and swaps versions between two of them.
+    :func:`headwater.serving.process.app.create_app` makes it when the process starts. :meth:`follow`
+    runs beside the requests, and swaps versions between two of them.
 
     Parameters
     ----------
     pipeline, settings, clock
-        What to serve, where its inbox and its live states are, and the time.
+        The pipeline, the address of its inbox and published states, and the time.
     metrics
-        Counts what it does.
+        Counts predictions and labels.
     """
 
     commits: ClassVar[type[GroupCommit]] = GroupCommit
-    """What records wait in for their sync."""
+    """The class in which records wait for their sync."""
 
     def __init__(
         self, pipeline: Pipeline, settings: Settings, clock: Clock, metrics: PipelineMetrics
     ) -> None:
         self.pipeline = pipeline
         self.metrics = metrics
-        self.answering: ActiveVersions | None = None
+        self.active: ActiveVersions | None = None
         self.serving: ServingFile | None = None
         self.swap_failure: str | None = None
         self.recorder = RecordEncoder(pipeline, open_inbox(pipeline, settings), clock)
@@ -98,12 +98,12 @@ class ServedPipeline:
         )
 
     async def predict(self, items: Sequence[PredictItem]) -> list[PredictionAnswer]:
-        """Answer predictions after they are recorded: all of them, or none.
+        """Answer requests once all their predictions are recorded: all of them, or none.
 
         Parameters
         ----------
         items
-            What is asked for.
+            The requests.
 
         Raises
         ------
@@ -112,35 +112,36 @@ class ServedPipeline:
         ConflictError
             If an id came before with other features.
         NotReadyError, StaleError, OverloadedError, StorageError
-            If nothing serves yet, what is looked up is too old, too much waits, or the disk refuses.
+            If no version serves yet, a looked-up value is too old, too many records wait, or the disk
+            refuses.
         """
-        answering = self.answering
-        if answering is None:
+        active = self.active
+        if active is None:
             raise NotReadyError(
                 f"pipeline {self.pipeline.name!r} has no version that serves",
                 hint=self.swap_failure or "train one: headwater train",
             )
         now, began_s = self._clock.now(), perf_counter()
         many = len(items) > 1
-        made = [
-            self._make(answering, item, now, f"predictions[{place}]." if many else "")
+        predictions = [
+            self._predict_one(active, item, now, f"predictions[{place}]." if many else "")
             for place, item in enumerate(items)
         ]
-        batches = [[one.entry] for one in made] if many else [[made[0].entry]]
+        batches = [[prediction.entry] for prediction in predictions]
         if self._loss_window_ms is not None:
             self._commit.append_later(batches)
-            answers = [one.answer for one in made]
+            answers = [prediction.answer for prediction in predictions]
         else:
-            ended = await self._commit.append(batches)
+            results = await self._commit.append(batches)
             answers = [
-                one.answer if found == 1 else self._again(one, found)
-                for one, found in zip(made, ended, strict=True)
+                prediction.answer if result == 1 else self._answer_again(prediction, result)
+                for prediction, result in zip(predictions, results, strict=True)
             ]
         self.metrics.predicted(answers, perf_counter() - began_s)
         return answers
 
     def check(self, item: PredictItem) -> None:
-        """Check what is asked for, without answering.
+        """Check a request without answering it.
 
         Raises
         ------
@@ -151,37 +152,37 @@ class ServedPipeline:
         self._decoded(item.features, "")
 
     async def label(self, items: Sequence[msgspec.Raw], by: str) -> list[LabelResult]:
-        """Record labels, each for itself; durable when this returns.
+        """Record labels, each independently of the others; they are durable when this returns.
 
         Parameters
         ----------
         items
-            As JSON, each a :class:`~headwater.serving.api.schemas.LabelItem`.
+            The labels as JSON, each a :class:`~headwater.serving.api.schemas.LabelItem`.
         by
-            Who sends them.
+            Name of the sender.
 
         Raises
         ------
         OverloadedError, StorageError
-            If too much waits, or the disk refuses: nothing is kept then.
+            If too many records wait, or the disk refuses: nothing is stored.
         """
-        results: list[LabelResult | None] = []
-        given: list[LabelItem] = []
+        refused: list[LabelResult | None] = []
+        labels: list[LabelItem] = []
         entries: list[Entry] = []
         for item in items:
             read = self._read(item, by)
-            results.append(read if isinstance(read, LabelResult) else None)
+            refused.append(read if isinstance(read, LabelResult) else None)
             if not isinstance(read, LabelResult):
-                given.append(read[0])
+                labels.append(read[0])
                 entries.append(read[1])
-        ended = await self._commit.append([[entry] for entry in entries]) if entries else []
-        kept = iter([self._labelled(one, found) for one, found in zip(given, ended, strict=True)])
-        told = [next(kept) if result is None else result for result in results]
-        self.metrics.labelled(told)
-        return told
+        appended = await self._commit.append([[entry] for entry in entries]) if entries else []
+        written = iter([self._label_result(*pair) for pair in zip(labels, appended, strict=True)])
+        results = [next(written) if result is None else result for result in refused]
+        self.metrics.labelled(results)
+        return results
 
     async def label_one(self, item: LabelItem, by: str) -> LabelResult:
-        """Record one label; durable when this returns.
+        """Record one label; it is durable when this returns.
 
         Raises
         ------
@@ -189,33 +190,33 @@ class ServedPipeline:
             If it does not fit, came before with another value, or cannot be written.
         """
         entry = self._entry(item, by)
-        (ended,) = await self._commit.append([[entry]])
-        found = self._labelled(item, ended)
-        self.metrics.labelled([found])
-        if found.status == "conflict":
-            raise ConflictError(found.detail, found.hint)
-        return found
+        (appended,) = await self._commit.append([[entry]])
+        result = self._label_result(item, appended)
+        self.metrics.labelled([result])
+        if result.status == "conflict":
+            raise ConflictError(result.detail, result.hint)
+        return result
 
     def find(self, prediction_id: str) -> Recorded:
-        """Give what was recorded of a prediction.
+        """Return the record of a prediction.
 
         Raises
         ------
         NotFoundError
-            If nothing was.
+            If there is none.
         """
-        found = self.recorder.find(prediction_id)
-        if found is None:
+        record = self.recorder.find(prediction_id)
+        if record is None:
             raise NotFoundError(
                 f"pipeline {self.pipeline.name!r} has recorded no prediction {prediction_id!r}",
                 hint="check the id and the pipeline",
             )
-        return found
+        return record
 
     async def follow(self, every_s: float) -> None:
-        """Swap to what is published, whenever that changes; ends when cancelled.
+        """Swap to the published versions whenever they change, until cancelled.
 
-        A state that fails to load leaves the one before serving, and is told of.
+        If a state fails to load, the one before goes on serving, and :attr:`swap_failure` says why.
         """
         seen = 0
         while True:
@@ -227,107 +228,109 @@ class ServedPipeline:
             self.sample()
             await asyncio.sleep(every_s)
 
-    def told(self) -> KeeperStatus:
-        """Give what the keeper told last: how learning stands, and its alarms."""
+    def keeper_status(self) -> KeeperStatus:
+        """Return the last status of the keeper: how far it has learned, and its alarms."""
         return self._keeper.read()
 
     def sample(self) -> None:
-        """Bring the gauges up to the moment."""
+        """Set the gauges to their present values."""
         learned_to = 0 if self.champion is None else self.champion.learned_to
         self.metrics.sample(self._commit.waiting, self._commit.syncs, learned_to)
 
     async def follow_tables(self) -> None:
-        """Look features up in what is published, where there are any to look up."""
+        """Open newly published tables, if the pipeline looks features up."""
         if self.tables is not None:
             await self.tables.follow(self._clock.now())
 
     async def swap(self) -> None:
-        """Load what is published beside what serves, then serve it from the next request on."""
+        """Load the published versions beside the serving ones; serve them from the next request on."""
         try:
             serving = await asyncio.to_thread(self._live.read)
             if serving is None or not serving.states:
                 return
-            answering = await asyncio.to_thread(self._loader.load, serving)
+            active = await asyncio.to_thread(self._loader.load, serving)
         except HeadwaterError as error:
             self.swap_failure = str(error)
             self.metrics.swap_failed()
-            told = {"pipeline": self.pipeline.name, "code": type(error).__name__}
-            _logger.warning("what serves stays: %s", error, extra={"told": told})
+            fields = {"pipeline": self.pipeline.name, "code": type(error).__name__}
+            _logger.warning("the serving version stays: %s", error, extra={"told": fields})
             return
         before = self.champion
-        if before is None or before.version != answering.champion.version:
-            self._log_swap(before, answering.champion, serving.epoch)
-        self.answering = answering
+        if before is None or before.version != active.champion.version:
+            self._log_swap(before, active.champion, serving.epoch)
+        self.active = active
         self.serving, self.swap_failure = serving, self._loader.left_out
 
     def _log_swap(self, before: LoadedVersion | None, now: LoadedVersion, epoch: int) -> None:
-        told = {"pipeline": self.pipeline.name, "version": now.version, "epoch": epoch}
+        fields = {"pipeline": self.pipeline.name, "version": now.version, "epoch": epoch}
         replaced = None if before is None else before.version
-        _logger.info("another version serves", extra={"told": {**told, "replaced": replaced}})
+        _logger.info("another version serves", extra={"told": {**fields, "replaced": replaced}})
 
     async def close(self) -> None:
-        """Write what waits for its sync, and close the inbox."""
+        """Write the records that wait for their sync, and close the inbox."""
         await self._commit.close()
         self.recorder.inbox.close()
         if self.tables is not None:
             self.tables.close()
 
     def check_ready(self) -> None:
-        """Check that there is a version that answers, and all that it looks up.
+        """Check that a version serves, and that its tables are materialised.
 
         Raises
         ------
         NotReadyError
-            If not.
+            If no version serves, or a table was never materialised.
         """
         if self.champion is None:
             raise NotReadyError(
                 f"pipeline {self.pipeline.name!r} has no version that serves",
                 hint="train one: headwater train",
             )
-        lacking = None if self.tables is None else self.tables.lacking()
-        if lacking is not None:
+        missing_table = None if self.tables is None else self.tables.missing_table()
+        if missing_table is not None:
             raise NotReadyError(
-                f"table {lacking!r} of {self.pipeline.name!r} was never materialised",
+                f"table {missing_table!r} of {self.pipeline.name!r} was never materialised",
                 hint="materialise it: headwater features materialise",
             )
 
     @property
     def champion(self) -> LoadedVersion | None:
-        """The champion that answers, if one does."""
-        return None if self.answering is None else self.answering.champion
+        """The champion that answers; None before the first."""
+        return None if self.active is None else self.active.champion
 
     @property
     def waiting(self) -> int:
-        """How many records wait for their sync."""
+        """The number of records that wait for their sync."""
         return self._commit.waiting
 
     @property
     def syncs(self) -> int:
-        """How often this process has synced."""
+        """The number of syncs of this process."""
         return self._commit.syncs
 
-    def _make(self, answering: ActiveVersions, item: PredictItem, now: datetime, where: str) -> _Made:
+    def _predict_one(
+        self, active: ActiveVersions, item: PredictItem, now: datetime, where: str
+    ) -> _MadePrediction:
         check_names(item, where)
         id_ = new_id() if item.id is UNSET else item.id
-        loaded, share = answering.choose(id_, item.unit)
+        loaded, share = active.choose(id_, item.unit)
         features, ages_s = self._decoded(item.features, where), None
         if self.tables is not None:
-            features, ages_s = self._completed(self.tables, features, item, now, where)
+            features, ages_s = self._look_up(self.tables, features, item, now, where)
         values: dict[str, FeatureValue] = msgspec.structs.asdict(features)
         output = self._output(loaded, id_, values, where)
         entry = self.recorder.served(
             id_, features, output, now, loaded.version, loaded.role, share, item.entity, ages_s
         )
         answer = self._answer(id_, output, loaded.version, loaded.role)
-        return _Made(id_, features, item.entity, answer, entry)
+        return _MadePrediction(id_, features, item.entity, answer, entry)
 
     def _output(
         self, loaded: LoadedVersion, id_: str, values: dict[str, FeatureValue], where: str
     ) -> Output:
-        """Let a version answer; what it fails on is refused, for it was tried before it served.
+        """Let a version predict; refuse a request on which it fails, since it passed its probes.
 
-        What is no output of the task is a failure, too: it is neither answered nor logged.
+        An output that is not valid for the task is a failure too: it is neither answered nor logged.
         """
         try:
             output = loaded.learner.predict_one(values)
@@ -348,39 +351,45 @@ class ServedPipeline:
 
     def _decoded(self, features: msgspec.Raw, where: str) -> msgspec.Struct:
         try:
-            found: msgspec.Struct = self._features.decode(features)
+            decoded: msgspec.Struct = self._features.decode(features)
         except msgspec.ValidationError as error:
             raise SchemaError(plain_words(error, f"{where}features."), hint=self._hint) from error
         try:
-            self.recorder.fit(found)
+            self.recorder.fit(decoded)
         except SchemaError as error:
             place = f"{where[:-1]}: " if where else ""
             raise type(error)(f"{place}{error.what}", error.hint) from error
-        return found
+        return decoded
 
-    def _completed(
-        self, tables: FeatureLookup, asked: msgspec.Struct, item: PredictItem, now: datetime, where: str
+    def _look_up(
+        self, tables: FeatureLookup, sent: msgspec.Struct, item: PredictItem, now: datetime, where: str
     ) -> tuple[msgspec.Struct, dict[str, float]]:
-        """Add what is looked up; for a request that came before, what was looked up then will do."""
-        values: dict[str, FeatureValue] = msgspec.structs.asdict(asked)
+        """Add the looked-up features; a request that came before may use those of then."""
+        values: dict[str, FeatureValue] = msgspec.structs.asdict(sent)
         try:
-            found, ages_s = tables.look_up(item.entity, now, where)
+            looked_up, ages_s = tables.look_up(item.entity, now, where)
         except HeadwaterError:
             recorded = None if item.id is UNSET else self.recorder.find(item.id)
             before = None if recorded is None else recorded.prediction
             if before is None or not self._came_before(before, values, item):
                 raise
-            found, ages_s = before.features, before.ages_s
-        values.update(found)
+            looked_up, ages_s = before.features, before.ages_s
+        values.update(looked_up)
         return self.recorder.logged_type(**values), ages_s
 
     def _answer(self, id_: str, output: Output, version: str, role: Role) -> PredictionAnswer:
         window = UNSET if self._loss_window_ms is None else self._loss_window_ms
         return answer_of(self.pipeline.task, id_, output, version, role, window)
 
-    def _again(self, made: _Made, ended: Ended) -> PredictionAnswer:
-        """Answer what came before as it was answered then, if it is the same request."""
-        if not isinstance(ended, ConflictError):
+    def _answer_again(self, made: _MadePrediction, appended: AppendResult) -> PredictionAnswer:
+        """Answer a repeated request as it was answered before.
+
+        Raises
+        ------
+        ConflictError
+            If the id came before with another request.
+        """
+        if not isinstance(appended, ConflictError):
             return made.answer
         stored = self.find(made.id).prediction
         same = stored is not None and self._same(stored, made)
@@ -391,8 +400,8 @@ class ServedPipeline:
             )
         return self._answer(made.id, stored.output, stored.version, stored.role)
 
-    def _same(self, stored: Prediction, made: _Made) -> bool:
-        """Say whether a request is that of a stored prediction; what was looked up may have changed."""
+    def _same(self, stored: Prediction, made: _MadePrediction) -> bool:
+        """Return whether a request is that of a stored prediction; looked-up features may differ."""
         features: dict[str, FeatureValue] = msgspec.structs.asdict(made.features)
         before = stored.features
         if self.tables is not None:
@@ -400,48 +409,46 @@ class ServedPipeline:
             features, before = ({name: each.get(name) for name in names} for each in (features, before))
         return before == features and stored.entity == made.entity
 
-    def _came_before(
-        self, before: Prediction, asked: dict[str, FeatureValue], item: PredictItem
-    ) -> bool:
+    def _came_before(self, before: Prediction, sent: dict[str, FeatureValue], item: PredictItem) -> bool:
         whole = before.features.keys() == set(self.pipeline.feature_names)
-        return whole and before.entity == item.entity and asked.items() <= before.features.items()
+        return whole and before.entity == item.entity and sent.items() <= before.features.items()
 
     def _read(self, item: msgspec.Raw, by: str) -> tuple[LabelItem, Entry] | LabelResult:
         try:
-            given = _LABEL.decode(item)
+            label = _LABEL.decode(item)
         except msgspec.ValidationError as error:
             return LabelResult(
                 _id_in(item), "refused", plain_words(error), "send prediction_id and value"
             )
         try:
-            return given, self._entry(given, by)
+            return label, self._entry(label, by)
         except SchemaError as error:
-            return LabelResult(given.prediction_id, "refused", error.what, error.hint)
+            return LabelResult(label.prediction_id, "refused", error.what, error.hint)
 
-    def _entry(self, given: LabelItem, by: str) -> Entry:
+    def _entry(self, item: LabelItem, by: str) -> Entry:
         label = Label(
-            prediction_id=given.prediction_id,
-            value=given.value,
-            known_at=self._clock.now() if given.known_at is UNSET else given.known_at,
-            source=given.source,
-            key=None if given.key is UNSET else given.key,
+            prediction_id=item.prediction_id,
+            value=item.value,
+            known_at=self._clock.now() if item.known_at is UNSET else item.known_at,
+            source=item.source,
+            key=None if item.key is UNSET else item.key,
             by=by,
         )
         return self.recorder.label(label)
 
-    def _labelled(self, given: LabelItem, ended: Ended) -> LabelResult:
-        """Say what became of a label; the same value under the same key is known, whenever it came."""
-        if not isinstance(ended, ConflictError):
-            return LabelResult(given.prediction_id, "recorded" if ended else "known")
-        key = None if given.key is UNSET else given.key
-        labels = [told.label for told in self.find(given.prediction_id).labels]
-        before = [one for one in labels if (one.source, one.key) == (given.source, key)]
-        at = {one.known_at for one in before} if given.known_at is UNSET else {given.known_at}
-        if any(one.value == given.value and one.known_at in at for one in before):
-            return LabelResult(given.prediction_id, "known")
+    def _label_result(self, item: LabelItem, appended: AppendResult) -> LabelResult:
+        """Return the result of a label; the same value under the same key is known, whenever it came."""
+        if not isinstance(appended, ConflictError):
+            return LabelResult(item.prediction_id, "recorded" if appended else "known")
+        key = None if item.key is UNSET else item.key
+        labels = [known_label.label for known_label in self.find(item.prediction_id).labels]
+        before = [earlier for earlier in labels if (earlier.source, earlier.key) == (item.source, key)]
+        at = {earlier.known_at for earlier in before} if item.known_at is UNSET else {item.known_at}
+        if any(earlier.value == item.value and earlier.known_at in at for earlier in before):
+            return LabelResult(item.prediction_id, "known")
         first = before[0]
         return LabelResult(
-            given.prediction_id,
+            item.prediction_id,
             "conflict",
             f"key {key!r} came before with {first.value!r}, known at {first.known_at.isoformat()}",
             "send a revised label with a key of its own, or with none",
@@ -449,9 +456,11 @@ class ServedPipeline:
 
 
 def _hint(pipeline: Pipeline) -> str:
-    asked = pipeline.request_features
-    names = ", ".join(feature.name for feature in asked) or "none: all are looked up"
-    within = ", within what they declare: see /docs" if any(one.is_ranged for one in asked) else ""
+    features = pipeline.request_features
+    names = ", ".join(feature.name for feature in features) or "none: all are looked up"
+    within = (
+        ", within what they declare: see /docs" if any(feature.is_ranged for feature in features) else ""
+    )
     return f"send exactly the features {names}{within}"
 
 

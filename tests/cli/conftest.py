@@ -1,4 +1,4 @@
-"""The command line, called as a user calls it but in this process; one home a test."""
+"""Call the command line as a user does, but in this process; each test has its own home."""
 
 import json
 import sys
@@ -22,8 +22,8 @@ TOY = f"{TOYS}:toy"
 _FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-class Said(NamedTuple):
-    """How a command ended, and what it wrote."""
+class CommandResult(NamedTuple):
+    """The exit status of a command, and its output."""
 
     status: int
     out: str
@@ -31,11 +31,11 @@ class Said(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """What it printed as JSON."""
+        """The standard output, read as JSON."""
         return json.loads(self.out)
 
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Run ``headwater`` with arguments, on the test's home and with other variables as asked."""
+    """Run ``headwater`` with arguments, on the test's home, with environment variables as given."""
     monkeypatch.setenv("HEADWATER_HOME", str(home.root))
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str, **variables: str) -> Said:
+    def call(*arguments: str, **variables: str) -> CommandResult:
         with monkeypatch.context() as patched:
             patched.setattr(sys, "argv", ["headwater", *arguments])
             for name, value in variables.items():
@@ -70,15 +70,15 @@ def run(
                 status = ended.code
             finally:
                 read_settings.cache_clear()
-            said = capsys.readouterr()
+            output = capsys.readouterr()
         assert isinstance(status, int)
-        return Said(status, said.out, said.err)
+        return CommandResult(status, output.out, output.err)
 
     return call
 
 
 def history(path: Path, start: int = 0, stop: int = 200, **changes: pl.Expr) -> str:
-    """Write a table of predictions with their labels, one a minute; changed as asked."""
+    """Write a table of predictions with their labels, one a minute, with columns changed as given."""
     served = [_FIRST + timedelta(minutes=i) for i in range(start, stop)]
     frame = pl.DataFrame(
         {

@@ -11,13 +11,13 @@ SCORED = f"{TOYS}:scored"
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")  # hints on log_model's arguments
 def test_a_table_is_scored_and_its_runs_are_listed(run: Run, tmp_path: Path) -> None:
-    said = run("batch", "predict", TOY)
-    assert (said.status, "scores no table" in said.err) == (1, True)
+    result = run("batch", "predict", TOY)
+    assert (result.status, "scores no table" in result.err) == (1, True)
     run("import", SCORED, history(tmp_path / "history.parquet"))
     assert "no runs yet" in run("batch", "status", SCORED).out
     run("train", SCORED)
-    said = run("batch", "predict", SCORED, "--json")
-    assert (said.status, "no table at people.parquet" in said.json["what"]) == (1, True)
+    result = run("batch", "predict", SCORED, "--json")
+    assert (result.status, "no table at people.parquet" in result.json["what"]) == (1, True)
     people = pl.DataFrame({"person": ["ada", "bob"], "x": [1.0, 0.0], "y": [2.0, 3.0]})
     people.write_parquet(tmp_path / "people.parquet")
     made = run("batch", "predict", SCORED, "--json").json

@@ -13,8 +13,8 @@ def test_tables_are_materialised_and_shown(run: Run, tmp_path: Path) -> None:
     gone = run("features", "materialise", LOOKING)
     assert (gone.status, "no table at spending.parquet" in gone.err) == (1, True)
     pl.DataFrame({"customer": ["a", "b"], "spent": [1.0, 2.0]}).write_parquet("spending.parquet")
-    said = run("features", "materialise", LOOKING).out
-    assert said == "spending: 2 rows, materialisation 1\n"
+    result = run("features", "materialise", LOOKING).out
+    assert result == "spending: 2 rows, materialisation 1\n"
     (made,) = run("features", "materialise", LOOKING, "--table", "spending", "--json").json
     assert (made["number"], made["rows"], made["source"]) == (2, 2, "spending.parquet")
     (shown,) = run("features", "show", LOOKING, "--json").json
@@ -22,7 +22,7 @@ def test_tables_are_materialised_and_shown(run: Run, tmp_path: Path) -> None:
     assert shown["age_s"] >= 0.0
 
 
-def test_what_cannot_be_says_what_to_do(run: Run) -> None:
+def test_an_unknown_table_is_refused_with_a_hint(run: Run) -> None:
     unknown = run("features", "materialise", LOOKING, "--table", "orders")
     assert (unknown.status, "it has spending" in unknown.err) == (1, True)
     without = run("features", "show", TOY)

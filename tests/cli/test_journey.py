@@ -1,4 +1,4 @@
-"""What a user does, command by command."""
+"""The journey of a user, command by command."""
 
 from pathlib import Path
 
@@ -75,9 +75,9 @@ def test_a_decision_is_made_listed_and_carried_out(run: Run, tmp_path: Path) -> 
     run("train", pipeline)
     assert "no decision waits" in run("update", pipeline).out
     run("import", pipeline, history(tmp_path / "b.parquet", 200, 300))
-    said = run("monitor", pipeline)
-    assert "100 of 50 new examples" in said.out
-    assert f"Next: headwater update {pipeline}" in said.out
+    result = run("monitor", pipeline)
+    assert "100 of 50 new examples" in result.out
+    assert f"Next: headwater update {pipeline}" in result.out
     updated = run("update", pipeline, "--json").json
     assert (updated["version"]["number"], updated["promoted"]) == ("2", True)
     (fired,) = run("decisions", "watched", "--fired", "--json").json
@@ -90,25 +90,25 @@ def test_a_decision_is_made_listed_and_carried_out(run: Run, tmp_path: Path) -> 
     assert run("performance", pipeline, "--json").json == []
 
 
-def test_what_will_not_rebuild_is_told_once_a_command(run: Run, tmp_path: Path) -> None:
+def test_a_model_that_will_not_rebuild_is_warned_of_once(run: Run, tmp_path: Path) -> None:
     pipeline, why = f"{TOYS}:unseeded", "will not rebuild to the same digest: MLPClassifier"
     run("import", pipeline, history(tmp_path / "a.parquet"))
-    said = run("train", pipeline, "--json")
-    assert said.err.count(why) == 1
-    assert "next: write random_state=1" in said.err
-    (told,) = said.json["warnings"]
-    assert why in told
+    result = run("train", pipeline, "--json")
+    assert result.err.count(why) == 1
+    assert "next: write random_state=1" in result.err
+    (warning,) = result.json["warnings"]
+    assert why in warning
     assert run("train", pipeline).err.count(why) == 1
     run("import", pipeline, history(tmp_path / "b.parquet", 200, 300))
     assert run("monitor", pipeline, "--json").json["fired"]
     updated = run("update", pipeline, "--json")
-    assert updated.json["warnings"] == [told]
+    assert updated.json["warnings"] == [warning]
     assert updated.err.count(why) == 1
-    assert said.out.count("\n") == 1
+    assert result.out.count("\n") == 1
 
 
-def test_what_rebuilds_is_told_nothing_of(run: Run, tmp_path: Path) -> None:
+def test_a_model_that_rebuilds_is_not_warned_of(run: Run, tmp_path: Path) -> None:
     run("import", TOY, history(tmp_path / "a.parquet"))
-    said = run("train", TOY, "--json")
-    assert said.json["warnings"] == []
-    assert "warning" not in said.err
+    result = run("train", TOY, "--json")
+    assert result.json["warnings"] == []
+    assert "warning" not in result.err

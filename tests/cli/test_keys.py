@@ -21,15 +21,15 @@ def test_a_key_is_shown_once_listed_and_revoked(run: Run) -> None:
     assert again["key"] != key
 
 
-def test_the_audit_tells_who_did_what(run: Run) -> None:
+def test_the_audit_names_author_and_action(run: Run) -> None:
     run("keys", "add", "shop", "--scope", "predict", "--scope", "label")
     run("keys", "revoke", "shop")
     rows = run("audit", "--json").json
     assert [row["action"] for row in rows] == ["add key", "revoke key"]
     assert all(row["by"] and row["at"] for row in rows)
-    said = run("audit", "--last", "1").out
-    assert "revoke key" in said
-    assert "add key" not in said
+    result = run("audit", "--last", "1").out
+    assert "revoke key" in result
+    assert "add key" not in result
 
 
 @pytest.mark.parametrize(
@@ -37,24 +37,24 @@ def test_the_audit_tells_who_did_what(run: Run) -> None:
     [
         (("keys", "add", "shop", "--scope", "all"), ("'all'", "predict, label, operate, read")),
         (("keys", "add", "a shop", "--scope", "read"), ("'a shop'",)),
-        (("keys", "revoke", "shop"), ("no key 'shop'", "none")),
+        (("keys", "revoke", "shop"), ("no valid key 'shop'", "none")),
         (("serve", TOY, "--host", "0.0.0.0"), ("--host 0.0.0.0", "headwater keys add")),
     ],
     ids=lambda value: " ".join(value)[-40:],
 )
-def test_what_does_not_fit_is_refused(
+def test_an_invalid_argument_is_refused(
     run: Run, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    said = run(*arguments)
-    assert (said.status, said.out) == (1, "")
-    assert "next: " in said.err
+    result = run(*arguments)
+    assert (result.status, result.out) == (1, "")
+    assert "next: " in result.err
     for word in words:
-        assert word in said.err
+        assert word in result.err
 
 
-def test_a_revoked_key_is_none_to_listen_elsewhere_with(run: Run) -> None:
+def test_a_revoked_key_does_not_allow_another_host(run: Run) -> None:
     run("keys", "add", "shop", "--scope", "predict")
     run("keys", "revoke", "shop")
-    said = run("serve", TOY, "--host", "0.0.0.0")
-    assert said.status == 1
-    assert "no key" in said.err
+    result = run("serve", TOY, "--host", "0.0.0.0")
+    assert result.status == 1
+    assert "no key" in result.err

@@ -1,4 +1,4 @@
-"""Models orchestrated from the command line, by the pipeline's name where that says enough."""
+"""Operate models from the command line, by the pipeline's name if that is enough."""
 
 from pathlib import Path
 
@@ -25,8 +25,8 @@ def test_rulings_are_made_shown_and_audited(run: Run) -> None:
     assert roles == {"1": ["previous", "shadow"], "2": ["champion"]}
     assert "shadow" in run("versions", "toy").out
     assert "toy is routed: champion" in run("shadow", "drop", "toy", "1").out
-    said = run("routing", "toy", "--set", "canary:0.1:1", "--reason", "a try").out
-    assert "toy is routed: canary:0.1:1" in said
+    result = run("routing", "toy", "--set", "canary:0.1:1", "--reason", "a try").out
+    assert "toy is routed: canary:0.1:1" in result
     assert "quarantined: [3, 5), [7, 9)" in run("quarantine", "toy", "3:5", "7:9").out
     assert run("rollback", "toy", "--json").json["version"] == "1"
     audited = run("audit", "--json").json[2:]
@@ -51,7 +51,7 @@ def test_learning_is_paused_where_each_label_is_learned(run: Run, tmp_path: Path
     assert (refused.status, "learns on schedule" in refused.err) == (1, True)
 
 
-def test_a_name_that_says_too_little_says_what_to_write(run: Run, tmp_path: Path) -> None:
+def test_a_name_that_is_not_enough_is_refused_with_a_hint(run: Run, tmp_path: Path) -> None:
     assert "no pipeline 'toy'" in run("routing", "toy").err
     run("import", TOY, history(tmp_path / "a.parquet"))
     refused = run("routing", "toy", "--set", "champion")

@@ -27,8 +27,8 @@ def test_the_queue_is_counted(run: Run, home: Settings) -> None:
     queue = log.queue()
     assert isinstance(queue, LabelQueue)
     for person in ("ada", "bob"):
-        for asked in queue.claim(person, 2):
-            queue.answer(person, asked.prediction_id, person == "ada")
+        for question in queue.claim(person, 2):
+            queue.answer(person, question.prediction_id, person == "ada")
     assert "agreement: 0.0000 of 2 pairs" in run("queue", ASKING).out
     found = run("queue", ASKING, "--json").json
     assert (found["answers"], found["people"], found["agreement"]["kappa"]) == (4, 2, 0.0)
@@ -36,7 +36,7 @@ def test_the_queue_is_counted(run: Run, home: Settings) -> None:
     log.database.close()
 
 
-def test_who_asks_nobody_is_told(run: Run) -> None:
-    said = run("queue", f"{TOYS}:toy")
-    assert said.status == 1
-    assert "people=People()" in said.err
+def test_a_pipeline_without_people_has_no_queue(run: Run) -> None:
+    result = run("queue", f"{TOYS}:toy")
+    assert result.status == 1
+    assert "people=People()" in result.err

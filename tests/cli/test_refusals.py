@@ -6,14 +6,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.cli.conftest import TOY, TOYS, Run, Said, history
+from tests.cli.conftest import TOY, TOYS, CommandResult, Run, history
 
 from headwater import Bound, Settings, collect, import_history, load_pipeline, train
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Settings:
-    """Give one home for all: two hundred examples and a version, which no refusal changes."""
+    """Return a home for all tests: two hundred examples and a version, which no refusal changes."""
     folder = tmp_path_factory.mktemp("refusals")
     settings = Settings(home=folder / "home")
     (settings.root / "mlflow.sqlite").write_bytes(mlflow_template.read_bytes())
@@ -25,7 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Set
 
 
 def stores(settings: Settings) -> Iterator[object]:
-    """Give all that a store of the toy pipeline holds."""
+    """Yield the content of each store of the toy pipeline."""
     with Bound(load_pipeline(TOY), settings) as bound:
         yield bound.log.inbox.read(0, 10_000)
         yield bound.log.counts()
@@ -37,15 +37,15 @@ def stores(settings: Settings) -> Iterator[object]:
         yield bound.registry.championship.quarantined()
 
 
-def refused(said: Said, *words: str) -> None:
-    """Expect an error, and the next step, in words."""
-    assert said.status == 1
-    assert said.out == ""
-    what, hint = said.err.splitlines()[-2:]
+def refused(result: CommandResult, *words: str) -> None:
+    """Check that a command names its error and the next step."""
+    assert result.status == 1
+    assert result.out == ""
+    what, hint = result.err.splitlines()[-2:]
     assert what.startswith("error: ")
     assert hint.startswith("next: ")
     for word in words:
-        assert word in said.err
+        assert word in result.err
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_a_table_that_does_not_fit_is_refused_whole(
 
 
 def test_a_missing_column_is_named(run: Run, tmp_path: Path) -> None:
-    said = run("import", TOY, history(tmp_path / "t.parquet"), "--known-at", "when")
-    refused(said, "no column when", "it has id, served_at, known_at")
+    result = run("import", TOY, history(tmp_path / "t.parquet"), "--known-at", "when")
+    refused(result, "no column when", "it has id, served_at, known_at")
 
 
 def test_a_corrupt_table_is_named_and_nothing_is_trained(run: Run, home: Settings) -> None:
@@ -115,13 +115,13 @@ def test_a_corrupt_table_is_named_and_nothing_is_trained(run: Run, home: Setting
     (path,) = (home.root / "storage" / "tables" / "toy" / "examples").glob("*.parquet")
     content = path.read_bytes()
     path.write_bytes(content[:100])
-    said = run("train", TOY, "--fresh")
+    result = run("train", TOY, "--fresh")
     path.write_bytes(content)
-    refused(said, path.name, "restore that file")
+    refused(result, path.name, "restore that file")
     assert list(stores(home)) == before
 
 
-def test_storage_that_is_away_is_said_and_loses_nothing(run: Run, tmp_path: Path) -> None:
+def test_storage_that_is_away_is_named_and_loses_nothing(run: Run, tmp_path: Path) -> None:
     pipeline = f"{TOYS}:by_hand"
     run("import", pipeline, history(tmp_path / "some.parquet"))
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
@@ -134,7 +134,7 @@ def test_storage_that_is_away_is_said_and_loses_nothing(run: Run, tmp_path: Path
     assert (found["archived"], found["stop"]) == (200, 200)
 
 
-def test_a_taken_port_is_said(run: Run) -> None:
+def test_a_taken_port_is_named(run: Run) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -147,10 +147,10 @@ def test_a_setting_that_does_not_fit_is_named(run: Run) -> None:
 
 
 def test_machines_get_the_error_as_json(run: Run) -> None:
-    said = run("promote", "toy", "9", "--json")
-    assert said.status == 1
-    assert said.json["error"] == "NotFoundError"
-    assert said.json["hint"] == "it has 1"
+    result = run("promote", "toy", "9", "--json")
+    assert result.status == 1
+    assert result.json["error"] == "NotFoundError"
+    assert result.json["hint"] == "it has 1"
 
 
 def test_a_replay_needs_all_of_an_example(run: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pipelines that the command line is told of by this file's path."""
+"""Pipelines to which the command line refers by this file's path."""
 
 from msgspec.structs import replace
 
@@ -16,21 +16,21 @@ from headwater import (
 
 
 def sgd() -> object:
-    """Linear classifier that learns on."""
+    """Return a linear classifier that learns on."""
     from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
 
     return SGDClassifier(loss="log_loss", random_state=0)
 
 
 def forest() -> object:
-    """Trees that can only be fitted from scratch."""
+    """Return trees that can only be fitted from scratch."""
     from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
 
     return RandomForestClassifier(n_estimators=2, random_state=0)
 
 
 def unseeded_net() -> object:
-    """A net that draws from NumPy's global generator."""
+    """Return a net that draws from NumPy's global generator."""
     from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
 
     return MLPClassifier((2,))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 from tests.conftest import START
-from tests.serving.test_doors import BAD_NAMES, BAD_TEXTS, DOORS, GOOD_NAMES, GOOD_TEXTS, PLAIN
+from tests.serving.http.test_doors import BAD_NAMES, BAD_TEXTS, DOORS, GOOD_NAMES, GOOD_TEXTS, PLAIN
 
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock

@@ -19,6 +19,7 @@ from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.training.update import train
+from headwater.serving.http.fast_routes import BODY_LIMITS, BodyLimits
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.process.app import create_app
 from headwater.spec.pipeline import Pipeline
@@ -31,7 +32,7 @@ Opener = Callable[..., httpx.Client]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
-    """A home with one version, trained on two hundred examples; to be copied, not changed."""
+    """Return a home with one version, trained on two hundred examples; tests use copies of it."""
     settings = Settings(home=tmp_path_factory.mktemp("trained") / "home")
     shutil.copy(mlflow_template, settings.root / "mlflow.sqlite")
     with Bound(PIPELINE, settings, SimulatedClock(NOW)) as bound:
@@ -60,7 +61,7 @@ def bound(home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
 
 @pytest.fixture
 def keeper(bound: Bound) -> Iterator[Keeper]:
-    """The champion is published."""
+    """A keeper that has published the champion."""
     with Keeper(bound) as keeper:
         keeper.step()
         yield keeper
@@ -68,13 +69,18 @@ def keeper(bound: Bound) -> Iterator[Keeper]:
 
 @pytest.fixture
 def open_service(home: Settings, clock: SimulatedClock) -> Iterator[Opener]:
-    """Open a service of pipelines, the toy where none are given; it ends with the test."""
+    """Return a function that opens a service, by default of the toy pipeline, until the test ends."""
     with ExitStack() as stack:
 
         def opener(
-            *pipelines: Pipeline, home: Settings = home, clock: SimulatedClock = clock
+            *pipelines: Pipeline,
+            home: Settings = home,
+            clock: SimulatedClock = clock,
+            limits: BodyLimits = BODY_LIMITS,
+            patience_s: float = 1.0,
         ) -> httpx.Client:
-            app = create_app(pipelines or (PIPELINE,), home, clock)
+            served = pipelines or (PIPELINE,)
+            app = create_app(served, home, clock, limits=limits, patience_s=patience_s)
             return stack.enter_context(running(app))
 
         yield opener
@@ -87,7 +93,7 @@ def client(keeper: Keeper, open_service: Opener) -> httpx.Client:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Wait until something holds; how long that takes does not matter."""
+    """Return a function that waits until a condition holds, however long that takes."""
 
     def wait(holds: Callable[[], bool]) -> None:
         await_(holds)

@@ -1,4 +1,4 @@
-"""Predictions and their labels, recorded as the service does, without a socket."""
+"""Record predictions and their labels as the service does, without a socket."""
 
 import random
 
@@ -20,8 +20,8 @@ def fill(bound: Bound, first: int, last: int, *, flipped: bool = False, **featur
     flipped
         Whether labels say the opposite.
     """
-    now, drawn = bound.clock.now(), random.Random(first)
-    rows = [{"a": drawn.gauss(0, 1), "b": drawn.gauss(0, 1)} | features for _ in range(first, last)]
+    now, rng = bound.clock.now(), random.Random(first)
+    rows = [{"a": rng.gauss(0, 1), "b": rng.gauss(0, 1)} | features for _ in range(first, last)]
     truth = [(row["a"] + row["b"] > 0) != flipped for row in rows]
     named = [f"p{number}" for number in range(first, last)]
     bound.log.record(

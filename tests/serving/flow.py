@@ -1,4 +1,4 @@
-"""What happened, for services to be trained on."""
+"""Past predictions and labels, on which services are trained."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ from headwater.spec.data.records import Label, Prediction
 
 
 def history_of(names: Sequence[str], first: int, last: int) -> Iterator[tuple[Prediction, Label]]:
-    """Predictions with their labels, a minute apart; the label says whether the sum is positive."""
-    drawn = random.Random(first)
+    """Yield labelled predictions, a minute apart; the label says whether the sum is positive."""
+    rng = random.Random(first)
     for row in range(first, last):
-        features = {name: drawn.gauss(0, 1) for name in names}
+        features = {name: rng.gauss(0, 1) for name in names}
         at = START + timedelta(minutes=row)
         yield (
             Prediction(id=f"past-{row}", features=dict(features), output=0.5, served_at=at),

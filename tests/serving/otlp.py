@@ -16,7 +16,7 @@ __all__ = ["Received", "Receiver", "receiving"]
 
 @dataclass(frozen=True)
 class Received:
-    """One span, as it came over the wire."""
+    """A span, as it came over the wire."""
 
     service: str
     name: str
@@ -28,7 +28,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """What was received, and where."""
+    """The received spans, and the port of the receiver."""
 
     port: int
     spans: list[Received] = field(default_factory=list)
@@ -36,11 +36,11 @@ class Receiver:
 
     @property
     def endpoint(self) -> str:
-        """As ``OTEL_EXPORTER_OTLP_ENDPOINT`` takes it."""
+        """The address for ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
         return f"http://127.0.0.1:{self.port}"
 
     def named(self, name: str) -> list[Received]:
-        """Give the spans of a name, in the order in which they came."""
+        """Return the spans of a name, in the order in which they came."""
         return [span for span in self.spans if span.name == name]
 
     def take(self, body: bytes) -> None:

@@ -15,7 +15,7 @@ from headwater.serving.http.fast_protocol import FastProtocol
 
 @contextmanager
 def running(app: ASGIApp) -> Iterator[httpx.Client]:
-    """Serve until the block ends; gives a client of the address."""
+    """Serve until the block ends; yield a client of the address."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=FastProtocol, ws="none", log_level="error", access_log=False)
     server = uvicorn.Server(config)

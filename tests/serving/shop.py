@@ -1,4 +1,4 @@
-"""A pipeline that looks features up, and the table in which it does."""
+"""A pipeline that looks features up, and its table."""
 
 from datetime import timedelta
 from typing import Any
@@ -21,11 +21,11 @@ from headwater.spec.updating.update import Stateful
 
 NOW = START + timedelta(days=2)
 ROWS: list[dict[str, Any]] = []
-"""What the source gives; each test fills it."""
+"""The rows of the source; each test fills it."""
 
 
 def source() -> pl.DataFrame:
-    """Give the rows that the test put."""
+    """Return the rows that the test has set."""
     schema = {"customer": pl.String, "spent": pl.Float64, "city": pl.String}
     return pl.DataFrame(ROWS, schema=schema)
 
@@ -47,30 +47,29 @@ SHOP = Pipeline(
 def put(bound: Bound, **spent: float) -> Materialised:
     """Materialise a table of what customers spent, and publish it to the workers."""
     ROWS[:] = [{"customer": name, "spent": value} for name, value in spent.items()]
-    found = materialise(bound, table_of(bound, "spending"))
+    materialised = materialise(bound, table_of(bound, "spending"))
     publish(bound)
-    return found
+    return materialised
 
 
 def publish(bound: Bound) -> None:
-    """Publish what is materialised, as the keeper's thread does."""
-    watch = TablePublisher([bound.pipeline], bound.settings)
-    watch.step()
-    watch._database.close()
+    """Publish the newest materialisation, as the keeper's thread does."""
+    with TablePublisher([bound.pipeline], bound.settings):
+        pass  # it publishes when it begins
 
 
-def asked(customer: str, a: float = 1.0, **more: Any) -> dict[str, Any]:
-    """Give a request."""
+def request_of(customer: str, a: float = 1.0, **more: Any) -> dict[str, Any]:
+    """Return a request for a prediction of a customer."""
     return {"features": {"a": a}, "entity": {"customer": customer}, **more}
 
 
 def number(client: httpx.Client) -> int | None:
-    """Say which materialisation the worker looks up in."""
-    found: int | None = client.get("/pipelines").json()[0]["tables"][0]["number"]
-    return found
+    """Return the number of the materialisation that the worker looks up in."""
+    newest: int | None = client.get("/pipelines").json()[0]["tables"][0]["number"]
+    return newest
 
 
 def later(bound: Bound, **by: float) -> None:
-    """Let time pass."""
+    """Advance the clock."""
     assert isinstance(bound.clock, SimulatedClock)
     bound.clock.advance_to(bound.clock.now() + timedelta(**by))

@@ -1,4 +1,4 @@
-"""``python -m headwater.cli``: what the command ``headwater`` runs."""
+"""``python -m headwater.cli``: run the command ``headwater``."""
 
 from headwater.cli import main
 

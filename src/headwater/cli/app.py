@@ -1,4 +1,4 @@
-"""The command line: thin commands over the loop, which import what is heavy when they need it."""
+"""The command line: thin commands over the loop, which import heavy libraries when they need them."""
 
 import sys
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from headwater.cli.screen import (
     table,
     tree_lines,
     update_lines,
-    warnings_told,
+    warnings_shown,
 )
 from headwater.cli.serving import commands as serving_commands
 from headwater.cli.stores import AsJson, Declared, Named, name_of, settings_now, stored, user
@@ -46,26 +46,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Keep a production model learning: log and wait, retrain, fine-tune, trace, rebuild.\n\n"
-    "A PIPELINE is where it is declared, module:attribute or "
-    "path.py:attribute; where only its records matter, its name will do.\n\n"
-    "A first round: import history, train on it, look at "
-    "versions; up and deploy make it go by itself.",
+    "A PIPELINE is a reference to its declaration, module:attribute or "
+    "path.py:attribute; commands that need only its records take its name as well.\n\n"
+    "To begin: import history, train on it, list the "
+    "versions; up and deploy put it on a schedule.",
 )
 app.add_typer(operating_commands)
 app.add_typer(serving_commands)
 app.add_typer(features_commands, name="features")
 app.add_typer(batch_commands, name="batch")
 
-_ANEW = "headwater deploy makes it anew; what it did not start, monitoring asks for all the same"
+_ANEW = "headwater deploy makes it anew; monitoring asks again for updates that were not started"
 
 
 @app.command()
 def doctor(json: AsJson = False) -> None:
-    """Check settings, libraries and stores; and the automations of the stack, where it runs."""
+    """Check settings, libraries, stores, and the automations of a running stack."""
     from headwater.loop.doctor import checkup
 
     with busy("checking", json):
-        findings = [*checkup(settings_now()), *_automations_checked()]
+        findings = [*checkup(settings_now()), *_check_automations()]
     rows = [("ok" if f.good else "BAD", f.what, f.found, f.hint) for f in findings]
     show(findings, json, lambda: [table(("", "what", "found", "next"), rows)])
     raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
@@ -78,15 +78,17 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
         Path, typer.Argument(help="Parquet, CSV or TSV (.csv.gz and .tsv.gz, too), a row a prediction")
     ],
     id_column: Annotated[str, typer.Option("--id")] = "id",
-    served_at: Annotated[str, typer.Option(help="Column: when it was predicted")] = "served_at",
-    label: Annotated[str, typer.Option(help="Column: the truth; empty where not known")] = "label",
-    known_at: Annotated[str, typer.Option(help="Column: when the truth became known")] = "known_at",
-    output: Annotated[
-        str | None, typer.Option(help="Column: what was predicted, if anything was")
-    ] = None,
+    served_at: Annotated[str, typer.Option(help="Column: time of the prediction")] = "served_at",
+    label: Annotated[str, typer.Option(help="Column: the label; empty if not known")] = "label",
+    known_at: Annotated[
+        str, typer.Option(help="Column: time at which the label became known")
+    ] = "known_at",
+    output: Annotated[str | None, typer.Option(help="Column: the output, if there is one")] = None,
     null: Annotated[
         list[str] | None,
-        typer.Option(metavar="WORD", help="Stands for null in a CSV, as an empty field does; repeat it"),
+        typer.Option(
+            metavar="WORD", help="A word for null in a CSV, beside the empty field; can be repeated"
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -94,8 +96,8 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
 
     Each record counts as received at its own time. Times need a zone (2013-01-01T05:15:00Z).
     Feature columns bear the features' names. A CSV is read by the types that the pipeline declares: text
-    stays as it is, and a value of another type is refused with its line. All rows are kept or none; rows
-    that are there already are skipped.
+    stays as it is, and a value of another type is refused with its line. All rows are stored or none;
+    rows that are stored already are skipped.
     """
     from headwater.loop.replay.import_history import Columns, import_history
 
@@ -118,20 +120,26 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
 
 @app.command()
 def collect(pipeline: Declared, json: AsJson = False) -> None:
-    """Make examples of what was recorded.
+    """Make examples of the recorded predictions and labels.
 
-    Joins labels to predictions, gives the examples their offsets, writes them to the archive.
+    Joins labels to predictions, gives the examples their offsets, and writes them to the archive.
     """
     from headwater.loop.collect import CollectResult
     from headwater.loop.collect import collect as collect_now
 
     with _bound(pipeline) as bound, busy("collecting", json):
-        ran = _by_flow("collect", pipeline)
-        found = collect_now(bound.log) if ran is None else msgspec.convert(ran, CollectResult)
+        flow_result = _by_flow("collect", pipeline)
+        result = (
+            collect_now(bound.log)
+            if flow_result is None
+            else msgspec.convert(flow_result, CollectResult)
+        )
     show(
-        found,
+        result,
         json,
-        lambda: [f"{found.emitted:,} new examples, {found.archived:,} archived, {found.stop:,} in all"],
+        lambda: [
+            f"{result.emitted:,} new examples, {result.archived:,} archived, {result.stop:,} in all"
+        ],
     )
 
 
@@ -143,9 +151,10 @@ def train(
 ) -> None:
     """Update the model: retrain, or fine-tune.
 
-    Collects first, then does what the pipeline says: retrains from scratch, or fine-tunes the champion.
+    Collects first, then updates as the pipeline declares: retrains from scratch, or fine-tunes the
+    champion.
 
-    Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
+    If the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
     from headwater.loop.collect import collect as collect_now
     from headwater.loop.training.update import UpdateResult, check_update
@@ -156,22 +165,22 @@ def train(
         scratch = fresh or isinstance(bound.pipeline.update, Stateless)
         bound.log.agree(fresh=fresh)
         check_update(bound, from_scratch=scratch)
-        ran = _by_flow("retrain" if scratch else "fine-tune", pipeline)
-        if ran is None:
+        flow_result = _by_flow("retrain" if scratch else "fine-tune", pipeline)
+        if flow_result is None:
             collect_now(bound.log)
-            found = train_now(bound, by=user(), from_scratch=fresh)
+            updated = train_now(bound, by=user(), from_scratch=fresh)
         else:
-            found = msgspec.convert(ran, UpdateResult)
-        said = [] if ran is None else [*map(str, bound.cautions)]
-    for text in found.warnings if ran is not None else ():
-        if text not in said:  # what only the flow saw
+            updated = msgspec.convert(flow_result, UpdateResult)
+        shown = [] if flow_result is None else [*map(str, bound.cautions)]
+    for text in updated.warnings if flow_result is not None else ():
+        if text not in shown:  # only the flow saw it
             sys.stderr.write(f"warning: {text}\n")
-    show(found, json, lambda: update_lines(found))
+    show(updated, json, lambda: update_lines(updated))
 
 
 @app.command()
 def status(pipeline: Declared, json: AsJson = False) -> None:
-    """Count what the log holds, and say who serves."""
+    """Count the records of the log, and show the champion."""
     with _bound(pipeline) as bound:
         counts = bound.log.counts()
         championship = bound.registry.championship
@@ -197,7 +206,7 @@ def examples(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Give a range of examples, the same for ever."""
+    """Print a range of examples; a range never changes."""
     with _bound(pipeline) as bound:
         frame = bound.log.examples(start, stop)
     flat = frame.unnest("features")
@@ -214,13 +223,13 @@ def examples(
 def performance(
     pipeline: Declared,
     last: Annotated[int, typer.Option(help="How many windows, newest last")] = 8,
-    by: Annotated[Literal["version", "slice"], typer.Option(help="What a row is of")] = "version",
+    by: Annotated[Literal["version", "slice"], typer.Option(help="The subject of a row")] = "version",
     json: AsJson = False,
 ) -> None:
-    """Show how every version does, window by window.
+    """Show the metrics of every version, window by window.
 
-    Where labels are not mature, an estimate stands instead, marked as such. Rows of "all" are over the
-    mature windows among the newest thirty.
+    If labels are not mature, an estimate is shown and marked. Rows of "all" are over the mature windows
+    among the newest thirty.
     """
     from headwater.loop.collect import collect as collect_now
     from headwater.monitoring.performance.performance_row import newest_rows
@@ -234,28 +243,28 @@ def performance(
             sys.stderr.write(f"warning: nothing was collected: {error}\n")
             declared = bound.log.declared.readable()
         measured = performance_of(bound.log, declared, bound.clock.now(), last=max(last, 30))
-    found = newest_rows(measured, last, of_slices=by == "slice")
+    rows = newest_rows(measured, last, of_slices=by == "slice")
     if json:
-        print_json(found.to_dicts())
+        print_json(rows.to_dicts())
     else:
         heads = ("version", "role", "window (UTC)", "slice", "predictions", "labelled", "metrics")
-        show_lines([table(heads, _performance_rows(found.to_dicts()))])
+        show_lines([table(heads, _performance_rows(rows.to_dicts()))])
 
 
 def _performance_rows(measured: "list[dict[str, Any]]") -> list[tuple[str, ...]]:
-    """Give a row a version and window: measured values, and estimates where labels are not mature."""
+    """Return a row for each version and window; estimates stand in if labels are not mature."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for row in measured:
         span = f"{row['window_start']:%Y-%m-%d %H:%M} to {row['window_stop']:%m-%d %H:%M}"
         sliced = "-" if row["slice"] is None else f"{row['slice']}={row['slice_value']}"
         key = (row["version"], row["role"], f"all, {span}" if row["cumulative"] else span, sliced)
-        told = rows.setdefault((*key, f"{row['predictions']:,}", f"{row['labelled']:,}"), [])
+        cells = rows.setdefault((*key, f"{row['predictions']:,}", f"{row['labelled']:,}"), [])
         if row["value"] is None or (row["estimated"] and row["mature"]):
             continue
         error = "" if row["error"] is None else f" ± {row['error']:.4f}"
         mark = " (estimate)" if row["estimated"] else error
-        told.append(f"{row['metric']} {row['value']:.4f}{mark}")
-    return [(*key, ", ".join(told) or "too few labels yet") for key, told in rows.items()]
+        cells.append(f"{row['metric']} {row['value']:.4f}{mark}")
+    return [(*key, ", ".join(cells) or "too few labels yet") for key, cells in rows.items()]
 
 
 @app.command()
@@ -267,18 +276,18 @@ def lineage(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Show which version was fine-tuned from which.
+    """Show the parent of each version.
 
-    As a tree, as JSON, or as a picture over all generations.
+    Prints a tree or JSON, or draws a picture of all generations.
     """
     from headwater.registry.lineage import draw, walk
     from headwater.registry.lineage import lineage as trace
 
     with _registry(pipeline) as registry:
-        found = registry.store.versions()
+        line = registry.store.versions()
         if version is not None:
-            found = _line_of(registry.store.get(version), found)
-        roots = trace(found, registry.championship.history())
+            line = _line_of(registry.store.get(version), line)
+        roots = trace(line, registry.championship.history())
     if picture is not None:
         draw(roots, picture, f"{registry.pipeline}: lineage")
         sys.stderr.write(f"drawn: {picture}\n")
@@ -301,25 +310,25 @@ def rebuild(
 ) -> None:
     """Make a version again, and compare digests.
 
-    Its recipe is folded in another process, with another hash seed and the code that was kept.
+    Its recipe is folded in another process, with another hash seed and the stored code.
     """
     from headwater.loop.rebuild import rebuild as rebuild_elsewhere
 
     name = name_of(pipeline)
     with busy(f"rebuilding version {version}", json):
-        found = rebuild_elsewhere(name, version, settings_now(), from_root=from_root)
-    show(found, json, lambda: rebuilt_lines(found))
-    raise typer.Exit(0 if found.equal else 1)
+        rebuilt = rebuild_elsewhere(name, version, settings_now(), from_root=from_root)
+    show(rebuilt, json, lambda: rebuilt_lines(rebuilt))
+    raise typer.Exit(0 if rebuilt.equal else 1)
 
 
 @app.command()
 def monitor(pipeline: Declared, json: AsJson = False) -> None:
     """Decide whether an update is due.
 
-    Collects, compares what the champion served since with what it learned from, asks the triggers,
-    and stores the decision, fired or not.
+    Collects, compares the requests that the champion served with the examples that it learned, asks the
+    triggers, and stores the decision, fired or not.
 
-    Where the stack runs (headwater up), this is a flow run, and a decision that fires starts the update.
+    If the stack runs (headwater up), this is a flow run, and a decision that fires starts the update.
     """
     from headwater.loop.collect import collect as collect_now
     from headwater.loop.decision.decide import decide
@@ -327,16 +336,18 @@ def monitor(pipeline: Declared, json: AsJson = False) -> None:
     from headwater.spec.updating.decision import Decision
 
     with _bound(pipeline) as bound, busy("monitoring", json):
-        ran = _by_flow("monitor", pipeline)
-        if ran is None:
+        flow_result = _by_flow("monitor", pipeline)
+        if flow_result is None:
             collect_now(bound.log)
             keep_performance(bound)
-            found = decide(bound)
+            decision = decide(bound)
         else:
-            found = msgspec.convert(ran, Decision)
-    done = f"Next: headwater update {pipeline}" if found.fired and ran is None else ""
-    show(found, json, lambda: [*decision_lines(found), *([done] if done else [])])
-    for failed in _failing_automations().get(found.pipeline, [])[:1] if ran is not None else []:
+            decision = msgspec.convert(flow_result, Decision)
+    done = f"Next: headwater update {pipeline}" if decision.fired and flow_result is None else ""
+    show(decision, json, lambda: [*decision_lines(decision), *([done] if done else [])])
+    for failed in (
+        _failing_automations().get(decision.pipeline, [])[:1] if flow_result is not None else []
+    ):
         sys.stderr.write(
             f"warning: the automation that starts updates failed: {failed}.\nnext: {_ANEW}.\n"
         )
@@ -354,34 +365,34 @@ def decisions(
     from headwater.registry.decisions import Decisions
 
     with stored(pipeline) as (name, pipeline_id, database):
-        kept = Decisions(name, pipeline_id, database, SystemClock())
-        found = kept.newest(last or None, fired=fired)
-    show(found, json, lambda: [decisions_table(found)])
+        store = Decisions(name, pipeline_id, database, SystemClock())
+        newest = store.newest(last or None, fired=fired)
+    show(newest, json, lambda: [decisions_table(newest)])
 
 
 @app.command()
 def update(
     pipeline: Declared,
     decision: Annotated[
-        str | None, typer.Option(help="Its id; the oldest that waits where not given")
+        str | None, typer.Option(help="Its id; the oldest waiting one by default")
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Carry out a decision that fired.
 
-    Claims it, collects, learns, passes the gate, registers the version with its decision, promotes it.
-    However often this is called, and whatever is killed, a decision ends in one version.
+    Claims it, collects, learns, passes the gate, registers the version with its decision, and promotes
+    it. A decision ends in one version, however often this is called, and whichever process is killed.
     """
     from headwater.loop.collect import collect as collect_now
     from headwater.loop.decision.execute import carry_out
 
     with _bound(pipeline) as bound, busy("updating", json):
-        waiting = [decision] if decision else [found.id for found in bound.decisions.unended()]
+        waiting = [decision] if decision else [unended.id for unended in bound.decisions.unended()]
         if waiting:
             collect_now(bound.log)
-        found = carry_out(bound, waiting[0], by=user()) if waiting else None
+        updated = carry_out(bound, waiting[0], by=user()) if waiting else None
     nothing = f"no decision waits. Next: headwater monitor {pipeline}, or headwater train {pipeline}"
-    show(found, json, lambda: [nothing] if found is None else update_lines(found))
+    show(updated, json, lambda: [nothing] if updated is None else update_lines(updated))
 
 
 @app.command()
@@ -389,37 +400,39 @@ def deploy(
     pipelines: Annotated[list[str], typer.Argument(metavar="PIPELINE...", help="One or more")],
     collect_every: Annotated[str, typer.Option(help="How often to collect, such as 1h or 15m")] = "1h",
     monitor_every: Annotated[
-        str, typer.Option(help="How often to decide, where triggers ask for evidence")
+        str, typer.Option(help="How often to decide, if triggers need evidence")
     ] = "15m",
     prefect_api: Annotated[
         str | None,
-        typer.Option(envvar="PREFECT_API_URL", help="Of a Prefect of one's own; the stack's by default"),
+        typer.Option(
+            envvar="PREFECT_API_URL", help="Address of your own Prefect; the stack's by default"
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Put pipelines on their schedules.
 
-    Makes deployments for the worker of the stack, which must run: headwater up. A Prefect of one's own
-    serves as well, with a worker of the pool headwater that has this HEADWATER_HOME.
+    Makes deployments for the worker of the stack, which must run: headwater up. Your own Prefect serves
+    as well, if a worker of its pool headwater has this HEADWATER_HOME.
     """
     from headwater.flows.deployments import deploy as deploy_all
 
     with busy("deploying", json):
-        found = deploy_all(
+        deployments = deploy_all(
             pipelines,
             settings_now(),
             collect_every=collect_every,
             monitor_every=monitor_every,
             prefect_api=prefect_api,
         )
-    rows = [(d.name, d.flow, d.pipeline, ", ".join(d.schedules) or "on request") for d in found]
-    show(found, json, lambda: [table(("deployment", "flow", "pipeline", "schedule"), rows)])
+    rows = [(d.name, d.flow, d.pipeline, ", ".join(d.schedules) or "on request") for d in deployments]
+    show(deployments, json, lambda: [table(("deployment", "flow", "pipeline", "schedule"), rows)])
 
 
 @app.command()
 def up(
     pipelines: Annotated[
-        list[str] | None, typer.Argument(metavar="[PIPELINE...]", help="Serve these, too")
+        list[str] | None, typer.Argument(metavar="[PIPELINE...]", help="Pipelines to serve as well")
     ] = None,
     prefect_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
     mlflow_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
@@ -427,7 +440,7 @@ def up(
 ) -> None:
     """Start Prefect, MLflow, a worker, and the service.
 
-    All of them listen on loopback only. One that ends is started again. Ctrl-C ends them.
+    All of them listen on loopback only. A process that ends is started again. Ctrl-C ends all.
     """
     from headwater.flows.stack.stack import running_stack
 
@@ -452,7 +465,7 @@ def _registry(pipeline: str) -> Iterator["Registry"]:
 
 
 def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":
-    """Run a flow against the stack, if one runs; None where none does."""
+    """Run a flow on the stack, and return its result; None if no stack runs."""
     from headwater.infra.settings import settings
 
     if not (settings().root / "stack.json").is_file():
@@ -463,7 +476,7 @@ def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":
 
 
 def _failing_automations() -> "dict[str, list[str]]":
-    """Say how the automations of the stack fail, by pipeline; empty where no stack runs."""
+    """Return the failures of the stack's automations, by pipeline; empty if no stack runs."""
     if not (settings_now().root / "stack.json").is_file():
         return {}
     from headwater.flows.automations import failures_now
@@ -471,37 +484,37 @@ def _failing_automations() -> "dict[str, list[str]]":
     return failures_now(settings_now())
 
 
-def _automations_checked() -> "Iterator[CheckResult]":
+def _check_automations() -> "Iterator[CheckResult]":
     from headwater.loop.doctor import CheckResult
 
     try:
-        found = _failing_automations()
+        failures = _failing_automations()
     except HeadwaterError as error:
         yield CheckResult(what="automations", good=False, found=error.what, hint=error.hint)
         return
-    for name, failed in found.items():
-        said, hint = (failed[0], _ANEW) if failed else ("it works", "")
-        yield CheckResult(what=f"automation of {name}", good=not failed, found=said, hint=hint)
+    for name, messages in failures.items():
+        state, hint = (messages[0], _ANEW) if messages else ("it works", "")
+        yield CheckResult(what=f"automation of {name}", good=not messages, found=state, hint=hint)
 
 
 def _line_of(version: "Version", known: "list[Version]") -> "list[Version]":
-    """Give a version, its ancestors and its descendants."""
-    kept, by_number = {version.number}, {found.number: found for found in known}
+    """Return a version, its ancestors and its descendants."""
+    numbers, by_number = {version.number}, {other.number: other for other in known}
     above: Version | None = version
     while above is not None and above.parent is not None:
-        kept.add(above.parent)
+        numbers.add(above.parent)
         above = by_number.get(above.parent)
-    for found in known:
-        if found.parent in kept and int(found.number) > int(version.number):
-            kept.add(found.number)
-    return [found for found in known if found.number in kept]
+    for other in known:
+        if other.parent in numbers and int(other.number) > int(version.number):
+            numbers.add(other.number)
+    return [other for other in known if other.number in numbers]
 
 
 def main() -> None:
-    """Run a command; an expected error ends with what to do next, and status 1."""
+    """Run a command; an expected error ends with the next step and status 1."""
     quiet()
     try:
-        with warnings_told():
+        with warnings_shown():
             app()
     except HeadwaterError as error:
         if "--json" in sys.argv:
@@ -512,5 +525,5 @@ def main() -> None:
             )
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        sys.stderr.write("stopped: nothing half done was kept\n")
+        sys.stderr.write("stopped: nothing unfinished was stored\n")
         raise SystemExit(130) from None

@@ -15,7 +15,7 @@ __all__ = ["commands"]
 
 commands = typer.Typer(
     no_args_is_help=True,
-    help="Score a table with the champion, and see how many of the answers are read.",
+    help="Score a table with the champion, and count how many answers are read.",
 )
 
 
@@ -23,13 +23,13 @@ commands = typer.Typer(
 def predict(pipeline: Declared, json: AsJson = False) -> None:
     """Score the pipeline's table.
 
-    The pipeline says which: batch=BatchPrediction(...).
+    The pipeline declares the table: batch=BatchPrediction(...).
 
-    All of it is scored, or nothing. Each prediction is logged with its features, so that its label can
-    join it, and kept by key: GET /batch/PIPELINE/KEY of a running service looks one up. What a killed
-    run left staged is finished.
+    All rows are scored, or none. Each prediction is logged with its features, so that its label can join
+    it, and stored by key: GET /batch/PIPELINE/KEY of a running service looks it up. The staged work of a
+    killed run is finished.
 
-    Where the stack runs (headwater up), this is a flow run that its Prefect page shows.
+    If the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
     from headwater.infra.settings import settings
     from headwater.loop.batch.batch_predict import batch_predict, check_declared
@@ -39,11 +39,11 @@ def predict(pipeline: Declared, json: AsJson = False) -> None:
     declared = load_pipeline(pipeline)
     check_declared(declared)
     with busy("predicting", json):
-        found = _by_flow(pipeline)
-        if found is None:
+        run = _by_flow(pipeline)
+        if run is None:
             with Bound(declared, settings()) as bound:
-                found = batch_predict(bound, by=user())
-    show(found, json, lambda: batch_lines(found))
+                run = batch_predict(bound, by=user())
+    show(run, json, lambda: batch_lines(run))
 
 
 @commands.command()
@@ -52,10 +52,10 @@ def status(
     last: Annotated[int, typer.Option(min=1, help="How many runs, newest last")] = 20,
     json: AsJson = False,
 ) -> None:
-    """List runs, and how much of them is read.
+    """List runs, with the share of their answers that was read.
 
-    A prediction is read when its key was looked up. What is computed for nobody costs as much as what
-    is read. A running service counts; a read shows here within a few seconds.
+    An answer is read if its key was looked up. An answer that is never read costs as much as any other.
+    A running service counts the reads; they show here within a few seconds.
     """
     from headwater.features.batch.batch_runs import BatchRuns
     from headwater.features.read.repository import find
@@ -66,14 +66,14 @@ def status(
     name = load_pipeline(pipeline).name if ":" in pipeline else pipeline
     database = Database(settings().operational_url)
     try:
-        found = BatchRuns(find(database, name, settings()), database).newest(last)
+        runs = BatchRuns(find(database, name, settings()), database).newest(last)
     finally:
         database.close()
-    show(found, json, lambda: table_of_runs(found, pipeline))
+    show(runs, json, lambda: table_of_runs(runs, pipeline))
 
 
 def _by_flow(reference: str) -> "BatchRun | None":
-    """Run the flow against the stack, if one runs; None where none does."""
+    """Run the flow on the stack, and return its result; None if no stack runs."""
     from headwater.features.batch.batch_runs import BatchRun
     from headwater.infra.settings import settings
 

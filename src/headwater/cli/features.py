@@ -24,9 +24,9 @@ def materialise_features(
     """Read the sources of batch features, check them, and publish them to the service.
 
     A running service looks up the new values within a moment, and no request fails meanwhile. A source
-    that does not fit what is declared is refused, and what was published before stays.
+    that does not fit the declaration is refused, and the values published before stay.
 
-    headwater deploy puts the same on its schedule, as often as each table says.
+    headwater deploy puts this on the schedule that each table declares.
     """
     from headwater.infra.settings import settings
     from headwater.loop.batch.materialise import materialise, table_of, table_states
@@ -36,20 +36,20 @@ def materialise_features(
     with Bound(load_pipeline(pipeline), settings()) as bound:
         names = only or [state.table for state in table_states(bound)]
         chosen = [table_of(bound, name) for name in names]
-        found = []
+        made = []
         for one in chosen:
             with busy(f"materialising {one.name}", json):
-                found.append(materialise(bound, one))
+                made.append(materialise(bound, one))
     show(
-        found,
+        made,
         json,
-        lambda: [f"{one.table}: {one.rows:,} rows, materialisation {one.number}" for one in found],
+        lambda: [f"{one.table}: {one.rows:,} rows, materialisation {one.number}" for one in made],
     )
 
 
 @commands.command("show")
 def show_features(pipeline: Declared, json: AsJson = False) -> None:
-    """Show the tables of batch features, and how old what is published is."""
+    """Show the tables of batch features, and the age of their published values."""
     from headwater.infra.settings import settings
     from headwater.loop.batch.materialise import TableState, table_states
     from headwater.loop.binding import Bound
@@ -57,14 +57,14 @@ def show_features(pipeline: Declared, json: AsJson = False) -> None:
 
     def row(state: TableState) -> tuple[str, ...]:
         newest = state.newest
-        told = (
+        read = (
             ("never", "-")
             if newest is None
             else (f"{newest.read_at:%Y-%m-%d %H:%M:%S}", f"{newest.rows:,}")
         )
-        return (state.table, *told, state.every, state.max_age or "-", state.source)
+        return (state.table, *read, state.every, state.max_age or "-", state.source)
 
     with Bound(load_pipeline(pipeline), settings()) as bound:
-        found = table_states(bound)
+        states = table_states(bound)
     heads = ("table", "read (UTC)", "rows", "every", "max age", "source")
-    show(found, json, lambda: [table(heads, map(row, found))])
+    show(states, json, lambda: [table(heads, map(row, states))])

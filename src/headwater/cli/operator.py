@@ -1,4 +1,4 @@
-"""Commands that orchestrate models while they serve; every ruling is audited."""
+"""Commands that operate serving models; every ruling is audited."""
 
 from typing import Annotated
 
@@ -31,17 +31,17 @@ def versions(
     last: Annotated[int, typer.Option(help="How many, newest last; 0 for all")] = 20,
     json: AsJson = False,
 ) -> None:
-    """List the versions, and say what each does now."""
+    """List the versions with their roles."""
     with operating(pipeline) as operator:
-        found = operator.registry.store.versions()[-last:]
+        newest = operator.registry.store.versions()[-last:]
         roles = operator.roles()
         reign = operator.registry.championship.reign()
     serving = reign.version if reign else None
     if json:
-        told = [{"serving": v.number == serving, "roles": roles.get(v.number, [])} for v in found]
-        print_json([plain(v) | more for v, more in zip(found, told, strict=True)])
+        facts = [{"serving": v.number == serving, "roles": roles.get(v.number, [])} for v in newest]
+        print_json([plain(v) | more for v, more in zip(newest, facts, strict=True)])
     else:
-        show_lines([versions_table(found, roles)])
+        show_lines([versions_table(newest, roles)])
 
 
 @commands.command()
@@ -50,8 +50,9 @@ def promote(
 ) -> None:
     """Make a version champion, once its state is verified.
 
-    Where each label is learned, the service catches it up first: what it missed is learned and becomes a
-    version, which the gate compares with what was served. While learning is paused it serves as it is.
+    With learn="each label", the service catches the version up first: it learns the examples that it
+    missed, and becomes a new version, which the gate compares with the served outputs. While learning is
+    paused, the version serves as it is.
     """
     with operating(pipeline) as operator:
         reign = operator.promote(version, by=user(), reason=reason)
@@ -82,8 +83,8 @@ def rollback(
     spans = [span_of(text) for text in quarantine or ()]
     with operating(pipeline) as operator:
         reign = operator.roll_back(to, by=user(), reason=reason, quarantine=spans)
-    kept = f"; quarantined: {', '.join(map(str, spans))}" if spans else ""
-    show(reign, json, lambda: [f"version {reign.version} is champion again{kept}"])
+    quarantined = f"; quarantined: {', '.join(map(str, spans))}" if spans else ""
+    show(reign, json, lambda: [f"version {reign.version} is champion again{quarantined}"])
 
 
 @commands.command()
@@ -110,13 +111,13 @@ def routing(
     from headwater.spec.serving.routing_text import parse_routing
 
     if to is not None and declared:
-        raise DeclarationError("--set and --declared are both there", hint="give one of them")
+        raise DeclarationError("--set and --declared are both given", hint="give one of them")
     with operating(pipeline) as operator:
         if to is not None or declared:
-            wanted = None if to is None else parse_routing(to)
-            operator.route(wanted, by=user(), reason=reason)
-        found = operator.routed()
-    show(found, json, lambda: routing_lines(found))
+            new_routing = None if to is None else parse_routing(to)
+            operator.route(new_routing, by=user(), reason=reason)
+        status = operator.routed()
+    show(status, json, lambda: routing_lines(status))
 
 
 @shadow.command("add")
@@ -125,43 +126,44 @@ def add_shadow(
 ) -> None:
     """Let a version predict every request beside the answer, from the next prediction on.
 
-    It answers nothing, and is scored on the same labels: headwater performance.
+    It answers no request, and is scored on the same labels: headwater performance.
     """
     with operating(pipeline) as operator:
-        found = operator.add_shadow(version, by=user(), reason=reason)
-    show(found, json, lambda: routing_lines(found))
+        status = operator.add_shadow(version, by=user(), reason=reason)
+    show(status, json, lambda: routing_lines(status))
 
 
 @shadow.command("drop")
 def drop_shadow(
     pipeline: Named, version: Number, reason: Reason = "dropped by hand", json: AsJson = False
 ) -> None:
-    """Let a version predict beside the answer no more; what it said is kept."""
+    """Let a version stop predicting beside the answer; its outputs are kept."""
     with operating(pipeline) as operator:
-        found = operator.drop_shadow(version, by=user(), reason=reason)
-    show(found, json, lambda: routing_lines(found))
+        status = operator.drop_shadow(version, by=user(), reason=reason)
+    show(status, json, lambda: routing_lines(status))
 
 
 @commands.command()
 def pause(pipeline: Named, reason: Reason = "paused by hand", json: AsJson = False) -> None:
-    """Pause learning each label.
+    """Pause online learning.
 
-    What was learned serves on, and labels are recorded as ever. headwater resume goes on from there.
+    The learned state goes on serving, and labels are recorded as before. headwater resume goes on from
+    there.
     """
     with operating(pipeline) as operator:
-        found = operator.pause(by=user(), reason=reason)
-    show(found, json, lambda: learning_lines(found))
+        learning = operator.pause(by=user(), reason=reason)
+    show(learning, json, lambda: learning_lines(learning))
 
 
 @commands.command()
 def resume(pipeline: Named, reason: Reason = "resumed by hand", json: AsJson = False) -> None:
-    """Let paused learning go on.
+    """Resume paused learning.
 
-    What came meanwhile is learned, and nothing is lost.
+    Labels that came meanwhile are learned; none is lost.
     """
     with operating(pipeline) as operator:
-        found = operator.resume(by=user(), reason=reason)
-    show(found, json, lambda: learning_lines(found))
+        learning = operator.resume(by=user(), reason=reason)
+    show(learning, json, lambda: learning_lines(learning))
 
 
 @commands.command()
@@ -171,12 +173,12 @@ def quarantine(
     reason: Reason = "quarantined by hand",
     json: AsJson = False,
 ) -> None:
-    """Leave examples out of every later recipe.
+    """Exclude examples from every later recipe.
 
-    A service that learns each label heeds it at once. What a version has learned already stays in it:
-    headwater rollback returns to one before.
+    A service that learns each label excludes them at once. A version that has learned them keeps them:
+    headwater rollback returns to an earlier version.
     """
     ranges = [span_of(text) for text in spans]
     with operating(pipeline) as operator:
-        found = operator.quarantine(ranges, by=user(), reason=reason)
-    show(found, json, lambda: learning_lines(found))
+        learning = operator.quarantine(ranges, by=user(), reason=reason)
+    show(learning, json, lambda: learning_lines(learning))

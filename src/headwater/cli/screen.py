@@ -1,4 +1,4 @@
-"""What the command line shows: tables, trees and lines; and the same as JSON."""
+"""The output of the command line: tables, trees and lines, or JSON."""
 
 import sys
 import warnings
@@ -40,7 +40,7 @@ __all__ = [
     "tree_lines",
     "update_lines",
     "versions_table",
-    "warnings_told",
+    "warnings_shown",
 ]
 
 _SHORT = 12
@@ -48,7 +48,7 @@ _FILE_WIDTH = 140
 
 
 def plain(record: object) -> Any:
-    """Give records as dictionaries, lists, strings and numbers."""
+    """Return a record as dictionaries, lists, strings and numbers."""
     return msgspec.to_builtins(record)
 
 
@@ -76,29 +76,29 @@ def show_lines(lines: Iterable[object]) -> None:
 
 
 @contextmanager
-def warnings_told() -> Iterator[None]:
-    """Show headwater's own warnings as errors are shown, each once."""
-    told: set[str] = set()
+def warnings_shown() -> Iterator[None]:
+    """Show each of headwater's own warnings once, in the form of an error."""
+    shown: set[str] = set()
     with warnings.catch_warnings():
-        others = warnings.showwarning
+        show_others = warnings.showwarning
 
-        def tell(
+        def show_once(
             message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
         ) -> None:
             if not isinstance(message, HeadwaterWarning):
-                others(message, category, filename, lineno, *rest)
-            elif str(message) not in told:
-                told.add(str(message))
+                show_others(message, category, filename, lineno, *rest)
+            elif str(message) not in shown:
+                shown.add(str(message))
                 sys.stderr.write(f"warning: {message.what}.\nnext: {message.hint}.\n")
 
-        warnings.showwarning = tell  # type: ignore[assignment] # it takes the same, by position
+        warnings.showwarning = show_once  # type: ignore[assignment] # it takes the same, by position
         warnings.simplefilter("always", HeadwaterWarning)
         yield
 
 
 @contextmanager
 def busy(what: str, as_json: bool) -> Iterator[None]:
-    """Show that something goes on, on a terminal."""
+    """Show on a terminal that a command is busy."""
     if as_json or not sys.stderr.isatty():
         yield
         return
@@ -110,7 +110,7 @@ def busy(what: str, as_json: bool) -> Iterator[None]:
 
 @contextmanager
 def progress(what: str, as_json: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show how far something is, on a terminal: gives a function of what is done and the total."""
+    """Show progress on a terminal; yield a function that takes the part done and the total."""
     if as_json or not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
@@ -123,22 +123,22 @@ def progress(what: str, as_json: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
-    """Make a table; columns behind the first that hold numbers go to the right."""
+    """Make a table; columns of numbers after the first are aligned to the right."""
     from rich import box
     from rich.table import Table
 
-    kept = [list(row) for row in rows]
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    cells = [list(row) for row in rows]
+    table_ = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
-        numeric = i > 0 and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in kept)
-        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in kept:
-        made.add_row(*row)
-    return made
+        numeric = i > 0 and all(row[i][:1].isdigit() or row[i] in ("", "-") for row in cells)
+        table_.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table_.add_row(*row)
+    return table_
 
 
 def versions_table(versions: Sequence["Version"], roles: Mapping[str, Sequence[str]]) -> "Table":
-    """List versions, oldest first, with what they do now; the champion is marked."""
+    """List versions with their roles, oldest first; the champion is marked."""
     rows = [
         (
             f"{v.number} *" if "champion" in roles.get(v.number, ()) else v.number,
@@ -158,7 +158,7 @@ def versions_table(versions: Sequence["Version"], roles: Mapping[str, Sequence[s
 
 
 def tree_lines(walked: Sequence[tuple[int, "Node"]]) -> list[str]:
-    """Draw lineage as a tree. A line without branches goes straight down, however long it is."""
+    """Draw lineage as a tree; a line without branches goes straight down."""
     lines = []
     indents: dict[str, int] = {}
     for _, node in walked:
@@ -193,10 +193,10 @@ def decisions_table(decisions: Sequence["Decision"]) -> "Table":
 
 
 def decision_lines(decision: "Decision") -> list[str]:
-    """Say what was decided, and on what evidence."""
+    """Describe a decision and its evidence."""
     evidence = decision.evidence
-    said = "an update is due" if decision.fired else "no update"
-    lines = [f"{said}: {decision.reason}", f"decision {decision.id}, {evidence.standing}"]
+    verdict = "an update is due" if decision.fired else "no update"
+    lines = [f"{verdict}: {decision.reason}", f"decision {decision.id}, {evidence.standing}"]
     lines += [
         f"  {s.metric}: reference {_number(s.reference)}, current {_number(s.current)}, "
         f"estimate {_number(s.estimate)}"
@@ -206,27 +206,27 @@ def decision_lines(decision: "Decision") -> list[str]:
     return lines + [f"  note: {note}" for note in evidence.notes]
 
 
-def routing_lines(found: "RoutingStatus") -> list[str]:
-    """Say how requests are routed, who decided that, and how far shadows are."""
+def routing_lines(status: "RoutingStatus") -> list[str]:
+    """Describe the routing, its history, and the progress of shadows."""
     from headwater.spec.serving.routing_text import shortly
 
-    known = "as declared" if found.routing is None else shortly(found.routing)
-    declared = "" if found.declared is None else f"; declared: {shortly(found.declared)}"
-    lines = [f"{found.pipeline} is routed: {known}{declared}"]
-    for ruling in found.history:
+    in_force = "as declared" if status.routing is None else shortly(status.routing)
+    declared = "" if status.declared is None else f"; declared: {shortly(status.declared)}"
+    lines = [f"{status.pipeline} is routed: {in_force}{declared}"]
+    for ruling in status.history:
         what = "as declared" if ruling.routing is None else shortly(ruling.routing)
         lines.append(f"  {ruling.since:%Y-%m-%d %H:%M} UTC, {ruling.by}: {what} ({ruling.reason})")
-    return lines + [f"  shadow {one.version} is {one.behind:,} records behind" for one in found.shadows]
+    return lines + [f"  shadow {one.version} is {one.behind:,} records behind" for one in status.shadows]
 
 
-def learning_lines(found: "Learning") -> list[str]:
-    """Say whether learning is paused, and what is quarantined."""
-    pause, lines = found.pause, [f"{found.pipeline} learns"]
+def learning_lines(learning: "Learning") -> list[str]:
+    """Describe the pause of learning, and the quarantined offsets."""
+    pause, lines = learning.pause, [f"{learning.pipeline} learns"]
     if pause is not None:
         since = f"{pause.since:%Y-%m-%d %H:%M} UTC"
-        where = f"{found.pipeline} is paused at offset {pause.offset:,}"
+        where = f"{learning.pipeline} is paused at offset {pause.offset:,}"
         lines = [f"{where} since {since}, by {pause.by} ({pause.reason})"]
-    spans = ", ".join(map(str, found.quarantined))
+    spans = ", ".join(map(str, learning.quarantined))
     return [*lines, f"quarantined: {spans}"] if spans else lines
 
 
@@ -244,7 +244,7 @@ def _number(value: float | None) -> str:
 
 
 def update_lines(updated: "UpdateResult") -> list[str]:
-    """Say how an update ended."""
+    """Describe the result of an update."""
     version = updated.version
     if version is None:
         return [f"no new version: {updated.reason}"]
@@ -255,14 +255,14 @@ def update_lines(updated: "UpdateResult") -> list[str]:
         f"in {version.train_cpu_s:.2f} CPU s, digest {version.digest[:_SHORT]}"
     )
     by_hand = f"to let it serve: headwater promote {version.pipeline} {version.number}"
-    kept = f"it is kept, and does not serve; to let it serve all the same: {by_hand.split(': ')[1]}"
-    waits = by_hand if version.refused is None else kept
-    lines = [made, "it is champion now" if updated.promoted else waits]
+    refused = f"it is kept, and does not serve; to let it serve all the same: {by_hand.split(': ')[1]}"
+    not_promoted = by_hand if version.refused is None else refused
+    lines = [made, "it is champion now" if updated.promoted else not_promoted]
     return [*lines, f"served since the last champion learned: {served}"] if served else lines
 
 
 def rebuilt_lines(rebuilt: "RebuildResult") -> list[str]:
-    """Say whether digests are equal, version by version."""
+    """Describe the digests of a rebuild, version by version."""
     lines = [
         f"process {rebuilt.process_id} folded {len(rebuilt.versions)} version(s) of {rebuilt.pipeline}"
     ]
@@ -274,25 +274,27 @@ def rebuilt_lines(rebuilt: "RebuildResult") -> list[str]:
     return lines
 
 
-def queue_lines(found: "QueueStatistics") -> list[str]:
-    """Say what people are asked, and how far they agree."""
-    agreed, waiting = found.agreement, found.open_random + found.open_uncertain
-    strata = f"{found.open_uncertain:,} uncertain, {found.open_random:,} at random"
-    given = f"{found.answered:,} answered, with {found.answers:,} answers of {found.people:,} people"
-    others = (
-        f"{found.skips:,} skipped, {found.given_up:,} given up, {found.labelled:,} labelled meanwhile"
+def queue_lines(counts: "QueueStatistics") -> list[str]:
+    """Describe the label queue, and the agreement of people."""
+    agreement, waiting = counts.agreement, counts.open_random + counts.open_uncertain
+    strata = f"{counts.open_uncertain:,} uncertain, {counts.open_random:,} at random"
+    answers = (
+        f"{counts.answered:,} answered, with {counts.answers:,} answers of {counts.people:,} people"
     )
-    lines = [f"{waiting:,} questions wait: {strata}; {found.claimed:,} claimed", f"{given}; {others}"]
-    if not agreed.pairs:
+    rest = (
+        f"{counts.skips:,} skipped, {counts.given_up:,} given up, {counts.labelled:,} labelled meanwhile"
+    )
+    lines = [f"{waiting:,} questions wait: {strata}; {counts.claimed:,} claimed", f"{answers}; {rest}"]
+    if not agreement.pairs:
         return [*lines, "no question has two answers yet: agreement is unknown"]
-    beyond = f", mean difference {_number(agreed.mean_difference)}"
-    if agreed.mean_difference is None:
-        beyond = f", Cohen's kappa {_number(agreed.kappa)}"
-    return [*lines, f"agreement: {_number(agreed.raw)} of {agreed.pairs:,} pairs{beyond}"]
+    beyond = f", mean difference {_number(agreement.mean_difference)}"
+    if agreement.mean_difference is None:
+        beyond = f", Cohen's kappa {_number(agreement.kappa)}"
+    return [*lines, f"agreement: {_number(agreement.raw)} of {agreement.pairs:,} pairs{beyond}"]
 
 
 def batch_lines(run: "BatchRun") -> list[str]:
-    """Say what a batch prediction made."""
+    """Describe the run of a batch prediction."""
     made = f"{run.rows:,} predictions of version {run.version} in run {run.id}, logged and published"
     return [made, "headwater batch status counts how many are read"]
 

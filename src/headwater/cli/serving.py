@@ -43,7 +43,7 @@ def serve(
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     workers: Annotated[
-        int, typer.Option(min=1, max=64, help="Processes that answer; one a core is usual")
+        int, typer.Option(min=1, max=64, help="Worker processes; one for each core is usual")
     ] = min(2, os.cpu_count() or 1),
     rate: Annotated[
         float | None,
@@ -52,9 +52,9 @@ def serve(
 ) -> None:
     """Serve pipelines over HTTP: predict, log, label.
 
-    Each serves its champion; a new one is swapped in between two requests. Ctrl-C drains, then ends.
-    kill -HUP replaces the workers one by one. Once a key was made (headwater keys add), every request
-    needs one; listening where other machines come in needs one from the start.
+    Each pipeline serves its champion; a new champion is swapped in between two requests. Ctrl-C drains,
+    then ends. kill -HUP replaces the workers one by one. Once a key is made (headwater keys add), every
+    request needs one. If other machines can reach the address, a key is needed from the start.
 
     Try it: curl localhost:8000/docs
     """
@@ -82,18 +82,18 @@ def serve(
 
 
 def _check_keys(host: str) -> None:
-    """Refuse to let other machines in where no key holds.
+    """Refuse to listen for other machines without a valid key.
 
     Raises
     ------
     DeclarationError
-        If none does.
+        If there is no valid key.
     """
     with _key_store() as store:
         if store.hashes().keys:
             return
     raise DeclarationError(
-        f"--host {host} would let other machines in, and no key was made",
+        f"--host {host} would let other machines in, and there is no key",
         hint="headwater keys add NAME --scope predict --scope label, then serve again",
     )
 
@@ -105,20 +105,22 @@ def replay(
         typer.Argument(metavar="EXAMPLE", help="A folder: its live.py has pipeline, events() and START"),
     ],
     start: Annotated[
-        datetime | None, typer.Option(help="First day, UTC; what came before is history")
+        datetime | None, typer.Option(help="First day, UTC; earlier events are history")
     ] = None,
     days: Annotated[float, typer.Option(help="How many")] = 7.0,
-    speed: Annotated[float, typer.Option(min=0.001, help="Times faster than it happened")] = 1000.0,
-    address: Annotated[str, typer.Option(help="Of the service")] = "http://127.0.0.1:8000",
+    speed: Annotated[
+        float, typer.Option(min=0.001, help="Factor by which it is faster than the events")
+    ] = 1000.0,
+    address: Annotated[str, typer.Option(help="Address of the service")] = "http://127.0.0.1:8000",
     key: Annotated[
-        str | None, typer.Option(envvar="HEADWATER_API_KEY", help="Where the service asks for one")
+        str | None, typer.Option(envvar="HEADWATER_API_KEY", help="API key, if the service needs one")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
 ) -> None:
-    """Send what happened to a live service, as it happened.
+    """Replay past events to a live service.
 
-    Predictions are asked for when they were, labels told when they became known, in their order. Where
-    no version serves yet, what came before the start is imported, and the first version trained on it.
+    Sends predictions when they were made, and labels when they became known, in their order. If no
+    version serves yet, imports the events before the start, and trains the first version on them.
 
     Try it: headwater serve examples/flights/live.py:pipeline, and beside it headwater replay
     examples/flights
@@ -127,17 +129,17 @@ def replay(
     from headwater.serving.client.replay_client import ReplayProgress
     from headwater.serving.client.replay_client import replay as replay_now
 
-    pipeline, events, usual = _example(what)
-    first = usual if start is None else start.replace(tzinfo=UTC)
+    pipeline, events, declared_start = _example(what)
+    first = declared_start if start is None else start.replace(tzinfo=UTC)
     _prepare(pipeline, events, first)
     served_at, stop = events["served_at"], first + timedelta(days=days)
     chosen = events.filter((served_at >= first) & (served_at < stop))
     later = events.filter((served_at < first) & (events["known_at"] > first))
     sent = ReplayProgress(total=0)
-    with Client(address, key=key) as client, progress("replaying", json) as tell:
+    with Client(address, key=key) as client, progress("replaying", json) as advance:
         _await_ready(client, address)
         for sent in replay_now(client, pipeline, chosen, speed, known_later=later):
-            tell(sent.predictions + sent.labels, sent.total)
+            advance(sent.predictions + sent.labels, sent.total)
     answered = ", ".join(f"version {name} {count:,}" for name, count in sent.versions.items())
     show(
         sent,
@@ -153,10 +155,10 @@ def queue(
     ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
 ) -> None:
-    """Show what people are asked to label, and how far they agree.
+    """Show the label queue, and how far people agree.
 
-    Looks at what was sequenced since the last time, then counts. The pipeline says how people are
-    asked: people=People().
+    Adds the predictions that were sequenced since the last time, then counts. The pipeline declares the
+    queue: people=People().
     """
     from headwater.features.log import FeatureLog
     from headwater.infra.settings import settings
@@ -164,41 +166,43 @@ def queue(
 
     log = FeatureLog(load_pipeline(pipeline), settings())
     try:
-        asked = log.queue()
-        with busy("looking at what was predicted", json):
-            asked.fill()
-        found = asked.counts()
+        label_queue = log.queue()
+        with busy("filling the queue", json):
+            label_queue.fill()
+        counts = label_queue.counts()
     finally:
         log.close()
         log.database.close()
-    show(found, json, lambda: queue_lines(found))
+    show(counts, json, lambda: queue_lines(counts))
 
 
 @keys.command("add")
 def add_key(
-    name: Annotated[str, typer.Argument(help="Whose it is; labels that it sends are by this name")],
+    name: Annotated[
+        str, typer.Argument(help="Its owner; labels that it sends are recorded under this name")
+    ],
     scope: Annotated[
         list[str],
-        typer.Option(help="predict, label, operate or read; can be repeated, none has another"),
+        typer.Option(help="predict, label, operate or read; can be repeated, none includes another"),
     ],
     json: AsJson = False,
 ) -> None:
-    """Make a key, and print it: this once.
+    """Make a key, and print it once.
 
     A client sends it as Authorization: Bearer KEY. From the first key on, every request needs one.
 
     To replace a key, add another under a new name, hand it out, then revoke the old one.
     """
     with _key_store() as store:
-        made = store.add(name, scope, by=user())
-    show({"name": name, "scopes": scope, "key": made}, json, lambda: [made])
+        key = store.add(name, scope, by=user())
+    show({"name": name, "scopes": scope, "key": key}, json, lambda: [key])
 
 
 @keys.command("list")
 def list_keys(json: AsJson = False) -> None:
-    """List the keys, also the revoked ones; what a key is itself is kept nowhere."""
+    """List the keys, the revoked ones too; the keys themselves are not stored."""
     with _key_store() as store:
-        found = store.keys()
+        listed = store.keys()
     rows = [
         (
             key.name,
@@ -207,15 +211,15 @@ def list_keys(json: AsJson = False) -> None:
             key.made_by,
             "-" if key.revoked_at is None else f"{key.revoked_at:{_SHOWN}}",
         )
-        for key in found
+        for key in listed
     ]
     heads = ("name", "may", "made (UTC)", "by", "revoked (UTC)")
-    show(found, json, lambda: [table(heads, rows)])
+    show(listed, json, lambda: [table(heads, rows)])
 
 
 @keys.command("revoke")
 def revoke_key(name: Annotated[str, typer.Argument(help="Of the key")], json: AsJson = False) -> None:
-    """End a key: the service refuses it within a second. Where none is left, nobody is let in."""
+    """Revoke a key: the service refuses it within a second. If none is left, no request is let in."""
     with _key_store() as store:
         store.revoke(name, by=user())
     show({"revoked": name}, json, lambda: [f"{name} is revoked"])
@@ -226,28 +230,28 @@ def audit(
     last: Annotated[int, typer.Option(min=1, help="How many rows, newest last")] = 50,
     json: AsJson = False,
 ) -> None:
-    """Show who promoted, rolled back, routed, paused, quarantined, made and revoked keys, and when.
+    """Show the audit: every ruling and key, with its author and time.
 
-    A label is audited by its record, which bears who sent it, as what, and when it came.
+    A label is audited by its record, which bears its sender, its source, and its time.
     """
     from headwater.infra.store.audit import audited
 
     with _database() as database:
-        found = audited(database, last)
+        rulings = audited(database, last)
     rows = [
         (f"{row.at:{_SHOWN}}", row.by, row.action, row.pipeline or "-", _detail(row.detail))
-        for row in found
+        for row in rulings
     ]
-    show(found, json, lambda: [table(("at (UTC)", "by", "did", "pipeline", "detail"), rows)])
+    show(rulings, json, lambda: [table(("at (UTC)", "by", "did", "pipeline", "detail"), rows)])
 
 
 def _detail(detail: dict[str, Any]) -> str:
-    told = {
+    shown = {
         name: ", ".join(map(str, value)) if isinstance(value, list) else value
         for name, value in detail.items()
         if value is not None
     }
-    return "; ".join(f"{name} {value}" for name, value in told.items())
+    return "; ".join(f"{name} {value}" for name, value in shown.items())
 
 
 @contextmanager
@@ -272,26 +276,26 @@ def _database() -> "Iterator[Database]":
 
 
 def _await_ready(client: "Client", address: str) -> None:
-    """Wait until the service has taken up the champion.
+    """Wait until the service has loaded the champion.
 
     Raises
     ------
     NotReadyError
-        If it has none after a minute.
+        If no version serves after a minute.
     """
     until = time.monotonic() + _READY_S
     with busy("waiting for the service", False):
         while not client.is_ready():
             if time.monotonic() > until:
                 raise NotReadyError(
-                    f"the service at {address} has no version that serves after {_READY_S:.0f} seconds",
+                    f"the service at {address} serves no version after {_READY_S:.0f} seconds",
                     hint="start it for this pipeline, with the same HEADWATER_HOME: headwater serve",
                 )
             time.sleep(_LOOK_S)
 
 
 def _example(folder: str) -> "tuple[Pipeline, pl.DataFrame, datetime]":
-    """Load an example's pipeline, its events, and where a replay starts if nobody says.
+    """Load an example's pipeline, its events, and the default start of a replay.
 
     Raises
     ------
@@ -311,7 +315,7 @@ def _example(folder: str) -> "tuple[Pipeline, pl.DataFrame, datetime]":
 
 
 def _prepare(pipeline: "Pipeline", events: "pl.DataFrame", start: datetime) -> None:
-    """Import what came before the start and train on it, where no version serves yet."""
+    """Import the events before the start and train on them, if no version serves yet."""
     import polars as pl
 
     from headwater.infra.settings import settings
@@ -327,7 +331,7 @@ def _prepare(pipeline: "Pipeline", events: "pl.DataFrame", start: datetime) -> N
         past = events.filter(pl.col("served_at") < start).with_columns(
             known.then(pl.col(name)).alias(name) for name in ("label", "known_at")
         )
-        with busy(f"importing {past.height:,} predictions of before, and training on them", False):
+        with busy(f"importing {past.height:,} earlier predictions, and training on them", False):
             import_history(bound.log, past, Columns())
             collect(bound.log)
             train(bound, by="headwater replay")

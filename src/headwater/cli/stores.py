@@ -1,4 +1,4 @@
-"""What commands share: arguments that name a pipeline, and the stores behind it."""
+"""The parts that commands share: arguments that name a pipeline, and its stores."""
 
 import getpass
 from collections.abc import Iterator
@@ -32,7 +32,8 @@ Declared = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
 ]
 Named = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="The pipeline's name, or where it is declared")
+    str,
+    typer.Argument(metavar="PIPELINE", help="The pipeline's name, or a reference to its declaration"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
 Reason = Annotated[str, typer.Option(help="Why, for the record")]
@@ -41,14 +42,14 @@ _MOST_DIGITS = 18  # of an offset: what a column of 64 bits holds
 
 
 def settings_now() -> "Settings":
-    """Give the settings, read when a command needs them."""
+    """Return the settings; they are read when a command first needs them."""
     from headwater.infra.settings import settings
 
     return settings()
 
 
 def name_of(pipeline: str) -> str:
-    """Give the name that a name or a reference means."""
+    """Return the name of a pipeline, which is given by name or by reference."""
     if ":" not in pipeline:
         return pipeline
     from headwater.spec.loading import load_pipeline
@@ -58,7 +59,7 @@ def name_of(pipeline: str) -> str:
 
 @contextmanager
 def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
-    """Give a pipeline's name, its number, and the database that holds its rows."""
+    """Yield a pipeline's name, its number, and the database that holds its rows."""
     from headwater.features.read.repository import find
     from headwater.infra.store.database import Database
 
@@ -72,21 +73,21 @@ def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
 
 @contextmanager
 def operating(pipeline: str) -> "Iterator[Operator]":
-    """Give who operates a pipeline: as declared, or by its name alone."""
+    """Yield the operator of a pipeline, which is given by name or by reference."""
     from headwater.infra.store.database import Database
     from headwater.loop.operator.operations import Operator
     from headwater.spec.loading import load_pipeline
 
-    known = load_pipeline(pipeline) if ":" in pipeline else pipeline
+    declared_or_name = load_pipeline(pipeline) if ":" in pipeline else pipeline
     database = Database(settings_now().operational_url)
     try:
-        yield Operator(known, settings_now(), database)
+        yield Operator(declared_or_name, settings_now(), database)
     finally:
         database.close()
 
 
 def user() -> str:
-    """Name who runs the command, for the record."""
+    """Return the name of the user who runs the command, for the audit."""
     return getpass.getuser()
 
 
@@ -96,7 +97,7 @@ def span_of(text: str) -> "OffsetRange":
     Raises
     ------
     DeclarationError
-        If it is none.
+        If the text is no such range.
     """
     from headwater.spec.recipe import OffsetRange
 

@@ -1,4 +1,4 @@
-"""Requests of hot routes, byte by byte: however they come, each is answered once, and in order."""
+"""Requests of hot routes, byte by byte: each is answered once and in order, however it is cut."""
 
 import re
 import socket
@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.loop.conftest import PIPELINE
+from tests.serving.conftest import Opener
 from tests.serving.running import running
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.serving.http import fast_protocol as hot_protocol
 from headwater.serving.http.fast_protocol import DRAINS, FastProtocol, http_protocol
+from headwater.serving.http.fast_routes import BodyLimits
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.process.app import create_app
 
@@ -32,7 +33,7 @@ _ALIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 class Answer(NamedTuple):
-    """A status, the lines before a body, and the body as it was read from JSON."""
+    """A status, the lines before a body, and the body read from JSON."""
 
     status: int
     head: bytes
@@ -40,7 +41,7 @@ class Answer(NamedTuple):
 
 
 class Raw:
-    """One connection, over which bytes go in the parts that are given."""
+    """A connection that sends bytes in the given parts."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._socket = socket.create_connection((client.base_url.host, client.base_url.port), 60)
@@ -65,7 +66,7 @@ class Raw:
         return self._read.read(1) == b""
 
     def reset(self) -> None:
-        """Go away without a word."""
+        """Reset the connection."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self.close()
 
@@ -116,7 +117,7 @@ def test_an_answer_says_its_type_its_length_and_the_date(raw: Raw) -> None:
     assert b"connection: close" not in answer.head
 
 
-def test_what_was_learned_of_one_request_is_not_of_the_next(raw: Raw) -> None:
+def test_headers_of_one_request_do_not_reach_the_next(raw: Raw) -> None:
     for id_ in ("one", "two"):
         raw.send(predict(id_, extra=b"x-some: header\r\n"))
         assert raw.answer().body["id"] == id_
@@ -152,7 +153,7 @@ STATUSES = {"refused": 422, "get": 405}
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_whatever_comes_in_whatever_parts_is_answered_in_order(
+def test_requests_cut_anywhere_are_answered_in_order(
     connect: Callable[[], Raw], kinds: list[str], cuts: list[float]
 ) -> None:
     raw = connect()
@@ -170,11 +171,9 @@ def test_whatever_comes_in_whatever_parts_is_answered_in_order(
     sending.join()
 
 
-def test_a_body_that_is_slow_has_its_answer_when_it_is_there(
-    connect: Callable[[], Raw], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hot_protocol, "_PATIENCE_S", 0.0)
-    slow, other = connect(), connect()
+def test_a_slow_body_is_answered_once_it_is_complete(keeper: Keeper, open_service: Opener) -> None:
+    client = open_service(patience_s=0.0)
+    slow, other = Raw(client), Raw(client)
     request = predict("slow")
     slow.send(request[:-5])
     for _ in range(3):  # meanwhile the service goes on
@@ -182,17 +181,19 @@ def test_a_body_that_is_slow_has_its_answer_when_it_is_there(
         assert other.answer().status == 200
     slow.send(request[-5:])
     assert slow.answer().body["id"] == "slow"
+    slow.close()
+    other.close()
 
 
-def test_a_body_that_does_not_come_is_told_so(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot_protocol, "_PATIENCE_S", 0.0)
-    monkeypatch.setattr("headwater.serving.http.fast_routes._BODY_S", 0.05)
+def test_a_body_that_never_completes_is_refused(keeper: Keeper, open_service: Opener) -> None:
+    raw = Raw(open_service(patience_s=0.0, limits=BodyLimits(within_s=0.05)))
     raw.send(predict("slow")[:-5])
     answer = raw.answer()
+    raw.close()
     assert (answer.status, answer.body["code"]) == (408, "SlowError")
 
 
-def test_a_caller_that_asks_to_be_told_to_go_on_is_told(raw: Raw) -> None:
+def test_a_caller_that_expects_100_continue_gets_it(raw: Raw) -> None:
     request = predict("one", extra=b"expect: 100-continue\r\n")
     head, _, body = request.partition(b"\r\n\r\n")
     raw.send(head + b"\r\n\r\n")
@@ -204,7 +205,7 @@ def test_a_caller_that_asks_to_be_told_to_go_on_is_told(raw: Raw) -> None:
 @pytest.mark.parametrize(
     "request_", [predict("one", b"1.0"), predict("one", extra=b"connection: close\r\n")]
 )
-def test_a_connection_ends_where_the_caller_wants_it_to(raw: Raw, request_: bytes) -> None:
+def test_a_connection_closes_if_the_caller_asks_for_it(raw: Raw, request_: bytes) -> None:
     raw.send(request_)
     answer = raw.answer()
     assert answer.body["id"] == "one"
@@ -212,7 +213,7 @@ def test_a_connection_ends_where_the_caller_wants_it_to(raw: Raw, request_: byte
     assert raw.ended()
 
 
-def test_who_goes_away_harms_nobody(connect: Callable[[], Raw]) -> None:
+def test_a_caller_that_goes_away_harms_no_other(connect: Callable[[], Raw]) -> None:
     for part in (predict("gone")[:-5], predict("gone-after")):
         gone = connect()
         gone.send(part)
@@ -222,7 +223,7 @@ def test_who_goes_away_harms_nobody(connect: Callable[[], Raw]) -> None:
     assert stays.answer().body["id"] == "stays"
 
 
-def test_what_is_no_http_is_refused(raw: Raw) -> None:
+def test_bytes_that_are_not_http_are_refused(raw: Raw) -> None:
     raw.send(b"POST /predict\r\nnothing of the kind\r\n\r\n")
     assert raw.answer().status == 400
     assert raw.ended()
@@ -244,7 +245,7 @@ def test_while_a_worker_drains_each_answer_ends_its_connection(
         raw.close()
 
 
-def test_a_request_that_has_begun_to_come_is_answered_before_the_end(
+def test_a_partly_received_request_is_answered_before_the_end(
     keeper: Keeper, home: Settings, clock: SimulatedClock
 ) -> None:
     request = predict("begun")
@@ -269,7 +270,7 @@ def _finish(begun: Raw, idle: Raw, rest: bytes) -> None:
 
 
 def _telling(app: ASGIApp, states: list[MutableMapping[str, Any]]) -> ASGIApp:
-    """Give an application that also tells the state of its lifespan."""
+    """Return an application that also collects the state of its lifespan."""
 
     async def telling(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, spoken by Triton's own client."""
+"""The Open Inference Protocol, tested with Triton's own client."""
 
 from collections.abc import Iterator
 
@@ -18,15 +18,15 @@ def triton(client: httpx.Client) -> Iterator[InferenceServerClient]:
 
 
 def inputs(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic], *, binary: bool) -> list[InferInput]:
-    found = []
+    tensors = []
     for name, values in (("a", a), ("b", b)):
         datatype = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "object": "BYTES"}[
             values.dtype.name
         ]
         tensor = InferInput(name, list(values.shape), datatype)
         tensor.set_data_from_numpy(values, binary_data=binary)
-        found.append(tensor)
-    return found
+        tensors.append(tensor)
+    return tensors
 
 
 def test_health_and_metadata(triton: InferenceServerClient) -> None:
@@ -46,12 +46,12 @@ def test_health_and_metadata(triton: InferenceServerClient) -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
-def test_tensors_in_both_forms_get_our_answers(
+def test_json_and_binary_tensors_get_the_same_answers(
     triton: InferenceServerClient, client: httpx.Client, binary: bool, shape: tuple[int, ...]
 ) -> None:
     a, b = np.array([0.5, 1.0, -2.0]), np.array([1.5, 0.0, 0.25])
-    asked = inputs(a.reshape(shape), b.reshape(shape), binary=binary)
-    found = triton.infer("line", asked, request_id="r")
+    tensors = inputs(a.reshape(shape), b.reshape(shape), binary=binary)
+    found = triton.infer("line", tensors, request_id="r")
     items = [{"features": {"a": x, "b": y}} for x, y in zip(a, b, strict=True)]
     ours = client.post("/predict", json={"predictions": items}).json()["predictions"]
     assert found.as_numpy("output").tolist() == [one["output"] for one in ours]
@@ -60,14 +60,14 @@ def test_tensors_in_both_forms_get_our_answers(
     assert client.get("/predictions/r-1").json()["prediction"]["features"] == {"a": 1.0, "b": 0.0}
 
 
-def test_other_numbers_stand_for_floats(triton: InferenceServerClient) -> None:
-    asked = inputs(np.array([1], dtype=np.int64), np.array([0.5], dtype=np.float32), binary=True)
-    found = triton.infer("line", asked, outputs=[InferRequestedOutput("output", binary_data=True)])
+def test_other_number_types_are_accepted_as_floats(triton: InferenceServerClient) -> None:
+    tensors = inputs(np.array([1], dtype=np.int64), np.array([0.5], dtype=np.float32), binary=True)
+    found = triton.infer("line", tensors, outputs=[InferRequestedOutput("output", binary_data=True)])
     assert found.as_numpy("output").shape == (1,)
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_what_does_not_fit_is_an_error_of_the_protocol(
+def test_an_invalid_request_is_an_error_of_the_protocol(
     triton: InferenceServerClient, binary: bool
 ) -> None:
     one, two = np.array([1.0]), np.array([1.0, 2.0])
@@ -131,7 +131,7 @@ def test_lengths_of_binary_data_are_checked(client: httpx.Client) -> None:
         assert answer.status_code == 422
 
 
-def test_a_body_within_bounds_is_refused_at_once_however_it_is_nested(client: httpx.Client) -> None:
+def test_a_deeply_nested_body_is_refused_at_once(client: httpx.Client) -> None:
     deep = _asking(_tensor(b"1," * 900_000 + b"[" * 500 + b"1" + b"]" * 500))
     head = (
         b'{"inputs": [{"name": "a", "shape": [1], "datatype": "BYTES", '

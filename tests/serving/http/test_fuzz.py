@@ -1,4 +1,4 @@
-"""Schemathesis over the whole OpenAPI document, every check: what is documented is what happens."""
+"""Run every check of schemathesis on the OpenAPI document: the service does what is documented."""
 
 import subprocess
 import sys
@@ -8,8 +8,8 @@ import httpx
 from tests.loop.conftest import PIPELINE
 from tests.patience import PATIENCE_S
 from tests.serving.conftest import Opener
-from tests.serving.test_batch import SCORED, five_keys, scored, watch
-from tests.serving.test_label_queue import ASKING
+from tests.serving.http.test_batch_routes import SCORED, five_keys, scored, watch
+from tests.serving.http.test_label_queue_routes import ASKING
 
 from headwater.infra.settings import Settings
 from headwater.serving.keeper.batch_publisher import BatchPublisher
@@ -18,7 +18,7 @@ from headwater.serving.keeper.operator_socket import OperatorSocket
 
 __all__ = ["five_keys", "scored", "watch"]
 
-_CONFIG = Path(__file__).parents[2] / "benchmarks" / "schemathesis.toml"
+_CONFIG = Path(__file__).parents[3] / "benchmarks" / "schemathesis.toml"
 
 
 def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_schemathesis_finds_nothing_in_the_queue(
     finds_nothing(client, tmp_path, "--include-path-regex", "/queue")
 
 
-def test_schemathesis_finds_nothing_in_what_operators_ask(
+def test_schemathesis_finds_nothing_in_operator_routes(
     client: httpx.Client, home: Settings, tmp_path: Path
 ) -> None:
     with OperatorSocket([PIPELINE], home):
@@ -48,7 +48,7 @@ def test_schemathesis_finds_nothing_in_batch_answers(
 
 
 def finds_nothing(client: httpx.Client, folder: Path, *chosen: str) -> None:
-    """Run schemathesis against the paths that were chosen."""
+    """Run schemathesis on the chosen paths, and expect no finding."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG), "run"]
     options = ["--checks", "all", "--max-examples", "60", "--seed", "7", "--no-color"]
     options += ["--phases", "examples,coverage,fuzzing", "--generation-database", "none"]

@@ -1,4 +1,4 @@
-"""One rule for a value at every door: what one refuses, all refuse, and nothing of it is kept."""
+"""Every door has the same rule for a value: if one door refuses it, all do, and none records it."""
 
 import json
 import shutil
@@ -62,14 +62,14 @@ PLAIN: dict[str, Any] = {"a": 1.0, "b": None, "c": "x"}
 
 
 class Doors:
-    """All doors by which a value of a kind comes in; each raises an error of ours where it refuses."""
+    """All doors by which a value may come in; each raises a headwater error if it refuses."""
 
     def __init__(self, bound: Bound, http: httpx.Client, client: Client) -> None:
         self.bound, self.http, self.client, self.count = bound, http, client, 0
-        self.asked = self.ask_ada()
+        self.question_id = self.ask_ada()
 
     @property
-    def kept(self) -> int:
+    def record_count(self) -> int:
         return self.bound.log.inbox.count_after(0)
 
     def new(self) -> str:
@@ -98,7 +98,7 @@ class Doors:
         raise SchemaError("refused")
 
     def record(self, id_: str | None = None, **changed: Any) -> None:
-        """Record beside a good one: where one is refused, neither is kept."""
+        """Record a prediction beside a valid one; if it is refused, neither is recorded."""
         made: dict[str, Any] = {"features": PLAIN, "output": 0.5, "served_at": NOW} | changed
         good = Prediction(id=self.new(), features=PLAIN, output=0.5, served_at=NOW)
         bad = Prediction(id=self.new() if id_ is None else id_, **made)
@@ -148,7 +148,7 @@ class Doors:
         return None
 
     def rule(self, path: str, reason: str, method: str = "POST", **body: Any) -> None:
-        """Send what an operator rules."""
+        """Send a ruling of an operator."""
         self.post(f"/pipelines/doors/{path}", body | {"reason": reason}, method)
 
     def infer(self, id_: str = "", path: str = "/v2/models/doors/infer", **changed: Any) -> None:
@@ -177,7 +177,7 @@ class Doors:
             self.refuse()
 
     def ask_ada(self) -> str:
-        """Give the id of a prediction that ada holds a question about."""
+        """Return the id of a prediction about which ada holds a question."""
         id_ = self.new()
         self.bound.log.record(
             [Prediction(id=id_, features=PLAIN, output=0.5, served_at=NOW, version="1")]
@@ -186,8 +186,8 @@ class Doors:
             sequencer.drain()
         queue = self.bound.log.queue()
         queue.fill()
-        (asked,) = queue.claim("ada")
-        return asked.prediction_id
+        (question,) = queue.claim("ada")
+        return question.prediction_id
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +214,8 @@ def doors(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> It
 Send = Callable[[Doors, Any], object]
 
 
-def told(item: Callable[[Doors, Any], dict[str, Any]]) -> dict[str, Send]:
-    """Give the doors by which a label comes, made of one as it goes over HTTP."""
+def label_doors(item: Callable[[Doors, Any], dict[str, Any]]) -> dict[str, Send]:
+    """Return the doors by which a label may come in, made from its JSON."""
 
     def python(d: Doors, value: Any) -> object:
         given = {"value": 1.0, "known_at": NOW} | item(d, value)
@@ -233,8 +233,8 @@ def told(item: Callable[[Doors, Any], dict[str, Any]]) -> dict[str, Send]:
     }
 
 
-def featured(name: str) -> dict[str, Send]:
-    """Give the doors by which a feature comes."""
+def feature_doors(name: str) -> dict[str, Send]:
+    """Return the doors by which a feature may come in."""
     return {
         "Prediction": lambda d, v: d.record(features=PLAIN | {name: v}),
         "import_history": lambda d, v: d.history(features=PLAIN | {name: v}),
@@ -267,8 +267,8 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
         "/v2, of a version": lambda d, v: d.infer(v, VERSION),
         "/batch": lambda d, v: d.batch(id_=v),
     },
-    "labelled id": told(lambda _, v: {"prediction_id": v}),
-    "label's key": told(lambda d, v: {"prediction_id": d.new(), "key": v}),
+    "labelled id": label_doors(lambda _, v: {"prediction_id": v}),
+    "label's key": label_doors(lambda d, v: {"prediction_id": d.new(), "key": v}),
     "entity": {
         "Prediction": lambda d, v: d.record(entity={"k": v}),
         "Prediction, name": lambda d, v: d.record(entity={v: "k"}),
@@ -303,16 +303,16 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
         "/pipelines, quarantine": lambda d, v: d.rule("quarantine", v, spans=[{"start": 0, "stop": 1}]),
         "/pipelines, champion": lambda d, v: d.rule("champion", v, version="1"),
     },
-    "text": featured("c"),
-    "number": featured("a"),
-    "nullable number": featured("b"),
+    "text": feature_doors("c"),
+    "number": feature_doors("a"),
+    "nullable number": feature_doors("b"),
     "label": {
-        **told(lambda d, v: {"prediction_id": d.new(), "value": v}),
+        **label_doors(lambda d, v: {"prediction_id": d.new(), "value": v}),
         "import_history": lambda d, v: d.history(value=v),
         "import of a frame": lambda d, v: d.frame(label=v),
-        "LabelQueue.answer": lambda d, v: d.bound.log.queue().answer("ada", d.asked, v),
+        "LabelQueue.answer": lambda d, v: d.bound.log.queue().answer("ada", d.question_id, v),
         "/queue": lambda d, v: d.post(
-            "/queue/doors/answer", {"person": "ada", "prediction_id": d.asked, "value": v}
+            "/queue/doors/answer", {"person": "ada", "prediction_id": d.question_id, "value": v}
         ),
     },
     "output": {
@@ -362,20 +362,24 @@ def test_each_kind_has_its_values() -> None:
 
 
 @pytest.mark.parametrize(("send", "values"), [*cases(good=False)])
-def test_what_one_door_refuses_all_refuse(doors: Doors, send: Send, values: tuple[Any, ...]) -> None:
+def test_a_value_refused_at_one_door_is_refused_at_all(
+    doors: Doors, send: Send, values: tuple[Any, ...]
+) -> None:
     for value in values:
         reigns = doors.bound.registry.championship.history()
-        before = doors.kept
+        before = doors.record_count
         with pytest.raises(HeadwaterError) as refused:
             send(doors, value)
         assert isinstance(refused.value, SchemaError), value
-        assert doors.kept == before, value
+        assert doors.record_count == before, value
         assert doors.bound.registry.championship.history() == reigns
     assert refused.value.what
 
 
 @pytest.mark.parametrize(("send", "values"), [*cases(good=True)])
-def test_what_one_door_takes_all_take(doors: Doors, send: Send, values: tuple[Any, ...]) -> None:
+def test_a_value_accepted_at_one_door_is_accepted_at_all(
+    doors: Doors, send: Send, values: tuple[Any, ...]
+) -> None:
     for place, value in enumerate(values):
         name = isinstance(value, str) and values is GOOD_NAMES
         send(doors, f"{value}{doors.new()}{place}" if name else value)

@@ -1,4 +1,4 @@
-"""Requests routed over a socket: who answers, what is logged of it, and what shadows say beside it."""
+"""Routing over HTTP: the answering version, its log record, and the outputs of shadows."""
 
 import random
 import shutil
@@ -33,7 +33,7 @@ Eventually = Callable[[Callable[[], bool]], None]
 
 @pytest.fixture(scope="session")
 def two_versions(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
-    """A home with a good version 1, which serves, and a version 2 that learned the opposite."""
+    """Return a home with a good version 1, which serves, and a version 2 that learned the opposite."""
     home = tmp_path_factory.mktemp("two") / "home"
     shutil.copytree(trained, home)
     with Bound(PIPELINE, Settings(home=home), SimulatedClock(NOW)) as bound:
@@ -77,12 +77,12 @@ def published(bound: Bound) -> ServingFile:
 
 
 def items_of(name: str, count: int) -> list[dict[str, Any]]:
-    drawn = random.Random(name)
+    rng = random.Random(name)
     return [
         {
             "id": f"{name}-{n}",
             "unit": f"unit-{n}",
-            "features": {"a": drawn.gauss(0, 1), "b": drawn.gauss(0, 1)},
+            "features": {"a": rng.gauss(0, 1), "b": rng.gauss(0, 1)},
         }
         for n in range(count)
     ]
@@ -108,7 +108,7 @@ def sequence(bound: Bound) -> None:
 
 
 def follows(client: httpx.Client, kind: str) -> Callable[[], bool]:
-    """Say whether the worker routes as it should by now."""
+    """Return whether the worker routes as expected by now."""
     return lambda: client.get("/pipelines").json()[0]["routing"]["type"] == kind
 
 
@@ -135,7 +135,7 @@ def test_shares_are_met_stick_and_are_logged(
     assert logged.height == 2 * roles["2", "challenger"]
 
 
-def test_a_retried_request_gets_the_recorded_answer_however_it_is_routed_now(
+def test_a_retried_request_gets_the_recorded_answer_after_a_new_routing(
     route: Callable[..., None], open_service: Opener, eventually: Eventually
 ) -> None:
     route(Canary(share=0.5, version="2"))
@@ -149,7 +149,7 @@ def test_a_retried_request_gets_the_recorded_answer_however_it_is_routed_now(
     assert {one["version"] for one in predict(client, items_of("new", 40))} == {"1"}
 
 
-def test_what_is_set_at_run_time_beats_the_declaration(
+def test_a_routing_set_at_run_time_beats_the_declaration(
     home: Settings, clock: SimulatedClock, open_service: Opener, eventually: Eventually
 ) -> None:
     declared = replace(PIPELINE, routing=Canary(share=0.5, version="2"))
@@ -198,7 +198,7 @@ def test_a_shadow_is_scored_on_the_same_labels_and_never_becomes_an_example(
 
 @pytest.fixture
 def damaged(bound: Bound) -> Iterator[None]:
-    """The state of version 2 is damaged; it belongs to the copied home, and is mended afterwards."""
+    """Damage the state of version 2, which belongs to the copied home; repair it afterwards."""
     store = bound.registry.store
     where = store.client.get_logged_model(store.get("2").model_id).artifact_location
     state = Path(where.removeprefix("file://")) / "artifacts" / "state.bin"
@@ -223,7 +223,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_others_serving(
 
 @pytest.fixture
 def third(bound: Bound, home: Settings, clock: SimulatedClock) -> Callable[[Any], str]:
-    """Make a third version, of another model, beside the champion."""
+    """Return a function that makes a third version, of another model, beside the champion."""
 
     def made(model: Callable[[], object]) -> str:
         with Bound(replace(PIPELINE, model=model, promotion="by hand"), home, clock) as other:
@@ -253,8 +253,8 @@ def test_a_shadow_that_fails_does_no_harm(
     assert caplog.text.count("shadow 3 fails on a prediction: ZeroDivisionError") == 1
     end = bound.log.positions()
     assert {bound.log.shadows.places()[version].next for version in ("2", "3")} == {end}
-    said = Counter(one.version for one in bound.log.shadows.between(start, end))
-    assert said == {"2": 20, "3": 10}
+    counts = Counter(one.version for one in bound.log.shadows.between(start, end))
+    assert counts == {"2": 20, "3": 10}
 
 
 def test_a_shadow_that_hangs_is_dropped_and_holds_nothing_up(
@@ -287,11 +287,11 @@ def test_a_shadow_that_hangs_is_dropped_and_holds_nothing_up(
     keeper.step()
     assert published(bound).states[0].version == "2"
     route(Shadow(versions=(hangs,)))  # settles: it is dropped by then
-    told = KeeperStatusFile(bound.pipeline.name, bound.settings).read()
-    assert [(one.kind, one.version) for one in told.alarms] == [("shadow", hangs)]
-    assert "was dropped" in told.alarms[0].what
+    status = KeeperStatusFile(bound.pipeline.name, bound.settings).read()
+    assert [(one.kind, one.version) for one in status.alarms] == [("shadow", hangs)]
+    assert "was dropped" in status.alarms[0].what
     assert bound.log.shadows.places()[hangs].next == place
-    assert told.raised["shadow"] >= 1
+    assert status.raised["shadow"] >= 1
     route(ChampionOnly())
     assert KeeperStatusFile(bound.pipeline.name, bound.settings).read().alarms == ()
 

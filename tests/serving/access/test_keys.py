@@ -1,4 +1,4 @@
-"""Keys: each scope allows what it says and nothing else, and revoking ends a key."""
+"""Keys: each scope allows its own requests and no others, and a revoked key is refused."""
 
 import json
 import stat
@@ -18,7 +18,7 @@ from headwater.infra.store.database import Database
 from headwater.loop.binding import Bound
 from headwater.serving.access.authentication import Access
 from headwater.serving.access.key_store import KeyStore, KeyWatch
-from headwater.serving.access.keys import KeyFile, found_in
+from headwater.serving.access.keys import KeyFile, find_key
 from headwater.serving.api.operation import SCOPES
 from headwater.serving.client.client import Client
 from headwater.serving.keeper.keeper import Keeper
@@ -116,7 +116,7 @@ def test_a_refusal_is_a_problem_or_an_error_of_the_protocol(
         none.predict({"a": 1.0, "b": 2.0})
 
 
-def test_a_label_is_by_the_name_of_its_key(
+def test_a_label_is_recorded_under_the_name_of_its_key(
     keeper: Keeper, store: KeyStore, home: Settings, open_service: Opener
 ) -> None:
     key = store.add("billing@shop", ["label", "read"], by="test")
@@ -153,14 +153,14 @@ def test_the_first_key_closes_a_running_service_and_revoking_ends_a_key(
     assert status(first) == 401
 
 
-def test_where_a_key_is_needed_none_is_no_way_in(
+def test_a_needed_key_is_needed_before_the_first_is_made(
     keeper: Keeper, home: Settings, clock: SimulatedClock
 ) -> None:
     with running(create_app([PIPELINE], home, clock, Access(needs_key=True))) as client:
         assert client.post("/predict", json=ONE).status_code == 401
 
 
-def test_a_key_file_that_is_damaged_or_lost_lets_nobody_in(
+def test_a_damaged_or_lost_key_file_lets_no_request_in(
     keeper: Keeper, store: KeyStore, home: Settings, client: httpx.Client, eventually: Eventually
 ) -> None:
     def status(key: str) -> int:
@@ -178,7 +178,7 @@ def test_a_key_file_that_is_damaged_or_lost_lets_nobody_in(
     eventually(lambda: status(key) == 401)
 
 
-def test_nothing_at_rest_bears_a_key(
+def test_no_file_holds_a_key(
     store: KeyStore, watch: KeyWatch, home: Settings, eventually: Eventually
 ) -> None:
     key = store.add("one", ["read"], by="test")
@@ -192,23 +192,23 @@ def test_nothing_at_rest_bears_a_key(
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
 
 
-def test_only_the_whole_key_is_known_again(store: KeyStore) -> None:
+def test_only_the_whole_key_is_recognised(store: KeyStore) -> None:
     key = store.add("one", ["read"], by="test").encode()
     held = {one.number: one for one in store.hashes().keys}
-    known = found_in(held, key)
+    known = find_key(held, key)
     assert known is not None
     assert known.name == "one"
     number = key.split(b"_")[1]
     for wrong in (b"", key[:-1], key + b"_", key.swapcase(), b"hw_", b"hw_%s_" % number, b"hw_9_x"):
-        assert found_in(held, wrong) is None
-    assert found_in(held, b"hw_%s_x" % (b"9" * 5_000)) is None
+        assert find_key(held, wrong) is None
+    assert find_key(held, b"hw_%s_x" % (b"9" * 5_000)) is None
 
 
 def test_names_and_scopes_are_checked(store: KeyStore) -> None:
     for name, scopes, words in (
         ("", ["read"], "cannot name"),
         ("a b", ["read"], "cannot name"),
-        ("a", [], "do nothing"),
+        ("a", [], "allows nothing"),
         ("a", ["read", "everything"], "'everything'"),
     ):
         with pytest.raises(DeclarationError, match=words):
@@ -235,7 +235,7 @@ def test_keys_are_audited_and_their_secrets_are_not(
     assert key.split("_", 2)[2] not in json.dumps([row.detail for row in rows])
 
 
-def test_a_key_may_ask_so_often(
+def test_each_key_has_its_rate_over_all_workers(
     keeper: Keeper, store: KeyStore, home: Settings, clock: SimulatedClock
 ) -> None:
     def statuses(client: httpx.Client, key: str, count: int) -> list[int]:

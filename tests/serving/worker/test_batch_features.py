@@ -1,4 +1,4 @@
-"""What is looked up is what the table holds, and what is logged is what was looked up."""
+"""Batch features: a look-up returns the table's value, and the log records the looked-up value."""
 
 import shutil
 import threading
@@ -14,8 +14,8 @@ import pytest
 from msgspec.structs import replace
 from tests.serving.conftest import NOW, Opener
 from tests.serving.flow import history_of
-from tests.serving.shop import ROWS, SHOP, asked, later, number, publish, put
-from tests.serving.test_fuzz import finds_nothing
+from tests.serving.http.test_fuzz import finds_nothing
+from tests.serving.shop import ROWS, SHOP, later, number, publish, put, request_of
 
 from headwater.infra.clock import SimulatedClock, SystemClock
 from headwater.infra.settings import Settings
@@ -61,7 +61,7 @@ def shop(home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
 
 @pytest.fixture
 def open_shop(shop: Bound, open_service: Opener, eventually: Wait) -> Callable[..., httpx.Client]:
-    """Open a service that looks up in a first materialisation."""
+    """Return a function that opens a service with a first materialisation."""
 
     def opener(pipeline: Pipeline = SHOP, **spent: float) -> httpx.Client:
         made = put(shop, **(spent or {"ada": 10.0, "bob": 20.0}))
@@ -77,12 +77,12 @@ def recorded(client: httpx.Client, id_: str) -> dict[str, Any]:
     return found
 
 
-def test_the_record_has_what_was_looked_up_and_its_age(
+def test_the_record_has_the_looked_up_value_and_its_age(
     shop: Bound, open_shop: Callable[..., httpx.Client], eventually: Wait
 ) -> None:
     client = open_shop()
     later(shop, minutes=90)
-    answer = client.post("/predict", json=asked("ada", id="one")).json()
+    answer = client.post("/predict", json=request_of("ada", id="one")).json()
     champion = shop.registry.champion()
     assert champion is not None
     learner = shop.registry.store.learner(champion)
@@ -117,45 +117,45 @@ def test_another_materialisation_is_looked_up_without_a_restart(
     shop: Bound, open_shop: Callable[..., httpx.Client], eventually: Wait
 ) -> None:
     client = open_shop()
-    client.post("/predict", json=asked("ada", id="one"))
+    client.post("/predict", json=request_of("ada", id="one"))
     later(shop, minutes=1)
     put(shop, ada=11.0)
     eventually(lambda: number(client) == 2)
-    client.post("/predict", json=asked("ada", id="two"))
+    client.post("/predict", json=request_of("ada", id="two"))
     assert recorded(client, "one")["features"]["spent"] == 10.0
     assert recorded(client, "two")["features"]["spent"] == 11.0
     assert recorded(client, "two")["ages_s"] == {"spending": 0.0}
 
 
-def test_a_request_sent_again_is_answered_as_it_was(
+def test_a_repeated_request_gets_the_same_answer(
     shop: Bound, open_shop: Callable[..., httpx.Client], eventually: Wait
 ) -> None:
     client = open_shop()
-    first = client.post("/predict", json=asked("ada", id="one")).json()
+    first = client.post("/predict", json=request_of("ada", id="one")).json()
     put(shop, ada=11.0)
     eventually(lambda: number(client) == 2)
-    assert client.post("/predict", json=asked("ada", id="one")).json() == first
+    assert client.post("/predict", json=request_of("ada", id="one")).json() == first
     put(shop, bob=1.0)  # ada is gone
     eventually(lambda: number(client) == 3)
-    assert client.post("/predict", json=asked("ada", id="one")).json() == first
-    assert client.post("/predict", json=asked("ada", 2.0, id="one")).status_code == 422
-    assert client.post("/predict", json=asked("bob", id="one")).status_code == 409
+    assert client.post("/predict", json=request_of("ada", id="one")).json() == first
+    assert client.post("/predict", json=request_of("ada", 2.0, id="one")).status_code == 422
+    assert client.post("/predict", json=request_of("bob", id="one")).status_code == 409
     assert recorded(client, "one")["features"] == {"a": 1.0, "spent": 10.0}
 
 
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        (asked("eve"), "entity.customer: table 'spending' does not know 'eve', and features.spent"),
-        (asked("") | {"entity": {}}, "entity.customer: it is missing"),
+        (request_of("eve"), "entity.customer: table 'spending' does not know 'eve', and features.spent"),
+        (request_of("") | {"entity": {}}, "entity.customer: it is missing"),
         ({"features": {"a": 1.0}}, "entity.customer: it is missing"),
-        (asked("ada", spent=1.0), "spent"),
+        (request_of("ada", spent=1.0), "spent"),
         ({"features": {"a": 1.0, "spent": 3.0}, "entity": {"customer": "ada"}}, "`spent`"),
         ({"entity": {"customer": "ada"}}, "features: it is missing"),
-        ({"predictions": [asked("ada"), asked("eve")]}, "predictions[1].entity.customer"),
+        ({"predictions": [request_of("ada"), request_of("eve")]}, "predictions[1].entity.customer"),
     ],
 )
-def test_what_cannot_be_looked_up_is_refused_and_never_logged(
+def test_a_key_that_cannot_be_looked_up_is_refused_and_never_logged(
     shop: Bound, open_shop: Callable[..., httpx.Client], body: dict[str, Any], named: str
 ) -> None:
     client, before = open_shop(), shop.log.counts().unsequenced
@@ -165,54 +165,52 @@ def test_what_cannot_be_looked_up_is_refused_and_never_logged(
     assert shop.log.counts().unsequenced == before
 
 
-def test_too_old_a_value_is_a_503_that_names_the_field(
+def test_a_value_that_is_too_old_is_a_503_that_names_the_field(
     shop: Bound, open_shop: Callable[..., httpx.Client]
 ) -> None:
     client = open_shop()
     later(shop, hours=2)
-    assert client.post("/predict", json=asked("ada")).status_code == 200
+    assert client.post("/predict", json=request_of("ada")).status_code == 200
     later(shop, seconds=1)
-    answer = client.post("/predict", json=asked("ada"))
+    answer = client.post("/predict", json=request_of("ada"))
     assert (answer.status_code, answer.json()["code"]) == (503, "StaleError")
     assert answer.headers["retry-after"] == "1"
     assert "features.spent: its value in table 'spending' is 7,201 s old" in answer.json()["detail"]
     assert client.get("/v2/health/ready").status_code == 200
 
 
-def test_before_the_first_materialisation_nothing_is_ready(
+def test_before_the_first_materialisation_the_service_is_not_ready(
     shop: Bound, open_service: Opener, eventually: Wait
 ) -> None:
     client = open_service(SHOP)
-    answer = client.post("/predict", json=asked("ada"))
+    answer = client.post("/predict", json=request_of("ada"))
     assert (answer.status_code, answer.json()["code"]) == (503, "NotReadyError")
     assert "headwater features materialise" in answer.json()["hint"]
     assert client.get("/v2/health/ready").status_code == 503
     assert "headwater_feature_age_seconds{" not in client.get("/metrics").text
     put(shop, ada=1.0)
     eventually(lambda: client.get("/v2/health/ready").status_code == 200)
-    assert client.post("/predict", json=asked("ada")).status_code == 200
+    assert client.post("/predict", json=request_of("ada")).status_code == 200
 
 
-def test_look_ups_are_counted_by_what_was_found(
-    shop: Bound, open_shop: Callable[..., httpx.Client]
-) -> None:
+def test_look_ups_are_counted_by_result(shop: Bound, open_shop: Callable[..., httpx.Client]) -> None:
     client = open_shop()
     for customer in ("ada", "bob", "eve"):
-        client.post("/predict", json=asked(customer))
+        client.post("/predict", json=request_of(customer))
     later(shop, hours=3)
-    client.post("/predict", json=asked("ada"))
-    told = client.get("/metrics").text
+    client.post("/predict", json=request_of("ada"))
+    metrics = client.get("/metrics").text
     for result, count in (("found", 2), ("unknown", 1), ("stale", 1)):
         label = f'{{pipeline="shop",result="{result}",table="spending"}}'
-        assert f"headwater_feature_lookups_total{label} {count}.0" in told
+        assert f"headwater_feature_lookups_total{label} {count}.0" in metrics
 
 
 def test_the_inference_protocol_takes_entity_keys_as_tensors(
     open_shop: Callable[..., httpx.Client],
 ) -> None:
     client = open_shop()
-    told = client.get("/v2/models/shop").json()["inputs"]
-    assert [(one["name"], one["datatype"]) for one in told] == [
+    declared = client.get("/v2/models/shop").json()["inputs"]
+    assert [(one["name"], one["datatype"]) for one in declared] == [
         ("a", "FP64"),
         ("entity.customer", "BYTES"),
     ]
@@ -230,12 +228,12 @@ def test_the_inference_protocol_takes_entity_keys_as_tensors(
     assert (refused.status_code, "entity" in refused.json()["error"]) == (422, True)
 
 
-def test_what_was_looked_up_is_learned_and_rebuilds(
+def test_looked_up_values_are_learned_and_rebuild(
     shop: Bound, open_shop: Callable[..., httpx.Client]
 ) -> None:
     client = open_shop()
     for row in range(20):
-        client.post("/predict", json=asked("ada" if row % 2 else "bob", float(row), id=f"p{row}"))
+        client.post("/predict", json=request_of("ada" if row % 2 else "bob", float(row), id=f"p{row}"))
         client.post("/labels", json={"prediction_id": f"p{row}", "value": row % 2 == 0})
     later(shop, minutes=1)
     put(shop, ada=500.0, bob=500.0)  # what the table holds now is of no matter
@@ -261,7 +259,7 @@ def test_schemathesis_finds_nothing(shop: Bound, open_service: Opener, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("rows", "error", "said"),
+    ("rows", "error", "words"),
     [
         ([], NotEnoughError, "no rows"),
         ([{"customer": "a", "spent": None}], SchemaError, "null in 1 rows"),
@@ -271,33 +269,33 @@ def test_schemathesis_finds_nothing(shop: Bound, open_service: Opener, tmp_path:
         ([{"customer": "a", "spent": n} for n in (1.0, 2.0)], SchemaError, "share a key: a"),
     ],
 )
-def test_a_source_that_does_not_fit_leaves_what_was_published(
+def test_an_invalid_source_leaves_the_published_table(
     shop: Bound,
     open_shop: Callable[..., httpx.Client],
     rows: list[dict[str, Any]],
     error: type[Exception],
-    said: str,
+    words: str,
 ) -> None:
     client = open_shop()
     ROWS[:] = rows
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=words):
         materialise(shop, table_of(shop, "spending"))
     publish(shop)
-    assert client.post("/predict", json=asked("ada", id="one")).status_code == 200
+    assert client.post("/predict", json=request_of("ada", id="one")).status_code == 200
     assert recorded(client, "one")["features"]["spent"] == 10.0
 
 
-def test_a_reading_that_was_overtaken_is_not_published(shop: Bound, home: Settings) -> None:
+def test_a_materialisation_older_than_the_newest_is_not_published(shop: Bound, home: Settings) -> None:
     with Bound(SHOP, home, SimulatedClock(NOW - timedelta(hours=1))) as behind:
         put(shop, ada=10.0)
         with pytest.raises(ConflictError, match="later reading"):
             put(behind, ada=9.0)
 
 
-def test_every_record_has_what_the_table_held_while_it_is_materialised_again_and_again(
+def test_every_record_has_the_values_of_one_materialisation(
     home: Settings, open_service: Opener, eventually: Wait
 ) -> None:
-    """Each materialisation gives all customers its own number; a record's age says which it met."""
+    """Each materialisation has its own number as the value; a record's age names its materialisation."""
     customers = [f"c{n}" for n in range(5)]
     held: dict[datetime, float] = {}
     with Bound(SHOP, home, SystemClock()) as bound:
@@ -323,7 +321,8 @@ def test_every_record_has_what_the_table_held_while_it_is_materialised_again_and
             while len(looked_in) < 5 or sent < 200:  # between two that are seen, a request meets one
                 looked_in.add(number(client))
                 items = [
-                    asked(name, id=f"{sent}-{name}") for name in (*customers, *reversed(customers[:2]))
+                    request_of(name, id=f"{sent}-{name}")
+                    for name in (*customers, *reversed(customers[:2]))
                 ]
                 items = [item | {"id": f"{sent}-{n}"} for n, item in enumerate(items)]
                 statuses.add(client.post("/predict", json={"predictions": items}).status_code)

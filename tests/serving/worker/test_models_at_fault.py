@@ -1,6 +1,6 @@
-"""Served models that fail, or answer with what is no output of the task: told by name, never logged.
+"""Served models that fail, or whose output is not valid for the task: named in the error, never logged.
 
-Such a request is refused with 422: the version was tried before it served, and answers others.
+Such a request is refused with 422: the version passed its probes, and answers other requests.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from tests.loop import models_at_fault
 from tests.serving.conftest import Opener
-from tests.serving.test_batch import SCORED
+from tests.serving.http.test_batch_routes import SCORED
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
@@ -43,7 +43,7 @@ ROUTES: dict[str, tuple[str, Callable[[Row], dict[str, Any]]]] = {
 
 
 def of(model: Callable[[], object], home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
-    """Give a pipeline whose newest version, not yet champion, is of that model."""
+    """Return a pipeline whose newest version is of that model and not champion."""
     declared = replace(SCORED, model=model, promotion="by hand")
     with Bound(declared, home, clock) as bound:
         train(bound, from_scratch=True)
@@ -66,7 +66,7 @@ def settle(keeper: Keeper) -> None:
         pass
 
 
-def test_every_route_names_the_version_and_keeps_nothing(
+def test_every_route_names_the_failing_version_and_records_nothing(
     fault: str, faulty: Bound, open_service: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:
     faulty.registry.promote("2", by="test", reason="to see it fail")
@@ -75,21 +75,21 @@ def test_every_route_names_the_version_and_keeps_nothing(
         client = open_service(faulty.pipeline)
     _, far, why = AT_FAULT[fault]
     for route, (path, body) in ROUTES.items():
-        kept = faulty.log.inbox.count_after(0)
+        count = faulty.log.inbox.count_after(0)
         answer = client.post(path, json=body({"a": far, "b": 2.0}))
-        said = answer.json()
-        told = said.get("detail") or said["error"]
+        problem = answer.json()
+        message = problem.get("detail") or problem["error"]
         assert answer.status_code == 422, route
-        assert "version 2 cannot answer" in told, route
-        assert why in told, route
-        assert faulty.log.inbox.count_after(0) == kept, route
+        assert "version 2 cannot answer" in message, route
+        assert why in message, route
+        assert faulty.log.inbox.count_after(0) == count, route
         assert client.post(path, json=body(GOOD)).status_code == 200, route
-        assert faulty.log.inbox.count_after(0) > kept, route
+        assert faulty.log.inbox.count_after(0) > count, route
     fails = [one for one in caplog.records if "version 2 fails on prediction" in one.message]
     assert [one.levelname for one in fails] == ["ERROR"] * len(ROUTES)
 
 
-def test_a_shadow_sounds_an_alarm_and_what_it_said_is_not_kept(
+def test_a_shadow_s_invalid_output_sounds_an_alarm_and_is_not_stored(
     fault: str, faulty: Bound, open_service: Opener
 ) -> None:
     faulty.registry.route(Shadow(versions=("2",)), by="test", reason="to see it fail")
@@ -107,6 +107,6 @@ def test_a_shadow_sounds_an_alarm_and_what_it_said_is_not_kept(
     assert (alarm.kind, alarm.version) == ("shadow", "2")
     assert why in alarm.what
     end = faulty.log.positions()
-    said = [one.position - start for one in faulty.log.shadows.between(start, end)]
-    assert said == [0, 2]
+    predicted = [one.position - start for one in faulty.log.shadows.between(start, end)]
+    assert predicted == [0, 2]
     assert faulty.log.shadows.places()["2"].next == end

@@ -1,4 +1,4 @@
-"""Learning is paused at an offset and goes on from it; what is quarantined is left out at once."""
+"""Learning is paused at an offset and goes on from it; quarantined offsets are excluded at once."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from tests.loop import models_at_fault
 from tests.serving.conftest import NOW, Opener
 from tests.serving.examples import fill
-from tests.serving.test_catch_up import alarms, settle
-from tests.serving.test_learning import EACH, folded, live_digest
-from tests.serving.test_metrics import totals
+from tests.serving.keeper.test_catch_up import alarms, settle
+from tests.serving.keeper.test_online_learning import EACH, folded, live_digest
+from tests.serving.metrics.test_metrics import totals
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
@@ -52,8 +52,8 @@ ACTIONS = strategies.one_of(
 )
 @given(actions=strategies.lists(ACTIONS, min_size=2, max_size=8))
 @example(actions=[27, "checkpoint", 3])  # a batch of which the archive has a part
-def test_however_it_is_paused_nothing_is_lost(trained: Path, actions: list[int | str]) -> None:
-    """Whatever comes between, the state is the fold of its recipe, up to the last whole batch."""
+def test_no_order_of_pauses_loses_an_example(trained: Path, actions: list[int | str]) -> None:
+    """In any order of actions, the state is the fold of its recipe, up to the last whole batch."""
     with TemporaryDirectory() as folder, ExitStack() as stack:
         home = Settings(home=Path(copytree(trained, Path(folder) / "home")))
         bound = stack.enter_context(Bound(EACH, home, SimulatedClock(NOW)))
@@ -88,7 +88,7 @@ def test_however_it_is_paused_nothing_is_lost(trained: Path, actions: list[int |
         keeper.__exit__(None, None, None)
 
 
-def test_a_pause_is_told_and_records_go_on(each: Bound, open_service: Opener) -> None:
+def test_a_pause_is_shown_and_records_go_on(each: Bound, open_service: Opener) -> None:
     with Keeper(each) as keeper:
         settle(keeper)
         client = open_service(EACH)
@@ -98,9 +98,9 @@ def test_a_pause_is_told_and_records_go_on(each: Bound, open_service: Opener) ->
         pause(each)  # again changes nothing
         fill(each, 40, 90)
         settle(keeper)
-        told = client.get("/pipelines").json()[0]["learning"]
-        assert (told["learned_to"], told["sequenced_to"], told["paused"]) == (240, 290, True)
-        assert (told["pause"]["by"], told["pause"]["offset"]) == ("test", 240)
+        learning = client.get("/pipelines").json()[0]["learning"]
+        assert (learning["learned_to"], learning["sequenced_to"], learning["paused"]) == (240, 290, True)
+        assert (learning["pause"]["by"], learning["pause"]["offset"]) == ("test", 240)
         found = totals(client)
         assert found["headwater_learning_paused line"] == 1
         assert found["headwater_examples_unlearned line"] == 50
@@ -152,7 +152,7 @@ def blocked_until_quarantined(bound: Bound, keeper: Keeper, client: httpx.Client
 
 
 @pytest.mark.parametrize(("start", "stop"), [(210, 220), (190, 240)])
-def test_what_was_learned_and_is_quarantined_is_folded_out_again(
+def test_quarantined_examples_that_were_learned_are_folded_out(
     each: Bound, start: int, stop: int
 ) -> None:
     with Keeper(each) as keeper:

@@ -1,4 +1,4 @@
-"""Traces: off by default at no cost; on, they go on from the caller's and tell of predictions."""
+"""Traces: off by default at no cost; if on, they continue the caller's trace and name predictions."""
 
 import os
 import re
@@ -9,29 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from tests.loop.conftest import PIPELINE
 from tests.patience import PATIENCE_S, await_
 from tests.serving.otlp import Receiver, receiving
 
-from headwater.infra import tracing
 from headwater.infra.settings import Settings
-from headwater.infra.tracing import begin_tracing
 from headwater.serving.access.authentication import Authentication
 from headwater.serving.client.client import Client
 from headwater.serving.process.app import create_app
-from headwater.spec.errors import DeclarationError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CALLER = SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True, TraceFlags(1))
 UNTOLD = 7_654_321.25
 
 
 @contextmanager
 def serving(home: Settings, receiver: Receiver, log: Path) -> Iterator[str]:
-    """Run the service with traces, as a user would; give its address once it is ready."""
+    """Run the service with traces, as a user would; yield its address once it is ready."""
     variables = {
         **os.environ,
         "HEADWATER_HOME": str(home.root),
@@ -108,11 +104,11 @@ def test_a_request_is_traced_from_the_caller_to_the_sync(home: Settings, tmp_pat
     assert not [span for span in receiver.spans if "health" in str(span.attributes)]
 
 
-def test_off_it_is_the_plain_service(home: Settings) -> None:
+def test_without_tracing_the_service_is_the_plain_one(home: Settings) -> None:
     assert type(create_app((PIPELINE,), home)) is Authentication
 
 
-def test_off_nothing_of_opentelemetry_is_loaded() -> None:
+def test_without_tracing_opentelemetry_is_not_imported() -> None:
     script = """
 import sys
 from headwater.infra.settings import Settings
@@ -126,8 +122,18 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry")]
     subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE_S)
 
 
-def test_on_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "_began", False)
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(DeclarationError, match=r"(?s)not installed.*headwater\[otel\]"):
-        begin_tracing(Settings(otel=True), "test")
+def test_tracing_without_the_extra_names_what_to_install() -> None:
+    script = """
+import sys
+from headwater.infra.settings import Settings
+from headwater.infra.tracing import begin_tracing
+from headwater.spec.errors import DeclarationError
+sys.modules["opentelemetry.exporter.otlp.proto.http.trace_exporter"] = None
+try:
+    begin_tracing(Settings(otel=True), "test")
+except DeclarationError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert re.search(r"(?s)not installed.*headwater\[otel\]", ended.stdout)

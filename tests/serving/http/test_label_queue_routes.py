@@ -1,4 +1,4 @@
-"""The queue for people, over a socket."""
+"""The label queue over HTTP."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ IDS = [f"p{n}" for n in range(6)]
 
 @pytest.fixture
 def service(keeper: Keeper, bound: Bound, open_service: Opener) -> httpx.Client:
-    """Six predictions were made and sequenced."""
+    """Open a service that has made and sequenced six predictions."""
     client = open_service(ASKING)
     items = [{"id": id_, "features": {"a": n - 3.0, "b": 0.5}} for n, id_ in enumerate(IDS)]
     assert client.post("/predict", json={"predictions": items}).status_code == 200
@@ -55,10 +55,14 @@ def test_claim_answer_skip_and_count(service: httpx.Client, bound: Bound) -> Non
     for person in ("ada", "bob"):
         for id_ in IDS[:4]:
             claim(service, person, 10)
-            said = {"person": person, "prediction_id": id_, "value": id_ in IDS[:2] or person == "bob"}
-            answer = service.post("/queue/line/answer", json=said)
+            request = {
+                "person": person,
+                "prediction_id": id_,
+                "value": id_ in IDS[:2] or person == "bob",
+            }
+            answer = service.post("/queue/line/answer", json=request)
             assert answer.json() == {"prediction_id": id_, "status": "recorded"}
-            assert service.post("/queue/line/answer", json=said).json()["status"] == "known"
+            assert service.post("/queue/line/answer", json=request).json()["status"] == "known"
     skipped = service.post("/queue/line/skip", json={"person": "bob", "prediction_id": IDS[5]})
     assert skipped.json() == {"prediction_id": IDS[5], "status": "skipped"}
     state = service.get("/queue/line").json()
@@ -71,13 +75,13 @@ def test_claim_answer_skip_and_count(service: httpx.Client, bound: Bound) -> Non
     sequence(bound)
     newest = dict(bound.log.examples(before).select("prediction_id", "label").rows())
     assert newest == dict.fromkeys(IDS[:4], True)
-    told = service.get(f"/predictions/{IDS[0]}").json()["labels"]
-    assert [(one["label"]["source"], one["label"]["by"]) for one in told] == [
+    labels = service.get(f"/predictions/{IDS[0]}").json()["labels"]
+    assert [(one["label"]["source"], one["label"]["by"]) for one in labels] == [
         ("human", "ada"), ("human", "bob"),
     ]  # fmt: skip
 
 
-def test_a_natural_label_over_http_takes_the_question_away(service: httpx.Client) -> None:
+def test_a_natural_label_closes_the_question(service: httpx.Client) -> None:
     (id_,) = claim(service, "ada")
     service.post("/labels", json={"prediction_id": id_, "value": True})
     answer = service.post(
@@ -88,7 +92,9 @@ def test_a_natural_label_over_http_takes_the_question_away(service: httpx.Client
     assert "came from elsewhere" in answer.json()["detail"]
 
 
-def test_an_ended_lease_goes_to_the_next(service: httpx.Client, clock: SimulatedClock) -> None:
+def test_a_question_whose_lease_ended_goes_to_another_person(
+    service: httpx.Client, clock: SimulatedClock
+) -> None:
     for person in ("ada", "bob"):
         assert sorted(claim(service, person, 10)) == IDS
     assert claim(service, "cleo", 10) == []
@@ -133,13 +139,13 @@ def filled(service: httpx.Client) -> httpx.Client:
     return service
 
 
-def test_what_does_not_fit_is_a_problem(filled: httpx.Client) -> None:
-    for act, body, status, said in BAD:
+def test_an_invalid_request_is_a_problem(filled: httpx.Client) -> None:
+    for act, body, status, words in BAD:
         sent = json.dumps(body).encode()  # which writes a lone surrogate, as others do
         answer = filled.post(f"/queue/line/{act}", content=sent, headers=JSON)
         assert answer.status_code == status, (act, body, answer.text)
         assert answer.headers["content-type"] == "application/problem+json"
-        assert said in answer.json()["detail"]
+        assert words in answer.json()["detail"]
         assert answer.json()["hint"]
 
 
@@ -157,23 +163,23 @@ def test_what_does_not_fit_is_a_problem(filled: httpx.Client) -> None:
     ],
     ids=range(8),
 )
-def test_what_cannot_be_read_is_a_problem(filled: httpx.Client, body: bytes, status: int) -> None:
+def test_an_unreadable_body_is_a_problem(filled: httpx.Client, body: bytes, status: int) -> None:
     answer = filled.post("/queue/line/claim", content=body, headers=JSON)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_who_asks_nobody_has_no_queue(client: httpx.Client) -> None:
-    for name, said in (("line", "asks nobody"), ("other", "'other'")):
+def test_a_pipeline_without_people_has_no_queue(client: httpx.Client) -> None:
+    for name, words in (("line", "asks nobody"), ("other", "'other'")):
         answer = client.get(f"/queue/{name}")
-        assert (answer.status_code, said in answer.json()["detail"]) == (404, True)
+        assert (answer.status_code, words in answer.json()["detail"]) == (404, True)
 
 
-def test_the_document_tells_of_the_queue(service: httpx.Client) -> None:
+def test_the_openapi_document_describes_the_queue(service: httpx.Client) -> None:
     document = service.get("/openapi.json").json()
-    asked = document["paths"]["/queue/{pipeline}/claim"]["post"]
-    assert set(asked["responses"]) >= {"200", "404", "409", "413", "422", "503"}
-    assert asked["responses"]["422"]["content"].keys() == {"application/problem+json"}
+    operation = document["paths"]["/queue/{pipeline}/claim"]["post"]
+    assert set(operation["responses"]) >= {"200", "404", "409", "413", "422", "503"}
+    assert operation["responses"]["422"]["content"].keys() == {"application/problem+json"}
     assert "Problem" in document["components"]["schemas"]
 
 

@@ -1,4 +1,4 @@
-"""Batch answers over HTTP: looked up by key, counted when read, with the online model behind them."""
+"""Batch answers over HTTP: looked up by key, counted when read, with the online model as fallback."""
 
 import asyncio
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import NOW, Opener
-from tests.serving.test_metrics import totals
+from tests.serving.metrics.test_metrics import totals
 
 from headwater.features.batch.batch_files import BatchFiles
 from headwater.infra.clock import SimulatedClock
@@ -61,7 +61,7 @@ def five_keys() -> None:
 
 @pytest.fixture
 def watch(keeper: Keeper, scored: Bound) -> BatchPublisher:
-    """The first run is on this host."""
+    """A publisher that has copied the first run to this host."""
     batch_predict(scored)
     watch = BatchPublisher([scored])
     watch.step()
@@ -107,14 +107,14 @@ def test_each_key_is_looked_up_with_its_age(
 @pytest.mark.parametrize(
     "path", ["/batch/line/nobody", "/batch/line/", "/batch/line/%0A", "/batch/other/c-1"]
 )
-def test_what_has_no_answer_is_a_404_that_says_so(client: httpx.Client, path: str) -> None:
+def test_a_key_without_an_answer_is_a_404(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["hint"]
 
 
-def test_an_answer_that_is_too_old_is_none(client: httpx.Client, clock: SimulatedClock) -> None:
+def test_an_answer_that_is_too_old_is_a_404(client: httpx.Client, clock: SimulatedClock) -> None:
     clock.advance_to(NOW + timedelta(hours=2))
     assert client.get(quoted("c-1")).status_code == 200
     clock.advance_to(NOW + timedelta(hours=2, seconds=1))
@@ -129,15 +129,15 @@ def test_a_key_without_an_answer_falls_through(client: httpx.Client, scored: Bou
     known = client.post(quoted("c-1"), json={"features": FEATURES, "id": "mine"}).json()
     assert (known["found"], known["age_s"]) == ("batch", 0.0)
     assert scored.log.inbox.count_after(0) == before
-    asked = client.post(quoted("new"), json={"features": FEATURES, "id": "mine"}).json()
-    assert (asked["found"], asked["id"], asked["key"]) == ("online", "mine", "new")
+    answer = client.post(quoted("new"), json={"features": FEATURES, "id": "mine"}).json()
+    assert (answer["found"], answer["id"], answer["key"]) == ("online", "mine", "new")
     online = client.post("/predict", json={"features": FEATURES, "id": "other"}).json()
-    assert asked["output"] == online["output"]
+    assert answer["output"] == online["output"]
     recorded = client.get("/predictions/mine").json()["prediction"]
     assert (recorded["entity"], recorded["features"]) == ({"customer": "new"}, FEATURES)
 
 
-def test_what_was_answered_online_is_answered_so_again(
+def test_a_repeated_request_gets_the_online_answer_again(
     client: httpx.Client, scored: Bound, watch: BatchPublisher, eventually: Eventually
 ) -> None:
     body = {"features": FEATURES, "id": "mine"}
@@ -162,7 +162,7 @@ def test_what_was_answered_online_is_answered_so_again(
         ("", {"features": FEATURES}, "key: it has 0"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_an_invalid_field_is_named(
     key: str, body: object, names: str, client: httpx.Client, scored: Bound
 ) -> None:
     before = scored.log.inbox.count_after(0)
@@ -182,12 +182,12 @@ def test_without_falling_through_a_post_is_not_allowed(
     assert client.get("/openapi.json").json()["paths"]["/batch/line/{key}"].keys() == {"get"}
 
 
-def test_who_scores_no_table_says_so(keeper: Keeper, open_service: Opener) -> None:
+def test_a_pipeline_without_a_batch_is_a_404(keeper: Keeper, open_service: Opener) -> None:
     answer = open_service().get(quoted("c-1"))
     assert (answer.status_code, "scores no table" in answer.json()["detail"]) == (404, True)
 
 
-def test_the_newest_run_is_taken_up_without_a_restart(
+def test_the_newest_run_is_opened_without_a_restart(
     client: httpx.Client,
     scored: Bound,
     watch: BatchPublisher,
@@ -262,7 +262,7 @@ def test_a_table_that_was_changed_is_refused(
     assert client.get(quoted("c-1")).json()["run"] == served["run"]
 
 
-def test_what_was_published_serves_before_there_is_a_keeper_or_a_champion(
+def test_published_answers_serve_before_a_keeper_or_champion(
     watch: BatchPublisher, open_service: Opener, home: Settings
 ) -> None:
     (home.root / "live" / "line" / "serving.json").unlink()
@@ -273,29 +273,29 @@ def test_what_was_published_serves_before_there_is_a_keeper_or_a_champion(
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
 
 
-def test_the_client_asks_for_both(client: httpx.Client) -> None:
-    with Client(str(client.base_url)) as asked:
-        assert asked.batch("c/2", pipeline="line").found == "batch"
+def test_the_client_gets_batch_and_online_answers(client: httpx.Client) -> None:
+    with Client(str(client.base_url)) as batch_client:
+        assert batch_client.batch("c/2", pipeline="line").found == "batch"
         with pytest.raises(NotFoundError, match="no answer"):
-            asked.batch("new", pipeline="line")
-        made = asked.batch("new", pipeline="line", features=dict[str, FeatureValue](FEATURES))
+            batch_client.batch("new", pipeline="line")
+        made = batch_client.batch("new", pipeline="line", features=dict[str, FeatureValue](FEATURES))
         assert made.found == "online"
-        assert asked.prediction(made.id).prediction is not None
+        assert batch_client.prediction(made.id).prediction is not None
 
 
-def test_the_client_for_an_event_loop_asks_for_both(client: httpx.Client) -> None:
+def test_the_async_client_gets_batch_and_online_answers(client: httpx.Client) -> None:
     async def work() -> None:
-        async with AsyncClient(str(client.base_url)) as asked:
-            assert (await asked.batch("c/2", pipeline="line")).found == "batch"
+        async with AsyncClient(str(client.base_url)) as batch_client:
+            assert (await batch_client.batch("c/2", pipeline="line")).found == "batch"
             with pytest.raises(NotFoundError, match="no answer"):
-                await asked.batch("new", pipeline="line")
+                await batch_client.batch("new", pipeline="line")
             given = dict[str, FeatureValue](FEATURES)
-            assert (await asked.batch("new", pipeline="line", features=given)).found == "online"
+            assert (await batch_client.batch("new", pipeline="line", features=given)).found == "online"
 
     asyncio.run(work())
 
 
-def test_looking_up_opens_no_database() -> None:
+def test_a_look_up_opens_no_database() -> None:
     code = (
         "import sys, headwater.serving.http.batch_routes\n"
         "print([n for n in ('sqlalchemy', 'alembic', 'sklearn', 'mlflow') if n in sys.modules])"

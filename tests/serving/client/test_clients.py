@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 import httpx
 import pytest
 from tests.patience import PATIENCE_S
-from tests.serving.test_batch import SCORED, five_keys, scored, watch
-from tests.serving.test_label_queue import ASKING, IDS, service
+from tests.serving.http.test_batch_routes import SCORED, five_keys, scored, watch
+from tests.serving.http.test_label_queue_routes import ASKING, IDS, service
 
 from headwater.serving.api.operations import OPERATIONS
 from headwater.serving.api.problems import Problem, error_of

@@ -1,4 +1,4 @@
-"""What the service logs of problems and swaps: ids, and neither keys nor features."""
+"""The log of problems and swaps: it holds ids, and neither keys nor features."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Lines]:
     return read
 
 
-def test_problems_bear_the_prediction_and_swaps_the_version(
+def test_logged_problems_name_the_prediction_and_swaps_the_version(
     keeper: Keeper, bound: Bound, home: Settings, open_service: Opener, lines: Lines
 ) -> None:
     key = KeyStore(bound.database, bound.clock).add("all", ["predict", "label"], by="test")

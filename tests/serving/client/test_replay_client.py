@@ -1,4 +1,4 @@
-"""A week replayed in this process, and the same week over HTTP: equal offsets, equal digests."""
+"""Replay a week in this process, and the same week over HTTP: offsets and digests are equal."""
 
 import random
 from datetime import timedelta
@@ -27,19 +27,19 @@ COLUMNS = ("offset", "prediction_id", "label", "features", "revision", "supersed
 
 @pytest.fixture(scope="module")
 def events() -> pl.DataFrame:
-    """Two hundred events before NOW's week, and some thousand in it; labels come in another order."""
-    drawn, rows = random.Random(3), []
+    """Return two hundred events before NOW's week and a thousand in it; labels come in another order."""
+    rng, rows = random.Random(3), []
     for n in range(1_500):
         at = NOW - timedelta(days=1) + n * timedelta(days=8) / 1_500
-        a, b = drawn.gauss(0, 1), drawn.gauss(0, 1)
-        known_at = at + timedelta(hours=drawn.choice((1, 5, 30)))
-        labelled = drawn.random() < 0.9
+        a, b = rng.gauss(0, 1), rng.gauss(0, 1)
+        known_at = at + timedelta(hours=rng.choice((1, 5, 30)))
+        labelled = rng.random() < 0.9
         row = {"id": f"e{n}", "served_at": at, "a": a, "b": b, "label": a > b, "known_at": known_at}
         rows.append(row if labelled else {**row, "label": None, "known_at": None})
     return pl.DataFrame(rows, schema_overrides={"label": pl.Boolean})
 
 
-def test_a_week_in_process_and_over_http_is_one(
+def test_a_week_in_process_and_over_http_gives_equal_digests(
     events: pl.DataFrame, tmp_path: Path, mlflow_template: Path, open_service: Opener, bound: Bound
 ) -> None:
     here = Settings(home=tmp_path / "here")
@@ -52,7 +52,7 @@ def test_a_week_in_process_and_over_http_is_one(
         list(in_process.run(NOW, NOW + WEEK + timedelta(days=2), timedelta(days=1), update=False))
         second = train(replayed)
         assert second.version is not None
-        wanted = replayed.log.examples(first.version.examples.stop, None, COLUMNS)
+        expected = replayed.log.examples(first.version.examples.stop, None, COLUMNS)
         digest = second.version.digest
 
     there = Settings(home=tmp_path / "there")
@@ -72,7 +72,7 @@ def test_a_week_in_process_and_over_http_is_one(
         assert (sent.predictions, sent.versions) == (week.height, {"1": week.height})
         collect(served.log)
         found = served.log.examples(first.version.examples.stop, None, COLUMNS)
-        assert found.equals(wanted)
+        assert found.equals(expected)
         after = train(served)
         assert after.version is not None
         assert after.version.digest == digest

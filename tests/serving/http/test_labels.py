@@ -17,10 +17,10 @@ def test_a_label_makes_an_example(client: httpx.Client, bound: Bound) -> None:
 
 
 def test_the_same_label_again_is_known_and_another_value_a_conflict(client: httpx.Client) -> None:
-    told = {"prediction_id": "one", "value": True, "key": "k"}
-    assert client.post("/labels", json=told).json()["status"] == "recorded"
-    assert client.post("/labels", json=told).json()["status"] == "known"
-    other = client.post("/labels", json={**told, "value": False})
+    label = {"prediction_id": "one", "value": True, "key": "k"}
+    assert client.post("/labels", json=label).json()["status"] == "recorded"
+    assert client.post("/labels", json=label).json()["status"] == "known"
+    other = client.post("/labels", json={**label, "value": False})
     assert (other.status_code, other.json()["code"]) == (409, "ConflictError")
     assert len(client.get("/predictions/one").json()["labels"]) == 1
 

@@ -1,4 +1,4 @@
-"""Many callers, one sync: what is acknowledged is there, and the log is copied beside the commits."""
+"""Group commit: acknowledged records are stored, and the log is copied beside the commits."""
 
 import asyncio
 import shutil
@@ -19,7 +19,7 @@ def inbox(tmp_path: Path) -> Iterator[Inbox]:
     inbox.close()
 
 
-def test_all_that_is_acknowledged_is_there_once(inbox: Inbox) -> None:
+def test_every_acknowledged_record_is_stored_once(inbox: Inbox) -> None:
     async def main() -> int:
         commit = GroupCommit(inbox, most_waiting=10_000)
         ended = await asyncio.gather(*(commit.append([[entry(n)]]) for n in range(500)))
@@ -31,7 +31,9 @@ def test_all_that_is_acknowledged_is_there_once(inbox: Inbox) -> None:
     assert [row[2] for row in inbox.read(0, 1_000)] == [f"p{n}" for n in range(500)]
 
 
-def test_the_log_is_copied_into_the_file_before_a_commit_has_to(inbox: Inbox, tmp_path: Path) -> None:
+def test_the_log_is_copied_into_the_file_before_a_commit_must_do_so(
+    inbox: Inbox, tmp_path: Path
+) -> None:
     async def main() -> int:
         commit = GroupCommit(inbox, most_waiting=10_000)
         while commit.syncs < 200:

@@ -48,7 +48,7 @@ def test_many_are_answered_in_their_order(client: httpx.Client) -> None:
     assert [a["output"] for a in answers] == [a["output"] for a in alone]
 
 
-def test_an_id_is_made_where_none_is_sent(client: httpx.Client) -> None:
+def test_an_id_is_made_if_none_is_sent(client: httpx.Client) -> None:
     ids = [client.post("/predict", json={"features": {"a": 1, "b": 1}}).json()["id"] for _ in range(3)]
     assert len(set(ids)) == 3
     assert all(
@@ -112,7 +112,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "status", "named"), BAD, ids=range(len(BAD)))
-def test_what_does_not_fit_is_refused_and_never_logged(
+def test_an_invalid_request_is_refused_and_never_logged(
     client: httpx.Client, bound: Bound, body: bytes, status: int, named: str
 ) -> None:
     before = bound.log.counts().unsequenced
@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_refused_and_never_logged(
     assert bound.log.counts().unsequenced == before
 
 
-def test_without_a_version_it_says_what_to_do(open_service: Opener) -> None:
+def test_without_a_version_the_error_names_the_next_step(open_service: Opener) -> None:
     client = open_service()
     answer = client.post("/predict", json=ONE)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -148,18 +148,18 @@ RANGED = replace(
 )
 
 
-def test_what_is_outside_its_range_is_refused_and_never_logged(
+def test_a_value_outside_its_range_is_refused_and_never_logged(
     keeper: Keeper, open_service: Opener, bound: Bound
 ) -> None:
     client, before = open_service(RANGED), bound.log.counts().unsequenced
-    for features, said in (
+    for features, words in (
         ({"a": -1.0, "b": 2.0}, "features.a: expected `float` >= 0"),
         ({"a": 11, "b": 2.0}, "features.a: expected `float` <= 10"),
         ({"a": 1.0, "b": 2.6}, "features.b: expected `float` <= 2.5"),
     ):
         answer = client.post("/predict", json={"features": features})
         assert answer.status_code == 422
-        assert answer.json()["detail"].startswith(said)
+        assert answer.json()["detail"].startswith(words)
         assert "/docs" in answer.json()["hint"]
     many = [{"features": {"a": 1.0, "b": 2.0}}, {"features": {"a": -1.0, "b": 2.0}}]
     refused = client.post("/predict", json={"predictions": many}).json()["detail"]
@@ -174,7 +174,7 @@ def test_what_is_outside_its_range_is_refused_and_never_logged(
     assert client.post("/predict", json=ONE).status_code == 200
 
 
-def test_the_document_says_what_each_feature_may_be(open_service: Opener) -> None:
+def test_the_openapi_document_describes_each_feature(open_service: Opener) -> None:
     colour = Feature("colour", str, categories=("red", "green"))
     client = open_service(replace(RANGED, features=(*RANGED.features, colour)))
     document = client.get("/openapi.json").json()

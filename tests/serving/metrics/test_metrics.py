@@ -1,4 +1,4 @@
-"""Metrics: one worker tells what all of them counted, also those that ended."""
+"""Metrics: each worker shows the counts of all workers, of those that ended too."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ ONE = {"features": {"a": 1.0, "b": 2.0}}
 
 
 def totals(client: httpx.Client) -> dict[str, float]:
-    """Give the samples that a worker tells of, by name and labels."""
+    """Return the samples that a worker shows, by name and labels."""
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     return {
@@ -32,7 +32,7 @@ def totals(client: httpx.Client) -> dict[str, float]:
     }
 
 
-def test_any_worker_tells_the_sum_over_all(
+def test_each_worker_shows_the_sum_over_all(
     keeper: Keeper, home: Settings, open_service: Opener, eventually: Eventually
 ) -> None:
     one, another = open_service(), open_service()
@@ -81,7 +81,7 @@ def test_the_histogram_is_cumulative(home: Settings) -> None:
     metrics.close()
 
 
-def test_what_an_ended_worker_counted_is_kept_and_its_gauges_are_not(
+def test_an_ended_worker_s_counts_stay_and_its_gauges_do_not(
     keeper: Keeper, home: Settings, open_service: Opener
 ) -> None:
     stays = open_service()
@@ -100,17 +100,17 @@ def test_what_an_ended_worker_counted_is_kept_and_its_gauges_are_not(
     assert len(list((home.root / "live" / "counters").glob("*.values"))) == 2
 
 
-def test_a_new_service_begins_anew_beside_one_that_runs(home: Settings) -> None:
+def test_a_new_service_forgets_only_the_counts_of_ended_ones(home: Settings) -> None:
     lives, ended = Counters(home), Counters(home)
     for counters in (lives, ended):
         counters.values[counters.place("headwater_problems", ("404",))] += 1
     ended.close()
     forget_counters(home)
-    assert [cells.values for cells in lives.everybody()] == [(1.0,)]
+    assert [cells.values for cells in lives.all_cells()] == [(1.0,)]
     lives.close()
 
 
-def test_what_there_is_no_room_for_harms_nothing(home: Settings) -> None:
+def test_a_name_beyond_the_file_s_room_harms_no_other(home: Settings) -> None:
     counters = Counters(home)
     big = counters.place("headwater_problems", ("big",), size=16_000)
     places = {counters.place("headwater_problems", (str(n),), size=200) for n in range(3)}
@@ -126,20 +126,20 @@ def test_a_state_that_does_not_load_is_counted(
     serving = live.read()
     assert serving is not None
     first = serving.states[0]
-    kept = [(live.folder / f"{first.name}.{kind}").read_bytes() for kind in ("recipe", "proof")]
-    for kind, content in zip(("state", "recipe", "proof"), (b"damaged", *kept), strict=True):
+    artifacts = [(live.folder / f"{first.name}.{kind}").read_bytes() for kind in ("recipe", "proof")]
+    for kind, content in zip(("state", "recipe", "proof"), (b"damaged", *artifacts), strict=True):
         (live.folder / f"other.{kind}").write_bytes(content)
     live.publish(replace(serving, number=2, states=(replace(first, name="other"),)))
     eventually(lambda: totals(client)["headwater_swap_failures_total line"] == 1)
     assert client.post("/predict", json=ONE).status_code == 200
 
 
-def test_names_that_were_cut_are_left_out(home: Settings) -> None:
+def test_a_cut_line_of_names_is_left_out(home: Settings) -> None:
     first = Counters(home)
     first.values[first.place("headwater_problems", ("404",))] = 3
     first.close()
     (names,) = (home.root / "live" / "counters").glob("*.names")
     names.write_bytes(names.read_bytes() + b'["headwater_prob')
     second = Counters(home)
-    assert [cells.values for cells in second.everybody()] == [(3.0,)]
+    assert [cells.values for cells in second.all_cells()] == [(3.0,)]
     second.close()

@@ -1,4 +1,4 @@
-"""The live folder of another log: no worker serves it, no keeper takes it over."""
+"""The published folder of another log: no worker serves it, and no keeper takes it over."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ ONE = {"pipeline": "line", "features": {"a": 1.0, "b": 1.0}}
 
 @pytest.fixture
 def other(keeper: Keeper, home: Settings, tmp_path: Path) -> Settings:
-    """A home of its own log, into which the live folder of another was copied."""
+    """Return a home of its own log, into which the published folder of another log is copied."""
     del keeper  # it has published
     settings = Settings(home=tmp_path / "other")
     shutil.copy(home.root / "mlflow.sqlite", settings.root / "mlflow.sqlite")
@@ -63,7 +63,7 @@ def test_a_keeper_refuses_the_folder_of_another_log(other: Settings, bound: Boun
     assert any("the live folder of 'line'" in one.found for one in check_logs(other) if not one.good)
 
 
-def test_tables_that_another_log_s_keeper_published_stay(tmp_path: Path) -> None:
+def test_tables_published_by_another_log_s_keeper_stay(tmp_path: Path) -> None:
     with Bound(shop.SHOP, Settings(home=tmp_path / "first"), SimulatedClock(START)) as first:
         shop.put(first, ann=1.0)
         folder = first.settings.root / "live" / "shop"

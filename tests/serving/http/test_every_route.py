@@ -1,4 +1,4 @@
-"""No route is left out: what takes a body is a door, and what takes a path is asked for any text.
+"""Every route is tested: a route that takes a body is a door, and every path is requested with any text.
 
 Routes are those of the table of operations.
 """
@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from tests.serving.test_doors import BAD_NAMES, GOOD_NAMES, JSON, Doors, cases, doors
+from tests.serving.http.test_doors import BAD_NAMES, GOOD_NAMES, JSON, Doors, cases, doors
 
 from headwater.serving.api.operations import OPERATIONS
 from headwater.spec.errors import SchemaError
@@ -32,19 +32,19 @@ def routes() -> set[tuple[str, str]]:
 
 @contextmanager
 def listening(doors: Doors) -> Iterator[set[tuple[str, str]]]:
-    """Collect what is asked for meanwhile."""
-    asked: set[tuple[str, str]] = set()
+    """Collect the requests that are sent within the block."""
+    requests: set[tuple[str, str]] = set()
 
     def hear(request: httpx.Request) -> None:
-        asked.add((request.method, request.url.path))
+        requests.add((request.method, request.url.path))
 
     doors.http.event_hooks["request"].append(hear)
-    yield asked
+    yield requests
     doors.http.event_hooks["request"].remove(hear)
 
 
 def test_every_route_that_takes_a_body_is_a_door(doors: Doors, routes: set[tuple[str, str]]) -> None:
-    with listening(doors) as asked:
+    with listening(doors) as requests:
         for door in cases(good=True):
             (send, values), name = door.values, str(door.id).partition(" by ")[2]
             if name.startswith("/"):
@@ -55,26 +55,24 @@ def test_every_route_that_takes_a_body_is_a_door(doors: Doors, routes: set[tuple
         for method, path in routes
         if method not in READS
         and not any(
-            method == its and re.fullmatch(path.replace("{}", "[^/]+"), where) for its, where in asked
+            method == its and re.fullmatch(path.replace("{}", "[^/]+"), where) for its, where in requests
         )
     }
     assert missed == {SKIP}  # it takes names only of what was claimed: below
 
 
 @pytest.mark.parametrize("field", ["person", "prediction_id"])
-def test_to_skip_takes_names_only(doors: Doors, field: str) -> None:
-    body = {"person": "ada", "prediction_id": doors.asked}
+def test_a_skip_takes_names_only(doors: Doors, field: str) -> None:
+    body = {"person": "ada", "prediction_id": doors.question_id}
     for name in BAD_NAMES:
         with pytest.raises(SchemaError):
             doors.post("/queue/doors/skip", body | {field: name})
     assert doors.bound.log.queue().counts().skips == 0
 
 
-def test_whatever_stands_in_a_path_is_answered_and_nothing_kept(
-    doors: Doors, routes: set[tuple[str, str]]
-) -> None:
-    kept, named = (
-        doors.kept,
+def test_any_path_is_answered_and_records_nothing(doors: Doors, routes: set[tuple[str, str]]) -> None:
+    count, named = (
+        doors.record_count,
         [name for name in (*BAD_NAMES, *GOOD_NAMES) if name.isascii() or "a" in name],
     )
     texts = [quote(name.encode("utf-8", "surrogatepass"), safe="") for name in named]
@@ -86,11 +84,11 @@ def test_whatever_stands_in_a_path_is_answered_and_nothing_kept(
             where = PARAMETER.sub(lambda _, parts=parts: next(parts), path)
             answer = doors.http.request(method, where, content=b"{}" if method not in READS else b"")
             assert answer.status_code in {404, 405, 422}, (method, where, answer.text)
-    assert doors.kept == kept
+    assert doors.record_count == count
 
 
 @pytest.mark.parametrize("path", ["champion", "shadows/add"])
-def test_what_is_no_number_of_a_version_is_none(doors: Doors, path: str) -> None:
+def test_only_a_number_names_a_version(doors: Doors, path: str) -> None:
     before = doors.bound.registry.routings.number(), doors.bound.registry.championship.history()
     for number in ("1\n", "\n1", "1\0", "\u0661", "\uff11", "01", "", "1e0", *BAD_NAMES):
         body = json.dumps({"version": number})

@@ -1,4 +1,4 @@
-"""Models orchestrated over HTTP and by the client, as an operator does; each ruling is audited."""
+"""Operate models over HTTP and by the client, as an operator does; each ruling is audited."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 import pytest
 from tests.patience import PATIENCE_S
+from tests.serving.access.test_keys import bearing
 from tests.serving.conftest import Opener
 from tests.serving.examples import fill
-from tests.serving.test_catch_up import settle
-from tests.serving.test_keys import bearing
-from tests.serving.test_learning import EACH
+from tests.serving.keeper.test_catch_up import settle
+from tests.serving.keeper.test_online_learning import EACH
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
@@ -31,7 +31,7 @@ Eventually = Callable[[Callable[[], bool]], None]
 
 @pytest.fixture
 def each(home: Settings, clock: SimulatedClock) -> Iterator[Bound]:
-    """Two versions, the second of which is champion; an ear for operators."""
+    """A pipeline with two versions, the second of which is champion, and a socket for operators."""
     with Bound(EACH, home, clock) as bound:
         with bound.log.sequencer() as sequencer:
             fill(bound, 0, 40)
@@ -88,15 +88,15 @@ def test_every_ruling_is_followed_and_audited(
     eventually(lambda: state(client)["version"] == "3")  # version 1, caught up
     assert ruled("POST", "champion", version="2")["version"] == "2"
     eventually(lambda: state(client)["version"] == "2")
-    told = [(row.action, row.pipeline) for row in audited(each.database, 50) if row.by == "over HTTP"]
+    rulings = [(row.action, row.pipeline) for row in audited(each.database, 50) if row.by == "over HTTP"]
     actions = ["route", "route", "route", "route", "pause learning", "resume learning", "quarantine"]
-    assert told == [(action, "line") for action in [*actions, "roll back", "promote"]]
+    assert rulings == [(action, "line") for action in [*actions, "roll back", "promote"]]
     first = next(row for row in audited(each.database, 50) if row.action == "route")
     assert (first.detail["routing"], first.detail["reason"]) == ("canary:0.5:1", "a try")
     assert first.at == each.clock.now()
 
 
-def test_a_ruling_is_by_the_name_of_its_key(
+def test_a_ruling_is_audited_under_the_name_of_its_key(
     client: httpx.Client, each: Bound, home: Settings, eventually: Eventually
 ) -> None:
     store = KeyStore(each.database, each.clock)
@@ -137,7 +137,7 @@ REFUSED: list[tuple[str, str, object, int, str]] = [
 ]
 
 
-def test_what_does_not_fit_is_refused_and_changes_nothing(client: httpx.Client, each: Bound) -> None:
+def test_an_invalid_request_is_refused_and_changes_nothing(client: httpx.Client, each: Bound) -> None:
     before = audited(each.database, 100)
     for method, path, body, status, words in REFUSED:
         answer = client.request(method, f"/pipelines/line/{path}", json=body)
@@ -149,20 +149,22 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(client: httpx.Client, 
     assert audited(each.database, 100) == before
 
 
-def test_where_the_keeper_is_away_it_is_to_be_sent_again(bound: Bound, open_service: Opener) -> None:
+def test_a_request_while_the_keeper_is_away_is_to_be_sent_again(
+    bound: Bound, open_service: Opener
+) -> None:
     client = open_service(EACH)
     answer = client.get("/pipelines/line/routing")
     assert (answer.status_code, answer.json()["code"]) == (503, "NotReadyError")
 
 
-def test_the_client_operates(client: httpx.Client, each: Bound) -> None:
+def test_the_client_sends_rulings(client: httpx.Client, each: Bound) -> None:
     with Client(str(client.base_url), timeout_s=PATIENCE_S) as mine:
         operate = mine.operate
         assert operate.routing("line").routing == ChampionOnly()
         assert operate.add_shadow("line", "1").routing == Shadow(versions=("1",))
         assert operate.drop_shadow("line", "1").routing == ChampionOnly()
-        routed = operate.route("line", Canary(share=0.1, version="1"), reason="a try")
-        assert routed.history[-1].reason == "a try"
+        status = operate.route("line", Canary(share=0.1, version="1"), reason="a try")
+        assert status.history[-1].reason == "a try"
         with pytest.raises(SchemaError, match="has no shadows"):
             operate.add_shadow("line", "1")
         with pytest.raises(ConflictError, match="set meanwhile"):
@@ -180,7 +182,7 @@ def test_the_client_operates(client: httpx.Client, each: Bound) -> None:
             operate.promote("line", "9")
 
 
-def test_the_client_for_an_event_loop_operates(client: httpx.Client) -> None:
+def test_the_async_client_sends_rulings(client: httpx.Client) -> None:
     async def work() -> None:
         async with AsyncClient(str(client.base_url), timeout_s=PATIENCE_S) as mine:
             operate = mine.operate
@@ -199,8 +201,8 @@ def test_the_client_for_an_event_loop_operates(client: httpx.Client) -> None:
     asyncio.run(work())
 
 
-def test_what_is_asked_again_is_done_once(client: httpx.Client, each: Bound) -> None:
-    """A client sends a request again that got no answer: it must not do it twice."""
+def test_a_repeated_request_is_executed_once(client: httpx.Client, each: Bound) -> None:
+    """A client repeats a request that got no answer; the keeper must not execute it twice."""
     for _ in range(2):
         with Client(str(client.base_url), timeout_s=PATIENCE_S) as mine:
             mine.operate.roll_back("line", to="1")

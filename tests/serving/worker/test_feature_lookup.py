@@ -1,4 +1,4 @@
-"""Whatever is materialised, published and followed when: what is found is what the table held."""
+"""In any order of materialising, publishing and following, a look-up returns the followed table."""
 
 import asyncio
 import shutil
@@ -48,7 +48,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bound]:
 
 
 class Model:
-    """What should be found: three places through which a materialisation passes."""
+    """The expected result of a look-up: three places through which a materialisation passes."""
 
     def __init__(self, shop: Bound, looking: FeatureLookup) -> None:
         self.shop, self.looking = shop, looking
@@ -98,7 +98,7 @@ class Model:
 @pytest.mark.parametrize("nullable", [False, True])
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
-def test_what_is_found_is_what_was_followed(
+def test_a_look_up_returns_the_followed_materialisation(
     shop: Bound, nullable: bool, order: list[tuple[str, Any]]
 ) -> None:
     shutil.rmtree(shop.settings.root / "live" / "shop", ignore_errors=True)
@@ -133,7 +133,7 @@ def test_a_table_of_an_earlier_declaration_leaves_the_one_before(shop: Bound) ->
     (found,) = looking.status(shop.clock.now())
     assert found.failure is not None
     assert "without city" in found.failure
-    assert looking.lacking() == "spending"
+    assert looking.missing_table() == "spending"
     looking.close()
     counters.close()
 

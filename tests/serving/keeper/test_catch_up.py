@@ -13,20 +13,19 @@ from tests.loop.conftest import PIPELINE
 from tests.patience import PATIENCE_S
 from tests.serving.conftest import NOW
 from tests.serving.examples import fill
-from tests.serving.test_learning import EACH, folded, live_digest
+from tests.serving.keeper.test_online_learning import EACH, folded, live_digest
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.infra.store.audit import audited
 from headwater.loop.binding import Bound
-from headwater.loop.training import catch_up
 from headwater.loop.training.update import train
 from headwater.registry.version import Version
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.published.alarms import KeeperStatusFile
 from headwater.serving.published.published_models import PublishedModels
 
-KEEPS = "tests/serving/test_catch_up.py:EACH"
+KEEPS = "tests/serving/keeper/test_catch_up.py:EACH"
 
 
 @pytest.fixture
@@ -60,15 +59,15 @@ def champion(bound: Bound) -> Version:
 
 
 def retrain(bound: Bound, *, fresh: bool = True) -> Version:
-    """What a flow does beside the service: train on what there is, and promote."""
+    """Train on all examples and promote, as a flow does beside the service."""
     version = train(bound, from_scratch=fresh).version
     assert version is not None
     return version
 
 
 def alarms(bound: Bound) -> list[tuple[str, str, str]]:
-    told = KeeperStatusFile(bound.pipeline.name, bound.settings).read()
-    return [(alarm.kind, alarm.what, alarm.hint) for alarm in told.alarms]
+    status = KeeperStatusFile(bound.pipeline.name, bound.settings).read()
+    return [(alarm.kind, alarm.what, alarm.hint) for alarm in status.alarms]
 
 
 def test_a_retrained_version_serves_caught_up_and_gated(each: Bound, keeper: Keeper) -> None:
@@ -87,7 +86,7 @@ def test_a_retrained_version_serves_caught_up_and_gated(each: Bound, keeper: Kee
     assert alarms(each) == []
 
 
-def test_nothing_missed_needs_no_child(each: Bound, keeper: Keeper) -> None:
+def test_a_champion_that_missed_no_example_gets_no_child(each: Bound, keeper: Keeper) -> None:
     fill(each, 0, 100)
     settle(keeper)
     made = retrain(each)
@@ -95,7 +94,9 @@ def test_nothing_missed_needs_no_child(each: Bound, keeper: Keeper) -> None:
     assert served(each) == champion(each).number == made.number
 
 
-def test_the_gate_leaves_the_old_one_serving_and_learning(each: Bound, keeper: Keeper) -> None:
+def test_a_gated_version_leaves_the_old_champion_serving_and_learning(
+    each: Bound, keeper: Keeper
+) -> None:
     fill(each, 0, 40)
     settle(keeper)
     fill(each, 40, 1_040, flipped=True)
@@ -118,26 +119,23 @@ def test_the_gate_leaves_the_old_one_serving_and_learning(each: Bound, keeper: K
     assert digest == folded(each, recipe)
 
 
-def test_the_old_one_learns_on_while_a_long_catch_up_goes_on(
-    each: Bound, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catch_up, "_JUDGED_PART", 10)
+def test_the_old_champion_learns_during_a_long_catch_up(each: Bound, keeper: Keeper) -> None:
     fill(each, 0, 100)
     settle(keeper)
     made = retrain(each)
-    fill(each, 100, 200)
+    fill(each, 100, 500)  # more than one step of the catch-up judges
     assert keeper.step()
-    assert (served(each), live_digest(each)[0]) == ("1", 400)
-    fill(each, 200, 250)
+    assert (served(each), live_digest(each)[0]) == ("1", 700)
+    fill(each, 500, 550)
     assert keeper.step()
-    assert (served(each), live_digest(each)[0]) == ("1", 450)
+    assert (served(each), live_digest(each)[0]) == ("1", 750)
     settle(keeper)
-    assert (champion(each).parent, live_digest(each)[0]) == (made.number, 450)
+    assert (champion(each).parent, live_digest(each)[0]) == (made.number, 750)
 
 
 @pytest.fixture
 def damage(each: Bound) -> Iterator[Callable[[str], None]]:
-    """Damage a version's state; mended afterwards, since copies of a home share it."""
+    """Yield a function that damages a version's state; repaired afterwards, since homes share it."""
     mended: list[tuple[Path, bytes]] = []
 
     def spoil(number: str) -> None:
@@ -152,7 +150,7 @@ def damage(each: Bound) -> Iterator[Callable[[str], None]]:
         state.write_bytes(good)
 
 
-def test_a_version_that_does_not_hold_leaves_the_old_one_serving_and_learning(
+def test_a_damaged_version_leaves_the_old_champion_serving_and_learning(
     each: Bound, keeper: Keeper, damage: Callable[[str], None]
 ) -> None:
     fill(each, 0, 40)
@@ -171,7 +169,7 @@ def test_a_version_that_does_not_hold_leaves_the_old_one_serving_and_learning(
     assert alarms(each) == []  # the next that takes over ends the alarm
 
 
-def test_one_that_reigned_before_is_caught_up_and_not_gated_again(each: Bound, keeper: Keeper) -> None:
+def test_a_former_champion_is_caught_up_and_not_gated_again(each: Bound, keeper: Keeper) -> None:
     fill(each, 0, 40)
     settle(keeper)
     retrain(each)
@@ -184,7 +182,7 @@ def test_one_that_reigned_before_is_caught_up_and_not_gated_again(each: Bound, k
 
 
 @pytest.mark.parametrize("point", ["register.after_version", "promote.after_swap"])
-def test_killed_while_it_catches_up_the_next_keeper_ends_it(
+def test_the_next_keeper_ends_the_catch_up_of_a_killed_one(
     each: Bound, home: Settings, point: str
 ) -> None:
     with Keeper(each) as keeper:
@@ -222,7 +220,7 @@ def test_in_a_pause_a_new_champion_serves_as_it_is(each: Bound, keeper: Keeper) 
     assert (learned_to, recipe.parent, digest) == (400, made.number, folded(each, recipe))
 
 
-def test_without_a_gate_all_pass(home: Settings, clock: SimulatedClock) -> None:
+def test_without_a_gate_every_version_passes(home: Settings, clock: SimulatedClock) -> None:
     with Bound(replace(EACH, gate=None), home, clock) as bound, Keeper(bound) as keeper:
         settle(keeper)
         fill(bound, 0, 600, flipped=True)

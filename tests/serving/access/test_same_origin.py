@@ -1,4 +1,4 @@
-"""Without keys, no route answers a request for another host, or from another's page."""
+"""Without keys, no route answers a request for another host, or from a page of another site."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,12 +6,12 @@ import httpx
 import pytest
 from msgspec.structs import replace
 from tests.loop.conftest import PIPELINE
+from tests.serving.access.test_keys import ONE, ROUTES, bearing
 from tests.serving.conftest import Opener
+from tests.serving.http.test_batch_routes import SCORED, five_keys, scored, watch
+from tests.serving.http.test_fast_protocol import Raw
+from tests.serving.metrics.test_metrics import totals
 from tests.serving.running import running
-from tests.serving.test_batch import SCORED, five_keys, scored, watch
-from tests.serving.test_hot_protocol import Raw
-from tests.serving.test_keys import ONE, ROUTES, bearing
-from tests.serving.test_metrics import totals
 
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
@@ -43,14 +43,14 @@ FOREIGN = [
 
 @pytest.fixture
 def full(watch: BatchPublisher, home: Settings, open_service: Opener) -> Iterator[httpx.Client]:
-    """A service with a batch, a queue for people, and a keeper that operators reach."""
+    """Open a service with a batch, a label queue, and a keeper that operators reach."""
     everything = replace(SCORED, people=People(twice=1.0, random=0.5))
     with OperatorSocket([everything], home):
         yield open_service(everything)
 
 
 def paths(client: httpx.Client) -> list[str]:
-    """Give every path that the service documents, and those that it does not."""
+    """Return every path of the service, documented or not."""
     documented = client.get("/openapi.json").json()["paths"]
     found = [
         path.replace("{pipeline}", "line")
@@ -64,22 +64,22 @@ def paths(client: httpx.Client) -> list[str]:
     return [*found, sheet, "/nothing"]
 
 
-def test_no_route_answers_or_does_anything(full: httpx.Client, bound: Bound) -> None:
+def test_no_route_answers_or_executes_a_foreign_request(full: httpx.Client, bound: Bound) -> None:
     status, before = full.get("/pipelines").json(), totals(full)
-    audit, asked = audited(bound.database, 9), 0
+    audit, refusals = audited(bound.database, 9), 0
     for foreign in FOREIGN:
         for path in paths(full):
             assert "{" not in path
             for method in METHODS:
                 assert full.request(method, path, headers=foreign).status_code == 403, (method, path)
-                asked += 1
+                refusals += 1
         for method, path, body, _ in ROUTES:
             for way in ("", "?x=1"):  # past the framework, and through it
                 answer = full.request(method, path + way, json=body, headers=foreign)
                 assert answer.status_code == 403, (method, path)
-                asked += 1
+                refusals += 1
     now = totals(full)
-    assert now.pop("headwater_problems_total 403") == asked
+    assert now.pop("headwater_problems_total 403") == refusals
     aged = "headwater_batch_age_seconds line"
     changed = {name for name, value in now.items() if value != before.get(name, 0.0)}
     assert changed <= {aged}
@@ -94,7 +94,7 @@ def test_no_route_answers_or_does_anything(full: httpx.Client, bound: Bound) -> 
     assert totals(full)["headwater_batch_predictions_read line"] == 1
 
 
-def test_what_is_no_browser_and_its_own_pages_are_answered(client: httpx.Client) -> None:
+def test_other_programs_and_own_pages_are_answered(client: httpx.Client) -> None:
     own = str(client.base_url).rstrip("/")
     port = client.base_url.port
     for lines in (
@@ -120,7 +120,7 @@ def test_a_link_leads_to_the_documentation_and_to_nothing_else(full: httpx.Clien
         assert full.get(path, headers=link).status_code == 403, path
 
 
-def test_a_refusal_says_what_to_do(client: httpx.Client) -> None:
+def test_a_refusal_names_the_next_step(client: httpx.Client) -> None:
     ours = client.post("/predict", json=ONE, headers={"host": "rebound.example"})
     assert ours.headers["content-type"] == "application/problem+json"
     assert (ours.json()["status"], ours.json()["code"]) == (403, "ForeignRequestError")
@@ -161,7 +161,7 @@ RAW: list[tuple[bytes, list[bytes], int]] = [
 ]
 
 
-def test_however_a_request_names_its_host(client: httpx.Client) -> None:
+def test_each_form_of_naming_the_host_is_checked(client: httpx.Client) -> None:
     body = b'{"features": {"a": 1.0, "b": 2.0}}'
     for line, headers, status in RAW:
         raw = Raw(client)
@@ -170,7 +170,7 @@ def test_however_a_request_names_its_host(client: httpx.Client) -> None:
         raw.close()
 
 
-def test_other_hosts_are_listed(keeper: Keeper, home: Settings, clock: SimulatedClock) -> None:
+def test_listed_hosts_are_let_in(keeper: Keeper, home: Settings, clock: SimulatedClock) -> None:
     lists = Settings(home=home.root, hosts="shop.example")
     with running(create_app([PIPELINE], lists, clock)) as client:
         for lines in (
@@ -182,7 +182,7 @@ def test_other_hosts_are_listed(keeper: Keeper, home: Settings, clock: Simulated
         assert client.post("/predict", json=ONE, headers=FOREIGN[0]).status_code == 403
 
 
-def test_with_keys_the_key_tells_and_the_host_does_not(
+def test_with_keys_the_host_does_not_matter(
     keeper: Keeper,
     bound: Bound,
     home: Settings,
@@ -205,7 +205,7 @@ def test_with_keys_the_key_tells_and_the_host_does_not(
         assert client.post("/predict", json=ONE, headers=foreign).status_code == 401
 
 
-def test_the_client_raises_what_the_service_says(client: httpx.Client) -> None:
+def test_the_client_raises_the_error_of_the_service(client: httpx.Client) -> None:
     address = f"http://0.0.0.0:{client.base_url.port}"
-    with Client(address) as asked, pytest.raises(ForeignRequestError, match=r"0\.0\.0\.0"):
-        asked.predict({"a": 1.0, "b": 2.0})
+    with Client(address) as foreign, pytest.raises(ForeignRequestError, match=r"0\.0\.0\.0"):
+        foreign.predict({"a": 1.0, "b": 2.0})
