@@ -9,25 +9,25 @@ __all__ = ["scopes_of"]
 
 
 def scopes_of(method: str, path: str) -> frozenset[Scope]:
-    """Return the scopes of which a key needs one to ask this; none for what everybody may.
+    """Return the scopes of which a key needs at least one; none if every request is let in.
 
-    What is no operation needs ``operate``, or ``read`` where it only looks.
+    A path that is no operation needs ``read`` for reading methods, and ``operate`` for all others.
 
     >>> sorted(scopes_of("POST", "/predict")), sorted(scopes_of("DELETE", "/anything"))
     (['predict'], ['operate'])
     """
-    looks = method in _LOOKS
-    method = "GET" if looks else method
+    reads = method in _READING_METHODS
+    method = "GET" if reads else method
     found = _EXACT.get((method, path))
     if found is not None:
         return found
     for its, pattern, scopes in _PATTERNS:
         if its == method and pattern.fullmatch(path):
             return scopes
-    return _READ if looks else _OPERATE
+    return _READ if reads else _OPERATE
 
 
-_LOOKS = ("GET", "HEAD", "OPTIONS")
+_READING_METHODS = ("GET", "HEAD", "OPTIONS")
 _READ: frozenset[Scope] = frozenset({"read"})
 _OPERATE: frozenset[Scope] = frozenset({"operate"})
 _EXACT: dict[tuple[str, str], frozenset[Scope]] = {

@@ -1,4 +1,4 @@
-"""An operation of the service: what is asked, where, by whom, and what is answered."""
+"""An operation of the service: its path, body, answer, and the scopes of a key for it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Operation(Generic[Body, Result]):
-    """One thing that can be asked for over HTTP.
+    """A request that the service takes over HTTP.
 
     Parameters
     ----------
@@ -36,17 +36,17 @@ class Operation(Generic[Body, Result]):
     at
         Method and path; ``{key:any}`` in a path stands for any text, slashes included.
     takes
-        What the body holds, or for GET the query; None for nothing.
+        Type of the body, or of the query for GET; NoneType for neither.
     gives
-        What the answer holds; one of several kinds, where there are several.
+        Type of the answer, or the types of which it is one.
     scopes
-        A key for any of them may ask; none are needed where there are none.
+        A key needs any of them; without scopes, no key is needed.
     tag, words
-        Its group in the document, and its sentences there: the first one is the summary.
+        Its group in the OpenAPI document, and its text there, whose first sentence is the summary.
     example
         A body that fits some pipeline.
     call
-        Does it in the keeper, for the one whom the last argument names; None where the worker answers.
+        Executes it in the keeper; its last argument is the caller's name. None if the worker answers.
     """
 
     name: str
@@ -86,6 +86,6 @@ class Operation(Generic[Body, Result]):
         except msgspec.ValidationError as error:
             raise SchemaError(plain_words(error), hint="see /docs") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise SchemaError(f"the body is not JSON that can be read: {error}", "see /docs") from error
+            raise SchemaError(f"the body is not readable JSON: {error}", "see /docs") from error
         except DeclarationError as error:  # a routing that no pipeline could declare
             raise SchemaError(error.what, error.hint) from error

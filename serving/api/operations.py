@@ -1,7 +1,8 @@
-"""The table of operations: one row each, from which routes, document, scopes and clients are made.
+"""The table of operations: routes, OpenAPI document, scopes and clients are made from its rows.
 
-One function does a row. Operators' rows name it here: a worker hands them on, and the keeper calls it.
-The worker answers the others from its own models and files (:mod:`headwater.serving.http`).
+One function executes a row. Rows of operators name it here: a worker passes the request on, and the
+keeper calls the function. A worker answers all other rows from its own models and files
+(:mod:`headwater.serving.http`).
 """
 
 from types import NoneType
@@ -84,7 +85,7 @@ __all__ = [
 
 
 class PredictionQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Of which pipeline; may be left out if the service has only one."""
+    """The pipeline's name; may be left out if the service has only one."""
 
     pipeline: Id | UnsetType = UNSET
 
@@ -94,7 +95,7 @@ def _champion(operator: "Operator", body: ChampionBody, by: str) -> Reign:
     if body.rollback:
         return operator.roll_back(body.version, by=by, reason=body.reason, quarantine=spans)
     if body.version is None:
-        raise SchemaError("version: it is missing", hint="say which, or roll back: rollback=true")
+        raise SchemaError("version: it is missing", hint="name a version, or roll back: rollback=true")
     if spans:
         raise SchemaError("quarantine: it goes with a rollback", hint="leave it out, or roll back")
     return operator.promote(body.version, by=by, reason=body.reason)
@@ -117,7 +118,7 @@ PREDICT = Operation[PredictRequest, object](
     gives=(PredictionAnswer, PredictionAnswers),
     scopes=("predict",),
     tag="predictions",
-    words="Predict one, or many in predictions. Answered when the record is durable.",
+    words="Predict one, or many in predictions. The answer comes once the record is durable.",
 )
 LABEL = Operation[LabelRequest, object](
     name="label",
@@ -126,7 +127,7 @@ LABEL = Operation[LabelRequest, object](
     gives=(LabelResult, LabelResults),
     scopes=("label",),
     tag="predictions",
-    words="Tell the truth of one prediction, or of many in labels, each with its own result.",
+    words="Label one prediction, or many in labels, each with its own result.",
 )
 PREDICTION = Operation[PredictionQuery, Recorded](
     name="prediction",
@@ -162,7 +163,7 @@ PIPELINES = Operation[None, list[dict[str, Any]]](
     gives=list[dict[str, Any]],
     scopes=("read",),
     tag="pipelines",
-    words="Return of each pipeline which version serves, since when, and what waits.",
+    words="Return the status of each pipeline: serving version, routing, learning, alarms.",
 )
 QUEUE = Operation[None, QueueStatistics](
     name="queue",
@@ -171,7 +172,7 @@ QUEUE = Operation[None, QueueStatistics](
     gives=QueueStatistics,
     scopes=("read",),
     tag="queue for people",
-    words="Count what waits and what was answered, and measure how far people agree.",
+    words="Count open and answered questions, and measure the agreement of people.",
 )
 CLAIM = Operation[ClaimRequest, ClaimAnswer](
     name="claim",
@@ -192,7 +193,7 @@ ANSWER = Operation[AnswerRequest, AnswerResult](
     scopes=("label",),
     tag="queue for people",
     words="Record a person's answer as a label with source human; it is durable then. The same again is "
-    "known already; another value is a change of mind, and a revision. If two people differ a third is "
+    "known already; another value is a revision. If two people differ a third is "
     "asked, whose label counts.",
     example={"person": "ada", "prediction_id": "order-17", "value": True},
 )
@@ -203,7 +204,7 @@ SKIP = Operation[SkipRequest, SkipResult](
     gives=SkipResult,
     scopes=("label",),
     tag="queue for people",
-    words="Give a question back for good. Others are asked, until three people have skipped it.",
+    words="Skip a question for good. Other people are asked, until three have skipped it.",
     example={"person": "ada", "prediction_id": "order-17"},
 )
 ROUTING = Operation[None, RoutingStatus](
@@ -213,7 +214,7 @@ ROUTING = Operation[None, RoutingStatus](
     gives=RoutingStatus,
     scopes=("read", "operate"),
     tag="operations",
-    words="Return how requests are routed, who decided that, and how far shadows are.",
+    words="Return the routing, its history, and the progress of shadows.",
     call=lambda operator, _body, _by: operator.routed(),
 )
 ROUTE = Operation[RoutingBody, RoutingStatus](
@@ -247,7 +248,7 @@ DROP_SHADOW = Operation[ShadowBody, RoutingStatus](
     gives=RoutingStatus,
     scopes=("operate",),
     tag="operations",
-    words="Let a version predict beside the answer no more. Its outputs stay.",
+    words="Let a version stop predicting beside the answer. Its outputs stay.",
     example={"version": "7"},
     call=lambda operator, body, by: operator.drop_shadow(body.version, by=by, reason=body.reason),
 )
@@ -258,7 +259,7 @@ LEARNING = Operation[None, Learning](
     gives=Learning,
     scopes=("read", "operate"),
     tag="operations",
-    words="Return whether learning is paused, by whom, and what is quarantined.",
+    words="Return the pause of learning, and the quarantined offsets.",
     call=lambda operator, _body, _by: operator.learning(),
 )
 LEARN = Operation[LearningBody, Learning](
@@ -268,7 +269,7 @@ LEARN = Operation[LearningBody, Learning](
     gives=Learning,
     scopes=("operate",),
     tag="operations",
-    words="Pause learning each label, or let it go on. Nothing that came meanwhile is lost.",
+    words="Pause online learning, or let it go on. No label that came meanwhile is lost.",
     example={"paused": True, "reason": "a broken sensor"},
     call=_learn,
 )
@@ -279,7 +280,7 @@ QUARANTINE = Operation[QuarantineBody, Learning](
     gives=Learning,
     scopes=("operate",),
     tag="operations",
-    words="Leave offsets out of every later recipe, and at once of what is learned label by label.",
+    words="Exclude offsets from every later recipe, and at once from online learning.",
     example={"spans": [{"start": 120, "stop": 180}], "reason": "a broken sensor"},
     call=_quarantine,
 )
@@ -290,7 +291,7 @@ VERSIONS = Operation[VersionsQuery, list[VersionInRole]](
     gives=list[VersionInRole],
     scopes=("read", "operate"),
     tag="operations",
-    words="List the newest versions with what they do now, oldest first.",
+    words="List the newest versions with their roles, oldest first.",
     call=lambda operator, query, _by: operator.versions(query.last),
 )
 CHAMPION = Operation[ChampionBody, Reign](
@@ -301,7 +302,7 @@ CHAMPION = Operation[ChampionBody, Reign](
     scopes=("operate",),
     tag="operations",
     words="Promote a version once its state is verified, or roll back to an earlier champion. "
-    "To repeat it is safe where the version is named.",
+    "The request may be repeated if it names the version.",
     example={"version": "7", "reason": "it is better"},
     call=_champion,
 )
@@ -312,7 +313,7 @@ METRICS = Operation[None, str](
     gives=str,
     scopes=("read",),
     tag="operations",
-    words="Return what all workers counted, for Prometheus.",
+    words="Return the metrics of all workers, for Prometheus.",
 )
 OPENAPI = Operation[None, dict[str, Any]](
     name="openapi",
@@ -338,7 +339,7 @@ _V2 = Operation[None, dict[str, Any]]
 
 
 def _v2(name: str, at: str, words: str, scopes: tuple[Scope, ...] = ("read", "predict")) -> _V2:
-    """Make a row of the Open Inference Protocol; its answers are its own, as are its errors."""
+    """Make a row of the Open Inference Protocol, which has its own answers and errors."""
     return Operation(
         name=name,
         at=at,

@@ -36,20 +36,21 @@ _Offset = Annotated[int, Meta(ge=0, lt=2**62)]
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every request may say."""
+    """Base of the bodies: each may give a reason."""
 
     reason: _Reason = "over HTTP"
 
 
 class RoutingBody(_Body, frozen=True, kw_only=True):
-    """How requests are to be routed.
+    """A routing to set.
 
     Parameters
     ----------
     routing
-        Null returns to what the pipeline declares.
+        The routing; null returns to the declared one.
     expected
-        Number of the ruling that was seen: another one since is a conflict. Left out, the last one wins.
+        Number of the ruling that the operator saw: if there is a newer one, the request is refused as a
+        conflict. Without it, the last request wins.
     """
 
     routing: Routing | None
@@ -57,13 +58,13 @@ class RoutingBody(_Body, frozen=True, kw_only=True):
 
 
 class ShadowBody(_Body, frozen=True, kw_only=True):
-    """Which version is to predict beside the answer, or no more."""
+    """The version that becomes a shadow, or stops being one."""
 
     version: _Shadow
 
 
 class LearningBody(_Body, frozen=True, kw_only=True):
-    """Whether learning is to halt, or to go on."""
+    """Whether learning is paused."""
 
     paused: bool
 
@@ -84,22 +85,22 @@ _Spans = Annotated[tuple[OffsetSpan, ...], Meta(max_length=MOST_SPANS)]
 
 
 class QuarantineBody(_Body, frozen=True, kw_only=True):
-    """Offsets that are not to be learned again."""
+    """Offsets to quarantine: no later recipe learns them."""
 
     spans: Annotated[tuple[OffsetSpan, ...], Meta(min_length=1, max_length=MOST_SPANS)]
 
 
 class ChampionBody(_Body, frozen=True, kw_only=True):
-    """Which version is to be champion.
+    """The version that becomes champion.
 
     Parameters
     ----------
     version
-        Its number; to roll back, it may be left out: the champion before this one.
+        Its number; a rollback without a number returns to the champion before this one.
     rollback
-        Whether that is a return to an earlier champion.
+        Whether this returns to an earlier champion.
     quarantine
-        With a rollback: offsets that are not to be learned again.
+        With a rollback: offsets that no later recipe learns.
     """
 
     version: _Number | None = None
@@ -108,6 +109,6 @@ class ChampionBody(_Body, frozen=True, kw_only=True):
 
 
 class VersionsQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the newest versions."""
+    """The number of newest versions to list."""
 
     last: Annotated[int, Meta(ge=1, le=MOST_VERSIONS)] = 20

@@ -1,4 +1,4 @@
-"""The requests and answers of the queue for people."""
+"""Requests and answers of the label queue."""
 
 from typing import Annotated, Literal
 
@@ -22,11 +22,11 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Parameters
     ----------
     person
-        Who is to answer.
+        Name of the person.
     many
-        How many questions the person is to hold.
+        The number of questions that the person is to hold.
     lease_s
-        For how many seconds; as declared where not given.
+        Seconds of the lease; as declared if not given.
     """
 
     person: _Person
@@ -35,7 +35,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The questions that a person holds now, those held before first; empty if nothing waits."""
+    """The questions that a person holds now, earlier claims first; empty if none waits."""
 
     questions: list[ClaimedQuestion]
 
@@ -49,7 +49,7 @@ class AnswerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class AnswerResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Recorded as a label, or known: the same was recorded before. Durable either way."""
+    """The answer is recorded as a label, or known since it was recorded before; durable either way."""
 
     prediction_id: str
     status: Literal["recorded", "known"]
@@ -63,7 +63,7 @@ class SkipRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class SkipResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The question goes to others; the person is not asked again."""
+    """The question goes to other people; the person is not asked again."""
 
     prediction_id: str
     status: Literal["skipped"] = "skipped"

@@ -1,6 +1,6 @@
-"""The requests of both clients, built once: what is sent, and as what the answer is read.
+"""Build the requests of both clients: operation, path, body, and the type of the answer.
 
-Every prediction gets its id, and every label its time, here: before the first try.
+Every prediction gets its id, and every label its time, here, before the first attempt.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +69,7 @@ __all__ = [
 ]
 
 REASON = "through the client"
-"""Why an operator rules, where no reason is given."""
+"""The reason of a ruling, if none is given."""
 
 Features = Mapping[str, FeatureValue]
 Found = TypeVar("Found")
@@ -102,7 +102,7 @@ def _call(
 
 
 def _quoted(text: str) -> str:
-    """Quote a part of a path, so that it stays one: slashes, and the two that mean a folder."""
+    """Quote a part of a path: its slashes, and the parts "." and "..", which mean a folder."""
     return "%2E" * len(text) if text in (".", "..") else quote(text, safe="")
 
 
@@ -115,7 +115,7 @@ def predict(
 
 
 def unnamed(items: Sequence[Features]) -> list[dict[str, Any]]:
-    """Give each set of features an id."""
+    """Build items of features, each with a new id."""
     return [_item(features) for features in items]
 
 
@@ -184,7 +184,7 @@ def answer(pipeline: str, person: str, prediction_id: str, value: LabelValue) ->
 
 
 def skip(pipeline: str, person: str, prediction_id: str) -> Call[SkipResult]:
-    """Build the request that gives a question back."""
+    """Build the request that skips a question."""
     body = {"person": person, "prediction_id": prediction_id}
     return _call(operations.SKIP, SkipResult, body, pipeline=pipeline)
 
@@ -215,7 +215,7 @@ def drop_shadow(pipeline: str, version: str, reason: str) -> Call[RoutingStatus]
 
 
 def learning(pipeline: str) -> Call[Learning]:
-    """Build the request for how learning stands."""
+    """Build the request for the state of learning."""
     return _call(operations.LEARNING, Learning, pipeline=pipeline)
 
 
@@ -238,7 +238,7 @@ def promote(pipeline: str, version: str, reason: str) -> Call[Reign]:
 
 
 def roll_back(pipeline: str, version: str, spans: Iterable[OffsetRange], reason: str) -> Call[Reign]:
-    """Build the request that makes an earlier version champion; naming it, so that twice is once."""
+    """Build the request that makes an earlier version champion; it names it, and so may be repeated."""
     body = ChampionBody(version=version, rollback=True, quarantine=_spans(spans), reason=reason)
     return _call(operations.CHAMPION, Reign, body, pipeline=pipeline)
 
@@ -249,7 +249,7 @@ def versions(pipeline: str, last: int) -> Call[list[VersionInRole]]:
     return _call(operations.VERSIONS, list[VersionInRole], None, params, pipeline=pipeline)
 
 
-def previous(found: Iterable[VersionInRole]) -> str:
+def previous(newest_versions: Iterable[VersionInRole]) -> str:
     """Return the number of the champion before this one.
 
     Raises
@@ -257,7 +257,7 @@ def previous(found: Iterable[VersionInRole]) -> str:
     NotFoundError
         If there is none.
     """
-    for version in found:
+    for version in newest_versions:
         if "previous" in version.roles:
             return version.number
     raise NotFoundError("there is no earlier champion", hint="name a version to return to")

@@ -1,6 +1,6 @@
-"""Talk to the service: predict, label, look up. Needs nothing of the server.
+"""Clients of the service: predict, label, look up; they import none of the server.
 
-Every prediction gets its id, and every label its time, before it is sent: a request that is sent again
+Every prediction gets its id, and every label its time, before it is sent. A request that is sent again
 is the same request, so retries are safe.
 
 >>> from headwater.serving.client.client import Client
@@ -37,13 +37,13 @@ class Client:
     Parameters
     ----------
     address
-        Such as ``http://127.0.0.1:8000``.
+        Address of the service, such as ``http://127.0.0.1:8000``.
     key
-        The API key, where the service asks for one.
+        The API key, if the service needs one.
     retries
-        How often a request that got no answer, or was told to come back, is sent again.
+        How often a request is sent again, if it got no answer or the service was busy.
     timeout_s
-        How long to wait for an answer.
+        Seconds to wait for an answer.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Client:
         self._retry = RetryPolicy(retries)
         self._http = httpx.Client(base_url=address, headers=_headers(key), timeout=timeout_s)
         self.operate = OperatorClient(self._send)
-        """What operators ask for: routing, shadows, learning, champions."""
+        """Requests of operators: routing, shadows, learning, champions."""
         self.queue = QueueClient(self._send)
-        """What people who label ask for: claim, answer, skip."""
+        """Requests of people who label: claim, answer, skip."""
 
     def predict(
         self,
@@ -64,30 +64,30 @@ class Client:
         id: str | None = None,  # noqa: A002 - its name on the wire
         entity: Mapping[str, str] | None = None,
     ) -> PredictionAnswer:
-        """Ask for one prediction; it is logged durably when this returns.
+        """Request one prediction; it is logged durably when this returns.
 
         Parameters
         ----------
         features
             Values by name.
         pipeline
-            Its name; may be left out where only one is served.
+            The pipeline's name; may be left out if the service has only one.
         id
-            Unique within the pipeline; made where not given.
+            Unique within the pipeline; made if not given.
         entity
             Entity keys by name.
 
         Raises
         ------
         SchemaError, ConflictError, NotFoundError, NotReadyError, StorageError
-            As the service says; StorageError also where it cannot be reached.
+            The error of the service; StorageError also if it cannot be reached.
         """
         return self._send(calls.predict(features, pipeline, id, entity))
 
     def predict_many(
         self, items: Sequence[Features], *, pipeline: str | None = None
     ) -> list[PredictionAnswer]:
-        """Ask for many predictions, all or none; each gets an id.
+        """Request many predictions, all or none; each gets an id.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class Client:
     def send_predictions(
         self, items: Sequence[Mapping[str, Any]], *, pipeline: str | None = None
     ) -> list[PredictionAnswer]:
-        """Ask for many predictions as they go over the wire: ``id``, ``features``, ``entity``, ``unit``.
+        """Request many predictions as the wire has them: ``id``, ``features``, ``entity``, ``unit``.
 
         Raises
         ------
@@ -118,18 +118,18 @@ class Client:
         source: Source = "natural",
         key: str | None = None,
     ) -> LabelResult:
-        """Tell the truth of one prediction; durable when this returns.
+        """Label one prediction; the label is durable when this returns.
 
         Parameters
         ----------
         prediction_id, value
-            Whose truth, and what it is.
+            Id of the prediction, and its label's value.
         known_at
-            When it became known, with a zone; now where not given.
+            When it became known, with a zone; now if not given.
         source
-            Who says so.
+            Where it comes from.
         key
-            The same key again must bear the same value; a revision bears another.
+            The client's key: the same key again must bear the same value; a revision bears another.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class Client:
     def send_labels(
         self, items: Sequence[Mapping[str, Any]], *, pipeline: str | None = None
     ) -> list[LabelResult]:
-        """Tell many truths as they go over the wire, each with its own result.
+        """Send many labels as the wire has them, each with its own result.
 
         Raises
         ------
@@ -151,12 +151,12 @@ class Client:
         return self._send(calls.send_labels(items, pipeline)).labels
 
     def prediction(self, prediction_id: str, *, pipeline: str | None = None) -> Recorded:
-        """Give what was recorded of a prediction.
+        """Return the record of a prediction.
 
         Raises
         ------
         NotFoundError
-            If nothing was.
+            If there is none.
         """
         return self._send(calls.prediction(prediction_id, pipeline))
 
@@ -168,17 +168,17 @@ class Client:
         features: Features | None = None,
         id: str | None = None,  # noqa: A002 - its name on the wire
     ) -> BatchAnswer:
-        """Give what the newest batch run predicted for a key.
+        """Return the newest batch run's answer for a key.
 
         Parameters
         ----------
         key, pipeline
-            Whose answer, and the pipeline's name.
+            The key, and the pipeline's name.
         features
-            Values by name, with which the online model answers where the batch has none; without, that
-            is an error.
+            Values by name, for the online model to answer if the batch has no answer; without them, a
+            missing answer is an error.
         id
-            Of the prediction that is made then; made where not given.
+            Id of the online model's prediction; made if not given.
 
         Raises
         ------
@@ -190,7 +190,7 @@ class Client:
         return self._send(calls.batch(key, pipeline, features, id))
 
     def is_ready(self) -> bool:
-        """Say whether every pipeline has a version that serves; False where nobody answers."""
+        """Return whether every pipeline has a serving version; False if the service does not answer."""
         try:
             return self._http.get(V2_READY.path).is_success
         except httpx.TransportError:
@@ -230,7 +230,7 @@ class Client:
 
 
 class AsyncClient:
-    """A client for an event loop; many requests may be under way at once.
+    """A client for an event loop; it may send many requests at once.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ class AsyncClient:
         self._retry = RetryPolicy(retries)
         self._http = httpx.AsyncClient(base_url=address, headers=_headers(key), timeout=timeout_s)
         self.operate = AsyncOperatorClient(self._send)
-        """What operators ask for, as :attr:`Client.operate`."""
+        """Requests of operators, as :attr:`Client.operate`."""
         self.queue = AsyncQueueClient(self._send)
         """What people who label ask for, as :attr:`Client.queue`."""
 
@@ -256,7 +256,7 @@ class AsyncClient:
         id: str | None = None,  # noqa: A002 - its name on the wire
         entity: Mapping[str, str] | None = None,
     ) -> PredictionAnswer:
-        """Ask for one prediction, as :meth:`Client.predict` does."""
+        """Request one prediction, as :meth:`Client.predict` does."""
         return await self._send(calls.predict(features, pipeline, id, entity))
 
     async def predict_many(
@@ -281,7 +281,7 @@ class AsyncClient:
         source: Source = "natural",
         key: str | None = None,
     ) -> LabelResult:
-        """Tell the truth of one prediction, as :meth:`Client.label` does."""
+        """Label one prediction, as :meth:`Client.label` does."""
         return await self._send(calls.label(prediction_id, value, pipeline, known_at, source, key))
 
     async def send_labels(
@@ -302,11 +302,11 @@ class AsyncClient:
         features: Features | None = None,
         id: str | None = None,  # noqa: A002 - its name on the wire
     ) -> BatchAnswer:
-        """Give what the newest batch run predicted for a key, as :meth:`Client.batch` does."""
+        """Return the newest batch run's answer for a key, as :meth:`Client.batch` does."""
         return await self._send(calls.batch(key, pipeline, features, id))
 
     async def is_ready(self) -> bool:
-        """Say whether every pipeline has a version that serves; False where nobody answers."""
+        """Return whether every pipeline has a serving version; False if the service does not answer."""
         try:
             return (await self._http.get(V2_READY.path)).is_success
         except httpx.TransportError:

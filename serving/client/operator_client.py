@@ -1,6 +1,6 @@
-"""What a client asks for as an operator: ``client.operate.pause("flights")``; needs no server code.
+"""Requests of operators: ``client.operate.pause("flights")``; they import none of the server.
 
-Each request may be sent again: it names what is to be, and what is so already changes nothing.
+Each request may be repeated: it names the wanted state, and a state that holds already changes nothing.
 """
 
 from collections.abc import Iterable
@@ -16,23 +16,23 @@ __all__ = ["AsyncOperatorClient", "OperatorClient"]
 
 
 class OperatorClient:
-    """What an operator asks for, and waits for; :attr:`Client.operate` gives it.
+    """Send operators' requests and wait for each answer; :attr:`Client.operate` is one.
 
-    A pipeline is given by its name. Each raises what the service says: SchemaError where something does
-    not fit, NotFoundError where a pipeline or version does not exist, ConflictError where another ruling
-    came meanwhile, NotReadyError where the keeper is away.
+    Each method takes a pipeline's name, and raises the error of the service: SchemaError if the request
+    does not fit, NotFoundError if there is no such pipeline or version, ConflictError if another ruling
+    came meanwhile, NotReadyError if the keeper is away.
 
     Parameters
     ----------
     send
-        The client's.
+        The client's function that sends a request.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
 
     def routing(self, pipeline: str) -> RoutingStatus:
-        """Say how requests are routed."""
+        """Return the routing, its history, and the progress of shadows."""
         return self._send(calls.routing(pipeline))
 
     def route(
@@ -48,9 +48,9 @@ class OperatorClient:
         Parameters
         ----------
         pipeline, routing, reason
-            Whose, how, and why.
+            The pipeline's name, the routing, and the reason for the audit.
         expected
-            Number of the ruling that was seen; the last one to write wins where not given.
+            Number of the ruling that the operator saw; without it, the last request wins.
         """
         return self._send(calls.route(pipeline, routing, reason, expected))
 
@@ -59,25 +59,25 @@ class OperatorClient:
         return self._send(calls.add_shadow(pipeline, version, reason))
 
     def drop_shadow(self, pipeline: str, version: str, *, reason: str = REASON) -> RoutingStatus:
-        """Let a version predict beside the answer no more."""
+        """Let a version stop predicting beside the answer."""
         return self._send(calls.drop_shadow(pipeline, version, reason))
 
     def learning(self, pipeline: str) -> Learning:
-        """Say whether learning is paused, and what is quarantined."""
+        """Return the pause of learning, and the quarantined offsets."""
         return self._send(calls.learning(pipeline))
 
     def pause(self, pipeline: str, *, reason: str = REASON) -> Learning:
-        """Pause learning each label."""
+        """Pause online learning."""
         return self._send(calls.learn(pipeline, reason, paused=True))
 
     def resume(self, pipeline: str, *, reason: str = REASON) -> Learning:
-        """Let learning each label go on; what came meanwhile is learned."""
+        """Let online learning go on; labels that came meanwhile are learned."""
         return self._send(calls.learn(pipeline, reason, paused=False))
 
     def quarantine(
         self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = REASON
     ) -> Learning:
-        """Leave offsets out of every later recipe, and at once of what is learned label by label."""
+        """Exclude offsets from every later recipe, and at once from online learning."""
         return self._send(calls.quarantine(pipeline, spans, reason))
 
     def promote(self, pipeline: str, version: str, *, reason: str = REASON) -> Reign:
@@ -97,35 +97,35 @@ class OperatorClient:
         Parameters
         ----------
         pipeline, reason
-            Whose, and why.
+            The pipeline's name, and the reason for the audit.
         to
-            Which version; the champion before this one where not given.
+            Number of the version; the champion before this one if not given.
         quarantine
-            Offsets that are not to be learned again.
+            Offsets that no later recipe learns.
         """
         # The version is named in the request, so that sending it twice does not go back twice.
         target = to or calls.previous(self.versions(pipeline, last=1_000))
         return self._send(calls.roll_back(pipeline, target, quarantine, reason))
 
     def versions(self, pipeline: str, *, last: int = 20) -> list[VersionInRole]:
-        """List the newest versions with what they do now, oldest first."""
+        """List the newest versions with their roles, oldest first."""
         return self._send(calls.versions(pipeline, last))
 
 
 class AsyncOperatorClient:
-    """What an operator asks for, for an event loop; as :class:`OperatorClient`.
+    """Send operators' requests from an event loop, as :class:`OperatorClient` does.
 
     Parameters
     ----------
     send
-        The client's.
+        The client's function that sends a request.
     """
 
     def __init__(self, send: AsyncSend) -> None:
         self._send = send
 
     async def routing(self, pipeline: str) -> RoutingStatus:
-        """Say how requests are routed."""
+        """Return the routing, its history, and the progress of shadows."""
         return await self._send(calls.routing(pipeline))
 
     async def route(
@@ -144,25 +144,25 @@ class AsyncOperatorClient:
         return await self._send(calls.add_shadow(pipeline, version, reason))
 
     async def drop_shadow(self, pipeline: str, version: str, *, reason: str = REASON) -> RoutingStatus:
-        """Let a version predict beside the answer no more."""
+        """Let a version stop predicting beside the answer."""
         return await self._send(calls.drop_shadow(pipeline, version, reason))
 
     async def learning(self, pipeline: str) -> Learning:
-        """Say whether learning is paused, and what is quarantined."""
+        """Return the pause of learning, and the quarantined offsets."""
         return await self._send(calls.learning(pipeline))
 
     async def pause(self, pipeline: str, *, reason: str = REASON) -> Learning:
-        """Pause learning each label."""
+        """Pause online learning."""
         return await self._send(calls.learn(pipeline, reason, paused=True))
 
     async def resume(self, pipeline: str, *, reason: str = REASON) -> Learning:
-        """Let learning each label go on; what came meanwhile is learned."""
+        """Let online learning go on; labels that came meanwhile are learned."""
         return await self._send(calls.learn(pipeline, reason, paused=False))
 
     async def quarantine(
         self, pipeline: str, spans: Iterable[OffsetRange], *, reason: str = REASON
     ) -> Learning:
-        """Leave offsets out of every later recipe, as :meth:`OperatorClient.quarantine` does."""
+        """Exclude offsets from every later recipe, as :meth:`OperatorClient.quarantine` does."""
         return await self._send(calls.quarantine(pipeline, spans, reason))
 
     async def promote(self, pipeline: str, version: str, *, reason: str = REASON) -> Reign:
@@ -182,5 +182,5 @@ class AsyncOperatorClient:
         return await self._send(calls.roll_back(pipeline, target, quarantine, reason))
 
     async def versions(self, pipeline: str, *, last: int = 20) -> list[VersionInRole]:
-        """List the newest versions with what they do now, oldest first."""
+        """List the newest versions with their roles, oldest first."""
         return await self._send(calls.versions(pipeline, last))

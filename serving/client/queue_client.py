@@ -1,4 +1,4 @@
-"""What a client asks for on behalf of people who label: ``client.queue.claim("flights", "ada")``."""
+"""Requests of people who label: ``client.queue.claim("flights", "ada")``."""
 
 from headwater.serving.api.queue_schemas import AnswerResult, SkipResult
 from headwater.serving.client import calls
@@ -10,23 +10,23 @@ __all__ = ["AsyncQueueClient", "QueueClient"]
 
 
 class QueueClient:
-    """The queue for people; :attr:`Client.queue` is one.
+    """Send requests to the label queue; :attr:`Client.queue` is one.
 
-    A pipeline is given by its name. Each raises what the service says: SchemaError where something does
-    not fit, NotFoundError where a pipeline asks nobody, ConflictError where the person does not hold the
-    question.
+    Each method takes a pipeline's name, and raises the error of the service: SchemaError if the request
+    does not fit, NotFoundError if the pipeline declares no people, ConflictError if the person does not
+    hold the question.
 
     Parameters
     ----------
     send
-        The client's.
+        The client's function that sends a request.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
 
     def state(self, pipeline: str) -> QueueStatistics:
-        """Count what waits and what was answered, and measure how far people agree."""
+        """Count open and answered questions, and measure the agreement of people."""
         return self._send(calls.queue(pipeline))
 
     def claim(
@@ -37,11 +37,11 @@ class QueueClient:
         Parameters
         ----------
         pipeline, person
-            Whose questions, and who is to answer.
+            The pipeline's name, and the person's.
         many
-            How many the person is to hold.
+            The number of questions that the person is to hold.
         lease_s
-            For how many seconds; as declared where not given.
+            Seconds of the lease; as declared if not given.
         """
         return self._send(calls.claim(pipeline, person, many, lease_s)).questions
 
@@ -50,24 +50,24 @@ class QueueClient:
         return self._send(calls.answer(pipeline, person, prediction_id, value))
 
     def skip(self, pipeline: str, person: str, prediction_id: str) -> SkipResult:
-        """Give a question back for good: others are asked, until three people have skipped it."""
+        """Skip a question for good: other people are asked, until three have skipped it."""
         return self._send(calls.skip(pipeline, person, prediction_id))
 
 
 class AsyncQueueClient:
-    """The queue for people, for an event loop; as :class:`QueueClient`.
+    """Send requests to the label queue from an event loop, as :class:`QueueClient` does.
 
     Parameters
     ----------
     send
-        The client's.
+        The client's function that sends a request.
     """
 
     def __init__(self, send: AsyncSend) -> None:
         self._send = send
 
     async def state(self, pipeline: str) -> QueueStatistics:
-        """Count what waits and what was answered, and measure how far people agree."""
+        """Count open and answered questions, and measure the agreement of people."""
         return await self._send(calls.queue(pipeline))
 
     async def claim(
@@ -83,5 +83,5 @@ class AsyncQueueClient:
         return await self._send(calls.answer(pipeline, person, prediction_id, value))
 
     async def skip(self, pipeline: str, person: str, prediction_id: str) -> SkipResult:
-        """Give a question back for good, as :meth:`QueueClient.skip` does."""
+        """Skip a question for good, as :meth:`QueueClient.skip` does."""
         return await self._send(calls.skip(pipeline, person, prediction_id))

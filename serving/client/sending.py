@@ -1,4 +1,4 @@
-"""How a call is sent: again after a failure that passes, and read as a result or as an error of ours."""
+"""Send calls: retry after a transient failure, and read the answer as a result or a headwater error."""
 
 import random
 import sys
@@ -23,41 +23,41 @@ class Send(Protocol):
     """Sends a call, and waits for its answer."""
 
     def __call__(self, call: Call[Found], /) -> Found:
-        """Return the answer; raise what the service says."""
+        """Return the answer; raise the error of the service."""
 
 
 class AsyncSend(Protocol):
     """Sends a call from an event loop."""
 
     async def __call__(self, call: Call[Found], /) -> Found:
-        """Return the answer; raise what the service says."""
+        """Return the answer; raise the error of the service."""
 
 
 class RetryPolicy:
-    """Says whether and when a call is sent again.
+    """Decides whether and when a call is sent again.
 
     Parameters
     ----------
     retries
-        How often at most.
+        The largest number of retries.
     """
 
     def __init__(self, retries: int) -> None:
         self._retries = retries
 
     def pause_s(self, attempt: int, answer: httpx.Response | None) -> float | None:
-        """Return how long to wait before another attempt; None if there is none."""
+        """Return the seconds to wait before another attempt; None if there is none."""
         if attempt >= self._retries or (answer is not None and answer.status_code not in _RETRIED):
             return None
-        wanted = "" if answer is None else answer.headers.get("retry-after", "")
-        if wanted.isdigit():
-            return min(float(wanted), _MOST_WAIT_S)
+        retry_after = "" if answer is None else answer.headers.get("retry-after", "")
+        if retry_after.isdigit():
+            return min(float(retry_after), _MOST_WAIT_S)
         longest = min(_MOST_WAIT_S, _FIRST_WAIT_S * 2**attempt)
         return float(longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, hides nothing
 
 
 def trace_headers() -> dict[str, str]:
-    """Let the service's spans go on from the caller's, where the caller has any (W3C trace context)."""
+    """Return headers that continue the caller's trace, if there is one (W3C trace context)."""
     headers: dict[str, str] = {}
     if "opentelemetry.trace" in sys.modules:
         from opentelemetry.propagate import inject  # noqa: PLC0415 - only beside what is there already
@@ -72,14 +72,15 @@ def read_answer(answer: httpx.Response, kind: type[Found]) -> Found:
     Raises
     ------
     HeadwaterError
-        As the service says.
+        The error of the service.
     """
     if answer.is_success:
         return msgspec.json.decode(answer.content, type=kind)
     try:
         problem = msgspec.json.decode(answer.content, type=Problem)
     except msgspec.DecodeError:
-        raise HeadwaterError(f"the service answered {answer.status_code}, and no problem") from None
+        what = f"the service answered {answer.status_code} without a problem document"
+        raise HeadwaterError(what) from None
     raise error_of(problem)
 
 

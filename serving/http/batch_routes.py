@@ -1,4 +1,4 @@
-"""Batch answers over HTTP: look a key up, or let the online model answer where it has none."""
+"""Batch answers over HTTP: look a key up, or let the online model answer if it has no batch answer."""
 
 import asyncio
 from collections.abc import Mapping
@@ -37,48 +37,52 @@ def batch_routes(
     Parameters
     ----------
     served, answers
-        By name, once the service has started; a pipeline that scores no table has no answers.
+        Served pipelines and batch answers by name, filled once the service has started.
     clock, metrics
-        The time, and what counts.
+        The time, and the counters.
     limits
         Bounds of a body.
     """
 
-    def asked(request: Request) -> tuple[ServedPipeline, BatchAnswers, str]:
-        one = named(served, request.path_params["pipeline"])
-        name, key = one.pipeline.name, request.path_params["key"]
+    def target_of(request: Request) -> tuple[ServedPipeline, BatchAnswers, str]:
+        pipeline = named(served, request.path_params["pipeline"])
+        name, key = pipeline.pipeline.name, request.path_params["key"]
         if name not in answers:
             raise NotFoundError(
                 f"pipeline {name!r} scores no table", hint="declare batch=BatchPrediction(...) on it"
             )
-        return one, answers[name], key
+        return pipeline, answers[name], key
 
     async def look_up(request: Request, _query: None) -> BatchAnswer:
-        one, its, key = asked(request)
-        found = await asyncio.to_thread(its.find, key)
-        metrics.looked_up(one.pipeline.name, "none" if found is None else found.found)
-        if found is None:
-            raise its.missing(key)
-        return found
+        pipeline, batch_answers, key = target_of(request)
+        batch_answer = await asyncio.to_thread(batch_answers.find, key)
+        metrics.looked_up(pipeline.pipeline.name, "none" if batch_answer is None else batch_answer.found)
+        if batch_answer is None:
+            raise batch_answers.missing(key)
+        return batch_answer
 
     async def look_up_or_predict(request: Request, item: BatchItem) -> BatchAnswer | Response:
-        one, its, key = asked(request)
-        if not its.batch.fall_through:
+        pipeline, batch_answers, key = target_of(request)
+        if not batch_answers.batch.fall_through:
             return _only_looked_up()
         if not 0 < len(key) <= LONGEST_KEY:
             raise SchemaError(
                 f"key: it has {len(key)} characters",
                 hint=f"send a key of 1 to {LONGEST_KEY} characters",
             )
-        wanted = PredictItem(item.features, item.id, {its.batch.key: key}, item.unit)
-        one.check(wanted)
-        again = item.id is not UNSET and await asyncio.to_thread(one.recorder.find, item.id) is not None
-        found = None if again else await asyncio.to_thread(its.find, key)
-        if found is None:
-            (answer,) = await one.predict([wanted])
-            found = _online(key, answer, clock.now())
-        metrics.looked_up(one.pipeline.name, found.found)
-        return found
+        prediction_request = PredictItem(
+            item.features, item.id, {batch_answers.batch.key: key}, item.unit
+        )
+        pipeline.check(prediction_request)
+        repeated = (
+            item.id is not UNSET and await asyncio.to_thread(pipeline.recorder.find, item.id) is not None
+        )
+        batch_answer = None if repeated else await asyncio.to_thread(batch_answers.find, key)
+        if batch_answer is None:
+            (answer,) = await pipeline.predict([prediction_request])
+            batch_answer = _online(key, answer, clock.now())
+        metrics.looked_up(pipeline.pipeline.name, batch_answer.found)
+        return batch_answer
 
     return [
         route(BATCH_ANSWER, look_up),

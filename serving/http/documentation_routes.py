@@ -22,12 +22,12 @@ _FILES = "/docs/files"
 def documentation_routes(pipelines: Sequence[Pipeline]) -> list[BaseRoute]:
     """Make the routes of the document of these pipelines.
 
-    The page is Swagger UI as fastapi-offline packs it: machines may have no content network.
+    The page is Swagger UI as fastapi-offline packs it, since machines may be offline.
     """
-    made = cache(lambda: document(pipelines))
+    cached_document = cache(lambda: document(pipelines))
 
     async def openapi(_request: Request, _query: None) -> dict[str, Any]:
-        return made()
+        return cached_document()
 
     async def page(_request: Request, _query: None) -> Response:
         from fastapi.openapi.docs import get_swagger_ui_html  # noqa: PLC0415 - only this page needs it

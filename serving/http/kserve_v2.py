@@ -166,7 +166,7 @@ def _metadata(pipeline: ServedPipeline) -> dict[str, Any]:
 
 
 def datatypes(declared: Pipeline) -> dict[str, str]:
-    """Return the datatype of each input: features that arrive with the call, then entity keys."""
+    """Return the datatype of each input: request features, then entity keys."""
     features = {feature.name: _DATATYPES[feature.dtype] for feature in declared.request_features}
     return features | {f"{_ENTITY}{name}": "BYTES" for name in declared.entity_keys}
 

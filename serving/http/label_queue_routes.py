@@ -1,4 +1,4 @@
-"""The routes of the queue for people: claim, answer, skip, and how it stands."""
+"""The routes of the label queue: claim, answer, skip, and counts."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -55,14 +55,14 @@ def queue_routes(queues: "LabelQueues") -> list[Route]:
 
 
 class LabelQueues:
-    """The queues of a worker: the operational database is opened when one is first asked for.
+    """The label queues of a worker; the first use opens the operational database.
 
     Parameters
     ----------
     served
-        The pipelines; labels go into their inboxes.
+        The pipelines, whose inboxes store the labels.
     settings, clock
-        Where the operational database is, and the time.
+        The address of the operational database, and the time.
     """
 
     def __init__(self, served: Pipelines, settings: Settings, clock: Clock) -> None:
@@ -79,7 +79,7 @@ class LabelQueues:
         Raises
         ------
         NotFoundError
-            If there is none of that name, or it asks nobody.
+            If no pipeline has that name, or it declares no people.
         """
         name = request.path_params["pipeline"]
         pipeline = named(self._served, name).pipeline

@@ -49,16 +49,16 @@ _LABELS: dict[Task, dict[str, Any]] = {
 _EXAMPLES: dict[str, object] = {"float": 1.5, "int": 2, "str": "text", "bool": True}
 _TRUTHS: dict[Task, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
 _STATUSES = {
-    "401": "A key is needed, once one was made",
-    "403": "The key may not do this; without keys: for another host, or from another's page",
+    "401": "A key is needed, once the first was made",
+    "403": "The key does not allow this; without keys: another host, or a page of another site",
     "404": "No such pipeline, or no such prediction",
     "408": "The body came too slowly",
-    "409": "The id or the key came before, with another content",
+    "409": "The id or the key came before with another content",
     "413": "The body is too long",
-    "422": "It does not fit; the detail names the field",
-    "429": "The key asks too often: come back",
+    "422": "The request does not fit; the detail names the field",
+    "429": "Too many requests of this key: send it again later",
     "500": "The service failed",
-    "503": "Not ready, or too much at a time: come back",
+    "503": "Not ready, or overloaded: send it again later",
 }
 
 
@@ -81,7 +81,7 @@ def document(pipelines: Sequence[Pipeline]) -> dict[str, Any]:
             "schemas": components,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{}, {"key": []}],  # none is needed until the first was made
+        "security": [{}, {"key": []}],  # no key is needed until the first is made
     }
 
 
@@ -224,7 +224,7 @@ def _inference_example(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _predictions(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
-    """Give the schemas of a request for one prediction, and of one for many."""
+    """Return the schemas of a request for one prediction, and of one for many."""
     features = {feature.name: _value(feature) for feature in pipeline.request_features}
     item = {
         "features": _object(features, list(features)),
@@ -241,7 +241,7 @@ def _predictions(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
 
 
 def _labels(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
-    """Give the schemas of a request with one label, and of one with many."""
+    """Return the schemas of a request with one label, and of one with many."""
     item = {
         "prediction_id": _ID,
         "value": _LABELS[pipeline.task],
@@ -249,8 +249,8 @@ def _labels(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
         "source": {"enum": ["natural", "human", "timeout"]},
         "key": _ID,
     }
-    # Any item is taken, since each has its own result: one that does not fit is refused there.
-    words = "Each as a single label is sent, without pipeline; one that does not fit is refused alone"
+    # Any item is accepted, since each has its own result, which refuses an item that does not fit.
+    words = "Each as a single label, without pipeline; a label that does not fit is refused alone"
     many = {"type": "array", "items": {"description": words}, **_SOME}
     return [
         _of(pipeline, several, item, "prediction_id", "value"),
@@ -278,7 +278,7 @@ def _object(parts: dict[str, Any], required: list[str]) -> dict[str, Any]:
 
 
 def _entity(needed: Sequence[str]) -> dict[str, Any]:
-    """Give the schema of entity keys: those by which features are looked up, and any other."""
+    """Return the schema of entity keys: those that look-ups need, and any other."""
     if not needed:
         return _ENTITY
     return _ENTITY | {"properties": dict.fromkeys(needed, _ID), "required": list(needed)}
@@ -319,7 +319,7 @@ def _prediction(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _example(feature: FeatureKind) -> object:
-    """Give a value that the feature may have."""
+    """Return an example of a feature's value."""
     if feature.categories is not UNSET:
         return feature.categories[0]
     if feature.low is not UNSET:

@@ -1,4 +1,4 @@
-"""The routes of operators: handed on to the keeper, which alone has MLflow at hand."""
+"""The routes of operators: a worker passes each request on to the keeper, which alone imports MLflow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,14 +24,14 @@ _LIMITS = BodyLimits(most_bytes=20_000)
 
 
 def operator_routes(served: Pipelines, settings: Settings) -> list[Route]:
-    """Make the routes of all operations that the keeper does.
+    """Make the routes of all operations that the keeper executes.
 
     Parameters
     ----------
     served
         The pipelines.
     settings
-        Where the keeper is found.
+        The address of the keeper.
     """
     keeper = _Keeper(settings)
     return [_route(row, served, keeper) for row in OPERATIONS if row.call is not None]
@@ -48,20 +48,20 @@ def _route(operation: Operation[Any, Any], served: Pipelines, keeper: "_Keeper")
 
 
 class _Keeper:
-    """The keeper as a worker reaches it: over HTTP at a Unix socket, by the same paths."""
+    """A worker's connection to the keeper: HTTP over a Unix socket, with the same paths."""
 
     def __init__(self, settings: Settings) -> None:
         self._file = socket_file(settings)
 
     async def forward(self, request: Request, body: bytes) -> Response:
-        """Hand a request on, with the name of its key; return the keeper's answer as it is.
+        """Pass a request on with the name of its key; return the keeper's answer unchanged.
 
         Raises
         ------
         NotReadyError
             If no keeper listens: nothing was done.
         StorageError
-            If it ends, or does not answer in time: it may have been done.
+            If the keeper ends, or does not answer in time: the request may have been executed.
         """
         import httpx  # noqa: PLC0415 - predicting needs no client
 
@@ -83,7 +83,7 @@ class _Keeper:
                 raise _away() from error
             except httpx.TransportError as error:
                 raise StorageError(
-                    "the keeper did not answer", hint="look whether it was done, then send it again"
+                    "the keeper did not answer", hint="check whether it was done, then send it again"
                 ) from error
         return Response(answer.content, answer.status_code, _own(answer.headers))
 

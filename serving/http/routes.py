@@ -1,4 +1,4 @@
-"""The routes of the table of operations: each reads its request within bounds, and answers JSON."""
+"""Make routes of operations: each reads its request within limits, and answers JSON."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from headwater.serving.http.fast_routes import BodyLimits, read_body
 __all__ = ["ROUTE_OF_SCOPE", "Endpoint", "route"]
 
 ROUTE_OF_SCOPE = "headwater.route"
-"""Where a request's ASGI scope bears the path of its operation."""
+"""Key of the ASGI scope that holds the path of the request's operation."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _LIMITS = BodyLimits(most_bytes=20_000)
@@ -23,16 +23,16 @@ _Body = TypeVar("_Body")
 
 
 class _AnyText(Convertor[str]):
-    """Takes any text of a path: with slashes, and lines."""
+    """Match any text in a path, with slashes and line breaks too."""
 
     regex = r"(?s:.*)"
 
     def convert(self, value: str) -> str:
-        """Return the text as it stands in the path."""
+        """Return the text as the path holds it."""
         return value
 
     def to_string(self, value: str) -> str:
-        """Return the path of a text."""
+        """Return the part of a path that holds a text."""
         return value
 
 
@@ -52,7 +52,7 @@ def route(
     operation
         The row of the table.
     answer
-        Called with the request and what it holds; returns a whole response, or what is written as JSON.
+        Called with the request and its decoded body or query; returns a response, or a result for JSON.
     limits
         Bounds of a body.
     """
@@ -60,8 +60,8 @@ def route(
     async def endpoint(request: Request) -> Response:
         request.scope[ROUTE_OF_SCOPE] = operation.path.replace(":any", "")
         body = await read_body(request.scope, request.receive, limits)
-        found = await answer(request, operation.decode(body, _query(request)))
-        return found if isinstance(found, Response) else json_response(found)
+        result = await answer(request, operation.decode(body, _query(request)))
+        return result if isinstance(result, Response) else json_response(result)
 
     return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
 

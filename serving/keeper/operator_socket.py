@@ -1,4 +1,4 @@
-"""The keeper's ear for operators: the operations' own paths, over HTTP at a Unix socket."""
+"""The keeper's socket for operators: HTTP over a Unix socket, with the operations' own paths."""
 
 import asyncio
 import logging
@@ -36,19 +36,19 @@ _logger = logging.getLogger("headwater.operating")
 
 
 class OperatorSocket:
-    """Does what operators ask for, in a thread of the keeper's process, one request after the other.
+    """Execute operators' requests in order, in a thread of the keeper's process.
 
-    A thread of its own, since the keeper may be busy learning. It listens at a socket that only the
-    keeper's user reaches. Used in a ``with`` block.
+    It has its own thread, since the keeper may be busy learning. It listens at a socket that only the
+    keeper's user can reach. It is used in a ``with`` block.
 
     Parameters
     ----------
     pipelines
-        Whose versions.
+        The pipelines that may be operated.
     settings
-        Where the stores are.
+        The addresses of the stores.
     clock
-        The machine's where not given.
+        The time; the machine's clock if not given.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class OperatorSocket:
         self._operators: dict[str, Operator] = {}
         self._one_at_a_time = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="headwater-")  # of mode 0700
-        self._where = str(Path(self._folder.name) / "operations")
+        self._path = str(Path(self._folder.name) / "operations")
         self._file = socket_file(settings)
         self._socket = socket.socket(socket.AF_UNIX)
         routes = [self._route(row, row.call) for row in OPERATIONS if row.call is not None]
@@ -76,18 +76,18 @@ class OperatorSocket:
         )
 
     def __enter__(self) -> Self:
-        self._socket.bind(self._where)
-        self._socket.listen(_WAITING)  # who comes before the thread does waits for it
+        self._socket.bind(self._path)
+        self._socket.listen(_WAITING)  # a request that comes before the thread waits for it
         self._thread.start()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         draft = self._file.with_suffix(".new")
-        draft.write_text(self._where)
+        draft.write_text(self._path)
         draft.replace(self._file)
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
-            if self._file.read_text() == self._where:
+            if self._file.read_text() == self._path:
                 self._file.unlink()
         self._server.should_exit = True
         self._thread.join()
@@ -99,11 +99,11 @@ class OperatorSocket:
         async def endpoint(request: Request) -> Response:
             body = operation.decode(await request.body(), request.query_params)
             name, by = request.path_params["pipeline"], unquote(request.headers.get(BY_HEADER, ""))
-            return json_response(await asyncio.to_thread(self._do, call, name, body, by))
+            return json_response(await asyncio.to_thread(self._execute, call, name, body, by))
 
         return Route(operation.path, endpoint, methods=[operation.method])
 
-    def _do(self, call: _Call, name: str, body: object, by: str) -> object:
+    def _execute(self, call: _Call, name: str, body: object, by: str) -> object:
         with self._one_at_a_time:
             try:
                 return call(self._operator(name), body, by)

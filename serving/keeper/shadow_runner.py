@@ -40,7 +40,7 @@ _ENCODER = msgspec.json.Encoder()
 _logger = logging.getLogger("headwater.shadows")
 
 
-class _Work(NamedTuple):
+class _ShadowWork(NamedTuple):
     """The work of the process: a version to load, or the positions from `start` up to `stop`."""
 
     version: str
@@ -68,7 +68,7 @@ class ShadowRunner:
         self._alarms = alarms
         self._process: ShadowProcess | None = None
         self._starting = False
-        self._work: _Work | None = None
+        self._work: _ShadowWork | None = None
         self._loaded: set[str] = set()
         self._turn = 0
         self._refused: dict[str, datetime] = {}
@@ -147,7 +147,7 @@ class ShadowRunner:
             return
         self._loaded &= set(versions)
         self._send(
-            _Work(version),
+            _ShadowWork(version),
             LoadCommand(
                 version, artifacts.state, artifacts.recipe, artifacts.proof, tuple(self._loaded)
             ),
@@ -168,9 +168,9 @@ class ShadowRunner:
             return
         rows: list[dict[str, FeatureValue]] = requests["features"].to_list()
         positions = tuple(requests["position"].to_list())
-        self._send(_Work(version, start, stop, positions), PredictCommand(version, rows))
+        self._send(_ShadowWork(version, start, stop, positions), PredictCommand(version, rows))
 
-    def _send(self, work: _Work, command: LoadCommand | PredictCommand) -> None:
+    def _send(self, work: _ShadowWork, command: LoadCommand | PredictCommand) -> None:
         if self._process is None:
             return
         self._work = work
@@ -198,7 +198,7 @@ class ShadowRunner:
                 self._store_reply(work, reply)
         return True
 
-    def _store_reply(self, work: _Work, reply: LoadReply | PredictReply) -> None:
+    def _store_reply(self, work: _ShadowWork, reply: LoadReply | PredictReply) -> None:
         version = work.version
         if isinstance(reply, PredictReply):
             outputs = [
