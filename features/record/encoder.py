@@ -98,6 +98,7 @@ class RecordEncoder:
     """
 
     def __init__(self, pipeline: Pipeline, inbox: Inbox, clock: Clock) -> None:
+        self.pipeline = pipeline
         self.inbox = inbox
         self._clock = clock
         self._checks = Checks(pipeline)

@@ -73,13 +73,13 @@ def batch_routes(
         prediction_request = PredictItem(
             item.features, item.id, {batch_answers.batch.key: key}, item.unit
         )
-        pipeline.check(prediction_request)
+        pipeline.predictor.check(prediction_request)
         repeated = (
             item.id is not UNSET and await asyncio.to_thread(pipeline.recorder.find, item.id) is not None
         )
         batch_answer = None if repeated else await asyncio.to_thread(batch_answers.find, key)
         if batch_answer is None:
-            (answer,) = await pipeline.predict([prediction_request])
+            (answer,) = await pipeline.predictor.predict([prediction_request])
             batch_answer = _online(key, answer, clock.now())
         metrics.looked_up(pipeline.pipeline.name, batch_answer.found)
         return batch_answer

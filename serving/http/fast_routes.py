@@ -174,7 +174,7 @@ def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) ->
         pipeline = named(pipelines, request.pipeline)
         if request.predictions is not UNSET:
             _check_alone(request.features is UNSET and request.id is UNSET, "predictions", "features")
-            return PredictionAnswers(await pipeline.predict(request.predictions))
+            return PredictionAnswers(await pipeline.predictor.predict(request.predictions))
         features = request.features
         if features is UNSET:
             if pipeline.pipeline.request_features:
@@ -183,7 +183,7 @@ def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) ->
                 )
             features = NO_FEATURES
         item = PredictItem(features, request.id, request.entity, request.unit)
-        (prediction,) = await pipeline.predict([item])
+        (prediction,) = await pipeline.predictor.predict([item])
         return prediction
 
     return FastRoute(predict, limits, metrics)
@@ -205,7 +205,7 @@ def labels_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> 
         if request.labels is not UNSET:
             alone = request.prediction_id is UNSET and request.value is UNSET
             _check_alone(alone, "labels", "prediction_id")
-            return LabelResults(await pipeline.label(request.labels, by=by))
+            return LabelResults(await pipeline.labels.record(request.labels, by=by))
         if request.prediction_id is UNSET or request.value is UNSET:
             missing = "prediction_id" if request.prediction_id is UNSET else "value"
             raise SchemaError(
@@ -214,7 +214,7 @@ def labels_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> 
         item = LabelItem(
             request.prediction_id, request.value, request.known_at, request.source, request.key
         )
-        return await pipeline.label_one(item, by=by)
+        return await pipeline.labels.record_one(item, by=by)
 
     return FastRoute(label, limits, metrics)
 

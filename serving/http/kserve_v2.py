@@ -181,7 +181,7 @@ async def _infer(pipeline: ServedPipeline, body: bytes, header_length: str | Non
         id_ = UNSET if not request.id else request.id if rows == 1 else f"{request.id}-{row}"
         entity = _entity({name.removeprefix(_ENTITY): column[row] for name, column in keys.items()})
         items.append(PredictItem(msgspec.Raw(msgspec.json.encode(features)), id_, entity))
-    answers = await pipeline.predict(items)
+    answers = await pipeline.predictor.predict(items)
     return {
         "model_name": pipeline.pipeline.name,
         "model_version": answers[0].version,

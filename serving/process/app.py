@@ -48,6 +48,7 @@ from headwater.serving.metrics.counters import Cells, Counters
 from headwater.serving.metrics.service_metrics import Metrics, gauge_now
 from headwater.serving.published.alarms import KeeperStatus, cells_of
 from headwater.serving.worker.batch_answers import BatchAnswers
+from headwater.serving.worker.records import find_record
 from headwater.serving.worker.served_pipeline import ServedPipeline
 from headwater.spec.data.records import Recorded
 from headwater.spec.errors import HeadwaterError
@@ -164,8 +165,8 @@ def _lookup_routes(
     served: Pipelines, batches: Mapping[str, BatchAnswers], clock: Clock, metrics: Metrics
 ) -> list[Route]:
     async def prediction(request: Request, query: PredictionQuery) -> Recorded:
-        one = named(served, query.pipeline)
-        return await asyncio.to_thread(one.find, request.path_params["prediction_id"][:300])
+        recorder, id_ = named(served, query.pipeline).recorder, request.path_params["prediction_id"]
+        return await asyncio.to_thread(find_record, recorder, id_[:300])
 
     async def statuses(_request: Request, _query: None) -> list[dict[str, Any]]:
         return [_status(one, clock.now()) for one in served.values()]

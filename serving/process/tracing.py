@@ -18,6 +18,8 @@ from headwater.serving.api.operations import LABEL, PREDICT
 from headwater.serving.api.schemas import LabelItem, LabelResult, PredictionAnswer, PredictItem
 from headwater.serving.http.routes import ROUTE_OF_SCOPE
 from headwater.serving.worker.group_commit import AppendResult, GroupCommit
+from headwater.serving.worker.label_recorder import LabelRecorder
+from headwater.serving.worker.predictor import Predictor
 from headwater.serving.worker.served_pipeline import ServedPipeline
 
 __all__ = ["TracedPipeline", "TracingMiddleware"]
@@ -78,13 +80,11 @@ class _TracedCommit(GroupCommit):
             return await super().append(batches)
 
 
-class TracedPipeline(ServedPipeline):
-    """A served pipeline that traces predictions and labels by id."""
-
-    commits = _TracedCommit
+class _TracedPredictor(Predictor):
+    """A predictor that traces predictions by id."""
 
     async def predict(self, items: Sequence[PredictItem]) -> list[PredictionAnswer]:
-        """Answer predictions, as :meth:`ServedPipeline.predict` does."""
+        """Answer predictions, as :meth:`Predictor.predict` does."""
         with span("predict", {"pipeline": self.pipeline.name, "count": len(items)}):
             answers = await super().predict(items)
             _set_ids([answer.id for answer in answers])
@@ -95,18 +95,30 @@ class TracedPipeline(ServedPipeline):
                 )
             return answers
 
-    async def label(self, items: Sequence[msgspec.Raw], by: str) -> list[LabelResult]:
-        """Record labels, as :meth:`ServedPipeline.label` does."""
+
+class _TracedLabels(LabelRecorder):
+    """A recorder of labels that traces them by the ids of their predictions."""
+
+    async def record(self, items: Sequence[msgspec.Raw], by: str) -> list[LabelResult]:
+        """Record labels, as :meth:`LabelRecorder.record` does."""
         with span("label", {"pipeline": self.pipeline.name, "count": len(items)}):
-            labelled = await super().label(items, by)
+            labelled = await super().record(items, by)
             _set_ids([one.prediction_id for one in labelled])
             return labelled
 
-    async def label_one(self, item: LabelItem, by: str) -> LabelResult:
-        """Record one label, as :meth:`ServedPipeline.label_one` does."""
+    async def record_one(self, item: LabelItem, by: str) -> LabelResult:
+        """Record one label, as :meth:`LabelRecorder.record_one` does."""
         with span("label", {"pipeline": self.pipeline.name, "count": 1}):
             _set_ids([item.prediction_id])
-            return await super().label_one(item, by)
+            return await super().record_one(item, by)
+
+
+class TracedPipeline(ServedPipeline):
+    """A served pipeline that is made of traced parts."""
+
+    commits = _TracedCommit
+    predictors = _TracedPredictor
+    label_recorders = _TracedLabels
 
 
 def _set_ids(ids: list[str]) -> None:

@@ -1,0 +1,250 @@
+"""Answer requests: choose a version, look features up, predict, log and wait."""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET
+
+from headwater.features.record.checks import plain_words
+from headwater.features.record.encoder import RecordEncoder
+from headwater.features.record.inbox import Entry
+from headwater.infra.clock import Clock
+from headwater.infra.ids import new_id
+from headwater.serving.api.schemas import PredictionAnswer, PredictItem, answer_of, check_names
+from headwater.serving.metrics.service_metrics import PipelineMetrics
+from headwater.serving.worker.active_versions import ActiveVersions, LoadedVersion
+from headwater.serving.worker.feature_lookup import FeatureLookup
+from headwater.serving.worker.group_commit import AppendResult, GroupCommit
+from headwater.serving.worker.records import find_record
+from headwater.spec.data.records import FeatureValue, Output, Prediction, Role
+from headwater.spec.errors import ConflictError, HeadwaterError, NotReadyError, SchemaError
+from headwater.spec.outputs import misfit_of_output
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["Predictor"]
+
+_logger = logging.getLogger("headwater.serving")
+
+
+class _MadePrediction(NamedTuple):
+    """A prediction that is not recorded yet."""
+
+    id: str
+    features: msgspec.Struct
+    entity: dict[str, str]
+    answer: PredictionAnswer
+    entry: Entry
+
+
+class Predictor:
+    """Answers the requests of one pipeline in one process.
+
+    Parameters
+    ----------
+    recorder, commit
+        Encodes predictions, and makes them durable.
+    tables
+        Looks features up, if the pipeline declares tables.
+    clock, metrics
+        The time, and what counts predictions.
+
+    Attributes
+    ----------
+    active
+        The versions that answer; None before the first.
+    why_none
+        Why none answers yet, if the published ones could not be loaded.
+    """
+
+    def __init__(
+        self,
+        recorder: RecordEncoder,
+        commit: GroupCommit,
+        tables: FeatureLookup | None,
+        clock: Clock,
+        metrics: PipelineMetrics,
+    ) -> None:
+        self.active: ActiveVersions | None = None
+        self.why_none: str | None = None
+        self.pipeline = recorder.pipeline
+        self._recorder = recorder
+        self._commit = commit
+        self._tables = tables
+        self._clock = clock
+        self._metrics = metrics
+        self._hint = _hint(self.pipeline)
+        self._features: msgspec.json.Decoder[Any] = msgspec.json.Decoder(recorder.request_type)
+        serving = self.pipeline.serving
+        self._loss_window_ms = serving.window_ms if serving.durability == "batch" else None
+
+    async def predict(self, items: Sequence[PredictItem]) -> list[PredictionAnswer]:
+        """Answer requests once all their predictions are recorded: all of them, or none.
+
+        Parameters
+        ----------
+        items
+            The requests.
+
+        Raises
+        ------
+        SchemaError
+            If features or entity keys do not fit; the text names the field, and the place among many.
+        ConflictError
+            If an id came before with other features.
+        NotReadyError, StaleError, OverloadedError, StorageError
+            If no version serves yet, a looked-up value is too old, too many records wait, or the disk
+            refuses.
+        """
+        active = self.active
+        if active is None:
+            raise NotReadyError(
+                f"pipeline {self.pipeline.name!r} has no version that serves",
+                hint=self.why_none or "train one: headwater train",
+            )
+        now, began_s = self._clock.now(), perf_counter()
+        many = len(items) > 1
+        predictions = [
+            self._predict_one(active, item, now, f"predictions[{place}]." if many else "")
+            for place, item in enumerate(items)
+        ]
+        batches = [[prediction.entry] for prediction in predictions]
+        if self._loss_window_ms is not None:
+            self._commit.append_later(batches)
+            answers = [prediction.answer for prediction in predictions]
+        else:
+            results = await self._commit.append(batches)
+            answers = [
+                prediction.answer if result == 1 else self._answer_again(prediction, result)
+                for prediction, result in zip(predictions, results, strict=True)
+            ]
+        self._metrics.predicted(answers, perf_counter() - began_s)
+        return answers
+
+    def check(self, item: PredictItem) -> None:
+        """Check a request without answering it.
+
+        Raises
+        ------
+        SchemaError
+            If features do not fit; the text names the field.
+        """
+        check_names(item, "")
+        self._decoded(item.features, "")
+
+    def _predict_one(
+        self, active: ActiveVersions, item: PredictItem, now: datetime, where: str
+    ) -> _MadePrediction:
+        check_names(item, where)
+        id_ = new_id() if item.id is UNSET else item.id
+        loaded, share = active.choose(id_, item.unit)
+        features, ages_s = self._decoded(item.features, where), None
+        if self._tables is not None:
+            features, ages_s = self._look_up(self._tables, features, item, now, where)
+        values: dict[str, FeatureValue] = msgspec.structs.asdict(features)
+        output = self._output(loaded, id_, values, where)
+        entry = self._recorder.served(
+            id_, features, output, now, loaded.version, loaded.role, share, item.entity, ages_s
+        )
+        answer = self._answer(id_, output, loaded.version, loaded.role)
+        return _MadePrediction(id_, features, item.entity, answer, entry)
+
+    def _output(
+        self, loaded: LoadedVersion, id_: str, values: dict[str, FeatureValue], where: str
+    ) -> Output:
+        """Let a version predict; refuse a request on which it fails, since it passed its probes.
+
+        An output that is not valid for the task is a failure too: it is neither answered nor logged.
+        """
+        try:
+            output = loaded.learner.predict_one(values)
+        except Exception as error:
+            _logger.exception("version %s fails on prediction %s", loaded.version, id_)
+            raise SchemaError(
+                f"{where}features: version {loaded.version} cannot answer them ({type(error).__name__})",
+                hint="look for values far from what it has learned",
+            ) from error
+        why = misfit_of_output(self.pipeline.task, output)
+        if why is not None:
+            _logger.error("version %s fails on prediction %s: its output %s", loaded.version, id_, why)
+            raise SchemaError(
+                f"{where}features: version {loaded.version} cannot answer them: its output {why}",
+                hint="look for values far from what it has learned",
+            )
+        return output
+
+    def _decoded(self, features: msgspec.Raw, where: str) -> msgspec.Struct:
+        try:
+            decoded: msgspec.Struct = self._features.decode(features)
+        except msgspec.ValidationError as error:
+            raise SchemaError(plain_words(error, f"{where}features."), hint=self._hint) from error
+        try:
+            self._recorder.fit(decoded)
+        except SchemaError as error:
+            place = f"{where[:-1]}: " if where else ""
+            raise type(error)(f"{place}{error.what}", error.hint) from error
+        return decoded
+
+    def _look_up(
+        self, tables: FeatureLookup, sent: msgspec.Struct, item: PredictItem, now: datetime, where: str
+    ) -> tuple[msgspec.Struct, dict[str, float]]:
+        """Add the looked-up features; a request that came before may use those of then."""
+        values: dict[str, FeatureValue] = msgspec.structs.asdict(sent)
+        try:
+            looked_up, ages_s = tables.look_up(item.entity, now, where)
+        except HeadwaterError:
+            recorded = None if item.id is UNSET else self._recorder.find(item.id)
+            before = None if recorded is None else recorded.prediction
+            if before is None or not self._came_before(before, values, item):
+                raise
+            looked_up, ages_s = before.features, before.ages_s
+        values.update(looked_up)
+        return self._recorder.logged_type(**values), ages_s
+
+    def _answer(self, id_: str, output: Output, version: str, role: Role) -> PredictionAnswer:
+        window = UNSET if self._loss_window_ms is None else self._loss_window_ms
+        return answer_of(self.pipeline.task, id_, output, version, role, window)
+
+    def _answer_again(self, made: _MadePrediction, appended: AppendResult) -> PredictionAnswer:
+        """Answer a repeated request as it was answered before.
+
+        Raises
+        ------
+        ConflictError
+            If the id came before with another request.
+        """
+        if not isinstance(appended, ConflictError):
+            return made.answer
+        stored = find_record(self._recorder, made.id).prediction
+        same = stored is not None and self._same(stored, made)
+        if stored is None or not same:
+            raise ConflictError(
+                f"prediction {made.id!r} came before with other features or entity keys",
+                hint="give a new prediction its own id",
+            )
+        return self._answer(made.id, stored.output, stored.version, stored.role)
+
+    def _same(self, stored: Prediction, made: _MadePrediction) -> bool:
+        """Return whether a request is that of a stored prediction; looked-up features may differ."""
+        features: dict[str, FeatureValue] = msgspec.structs.asdict(made.features)
+        before = stored.features
+        if self._tables is not None:
+            names = [feature.name for feature in self.pipeline.request_features]
+            features, before = ({name: each.get(name) for name in names} for each in (features, before))
+        return before == features and stored.entity == made.entity
+
+    def _came_before(self, before: Prediction, sent: dict[str, FeatureValue], item: PredictItem) -> bool:
+        whole = before.features.keys() == set(self.pipeline.feature_names)
+        return whole and before.entity == item.entity and sent.items() <= before.features.items()
+
+
+def _hint(pipeline: Pipeline) -> str:
+    features = pipeline.request_features
+    names = ", ".join(feature.name for feature in features) or "none: all are looked up"
+    within = (
+        ", within what they declare: see /docs" if any(feature.is_ranged for feature in features) else ""
+    )
+    return f"send exactly the features {names}{within}"
