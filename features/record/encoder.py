@@ -5,6 +5,7 @@ from datetime import datetime
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from headwater.features.record.checks import Checks
 from headwater.features.record.inbox import LABEL, PREDICTION, Entry, Inbox, inbox_file
@@ -22,6 +23,7 @@ from headwater.spec.data.records import (
     Source,
 )
 from headwater.spec.data.records import utc as in_utc
+from headwater.spec.data.scalars import PLAIN, plain, plain_items, plain_output
 from headwater.spec.errors import SchemaError
 from headwater.spec.pipeline import Pipeline
 
@@ -173,6 +175,7 @@ class RecordEncoder:
             If it does not fit the pipeline.
         """
         id_ = prediction.id
+        prediction = _plain_prediction(prediction)
         self._checks.prediction(prediction)
         features = self._checks.features(id_, prediction.features)
         self._checks.output(id_, prediction.output)
@@ -205,6 +208,8 @@ class RecordEncoder:
         SchemaError
             If it does not fit the pipeline.
         """
+        if type(label.value) not in PLAIN:
+            label = replace(label, value=plain(label.value))
         self._checks.label(label)
         id_, value, source = label.prediction_id, label.value, label.source
         known_at = in_utc(label.known_at, "known_at")
@@ -248,6 +253,16 @@ class RecordEncoder:
     def append(self, entries: Sequence[Entry], name: str) -> int:
         """Store entries together, as :meth:`Inbox.append` does."""
         return self.inbox.append(entries, name)
+
+
+def _plain_prediction(prediction: Prediction) -> Prediction:
+    """Return a prediction whose numbers and times are Python's own."""
+    return replace(
+        prediction,
+        features=plain_items(prediction.features),
+        output=plain_output(prediction.output),
+        propensity=plain(prediction.propensity),
+    )
 
 
 def _encoded(record: _LoggedPrediction | _LoggedLabel, prediction_id: str) -> bytes:

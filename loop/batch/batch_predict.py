@@ -25,6 +25,7 @@ from headwater.loop.batch.batch_source import Chunk, read_chunks
 from headwater.loop.binding import Bound
 from headwater.loop.changes import check_champion
 from headwater.spec.data.records import Output, Prediction
+from headwater.spec.data.scalars import plain_output
 from headwater.spec.errors import (
     DeclarationError,
     HeadwaterError,
@@ -221,7 +222,7 @@ def _outputs(learner: Learner, chunk: Chunk) -> list[Output]:
     NonFiniteError
         If the version answers a row with no output of its task, such as NaN.
     """
-    outputs = [_plain(output) for output in learner.predict(chunk.features)]
+    outputs = [plain_output(output) for output in learner.predict(chunk.features)]
     for key, output in zip(chunk.keys, outputs, strict=True):
         why = misfit_of_output(learner.schema.task, output)
         if why is not None:
@@ -230,10 +231,6 @@ def _outputs(learner: Learner, chunk: Chunk) -> list[Output]:
                 hint="look for values far from what it has learned",
             )
     return outputs
-
-
-def _plain(output: Output) -> Output:
-    return output if isinstance(output, dict) else float(output)
 
 
 def _part(run: BatchRun, chunk: Chunk, outputs: Sequence[Output]) -> pl.DataFrame:

@@ -6,9 +6,12 @@ from typing import Any
 
 import msgspec
 
+from headwater.spec.data.scalars import plain_items
 from headwater.spec.errors import NonFiniteError, SchemaError
 
 __all__ = ["encoded"]
+
+_MANY = ("predictions", "labels")
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
@@ -32,19 +35,25 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     Traceback (most recent call last):
     headwater.spec.errors.NonFiniteError: features.x: it is nan. Next: send None for what is not known.
     """
-    for item in (body, *body.get("predictions", ()), *body.get("labels", ())):
-        features = item.get("features")
-        if isinstance(features, Mapping):
-            for name, number in features.items():
-                _check(number, f"features.{name}")
-        _check(item.get("value"), "value")
+    many = {name: [_plain(item) for item in body[name]] for name in _MANY if name in body}
     try:
-        return msgspec.json.encode(body)
+        return msgspec.json.encode(_plain(body) | many)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:
         raise SchemaError(
             f"the request cannot be written as JSON: {error}",
             hint="send text, numbers, booleans and None",
         ) from error
+
+
+def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one prediction or label with Python's own values; refuse numbers that are not finite."""
+    plain = dict(plain_items(item))
+    if isinstance(plain.get("features"), Mapping):
+        plain["features"] = plain_items(plain["features"])
+        for name, number in plain["features"].items():
+            _check(number, f"features.{name}")
+    _check(plain.get("value"), "value")
+    return plain
 
 
 def _check(value: object, field: str) -> None:

@@ -14,6 +14,7 @@ from headwater.serving.keeper.online_learning import LearnedState, OnlineLearnin
 from headwater.serving.published.alarms import Alarms
 from headwater.serving.published.published_models import Probe, PublishedModels, ServedState
 from headwater.spec.data.records import FeatureValue
+from headwater.spec.data.scalars import plain_output
 from headwater.spec.declaration import check_answers
 from headwater.spec.errors import (
     BusyError,
@@ -246,7 +247,7 @@ class ChampionFollower:
             role="champion",
             name=self._live.put(*content),
             learned_to=learned.learned_to,
-            probes=tuple(Probe(row, learner.predict_one(row)) for row in self.probe_rows),
+            probes=tuple(Probe(row, plain_output(learner.predict_one(row))) for row in self.probe_rows),
         )
         self._served = version
 

@@ -14,6 +14,7 @@ from headwater.serving.keeper.shadow_runner import ShadowRunner
 from headwater.serving.published.alarms import Alarms
 from headwater.serving.published.published_models import Probe, PublishedModels, ServedState, ServingFile
 from headwater.spec.data.records import FeatureValue
+from headwater.spec.data.scalars import plain_output
 from headwater.spec.errors import DeclarationError, HeadwaterError
 from headwater.spec.pipeline import METRICS
 from headwater.spec.serving.bandit import BanditState
@@ -163,7 +164,7 @@ class RoutingFollower:
             role="challenger",
             name=self._live.put(artifacts.state, artifacts.recipe, artifacts.proof),
             learned_to=version.examples.stop,
-            probes=tuple(Probe(row, learner.predict_one(row)) for row in rows),
+            probes=tuple(Probe(row, plain_output(learner.predict_one(row))) for row in rows),
         )
 
     def _promote_best_shadow(self) -> None:

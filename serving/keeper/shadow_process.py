@@ -18,6 +18,7 @@ from headwater.infra.processes import end_with_parent
 from headwater.learners.learner import Learner
 from headwater.registry.restore import restore
 from headwater.spec.data.records import FeatureValue, Output
+from headwater.spec.data.scalars import plain_output
 from headwater.spec.errors import HeadwaterError
 
 __all__ = ["LoadCommand", "LoadReply", "PredictCommand", "PredictReply", "ShadowProcess", "main"]
@@ -177,7 +178,7 @@ def _predict(command: PredictCommand, learners: dict[str, Learner]) -> PredictRe
     failure = ""
     for row in command.rows:
         try:
-            outputs.append(learner.predict_one(row))
+            outputs.append(plain_output(learner.predict_one(row)))
         except Exception as error:  # noqa: BLE001 - whatever a model does
             outputs.append(None)
             failure = failure or type(error).__name__

@@ -21,6 +21,7 @@ from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import AppendResult, GroupCommit
 from headwater.serving.worker.records import find_record
 from headwater.spec.data.records import FeatureValue, Output, Prediction, Role
+from headwater.spec.data.scalars import plain_output
 from headwater.spec.errors import ConflictError, HeadwaterError, NotReadyError, SchemaError
 from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Pipeline
@@ -160,7 +161,7 @@ class Predictor:
         An output that is not valid for the task is a failure too: it is neither answered nor logged.
         """
         try:
-            output = loaded.learner.predict_one(values)
+            output: Output = plain_output(loaded.learner.predict_one(values))
         except Exception as error:
             _logger.exception("version %s fails on prediction %s", loaded.version, id_)
             raise SchemaError(

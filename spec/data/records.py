@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from headwater.spec.data.scalars import plain
 from headwater.spec.data.values import check_name
 from headwater.spec.errors import SchemaError
 
@@ -45,6 +46,7 @@ def utc(moment: datetime, field: str) -> datetime:
     """
     if type(moment) is datetime and moment.tzinfo is UTC:
         return moment  # nearly every one: this is called several times a record
+    moment = plain(moment)
     offset = moment.utcoffset() if isinstance(moment, datetime) else None
     if offset is None:
         raise SchemaError(
