@@ -124,7 +124,6 @@ def test_chances_by_class_are_recorded(pipeline: Pipeline, settings: Settings, c
         replace(pipeline, task="multiclass", features=(Feature("x", float),)), settings, clock
     )
     shares = dict(zip(["a", "b"], np.array([0.25, 0.75], np.float32), strict=True))
-    features = dict.fromkeys(pipeline.feature_names, 1.0)
     try:
         assert recorded(log, features={"x": 1.0}, output=shares).output == {"a": 0.25, "b": 0.75}
     finally:
