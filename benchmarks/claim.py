@@ -122,7 +122,7 @@ def fresh_home(mlflow: Path | None = None) -> Iterator[Settings]:
 @cache
 def mlflow_database() -> Path:
     """Make an empty database of MLflow, once in a process: its migrations take seconds."""
-    from headwater.registry.mlflow_store import check_reachable  # noqa: PLC0415 - imports MLflow
+    from headwater.registry.mlflow_store.connection import check_reachable  # noqa: PLC0415 - imports MLflow
 
     settings = Settings(home=Path(_folder().name))
     check_reachable(settings)

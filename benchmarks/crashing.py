@@ -26,6 +26,7 @@ from headwater.loop.collect import collect
 from headwater.loop.decision.decide import decide
 from headwater.loop.decision.execute import carry_out
 from headwater.loop.training.update import train
+from headwater.registry.mlflow_store.housekeeping import close_leftovers
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import Label, Prediction
@@ -139,7 +140,7 @@ def _carry_on(bound: Bound) -> None:
     for waiting in bound.decisions.unended():
         carry_out(bound, waiting.id, by="benchmark, after a crash")
     bound.registry.heed_aliases()
-    bound.registry.store.close_leftovers()
+    close_leftovers(bound.registry.mlflow)
 
 
 def _check_decisions(bound: Bound, settings: Settings) -> Iterator[str]:
@@ -211,7 +212,7 @@ def _check_versions(bound: Bound, settings: Settings) -> Iterator[str]:
     champion = bound.registry.champion()
     if champion is not None:
         store.kept(champion, again=True)  # raises where its digest does not hold
-    if left := store.close_leftovers():
+    if left := close_leftovers(bound.registry.mlflow):
         yield f"{left} runs or models were left open"
 
 

@@ -15,6 +15,7 @@ from benchmarks.claim import Outcome, at_least, fresh_home, mlflow_database, say
 from benchmarks.pieces import PIPELINE, Flows, Pieces, await_
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
+from headwater.registry.mlflow_store.housekeeping import close_leftovers
 
 __all__ = ["measure"]
 
@@ -244,7 +245,7 @@ def _check(scene: _Scene, id_: str) -> Iterator[str]:
     stops = [0, *(version.examples.stop for version in versions)]
     if [version.examples.start for version in versions] != stops[:-1]:
         yield f"examples are learned twice or not at all: {[str(v.examples) for v in versions]}"
-    if left := bound.registry.store.close_leftovers():
+    if left := close_leftovers(bound.registry.mlflow):
         yield f"{id_}: {left} runs or models were left open"
 
 

@@ -119,7 +119,7 @@ def _inboxes(settings: Settings) -> dict[str, Path]:
 
 
 def _check_mlflow(identity: Identity, settings: Settings) -> None:
-    from headwater.registry.mlflow_store import check_owned  # noqa: PLC0415 - imports MLflow
+    from headwater.registry.mlflow_store.connection import check_owned  # noqa: PLC0415 - imports MLflow
 
     check_owned(identity, settings)
 
@@ -165,6 +165,6 @@ def _storage(settings: Settings) -> str:
 
 
 def _mlflow(settings: Settings) -> str:
-    from headwater.registry.mlflow_store import check_reachable  # noqa: PLC0415 - imports MLflow
+    from headwater.registry.mlflow_store.connection import check_reachable  # noqa: PLC0415 - imports MLflow
 
     return check_reachable(settings)

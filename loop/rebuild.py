@@ -17,7 +17,8 @@ from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
 from headwater.learners.learner import Learner
 from headwater.loop.training.fold import fold
-from headwater.registry.mlflow_store import VersionStore
+from headwater.registry.mlflow_store.connection import MlflowConnection
+from headwater.registry.mlflow_store.versions import VersionStore
 from headwater.registry.restore import factory_of, library_versions
 from headwater.registry.version import Version
 from headwater.spec.data.feature import RequestFeature
@@ -132,7 +133,7 @@ def rebuild_here(
     rebuilt: list[RebuiltVersion] = []
     try:
         identity = identity_of(database, find(database, pipeline, settings))
-        store = VersionStore(identity, settings)
+        store = VersionStore(MlflowConnection(identity, settings))
         target = store.get(number)
         line = _line(store, target) if from_root else [target]
         for version in line:

@@ -1,6 +1,6 @@
 """The champion: a row in the operational database, set by compare-and-swap; the aliases mirror it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -10,7 +10,8 @@ from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import Lease, check
-from headwater.spec.errors import ConflictError, NotFoundError
+from headwater.registry.quarantine import Quarantine
+from headwater.spec.errors import ConflictError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.rulings import Reign
 
@@ -18,7 +19,7 @@ __all__ = ["Championship", "Reign"]
 
 
 class Championship:
-    """The champion's row of one pipeline, its history, and the quarantined offsets.
+    """The champion's row of one pipeline, and its history.
 
     Parameters
     ----------
@@ -26,13 +27,23 @@ class Championship:
         Whose champion, and its number in the database.
     database, clock
         Where the row is, and the time.
+    quarantine
+        The offsets that are excluded when a champion is replaced.
     """
 
-    def __init__(self, pipeline: str, pipeline_id: int, database: Database, clock: Clock) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        pipeline_id: int,
+        database: Database,
+        clock: Clock,
+        quarantine: Quarantine,
+    ) -> None:
         self._pipeline = pipeline
         self._pipeline_id = pipeline_id
         self._database = database
         self._clock = clock
+        self._quarantine = quarantine
 
     def reign(self) -> Reign | None:
         """Return the present reign; None if no version was promoted yet."""
@@ -121,47 +132,30 @@ class Championship:
         check_note(by, reason)
         now_us = to_us(self._clock.now())
         reached("promote.before_swap")
+        reign = Reign(
+            epoch=1 if expected is None else expected.epoch + 1,
+            version=version,
+            previous=None if expected is None else expected.version,
+            since=from_us(now_us),
+            by=by,
+            reason=reason,
+        )
+        detail: dict[str, object] = {
+            "version": version,
+            "previous": reign.previous,
+            "epoch": reign.epoch,
+            "reason": reason,
+        }
+        detail |= {"quarantined": [str(span) for span in quarantine]} if quarantine else {}
         with self._database.transaction() as connection:
             if lease is not None:
                 check(connection, lease)
             self._compare(connection, expected)
-            epoch = 1 if expected is None else expected.epoch + 1
-            previous = None if expected is None else expected.version
-            self._write(connection, epoch, version, previous, now_us, by, reason)
-            for span in quarantine:
-                self._quarantine(connection, span, now_us, reason)
-            detail: dict[str, object] = {
-                "version": version,
-                "previous": previous,
-                "epoch": epoch,
-                "reason": reason,
-            }
-            detail |= {"quarantined": [str(span) for span in quarantine]} if quarantine else {}
-            self._note(connection, now_us, by, action, detail)
+            self._write(connection, reign, now_us)
+            self._quarantine.insert(connection, quarantine, now_us, reason)
+            note(connection, now_us, by, action, pipeline_id=self._pipeline_id, detail=detail)
         reached("promote.after_swap")
-        return Reign(
-            epoch=epoch, version=version, previous=previous, since=from_us(now_us), by=by, reason=reason
-        )
-
-    def quarantine(self, spans: Sequence[OffsetRange], *, by: str, reason: str) -> None:
-        """Exclude offsets from every later recipe: all of them, or none."""
-        check_note(by, reason)
-        now_us = to_us(self._clock.now())
-        with self._database.transaction() as connection:
-            for span in spans:
-                self._quarantine(connection, span, now_us, reason)
-                self._note(connection, now_us, by, "quarantine", {"span": str(span), "reason": reason})
-
-    def quarantined(self) -> list[OffsetRange]:
-        """List the excluded ranges, in order."""
-        table = tables.quarantine.c
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                select(table.start, table.stop)
-                .where(table.pipeline_id == self._pipeline_id)
-                .order_by(table.start, table.stop)
-            ).all()
-        return [OffsetRange(start, stop) for start, stop in rows]
+        return reign
 
     def _compare(self, connection: Connection, expected: Reign | None) -> None:
         table = tables.champion.c
@@ -174,63 +168,17 @@ class Championship:
                 hint="look at headwater versions, then decide again",
             )
 
-    def _write(
-        self,
-        connection: Connection,
-        epoch: int,
-        version: str,
-        previous: str | None,
-        now_us: int,
-        by: str,
-        reason: str,
-    ) -> None:
-        values = {"version": version, "epoch": epoch, "since_us": now_us, "by": by}
-        if epoch == 1:
-            row = {"pipeline_id": self._pipeline_id, "mirrored_epoch": 0, **values}
-            connection.execute(insert(tables.champion).values(row))
+    def _write(self, connection: Connection, reign: Reign, now_us: int) -> None:
+        shared = {"version": reign.version, "epoch": reign.epoch, "since_us": now_us, "by": reign.by}
+        of_pipeline = {"pipeline_id": self._pipeline_id, **shared}
+        if reign.epoch == 1:
+            connection.execute(insert(tables.champion).values(mirrored_epoch=0, **of_pipeline))
         else:
             connection.execute(
                 update(tables.champion)
                 .where(tables.champion.c.pipeline_id == self._pipeline_id)
-                .values(values)
+                .values(shared)
             )
         connection.execute(
-            insert(tables.reign).values(
-                pipeline_id=self._pipeline_id,
-                epoch=epoch,
-                version=version,
-                previous=previous,
-                since_us=now_us,
-                by=by,
-                reason=reason,
-            )
+            insert(tables.reign).values(previous=reign.previous, reason=reign.reason, **of_pipeline)
         )
-
-    def _note(
-        self, connection: Connection, now_us: int, by: str, action: str, detail: Mapping[str, object]
-    ) -> None:
-        note(connection, now_us, by, action, pipeline_id=self._pipeline_id, detail=detail)
-
-    def _quarantine(self, connection: Connection, span: OffsetRange, now_us: int, reason: str) -> None:
-        if span.start < 0 or len(span) == 0:
-            raise NotFoundError(
-                f"{span} holds no offsets", hint="write --quarantine START:STOP, with START < STOP"
-            )
-        table = tables.quarantine
-        row = connection.execute(
-            select(table.c.start).where(
-                table.c.pipeline_id == self._pipeline_id,
-                table.c.start == span.start,
-                table.c.stop == span.stop,
-            )
-        ).one_or_none()
-        if row is None:
-            connection.execute(
-                insert(table).values(
-                    pipeline_id=self._pipeline_id,
-                    start=span.start,
-                    stop=span.stop,
-                    since_us=now_us,
-                    reason=reason,
-                )
-            )

@@ -7,7 +7,7 @@ import msgspec
 
 from headwater.spec.errors import DigestError
 
-__all__ = ["Proof", "prove", "verify"]
+__all__ = ["Proof", "prove", "read_proof", "verify"]
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,6 +55,22 @@ def prove(key: bytes, pipeline: str, digest: str, state: bytes, recipe: bytes) -
         state_sha256=hashlib.sha256(state).hexdigest(),
     )
     return msgspec.structs.replace(proof, signature=_sign(key, proof))
+
+
+def read_proof(text: bytes) -> Proof:
+    """Read a stored proof, whose signature is not checked yet.
+
+    Raises
+    ------
+    DigestError
+        If it cannot be read.
+    """
+    try:
+        return msgspec.json.decode(text, type=Proof)
+    except msgspec.DecodeError as error:
+        raise DigestError(
+            "a version's proof cannot be read", hint="rebuild it from the log with headwater rebuild"
+        ) from error
 
 
 def verify(key: bytes, proof: Proof, pipeline: str, state: bytes | None, recipe: bytes) -> None:

@@ -3,24 +3,24 @@
 from collections.abc import Callable, Sequence
 
 from headwater.infra.clock import Clock, SystemClock
-from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
 from headwater.infra.store.lease import Lease, check
+from headwater.registry.alias_mirror import AliasMirror
 from headwater.registry.champion import Championship
-from headwater.registry.mlflow_store import VersionStore
+from headwater.registry.mlflow_store.connection import MlflowConnection
+from headwater.registry.mlflow_store.publisher import VersionPublisher
+from headwater.registry.mlflow_store.versions import CHALLENGER, VersionStore
 from headwater.registry.pauses import Pauses
+from headwater.registry.quarantine import Quarantine
 from headwater.registry.routings import Routings
 from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import ConflictError, HeadwaterError, NotFoundError
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.rulings import Reign, Ruling
-from headwater.spec.serving.routing import Routing
+from headwater.spec.rulings import Reign
 
 __all__ = ["Registry"]
-
-_CHAMPION, _CHALLENGER, _PREVIOUS = "champion", "challenger", "previous"
 
 
 class Registry:
@@ -50,10 +50,14 @@ class Registry:
         clock: Clock | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.store = VersionStore(identity_of(database, pipeline_id), settings)
+        self.mlflow = MlflowConnection(identity_of(database, pipeline_id), settings)
+        self.store = VersionStore(self.mlflow)
+        self._publisher = VersionPublisher(self.mlflow, self.store)
         clock = clock or SystemClock()
-        self.championship = Championship(pipeline, pipeline_id, database, clock)
-        self.routings = Routings(pipeline, pipeline_id, database, clock)
+        self.quarantine = Quarantine(pipeline_id, database, clock)
+        self.championship = Championship(pipeline, pipeline_id, database, clock, self.quarantine)
+        self._aliases = AliasMirror(self.mlflow, self.store, self.championship)
+        self.routings = Routings(self.store, pipeline_id, database, clock)
         self.pauses = Pauses(pipeline_id, database, clock)
         self._database = database
 
@@ -75,11 +79,11 @@ class Registry:
                 check(connection, lease)
                 create()
 
-        return self.store.register(candidate, fenced)
+        return self._publisher.register(candidate, fenced)
 
     def challenge(self, version: Version) -> None:
         """Point the alias ``challenger`` at a version that may become champion."""
-        self.store.set_alias(_CHALLENGER, version.number)
+        self._aliases.set(CHALLENGER, version.number)
 
     def champion(self) -> Version | None:
         """Return the version that serves; None if no version was promoted yet.
@@ -118,8 +122,8 @@ class Registry:
         self.store.kept(self.store.get(number), again=True)
         expected = self.championship.reign()
         if expected is not None and expected.version == number:
-            self.championship.quarantine(quarantine, by=by, reason=reason)
-            self.mirror()
+            self.quarantine.add(quarantine, by=by, reason=reason)
+            self._aliases.mirror()
             return expected
         reign = self.championship.swap(
             number,
@@ -130,7 +134,7 @@ class Registry:
             quarantine=quarantine,
             action=action,
         )
-        self.mirror()
+        self._aliases.mirror()
         return reign
 
     def succeed(self, parent: Version, child: Version, *, by: str, reason: str, lease: Lease) -> Reign:
@@ -153,7 +157,7 @@ class Registry:
         reign = self.championship.swap(
             child.number, expected=expected, by=by, reason=reason, lease=lease
         )
-        self.mirror()
+        self._aliases.mirror()
         return reign
 
     def put_back(self, version: Version, *, expected: Reign, by: str, reason: str) -> Reign:
@@ -167,7 +171,7 @@ class Registry:
         reign = self.championship.swap(
             version.number, expected=expected, by=by, reason=reason, action="put back"
         )
-        self.mirror()
+        self._aliases.mirror()
         return reign
 
     def rollback(
@@ -196,49 +200,6 @@ class Registry:
             )
         return self.promote(target, by=by, reason=reason, quarantine=quarantine, action="roll back")
 
-    def route(
-        self, routing: Routing | None, *, by: str, reason: str, expected: int | None = None
-    ) -> Ruling:
-        """Set how requests are routed, at run time; the service follows within a moment.
-
-        Parameters
-        ----------
-        routing
-            A routing that fits the pipeline (:func:`~headwater.spec.serving.routing.check_routing`);
-            None returns to the declared routing.
-        by, reason, expected
-            As for :meth:`~headwater.registry.routings.Routings.put`.
-
-        Raises
-        ------
-        NotFoundError
-            If it names a version that does not exist.
-        ConflictError
-            If another ruling came meanwhile.
-        """
-        for name in () if routing is None else routing.named:
-            if name not in (_CHAMPION, _CHALLENGER):
-                self.store.get(name)
-        return self.routings.put(routing, by=by, reason=reason, expected=expected)
-
-    def mirror(self) -> None:
-        """Set the aliases to the present reign, if they differ from it."""
-        reign = self.championship.reign()
-        if reign is not None:
-            self._mirror(reign, self.store.aliases())
-
-    def _mirror(self, reign: Reign, aliases: dict[str, str]) -> None:
-        targets = {_CHAMPION: reign.version, _PREVIOUS: reign.previous}
-        if aliases.get(_CHALLENGER) == reign.version:
-            targets[_CHALLENGER] = None
-        for alias, number in targets.items():
-            if aliases.get(alias) != number:
-                deleted = alias == _PREVIOUS and number is not None and not self.store.holds(number)
-                self.store.set_alias(alias, None if deleted else number)
-        reached("promote.after_mirror")
-        if not self.championship.mirrored():
-            self.championship.note_mirrored(reign.epoch)
-
     def heed_aliases(self) -> Reign | None:
         """Take an alias that was changed from outside as a request to promote.
 
@@ -247,21 +208,13 @@ class Registry:
         Reign or None
             The reign that the request began, if there was one.
         """
-        reign = self.championship.reign()
-        if reign is None:
-            return None
-        if not self.championship.mirrored():
-            self.mirror()
-            return None
-        aliases = self.store.aliases()
-        requested = aliases.get(_CHAMPION)
-        if requested is None or requested == reign.version:
-            self._mirror(reign, aliases)
+        requested = self._aliases.requested()
+        if requested is None:
             return None
         try:
             return self.promote(
                 requested, by="alias", reason="the alias 'champion' was changed in MLflow"
             )
         except HeadwaterError:
-            self.mirror()
+            self._aliases.mirror()
             raise

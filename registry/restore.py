@@ -7,13 +7,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import msgspec
-
 from headwater.infra.settings import settings
 from headwater.learners.learner import Learner, Schema
 from headwater.learners.wrap import Adapter, wrap
-from headwater.registry.proof import Proof, verify
-from headwater.spec.errors import DigestError, NotRebuildableError
+from headwater.registry.proof import read_proof, verify
+from headwater.spec.errors import NotRebuildableError
 from headwater.spec.recipe import LearnerCode, Recipe
 
 __all__ = ["factory_of", "fresh", "library_versions", "restore"]
@@ -74,12 +72,7 @@ def restore(
     NotRebuildableError
         If the state was made by another version of River or scikit-learn, whose pickles do not cross.
     """
-    try:
-        claimed = msgspec.json.decode(proof, type=Proof)
-    except msgspec.DecodeError as error:
-        raise DigestError(
-            "a version's proof cannot be read", hint="rebuild it from the log with headwater rebuild"
-        ) from error
+    claimed = read_proof(proof)
     verify(key or settings().key(), claimed, claimed.pipeline, state, recipe)
     parsed = Recipe.from_json(recipe)
     _check_libraries(parsed)

@@ -6,6 +6,7 @@ from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
+from headwater.registry.mlflow_store.versions import CHALLENGER, CHAMPION, VersionStore
 from headwater.spec.errors import ConflictError
 from headwater.spec.rulings import Ruling
 from headwater.spec.serving.routing import Routing
@@ -19,14 +20,14 @@ class Routings:
 
     Parameters
     ----------
-    pipeline, pipeline_id
-        Whose, and its number in the database.
+    store, pipeline_id
+        The pipeline's versions, and its number in the database.
     database, clock
         Where the rows are, and the time.
     """
 
-    def __init__(self, pipeline: str, pipeline_id: int, database: Database, clock: Clock) -> None:
-        self._pipeline = pipeline
+    def __init__(self, store: VersionStore, pipeline_id: int, database: Database, clock: Clock) -> None:
+        self._store = store
         self._pipeline_id = pipeline_id
         self._database = database
         self._clock = clock
@@ -79,7 +80,8 @@ class Routings:
         Parameters
         ----------
         routing
-            The routing; None returns to the declared one.
+            A routing that fits the pipeline (:func:`~headwater.spec.serving.routing.check_routing`);
+            None returns to the declared one.
         by, reason
             Who decides, and why.
         expected
@@ -87,9 +89,14 @@ class Routings:
 
         Raises
         ------
+        NotFoundError
+            If it names a version that does not exist.
         ConflictError
             If another ruling came after that one; nothing is changed then.
         """
+        for name in () if routing is None else routing.named:
+            if name not in (CHAMPION, CHALLENGER):
+                self._store.get(name)
         check_note(by, reason)
         now_us = to_us(self._clock.now())
         last = self.newest()
@@ -100,7 +107,7 @@ class Routings:
             newest = connection.execute(self._select_number).scalar_one() or 0
             if expected is not None and newest != expected:
                 raise ConflictError(
-                    f"the routing of {self._pipeline!r} was set meanwhile: by ruling {newest}",
+                    f"the routing of {self._store.pipeline!r} was set meanwhile: by ruling {newest}",
                     hint="look at headwater routing, then decide again",
                 )
             connection.execute(

@@ -239,7 +239,7 @@ def _replay_all(home: Path, start: datetime, days: int) -> tuple[list[Result], P
 
 def _make_database(home: Path) -> None:
     from headwater.infra.settings import Settings  # noqa: PLC0415
-    from headwater.registry.mlflow_store import check_reachable  # noqa: PLC0415
+    from headwater.registry.mlflow_store.connection import check_reachable  # noqa: PLC0415
 
     check_reachable(Settings(home=home))
 

@@ -100,7 +100,7 @@ def _claim(bound: Bound, decision: Decision, by: str, lease: Lease) -> Work:
         return work
     poisoned = any(
         span.start < recipe.examples.stop and span.stop > recipe.examples.start
-        for span in bound.registry.championship.quarantined()
+        for span in bound.registry.quarantine.ranges()
         if span not in recipe.exclusions
     )
     if work.champion == fresh.champion and not poisoned:

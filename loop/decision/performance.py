@@ -6,6 +6,7 @@ from headwater.infra.store.storage import Storage
 from headwater.loop.binding import Bound
 from headwater.monitoring.performance.performance_table import read_performance, write_performance
 from headwater.monitoring.performance.window_performance import measure_performance, newest_windows
+from headwater.registry.mlflow_store.housekeeping import log_metrics
 
 __all__ = ["keep_performance"]
 
@@ -65,4 +66,5 @@ def _log(bound: Bound, changed: pl.DataFrame) -> None:
         if version is not None:  # somebody may have deleted it from MLflow
             name = f"window_{row['metric']}"
             name = name if row["role"] == "champion" else f"{row['role']}_{name}"
-            store.log_metrics(version, {name: row["value"]}, at, step=int(at.timestamp()) // 3_600)
+            step = int(at.timestamp()) // 3_600
+            log_metrics(bound.registry.mlflow, version, {name: row["value"]}, at, step)

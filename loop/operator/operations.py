@@ -114,7 +114,7 @@ class Operator:
             task = self._task()
             check_routing(routing, task, METRICS[task])
         _check_reason(reason)
-        self.registry.route(routing, by=by, reason=reason, expected=expected)
+        self.registry.routings.put(routing, by=by, reason=reason, expected=expected)
         return self.routed()
 
     def add_shadow(self, version: str, *, by: str, reason: str) -> RoutingStatus:
@@ -158,7 +158,7 @@ class Operator:
         return Learning(
             pipeline=self.name,
             pause=self.registry.pauses.in_force(),
-            quarantined=tuple(self.registry.championship.quarantined()),
+            quarantined=tuple(self.registry.quarantine.ranges()),
         )
 
     def pause(self, *, by: str, reason: str) -> Learning:
@@ -193,7 +193,7 @@ class Operator:
             If a range holds no offsets.
         """
         _check_reason(reason)
-        self.registry.championship.quarantine(spans, by=by, reason=reason)
+        self.registry.quarantine.add(spans, by=by, reason=reason)
         return self.learning()
 
     def promote(self, version: str, *, by: str, reason: str) -> Reign:

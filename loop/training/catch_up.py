@@ -48,7 +48,7 @@ def fold_from(bound: Bound, version: Version) -> IncrementalFold:
     """
     recipe = _recipe_from(bound, version)
     learner = bound.registry.store.learner(version, bound.pipeline.model)
-    spans = tuple(bound.registry.championship.quarantined())
+    spans = tuple(bound.registry.quarantine.ranges())
     return IncrementalFold(replace(recipe, exclusions=spans), bound.log, learner)
 
 

@@ -21,6 +21,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.changes import check_continues
 from headwater.loop.training.evaluate import served_scores
 from headwater.loop.training.fold import fold
+from headwater.registry.mlflow_store.housekeeping import close_leftovers
 from headwater.registry.restore import library_versions
 from headwater.registry.version import Candidate, Version
 from headwater.spec.data.feature import bare
@@ -175,7 +176,7 @@ def trainer(bound: Bound) -> Iterator[Lease]:
     bound.check()
     lease = acquire(bound.database, bound.clock, f"train/{bound.pipeline.name}")
     try:
-        bound.registry.store.close_leftovers()
+        close_leftovers(bound.registry.mlflow)
         bound.registry.heed_aliases()
         yield lease
     finally:
@@ -282,7 +283,7 @@ def recipe_of(bound: Bound, plan: UpdatePlan, stop: int, at: datetime) -> Recipe
         examples=examples,
         exclusions=tuple(
             span
-            for span in bound.registry.championship.quarantined()
+            for span in bound.registry.quarantine.ranges()
             if span.start < stop and span.stop > start
         ),
         subsample=plan.subsample,

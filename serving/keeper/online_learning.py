@@ -93,7 +93,7 @@ class OnlineLearning:
         """Read the pause and the quarantine in force; return whether the quarantine changed."""
         registry = self._bound.registry
         self.pause = registry.pauses.in_force()
-        spans = tuple(registry.championship.quarantined())
+        spans = tuple(registry.quarantine.ranges())
         changed, self._spans = spans != self._spans, spans
         if changed and self._folding is not None:
             self._apply_quarantine(self._folding)

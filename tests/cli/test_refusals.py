@@ -34,7 +34,7 @@ def stores(settings: Settings) -> Iterator[object]:
         yield bound.registry.store.versions()
         yield bound.registry.store.aliases()
         yield bound.registry.championship.history()
-        yield bound.registry.championship.quarantined()
+        yield bound.registry.quarantine.ranges()
 
 
 def refused(result: CommandResult, *words: str) -> None:

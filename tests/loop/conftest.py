@@ -15,7 +15,7 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
-from headwater.registry.mlflow_store import check_reachable
+from headwater.registry.mlflow_store.connection import check_reachable
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import Label, Prediction

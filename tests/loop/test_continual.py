@@ -346,12 +346,12 @@ def test_performance_is_kept_and_logged_against_the_version_that_served(bind: Bi
     )
     champion = bound.registry.champion()
     assert champion is not None
-    points = bound.registry.store.client.get_metric_history(champion.run_id, "window_roc_auc")
+    points = bound.registry.mlflow.client.get_metric_history(champion.run_id, "window_roc_auc")
     whole = measured.filter(~pl.col("cumulative"), version=champion.number).drop_nulls("value")
     assert [point.value for point in points] == whole["value"].to_list()
     serve(bound, 2)
     assert keep_performance(bound) > 0
-    again = bound.registry.store.client.get_metric_history(champion.run_id, "window_roc_auc")
+    again = bound.registry.mlflow.client.get_metric_history(champion.run_id, "window_roc_auc")
     assert len(again) > len(points)
 
 

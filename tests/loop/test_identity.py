@@ -32,7 +32,7 @@ from headwater.loop.doctor import check_logs
 from headwater.loop.operator.operations import Operator
 from headwater.loop.rebuild import rebuild, rebuild_here
 from headwater.loop.training.update import train
-from headwater.registry.mlflow_store import VersionStore
+from headwater.registry.mlflow_store.connection import MlflowConnection
 from headwater.spec.data.feature_table import FeatureTable
 from headwater.spec.data.source import ParquetSource, QuerySource
 from headwater.spec.errors import IdentityError
@@ -204,7 +204,7 @@ def test_one_of_several_logs_that_begin_in_mlflow_at_once_gets_the_name(home: Se
     def begin(log: str) -> Any:
         start.wait()
         try:
-            VersionStore(Identity("line", log), home)
+            MlflowConnection(Identity("line", log), home)
         except IdentityError as error:
             return error.whose
         return log

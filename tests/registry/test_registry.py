@@ -13,10 +13,11 @@ from headwater.infra.store.lease import acquire
 from headwater.loop.binding import Bound
 from headwater.loop.training import update as updating
 from headwater.loop.training.update import train
-from headwater.registry import mlflow_store as storing
 from headwater.registry.lineage import draw, lineage, walk
+from headwater.registry.mlflow_store.connection import guarded
+from headwater.registry.mlflow_store.housekeeping import close_leftovers, log_metrics
 from headwater.registry.proof import prove, verify
-from headwater.spec.errors import ConflictError, DigestError, FencedError, NotFoundError
+from headwater.spec.errors import ConflictError, DigestError, FencedError, NotFoundError, StorageError
 from headwater.spec.recipe import OffsetRange
 
 
@@ -31,28 +32,28 @@ def line(bind: Binder) -> Bound:
 
 
 def test_mlflow_shows_inputs_parameters_and_tags_of_a_version(line: Bound) -> None:
-    store = line.registry.store
-    one, two = store.versions()
-    run = store.client.get_run(two.run_id)
+    client = line.registry.mlflow.client
+    one, two = line.registry.store.versions()
+    run = client.get_run(two.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["examples.start"] == "120"
     assert run.data.metrics["examples_learned"] == 120
     assert "served_roc_auc" in run.data.metrics
     assert [model.model_id for model in run.inputs.model_inputs] == [one.model_id]
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["line examples [120, 240)"]
-    entry = store.client.get_model_version("line", "2")
+    entry = client.get_model_version("line", "2")
     assert entry.tags["headwater.digest"] == two.digest
     assert entry.tags["headwater.parent"] == "1"
 
 
 def test_numbers_are_logged_against_a_version(line: Bound) -> None:
-    store = line.registry.store
-    _, two = store.versions()
+    client = line.registry.mlflow.client
+    _, two = line.registry.store.versions()
     for _ in range(2):
-        store.log_metrics(two, {"window_roc_auc": 0.75}, line.clock.now(), step=3)
-    (point,) = store.client.get_metric_history(two.run_id, "window_roc_auc")
+        log_metrics(line.registry.mlflow, two, {"window_roc_auc": 0.75}, line.clock.now(), step=3)
+    (point,) = client.get_metric_history(two.run_id, "window_roc_auc")
     assert (point.value, point.step) == (0.75, 3)
-    logged = store.client.get_logged_model(two.model_id).metrics or ()
+    logged = client.get_logged_model(two.model_id).metrics or ()
     assert [m.value for m in logged if m.key == "window_roc_auc"] == [0.75]
 
 
@@ -97,7 +98,7 @@ def test_files_of_another_version_are_refused(line: Bound) -> None:
     one, two = line.registry.store.versions()
     folders = [
         Path(
-            line.registry.store.client.get_logged_model(v.model_id).artifact_location.removeprefix(
+            line.registry.mlflow.client.get_logged_model(v.model_id).artifact_location.removeprefix(
                 "file://"
             )
         )
@@ -148,7 +149,7 @@ def test_aliases_mirror_the_row_even_after_an_interruption(line: Bound) -> None:
 
 
 def test_an_alias_changed_from_outside_is_a_request_to_promote(line: Bound) -> None:
-    line.registry.store.client.set_registered_model_alias("line", "champion", "1")
+    line.registry.mlflow.client.set_registered_model_alias("line", "champion", "1")
     reign = line.registry.heed_aliases()
     assert reign is not None
     assert (reign.version, reign.by) == ("1", "alias")
@@ -162,7 +163,7 @@ def test_a_version_that_does_not_exist_cannot_be_promoted(line: Bound) -> None:
 
 
 def test_the_error_names_a_champion_that_was_deleted_in_mlflow(line: Bound) -> None:
-    line.registry.store.client.delete_model_version("line", "2")
+    line.registry.mlflow.client.delete_model_version("line", "2")
     with pytest.raises(NotFoundError, match="no version '2'"):
         line.registry.champion()
     assert line.registry.rollback(by="test", reason="deleted").version == "1"
@@ -223,16 +224,17 @@ def test_the_signing_key_is_made_once_and_only_its_owner_reads_it(line: Bound) -
 
 
 def test_runs_and_models_that_a_killed_trainer_left_open_are_closed(line: Bound) -> None:
-    store = line.registry.store
-    model = store.client.create_logged_model(store.experiment_id, name="left")
-    store.client.create_run(store.experiment_id)
-    assert store.close_leftovers() == 2
-    assert store.client.get_logged_model(model.model_id).status == "FAILED"
-    assert store.close_leftovers() == 0
+    connection = line.registry.mlflow
+    model = connection.client.create_logged_model(connection.experiment_id, name="left")
+    connection.client.create_run(connection.experiment_id)
+    assert close_leftovers(connection) == 2
+    assert connection.client.get_logged_model(model.model_id).status == "FAILED"
+    assert close_leftovers(connection) == 0
 
 
 def test_no_error_of_mlflow_quotes_a_password() -> None:
     away = Settings(mlflow_uri="https://me:s3cret-word@models.example/path")
-    error = storing._refused(away, OSError("GET https://me:s3cret-word@models.example/path: no route"))
-    assert "s3cret" not in str(error)
-    assert "models.example" in str(error)
+    with pytest.raises(StorageError) as caught, guarded(away):
+        raise OSError("GET https://me:s3cret-word@models.example/path: no route")
+    assert "s3cret" not in str(caught.value)
+    assert "models.example" in str(caught.value)

@@ -12,9 +12,9 @@ def test_the_last_routing_is_in_force_until_it_is_taken_back(bind: Binder) -> No
     routings = bound.registry.routings
     assert routings.in_force(declared) == declared
     assert routings.number() == 0
-    bound.registry.route(ChampionOnly(), by="ann", reason="a quiet week")
+    bound.registry.routings.put(ChampionOnly(), by="ann", reason="a quiet week")
     assert routings.in_force(declared) == ChampionOnly()
-    bound.registry.route(None, by="bob", reason="back")
+    bound.registry.routings.put(None, by="bob", reason="back")
     assert routings.in_force(declared) == declared
     history = [(each.number, each.routing, each.by, each.reason) for each in routings.history()]
     assert history == [(1, ChampionOnly(), "ann", "a quiet week"), (2, None, "bob", "back")]
@@ -23,9 +23,9 @@ def test_the_last_routing_is_in_force_until_it_is_taken_back(bind: Binder) -> No
 
 def test_a_routing_that_expects_an_older_ruling_is_refused(bind: Binder) -> None:
     registry = bind().registry
-    registry.route(Canary(share=0.1), by="ann", reason="", expected=0)
+    registry.routings.put(Canary(share=0.1), by="ann", reason="", expected=0)
     with pytest.raises(ConflictError, match="ruling 1"):
-        registry.route(None, by="bob", reason="", expected=0)
+        registry.routings.put(None, by="bob", reason="", expected=0)
     assert registry.routings.number() == 1
 
 
@@ -34,5 +34,5 @@ def test_a_version_that_does_not_exist_is_not_routed_to(bind: Binder) -> None:
     day(bound)
     train(bound)
     with pytest.raises(NotFoundError, match="'7'"):
-        bound.registry.route(Shadow(versions=("1", "7")), by="ann", reason="")
+        bound.registry.routings.put(Shadow(versions=("1", "7")), by="ann", reason="")
     assert bound.registry.routings.number() == 0

@@ -15,7 +15,8 @@ from headwater.infra.clock import SystemClock
 from headwater.infra.commit_points import COMMIT_POINTS
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
-from headwater.registry.mlflow_store import check_reachable
+from headwater.registry.mlflow_store.connection import check_reachable
+from headwater.registry.mlflow_store.housekeeping import close_leftovers
 
 pytestmark = pytest.mark.system
 
@@ -84,7 +85,7 @@ def test_a_kill_at_a_commit_point_loses_and_doubles_nothing(
         assert (reign.epoch, reign.version) == (2, "2")
         assert store.aliases() == {"champion": "2", "previous": "1"}
         assert championship.mirrored()
-        assert store.close_leftovers() == 0
+        assert close_leftovers(bound.registry.mlflow) == 0
         (fired,) = bound.decisions.newest(fired=True)
         assert fired.outcome is not None
         assert (fired.outcome.version, fired.outcome.promoted) == ("2", True)

@@ -185,7 +185,7 @@ def test_a_damaged_state_leaves_the_old_version_serving(
     with Client(service.address, timeout_s=PATIENCE_S) as client, Bound(toys.toy, home) as bound:
         assert client.predict({"x": 0.5, "y": 0.5}).version == "2"
         first = bound.registry.store.get("1")
-        where = bound.registry.store.client.get_logged_model(first.model_id).artifact_location
+        where = bound.registry.mlflow.client.get_logged_model(first.model_id).artifact_location
         state = Path(where.removeprefix("file://")) / "artifacts" / "state.bin"
         good = state.read_bytes()
         state.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))

@@ -183,8 +183,8 @@ def status(pipeline: Declared, json: AsJson = False) -> None:
     """Count the records of the log, and show the champion."""
     with _bound(pipeline) as bound:
         counts = bound.log.counts()
-        championship = bound.registry.championship
-        reign, spans = championship.reign(), championship.quarantined()
+        registry = bound.registry
+        reign, spans = registry.championship.reign(), registry.quarantine.ranges()
     rows = [(name, f"{value:,}") for name, value in plain(counts).items()]
     champion = (
         "none" if reign is None else f"version {reign.version} since {reign.since:%Y-%m-%d %H:%M} UTC"

@@ -287,7 +287,7 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
     "who": {
         "train": lambda d, v: train(d.bound, by=v),
         "promote": lambda d, v: d.bound.registry.promote("1", by=v, reason=""),
-        "route": lambda d, v: d.bound.registry.route(None, by=v, reason=""),
+        "route": lambda d, v: d.bound.registry.routings.put(None, by=v, reason=""),
         "keys add": lambda d, v: KeyStore(d.bound.database, d.bound.clock).add(d.new(), ["read"], by=v),
     },
     "reason": {

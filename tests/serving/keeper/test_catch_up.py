@@ -79,7 +79,7 @@ def test_a_retrained_version_serves_caught_up_and_gated(each: Bound, keeper: Kee
     child = champion(each)
     assert (child.parent, child.examples.start, child.examples.stop) == (made.number, 300, 450)
     assert child.refused is None
-    run = each.registry.store.client.get_run(child.run_id)
+    run = each.registry.mlflow.client.get_run(child.run_id)
     assert {"gate_worse", "gate_error"} <= run.data.metrics.keys()
     learned_to, digest, _ = live_digest(each)
     assert (served(each), learned_to, digest) == (child.number, 450, child.digest)
@@ -139,8 +139,8 @@ def damage(each: Bound) -> Iterator[Callable[[str], None]]:
     mended: list[tuple[Path, bytes]] = []
 
     def spoil(number: str) -> None:
-        store = each.registry.store
-        where = store.client.get_logged_model(store.get(number).model_id).artifact_location
+        version = each.registry.store.get(number)
+        where = each.registry.mlflow.client.get_logged_model(version.model_id).artifact_location
         state = Path(where.removeprefix("file://")) / "artifacts" / "state.bin"
         mended.append((state, state.read_bytes()))
         state.write_bytes(mended[-1][1][:-1])

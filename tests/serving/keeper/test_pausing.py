@@ -143,7 +143,7 @@ def blocked_until_quarantined(bound: Bound, keeper: Keeper, client: httpx.Client
     assert found["headwater_alarms learning line"] == 1
     assert found["headwater_alarms_raised_total learning line"] == 1
     assert found["headwater_examples_unlearned line"] == 30
-    bound.registry.championship.quarantine([OffsetRange(230, 231)], by="test", reason="poison")
+    bound.registry.quarantine.add([OffsetRange(230, 231)], by="test", reason="poison")
     settle(keeper)
     learned_to, digest, recipe = live_digest(bound)
     assert (learned_to, alarms(bound)) == (260, [])
@@ -161,7 +161,7 @@ def test_quarantined_examples_that_were_learned_are_folded_out(
         fill(each, 0, 40)
         settle(keeper)
         poisoned = live_digest(each)[1]
-        each.registry.championship.quarantine([OffsetRange(start, stop)], by="test", reason="poison")
+        each.registry.quarantine.add([OffsetRange(start, stop)], by="test", reason="poison")
         settle(keeper)
         learned_to, digest, recipe = live_digest(each)
         assert (learned_to if start > 200 else 240) == 240

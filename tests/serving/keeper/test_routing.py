@@ -59,7 +59,7 @@ def route(bound: Bound, keeper: Keeper) -> Callable[[Routing | None], None]:
     """Set a routing at run time, and let the keeper follow."""
 
     def set_routing(routing: Routing | None) -> None:
-        bound.registry.route(routing, by="test", reason="a test")
+        bound.registry.routings.put(routing, by="test", reason="a test")
         settle(keeper)
 
     return set_routing
@@ -157,11 +157,11 @@ def test_a_routing_set_at_run_time_beats_the_declaration(
         settle(keeper)
         client = open_service(declared)
         assert {one["version"] for one in predict(client, items_of("a", 40))} == {"1", "2"}
-        bound.registry.route(ChampionOnly(), by="test", reason="stop")
+        bound.registry.routings.put(ChampionOnly(), by="test", reason="stop")
         settle(keeper)
         eventually(follows(client, "champion_only"))
         assert {one["version"] for one in predict(client, items_of("b", 40))} == {"1"}
-        bound.registry.route(None, by="test", reason="as declared")
+        bound.registry.routings.put(None, by="test", reason="as declared")
         settle(keeper)
         eventually(follows(client, "canary"))
 
@@ -199,8 +199,8 @@ def test_a_shadow_is_scored_on_the_same_labels_and_never_becomes_an_example(
 @pytest.fixture
 def damaged(bound: Bound) -> Iterator[None]:
     """Damage the state of version 2, which belongs to the copied home; repair it afterwards."""
-    store = bound.registry.store
-    where = store.client.get_logged_model(store.get("2").model_id).artifact_location
+    version = bound.registry.store.get("2")
+    where = bound.registry.mlflow.client.get_logged_model(version.model_id).artifact_location
     state = Path(where.removeprefix("file://")) / "artifacts" / "state.bin"
     good = state.read_bytes()
     state.write_bytes(good[:-1])

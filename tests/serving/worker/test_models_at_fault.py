@@ -92,7 +92,7 @@ def test_every_route_names_the_failing_version_and_records_nothing(
 def test_a_shadow_s_invalid_output_sounds_an_alarm_and_is_not_stored(
     fault: str, faulty: Bound, open_service: Opener
 ) -> None:
-    faulty.registry.route(Shadow(versions=("2",)), by="test", reason="to see it fail")
+    faulty.registry.routings.put(Shadow(versions=("2",)), by="test", reason="to see it fail")
     with Keeper(faulty) as keeper:
         settle(keeper)
         client, start = open_service(faulty.pipeline), faulty.log.positions()

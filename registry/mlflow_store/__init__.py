@@ -1,0 +1,1 @@
+"""The store of versions in MLflow: the connection, reading, publishing, housekeeping."""
