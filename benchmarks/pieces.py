@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from benchmarks.models import scaled_sgd
-from headwater.flows.stack.stack import server_command, stack_variables, worker_command
+from headwater.flows.stack.commands import server_command, stack_variables, worker_command
 from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.settings import Settings
 from headwater.spec.data.feature import Feature

@@ -12,7 +12,7 @@ from prefect.types import DateTime
 
 from headwater.flows.events import UPDATE_REQUESTED, resource
 from headwater.flows.guard import guarded
-from headwater.flows.stack.stack import find_stack
+from headwater.flows.stack.record import find_stack
 from headwater.infra.settings import Settings
 
 __all__ = ["automate", "failures", "failures_now", "remove_automation"]

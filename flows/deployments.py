@@ -29,9 +29,10 @@ from headwater.flows.guard import guarded
 from headwater.flows.materialise import materialise
 from headwater.flows.monitor import monitor
 from headwater.flows.retrain import retrain
+from headwater.flows.stack.commands import POOL
 from headwater.flows.stack.prefect_environment import environment
+from headwater.flows.stack.record import find_stack
 from headwater.flows.stack.silent_runs import HEARTBEATS
-from headwater.flows.stack.stack import POOL, find_stack
 from headwater.flows.update import update
 from headwater.infra.settings import Settings
 from headwater.learners.cautions import warn_of

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 from tests.house.test_packaging import ROOT, tracked
 
-from headwater.flows.stack.stack import FLOWS
+from headwater.flows.stack.runs import FLOWS
 
 _ROOMS = (
     "spec",

@@ -31,7 +31,7 @@ from headwater.flows.deployments import deploy
 from headwater.flows.dispatch import request_again
 from headwater.flows.events import tell_decided
 from headwater.flows.stack.prefect_environment import environment, within
-from headwater.flows.stack.stack import run_flow
+from headwater.flows.stack.runs import run_flow
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect

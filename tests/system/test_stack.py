@@ -27,8 +27,10 @@ from websockets.sync.client import connect
 
 from headwater.features.log import FeatureLog
 from headwater.flows.deployments import deploy
+from headwater.flows.stack.record import Addresses, find_stack
+from headwater.flows.stack.runs import run_flow
 from headwater.flows.stack.silent_runs import close_silent
-from headwater.flows.stack.stack import Addresses, find_stack, run_flow, running_stack
+from headwater.flows.stack.stack import running_stack
 from headwater.infra.processes import fetch
 from headwater.infra.settings import Settings
 from headwater.spec.data.records import Label, Prediction

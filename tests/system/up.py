@@ -8,7 +8,7 @@ import psutil
 from prefect.events.worker import EventsWorker
 from tests.patience import PATIENCE_S, await_
 
-from headwater.flows.stack.stack import Addresses, find_stack
+from headwater.flows.stack.record import Addresses, find_stack
 from headwater.infra.settings import Settings
 
 UP = """

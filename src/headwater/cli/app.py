@@ -470,7 +470,8 @@ def _by_flow(name: str, reference: str) -> "dict[str, Any] | None":
 
     if not (settings().root / "stack.json").is_file():
         return None
-    from headwater.flows.stack.stack import find_stack, run_flow
+    from headwater.flows.stack.record import find_stack
+    from headwater.flows.stack.runs import run_flow
 
     return run_flow(name, reference, settings()) if find_stack(settings()) else None
 

@@ -79,7 +79,8 @@ def _by_flow(reference: str) -> "BatchRun | None":
 
     if not (settings().root / "stack.json").is_file():
         return None
-    from headwater.flows.stack.stack import find_stack, run_flow
+    from headwater.flows.stack.record import find_stack
+    from headwater.flows.stack.runs import run_flow
 
     if find_stack(settings()) is None:
         return None

@@ -1,0 +1,113 @@
+"""The record of the stack below a home folder: ``stack.json`` and its lock."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from headwater.infra.processes import Child, Mark, end_marked
+from headwater.infra.settings import Settings
+from headwater.spec.errors import ServerError
+
+__all__ = ["Addresses", "end_leftovers", "find_stack", "only_stack", "remove_record", "write_record"]
+
+_NAME = "stack.json"
+
+
+class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+    """The addresses of a stack.
+
+    Parameters
+    ----------
+    prefect_api, prefect_ui, mlflow_ui
+        Of Prefect and MLflow; if ``HEADWATER_MLFLOW_URI`` names a tracking server, that server's.
+    service
+        Of the inference service; None if the stack serves no pipelines.
+    """
+
+    prefect_api: str
+    prefect_ui: str
+    mlflow_ui: str
+    service: str | None = None
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The record in ``stack.json``: the starting process, and the addresses once the stack answers."""
+
+    owner: Mark
+    addresses: Addresses | None
+    pids: dict[str, int]
+
+
+def find_stack(settings: Settings) -> Addresses | None:
+    """Return the addresses of the stack that runs on these settings; None if none runs."""
+    record = _read(settings.root)
+    return record.addresses if record is not None and record.owner.lives() else None
+
+
+def write_record(root: Path, addresses: Addresses | None, children: Sequence[Child]) -> None:
+    """Write the record in place of the one before.
+
+    Parameters
+    ----------
+    root
+        The home folder.
+    addresses
+        None until the stack answers.
+    children
+        Its processes.
+    """
+    record = _Record(
+        owner=Mark.of(os.getpid()),
+        addresses=addresses,
+        pids={child.name: child.pid for child in children},
+    )
+    draft = root / f"{_NAME}.new"
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
+    draft.replace(root / _NAME)
+
+
+def remove_record(root: Path) -> None:
+    """Remove the record: no stack runs any more."""
+    (root / _NAME).unlink(missing_ok=True)
+
+
+def _read(root: Path) -> _Record | None:
+    try:
+        return msgspec.json.decode((root / _NAME).read_bytes(), type=_Record)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+@contextmanager
+def only_stack(root: Path) -> Iterator[None]:
+    """Hold the lock of the one stack below a home folder; the kernel frees a dead stack's.
+
+    Raises
+    ------
+    ServerError
+        If another stack holds it.
+    """
+    with (root / "stack.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            record = _read(root)
+            where = record.addresses.prefect_ui if record and record.addresses else "starting"
+            pid = f", process {record.owner.pid}" if record else ""
+            raise ServerError(
+                f"a stack runs already below {root}: {where}{pid}",
+                hint="use that stack, or end it with Ctrl-C first",
+            ) from error
+        yield
+
+
+def end_leftovers(root: Path) -> None:
+    """End the processes that a killed stack left running."""
+    record = _read(root)
+    if record is not None:
+        end_marked(record.owner)
+        remove_record(root)
