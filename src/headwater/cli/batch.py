@@ -1,15 +1,11 @@
 """Commands of batch prediction."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import msgspec
 import typer
 
 from headwater.cli.screen import batch_lines, busy, show, table_of_runs
-from headwater.cli.stores import AsJson, Declared, user
-
-if TYPE_CHECKING:
-    from headwater.features.batch.batch_runs import BatchRun
+from headwater.cli.stores import AsJson, Declared, by_flow, stored, user
 
 __all__ = ["commands"]
 
@@ -31,6 +27,7 @@ def predict(pipeline: Declared, json: AsJson = False) -> None:
 
     If the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
+    from headwater.features.batch.batch_runs import BatchRun
     from headwater.infra.settings import settings
     from headwater.loop.batch.batch_predict import batch_predict, check_declared
     from headwater.loop.binding import Bound
@@ -39,7 +36,7 @@ def predict(pipeline: Declared, json: AsJson = False) -> None:
     declared = load_pipeline(pipeline)
     check_declared(declared)
     with busy("predicting", json):
-        run = _by_flow(pipeline)
+        run = by_flow("batch-predict", pipeline, BatchRun)
         if run is None:
             with Bound(declared, settings()) as bound:
                 run = batch_predict(bound, by=user())
@@ -58,30 +55,7 @@ def status(
     A running service counts the reads; they show here within a few seconds.
     """
     from headwater.features.batch.batch_runs import BatchRuns
-    from headwater.features.read.repository import find
-    from headwater.infra.settings import settings
-    from headwater.infra.store.database import Database
-    from headwater.spec.loading import load_pipeline
 
-    name = load_pipeline(pipeline).name if ":" in pipeline else pipeline
-    database = Database(settings().operational_url)
-    try:
-        runs = BatchRuns(find(database, name, settings()), database).newest(last)
-    finally:
-        database.close()
+    with stored(pipeline) as (_, pipeline_id, database):
+        runs = BatchRuns(pipeline_id, database).newest(last)
     show(runs, json, lambda: table_of_runs(runs, pipeline))
-
-
-def _by_flow(reference: str) -> "BatchRun | None":
-    """Run the flow on the stack, and return its result; None if no stack runs."""
-    from headwater.features.batch.batch_runs import BatchRun
-    from headwater.infra.settings import settings
-
-    if not (settings().root / "stack.json").is_file():
-        return None
-    from headwater.flows.stack.record import find_stack
-    from headwater.flows.stack.runs import run_flow
-
-    if find_stack(settings()) is None:
-        return None
-    return msgspec.convert(run_flow("batch-predict", reference, settings()), BatchRun)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from headwater.cli.screen import busy, show, table
-from headwater.cli.stores import AsJson, Declared
+from headwater.cli.stores import AsJson, Declared, bound_to
 
 __all__ = ["commands"]
 
@@ -28,12 +28,9 @@ def materialise_features(
 
     headwater deploy puts this on the schedule that each table declares.
     """
-    from headwater.infra.settings import settings
     from headwater.loop.batch.materialise import materialise, table_of, table_states
-    from headwater.loop.binding import Bound
-    from headwater.spec.loading import load_pipeline
 
-    with Bound(load_pipeline(pipeline), settings()) as bound:
+    with bound_to(pipeline) as bound:
         names = only or [state.table for state in table_states(bound)]
         chosen = [table_of(bound, name) for name in names]
         made = []
@@ -50,10 +47,7 @@ def materialise_features(
 @commands.command("show")
 def show_features(pipeline: Declared, json: AsJson = False) -> None:
     """Show the tables of batch features, and the age of their published values."""
-    from headwater.infra.settings import settings
     from headwater.loop.batch.materialise import TableState, table_states
-    from headwater.loop.binding import Bound
-    from headwater.spec.loading import load_pipeline
 
     def row(state: TableState) -> tuple[str, ...]:
         newest = state.newest
@@ -64,7 +58,7 @@ def show_features(pipeline: Declared, json: AsJson = False) -> None:
         )
         return (state.table, *read, state.every, state.max_age or "-", state.source)
 
-    with Bound(load_pipeline(pipeline), settings()) as bound:
+    with bound_to(pipeline) as bound:
         states = table_states(bound)
     heads = ("table", "read (UTC)", "rows", "every", "max age", "source")
     show(states, json, lambda: [table(heads, map(row, states))])

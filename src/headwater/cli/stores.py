@@ -3,8 +3,9 @@
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
+import msgspec
 import typer
 
 from headwater.spec.errors import DeclarationError
@@ -12,6 +13,7 @@ from headwater.spec.errors import DeclarationError
 if TYPE_CHECKING:
     from headwater.infra.settings import Settings
     from headwater.infra.store.database import Database
+    from headwater.loop.binding import Bound
     from headwater.loop.operator.operations import Operator
     from headwater.spec.recipe import OffsetRange
 
@@ -20,6 +22,8 @@ __all__ = [
     "Declared",
     "Named",
     "Reason",
+    "bound_to",
+    "by_flow",
     "name_of",
     "operating",
     "settings_now",
@@ -38,6 +42,8 @@ Named = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines")]
 Reason = Annotated[str, typer.Option(help="Why, for the record")]
 
+_Result = TypeVar("_Result")
+
 _MOST_DIGITS = 18  # of an offset: what a column of 64 bits holds
 
 
@@ -46,6 +52,24 @@ def settings_now() -> "Settings":
     from headwater.infra.settings import settings
 
     return settings()
+
+
+def bound_to(reference: str) -> "Bound":
+    """Bind a declared pipeline to its stores."""
+    from headwater.loop.binding import Bound
+    from headwater.spec.loading import load_pipeline
+
+    return Bound(load_pipeline(reference), settings_now())
+
+
+def by_flow(name: str, reference: str, kind: "type[_Result]") -> "_Result | None":
+    """Run a flow against the stack, and return its result; None if no stack runs."""
+    from headwater.flows.stack.record import find_stack
+    from headwater.flows.stack.runs import run_flow
+
+    if find_stack(settings_now()) is None:
+        return None
+    return msgspec.convert(run_flow(name, reference, settings_now()), kind)
 
 
 def name_of(pipeline: str) -> str:

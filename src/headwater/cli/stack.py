@@ -1,0 +1,110 @@
+"""Commands of the stack and its schedules: doctor, deploy, up."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headwater.cli.screen import busy, show, table
+from headwater.cli.stores import AsJson, settings_now
+from headwater.spec.errors import HeadwaterError
+
+if TYPE_CHECKING:
+    from headwater.loop.doctor import CheckResult
+
+__all__ = ["RENEW_HINT", "commands", "failing_automations"]
+
+commands = typer.Typer()
+
+RENEW_HINT = "headwater deploy makes it anew; monitoring asks again for updates that were not started"
+"""What to do about an automation that fails."""
+
+
+@commands.command()
+def doctor(json: AsJson = False) -> None:
+    """Check settings, libraries, stores, and the automations of a running stack."""
+    from headwater.loop.doctor import checkup
+
+    with busy("checking", json):
+        findings = [*checkup(settings_now()), *_check_automations()]
+    rows = [("ok" if f.good else "BAD", f.what, f.found, f.hint) for f in findings]
+    show(findings, json, lambda: [table(("", "what", "found", "next"), rows)])
+    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+
+
+@commands.command()
+def deploy(
+    pipelines: Annotated[list[str], typer.Argument(metavar="PIPELINE...", help="One or more")],
+    collect_every: Annotated[str, typer.Option(help="How often to collect, such as 1h or 15m")] = "1h",
+    monitor_every: Annotated[
+        str, typer.Option(help="How often to decide, if triggers need evidence")
+    ] = "15m",
+    prefect_api: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PREFECT_API_URL", help="Address of your own Prefect; the stack's by default"
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Put pipelines on their schedules.
+
+    Makes deployments for the worker of the stack, which must run: headwater up. Your own Prefect serves
+    as well, if a worker of its pool headwater has this HEADWATER_HOME.
+    """
+    from headwater.flows.deployments import deploy as deploy_all
+
+    with busy("deploying", json):
+        deployments = deploy_all(
+            pipelines,
+            settings_now(),
+            collect_every=collect_every,
+            monitor_every=monitor_every,
+            prefect_api=prefect_api,
+        )
+    rows = [(d.name, d.flow, d.pipeline, ", ".join(d.schedules) or "on request") for d in deployments]
+    show(deployments, json, lambda: [table(("deployment", "flow", "pipeline", "schedule"), rows)])
+
+
+@commands.command()
+def up(
+    pipelines: Annotated[
+        list[str] | None, typer.Argument(metavar="[PIPELINE...]", help="Pipelines to serve as well")
+    ] = None,
+    prefect_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
+    mlflow_port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
+    service_port: Annotated[int, typer.Option(help="0 takes a free one")] = 8000,
+) -> None:
+    """Start Prefect, MLflow, a worker, and the service.
+
+    All of them listen on loopback only. A process that ends is started again. Ctrl-C ends all.
+    """
+    from headwater.flows.stack.stack import running_stack
+
+    served = pipelines or []
+    with running_stack(settings_now(), prefect_port, mlflow_port, served, service_port) as stack:
+        stack.wait()
+
+
+def failing_automations() -> "dict[str, list[str]]":
+    """Return the failures of the stack's automations, by pipeline; empty if no stack runs."""
+    from headwater.flows.stack.record import find_stack
+
+    if find_stack(settings_now()) is None:
+        return {}
+    from headwater.flows.automations import failures_now
+
+    return failures_now(settings_now())
+
+
+def _check_automations() -> "Iterator[CheckResult]":
+    from headwater.loop.doctor import CheckResult
+
+    try:
+        failures = failing_automations()
+    except HeadwaterError as error:
+        yield CheckResult(what="automations", good=False, found=error.what, hint=error.hint)
+        return
+    for name, messages in failures.items():
+        state, hint = (messages[0], RENEW_HINT) if messages else ("it works", "")
+        yield CheckResult(what=f"automation of {name}", good=not messages, found=state, hint=hint)
