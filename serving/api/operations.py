@@ -215,7 +215,7 @@ ROUTING = Operation[None, RoutingStatus](
     scopes=("read", "operate"),
     tag="operations",
     words="Return the routing, its history, and the progress of shadows.",
-    call=lambda operator, _body, _by: operator.routed(),
+    call=lambda operator, _body, _by: operator.routing.status(),
 )
 ROUTE = Operation[RoutingBody, RoutingStatus](
     name="route",
@@ -226,7 +226,7 @@ ROUTE = Operation[RoutingBody, RoutingStatus](
     tag="operations",
     words="Set how requests are routed. Workers follow within a moment, between two requests.",
     example={"routing": {"type": "canary", "share": 0.1, "version": "7"}, "reason": "a try"},
-    call=lambda operator, body, by: operator.route(
+    call=lambda operator, body, by: operator.routing.set(
         body.routing, by=by, reason=body.reason, expected=body.expected
     ),
 )
@@ -239,7 +239,7 @@ ADD_SHADOW = Operation[ShadowBody, RoutingStatus](
     tag="operations",
     words="Let a version predict beside the answer, from the next prediction on.",
     example={"version": "7"},
-    call=lambda operator, body, by: operator.add_shadow(body.version, by=by, reason=body.reason),
+    call=lambda operator, body, by: operator.routing.add_shadow(body.version, by=by, reason=body.reason),
 )
 DROP_SHADOW = Operation[ShadowBody, RoutingStatus](
     name="drop shadow",
@@ -250,7 +250,9 @@ DROP_SHADOW = Operation[ShadowBody, RoutingStatus](
     tag="operations",
     words="Let a version stop predicting beside the answer. Its outputs stay.",
     example={"version": "7"},
-    call=lambda operator, body, by: operator.drop_shadow(body.version, by=by, reason=body.reason),
+    call=lambda operator, body, by: operator.routing.drop_shadow(
+        body.version, by=by, reason=body.reason
+    ),
 )
 LEARNING = Operation[None, Learning](
     name="learning",

@@ -115,8 +115,8 @@ def routing(
     with operating(pipeline) as operator:
         if to is not None or declared:
             new_routing = None if to is None else parse_routing(to)
-            operator.route(new_routing, by=user(), reason=reason)
-        status = operator.routed()
+            operator.routing.set(new_routing, by=user(), reason=reason)
+        status = operator.routing.status()
     show(status, json, lambda: routing_lines(status))
 
 
@@ -129,7 +129,7 @@ def add_shadow(
     It answers no request, and is scored on the same labels: headwater performance.
     """
     with operating(pipeline) as operator:
-        status = operator.add_shadow(version, by=user(), reason=reason)
+        status = operator.routing.add_shadow(version, by=user(), reason=reason)
     show(status, json, lambda: routing_lines(status))
 
 
@@ -139,7 +139,7 @@ def drop_shadow(
 ) -> None:
     """Let a version stop predicting beside the answer; its outputs are kept."""
     with operating(pipeline) as operator:
-        status = operator.drop_shadow(version, by=user(), reason=reason)
+        status = operator.routing.drop_shadow(version, by=user(), reason=reason)
     show(status, json, lambda: routing_lines(status))
 
 

@@ -291,7 +291,7 @@ EVERY_DOOR: dict[str, dict[str, Send]] = {
         "keys add": lambda d, v: KeyStore(d.bound.database, d.bound.clock).add(d.new(), ["read"], by=v),
     },
     "reason": {
-        "Operator.route": lambda d, v: operator(d).route(None, by="ada", reason=v),
+        "Operator.routing.set": lambda d, v: operator(d).routing.set(None, by="ada", reason=v),
         "Operator.quarantine": lambda d, v: operator(d).quarantine([], by="ada", reason=v),
         "Operator.promote": lambda d, v: operator(d).promote("1", by="ada", reason=v),
         "/pipelines, routing": lambda d, v: d.rule(
