@@ -38,7 +38,7 @@ from headwater.infra.settings import Settings
 from headwater.learners.cautions import warn_of
 from headwater.learners.wrap import check_bound
 from headwater.loop.binding import Bound
-from headwater.loop.training.update import check_update
+from headwater.loop.training.plan import check_update
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError, ServerError, StorageError
 from headwater.spec.loading import load_pipeline

@@ -7,17 +7,8 @@ from headwater.infra.store.lease import Lease
 from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
 from headwater.loop.training.gate import GateResult, held_back, judge
-from headwater.loop.training.update import (
-    UpdatePlan,
-    UpdateResult,
-    check_update,
-    learn,
-    plan_update,
-    recipe_of,
-    served_since,
-    trainer,
-    warned,
-)
+from headwater.loop.training.plan import UpdatePlan, check_update, plan_update, recipe_of
+from headwater.loop.training.update import UpdateResult, learn, served_since, trainer, warned
 from headwater.registry.decisions import Work
 from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import FencedError, HeadwaterError, NotEnoughError, StorageError

@@ -6,7 +6,7 @@ import polars as pl
 
 from headwater.loop.binding import Bound
 from headwater.loop.training.fold import fold
-from headwater.loop.training.update import plan_update, recipe_of
+from headwater.loop.training.plan import plan_update, recipe_of
 from headwater.monitoring.measure.scores import as_logged, gained
 from headwater.spec.updating.evidence import Evidence, Rehearsal
 from headwater.spec.updating.trigger import Trigger, leaves

@@ -8,7 +8,8 @@ from headwater.loop.changes import check_champion
 from headwater.loop.training.checkpoint import SERVICE, candidate_of
 from headwater.loop.training.gate import GateResult, judge_outputs
 from headwater.loop.training.incremental_fold import IncrementalFold
-from headwater.loop.training.update import UpdatePlan, recipe_of, trainer
+from headwater.loop.training.plan import UpdatePlan, recipe_of
+from headwater.loop.training.update import trainer
 from headwater.monitoring.measure.scores import as_logged
 from headwater.registry.version import Version
 from headwater.spec.recipe import Recipe

@@ -16,7 +16,8 @@ from headwater.loop.decision.decide import decide
 from headwater.loop.decision.execute import carry_out
 from headwater.loop.rebuild import rebuild_here
 from headwater.loop.training.catch_up import check_served, fold_from
-from headwater.loop.training.update import check_update, train
+from headwater.loop.training.plan import check_update
+from headwater.loop.training.update import train
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ChangedError

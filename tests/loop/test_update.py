@@ -12,7 +12,8 @@ from headwater.infra.settings import Settings
 from headwater.loop.collect import collect
 from headwater.loop.decision.execute import carry_out
 from headwater.loop.rebuild import rebuild
-from headwater.loop.training.update import plan_update, train
+from headwater.loop.training.plan import plan_update
+from headwater.loop.training.update import train
 from headwater.registry.version import Version
 from headwater.spec.data.records import Label
 from headwater.spec.errors import DigestError, HeadwaterWarning, NotEnoughError

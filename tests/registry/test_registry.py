@@ -11,8 +11,8 @@ from headwater.infra.settings import settings as read_settings
 from headwater.infra.store.audit import audited
 from headwater.infra.store.lease import acquire
 from headwater.loop.binding import Bound
-from headwater.loop.training import update as updating
-from headwater.loop.training.update import train
+from headwater.loop.training.plan import plan_update, recipe_of
+from headwater.loop.training.update import learn, train
 from headwater.registry.lineage import draw, lineage, walk
 from headwater.registry.mlflow_store.connection import guarded
 from headwater.registry.mlflow_store.housekeeping import close_leftovers, log_metrics
@@ -173,9 +173,9 @@ def test_the_same_recipe_is_one_version(line: Bound) -> None:
     lease = acquire(line.database, line.clock, "train/line")
     day(line)
     champion = line.registry.champion()
-    plan = updating.plan_update(line.pipeline, champion, line.clock.now())
-    recipe = updating.recipe_of(line, plan, line.log.stop(), line.clock.now())
-    _, candidate = updating.learn(line, recipe, {})
+    plan = plan_update(line.pipeline, champion, line.clock.now())
+    recipe = recipe_of(line, plan, line.log.stop(), line.clock.now())
+    _, candidate = learn(line, recipe, {})
     first = line.registry.publish(candidate, lease)
     assert line.registry.publish(candidate, lease) == first
     assert len(line.registry.store.versions()) == 3

@@ -28,7 +28,8 @@ def train(
     If the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
     from headwater.loop.collect import collect as collect_now
-    from headwater.loop.training.update import UpdateResult, check_update
+    from headwater.loop.training.plan import check_update
+    from headwater.loop.training.update import UpdateResult
     from headwater.loop.training.update import train as train_now
     from headwater.spec.updating.update import Stateless
 

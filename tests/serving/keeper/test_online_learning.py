@@ -18,7 +18,7 @@ from headwater.loop.collect import collect
 from headwater.loop.rebuild import rebuild
 from headwater.loop.training.fold import fold
 from headwater.loop.training.incremental_fold import IncrementalFold
-from headwater.loop.training.update import UpdatePlan, recipe_of
+from headwater.loop.training.plan import UpdatePlan, recipe_of
 from headwater.registry.restore import fresh, restore
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.published.published_models import PublishedModels
