@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from headwater.features.log import FeatureLog
+from headwater.learners.learner import Learner
 from headwater.monitoring.attention.attention import Attention, attend, overruled
 from headwater.monitoring.attention.window_pair import WatchedChampion
 from headwater.monitoring.measure.labelled_rows import sample
@@ -184,15 +185,7 @@ def _attention(
     newest, mature = windows.newest, windows.newest_mature
     if frames is None or newest is None:
         return Attention()
-    learner = registry.store.learner(champion, pipeline.model)
-    watched = WatchedChampion(
-        features=pipeline.features,
-        task=pipeline.task,
-        metric=pipeline.judged_by[0],
-        predict=learner.predict,
-        least=pipeline.monitoring.least,
-        seed=pipeline.seed,
-    )
+    watched = _watched(pipeline, registry.store.learner(champion, pipeline.model))
 
     def judge(current: pl.DataFrame, **labels: pl.DataFrame | None) -> Attention:
         return attend(
@@ -208,6 +201,17 @@ def _attention(
     earlier, labels = _labels(pipeline, windows.mature)
     on_labels = judge(mature.frame, mature=labels, earlier=earlier)
     return on_labels if mature is newest else overruled(judge(newest.frame), on_labels)
+
+
+def _watched(pipeline: Pipeline, learner: Learner) -> WatchedChampion:
+    return WatchedChampion(
+        features=pipeline.features,
+        task=pipeline.task,
+        metric=pipeline.judged_by[0],
+        predict=learner.predict,
+        least=pipeline.monitoring.least,
+        seed=pipeline.seed,
+    )
 
 
 def _labels(

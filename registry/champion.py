@@ -140,13 +140,10 @@ class Championship:
             by=by,
             reason=reason,
         )
-        detail: dict[str, object] = {
-            "version": version,
-            "previous": reign.previous,
-            "epoch": reign.epoch,
-            "reason": reason,
-        }
-        detail |= {"quarantined": [str(span) for span in quarantine]} if quarantine else {}
+        detail: dict[str, object] = {"version": version, "previous": reign.previous}
+        detail |= {"epoch": reign.epoch, "reason": reason}
+        if quarantine:
+            detail["quarantined"] = [str(span) for span in quarantine]
         with self._database.transaction() as connection:
             if lease is not None:
                 check(connection, lease)
