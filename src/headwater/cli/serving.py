@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwater.cli.screen import busy, progress, queue_lines, show, show_lines, table
-from headwater.cli.stores import AsJson, user
+from headwater.cli.stores import AsJson, Declared, database_now, user
 from headwater.spec.errors import DeclarationError, NotReadyError
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from headwater.infra.store.database import Database
     from headwater.serving.access.key_store import KeyStore
     from headwater.serving.client.client import Client
     from headwater.spec.pipeline import Pipeline
@@ -115,7 +114,7 @@ def replay(
     key: Annotated[
         str | None, typer.Option(envvar="HEADWATER_API_KEY", help="API key, if the service needs one")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
+    json: AsJson = False,
 ) -> None:
     """Replay past events to a live service.
 
@@ -150,10 +149,8 @@ def replay(
 
 @commands.command()
 def queue(
-    pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="module:attribute or path.py:attribute")
-    ],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines")] = False,
+    pipeline: Declared,
+    json: AsJson = False,
 ) -> None:
     """Show the label queue, and how far people agree.
 
@@ -236,7 +233,7 @@ def audit(
     """
     from headwater.infra.store.audit import audited
 
-    with _database() as database:
+    with database_now() as database:
         rulings = audited(database, last)
     rows = [
         (f"{row.at:{_SHOWN}}", row.by, row.action, row.pipeline or "-", _detail(row.detail))
@@ -259,20 +256,8 @@ def _key_store() -> "Iterator[KeyStore]":
     from headwater.infra.clock import SystemClock
     from headwater.serving.access.key_store import KeyStore
 
-    with _database() as database:
+    with database_now() as database:
         yield KeyStore(database, SystemClock())
-
-
-@contextmanager
-def _database() -> "Iterator[Database]":
-    from headwater.infra.settings import settings
-    from headwater.infra.store.database import Database
-
-    database = Database(settings().operational_url)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def _await_ready(client: "Client", address: str) -> None:

@@ -2,7 +2,7 @@
 
 import getpass
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
@@ -24,6 +24,7 @@ __all__ = [
     "Reason",
     "bound_to",
     "by_flow",
+    "database_now",
     "name_of",
     "operating",
     "settings_now",
@@ -82,32 +83,33 @@ def name_of(pipeline: str) -> str:
 
 
 @contextmanager
+def database_now() -> "Iterator[Database]":
+    """Yield the operational database."""
+    from headwater.infra.store.database import Database
+
+    with closing(Database(settings_now().operational_url)) as database:
+        yield database
+
+
+@contextmanager
 def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
     """Yield a pipeline's name, its number, and the database that holds its rows."""
     from headwater.features.read.repository import find
-    from headwater.infra.store.database import Database
 
     name = name_of(pipeline)
-    database = Database(settings_now().operational_url)
-    try:
+    with database_now() as database:
         yield name, find(database, name, settings_now()), database
-    finally:
-        database.close()
 
 
 @contextmanager
 def operating(pipeline: str) -> "Iterator[Operator]":
     """Yield the operator of a pipeline, which is given by name or by reference."""
-    from headwater.infra.store.database import Database
     from headwater.loop.operator.operations import Operator
     from headwater.spec.loading import load_pipeline
 
     declared_or_name = load_pipeline(pipeline) if ":" in pipeline else pipeline
-    database = Database(settings_now().operational_url)
-    try:
+    with database_now() as database:
         yield Operator(declared_or_name, settings_now(), database)
-    finally:
-        database.close()
 
 
 def user() -> str:
