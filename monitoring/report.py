@@ -6,14 +6,13 @@ exception for a column that it cannot take, so such columns are left out before 
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
 from headwater.monitoring.measure.drift import column_drift, is_category
 from headwater.spec.data.feature import FeatureKind
 
-__all__ = ["report_html", "write_report"]
+__all__ = ["report_html"]
 
 _ROWS = 20_000  # of each window at most: its plots do not tell more, and its cost grows
 
@@ -43,18 +42,6 @@ def report_html(
     reference, current = (_sampled(frame.select(_names(kinds)), seed) for frame in (reference, current))
     kinds = [kind for kind in kinds if _reportable(reference, current, kind)]
     return _page(reference, current, kinds) if kinds else None
-
-
-def write_report(
-    reference: pl.DataFrame, current: pl.DataFrame, features: Sequence[FeatureKind], path: Path
-) -> Path | None:
-    """Write the report to a file; if no column can be reported, write nothing and return None."""
-    page = report_html(reference, current, features)
-    if page is None:
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(page)
-    return path
 
 
 def _names(kinds: Sequence[FeatureKind]) -> list[str]:

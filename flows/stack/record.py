@@ -49,17 +49,7 @@ def find_stack(settings: Settings) -> Addresses | None:
 
 
 def write_record(root: Path, addresses: Addresses | None, children: Sequence[Child]) -> None:
-    """Write the record in place of the one before.
-
-    Parameters
-    ----------
-    root
-        The home folder.
-    addresses
-        None until the stack answers.
-    children
-        Its processes.
-    """
+    """Write the record in place of the one before; `addresses` is None until the stack answers."""
     record = _Record(
         owner=Mark.of(os.getpid()),
         addresses=addresses,

@@ -1,4 +1,4 @@
-"""The records: a prediction, its label, and the example that they make. All times are UTC instants."""
+"""The records: a prediction and its label. All times are UTC instants."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -10,7 +10,6 @@ from headwater.spec.data.values import check_name
 from headwater.spec.errors import SchemaError
 
 __all__ = [
-    "Example",
     "FeatureValue",
     "Label",
     "LabelValue",
@@ -171,33 +170,3 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
     prediction: Prediction | None
     labels: tuple[ReceivedLabel, ...]
-
-
-class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """A prediction with one revision of its label, at an offset that never changes.
-
-    Parameters
-    ----------
-    offset
-        Place in the pipeline's one total order, from 0.
-    prediction
-        The prediction as logged.
-    label
-        The truth, one revision of it.
-    revision
-        Number of the label's revision, from 0, given by the sequencer.
-    emitted_at
-        When the example came to be, by the sequencer's clock; never falls as offsets rise.
-    late
-        Whether the label came after the prediction's wait.
-    supersedes
-        Offset of the example that this one corrects, or None.
-    """
-
-    offset: int
-    prediction: Prediction
-    label: Label
-    revision: int
-    emitted_at: datetime
-    late: bool
-    supersedes: int | None

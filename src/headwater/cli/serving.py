@@ -148,10 +148,7 @@ def replay(
 
 
 @commands.command()
-def queue(
-    pipeline: Declared,
-    json: AsJson = False,
-) -> None:
+def queue(pipeline: Declared, json: AsJson = False) -> None:
     """Show the label queue, and how far people agree.
 
     Adds the predictions that were sequenced since the last time, then counts. The pipeline declares the
