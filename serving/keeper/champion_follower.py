@@ -8,13 +8,11 @@ from headwater.infra.tracing import SpanAttributes, past_span, span
 from headwater.loop.binding import Bound
 from headwater.loop.training.catch_up import CatchUp
 from headwater.loop.training.checkpoint import SERVICE
-from headwater.registry.restore import restore
 from headwater.registry.version import Version
 from headwater.serving.keeper.online_learning import LearnedState, OnlineLearning
+from headwater.serving.keeper.served_champion import ServedChampion
 from headwater.serving.published.alarms import Alarms
-from headwater.serving.published.published_models import Probe, PublishedModels, ServedState
-from headwater.spec.data.records import FeatureValue
-from headwater.spec.data.scalars import plain_output
+from headwater.serving.published.published_models import PublishedModels
 from headwater.spec.declaration import check_answers
 from headwater.spec.errors import (
     BusyError,
@@ -52,10 +50,10 @@ class ChampionFollower:
 
     Attributes
     ----------
-    champion, epoch
-        The state that is to serve as champion, and the epoch of its reign; None before the first.
-    probe_rows
-        Features on which states are tried.
+    served
+        The champion's state as it is to be published.
+    epoch
+        Of its reign; None before the first.
     """
 
     def __init__(
@@ -66,14 +64,11 @@ class ChampionFollower:
         alarms: Alarms,
         served: str | None,
     ) -> None:
-        self.champion: ServedState | None = None
+        self.served = ServedChampion(bound, live, served)
         self.epoch: int | None = None
-        self.probe_rows: list[dict[str, FeatureValue]] = []
         self._bound = bound
-        self._live = live
         self._learning = learning
         self._alarms = alarms
-        self._served = served
         self._seen: int | None = None
         self._retry_at: datetime | None = None
         self._catch_up: CatchUp | None = None
@@ -125,7 +120,7 @@ class ChampionFollower:
             self._alarms.clear("learning")
         if learned is not None and parent is not None:
             past_span("learn", began_ns, {**self._span_fields(), "learned_to": learned.learned_to})
-            self._serve(parent.number, learned)
+            self.served.serve(parent.number, learned)
         if self._catch_up is None:
             if learning.due():
                 with span("checkpoint", self._span_fields()):
@@ -136,7 +131,7 @@ class ChampionFollower:
     def _begin_reign(self, reign: Reign) -> None:
         """Let a new champion serve; catch it up first if the service did not make it."""
         registry, learning = self._bound.registry, self._learning
-        if self.champion is not None and self.champion.version == reign.version:
+        if self.served.state is not None and self.served.state.version == reign.version:
             self.epoch = reign.epoch
             if learning is not None:
                 learning.keep(reign.epoch)
@@ -151,7 +146,7 @@ class ChampionFollower:
 
     def _is_to_catch_up(self, learning: OnlineLearning, reign: Reign) -> bool:
         """Return whether a champion is caught up first: not the first one, and none in a pause."""
-        if reign.by == SERVICE or self._served in {None, reign.version}:
+        if reign.by == SERVICE or self.served.number in {None, reign.version}:
             return False
         return learning.pause is None or reign.epoch <= learning.pause.epoch
 
@@ -192,7 +187,7 @@ class ChampionFollower:
     def _publish_child(self, catch_up: CatchUp) -> None:
         """Make a version of the state that caught up; the next step follows it, unless it is refused."""
         store = self._bound.registry.store
-        serving = None if self._served is None else store.get(self._served)
+        serving = None if self.served.number is None else store.get(self.served.number)
         child = catch_up.publish(serving)
         if child.refused is not None:
             what = f"version {catch_up.version.number}, caught up as version {child.number}, was "
@@ -206,56 +201,32 @@ class ChampionFollower:
             what = f"version {reign.version} fails: {type(error).__name__}: {error}"[:1_000]
             error = HeadwaterError(what, f"look at the model, or roll back: headwater rollback {name}")
         self._alarms.sound("swap", error)
-        if self._learning is None or self._served in {None, reign.version}:
+        if self._learning is None or self.served.number in {None, reign.version}:
             return
         try:
             reason = f"version {reign.version} failed: {error.what}"
-            serving = registry.store.get(str(self._served))
+            serving = registry.store.get(str(self.served.number))
             registry.put_back(serving, expected=reign, by=SERVICE, reason=reason)
         except ConflictError:
             return  # another came meanwhile, and is followed
 
     def _take_over(self, champion: Version, reign: Reign) -> None:
         """Let another champion serve, and learn on from it."""
-        goes_on = reign.by == SERVICE and self._served in {champion.number, champion.parent}
+        goes_on = reign.by == SERVICE and self.served.number in {champion.number, champion.parent}
         if self._learning is not None:
             self._learning.begin(champion, reign.epoch)
         artifacts = self._bound.registry.store.kept(champion)
-        self.probe_rows = self._newest_features()
+        self.served.read_probes()
         stop = champion.examples.stop
-        self._serve(
+        self.served.serve(
             champion.number, LearnedState(artifacts.state, artifacts.recipe, artifacts.proof, stop)
         )
         self.epoch = reign.epoch
         if not goes_on:  # else the version that failed to take over still fails
             self._alarms.clear("swap")
-        fields = {
-            "pipeline": self._bound.pipeline.name,
-            "version": champion.number,
-            "epoch": reign.epoch,
-        }
-        _logger.info(
-            "%s: version %s serves", fields["pipeline"], champion.number, extra={"told": fields}
-        )
-
-    def _serve(self, version: str, learned: LearnedState) -> None:
-        """Set the champion's state, which is published at the end of the step."""
-        content = learned.state, learned.recipe, learned.proof
-        learner = restore(*content, self._bound.settings.key())
-        self.champion = ServedState(
-            version=version,
-            role="champion",
-            name=self._live.put(*content),
-            learned_to=learned.learned_to,
-            probes=tuple(Probe(row, plain_output(learner.predict_one(row))) for row in self.probe_rows),
-        )
-        self._served = version
+        name, number = self._bound.pipeline.name, champion.number
+        fields = {"pipeline": name, "version": number, "epoch": reign.epoch}
+        _logger.info("%s: version %s serves", name, number, extra={"told": fields})
 
     def _span_fields(self) -> SpanAttributes:
         return {"pipeline": self._bound.pipeline.name}
-
-    def _newest_features(self) -> list[dict[str, FeatureValue]]:
-        log = self._bound.log
-        stop = log.positions()
-        served = log.served(max(0, stop - _PROBES), stop, ("features",))
-        return list(served["features"].to_list())

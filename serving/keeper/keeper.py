@@ -108,11 +108,11 @@ class Keeper:
 
     def _route(self) -> bool:
         """Follow the routing, and publish; if the routing fails, the champion still serves."""
-        champion = self._follower.champion
+        champion = self._follower.served.state
         if champion is None:
             return False
         try:
-            self._routing.step(champion.version, self._follower.probe_rows)
+            self._routing.step(champion.version, self._follower.served.probe_rows)
         finally:
             published = self._publish(champion)
         return published or self._routing.unfinished

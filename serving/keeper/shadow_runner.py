@@ -23,9 +23,10 @@ from headwater.serving.keeper.shadow_process import (
     ShadowProcess,
 )
 from headwater.serving.published.alarms import Alarms
-from headwater.spec.data.records import FeatureValue, Output
+from headwater.spec.data.records import FeatureValue
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.outputs import misfit_of_output
+from headwater.spec.pipeline import Task
 
 __all__ = ["ShadowRunner"]
 
@@ -201,30 +202,18 @@ class ShadowRunner:
     def _store_reply(self, work: _ShadowWork, reply: LoadReply | PredictReply) -> None:
         version = work.version
         if isinstance(reply, PredictReply):
-            outputs = [
-                (position, _ENCODER.encode(output))
-                for position, output in zip(work.positions, reply.outputs, strict=False)
-                if output is not None and self._fits(version, output)
-            ]
+            outputs, misfit = _valid_outputs(self._bound.pipeline.task, work, reply)
             done = len(reply.outputs)
             stop = work.stop if done == len(work.positions) else work.positions[done]
             self._bound.log.shadows.add(version, work.start, stop, outputs)
-            if reply.failure:
-                what = f"shadow {version} fails on a prediction: {reply.failure}"
+            if failure := reply.failure or misfit:
+                what = f"shadow {version} fails on a prediction: {failure}"
                 self._alarms.sound("shadow", HeadwaterError(what, "look at its model"), version)
         elif reply.failure:
             what = f"shadow {version} is left out: {reply.failure}"
             self._refuse(version, HeadwaterError(what))
         else:
             self._loaded.add(version)
-
-    def _fits(self, version: str, output: Output) -> bool:
-        """Return whether an output is valid for the task; sound an alarm if it is not."""
-        why = misfit_of_output(self._bound.pipeline.task, output)
-        if why is not None:
-            what = f"shadow {version} fails on a prediction: its output {why}"
-            self._alarms.sound("shadow", HeadwaterError(what, "look at its model"), version)
-        return why is None
 
     def _refuse(self, version: str, error: HeadwaterError) -> None:
         """Leave a version out for a minute."""
@@ -257,3 +246,19 @@ class ShadowRunner:
         if work is not None:
             what = f"the process of the shadows ended at shadow {work.version}: {error!r}"
             self._refuse(work.version, HeadwaterError(what, "it is tried again in a minute"))
+
+
+def _valid_outputs(
+    task: Task, work: _ShadowWork, reply: PredictReply
+) -> tuple[list[tuple[int, bytes]], str | None]:
+    """Return the outputs that are valid for the task, by position, and why another one is not."""
+    outputs, misfit = [], None
+    for position, output in zip(work.positions, reply.outputs, strict=False):
+        if output is None:
+            continue
+        why = misfit_of_output(task, output)
+        if why is None:
+            outputs.append((position, _ENCODER.encode(output)))
+        else:
+            misfit = f"its output {why}"
+    return outputs, misfit

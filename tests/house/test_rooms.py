@@ -43,8 +43,6 @@ _NOT_CUT_YET = {
     "features/record/inbox.py Inbox",
     "features/sequence/sequencer.py Sequencer",
     "infra/store/storage.py Storage",
-    "serving/keeper/champion_follower.py ChampionFollower",
-    "serving/keeper/shadow_runner.py ShadowRunner",
 }
 _DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/guide.md")
 
