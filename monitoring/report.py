@@ -4,11 +4,11 @@ It takes seconds and megabytes, so it is made on request, never for every window
 exception for a column that it cannot take, so such columns are left out before it is called.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import polars as pl
 
+from headwater.infra.quiet import quiet
 from headwater.monitoring.measure.drift import column_drift, is_category
 from headwater.spec.data.feature import FeatureKind
 
@@ -59,8 +59,7 @@ def _sampled(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 
 def _page(reference: pl.DataFrame, current: pl.DataFrame, kinds: Sequence[FeatureKind]) -> bytes:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of NumPy and pandas, about constant columns
+    with quiet():  # NumPy and pandas warn of constant columns
         from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415 - seconds to import
         from evidently.presets import DataDriftPreset  # noqa: PLC0415
 

@@ -1,7 +1,6 @@
 """Publishing: from a learned state to a numbered version, with its run, files and signature."""
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import msgspec
 
 from headwater.infra.commit_points import reached
+from headwater.infra.quiet import quiet
 from headwater.registry.mlflow_store.connection import MlflowConnection, guarded
 from headwater.registry.mlflow_store.owned import PIPELINE_TAG
 from headwater.registry.mlflow_store.versions import FILES, RECIPE_TAG, VersionStore, damaged
@@ -138,9 +138,8 @@ class VersionPublisher:
             "proof": msgspec.json.encode(proof),
             "code": recipe.learner.source.encode(),
         }
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            # remarks on type hints that a schema replaces
-            warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+        # MLflow remarks on type hints that a schema replaces.
+        with tempfile.TemporaryDirectory() as folder, quiet(UserWarning, "mlflow"):
             paths = {name: Path(folder) / FILES[name] for name in files}
             for name, path in paths.items():
                 path.write_bytes(files[name])

@@ -26,9 +26,6 @@ from headwater.spec.errors import DeclarationError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange, Recipe
 
-# Another thread's MLflow may undo that hints on log_model's arguments are ignored.
-pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:mlflow")
-
 EACH = replace(PIPELINE, learn="each label", batch_rows=10)
 
 
