@@ -12,7 +12,7 @@ import msgspec
 
 from headwater.infra.commit_points import reached
 from headwater.infra.store.audit import check_note
-from headwater.infra.store.lease import Lease, acquire, release
+from headwater.infra.store.lease import Lease, holding
 from headwater.learners.cautions import cautions_of_state
 from headwater.learners.learner import Learner
 from headwater.learners.parameters import parameters_of
@@ -173,13 +173,10 @@ def trainer(bound: Bound) -> Iterator[Lease]:
         If another trainer works.
     """
     bound.check()
-    lease = acquire(bound.database, bound.clock, f"train/{bound.pipeline.name}")
-    try:
+    with holding(bound.database, bound.clock, f"train/{bound.pipeline.name}") as lease:
         bound.registry.store.close_leftovers()
         bound.registry.heed_aliases()
         yield lease
-    finally:
-        release(bound.database, lease)
 
 
 def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> UpdateResult:
