@@ -45,16 +45,9 @@ __all__ = [
 POOL = "headwater"
 """Name of the work pool, and of its worker."""
 
-FLOWS = {
-    "collect": "headwater.flows.collect:collect",
-    "retrain": "headwater.flows.retrain:retrain",
-    "fine-tune": "headwater.flows.fine_tune:fine_tune",
-    "monitor": "headwater.flows.monitor:monitor",
-    "update": "headwater.flows.update:update",
-    "materialise": "headwater.flows.materialise:materialise",
-    "batch-predict": "headwater.flows.batch_predict:batch_predict",
-}
-"""The flows by name."""
+_NAMES = ("collect", "retrain", "fine-tune", "monitor", "update", "materialise", "batch-predict")
+FLOWS = {name: "headwater.flows.{0}:{0}".format(name.replace("-", "_")) for name in _NAMES}
+"""The entrypoints of the flows, by name; deployments and running stacks have stored them."""
 
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 """By default leases are in memory: they die with the server, and their slots stay taken."""
