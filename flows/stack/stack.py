@@ -27,6 +27,7 @@ from headwater.flows.stack.supervision import Supervision
 from headwater.infra.offline import quiet
 from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.settings import Settings
+from headwater.infra.store.published_file import replacing
 from headwater.spec.errors import NotFoundError, ServerError, few
 
 __all__ = [
@@ -395,9 +396,8 @@ def _write(root: Path, addresses: Addresses | None, children: list[Child]) -> No
         addresses=addresses,
         pids={child.name: child.pid for child in children},
     )
-    draft = root / "stack.json.new"
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
-    draft.replace(root / "stack.json")
+    with replacing(root / "stack.json") as draft:
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
 
 
 def _read(root: Path) -> _Record | None:

@@ -7,6 +7,7 @@ from typing import Self
 
 from headwater.features.batch.batch_files import BatchFiles, sha256_of
 from headwater.features.batch.batch_runs import BatchRun, BatchRuns
+from headwater.infra.store.published_file import replacing
 from headwater.infra.store.storage import Storage
 from headwater.loop.batch.batch_predict import batch_runs
 from headwater.loop.binding import Bound
@@ -109,16 +110,14 @@ class _BatchFollower:
     def _copy_answers(self, run: BatchRun) -> None:
         self._claim.check()
         path = self._live.table(run.id)
-        draft = path.with_suffix(".new")
-        self._files.fetch_table(run.id, draft)
-        if sha256_of(draft) != run.sha256:
-            draft.unlink()
-            raise DigestError(
-                f"the table of batch run {run.id} was changed after it was written",
-                hint=f"look into {self._files.address(run.id)}, then headwater batch predict",
-            )
-        self._live.make_reads(run.id, run.rows)
-        draft.replace(path)
+        with replacing(path) as draft:
+            self._files.fetch_table(run.id, draft)
+            if sha256_of(draft) != run.sha256:
+                raise DigestError(
+                    f"the table of batch run {run.id} was changed after it was written",
+                    hint=f"look into {self._files.address(run.id)}, then headwater batch predict",
+                )
+            self._live.make_reads(run.id, run.rows)
         self._live.publish(BatchFile(run=run.id, version=run.version, at=run.at, rows=run.rows))
         fields = {"pipeline": self._name, "run": run.id, "version": run.version}
         _logger.info("%s: answers of batch run %s", self._name, run.id, extra={"told": fields})

@@ -85,7 +85,7 @@ class TablePublisher:
             newest = pipeline.materialisations.newest()
             if newest == self._published.get(pipeline.name, {}):
                 return False
-            pipeline.live.publish(newest, pipeline.materialisations.fetch)
+            pipeline.live.copy_and_publish(newest, pipeline.materialisations.fetch)
         except (HeadwaterError, OSError) as error:
             _logger.warning("%s: the tables published before stay: %s", pipeline.name, error)
             return False
