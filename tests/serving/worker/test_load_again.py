@@ -148,7 +148,8 @@ def shop(tmp_path: Path) -> Iterator[Bound]:
         yield bound
 
 
-def test_a_table_whose_file_comes_later_is_looked_up_then(shop: Bound) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_table_whose_file_is_torn_is_looked_up_once_it_is_whole(shop: Bound, share: float) -> None:
     counters = Counters(shop.settings)
     looking = FeatureLookup(SHOP, shop.settings, PipelineMetrics(counters, "shop"))
     put(shop, ada=1.0)
@@ -160,13 +161,12 @@ def test_a_table_whose_file_comes_later_is_looked_up_then(shop: Bound) -> None:
         (table,) = looking.status(NOW)
         return table.number, table.failure
 
-    for torn in (b"", content[: len(content) // 2]):
-        file.write_bytes(torn)
-        number, failure = found()
-        assert number is None
-        assert failure is not None
+    file.write_bytes(content[: int(share * len(content))])
+    number, failure = found()
+    assert number is None
+    assert "cannot be read" in str(failure)
     file.write_bytes(content)
-    await_(lambda: found() == (1, None), looking.lacking)
+    await_(lambda: found() == (1, None), found)
     looking.close()
     counters.close()
 
