@@ -22,18 +22,21 @@ from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
 from headwater.flows.automations import automate, remove_automation
-from headwater.flows.batch_predict import batch_predict
-from headwater.flows.collect import collect
-from headwater.flows.fine_tune import fine_tune
 from headwater.flows.guard import guarded
-from headwater.flows.materialise import materialise
-from headwater.flows.monitor import monitor
-from headwater.flows.retrain import retrain
+from headwater.flows.loop_flows import (
+    batch_predict,
+    collect,
+    fine_tune,
+    materialise,
+    monitor,
+    retrain,
+    update,
+)
 from headwater.flows.stack.commands import POOL
 from headwater.flows.stack.prefect_environment import environment
 from headwater.flows.stack.record import find_stack
+from headwater.flows.stack.runs import FLOWS
 from headwater.flows.stack.silent_runs import HEARTBEATS
-from headwater.flows.update import update
 from headwater.infra.settings import Settings
 from headwater.learners.cautions import warn_of
 from headwater.learners.wrap import check_bound
@@ -258,7 +261,7 @@ def _put(client: SyncPrefectClient, deployment: _Deployment, variables: dict[str
     deployment_id = client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
         name=deployment.pipeline,
-        entrypoint=f"{flow.fn.__module__}:{flow.fn.__name__}",
+        entrypoint=FLOWS[flow.name],
         parameters={"pipeline": deployment.reference},
         parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
         enforce_parameter_schema=True,

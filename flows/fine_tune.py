@@ -1,32 +1,5 @@
 """The flow of the stateful update."""
 
-from typing import Any
-
-import msgspec
-from prefect import flow
-
-from headwater.tasks.collect import collect_examples
-from headwater.tasks.update import record_version, update_model
+from headwater.flows.loop_flows import fine_tune
 
 __all__ = ["fine_tune"]
-
-
-@flow(name="fine-tune")
-def fine_tune(pipeline: str) -> dict[str, Any]:
-    """Collect, then fine-tune the champion on what is new.
-
-    Parameters
-    ----------
-    pipeline
-        ``path.py:attribute`` or ``module:attribute``.
-
-    Returns
-    -------
-    dict
-        The fields of :class:`~headwater.loop.training.update.UpdateResult`.
-    """
-    collect_examples(pipeline)
-    updated = update_model(pipeline, from_scratch=False)
-    record_version(updated)
-    ended: dict[str, Any] = msgspec.to_builtins(updated)
-    return ended

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from headwater.infra.quiet import quiet
+from headwater.infra.warning_filter import ignoring_warnings
 from headwater.learners.canonical import canonical_digest
 from headwater.learners.generators import SeededGenerators
 from headwater.learners.guard import check_batch, check_outputs, keeping_last_good
@@ -192,7 +192,7 @@ def _lost_by_parts(estimator: Any, *, regression: bool) -> str:
         return ""  # one's own may do anything when it learns
     extra = {} if regression else {"classes": [False, True]}
     try:
-        with SeededGenerators(0), quiet():  # it warns of two rows
+        with SeededGenerators(0), ignoring_warnings():  # it warns of two rows
             clone(estimator).partial_fit(np.array([[0.0], [1.0]]), np.array([False, True]), **extra)
     except Exception as error:  # noqa: BLE001 - of two rows, too
         return str(error).splitlines()[0] if "partial_fit" in str(error) else ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from headwater.infra.quiet import quiet
+from headwater.infra.warning_filter import ignoring_warnings
 from headwater.monitoring.measure.drift import column_drift, is_category
 from headwater.spec.data.feature import FeatureKind
 
@@ -59,7 +59,7 @@ def _sampled(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 
 def _page(reference: pl.DataFrame, current: pl.DataFrame, kinds: Sequence[FeatureKind]) -> bytes:
-    with quiet():  # NumPy and pandas warn of constant columns
+    with ignoring_warnings():  # NumPy and pandas warn of constant columns
         from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415 - seconds to import
         from evidently.presets import DataDriftPreset  # noqa: PLC0415
 

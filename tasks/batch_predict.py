@@ -2,24 +2,17 @@
 
 from prefect import runtime, task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from headwater.features.batch.batch_runs import BatchRun
 from headwater.loop.batch.batch_predict import batch_predict
 from headwater.loop.binding import Bound
 from headwater.spec.loading import load_pipeline
-from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRIED
 
 __all__ = ["predict_batch"]
 
 
-@task(
-    name="batch predict",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@task(name="batch predict", **RETRIED)
 def predict_batch(reference: str) -> BatchRun:
     """Score the pipeline's table with its champion, and show the run.
 

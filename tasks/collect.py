@@ -1,28 +1,25 @@
 """Collect as a task; the table of examples is its asset."""
 
-from collections.abc import Sequence
-
 from prefect.artifacts import create_markdown_artifact
 from prefect.assets import add_asset_metadata, materialize
-from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
 from headwater.loop.collect import CollectResult, collect
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.assets import examples_asset
-from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRIED, TaskRetries
 
 __all__ = ["collect_examples"]
 
 
-def collect_examples(reference: str, *, retry_after_s: Sequence[float] = RETRY_AFTER_S) -> CollectResult:
+def collect_examples(reference: str, *, retried: TaskRetries = RETRIED) -> CollectResult:
     """Sequence and archive the due records, and show the result.
 
     Parameters
     ----------
     reference
         The pipeline, as :func:`~headwater.spec.loading.load_pipeline` takes it.
-    retry_after_s
+    retried
         How long the task waits after each transient fault.
 
     Raises
@@ -33,17 +30,10 @@ def collect_examples(reference: str, *, retry_after_s: Sequence[float] = RETRY_A
         If the archive is corrupt.
     """
     asset = examples_asset(load_pipeline(reference).name)
-    delays_s = list(retry_after_s)
-    task = _collect.with_options(assets=[asset], retries=len(delays_s), retry_delay_seconds=delays_s)
-    return task(reference)
+    return _collect.with_options(assets=[asset], **retried)(reference)
 
 
-@materialize(
-    examples_asset("any"),  # the pipeline's own takes its place
-    name="collect",
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@materialize(examples_asset("any"), name="collect")  # the pipeline's own asset takes its place
 def _collect(reference: str) -> CollectResult:
     with Bound(load_pipeline(reference)) as bound:
         collected = collect(bound.log)

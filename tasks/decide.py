@@ -2,25 +2,18 @@
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
 from headwater.loop.decision.decide import decide
 from headwater.loop.decision.performance import keep_performance
 from headwater.spec.loading import load_pipeline
 from headwater.spec.updating.decision import Decision
-from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRIED
 
 __all__ = ["make_decision"]
 
 
-@task(
-    name="decide",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@task(name="decide", **RETRIED)
 def make_decision(reference: str) -> Decision:
     """Store the measured performance, gather evidence, decide, store the decision, and show it.
 

@@ -3,25 +3,18 @@
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.assets import add_asset_metadata, materialize
-from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.batch.materialise import due_tables, materialise, table_of
 from headwater.loop.binding import Bound
 from headwater.spec.data.feature_table import Materialised
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.assets import table_asset
-from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRIED
 
 __all__ = ["find_due_tables", "materialise_tables"]
 
 
-@task(
-    name="due tables",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@task(name="due tables", **RETRIED)
 def find_due_tables(reference: str) -> list[str]:
     """Return the names of the tables that are due.
 
@@ -69,13 +62,8 @@ def materialise_tables(reference: str, names: list[str]) -> list[Materialised]:
     return materialised
 
 
-@materialize(
-    table_asset("any", "any"),  # the table's own takes its place
-    name="materialise",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
+@materialize(  # the table's own asset takes its place
+    table_asset("any", "any"), name="materialise", **RETRIED
 )
 def _materialise(reference: str, name: str) -> Materialised:
     with Bound(load_pipeline(reference)) as bound:

@@ -1,19 +1,27 @@
-"""Transient faults: which they are, and how long a task waits before it tries again."""
+"""Transient faults: which they are, and how a task waits for their end; one policy for all tasks."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 from prefect import Task
+from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 
 from headwater.spec.errors import BusyError, StorageError
 
-__all__ = ["RETRY_AFTER_S", "TRANSIENT", "is_transient"]
+__all__ = ["RETRIED", "TRANSIENT", "TaskRetries", "is_transient", "retried_after"]
 
 TRANSIENT = (StorageError, BusyError)
 """Errors that pass by themselves: storage comes back, and a process that holds a lease ends."""
 
-RETRY_AFTER_S = [2.0, 10.0, 30.0]
-"""The seconds that a task waits after each transient fault."""
+
+class TaskRetries(TypedDict):
+    """The options of a task that is tried again after a transient fault; its result is not cached."""
+
+    retries: int
+    retry_delay_seconds: list[float]
+    retry_condition_fn: Callable[[Task[..., Any], TaskRun, State[Any]], bool]
+    cache_policy: CachePolicy
 
 
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect calls it so
@@ -27,3 +35,17 @@ def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
         Holds the exception.
     """
     return isinstance(state.result(raise_on_failure=False), TRANSIENT)
+
+
+def retried_after(*delays_s: float) -> TaskRetries:
+    """Return the policy that waits so long after each transient fault."""
+    return {
+        "retries": len(delays_s),
+        "retry_delay_seconds": list(delays_s),
+        "retry_condition_fn": is_transient,
+        "cache_policy": NO_CACHE,
+    }
+
+
+RETRIED = retried_after(2.0, 10.0, 30.0)
+"""The policy of every task."""

@@ -1,24 +1,17 @@
 """The promotion of the best shadow as a task, if the routing asks for it."""
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from headwater.loop.binding import Bound
 from headwater.loop.operator.serve_best import serve_best
 from headwater.spec.loading import load_pipeline
 from headwater.spec.rulings import Reign
-from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRIED
 
 __all__ = ["promote_best_shadow"]
 
 
-@task(
-    name="serve best",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@task(name="serve best", **RETRIED)
 def promote_best_shadow(reference: str) -> Reign | None:
     """Make the best shadow champion, if it is better by the measure of the routing.
 

@@ -11,18 +11,12 @@ from headwater.loop.training.update import UpdateResult, train
 from headwater.registry.version import Version
 from headwater.spec.loading import load_pipeline
 from headwater.tasks.assets import examples_asset, model_asset
-from headwater.tasks.prefect_errors import RETRY_AFTER_S, is_transient
+from headwater.tasks.prefect_errors import RETRIED
 
 __all__ = ["carry_out_decision", "record_version", "update_model"]
 
 
-@task(
-    name="train",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@task(name="train", **RETRIED)
 def update_model(reference: str, *, from_scratch: bool) -> UpdateResult:
     """Learn the collected examples, publish the version, and show the result.
 
@@ -47,13 +41,7 @@ def update_model(reference: str, *, from_scratch: bool) -> UpdateResult:
     return updated
 
 
-@task(
-    name="carry out",
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@task(name="carry out", **RETRIED)
 def carry_out_decision(reference: str, decision: str | None) -> UpdateResult | None:
     """Carry out the update that a decision asks for, once, and show the result.
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -9,9 +10,12 @@ from headwater.features.record.inbox import inbox_file
 from headwater.features.record.inbox_identity import read_identity
 from headwater.infra.ids import made_at
 from headwater.infra.settings import Settings
+from headwater.infra.store.published_file import PublishedFile
 from headwater.spec.errors import IdentityError
 
-__all__ = ["HomeLog"]
+__all__ = ["HomeLog", "OwnedFile"]
+
+T = TypeVar("T")
 
 
 class _Owned(msgspec.Struct, frozen=True):
@@ -88,3 +92,35 @@ class HomeLog:
             self.unwrap(file.read_bytes(), file)
         except (OSError, msgspec.DecodeError):
             return
+
+
+class OwnedFile(PublishedFile[T]):
+    """A published file of a home's pipeline, which bears the log's id: another log's is refused.
+
+    Parameters
+    ----------
+    path, kind, hint
+        As for :class:`~headwater.infra.store.published_file.PublishedFile`.
+    home
+        The pipeline's log.
+    """
+
+    def __init__(self, path: Path, kind: type[T], hint: str, home: HomeLog) -> None:
+        super().__init__(path, kind, hint)
+        self._home = home
+
+    def encode(self, value: T) -> bytes:
+        """Return what the file holds for a value, with the log's id."""
+        return self._home.wrap(super().encode(value))
+
+    def decode(self, content: bytes) -> T:
+        """Return the value of what the file holds.
+
+        Raises
+        ------
+        IdentityError
+            If it was published for another log.
+        msgspec.DecodeError
+            If it is damaged.
+        """
+        return super().decode(self._home.unwrap(content, self.path))

@@ -10,7 +10,7 @@ from headwater.features.record.inbox import Inbox
 from headwater.infra.clock import Clock, to_us
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
-from headwater.infra.store.lease import acquire, release
+from headwater.infra.store.lease import holding
 from headwater.spec.data.feature import FeatureKind, RequestFeature
 from headwater.spec.declaration import Declaration, declaration_of, differences, needing_a_word, refusal
 from headwater.spec.difference import Difference
@@ -102,11 +102,8 @@ class Declared:
         if any(change.field.startswith("label.") for change in changes):
             name = f"sequence/{self._pipeline.name}"  # nobody sequences meanwhile by the stored rule
             self._check(changes, fresh=fresh)
-            lease = acquire(self._database, self._clock, name)
-            try:
+            with holding(self._database, self._clock, name):
                 self._take_over(changes, declaration, fresh=fresh, rule=True)
-            finally:
-                release(self._database, lease)
         else:
             self._take_over(changes, declaration, fresh=fresh, rule=False)
         return True

@@ -15,6 +15,7 @@ from headwater.infra.settings import Settings
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Claim, identity_of
+from headwater.infra.store.published_file import replacing
 from headwater.infra.store.storage import Storage
 from headwater.spec.data.feature_table import Materialised
 from headwater.spec.errors import ConflictError, DigestError, StorageError
@@ -144,8 +145,7 @@ class Materialisations:
             If it is not what was put.
         """
         self._claim.check()
-        draft = path.with_name(f"{path.name}.new")
-        try:
+        with replacing(path) as draft:
             self._storage.fetch(draft, *self._parts(materialised.table, materialised.sha256))
             if _sha256(draft) != materialised.sha256:
                 raise DigestError(
@@ -153,9 +153,6 @@ class Materialisations:
                     f"{materialised.table!r} is not what was written",
                     hint="materialise the table again: headwater features materialise",
                 )
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
 
     def _remove_old(self, table: str) -> None:
         history = [one.sha256 for one in self.history(table)]

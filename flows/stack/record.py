@@ -10,6 +10,7 @@ import msgspec
 
 from headwater.infra.processes import Child, Mark, end_marked
 from headwater.infra.settings import Settings
+from headwater.infra.store.published_file import replacing
 from headwater.spec.errors import ServerError
 
 __all__ = ["Addresses", "end_leftovers", "find_stack", "only_stack", "remove_record", "write_record"]
@@ -55,9 +56,8 @@ def write_record(root: Path, addresses: Addresses | None, children: Sequence[Chi
         addresses=addresses,
         pids={child.name: child.pid for child in children},
     )
-    draft = root / f"{_NAME}.new"
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
-    draft.replace(root / _NAME)
+    with replacing(root / _NAME) as draft:
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
 
 
 def remove_record(root: Path) -> None:

@@ -14,16 +14,9 @@ from headwater.spec.errors import NotFoundError, ServerError, few
 
 __all__ = ["FLOWS", "run_flow"]
 
-FLOWS = {
-    "collect": "headwater.flows.collect:collect",
-    "retrain": "headwater.flows.retrain:retrain",
-    "fine-tune": "headwater.flows.fine_tune:fine_tune",
-    "monitor": "headwater.flows.monitor:monitor",
-    "update": "headwater.flows.update:update",
-    "materialise": "headwater.flows.materialise:materialise",
-    "batch-predict": "headwater.flows.batch_predict:batch_predict",
-}
-"""The flows by name."""
+_NAMES = ("collect", "retrain", "fine-tune", "monitor", "update", "materialise", "batch-predict")
+FLOWS = {name: "headwater.flows.{0}:{0}".format(name.replace("-", "_")) for name in _NAMES}
+"""The entrypoints of the flows, by name; deployments and running stacks have stored them."""
 
 
 def run_flow(name: str, reference: str, settings: Settings) -> dict[str, Any]:

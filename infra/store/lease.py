@@ -7,6 +7,8 @@ every write checks in its own transaction.
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,7 +20,7 @@ from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.spec.errors import BusyError, FencedError
 
-__all__ = ["Lease", "acquire", "check", "is_held", "keep", "release", "renew"]
+__all__ = ["Lease", "acquire", "check", "holding", "is_held", "keep", "release", "renew"]
 
 _TERM = timedelta(minutes=10)
 
@@ -79,6 +81,22 @@ def acquire(database: Database, clock: Clock, name: str, *, take_over: bool = Fa
             .values(epoch=row.epoch + 1, holder=me, expires_at_us=expires_us)
         )
         return Lease(name, row.epoch + 1)
+
+
+@contextmanager
+def holding(database: Database, clock: Clock, name: str) -> Iterator[Lease]:
+    """Hold the lease for the length of a block, however the block ends.
+
+    Raises
+    ------
+    BusyError
+        If another living process holds it; the block does not begin then.
+    """
+    lease = acquire(database, clock, name)
+    try:
+        yield lease
+    finally:
+        release(database, lease)
 
 
 def check(connection: Connection, lease: Lease) -> None:

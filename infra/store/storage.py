@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.infra.settings import Settings
+from headwater.infra.store.published_file import replacing
 from headwater.spec.errors import StorageError
 
 __all__ = ["Storage"]
@@ -329,16 +330,12 @@ class Storage:
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
     """Yield a draft to write; when the block ends, it is synced, and replaces the file."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     with _local(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as draft:
             yield draft
             with draft.open("rb") as written:
                 os.fsync(written.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
         _sync_names(path.parent)
 
 

@@ -8,7 +8,7 @@ nothing.
 
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import msgspec
 import polars as pl
@@ -18,7 +18,7 @@ from headwater.features.batch.batch_files import BatchFiles, TableWriter
 from headwater.features.batch.batch_runs import BatchRun, BatchRuns
 from headwater.infra.commit_points import reached
 from headwater.infra.store.audit import check_note
-from headwater.infra.store.lease import Lease, acquire, release, renew
+from headwater.infra.store.lease import Lease, holding, renew
 from headwater.infra.store.storage import Storage
 from headwater.learners.learner import Learner
 from headwater.loop.batch.batch_source import Chunk, read_chunks
@@ -81,7 +81,7 @@ def batch_predict(bound: Bound, *, by: str = "headwater batch predict") -> Batch
     check_note(by)
     bound.check()
     check_champion(bound)
-    with _alone(bound) as lease:
+    with holding(bound.database, bound.clock, f"batch/{bound.pipeline.name}") as lease:
         work = _Work(bound, batch, lease, by)
         work.clear()
         staged = work.runs.in_state("staged")
@@ -110,15 +110,6 @@ def check_declared(pipeline: Pipeline) -> BatchPrediction:
             hint='declare batch=BatchPrediction(source=ParquetSource("people.parquet"), key="person")',
         )
     return pipeline.batch
-
-
-@contextmanager
-def _alone(bound: Bound) -> Iterator[Lease]:
-    lease = acquire(bound.database, bound.clock, f"batch/{bound.pipeline.name}")
-    try:
-        yield lease
-    finally:
-        release(bound.database, lease)
 
 
 class _Work:

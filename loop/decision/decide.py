@@ -2,7 +2,7 @@
 
 import msgspec
 
-from headwater.infra.store.lease import acquire, release
+from headwater.infra.store.lease import holding
 from headwater.infra.store.storage import Storage
 from headwater.loop.binding import Bound
 from headwater.loop.decision.rehearse import rehearse
@@ -37,8 +37,7 @@ def decide(bound: Bound) -> Decision:
     bound.check()
     pipeline = bound.pipeline
     bound.log.agree()
-    lease = acquire(bound.database, bound.clock, f"decide/{pipeline.name}")
-    try:
+    with holding(bound.database, bound.clock, f"decide/{pipeline.name}"):
         now = bound.clock.now()
         unended = bound.decisions.unended()
         last = next((d.evidence for d in bound.decisions.newest(1)), None)
@@ -62,8 +61,6 @@ def decide(bound: Bound) -> Decision:
             evidence = _reported(bound, evidence, frames, last)
         decision = decision_of(evidence, trigger_answer)
         bound.decisions.store(decision)
-    finally:
-        release(bound.database, lease)
     return decision
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from headwater.infra.commit_points import reached
 from headwater.infra.store.audit import check_note
-from headwater.infra.store.lease import Lease, acquire, release
+from headwater.infra.store.lease import Lease, holding
 from headwater.learners.cautions import cautions_of_state
 from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
@@ -92,13 +92,10 @@ def trainer(bound: Bound) -> Iterator[Lease]:
         If another trainer works.
     """
     bound.check()
-    lease = acquire(bound.database, bound.clock, f"train/{bound.pipeline.name}")
-    try:
+    with holding(bound.database, bound.clock, f"train/{bound.pipeline.name}") as lease:
         close_leftovers(bound.registry.mlflow)
         bound.registry.heed_aliases()
         yield lease
-    finally:
-        release(bound.database, lease)
 
 
 def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> UpdateResult:

@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from headwater.infra.quiet import quiet
+from headwater.infra.warning_filter import ignoring_warnings
 from headwater.spec.data.feature import FeatureKind
 
 __all__ = ["ColumnDrift", "column_drift", "drift", "is_category", "usable"]
@@ -179,7 +179,7 @@ def _numbers(name: str, reference: pl.Series, current: pl.Series) -> ColumnDrift
     if len(first) <= _SMALL:
         from scipy import stats  # noqa: PLC0415 - half a second to import
 
-        with quiet(RuntimeWarning):  # an exact p value given up for another
+        with ignoring_warnings(RuntimeWarning):  # an exact p value given up for another
             p_value = float(stats.ks_2samp(first, second).pvalue)
         return _column(name, "K-S p_value", p_value, drifted=p_value <= _P_VALUE)
     distance = _wasserstein(first, second) / max(float(first.std()), 0.001)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from headwater.infra.commit_points import reached
-from headwater.infra.quiet import quiet
+from headwater.infra.warning_filter import ignoring_warnings
 from headwater.registry.mlflow_store.connection import MlflowConnection, guarded
 from headwater.registry.mlflow_store.owned import PIPELINE_TAG
 from headwater.registry.mlflow_store.versions import FILES, RECIPE_TAG, VersionStore, damaged
@@ -139,7 +139,7 @@ class VersionPublisher:
             "code": recipe.learner.source.encode(),
         }
         # MLflow remarks on type hints that a schema replaces.
-        with tempfile.TemporaryDirectory() as folder, quiet(UserWarning, "mlflow"):
+        with tempfile.TemporaryDirectory() as folder, ignoring_warnings(UserWarning, "mlflow"):
             paths = {name: Path(folder) / FILES[name] for name in files}
             for name, path in paths.items():
                 path.write_bytes(files[name])

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from headwater.infra.clock import Clock
 from headwater.infra.same_origin import SameOrigin
 from headwater.infra.settings import Settings
+from headwater.infra.store.published_file import LOAD_ERRORS, Follower, reason_of
 from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, find_key
 from headwater.serving.access.rate_limits import RateLimits
 from headwater.serving.access.required_scopes import scopes_of
@@ -24,7 +25,6 @@ from headwater.serving.api.reply import Headers, Reply
 from headwater.spec.errors import (
     ForbiddenError,
     HeadwaterError,
-    StorageError,
     TooOftenError,
     UnauthorizedError,
 )
@@ -85,24 +85,24 @@ class Authentication:
         self._access = access
         self._same_origin = SameOrigin(settings.served_hosts)
         self._keys: dict[int, KeyHash] = {}
-        self._stamp: tuple[int, int] | None = None
+        self._follower = Follower(self._file)
         self._closed = False
         self._needs_key = True
         self.reload()
 
     def reload(self) -> None:
         """Read the valid keys if they changed; if the file cannot be read, no request is let in."""
-        stamp = self._file.stamp()
-        if stamp == self._stamp:
+        if not self._follower.is_due():
             return
         try:
             published = self._file.read()
-        except StorageError as error:
-            _logger.error("no request is let in: %s", error)  # noqa: TRY400 - it says all
+        except LOAD_ERRORS as error:
+            if self._follower.failed(error):
+                _logger.error("no request is let in: %s", reason_of(error))  # noqa: TRY400 - it says all
             published = KeyHashes(closed=True)
         if published is None:  # never published; or lost, which opens nothing
             published = KeyHashes(closed=self._closed)
-        self._stamp, self._closed = stamp, published.closed
+        self._closed = published.closed
         self._keys = {key.number: key for key in published.keys}
         self._needs_key = self._access.needs_key or published.closed
 

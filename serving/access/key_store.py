@@ -3,7 +3,6 @@
 import logging
 import re
 import secrets
-import threading
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Self
@@ -12,13 +11,14 @@ import msgspec
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
+from headwater.infra.repeating import Repeating
 from headwater.infra.settings import Settings
 from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
 from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, hash_of
 from headwater.serving.api.operation import SCOPES, Scope
-from headwater.spec.errors import ConflictError, DeclarationError, HeadwaterError, NotFoundError, few
+from headwater.spec.errors import ConflictError, DeclarationError, NotFoundError, few
 
 __all__ = ["Key", "KeyStore", "KeyWatch"]
 
@@ -189,17 +189,16 @@ class KeyWatch:
         self._store = KeyStore(self._database, SystemClock())
         self._file = KeyFile(settings)
         self._published: KeyHashes | None = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="keys", daemon=True)
+        steps = {"the keys published before stay valid": self.step}
+        self._repeating = Repeating("keys", _LOOK_S, steps, _logger)
 
     def __enter__(self) -> Self:
         self.step()
-        self._thread.start()
+        self._repeating.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
+    def __exit__(self, *error: object) -> None:
+        self._repeating.__exit__(*error)
         self._database.close()
 
     def step(self) -> bool:
@@ -217,13 +216,6 @@ class KeyWatch:
         self._published = hashes
         _logger.info("%d keys are valid", len(hashes.keys))
         return True
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_S):
-            try:
-                self.step()
-            except (HeadwaterError, OSError) as error:
-                _logger.warning("the keys published before stay valid: %s", error)
 
 
 def _scopes(stored: str) -> tuple[Scope, ...]:

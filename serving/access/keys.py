@@ -7,15 +7,13 @@ with the file it needs no database for that. Only the file's owner can read it.
 
 import hashlib
 import hmac
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
 from headwater.infra.settings import Settings
+from headwater.infra.store.published_file import PublishedFile
 from headwater.serving.api.operation import Scope
-from headwater.spec.errors import StorageError
 
 __all__ = ["KeyFile", "KeyHash", "KeyHashes", "find_key", "hash_of"]
 
@@ -54,7 +52,7 @@ class KeyHashes(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[KeyHash, ...] = ()
 
 
-class KeyFile:
+class KeyFile(PublishedFile[KeyHashes]):
     """The file that holds the hashes of the valid keys.
 
     Parameters
@@ -64,41 +62,8 @@ class KeyFile:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.path: Path = settings.root / "live" / "keys.json"
-
-    def publish(self, keys: KeyHashes) -> None:
-        """Replace the valid keys; workers follow within a moment."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f"keys.json.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(keys))
-        draft.replace(self.path)
-
-    def stamp(self) -> tuple[int, int]:
-        """Return a stamp that changes with each publication; zeros if there is no file."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            return 0, 0
-        return status.st_mtime_ns, status.st_ino
-
-    def read(self) -> KeyHashes | None:
-        """Return the valid keys; None before the first publication.
-
-        Raises
-        ------
-        StorageError
-            If the file cannot be read.
-        """
-        try:
-            return msgspec.json.decode(self.path.read_bytes(), type=KeyHashes)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            raise StorageError(
-                f"{self.path} cannot be read", hint="start the service again: headwater serve"
-            ) from error
+        path = settings.root / "live" / "keys.json"
+        super().__init__(path, KeyHashes, "start the service again: headwater serve", private=True)
 
 
 def find_key(keys: Mapping[int, KeyHash], text: bytes) -> KeyHash | None:

@@ -1,17 +1,18 @@
 """Copy the answers of the newest batch run to this host, and count how many were read."""
 
 import logging
-import threading
 from collections.abc import Sequence
 from typing import Self
 
 from headwater.features.batch.batch_files import BatchFiles, sha256_of
 from headwater.features.batch.batch_runs import BatchRun, BatchRuns
+from headwater.infra.repeating import Repeating
+from headwater.infra.store.published_file import replacing
 from headwater.infra.store.storage import Storage
 from headwater.loop.batch.batch_predict import batch_runs
 from headwater.loop.binding import Bound
 from headwater.serving.published.published_batch import BatchFile, PublishedBatch
-from headwater.spec.errors import DigestError, HeadwaterError, StorageError
+from headwater.spec.errors import DigestError, StorageError
 
 __all__ = ["BatchPublisher"]
 
@@ -33,19 +34,16 @@ class BatchPublisher:
 
     def __init__(self, bounds: Sequence[Bound]) -> None:
         self._each = [_BatchFollower(bound) for bound in bounds if bound.pipeline.batch is not None]
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="batch", daemon=True)
+        steps = {f"{one.name}: the batch answers published before stay": one.step for one in self._each}
+        self._repeating = Repeating("batch", _LOOK_S, steps, _logger)
 
     def __enter__(self) -> Self:
-        if self._each:
-            self._thread.start()
+        self._repeating.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        if self._each:
-            self._thread.join()
-            self._step()  # what was read since
+    def __exit__(self, *error: object) -> None:
+        self._repeating.__exit__(*error)
+        self._repeating.take_each()  # what was read since
 
     def step(self) -> None:
         """Publish a newer run of each pipeline, and store how many answers were read.
@@ -60,30 +58,18 @@ class BatchPublisher:
         for one in self._each:
             one.step()
 
-    def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_S):
-            self._step()
-
-    def _step(self) -> None:
-        for one in self._each:
-            try:
-                one.step()
-            except (HeadwaterError, OSError) as error:
-                one.complain(error)
-
 
 class _BatchFollower:
     """Copies and counts the newest answers of one pipeline."""
 
     def __init__(self, bound: Bound) -> None:
-        self._name = bound.pipeline.name
+        self.name = bound.pipeline.name
         self._runs: BatchRuns = batch_runs(bound)
-        self._files = BatchFiles(Storage(bound.settings), self._name)
+        self._files = BatchFiles(Storage(bound.settings), self.name)
         self._claim = bound.log.archive.claim
-        self._live = PublishedBatch(self._name, bound.settings)
+        self._live = PublishedBatch(self.name, bound.settings)
         self._live.folder.mkdir(parents=True, exist_ok=True)
         self._counted: dict[str, int] = {}
-        self._complained = ""
 
     def step(self) -> None:
         run, published = self._runs.serving(), self._published()
@@ -91,13 +77,6 @@ class _BatchFollower:
         if run is not None and (published is None or published.run != run.id):
             self._copy_answers(run)
             self._live.keep([run.id, *([] if published is None else [published.run])])
-        self._complained = ""
-
-    def complain(self, error: Exception) -> None:
-        """Log a fault, unless it is the last one again."""
-        if str(error) != self._complained:
-            self._complained = str(error)
-            _logger.warning("%s: the batch answers published before stay: %s", self._name, error)
 
     def _published(self) -> BatchFile | None:
         try:
@@ -109,19 +88,17 @@ class _BatchFollower:
     def _copy_answers(self, run: BatchRun) -> None:
         self._claim.check()
         path = self._live.table(run.id)
-        draft = path.with_suffix(".new")
-        self._files.fetch_table(run.id, draft)
-        if sha256_of(draft) != run.sha256:
-            draft.unlink()
-            raise DigestError(
-                f"the table of batch run {run.id} was changed after it was written",
-                hint=f"look into {self._files.address(run.id)}, then headwater batch predict",
-            )
-        self._live.make_reads(run.id, run.rows)
-        draft.replace(path)
+        with replacing(path) as draft:
+            self._files.fetch_table(run.id, draft)
+            if sha256_of(draft) != run.sha256:
+                raise DigestError(
+                    f"the table of batch run {run.id} was changed after it was written",
+                    hint=f"look into {self._files.address(run.id)}, then headwater batch predict",
+                )
+            self._live.make_reads(run.id, run.rows)
         self._live.publish(BatchFile(run=run.id, version=run.version, at=run.at, rows=run.rows))
-        fields = {"pipeline": self._name, "run": run.id, "version": run.version}
-        _logger.info("%s: answers of batch run %s", self._name, run.id, extra={"told": fields})
+        fields = {"pipeline": self.name, "run": run.id, "version": run.version}
+        _logger.info("%s: answers of batch run %s", self.name, run.id, extra={"told": fields})
 
     def _count(self) -> None:
         """Store how many answers were read, of the run before too: a worker may still have it."""

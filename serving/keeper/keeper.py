@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
+from headwater.infra.store.published_file import replacing
 from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound
 from headwater.loop.training.catch_up import check_served
@@ -63,7 +64,7 @@ class Keeper:
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self._live = PublishedModels(bound.pipeline, bound.settings)
-        self._published = self._live.read()
+        self._published = self._published_before()
         self._file = KeeperStatusFile(bound.pipeline.name, bound.settings)
         self._status = self._file.read()
         self._alarms = Alarms(bound.pipeline.name, bound.clock, self._status)
@@ -81,6 +82,14 @@ class Keeper:
         self._routing.close()
         if self._learning is not None:
             self._learning.__exit__(*error)
+
+    def _published_before(self) -> ServingFile | None:
+        """Return what an earlier keeper published; a damaged file is published anew."""
+        try:
+            return self._live.read()
+        except StorageError as error:
+            _logger.warning("%s: published anew: %s", self._bound.pipeline.name, error)
+            return None
 
     def step(self) -> bool:
         """Follow the champion, learn new examples, and publish what is to serve.
@@ -143,7 +152,7 @@ class Keeper:
             raised=self._alarms.raised,
         )
         if status != self._status:
-            self._file.write(status)
+            self._file.publish(status)
             self._status = status
 
 
@@ -166,7 +175,8 @@ def main(references: Sequence[str]) -> int:
             stack.enter_context(Bound(load_pipeline(reference), settings())) for reference in references
         ]
         if refusal := _reason_to_refuse(bounds):
-            refused_file(settings()).write_bytes(msgspec.json.encode(refusal))
+            with replacing(refused_file(settings())) as draft:  # the process that waits reads all of it
+                draft.write_bytes(msgspec.json.encode(refusal))
             _logger.error("%s", refusal.what)
             return 1
         stack.enter_context(KeyWatch(settings()))

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
+from headwater.infra.store.published_file import replacing
 from headwater.loop.operator.operations import Operator
 from headwater.serving.api.keeper_socket import BY_HEADER, socket_file
 from headwater.serving.api.operation import Operation
@@ -80,9 +81,8 @@ class OperatorSocket:
         self._socket.listen(_WAITING)  # a request that comes before the thread waits for it
         self._thread.start()
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._file.with_suffix(".new")
-        draft.write_text(self._path)
-        draft.replace(self._file)
+        with replacing(self._file) as draft:
+            draft.write_text(self._path)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,33 +1,24 @@
 """Publish materialised tables to the workers, from a thread of the keeper's process."""
 
 import logging
-import threading
 from collections.abc import Sequence
 from contextlib import closing
-from typing import NamedTuple, Self
+from typing import Self
 
 from headwater.features.read.repository import register
 from headwater.features.record.encoder import open_inbox
 from headwater.features.tables.materialisations import Materialisations
+from headwater.infra.repeating import Repeating
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.serving.published.published_tables import PublishedTables
 from headwater.spec.data.feature_table import Materialised
-from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["TablePublisher"]
 
 _LOOK_S = 0.25
 _logger = logging.getLogger("headwater.tables")
-
-
-class _PublishedPipeline(NamedTuple):
-    """A pipeline whose tables are published: where they come from, and where they go."""
-
-    name: str
-    materialisations: Materialisations
-    live: PublishedTables
 
 
 class TablePublisher:
@@ -46,57 +37,43 @@ class TablePublisher:
 
     def __init__(self, pipelines: Sequence[Pipeline], settings: Settings) -> None:
         self._database = Database(settings.operational_url)
-        self._pipelines = [
-            _PublishedPipeline(
-                pipeline.name,
-                Materialisations(
-                    pipeline.name,
-                    _number_of(pipeline, self._database, settings),
-                    self._database,
-                    settings,
-                ),
-                PublishedTables(pipeline, settings),
-            )
+        steps = {
+            f"{pipeline.name}: the tables published before stay": _PipelineTables(
+                pipeline, self._database, settings
+            ).publish_newest
             for pipeline in pipelines
             if pipeline.tables
-        ]
-        self._published: dict[str, dict[str, Materialised]] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="tables", daemon=True)
+        }
+        self._repeating = Repeating("tables", _LOOK_S, steps, _logger)
 
     def __enter__(self) -> Self:
-        self.step()
-        if self._pipelines:
-            self._thread.start()
+        self._repeating.take_each()
+        self._repeating.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
+    def __exit__(self, *error: object) -> None:
+        self._repeating.__exit__(*error)
         self._database.close()
 
-    def step(self) -> bool:
-        """Publish changed tables; return whether any did. If a table fails, the one before stays."""
-        return sum(map(self._publish, self._pipelines)) > 0
 
-    def _publish(self, pipeline: _PublishedPipeline) -> bool:
-        try:
-            newest = pipeline.materialisations.newest()
-            if newest == self._published.get(pipeline.name, {}):
-                return False
-            pipeline.live.publish(newest, pipeline.materialisations.fetch)
-        except (HeadwaterError, OSError) as error:
-            _logger.warning("%s: the tables published before stay: %s", pipeline.name, error)
-            return False
-        self._published[pipeline.name] = newest
-        fields = {"pipeline": pipeline.name, "tables": {name: m.number for name, m in newest.items()}}
-        _logger.info("%s: tables are published", pipeline.name, extra={"told": fields})
-        return True
+class _PipelineTables:
+    """The tables of one pipeline: where they come from, and where they go."""
 
-    def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_S):
-            self.step()
+    def __init__(self, pipeline: Pipeline, database: Database, settings: Settings) -> None:
+        number = _number_of(pipeline, database, settings)
+        self._name = pipeline.name
+        self._materialisations = Materialisations(pipeline.name, number, database, settings)
+        self._live = PublishedTables(pipeline, settings)
+        self._published: dict[str, Materialised] = {}
+
+    def publish_newest(self) -> None:
+        newest = self._materialisations.newest()
+        if newest == self._published:
+            return
+        self._live.copy_and_publish(newest, self._materialisations.fetch)
+        self._published = newest
+        fields = {"pipeline": self._name, "tables": {name: m.number for name, m in newest.items()}}
+        _logger.info("%s: tables are published", self._name, extra={"told": fields})
 
 
 def _number_of(pipeline: Pipeline, database: Database, settings: Settings) -> int:

@@ -100,8 +100,7 @@ def create_app(
             served[pipeline.name] = kind(pipeline, settings, clock, metrics.of(pipeline.name))
             if pipeline.batch is not None:
                 batches[pipeline.name] = BatchAnswers(pipeline, pipeline.batch, settings, clock)
-        await asyncio.gather(*(one.swap() for one in served.values()))
-        await asyncio.gather(*(one.follow_tables() for one in served.values()))
+        await asyncio.gather(*(one.reload() for one in served.values()))
         following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
         following += [asyncio.create_task(one.follow(_FOLLOW_S)) for one in batches.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))

@@ -11,11 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from headwater.features.identity.home_log import HomeLog
+from headwater.features.identity.home_log import HomeLog, OwnedFile
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
 from headwater.serving.metrics.counters import Cells
-from headwater.spec.errors import HeadwaterError, IdentityError
+from headwater.spec.errors import HeadwaterError, IdentityError, StorageError
 from headwater.spec.rulings import Pause
 
 __all__ = ["Alarm", "AlarmKind", "Alarms", "KeeperStatus", "KeeperStatusFile", "cells_of"]
@@ -74,7 +74,7 @@ class KeeperStatus(msgspec.Struct, frozen=True, kw_only=True):
     raised: dict[AlarmKind, int] = {}
 
 
-class KeeperStatusFile:
+class KeeperStatusFile(OwnedFile[KeeperStatus]):
     """The file that holds the keeper's status.
 
     Parameters
@@ -84,23 +84,15 @@ class KeeperStatusFile:
     """
 
     def __init__(self, pipeline: str, settings: Settings) -> None:
-        self._home = HomeLog(pipeline, settings)
-        self._path = settings.root / "live" / pipeline / "keeper.json"
+        path = settings.root / "live" / pipeline / "keeper.json"
+        super().__init__(path, KeeperStatus, "", HomeLog(pipeline, settings))
 
     def read(self) -> KeeperStatus:
         """Return the last status; an empty one if the file is missing, damaged or of another log."""
         try:
-            content = self._home.unwrap(self._path.read_bytes(), self._path)
-            return msgspec.json.decode(content, type=KeeperStatus)
-        except (OSError, msgspec.DecodeError, IdentityError):
+            return super().read() or KeeperStatus()
+        except (StorageError, IdentityError):
             return KeeperStatus()
-
-    def write(self, status: KeeperStatus) -> None:
-        """Replace the status."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_suffix(".new")
-        draft.write_bytes(self._home.wrap(msgspec.json.encode(status)))
-        draft.replace(self._path)
 
 
 class Alarms:

@@ -14,9 +14,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from headwater.features.identity.home_log import HomeLog
+from headwater.features.identity.home_log import HomeLog, OwnedFile
 from headwater.infra.settings import Settings
-from headwater.spec.errors import StorageError
 
 __all__ = ["BatchFile", "PublishedBatch"]
 
@@ -40,8 +39,8 @@ class BatchFile(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
 
 
-class PublishedBatch:
-    """The folder of a pipeline's newest answers.
+class PublishedBatch(OwnedFile[BatchFile]):
+    """The file that names the run whose answers are on this host, and the files of the answers.
 
     Parameters
     ----------
@@ -50,9 +49,9 @@ class PublishedBatch:
     """
 
     def __init__(self, pipeline: str, settings: Settings) -> None:
-        self._home = HomeLog(pipeline, settings)
         self.folder = settings.root / "live" / pipeline / "batch"
-        self._file = self.folder / "batch.json"
+        hint = "remove it, and the keeper makes it anew"
+        super().__init__(self.folder / "batch.json", BatchFile, hint, HomeLog(pipeline, settings))
 
     def table(self, run: str) -> Path:
         """Return the file that holds a run's answers by key."""
@@ -61,39 +60,6 @@ class PublishedBatch:
     def reads(self, run: str) -> Path:
         """Return the file in which reads of a run are counted."""
         return self.folder / f"{run}.reads"
-
-    def stamp(self) -> int:
-        """Return a number that changes whenever a run is published; 0 before the first."""
-        try:
-            return self._file.stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
-
-    def read(self) -> BatchFile | None:
-        """Return the run whose answers are here; None before the first.
-
-        Raises
-        ------
-        IdentityError
-            If it was published for another log.
-        StorageError
-            If the file is damaged.
-        """
-        try:
-            content = self._home.unwrap(self._file.read_bytes(), self._file)
-            return msgspec.json.decode(content, type=BatchFile)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            raise StorageError(
-                f"{self._file} cannot be read: {error}", hint="remove it, and the keeper makes it anew"
-            ) from error
-
-    def publish(self, batch: BatchFile) -> None:
-        """Replace the run whose answers are looked up; workers follow within a moment."""
-        draft = self._file.with_name("batch.json.new")
-        draft.write_bytes(self._home.wrap(msgspec.json.encode(batch)))
-        draft.replace(self._file)
 
     def make_reads(self, run: str, rows: int) -> None:
         """Make the file in which reads are counted, unless it exists, with its blocks reserved."""

@@ -6,13 +6,13 @@ file of that folder it bears the log's id: files of another log are not served.
 """
 
 import hashlib
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from headwater.features.identity.home_log import HomeLog
+from headwater.features.identity.home_log import HomeLog, OwnedFile
 from headwater.infra.settings import Settings
+from headwater.infra.store.published_file import replacing
 from headwater.learners.learner import Learner
 from headwater.registry.proof import Proof
 from headwater.registry.restore import restore
@@ -90,8 +90,8 @@ class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
     bandit: BanditState = BanditState()
 
 
-class PublishedModels:
-    """The folder of the models to serve of one pipeline.
+class PublishedModels(OwnedFile[ServingFile]):
+    """The file that names the states to serve of one pipeline, and the files of the states.
 
     Parameters
     ----------
@@ -101,55 +101,28 @@ class PublishedModels:
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self._pipeline = pipeline
-        self._home = HomeLog(pipeline.name, settings)
         self._key = settings.key()
         self.folder = settings.root / "live" / pipeline.name
-        self._file = self.folder / "serving.json"
+        hint, home = "start the service again: headwater serve", HomeLog(pipeline.name, settings)
+        super().__init__(self.folder / "serving.json", ServingFile, hint, home)
 
     def put(self, state: bytes, recipe: bytes, proof: bytes) -> str:
         """Store a signed state; return its name."""
         name = hashlib.sha256(proof).hexdigest()[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
         for kind, content in (("state", state), ("recipe", recipe), ("proof", proof)):
-            _replace(self.folder / f"{name}.{kind}", content)
+            with replacing(self.folder / f"{name}.{kind}") as draft:
+                draft.write_bytes(content)
         return name
 
-    def publish(self, serving: ServingFile) -> None:
+    def publish(self, value: ServingFile) -> None:
         """Replace what is to serve, and remove old states; workers follow within a moment."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(self._file, self._home.wrap(msgspec.json.encode(serving)))
-        named = {state.name for state in serving.states}
+        super().publish(value)
+        named = {state.name for state in value.states}
         proofs = sorted(self.folder.glob("*.proof"), key=lambda file: file.stat().st_mtime_ns)
         for old in [file for file in proofs if file.stem not in named][:-_KEPT_STATES]:
-            for kind in ("state", "recipe", "proof"):
-                old.with_suffix(f".{kind}").unlink(missing_ok=True)
-
-    def stamp(self) -> int:
-        """Return a stamp that changes with each publication; 0 before the first."""
-        try:
-            return self._file.stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
-
-    def read(self) -> ServingFile | None:
-        """Return what is to serve; None before the first publication.
-
-        Raises
-        ------
-        IdentityError
-            If it was published for another log.
-        StorageError
-            If the file is damaged.
-        """
-        try:
-            content = self._home.unwrap(self._file.read_bytes(), self._file)
-            return msgspec.json.decode(content, type=ServingFile)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            raise StorageError(
-                f"{self._file} cannot be read: {error}", hint="start the service again: headwater serve"
-            ) from error
+            for file in self.folder.glob(f"{old.stem}.*"):  # its three, and drafts of a killed keeper
+                file.unlink(missing_ok=True)
 
     def load(self, served: ServedState) -> Learner:
         """Verify a state, load it, and try it on its probes.
@@ -211,9 +184,3 @@ def _alike(first: Output, second: Output) -> bool:
             and all(_alike(first[name], second[name]) for name in first)
         )
     return abs(first - second) <= 1e-9 * max(1.0, abs(first), abs(second))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f"{path.name}.new")
-    draft.write_bytes(content)
-    draft.replace(path)

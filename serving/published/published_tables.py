@@ -7,13 +7,10 @@ of each table that is in force. Their files are beside it.
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
-from headwater.features.identity.home_log import HomeLog
+from headwater.features.identity.home_log import HomeLog, OwnedFile
 from headwater.features.tables.table_lookup import TableLookup
 from headwater.infra.settings import Settings
 from headwater.spec.data.feature_table import FeatureTable, Materialised
-from headwater.spec.errors import StorageError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["PublishedTables"]
@@ -21,8 +18,8 @@ __all__ = ["PublishedTables"]
 _KEPT = 2
 
 
-class PublishedTables:
-    """The folder of the tables of one pipeline.
+class PublishedTables(OwnedFile[dict[str, Materialised]]):
+    """The file that names the materialisations in force of one pipeline, and the files of the tables.
 
     Parameters
     ----------
@@ -32,15 +29,15 @@ class PublishedTables:
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self._pipeline = pipeline
-        self._home = HomeLog(pipeline.name, settings)
         folder = settings.root / "live" / pipeline.name
         self._folder = folder / "tables"
-        self._file = folder / "tables.json"
+        hint, home = "start the service again: headwater serve", HomeLog(pipeline.name, settings)
+        super().__init__(folder / "tables.json", dict[str, Materialised], hint, home)
 
-    def publish(
+    def copy_and_publish(
         self, tables: dict[str, Materialised], fetch: Callable[[Materialised, Path], None]
     ) -> None:
-        """Replace the materialisations in force; workers follow within a moment.
+        """Copy the files of materialisations here, and publish that those are in force.
 
         Parameters
         ----------
@@ -56,43 +53,13 @@ class PublishedTables:
         StorageError, DigestError
             If a file cannot be copied: the tables published before stay.
         """
-        self._home.check(self._file)
+        self._home.check(self.path)
         self._folder.mkdir(parents=True, exist_ok=True)
         for table in tables.values():
             if not self._path(table).exists():
                 fetch(table, self._path(table))
-        draft = self._file.with_name(f"{self._file.name}.new")
-        draft.write_bytes(self._home.wrap(msgspec.json.encode(tables)))
-        draft.replace(self._file)
+        self.publish(tables)
         self._remove_old({self._path(table) for table in tables.values()})
-
-    def stamp(self) -> tuple[int, int]:
-        """Return a stamp that changes with each publication; zeros before the first."""
-        try:
-            status = self._file.stat()
-        except FileNotFoundError:
-            return 0, 0
-        return status.st_mtime_ns, status.st_ino  # two may be published in one tick of the clock
-
-    def read(self) -> dict[str, Materialised]:
-        """Return the materialisations in force, by table; empty before the first publication.
-
-        Raises
-        ------
-        IdentityError
-            If it was published for another log.
-        StorageError
-            If the file is damaged.
-        """
-        try:
-            content = self._home.unwrap(self._file.read_bytes(), self._file)
-            return msgspec.json.decode(content, type=dict[str, Materialised])
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.DecodeError) as error:
-            raise StorageError(
-                f"{self._file} cannot be read: {error}", hint="start the service again: headwater serve"
-            ) from error
 
     def open(self, table: FeatureTable, materialised: Materialised) -> TableLookup:
         """Open a table for look-ups.
@@ -110,10 +77,10 @@ class PublishedTables:
         return self._folder / f"{table.table}-{table.sha256[:32]}.sqlite"
 
     def _remove_old(self, named: set[Path]) -> None:
-        """Remove files that no worker is about to open; a worker keeps a file that it has open."""
+        """Remove drafts, and files that no worker is about to open; a worker keeps its open file."""
         for table in self._pipeline.tables:
             files = sorted(
-                self._folder.glob(f"{table.name}-*.sqlite"), key=lambda f: f.stat().st_mtime_ns
+                self._folder.glob(f"{table.name}-*.sqlite*"), key=lambda f: f.stat().st_mtime_ns
             )
             for old in [file for file in files if file not in named][:-_KEPT]:
                 old.unlink(missing_ok=True)

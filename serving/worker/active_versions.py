@@ -1,19 +1,17 @@
 """The versions that answer in a worker, and the choice of one for each request."""
 
-import logging
 from typing import NamedTuple
 
 from msgspec import UnsetType
 
+from headwater.infra.store.published_file import LOAD_ERRORS
 from headwater.learners.learner import Learner
 from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
 from headwater.spec.data.records import Role
-from headwater.spec.errors import HeadwaterError
+from headwater.spec.errors import NotRebuildableError
 from headwater.spec.serving.plan import Aliases, RoutingPlan, plan, route
 
 __all__ = ["ActiveVersions", "LoadedVersion", "VersionLoader"]
-
-_logger = logging.getLogger("headwater.serving")
 
 
 class LoadedVersion(NamedTuple):
@@ -83,10 +81,15 @@ class VersionLoader:
         The pipeline's name.
     live
         The folder of published states.
+
+    Attributes
+    ----------
+    left_out
+        The reasons why versions were left out at the last load.
     """
 
     def __init__(self, pipeline: str, live: PublishedModels) -> None:
-        self.left_out: str | None = None
+        self.left_out: list[Exception] = []
         self._pipeline = pipeline
         self._live = live
         self._learners: dict[str, Learner] = {}
@@ -96,19 +99,18 @@ class VersionLoader:
 
         Raises
         ------
-        DigestError, NotRebuildableError, StorageError
+        HeadwaterError, OSError, MemoryError
             If the champion cannot be loaded.
         """
         champion_state, *others = serving.states
-        self.left_out = None
+        self.left_out = []
         champion = self._load_state(champion_state)
         versions = {champion_state.version: champion}
         for state in others:
             try:
                 versions.setdefault(state.version, self._load_state(state))
-            except HeadwaterError as error:
-                self.left_out = str(error)
-                _logger.warning("%s: left out: %s", self._pipeline, error)
+            except LOAD_ERRORS as error:
+                self.left_out.append(error)
         named = {state.name for state in serving.states}
         self._learners = {name: learner for name, learner in self._learners.items() if name in named}
         aliases = Aliases(champion_state.version, serving.challenger)
@@ -120,5 +122,13 @@ class VersionLoader:
     def _load_state(self, state: ServedState) -> LoadedVersion:
         learner = self._learners.get(state.name)
         if learner is None:
-            learner = self._learners[state.name] = self._live.load(state)
+            try:
+                learner = self._learners[state.name] = self._live.load(state)
+            except LOAD_ERRORS:
+                raise
+            except Exception as error:
+                raise NotRebuildableError(
+                    f"version {state.version} does not load: {type(error).__name__}: {error}"[:1_000],
+                    hint=f"look at the model, or roll back: headwater rollback {self._pipeline}",
+                ) from error
         return LoadedVersion(state.version, state.role, learner, state.learned_to)

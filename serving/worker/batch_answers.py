@@ -12,10 +12,11 @@ import numpy as np
 from headwater.features.batch.batch_files import AnswerTable
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
+from headwater.infra.store.published_file import LOAD_ERRORS, Follower, reason_of
 from headwater.serving.api.schemas import BatchAnswer, answer_of
 from headwater.serving.published.published_batch import BatchFile, PublishedBatch
 from headwater.spec.duration import duration
-from headwater.spec.errors import IdentityError, NotFoundError, StorageError
+from headwater.spec.errors import NotFoundError, StorageError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.batch import BatchPrediction, prediction_id
 
@@ -73,18 +74,18 @@ class BatchAnswers:
         self._live = PublishedBatch(pipeline.name, settings)
         self._lock = threading.Lock()  # no table is closed while it is looked up
         self._opened: _Opened | None = None
-        self._seen = 0
+        self._follower = Follower(self._live)
 
     def reload(self) -> None:
         """Open the run that was published last, if it is not open yet."""
-        stamp = self._live.stamp()
-        if stamp == self._seen:
+        if not self._follower.is_due():
             return
-        self._seen = stamp
         try:
             opened = self._open()
-        except (IdentityError, StorageError, OSError, ValueError) as error:
-            _logger.warning("%s: the batch answers published before stay: %s", self.pipeline.name, error)
+        except LOAD_ERRORS as error:
+            if self._follower.failed(error):
+                name, reason = self.pipeline.name, reason_of(error)
+                _logger.warning("%s: the batch answers published before stay: %s", name, reason)
             return
         self._replace(opened)
 
@@ -163,7 +164,13 @@ class BatchAnswers:
         if file is None:
             return None
         with self._live.reads(file.run).open("r+b") as reads:
-            mapped = mmap.mmap(reads.fileno(), 0)
+            try:
+                mapped = mmap.mmap(reads.fileno(), file.rows)
+            except ValueError as error:
+                raise StorageError(
+                    f"{reads.name} is cut: {error}",
+                    hint=f"remove {self._live.path}, and the keeper makes both anew",
+                ) from error
         try:
             return _Opened(file, AnswerTable(self._live.table(file.run)), mapped)
         except StorageError:

@@ -10,12 +10,13 @@ import msgspec
 from headwater.features.tables.table_lookup import TableLookup
 from headwater.infra.clock import to_us
 from headwater.infra.settings import Settings
+from headwater.infra.store.published_file import LOAD_ERRORS, Follower, reason_of
 from headwater.serving.metrics.service_metrics import PipelineMetrics, TableMetrics
 from headwater.serving.published.published_tables import PublishedTables
 from headwater.spec.data.feature_table import FeatureTable, Materialised
 from headwater.spec.data.records import FeatureValue
 from headwater.spec.duration import duration
-from headwater.spec.errors import HeadwaterError, NotReadyError, SchemaError, StaleError
+from headwater.spec.errors import NotReadyError, SchemaError, StaleError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["FeatureLookup", "TableStatus"]
@@ -64,13 +65,11 @@ class FeatureLookup:
     def __init__(self, pipeline: Pipeline, settings: Settings, metrics: PipelineMetrics) -> None:
         self._live = PublishedTables(pipeline, settings)
         self._tables = [_TableInUse(table, pipeline, metrics) for table in pipeline.tables]
-        self._seen = 0, 0
+        self._follower = Follower(self._live)
 
     async def follow(self, now: datetime) -> None:
         """Open newly published tables; if a table cannot be opened, the one before stays."""
-        stamp = self._live.stamp()
-        if stamp != self._seen:
-            self._seen = stamp
+        if self._follower.is_due():
             await self._swap()
         for table in self._tables:
             table.sample(now)
@@ -130,18 +129,20 @@ class FeatureLookup:
     async def _swap(self) -> None:
         try:
             published = await asyncio.to_thread(self._live.read)
-        except HeadwaterError as error:
-            _logger.warning("the looked-up tables stay: %s", error)
+        except LOAD_ERRORS as error:
+            if self._follower.failed(error):
+                _logger.warning("the looked-up tables stay: %s", reason_of(error))
             return
         for table in self._tables:
-            materialised = published.get(table.name)
+            materialised = None if published is None else published.get(table.name)
             if materialised is None or materialised == table.newest:
                 continue
             try:
                 lookup = await asyncio.to_thread(self._live.open, table.declared, materialised)
-            except HeadwaterError as error:
-                table.failure = str(error)
-                _logger.warning("table %s stays as it was: %s", table.name, error)
+            except LOAD_ERRORS as error:
+                table.failure = reason_of(error)
+                if self._follower.failed(error):
+                    _logger.warning("table %s stays as it was: %s", table.name, table.failure)
                 continue
             table.swap(lookup, materialised)
 

@@ -4,14 +4,10 @@ import asyncio
 import logging
 from typing import ClassVar
 
-import msgspec
-
 from headwater.features.record.encoder import RecordEncoder, open_inbox
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
-from headwater.serving.api.schemas import (
-    LabelItem,
-)
+from headwater.infra.store.published_file import LOAD_ERRORS, Follower, reason_of
 from headwater.serving.metrics.service_metrics import PipelineMetrics
 from headwater.serving.published.alarms import KeeperStatus, KeeperStatusFile
 from headwater.serving.published.published_models import PublishedModels, ServingFile
@@ -20,16 +16,12 @@ from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import GroupCommit
 from headwater.serving.worker.label_recorder import LabelRecorder
 from headwater.serving.worker.predictor import Predictor
-from headwater.spec.errors import (
-    HeadwaterError,
-    NotReadyError,
-)
+from headwater.spec.errors import NotReadyError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["ServedPipeline"]
 
 _logger = logging.getLogger("headwater.serving")
-_LABEL = msgspec.json.Decoder(LabelItem)
 
 
 class ServedPipeline:
@@ -72,6 +64,7 @@ class ServedPipeline:
         self._clock = clock
         self._live = PublishedModels(pipeline, settings)
         self._keeper = KeeperStatusFile(pipeline.name, settings)
+        self._follower = Follower(self._live)
         self._loader = VersionLoader(pipeline.name, self._live)
         self.tables = FeatureLookup(pipeline, settings, metrics) if pipeline.tables else None
         serving = pipeline.serving
@@ -81,19 +74,21 @@ class ServedPipeline:
         self.labels = self.label_recorders(self.recorder, self._commit, clock, metrics)
 
     async def follow(self, every_s: float) -> None:
-        """Swap to the published versions whenever they change, until cancelled.
+        """Load published versions and tables whenever they change, until cancelled."""
+        while True:
+            await self.reload()
+            self.sample()
+            await asyncio.sleep(every_s)
+
+    async def reload(self) -> None:
+        """Load versions and tables if another publication is there, or if the last load is tried again.
 
         If a state fails to load, the one before goes on serving, and :attr:`swap_failure` says why.
         """
-        seen = 0
-        while True:
-            stamp = self._live.stamp()
-            if stamp != seen:
-                seen = stamp
-                await self.swap()
-            await self.follow_tables()
-            self.sample()
-            await asyncio.sleep(every_s)
+        if self._follower.is_due():
+            await self._swap()
+        if self.tables is not None:
+            await self.tables.follow(self._clock.now())
 
     def keeper_status(self) -> KeeperStatus:
         """Return the last status of the keeper: how far it has learned, and its alarms."""
@@ -104,29 +99,32 @@ class ServedPipeline:
         learned_to = 0 if self.champion is None else self.champion.learned_to
         self.metrics.sample(self._commit.waiting, self._commit.syncs, learned_to)
 
-    async def follow_tables(self) -> None:
-        """Open newly published tables, if the pipeline looks features up."""
-        if self.tables is not None:
-            await self.tables.follow(self._clock.now())
-
-    async def swap(self) -> None:
+    async def _swap(self) -> None:
         """Load the published versions beside the serving ones; serve them from the next request on."""
         try:
             serving = await asyncio.to_thread(self._live.read)
             if serving is None or not serving.states:
                 return
             active = await asyncio.to_thread(self._loader.load, serving)
-        except HeadwaterError as error:
-            self.swap_failure = self.predictor.why_none = str(error)
-            self.metrics.swap_failed()
-            fields = {"pipeline": self.pipeline.name, "code": type(error).__name__}
-            _logger.warning("the serving version stays: %s", error, extra={"told": fields})
+        except LOAD_ERRORS as error:
+            self._note_failure("the serving version stays", error)
+            self.predictor.why_none = self.swap_failure
             return
         before = self.champion
         if before is None or before.version != active.champion.version:
             self._log_swap(before, active.champion, serving.epoch)
         self.predictor.active = active
-        self.serving, self.swap_failure = serving, self._loader.left_out
+        self.serving, self.swap_failure = serving, None
+        for reason in self._loader.left_out:
+            self._note_failure("a version is left out", reason)
+
+    def _note_failure(self, consequence: str, error: Exception) -> None:
+        """Show why a state did not load; log and count it once for each publication."""
+        self.swap_failure = reason_of(error)
+        if self._follower.failed(error):
+            self.metrics.swap_failed()
+            fields = {"pipeline": self.pipeline.name, "code": type(error).__name__}
+            _logger.warning("%s: %s", consequence, self.swap_failure, extra={"told": fields})
 
     def _log_swap(self, before: LoadedVersion | None, now: LoadedVersion, epoch: int) -> None:
         fields = {"pipeline": self.pipeline.name, "version": now.version, "epoch": epoch}

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from headwater.flows.deployments import DeployResult, absolute, deploy, schedule_of
 from headwater.flows.stack.silent_runs import HEARTBEATS
+from headwater.flows.stack.stack import FLOWS
 from headwater.infra.settings import Settings
 from headwater.spec.errors import DeclarationError, HeadwaterWarning, ServerError
 from headwater.spec.updating.triggers.schedule import Cron, Every
@@ -160,10 +161,17 @@ def test_secrets_are_not_stored_in_prefect(toy, tmp_path, prefect_api):
         assert found.job_variables["env"]["HEADWATER_S3_ENDPOINT"] == "http://127.0.0.1:9000"
 
 
-def test_entrypoints_load_by_module(toy, settings, prefect_api):
+def test_deployments_have_the_published_entrypoints(toy, settings, prefect_api):
     for each in deploy([f"{toy}:daily"], settings, prefect_api=prefect_api):
-        flow = load_flow_from_entrypoint(_read(prefect_api, each).entrypoint or "")
-        assert flow.name == each.flow
+        assert _read(prefect_api, each).entrypoint == FLOWS[each.flow]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_published_entrypoint_loads_the_flow_of_its_name(name):
+    flow = load_flow_from_entrypoint(FLOWS[name])
+    assert flow.name == name
+    assert flow.description
+    assert flow.parameters.required == ["pipeline"]
 
 
 def test_two_pipelines_of_one_name_are_refused(toy, settings, prefect_api):

@@ -31,9 +31,9 @@ from headwater.spec.updating.decision import decision_of
 from headwater.spec.updating.evidence import Evidence
 from headwater.spec.updating.triggers.trigger_rule import TriggerAnswer
 from headwater.tasks import collect as collect_task
-from headwater.tasks.prefect_errors import is_transient
+from headwater.tasks.prefect_errors import is_transient, retried_after
 
-AT_ONCE = (0.0, 0.0, 0.0)
+AT_ONCE = retried_after(0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_task_waits_for_storage_that_comes_back(toy, recorded, monkeypatch):
 
     real = collect_task.collect
     monkeypatch.setattr(collect_task, "collect", flaky)
-    collected = collect_task.collect_examples(f"{toy}:twin", retry_after_s=AT_ONCE)
+    collected = collect_task.collect_examples(f"{toy}:twin", retried=AT_ONCE)
     assert collected == CollectResult(emitted=0, archived=0, stop=0)
     assert len(calls) == 3
 
@@ -76,7 +76,7 @@ def test_a_task_raises_a_lasting_fault_at_once(toy, recorded, monkeypatch):
 
     monkeypatch.setattr(collect_task, "collect", broken)
     with pytest.raises(DigestError, match="not what was written"):
-        collect_task.collect_examples(f"{toy}:twin", retry_after_s=AT_ONCE)
+        collect_task.collect_examples(f"{toy}:twin", retried=AT_ONCE)
     assert len(calls) == 1
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
-from headwater.infra.store.lease import Lease, acquire, check, keep, release, renew
+from headwater.infra.store.lease import Lease, acquire, check, holding, is_held, keep, release, renew
 from headwater.spec.errors import BusyError, FencedError
 
 NAME = "sequence/toy"
@@ -161,3 +161,24 @@ def test_a_holder_that_stays_keeps_its_lease_beyond_the_term(
     acquire(database, clock, NAME, take_over=True)
     with pytest.raises(FencedError), database.transaction() as connection:
         keep(connection, clock, mine)
+
+
+def test_a_lease_is_held_for_a_block_however_it_ends(database: Database, clock: SimulatedClock) -> None:
+    def fail_within() -> None:
+        with holding(database, clock, NAME) as mine:
+            assert is_held(database, clock, NAME)
+            hold(database, mine)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_within()
+    assert not is_held(database, clock, NAME)
+
+
+def test_a_block_whose_lease_another_process_holds_does_not_begin(
+    database: Database, clock: SimulatedClock
+) -> None:
+    with another_process(database, clock) as (_, said):
+        assert said == "holds 1"
+        with pytest.raises(BusyError), holding(database, clock, NAME):
+            raise AssertionError("it began")

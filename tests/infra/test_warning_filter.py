@@ -4,7 +4,7 @@ from threading import Event
 
 import pytest
 
-from headwater.infra.quiet import quiet
+from headwater.infra.warning_filter import ignoring_warnings
 
 
 def test_a_block_of_another_thread_does_not_undo_this_one() -> None:
@@ -12,11 +12,11 @@ def test_a_block_of_another_thread_does_not_undo_this_one() -> None:
 
     def other() -> None:
         begun.set()
-        with quiet():
+        with ignoring_warnings():
             pass
 
     with ThreadPoolExecutor(1) as threads:
-        with quiet(UserWarning):
+        with ignoring_warnings(UserWarning):
             ended = threads.submit(other)
             begun.wait()
             assert not ended.done()
@@ -27,5 +27,5 @@ def test_a_block_of_another_thread_does_not_undo_this_one() -> None:
 
 
 def test_another_kind_is_seen() -> None:
-    with quiet(RuntimeWarning), pytest.raises(UserWarning):
+    with ignoring_warnings(RuntimeWarning), pytest.raises(UserWarning):
         warnings.warn("another", UserWarning, stacklevel=1)

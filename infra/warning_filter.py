@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet"]
+__all__ = ["ignoring_warnings"]
 
 # The filters belong to the whole process: a block that ends in one thread would put back those that
 # another thread's block has replaced meanwhile.
@@ -13,7 +13,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 @contextmanager
-def quiet(category: type[Warning] = Warning, module: str = "") -> Iterator[None]:
+def ignoring_warnings(category: type[Warning] = Warning, module: str = "") -> Iterator[None]:
     """Ignore warnings until the block ends; another thread's block waits.
 
     Parameters
@@ -24,7 +24,7 @@ def quiet(category: type[Warning] = Warning, module: str = "") -> Iterator[None]
     Examples
     --------
     >>> import warnings
-    >>> with quiet(RuntimeWarning):
+    >>> with ignoring_warnings(RuntimeWarning):
     ...     warnings.warn("an exact p value was given up", RuntimeWarning)
     """
     with _ONE_AT_A_TIME, warnings.catch_warnings():
