@@ -5,8 +5,8 @@ import warnings
 from collections.abc import Iterator
 
 from headwater.learners.first_party import own_modules
-from headwater.learners.generators import SeededGenerators
 from headwater.learners.learner import Learner
+from headwater.learners.process_state import SeededGenerators
 from headwater.learners.rebuildable import doubts, modules_of
 from headwater.learners.wrap import fresh_of
 from headwater.spec.errors import HeadwaterWarning, few

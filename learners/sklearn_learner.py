@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from headwater.infra.warning_filter import ignoring_warnings
 from headwater.learners.canonical import canonical_digest
-from headwater.learners.generators import SeededGenerators
 from headwater.learners.guard import check_batch, check_outputs, keeping_last_good
 from headwater.learners.learner import Capabilities, Schema
+from headwater.learners.process_state import SeededGenerators, ignoring_warnings
 from headwater.spec.data.records import FeatureValue, LabelValue, Output
 from headwater.spec.errors import DeclarationError, NotEnoughError, SchemaError, few
 

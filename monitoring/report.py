@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from headwater.infra.warning_filter import ignoring_warnings
+from headwater.learners.process_state import ignoring_warnings
 from headwater.monitoring.measure.drift import column_drift, is_category
 from headwater.spec.data.feature import FeatureKind
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from headwater.features.log import FeatureLog
-from headwater.learners.generators import SeededGenerators
 from headwater.learners.learner import Learner
+from headwater.learners.process_state import SeededGenerators
 from headwater.loop.training.assemble import batches, classes
 from headwater.registry.restore import fresh
 from headwater.spec.recipe import Recipe
@@ -63,7 +63,7 @@ class Computing:
     """The conditions under which a fold computes: seeded generators, and a limit of threads.
 
     A fold enters it as a ``with`` block, again and again, as
-    :class:`~headwater.learners.generators.SeededGenerators` is.
+    :class:`~headwater.learners.process_state.SeededGenerators` is.
 
     Parameters
     ----------

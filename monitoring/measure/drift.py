@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from headwater.infra.warning_filter import ignoring_warnings
+from headwater.learners.process_state import ignoring_warnings
 from headwater.spec.data.feature import FeatureKind
 
 __all__ = ["ColumnDrift", "column_drift", "drift", "is_category", "usable"]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from headwater.infra.commit_points import reached
-from headwater.infra.warning_filter import ignoring_warnings
+from headwater.learners.process_state import ignoring_warnings
 from headwater.registry.mlflow_store.connection import MlflowConnection, guarded
 from headwater.registry.mlflow_store.owned import PIPELINE_TAG
 from headwater.registry.mlflow_store.versions import FILES, RECIPE_TAG, VersionStore, damaged

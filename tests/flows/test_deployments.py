@@ -11,8 +11,8 @@ from prefect.flows import load_flow_from_entrypoint
 from pydantic import SecretStr
 
 from headwater.flows.deployments import DeployResult, absolute, deploy, schedule_of
+from headwater.flows.stack.runs import FLOWS
 from headwater.flows.stack.silent_runs import HEARTBEATS
-from headwater.flows.stack.stack import FLOWS
 from headwater.infra.settings import Settings
 from headwater.spec.errors import DeclarationError, HeadwaterWarning, ServerError
 from headwater.spec.updating.triggers.schedule import Cron, Every

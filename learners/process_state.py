@@ -1,15 +1,19 @@
-"""The process's own random generators, seeded for a while and for one thread at a time."""
+"""State of the whole process that a block changes for a while: one thread at a time."""
 
 import random
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["SeededGenerators"]
+__all__ = ["SeededGenerators", "ignoring_warnings"]
 
-# The generators belong to the whole process: a thread that seeds them, or puts them back, while another
-# one learns would change what that one draws, and with it the digest of its state.
+# A thread that seeds the generators, or puts them back, while another one learns would change what that
+# one draws, and with it the digest of its state. A block of filters that ends in one thread would put back
+# those that another thread's block has replaced meanwhile.
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -51,6 +55,25 @@ class SeededGenerators:
             _set(self._before)
         finally:
             _ONE_AT_A_TIME.release()
+
+
+@contextmanager
+def ignoring_warnings(category: type[Warning] = Warning, module: str = "") -> Iterator[None]:
+    """Ignore warnings of libraries until the block ends; another thread's block waits.
+
+    Parameters
+    ----------
+    category, module
+        Of which kind, and from modules whose names begin so; all where not given.
+
+    Examples
+    --------
+    >>> with ignoring_warnings(RuntimeWarning):
+    ...     warnings.warn("an exact p value was given up", RuntimeWarning)
+    """
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=category, module=module)
+        yield
 
 
 _States = tuple[Any, Any]

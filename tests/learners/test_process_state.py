@@ -1,10 +1,11 @@
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import numpy as np
 import pytest
 
-from headwater.learners.generators import SeededGenerators
+from headwater.learners.process_state import SeededGenerators, ignoring_warnings
 
 
 def draws(seed: int, many: int) -> list[float]:
@@ -45,3 +46,27 @@ def test_a_failed_block_restores_the_generators() -> None:
     with pytest.raises(ZeroDivisionError), SeededGenerators(1):
         raise ZeroDivisionError(np.random.random())
     assert np.random.random() == expected
+
+
+def test_warnings_ignored_in_another_thread_stay_ignored_here() -> None:
+    begun = Event()
+
+    def other() -> None:
+        begun.set()
+        with ignoring_warnings():
+            pass
+
+    with ThreadPoolExecutor(1) as threads:
+        with ignoring_warnings(UserWarning):
+            ended = threads.submit(other)
+            begun.wait()
+            assert not ended.done()
+            warnings.warn("ignored here", UserWarning, stacklevel=1)
+        ended.result()
+    with pytest.raises(UserWarning):  # as errors, which pytest's filters make of them
+        warnings.warn("seen again", UserWarning, stacklevel=1)
+
+
+def test_warnings_of_another_kind_are_seen() -> None:
+    with ignoring_warnings(RuntimeWarning), pytest.raises(UserWarning):
+        warnings.warn("another", UserWarning, stacklevel=1)
