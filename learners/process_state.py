@@ -12,8 +12,8 @@ import numpy as np
 __all__ = ["SeededGenerators", "ignoring_warnings"]
 
 # A thread that seeds the generators, or puts them back, while another one learns would change what that
-# one draws, and with it the digest of its state. A block of filters that ends in one thread would put back
-# those that another thread's block has replaced meanwhile.
+# one draws, and with it the digest of its state. A block of filters that ends in one thread would put
+# back those that another thread's block has replaced meanwhile.
 _ONE_AT_A_TIME = threading.RLock()
 
 
