@@ -266,7 +266,7 @@ def test_an_exception_of_a_query_goes_through_and_leaves_nothing(bind: Binder, t
     with pytest.raises(KeyError, match="warehouse"):
         batch_predict(bind(batch=of(QuerySource(query))))
     TABLE[:] = [pd.Series([1.0])]
-    with pytest.raises(SchemaError, match="query query gives Series"):
+    with pytest.raises(SchemaError, match="query query returns Series"):
         batch_predict(bind(batch=of(QuerySource(query))))
     assert stores(trained) == before
 
