@@ -11,13 +11,13 @@ import msgspec
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
-from headwater.infra.repeating import Repeating
 from headwater.infra.settings import Settings
 from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
 from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, hash_of
 from headwater.serving.api.operation import SCOPES, Scope
+from headwater.serving.published.repeating import Repeating
 from headwater.spec.errors import ConflictError, DeclarationError, NotFoundError, few
 
 __all__ = ["Key", "KeyStore", "KeyWatch"]

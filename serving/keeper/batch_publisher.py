@@ -6,12 +6,12 @@ from typing import Self
 
 from headwater.features.batch.batch_files import BatchFiles, sha256_of
 from headwater.features.batch.batch_runs import BatchRun, BatchRuns
-from headwater.infra.repeating import Repeating
 from headwater.infra.store.published_file import replacing
 from headwater.infra.store.storage import Storage
 from headwater.loop.batch.batch_predict import batch_runs
 from headwater.loop.binding import Bound
 from headwater.serving.published.published_batch import BatchFile, PublishedBatch
+from headwater.serving.published.repeating import Repeating
 from headwater.spec.errors import DigestError, StorageError
 
 __all__ = ["BatchPublisher"]

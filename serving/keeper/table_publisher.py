@@ -8,10 +8,10 @@ from typing import Self
 from headwater.features.read.repository import register
 from headwater.features.record.encoder import open_inbox
 from headwater.features.tables.materialisations import Materialisations
-from headwater.infra.repeating import Repeating
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.serving.published.published_tables import PublishedTables
+from headwater.serving.published.repeating import Repeating
 from headwater.spec.data.feature_table import Materialised
 from headwater.spec.pipeline import Pipeline
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from tests.patience import await_
 
-from headwater.infra.repeating import Repeating
+from headwater.serving.published.repeating import Repeating
 from headwater.spec.errors import StorageError
 
 LOGGER = logging.getLogger("headwater.tests.repeating")
