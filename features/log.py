@@ -418,7 +418,7 @@ class FeatureLog:
 
     def counts(self) -> LogCounts:
         """Count what the log holds."""
-        position = self._stored.inbox_position(self.inbox.id)
+        position = self._stored.inbox_position(self.inbox.identity.inbox)
         return self._stored.counts(
             unsequenced=self.inbox.count_after(position), archived=self.archive.stop("examples")
         )

@@ -281,7 +281,7 @@ def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
         If the inbox is not the log's own, or has lost records; nothing is changed then.
     """
     pipeline_id = _register(database, pipeline, inbox)
-    if inbox.log is None:
+    if inbox.identity.log is None:
         # The database knows the inbox by now: whoever comes after a kill finds that it is the log's.
         reached("begin.after_register")
         inbox.belong_to(identity_of(database, pipeline_id).log)
@@ -316,7 +316,9 @@ def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
             )
         )
         connection.execute(
-            insert(tables.inbox_position).values(pipeline_id=pipeline_id, inbox=inbox.id, position=0)
+            insert(tables.inbox_position).values(
+                pipeline_id=pipeline_id, inbox=inbox.identity.inbox, position=0
+            )
         )
         connection.execute(insert(tables.log).values(pipeline_id=pipeline_id, uuid=new_id()))
         return int(pipeline_id)

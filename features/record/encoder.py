@@ -8,7 +8,8 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from headwater.features.record.checks import Checks
-from headwater.features.record.inbox import LABEL, PREDICTION, Entry, Inbox, inbox_file
+from headwater.features.record.entries import LABEL, PREDICTION, Entry
+from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.settings import Settings
 from headwater.spec.data.records import (

@@ -31,7 +31,7 @@ def is_waiting(
     """
     read = tables.inbox_position.c
     read_to: int = connection.execute(
-        select(read.position).where(read.pipeline_id == pipeline_id, read.inbox == inbox.id)
+        select(read.position).where(read.pipeline_id == pipeline_id, read.inbox == inbox.identity.inbox)
     ).scalar_one()
     return inbox.count_after(read_to) > 0 or _is_open(connection, pipeline_id, rules, now_us)
 

@@ -7,7 +7,8 @@ from msgspec.structs import astuple
 from sqlalchemy import Connection, select
 
 from headwater.features.identity.belonging import check_inbox
-from headwater.features.record.inbox import LABEL, Inbox, InboxRow
+from headwater.features.record.entries import LABEL, InboxRow
+from headwater.features.record.inbox import Inbox
 from headwater.features.sequence.joining import Arrival, Deadline, Joined, Joiner
 from headwater.features.sequence.known_records import LABEL_VALUE, KnownRecords
 from headwater.features.sequence.sequencer_row import SequencerRow, SequencerState
@@ -66,7 +67,7 @@ class Sequencer:
         self._watches = self._rule.maturity == "window" or self._rule.timeout is not None
         self._lease: Lease | None = None
         self._known = KnownRecords(pipeline_id)
-        self._row = SequencerRow(pipeline_id, inbox.id)
+        self._row = SequencerRow(pipeline_id, inbox.identity.inbox)
 
     def __enter__(self) -> Self:
         self._lease = acquire(self._database, self._clock, f"sequence/{self._name}")

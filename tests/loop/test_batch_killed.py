@@ -15,7 +15,7 @@ from tests.conftest import START
 from tests.loop.batch_killed import ROWS, bind
 from tests.loop.conftest import PIPELINE, day
 
-from headwater.features.record.inbox import PREDICTION
+from headwater.features.record.entries import PREDICTION
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.commit_points import BATCH_POINTS
 from headwater.infra.settings import Settings

@@ -251,7 +251,7 @@ def test_processes_that_begin_a_log_at_once_have_one(open_log: Opener, settings:
     with ThreadPoolExecutor(4) as pool:
         logs = list(pool.map(lambda _: open_log(settings), range(4)))
     assert len({log.identity for log in logs}) == 1
-    assert len({log.inbox.id for log in logs}) == 1
+    assert len({log.inbox.identity.inbox for log in logs}) == 1
 
 
 def test_a_missing_inbox_is_refused_if_the_database_knows_the_log(
