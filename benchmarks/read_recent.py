@@ -48,7 +48,7 @@ def measure(*, short: bool) -> Outcome:
     with fresh_home() as settings, no_compaction:
         log = FeatureLog(_PIPELINE, settings, SimulatedClock(_START))
         _fill(log, commits)
-        stop = log.archive.stop("examples")
+        stop = log.archive["examples"].stop()
         pairs = cpu_pairs(
             lambda: _read(settings, log, 0, stop),
             lambda: _read(settings, log, stop - stop // 100, stop),

@@ -323,7 +323,7 @@ class FeatureLog:
         if archived <= start:
             return self._frames.examples(self._stored.examples(start, stop), columns)
         schema = self._frames.schema(columns)
-        old = self.archive.read("examples", OffsetRange(start, archived), schema).select(list(columns))
+        old = self.archive["examples"].read(OffsetRange(start, archived), schema).select(list(columns))
         if archived == stop:
             return old
         new = self._frames.examples(self._stored.examples(archived, stop), columns)
@@ -420,7 +420,7 @@ class FeatureLog:
         """Count what the log holds."""
         position = self._stored.inbox_position(self.inbox.identity.inbox)
         return self._stored.counts(
-            unsequenced=self.inbox.count_after(position), archived=self.archive.stop("examples")
+            unsequenced=self.inbox.count_after(position), archived=self.archive["examples"].stop()
         )
 
     def close(self) -> None:
@@ -446,7 +446,7 @@ class FeatureLog:
                 frame = frames.labels(self._stored.labels(start, end))
             else:
                 frame = frames.examples(self._stored.examples(start, end), EXAMPLE)
-            self.archive.append(name, frame, start, end)
+            self.archive[name].append(frame, start, end)
             self._same_rows.written(name, end)
             start = end
         return stop - first

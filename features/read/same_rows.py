@@ -53,12 +53,12 @@ class SameRows:
         TableError, StorageError
             If the table cannot be read.
         """
-        stop = self._archive.stop(name)
+        stop = self._archive[name].stop()
         if stop == self._known.get(name, 0):
             return stop
         position, offset = self._stored.ends()  # read after the table's: it is never behind
         end = offset if name == "examples" else position
-        newest = self._archive.newest(name, min(stop, end))
+        newest = self._archive[name].newest(min(stop, end))
         if newest is not None and not self._is_same(name, newest, frames):
             raise self._gone_on(name, newest)
         self._known[name] = stop
@@ -88,16 +88,16 @@ class SameRows:
         end = offset if name == "examples" else position
         if stop > end:
             raise IdentityError(
-                f"table {name!r} at {self._archive.address(name)} stops at {stop}, the database at {end}"
+                f"table {name!r} at {self._archive[name].address} stops at {stop}, the database at {end}"
                 ": they are not of one log, or a copy of this home went on by itself",
                 hint=_HINT,
                 thing=f"table {name!r}",
-                where=self._archive.address(name),
+                where=self._archive[name].address,
             )
 
     def _is_same(self, name: Archived, place: int, frames: Frames) -> bool:
         columns = _COLUMNS[name]
-        archived = self._archive.read(name, OffsetRange(place, place + 1), frames.schema(columns))
+        archived = self._archive[name].read(OffsetRange(place, place + 1), frames.schema(columns))
         if name == "predictions":
             stored = frames.predictions(self._stored.predictions(place, place + 1))
         elif name == "labels":
@@ -107,7 +107,7 @@ class SameRows:
         return _rows(archived, columns) == _rows(stored, columns)
 
     def _gone_on(self, name: Archived, place: int) -> IdentityError:
-        where = self._archive.address(name)
+        where = self._archive[name].address
         return IdentityError(
             f"row {place} of table {name!r} at {where} is not the one that the database has: a copy of "
             "this home, or of its database, went on by itself and wrote there",

@@ -72,7 +72,7 @@ def test_a_storage_of_another_log_is_refused_before_sequencing(
     for way in ("another name", "HEADWATER_STORAGE", "HEADWATER_HOME"):
         assert way in refused.value.hint
     assert (other.stop(), other.positions()) == (0, 0)
-    assert mine.archive.stop("examples") == 10
+    assert mine.archive["examples"].stop() == 10
     fill(mine, 5, "later")
     assert collect(mine).archived == 5
 
@@ -90,8 +90,8 @@ def test_every_reader_of_another_log_s_tables_is_refused(
         other.examples,
         other.counts,
         other.collect,
-        lambda: other.archive.stop("predictions"),
-        lambda: other.archive.append("labels", pl.DataFrame({"position": [0]}), 0, 1),
+        other.archive["predictions"].stop,
+        lambda: other.archive["labels"].append(pl.DataFrame({"position": [0]}), 0, 1),
     ]
     for reader in readers:
         with pytest.raises(IdentityError):
@@ -106,8 +106,8 @@ def test_tables_of_another_log_are_refused_without_a_claim(
     collect(mine)
     other = open_log(Settings(home=tmp_path / "other"))
     fill(other)
-    there = Path(other.archive.address("examples"))
-    shutil.copytree(mine.archive.address("examples"), there)
+    there = Path(other.archive["examples"].address)
+    shutil.copytree(mine.archive["examples"].address, there)
     with pytest.raises(IdentityError, match="table 'examples' of 'toy'"):
         collect(other)
     assert [path.name for path in there.parent.iterdir()] == ["examples"]
@@ -118,7 +118,7 @@ def test_a_table_without_an_id_is_refused(open_log: Opener, shared: Settings) ->
     fill(log)
     storage = Storage(shared)
     storage.prepare()
-    address = log.archive.address("labels")
+    address = log.archive["labels"].address
     write_deltalake(address, pl.DataFrame({"position": [0]}), storage_options=storage.options)
     with pytest.raises(IdentityError, match="bears no log's id") as refused:
         collect(log)

@@ -32,7 +32,7 @@ def test_collect_to_s3_adds_each_range_once(open_log: Opener, on_s3: Settings) -
     before = log.examples(5, 30)
     assert log.collect() == 10
     assert log.examples(5, 30).equals(before)
-    table = DeltaTable(log.archive.address("examples"), storage_options=Storage(on_s3).options)
+    table = DeltaTable(log.archive["examples"].address, storage_options=Storage(on_s3).options)
     assert table.to_pyarrow_table().num_rows == 30
     assert table.version() == 1
 
@@ -66,7 +66,7 @@ def test_many_small_files_are_compacted_and_read_the_same(
         fill(log, start, start + 10)
         log.collect()
     before = log.examples(15, 45)
-    files = DeltaTable(log.archive.address("examples")).file_uris()
+    files = DeltaTable(log.archive["examples"].address).file_uris()
     assert len(files) < 6
     assert before["offset"].to_list() == list(range(15, 45))
     assert before["features"].struct.field("x").to_list() == [float(i) for i in range(15, 45)]
@@ -79,7 +79,7 @@ def test_a_cut_file_is_named_and_nothing_of_the_range_is_given(log: FeatureLog) 
     log.collect()
     fill(log, 10, 20)
     log.collect()
-    folder = Path(log.archive.address("examples"))
+    folder = Path(log.archive["examples"].address)
     newest = max(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
     newest.write_bytes(newest.read_bytes()[:100])
     with pytest.raises(TableError, match="examples"):
@@ -90,7 +90,7 @@ def test_a_cut_file_is_named_and_nothing_of_the_range_is_given(log: FeatureLog) 
 def test_a_lost_file_is_an_error(log: FeatureLog) -> None:
     fill(log, 0, 10)
     log.collect()
-    for path in Path(log.archive.address("examples")).glob("*.parquet"):
+    for path in Path(log.archive["examples"].address).glob("*.parquet"):
         path.unlink()
     with pytest.raises(TableError):
         log.examples(0, 10)
