@@ -31,8 +31,7 @@ class ArchiveTable:
     Parameters
     ----------
     name, key
-        Its name, and the column by which its rows rise: ``"offset"`` if each has its row, as examples
-        have, or ``"position"``.
+        Its name, and the column by which rows rise: ``"position"``, or ``"offset"``, which has no gaps.
     storage, identity, claim
         Where it is, whose it is, and the log's claim, which is taken before the table is made.
     prepare
