@@ -328,7 +328,7 @@ class LabelQueue:
                 return False
             label = self._label(person, prediction_id, value, len(mine))
             try:
-                return self._recorder.append([self._recorder.label(label)], "label") == 1
+                return self._recorder.inbox.append([self._recorder.label(label)], "label") == 1
             except ConflictError:
                 continue  # another answer of the same person came at this moment: look again
         raise ConflictError(

@@ -7,12 +7,12 @@ both have tells: it is the same, or one of them has gone on by itself.
 import polars as pl
 
 from headwater.features.read.archive import Archive, Archived
-from headwater.features.read.frames import Frames
+from headwater.features.read.frames import EXAMPLE, Frames
 from headwater.features.read.repository import LogRepository
 from headwater.spec.errors import IdentityError
 from headwater.spec.recipe import OffsetRange
 
-__all__ = ["SameRows"]
+__all__ = ["SameRows", "frame_of"]
 
 _HINT = (
     "go on with the home that wrote the table (HEADWATER_HOME, HEADWATER_DATABASE_URL), or point "
@@ -98,12 +98,7 @@ class SameRows:
     def _is_same(self, name: Archived, place: int, frames: Frames) -> bool:
         columns = _COLUMNS[name]
         archived = self._archive[name].read(OffsetRange(place, place + 1), frames.schema(columns))
-        if name == "predictions":
-            stored = frames.predictions(self._stored.predictions(place, place + 1))
-        elif name == "labels":
-            stored = frames.labels(self._stored.labels(place, place + 1))
-        else:
-            stored = frames.examples(self._stored.examples(place, place + 1), columns)
+        stored = frame_of(name, self._stored, frames, place, place + 1)
         return _rows(archived, columns) == _rows(stored, columns)
 
     def _gone_on(self, name: Archived, place: int) -> IdentityError:
@@ -115,6 +110,17 @@ class SameRows:
             thing=f"table {name!r}",
             where=where,
         )
+
+
+def frame_of(
+    name: Archived, stored: LogRepository, frames: Frames, start: int, stop: int
+) -> pl.DataFrame:
+    """Return the rows of a range as the database has them, and as an archive's table is to have them."""
+    if name == "predictions":
+        return frames.predictions(stored.predictions(start, stop))
+    if name == "labels":
+        return frames.labels(stored.labels(start, stop))
+    return frames.examples(stored.examples(start, stop), EXAMPLE)
 
 
 def _rows(frame: pl.DataFrame, columns: tuple[str, ...]) -> list[tuple[object, ...]]:

@@ -90,7 +90,9 @@ class Declared:
         ConflictError
             If another process declared anew meanwhile.
         """
-        self.stored = self._read()
+        stored = self._read()
+        if stored != self.stored:
+            self.stored = stored
         declaration = self._declared.after(self.stored)
         if declaration == self.stored:
             self._agreed = True

@@ -165,7 +165,7 @@ class _Work:
             frame = self._files.read_part(run.id, part)
             for rows in frame.iter_slices(_RECORDED_TOGETHER):
                 predictions = _predictions(self._bound.pipeline, self._batch.key, run, rows)
-                recorder.append([recorder.prediction(each) for each in predictions], "record")
+                recorder.inbox.append([recorder.prediction(each) for each in predictions], "record")
                 reached("batch.between_records")
         reached("batch.before_publish")
         published = replace(run, state="published", published_at=self._bound.clock.now())

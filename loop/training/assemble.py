@@ -48,7 +48,7 @@ def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.
     """
     excluded, chosen = unlearned(log, recipe), None
     if recipe.subsample is not None:
-        emitted_us = np.array(log.emitted_us(recipe.examples.start, recipe.examples.stop))
+        emitted_us = np.array(log.repository.emitted(recipe.examples.start, recipe.examples.stop))
         chosen = draw(recipe.subsample, recipe.examples, emitted_us, excluded)
     names = [feature.name for feature in recipe.features]
     for piece in _pieces(recipe):
@@ -85,9 +85,9 @@ def unlearned(log: FeatureLog, recipe: Recipe) -> Offsets:
         if span.start < stop and span.stop > start
     ]
     if recipe.update == "stateless":
-        excluded.append(np.array(log.superseded(start, stop), dtype=np.int64))
+        excluded.append(np.array(log.repository.superseded(start, stop), dtype=np.int64))
     elif recipe.revisions == "ignore":
-        excluded.append(np.array(log.corrections(start, stop), dtype=np.int64))
+        excluded.append(np.array(log.repository.corrections(start, stop), dtype=np.int64))
     return np.unique(np.concatenate(excluded)) if excluded else np.empty(0, dtype=np.int64)
 
 

@@ -159,7 +159,7 @@ def _by_amount(
     log: FeatureLog, rows: int, since: datetime, now: datetime, wait: timedelta, most: int
 ) -> list[WindowSpan]:
     start, end = log.position_at(since), log.position_at(now + _MICROSECOND)
-    whole = log.count_predictions(start, end) // rows
+    whole = log.repository.count(start, end) // rows
     skipped = max(whole - most, 0)
     place = log.position_after(start, rows * skipped) if skipped else start
     spans: list[WindowSpan] = []

@@ -123,7 +123,7 @@ def test_an_archive_from_before_ages_is_read(log: FeatureLog, monkeypatch: pytes
     log.label([Label(prediction_id="old", value=True, known_at=NOW)])
     drain(log)
     with monkeypatch.context() as before:
-        for module, name in (("log", "EXAMPLE"), ("read.frames", "PREDICTION")):
+        for module, name in (("read.same_rows", "EXAMPLE"), ("read.frames", "PREDICTION")):
             columns = getattr(sys.modules[f"headwater.features.{module}"], name)
             kept = tuple(column for column in columns if column != "ages_s")
             before.setattr(f"headwater.features.{module}.{name}", kept)
