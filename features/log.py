@@ -16,7 +16,7 @@ from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["FeatureLog", "LogCounts"]
@@ -65,7 +65,7 @@ class FeatureLog(LogWriter, LogReader):
         inbox = open_inbox(pipeline, settings)
         id_ = _registered(database, pipeline, inbox)
         self.identity = identity_of(database, id_)
-        archive = Archive(Storage(settings), self.identity, compact_from_files=compact_from_files)
+        archive = Archive(open_storage(settings), self.identity, compact_from_files=compact_from_files)
         declared = Declared(pipeline, id_, inbox, database, clock)
         LogWriter.__init__(self, pipeline, inbox, declared, clock)
         LogReader.__init__(self, pipeline, id_, declared, database, archive)

@@ -16,6 +16,7 @@ from polars.exceptions import PolarsError
 
 from headwater.infra.commit_points import reached
 from headwater.infra.store.identity import Claim, Identity
+from headwater.infra.store.s3_storage import S3Storage
 from headwater.infra.store.storage import Storage
 from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, TableError
 from headwater.spec.recipe import OffsetRange
@@ -231,7 +232,7 @@ def _refusal(error: Exception, named: str, at: str, storage: Storage) -> Headwat
     if isinstance(error, CommitFailedError):
         return ConflictError(f"another process wrote {named} at the same time", hint="collect again")
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if storage.is_s3 and _is_network(first):
+    if isinstance(storage, S3Storage) and _is_network(first):
         return StorageError(
             f"storage at {storage.root} does not answer: {first[:200]}",
             hint="check that the service runs and HEADWATER_S3_ENDPOINT; nothing was lost",

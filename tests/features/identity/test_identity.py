@@ -21,7 +21,7 @@ from headwater.infra.settings import Settings
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Claim, Identity
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.loop.collect import collect
 from headwater.spec.errors import IdentityError, IntegrityError
 
@@ -116,7 +116,7 @@ def test_tables_of_another_log_are_refused_without_a_claim(
 def test_a_table_without_an_id_is_refused(open_log: Opener, shared: Settings) -> None:
     log = open_log(shared)
     fill(log)
-    storage = Storage(shared)
+    storage = open_storage(shared)
     storage.prepare()
     address = log.archive["labels"].address
     write_deltalake(address, pl.DataFrame({"position": [0]}), storage_options=storage.options)
@@ -127,7 +127,7 @@ def test_a_table_without_an_id_is_refused(open_log: Opener, shared: Settings) ->
 
 
 def test_one_of_several_logs_that_claim_a_name_at_once_gets_it(shared: Settings) -> None:
-    storage = Storage(shared)
+    storage = open_storage(shared)
     storage.prepare()
     many = 8
     start = Barrier(many)
@@ -149,7 +149,7 @@ def test_one_of_several_logs_that_claim_a_name_at_once_gets_it(shared: Settings)
 
 
 def test_an_unreadable_claim_is_refused(settings: Settings) -> None:
-    storage = Storage(settings)
+    storage = open_storage(settings)
     storage.write(b"", "tables", "toy", "log.json")
     with pytest.raises(IdentityError, match="bears no log's id"):
         Claim(storage, Identity("toy", new_id())).take()

@@ -11,7 +11,8 @@ from tests.features.records import drain, label, prediction
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
+from headwater.infra.store.s3_storage import S3Storage
 from headwater.spec.errors import BusyError, FencedError, StorageError, TableError
 from headwater.spec.pipeline import Pipeline
 
@@ -32,13 +33,13 @@ def test_collect_to_s3_adds_each_range_once(open_log: Opener, on_s3: Settings) -
     before = log.examples(5, 30)
     assert log.collect() == 10
     assert log.examples(5, 30).equals(before)
-    table = DeltaTable(log.archive["examples"].address, storage_options=Storage(on_s3).options)
+    table = DeltaTable(log.archive["examples"].address, storage_options=open_storage(on_s3).options)
     assert table.to_pyarrow_table().num_rows == 30
     assert table.version() == 1
 
 
 def test_the_doctor_sees_that_s3_honours_conditions(on_s3: Settings) -> None:
-    storage = Storage(on_s3)
+    storage = S3Storage(str(on_s3.storage), on_s3.s3_endpoint)
     storage.prepare()
     storage.check_conditional_write("doctor/try")
 
