@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from headwater.features.log import FeatureLog
+from headwater.features.read.log_reader import LogReader
 from headwater.spec.duration import duration
 from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.updating.update import Subsample
@@ -20,7 +20,7 @@ _COLUMNS = ("offset", "features", "label")
 Offsets = npt.NDArray[np.int64]
 
 
-def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+def batches(log: LogReader, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
     """Yield the batches of one pass, cut as the recipe says.
 
     If ``batch_rows`` is set, batches are cut at its multiples among all offsets, so that they do not
@@ -62,7 +62,7 @@ def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.
                 yield batch["features"].struct.unnest().select(names), batch["label"]
 
 
-def classes(log: FeatureLog, recipe: Recipe) -> list[str]:
+def classes(log: LogReader, recipe: Recipe) -> list[str]:
     """Return the classes among a recipe's examples, sorted; none if the task has no classes."""
     if recipe.task != "multiclass":
         return []
@@ -72,7 +72,7 @@ def classes(log: FeatureLog, recipe: Recipe) -> list[str]:
     return sorted(values)
 
 
-def unlearned(log: FeatureLog, recipe: Recipe) -> Offsets:
+def unlearned(log: LogReader, recipe: Recipe) -> Offsets:
     """Return the offsets of a recipe's range that are not learned, rising.
 
     They are the quarantined offsets. A stateless update leaves out the examples whose label is corrected
