@@ -1,10 +1,11 @@
 """The records that a sequencer knows: those it read or wrote lately, and those it loads for a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from headwater.features.sequence.joining import Arrival, Deadline, KnownLabel, KnownPrediction
 from headwater.infra.store import tables
@@ -75,7 +76,8 @@ class KnownRecords:
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             self._load_predictions(connection, chunk, known)
-            self._load_parked(connection, chunk, known)
+            for id_, label in self._labels(connection, tables.label.c.prediction_id, chunk):
+                known.setdefault(id_, KnownPrediction()).labels += (label,)
         recorded = {
             prediction.position: prediction
             for prediction in known.values()
@@ -84,7 +86,9 @@ class KnownRecords:
         positions = sorted(recorded)
         for start in range(0, len(positions), _CHUNK):
             chunk_of = positions[start : start + _CHUNK]
-            self._load_labels(connection, chunk_of, recorded)
+            after = self._labels(connection, tables.label.c.prediction_position, chunk_of)
+            for position, label in after:  # after their predictions, and so after any that were parked
+                recorded[position].labels += (label,)
             self._load_examples(connection, chunk_of, recorded)
         self.by_id.update(known)
 
@@ -119,28 +123,16 @@ class KnownRecords:
         ).all():
             known[id_] = KnownPrediction(position, effective_us)
 
-    def _load_parked(
-        self, connection: Connection, ids: Sequence[str], known: dict[str, KnownPrediction]
-    ) -> None:
+    def _labels(
+        self, connection: Connection, of: ColumnElement[Any], keys: Sequence[Any]
+    ) -> Iterator[tuple[Any, KnownLabel]]:
+        """Yield the labels of some predictions, by revision, each with its prediction's key."""
         table = tables.label.c
-        for id_, *label in connection.execute(
-            select(table.prediction_id, table.position, table.payload, table.effective_at_us)
-            .where(table.pipeline_id == self._pipeline_id, table.prediction_id.in_(ids))
-            .order_by(table.prediction_id, table.revision)
-        ).all():
-            known.setdefault(id_, KnownPrediction()).labels += (_known_label(*label),)
-
-    def _load_labels(
-        self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]
-    ) -> None:
-        """Load the labels that came after their predictions, and so after any that were parked."""
-        table = tables.label.c
-        for of, *label in connection.execute(
-            select(table.prediction_position, table.position, table.payload, table.effective_at_us)
-            .where(table.pipeline_id == self._pipeline_id, table.prediction_position.in_(positions))
-            .order_by(table.prediction_position, table.revision)
-        ).all():
-            known[of].labels += (_known_label(*label),)
+        query = select(of, table.position, table.payload, table.effective_at_us).where(
+            table.pipeline_id == self._pipeline_id, of.in_(keys)
+        )
+        for key, position, payload, us in connection.execute(query.order_by(of, table.revision)).all():
+            yield key, KnownLabel(position, LABEL_VALUE.decode(payload).value, us)
 
     def _load_examples(
         self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]
@@ -156,7 +148,3 @@ class KnownRecords:
             prediction.learned = next(
                 label.value for label in prediction.labels if label.position == label_position
             )
-
-
-def _known_label(position: int, payload: bytes, effective_us: int) -> KnownLabel:
-    return KnownLabel(position, LABEL_VALUE.decode(payload).value, effective_us)
