@@ -167,9 +167,9 @@ def _check_log(bound: Bound, settings: Settings) -> Iterator[str]:
 def _check_archive(bound: Bound) -> Iterator[str]:
     keys: dict[Archived, str] = {"predictions": "position", "labels": "position", "examples": "offset"}
     places = {
-        name: pl.read_delta(bound.log.archive.address(name), columns=[key])[key].to_list()
+        name: pl.read_delta(bound.log.archive[name].address, columns=[key])[key].to_list()
         for name, key in keys.items()
-        if bound.log.archive.stop(name)
+        if bound.log.archive[name].stop()
     }
     if not places:
         return
@@ -177,7 +177,7 @@ def _check_archive(bound: Bound) -> Iterator[str]:
     if sorted(places.get("examples", [])) != list(range(stop)):
         yield f"the archive does not hold each of {stop} examples once"
     positions = sorted(places["predictions"] + places["labels"])
-    if positions != list(range(bound.log.archive.stop("predictions"))):
+    if positions != list(range(bound.log.archive["predictions"].stop())):
         yield f"the archive does not hold each of {len(positions)} predictions and labels once"
 
 

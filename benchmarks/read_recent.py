@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from unittest.mock import patch
 
 from benchmarks.claim import Outcome, at_least, cpu_pairs, fresh_home, say
 from benchmarks.models import river_regression
@@ -44,11 +43,10 @@ def measure(*, short: bool) -> Outcome:
     compaction put off. Each reading opens the table anew.
     """
     commits = _SHORT_COMMITS if short else _COMMITS
-    no_compaction = patch("headwater.features.read.archive._SMALL_FILES", 10**9)
-    with fresh_home() as settings, no_compaction:
-        log = FeatureLog(_PIPELINE, settings, SimulatedClock(_START))
+    with fresh_home() as settings:
+        log = FeatureLog(_PIPELINE, settings, SimulatedClock(_START), compact_from_files=10**9)
         _fill(log, commits)
-        stop = log.archive.stop("examples")
+        stop = log.archive["examples"].stop()
         pairs = cpu_pairs(
             lambda: _read(settings, log, 0, stop),
             lambda: _read(settings, log, stop - stop // 100, stop),

@@ -49,7 +49,7 @@ def collect(log: FeatureLog, sequencer: Sequencer | None = None) -> CollectResul
     TableError, StorageError
         If the archive cannot be written; the examples keep their offsets.
     """
-    log.check_archive()  # before an offset is given
+    log.archive_writer.check()  # before an offset is given
     try:
         with nullcontext(sequencer) if sequencer else log.sequencer() as opened:
             emitted = opened.drain()

@@ -19,7 +19,8 @@ from headwater.infra.ids import made_at
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Identity, identity_of
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
+from headwater.infra.store.s3_storage import S3Storage
 from headwater.monitoring.performance.performance_table import open_performance
 from headwater.spec.errors import HeadwaterError, IdentityError, StorageError, TableError
 
@@ -88,7 +89,7 @@ def _log(name: str, number: int, database: Database, settings: Settings) -> list
         identity = identity_of(database, number)
     except IdentityError as error:
         return [CheckResult(what=what, good=False, found=error.what, hint=error.hint)]
-    home, storage = HomeLog(name, settings), Storage(settings)
+    home, storage = HomeLog(name, settings), open_storage(settings)
     checks: list[Callable[[], object]] = [
         lambda: check_home(database, number, inbox_file(name, settings)),
         Archive(storage, identity).check,
@@ -156,9 +157,9 @@ def _database(settings: Settings) -> str:
 
 def _storage(settings: Settings) -> str:
     """Write, and write again under a condition that must fail: commits on S3 rely on that."""
-    storage = Storage(settings)
+    storage = open_storage(settings)
     storage.prepare()
-    if not storage.is_s3:
+    if not isinstance(storage, S3Storage):
         return storage.root
     storage.check_conditional_write(f"doctor/{uuid.uuid4()}")
     return f"{storage.root}, conditional writes hold"

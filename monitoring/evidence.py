@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from headwater.features.log import FeatureLog
+from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.monitoring.attention.attention import Attention, attend, overruled
 from headwater.monitoring.attention.window_pair import WatchedChampion
@@ -69,7 +69,7 @@ class DecisionHistory(NamedTuple):
 
 def gather(
     pipeline: Pipeline,
-    log: FeatureLog,
+    log: LogReader,
     registry: Registry,
     now: datetime,
     history: DecisionHistory | None = None,

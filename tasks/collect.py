@@ -37,7 +37,7 @@ def collect_examples(reference: str, *, retried: TaskRetries = RETRIED) -> Colle
 def _collect(reference: str) -> CollectResult:
     with Bound(load_pipeline(reference)) as bound:
         collected = collect(bound.log)
-        name, address = bound.pipeline.name, bound.log.archive.address("examples")
+        name, address = bound.pipeline.name, bound.log.archive["examples"].address
     add_asset_metadata(
         examples_asset(name),
         {"archived": collected.archived, "stop": collected.stop, "address": address},

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from headwater.features.record.inbox import LABEL, Inbox
+from headwater.features.record.entries import LABEL
+from headwater.features.record.inbox import Inbox
 from headwater.features.record.inbox_identity import InboxIdentity, read_identity
 from headwater.infra.ids import made_at
 from headwater.infra.store import tables
@@ -43,8 +44,8 @@ def check_new(inbox: Inbox) -> None:
     IdentityError
         If it does.
     """
-    if inbox.log is not None:
-        raise _stray(inbox.path, inbox.log, None)
+    if inbox.identity.log is not None:
+        raise _stray(inbox.path, inbox.identity.log, None)
 
 
 def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
@@ -57,7 +58,7 @@ def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
     IntegrityError
         If it has lost records.
     """
-    read_to = _check_known(connection, pipeline_id, InboxIdentity(inbox.id, inbox.log), inbox.path)
+    read_to = _check_known(connection, pipeline_id, inbox.identity, inbox.path)
     if inbox.end() < read_to:
         raise IntegrityError(
             f"the inbox {inbox.path} ends at position {inbox.end()}, and the database has read it up to "
@@ -96,7 +97,7 @@ def _check_last_read(connection: Connection, pipeline_id: int, inbox: Inbox, rea
             "one has",
             thing="the inbox",
             where=str(inbox.path),
-            log=inbox.log,
+            log=inbox.identity.log,
         )
 
 

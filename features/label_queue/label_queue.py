@@ -1,24 +1,23 @@
 """The label queue: questions to people, claimed with a lease, answered or skipped."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Literal
 
 from sqlalchemy import Connection
 
+from headwater.features.label_queue.dealing import Dealing
+from headwater.features.label_queue.person_labels import PersonLabels
 from headwater.features.label_queue.question_selection import STEP_RECORDS, QuestionSelection
 from headwater.features.label_queue.questions import Question, Questions
 from headwater.features.label_queue.queue_statistics import counts
 from headwater.features.record.encoder import RecordEncoder
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.store.database import Database
-from headwater.spec.data.records import Label, LabelValue
+from headwater.spec.data.records import LabelValue
 from headwater.spec.data.values import check_name
 from headwater.spec.duration import duration
 from headwater.spec.errors import (
-    ConflictError,
     DeclarationError,
-    HeadwaterError,
     NotFoundError,
     SchemaError,
 )
@@ -26,18 +25,13 @@ from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.queue import (
     LONGEST_LEASE_S,
     MOST_CLAIMED,
-    Why,
     check_person,
-    label_key,
-    random_next,
 )
 from headwater.spec.serving.queue_results import ClaimedQuestion, QueueStatistics
 
 __all__ = ["LabelQueue"]
 
 _STEPS_A_CLAIM = 10
-_TO_WRITE = timedelta(minutes=1)
-_TRIES = 5
 
 
 class LabelQueue:
@@ -88,6 +82,8 @@ class LabelQueue:
         self._database = database
         self._clock = clock
         self._questions = Questions(pipeline_id, pipeline.people)
+        self._labels = PersonLabels(recorder, clock)
+        self._dealing = Dealing(pipeline.people, pipeline.task, self._questions, recorder)
         self._filling = QuestionSelection(
             pipeline, pipeline_id, self._questions, recorder, step_records=step_records
         )
@@ -152,19 +148,7 @@ class LabelQueue:
         with self._database.transaction() as connection:
             now_us = to_us(self._clock.now())
             until_us = to_us(from_us(now_us) + lease)
-
-            def held(limit: int) -> list[Question]:
-                return self._questions.held(connection, person, now_us, limit)
-
-            mine = self._taken(connection, held, person, until_us, many)
-            for why, count in self._strata(connection, many - len(mine)):
-
-                def free(limit: int, why: Why = why) -> list[Question]:
-                    return self._questions.free(connection, person, now_us, why, limit)
-
-                missing = min(count, many - len(mine))
-                mine += self._taken(connection, free, person, until_us, missing)
-        return mine
+            return self._dealing.deal(connection, person, many, now_us, until_us)
 
     def answer(self, person: str, prediction_id: str, value: LabelValue) -> Literal["recorded", "known"]:
         """Record a person's answer; durable when this returns.
@@ -194,17 +178,21 @@ class LabelQueue:
         """
         check_person(person)
         check_name(prediction_id, "prediction_id")
-        self._recorder.label(self._label(person, prediction_id, value, 0))  # does it fit
+        self._labels.check(person, prediction_id, value)
         if self._pipeline.task == "regression":
             value = float(value)
-        refusal = self._refusal(person, prediction_id)
+        with self._database.transaction() as connection:
+            self._follow(connection, self._found(connection, prediction_id))
+            question = self._found(connection, prediction_id)
+            now_us = to_us(self._clock.now())
+            refusal = self._dealing.refusal(connection, question, person, now_us)
         if refusal is not None:
             raise refusal
-        recorded = self._record(person, prediction_id, value)
+        recorded = self._labels.record(person, prediction_id, value)
         with self._database.transaction() as connection:
-            question = self._questions.find(connection, prediction_id)
-            if question is not None:
-                self._follow(connection, question)
+            found = self._questions.find(connection, prediction_id)
+            if found is not None:
+                self._follow(connection, found)
         return "recorded" if recorded else "known"
 
     def skip(self, person: str, prediction_id: str) -> None:
@@ -223,127 +211,13 @@ class LabelQueue:
         check_name(prediction_id, "prediction_id")
         with self._database.transaction() as connection:
             question = self._found(connection, prediction_id)
-            answered_or_skipped, value = self._questions.answer_of(connection, question, person)
-            if value is not None:
-                raise ConflictError(
-                    f"{person} has answered {prediction_id!r} already",
-                    hint="send another answer instead",
-                )
-            if answered_or_skipped:
-                return
-            if self._questions.claimed_until(connection, question, person) is None:
-                raise _not_claimed(person, prediction_id)
-            self._questions.skip(connection, question, person, to_us(self._clock.now()))
+            self._dealing.skip(connection, question, person, to_us(self._clock.now()))
 
     def counts(self) -> QueueStatistics:
         """Count open and answered questions, and measure agreement."""
         with self._database.reading() as connection:
             now_us = to_us(self._clock.now())
             return counts(connection, self._pipeline_id, self._people, self._pipeline.task, now_us)
-
-    def _strata(self, connection: Connection, many: int) -> list[tuple[Why, int]]:
-        """Return the strata of the next questions; if one is short, the other fills in."""
-        place = self._questions.place(connection)
-        random = random_next(self._people, self._pipeline.task, place.dealt_random, place.dealt, many)
-        return [("random", random), ("uncertain", many), ("random", many)]
-
-    def _taken(
-        self,
-        connection: Connection,
-        candidates: Callable[[int], list[Question]],
-        person: str,
-        until_us: int,
-        many: int,
-    ) -> list[ClaimedQuestion]:
-        """Claim candidates for a person; select them again if rows had to follow labels."""
-        taken: dict[int, ClaimedQuestion] = {}
-        changed = True
-        while len(taken) < many and changed:
-            changed = False
-            for question in candidates(many):
-                if question.position in taken:
-                    continue
-                claimed = self._take(connection, question, person, until_us)
-                changed = changed or claimed is None
-                if claimed is not None and len(taken) < many:
-                    taken[question.position] = claimed
-        return list(taken.values())
-
-    def _take(
-        self, connection: Connection, question: Question, person: str, until_us: int
-    ) -> ClaimedQuestion | None:
-        """Claim one question for a person; None if a label came between, or the prediction is gone."""
-        recorded = self._recorder.find(question.prediction_id)
-        if recorded is None or recorded.prediction is None:
-            self._questions.remove(connection, question)
-            return None
-        if self._questions.follow(connection, question, recorded.labels):
-            return None
-        self._questions.take(connection, question, person, until_us)
-        served = recorded.prediction
-        return ClaimedQuestion(
-            prediction_id=question.prediction_id,
-            why=question.why,
-            until=from_us(until_us),
-            features=served.features,
-            entity=served.entity,
-            served_at=served.served_at,
-            version=served.version,
-        )
-
-    def _refusal(self, person: str, prediction_id: str) -> HeadwaterError | None:
-        """Return why a person may not answer; if he may, hold the question for him meanwhile."""
-        with self._database.transaction() as connection:
-            self._follow(connection, self._found(connection, prediction_id))
-            question = self._found(connection, prediction_id)
-            now_us = to_us(self._clock.now())
-            if question.closed == "labelled":
-                return ConflictError(
-                    f"the truth of {prediction_id!r} came from elsewhere meanwhile", hint="claim another"
-                )
-            answered_or_skipped, value = self._questions.answer_of(connection, question, person)
-            if value is not None:
-                return None
-            held_until = self._questions.claimed_until(connection, question, person)
-            if held_until is None and not answered_or_skipped:
-                return _not_claimed(person, prediction_id)
-            alive = held_until is not None and held_until > now_us
-            if not alive and not self._questions.has_room(connection, question, now_us):
-                return ConflictError(
-                    f"{person} no longer holds {prediction_id!r}, and it went to others",
-                    hint="claim another, or claim for longer",
-                )
-            until_us = to_us(from_us(now_us) + _TO_WRITE)
-            if held_until is None or held_until < until_us:
-                self._questions.take(connection, question, person, until_us)
-        return None
-
-    def _record(self, person: str, prediction_id: str, value: LabelValue) -> bool:
-        """Record the label, unless the person's newest has the same value; return whether it is new."""
-        for _ in range(_TRIES):
-            recorded = self._recorder.find(prediction_id)
-            labels = [] if recorded is None else [received.label for received in recorded.labels]
-            mine = [known for known in labels if known.source == "human" and known.by == person]
-            if mine and mine[-1].value == value:
-                return False
-            label = self._label(person, prediction_id, value, len(mine))
-            try:
-                return self._recorder.append([self._recorder.label(label)], "label") == 1
-            except ConflictError:
-                continue  # another answer of the same person came at this moment: look again
-        raise ConflictError(
-            f"several answers of {person} to {prediction_id!r} come at once", hint="send one"
-        )
-
-    def _label(self, person: str, prediction_id: str, value: LabelValue, before: int) -> Label:
-        return Label(
-            prediction_id=prediction_id,
-            value=value,
-            known_at=self._clock.now(),
-            source="human",
-            key=label_key(person, before),
-            by=person,
-        )
 
     def _follow(self, connection: Connection, question: Question) -> None:
         recorded = self._recorder.find(question.prediction_id)
@@ -357,10 +231,6 @@ class LabelQueue:
                 f"nothing is asked about prediction {prediction_id!r}", hint="claim first"
             )
         return question
-
-
-def _not_claimed(person: str, prediction_id: str) -> ConflictError:
-    return ConflictError(f"{person} has not claimed {prediction_id!r}", hint="claim it first")
 
 
 def _check_bounds(name: str, value: int, most: int) -> None:

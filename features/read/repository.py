@@ -4,7 +4,7 @@ from bisect import bisect_left
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Select, bindparam, func, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, func, insert, select
 
 from headwater.features.identity.belonging import check_home, check_inbox, check_new
 from headwater.features.read.frames import ExampleRow, LabelOfRow, LabelRow, PredictionRow
@@ -96,12 +96,7 @@ class LogRepository:
         table = tables.example.c
         rows = self._rows(
             select(table.supersedes)
-            .where(
-                table.pipeline_id == self._pipeline_id,
-                table.offset >= start,
-                table.offset < stop,
-                table.supersedes >= start,
-            )
+            .where(*self._within(table.offset, start, stop), table.supersedes >= start)
             .order_by(table.supersedes)
         )
         return [offset for (offset,) in rows if offset is not None]
@@ -111,12 +106,7 @@ class LogRepository:
         table = tables.example.c
         rows = self._rows(
             select(table.offset)
-            .where(
-                table.pipeline_id == self._pipeline_id,
-                table.offset >= start,
-                table.offset < stop,
-                table.supersedes.is_not(None),
-            )
+            .where(*self._within(table.offset, start, stop), table.supersedes.is_not(None))
             .order_by(table.offset)
         )
         return [offset for (offset,) in rows]
@@ -126,7 +116,7 @@ class LogRepository:
         table = tables.example.c
         rows = self._rows(
             select(table.emitted_at_us)
-            .where(table.pipeline_id == self._pipeline_id, table.offset >= start, table.offset < stop)
+            .where(*self._within(table.offset, start, stop))
             .order_by(table.offset)
         )
         return [moment_us for (moment_us,) in rows]
@@ -163,11 +153,7 @@ class LogRepository:
         table = tables.prediction.c
         return self._rows(
             select(table.position, table.effective_at_us, table.payload)
-            .where(
-                table.pipeline_id == self._pipeline_id,
-                table.position >= start,
-                table.position < stop,
-            )
+            .where(*self._within(table.position, start, stop))
             .order_by(table.position)
         )
 
@@ -189,13 +175,7 @@ class LogRepository:
     def count(self, start: int, stop: int) -> int:
         """Count the predictions of a range of positions."""
         table = tables.prediction.c
-        ((count,),) = self._rows(
-            select(func.count()).where(
-                table.pipeline_id == self._pipeline_id,
-                table.position >= start,
-                table.position < stop,
-            )
-        )
+        ((count,),) = self._rows(select(func.count()).where(*self._within(table.position, start, stop)))
         return int(count)
 
     def labels_of(self, start: int, stop: int) -> list[LabelOfRow]:
@@ -207,11 +187,7 @@ class LogRepository:
                 tables.label,
                 (label.pipeline_id == example.pipeline_id) & (label.position == example.label_position),
             )
-            .where(
-                example.pipeline_id == self._pipeline_id,
-                example.prediction_position >= start,
-                example.prediction_position < stop,
-            )
+            .where(*self._within(example.prediction_position, start, stop))
             .order_by(example.prediction_position, example.offset)
         )
 
@@ -220,17 +196,17 @@ class LogRepository:
         table = tables.label.c
         return self._rows(
             select(table.position, table.revision, table.effective_at_us, table.late, table.payload)
-            .where(
-                table.pipeline_id == self._pipeline_id,
-                table.position >= start,
-                table.position < stop,
-            )
+            .where(*self._within(table.position, start, stop))
             .order_by(table.position)
         )
 
     def examples(self, start: int, stop: int) -> list[ExampleRow]:
         """Return the examples of a range of offsets, in order, with both their halves."""
         return self._rows(self._select_examples, {"start": start, "stop": stop})
+
+    def _within(self, column: Column[Any], start: int, stop: int) -> list[ColumnElement[bool]]:
+        """Select this pipeline's rows of a range, by a column of their table."""
+        return [column.table.c.pipeline_id == self._pipeline_id, column >= start, column < stop]
 
     def _rows(self, statement: Select[Row], values: dict[str, int] | None = None) -> list[Row]:
         with self._database.reading() as connection:
@@ -281,7 +257,7 @@ def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
         If the inbox is not the log's own, or has lost records; nothing is changed then.
     """
     pipeline_id = _register(database, pipeline, inbox)
-    if inbox.log is None:
+    if inbox.identity.log is None:
         # The database knows the inbox by now: whoever comes after a kill finds that it is the log's.
         reached("begin.after_register")
         inbox.belong_to(identity_of(database, pipeline_id).log)
@@ -316,7 +292,9 @@ def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
             )
         )
         connection.execute(
-            insert(tables.inbox_position).values(pipeline_id=pipeline_id, inbox=inbox.id, position=0)
+            insert(tables.inbox_position).values(
+                pipeline_id=pipeline_id, inbox=inbox.identity.inbox, position=0
+            )
         )
         connection.execute(insert(tables.log).values(pipeline_id=pipeline_id, uuid=new_id()))
         return int(pipeline_id)

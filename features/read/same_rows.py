@@ -7,12 +7,12 @@ both have tells: it is the same, or one of them has gone on by itself.
 import polars as pl
 
 from headwater.features.read.archive import Archive, Archived
-from headwater.features.read.frames import Frames
+from headwater.features.read.frames import EXAMPLE, Frames
 from headwater.features.read.repository import LogRepository
 from headwater.spec.errors import IdentityError
 from headwater.spec.recipe import OffsetRange
 
-__all__ = ["SameRows"]
+__all__ = ["SameRows", "frame_of"]
 
 _HINT = (
     "go on with the home that wrote the table (HEADWATER_HOME, HEADWATER_DATABASE_URL), or point "
@@ -53,12 +53,12 @@ class SameRows:
         TableError, StorageError
             If the table cannot be read.
         """
-        stop = self._archive.stop(name)
+        stop = self._archive[name].stop()
         if stop == self._known.get(name, 0):
             return stop
         position, offset = self._stored.ends()  # read after the table's: it is never behind
         end = offset if name == "examples" else position
-        newest = self._archive.newest(name, min(stop, end))
+        newest = self._archive[name].newest(min(stop, end))
         if newest is not None and not self._is_same(name, newest, frames):
             raise self._gone_on(name, newest)
         self._known[name] = stop
@@ -88,26 +88,21 @@ class SameRows:
         end = offset if name == "examples" else position
         if stop > end:
             raise IdentityError(
-                f"table {name!r} at {self._archive.address(name)} stops at {stop}, the database at {end}"
+                f"table {name!r} at {self._archive[name].address} stops at {stop}, the database at {end}"
                 ": they are not of one log, or a copy of this home went on by itself",
                 hint=_HINT,
                 thing=f"table {name!r}",
-                where=self._archive.address(name),
+                where=self._archive[name].address,
             )
 
     def _is_same(self, name: Archived, place: int, frames: Frames) -> bool:
         columns = _COLUMNS[name]
-        archived = self._archive.read(name, OffsetRange(place, place + 1), frames.schema(columns))
-        if name == "predictions":
-            stored = frames.predictions(self._stored.predictions(place, place + 1))
-        elif name == "labels":
-            stored = frames.labels(self._stored.labels(place, place + 1))
-        else:
-            stored = frames.examples(self._stored.examples(place, place + 1), columns)
+        archived = self._archive[name].read(OffsetRange(place, place + 1), frames.schema(columns))
+        stored = frame_of(name, self._stored, frames, place, place + 1)
         return _rows(archived, columns) == _rows(stored, columns)
 
     def _gone_on(self, name: Archived, place: int) -> IdentityError:
-        where = self._archive.address(name)
+        where = self._archive[name].address
         return IdentityError(
             f"row {place} of table {name!r} at {where} is not the one that the database has: a copy of "
             "this home, or of its database, went on by itself and wrote there",
@@ -115,6 +110,17 @@ class SameRows:
             thing=f"table {name!r}",
             where=where,
         )
+
+
+def frame_of(
+    name: Archived, stored: LogRepository, frames: Frames, start: int, stop: int
+) -> pl.DataFrame:
+    """Return the rows of a range as the database has them, and as an archive's table is to have them."""
+    if name == "predictions":
+        return frames.predictions(stored.predictions(start, stop))
+    if name == "labels":
+        return frames.labels(stored.labels(start, stop))
+    return frames.examples(stored.examples(start, stop), EXAMPLE)
 
 
 def _rows(frame: pl.DataFrame, columns: tuple[str, ...]) -> list[tuple[object, ...]]:

@@ -1,12 +1,12 @@
 """The declaration in force of one pipeline, stored beside its records, and its replacement."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 
 from headwater.features.record.inbox import Inbox
+from headwater.features.record.waiting import is_waiting
 from headwater.infra.clock import Clock, to_us
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
@@ -14,13 +14,10 @@ from headwater.infra.store.lease import holding
 from headwater.spec.data.feature import FeatureKind, RequestFeature
 from headwater.spec.declaration import Declaration, declaration_of, differences, needing_a_word, refusal
 from headwater.spec.difference import Difference
-from headwater.spec.duration import duration
 from headwater.spec.errors import BusyError, ChangedError, ConflictError
 from headwater.spec.pipeline import Pipeline, Task
 
 __all__ = ["Declared"]
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class Declared:
@@ -93,7 +90,9 @@ class Declared:
         ConflictError
             If another process declared anew meanwhile.
         """
-        self.stored = self._read()
+        stored = self._read()
+        if stored != self.stored:
+            self.stored = stored
         declaration = self._declared.after(self.stored)
         if declaration == self.stored:
             self._agreed = True
@@ -200,42 +199,9 @@ class Declared:
 
     def _waits(self) -> bool:
         """Return whether the two label rules could join a waiting record differently."""
+        rules, now_us = (self.stored.label, self._declared.label), to_us(self._clock.now())
         with self._database.reading() as connection:
-            return self._inbox.count_after(self._read_to(connection)) > 0 or self._is_open(connection)
-
-    def _read_to(self, connection: Connection) -> int:
-        table = tables.inbox_position.c
-        position: int = connection.execute(
-            select(table.position).where(
-                table.pipeline_id == self._pipeline_id, table.inbox == self._inbox.id
-            )
-        ).scalar_one()
-        return position
-
-    def _is_open(self, connection: Connection) -> bool:
-        """Return whether a wait has not passed yet, or a passed deadline was not handled yet."""
-        rules = (self.stored.label, self._declared.label)
-        longest_us = max(duration(rule.wait) for rule in rules) // _MICROSECOND
-        place = tables.sequencer.c
-        horizon_us, next_deadline = connection.execute(
-            select(place.horizon_us, place.next_deadline).where(place.pipeline_id == self._pipeline_id)
-        ).one()
-        since_us = max(horizon_us, to_us(self._clock.now())) - longest_us
-        prediction, label = tables.prediction.c, tables.label.c
-        waits = select(prediction.position).where(
-            prediction.pipeline_id == self._pipeline_id, prediction.effective_at_us >= since_us
-        )
-        parked = select(label.position).where(
-            label.pipeline_id == self._pipeline_id,
-            label.prediction_id.is_not(None),
-            label.effective_at_us >= since_us,
-        )
-        undecided = select(prediction.position).where(
-            prediction.pipeline_id == self._pipeline_id, prediction.position >= next_deadline
-        )
-        watched = rules[0].maturity == "window" or rules[0].timeout is not None
-        queries = (waits, parked, undecided) if watched else (waits, parked)
-        return any(connection.execute(query.limit(1)).first() is not None for query in queries)
+            return is_waiting(connection, self._pipeline_id, self._inbox, rules, now_us)
 
 
 def _meanwhile(pipeline: str) -> ConflictError:

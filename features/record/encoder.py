@@ -1,6 +1,5 @@
 """The encoder of predictions and labels: checks and entries, all that a worker needs to record."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -8,7 +7,8 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from headwater.features.record.checks import Checks
-from headwater.features.record.inbox import LABEL, PREDICTION, Entry, Inbox, inbox_file
+from headwater.features.record.entries import LABEL, PREDICTION, Entry
+from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.settings import Settings
 from headwater.spec.data.records import (
@@ -249,10 +249,6 @@ class RecordEncoder:
     def now_us(self) -> int:
         """Return the clock's present in microseconds since 1970, UTC."""
         return to_us(self._clock.now())
-
-    def append(self, entries: Sequence[Entry], name: str) -> int:
-        """Store entries together, as :meth:`Inbox.append` does."""
-        return self.inbox.append(entries, name)
 
 
 def _plain_prediction(prediction: Prediction) -> Prediction:

@@ -1,77 +1,36 @@
 """The inbox: one SQLite file a pipeline, in which records land first, synced before a call returns."""
 
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec.structs import astuple
 
+from headwater.features.record.entries import (
+    ONE_STATEMENT,
+    SCHEMA,
+    Entry,
+    InboxRow,
+    insert,
+    insert_each,
+    insert_new,
+)
 from headwater.features.record.inbox_identity import InboxIdentity, identity_in, set_log
+from headwater.features.record.inbox_transaction import InboxTransaction
 from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
-from headwater.infra.store.sqlite import BUSY_S, prepare, together
+from headwater.infra.store.sqlite import BUSY_S, prepare
 from headwater.infra.store.turns import WriterQueue
-from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, few
+from headwater.spec.errors import ConflictError, StorageError
 
-__all__ = ["LABEL", "PREDICTION", "Entry", "Inbox", "InboxRow", "inbox_file"]
-
-PREDICTION = 0
-LABEL = 1
-
-InboxRow = tuple[int, int, str, int, bytes]
-"""Position, kind, id, time of receipt in microseconds, payload."""
-
-_SCHEMA = (
-    """
-CREATE TABLE entry (
-    position INTEGER PRIMARY KEY,
-    kind INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    key TEXT NOT NULL,
-    received_at_us INTEGER NOT NULL,
-    payload BLOB NOT NULL
-)
-""",
-    "CREATE UNIQUE INDEX entry_by_id ON entry (id, kind, key)",
-)
-_INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
-_ROW = "(?, ?, ?, ?, ?)"
-_ONCE = "ON CONFLICT DO NOTHING"
-_ONE_STATEMENT = 64  # each number of rows is a statement, kept with the values that it had last
+__all__ = ["Inbox", "inbox_file"]
 
 
 def inbox_file(pipeline: str, settings: Settings) -> Path:
     """Return the file of a pipeline's inbox, below the home folder; it may not be there yet."""
     return settings.root / "inbox" / f"{pipeline}.sqlite"
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One record, as the inbox keeps it; storing it gives it a position, rising from 1.
-
-    Parameters
-    ----------
-    kind
-        :data:`PREDICTION` or :data:`LABEL`.
-    id
-        The prediction's id.
-    key
-        ``""`` for a prediction; source and client's key for a label.
-    received_at_us
-        When it was received, in microseconds since 1970, UTC.
-    payload
-        The record as canonical JSON.
-    """
-
-    kind: int
-    id: str
-    key: str
-    received_at_us: int
-    payload: bytes
 
 
 class Inbox:
@@ -88,32 +47,22 @@ class Inbox:
         If the file cannot be opened, or is not an inbox.
     IdentityError
         If it was made before inboxes had ids.
+
+    Attributes
+    ----------
+    identity
+        The UUID of the file, and the log that it belonged to when it was opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            prepare(self._connection)
-            self._identity = self._identified()
+            self._connection, self.identity = _opened(path)
             self._turns = WriterQueue(path)
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
-        self._transaction = _Transaction(self._connection, self._turns)
+        self._transaction = InboxTransaction(self._connection, self._turns)
         self._copying: sqlite3.Connection | None = None
-
-    @property
-    def id(self) -> str:
-        """The UUID of the file."""
-        return self._identity.inbox
-
-    @property
-    def log(self) -> str | None:
-        """The log that the inbox belongs to, as it was when the file was opened; None for none yet."""
-        return self._identity.log
 
     def belong_to(self, log: str) -> None:
         """Store the log that the inbox belongs to, unless it belongs to one already.
@@ -123,11 +72,11 @@ class Inbox:
         StorageError
             If the disk refuses.
         """
-        if self.log is not None:
+        if self.identity.log is not None:
             return
         try:
             with self._transaction:
-                self._identity = set_log(self._connection, log)
+                self.identity = set_log(self._connection, log)
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
 
@@ -155,7 +104,7 @@ class Inbox:
         """
         try:
             with self._transaction:
-                added = self._insert(entries)
+                added = insert(self._connection, entries)
                 reached(f"{name}.before_sync")
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
@@ -184,7 +133,7 @@ class Inbox:
             ended = self._at_once(batches)
             if ended is None:
                 with self._transaction:
-                    ended = self._try_each(batches)
+                    ended = insert_each(self._connection, batches)
                     reached("record.before_sync")
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
@@ -200,41 +149,14 @@ class Inbox:
         rows = [astuple(entry) for batch in batches for entry in batch]
         reached("record.before_sync")
         with suppress(sqlite3.IntegrityError):
-            if 0 < len(rows) <= _ONE_STATEMENT:
+            if 0 < len(rows) <= ONE_STATEMENT:
                 with self._transaction.lock, self._turns:
-                    values = list(chain.from_iterable(rows))
-                    self._connection.execute(f"{_INSERT} {', '.join([_ROW] * len(rows))}", values)
+                    insert_new(self._connection, rows)
             else:
                 with self._transaction:
-                    for statement, some in together(_INSERT, _ROW, rows):
-                        self._connection.executemany(statement, some)
+                    insert_new(self._connection, rows)
             return [len(batch) for batch in batches]
         return None
-
-    def _try_each(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError]:
-        ended: list[int | ConflictError] = []
-        for batch in batches:
-            self._connection.execute("SAVEPOINT batch")
-            try:
-                ended.append(self._insert(batch))
-            except ConflictError as error:
-                self._connection.execute("ROLLBACK TO batch")
-                ended.append(error)
-            self._connection.execute("RELEASE batch")
-        return ended
-
-    def _insert(self, entries: Sequence[Entry]) -> int:
-        added = self._added(entries)
-        if added < len(entries):
-            self._refuse_conflicts(entries)
-        return added
-
-    def _added(self, entries: Sequence[Entry]) -> int:
-        rows = list(map(astuple, entries))
-        before = self._connection.total_changes
-        for statement, values in together(_INSERT, _ROW, rows, _ONCE):
-            self._connection.executemany(statement, values)
-        return self._connection.total_changes - before
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:
@@ -297,39 +219,12 @@ class Inbox:
         self._connection.close()
         self._turns.close()
 
-    def _identified(self) -> InboxIdentity:
-        try:
-            return identity_in(self._connection, self.path, _SCHEMA)
-        except HeadwaterError:
-            self._connection.close()
-            raise
-
     def _select(self, statement: str, values: tuple[int | str, ...]) -> list[tuple[Any, ...]]:
         try:
             with self._transaction.lock:
                 return self._connection.execute(statement, values).fetchall()
         except (sqlite3.Error, OSError) as error:
             raise self._refused(error) from error
-
-    def _refuse_conflicts(self, entries: Sequence[Entry]) -> None:
-        conflicts = []
-        for entry in entries:
-            (stored,) = self._connection.execute(
-                "SELECT payload FROM entry WHERE id = ? AND kind = ? AND key = ?",
-                (entry.id, entry.kind, entry.key),
-            ).fetchone()
-            if stored != entry.payload:
-                conflicts.append(entry)
-        if not conflicts:
-            return
-        what = "predictions" if conflicts[0].kind == PREDICTION else "labels"
-        raise ConflictError(
-            f"{len(conflicts)} {what} came before with another payload: "
-            f"{few(entry.id for entry in conflicts)}; nothing of the batch was kept",
-            hint="give a new prediction its own id"
-            if what == "predictions"
-            else "send a changed label with another key, or with none",
-        )
 
     def _refused(self, error: Exception) -> StorageError:
         return StorageError(
@@ -338,57 +233,12 @@ class Inbox:
         )
 
 
-class _Transaction:
-    """One transaction at a time; a nested one belongs to the outer one, and its error fails both."""
-
-    def __init__(self, connection: sqlite3.Connection, turns: WriterQueue) -> None:
-        self.lock = threading.RLock()
-        self._connection = connection
-        self._turns = turns
-        self._turn = ExitStack()
-        self._depth = 0
-        self._failed = False
-
-    def __enter__(self) -> None:
-        self.lock.acquire()
-        try:
-            if self._depth == 0:
-                self._begin()
-        except BaseException:
-            self.lock.release()
-            raise
-        self._depth += 1
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self._failed = self._failed or error is not None
-        self._depth -= 1
-        try:
-            if self._depth == 0:
-                with self._turn:
-                    self._end(passed_over=self._failed and error is None)
-        finally:
-            self.lock.release()
-
-    def _begin(self) -> None:
-        with ExitStack() as turn:
-            turn.enter_context(self._turns)
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._turn = turn.pop_all()
-        self._failed = False
-
-    def _end(self, *, passed_over: bool) -> None:
-        if not self._failed:
-            try:
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-            return
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        if passed_over:
-            raise StorageError(
-                "one_sync keeps nothing: a batch within was refused, and the error was passed over",
-                hint="let the error out of the block, then send all of it again without that batch",
-            )
+def _opened(path: Path) -> tuple[sqlite3.Connection, InboxIdentity]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        prepare(connection)
+        return connection, identity_in(connection, path, SCHEMA)
+    except BaseException:
+        connection.close()
+        raise

@@ -15,8 +15,8 @@ from headwater.infra.settings import Settings
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Claim, identity_of
+from headwater.infra.store.open_storage import open_storage
 from headwater.infra.store.published_file import replacing
-from headwater.infra.store.storage import Storage
 from headwater.spec.data.feature_table import Materialised
 from headwater.spec.errors import ConflictError, DigestError, StorageError
 
@@ -40,7 +40,7 @@ class Materialisations:
         self._pipeline = pipeline
         self._pipeline_id = pipeline_id
         self._database = database
-        self._storage = Storage(settings)
+        self._storage = open_storage(settings)
         self._claim = Claim(self._storage, identity_of(database, pipeline_id))
         self._scratch = settings.root / "materialising"
         row = tables.materialisation.c

@@ -19,7 +19,7 @@ from headwater.features.batch.batch_runs import BatchRun, BatchRuns
 from headwater.infra.commit_points import reached
 from headwater.infra.store.audit import check_note
 from headwater.infra.store.lease import Lease, holding, renew
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.learners.learner import Learner
 from headwater.loop.batch.batch_source import Chunk, read_chunks
 from headwater.loop.binding import Bound
@@ -121,7 +121,7 @@ class _Work:
         self._batch = batch
         self._lease = lease
         self._by = by
-        self._storage = Storage(bound.settings)
+        self._storage = open_storage(bound.settings)
         self._files = BatchFiles(self._storage, bound.pipeline.name)
         self._local = bound.settings.root / "batch" / f"{bound.pipeline.name}.sqlite"
 
@@ -165,7 +165,7 @@ class _Work:
             frame = self._files.read_part(run.id, part)
             for rows in frame.iter_slices(_RECORDED_TOGETHER):
                 predictions = _predictions(self._bound.pipeline, self._batch.key, run, rows)
-                recorder.append([recorder.prediction(each) for each in predictions], "record")
+                recorder.inbox.append([recorder.prediction(each) for each in predictions], "record")
                 reached("batch.between_records")
         reached("batch.before_publish")
         published = replace(run, state="published", published_at=self._bound.clock.now())

@@ -11,7 +11,7 @@ from headwater.features.tables.materialisations import Materialisations
 from headwater.features.tables.table_lookup import write_lookup
 from headwater.features.tables.table_rows import conform, rows_of
 from headwater.features.tables.table_sources import read_whole
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.loop.binding import Bound
 from headwater.spec.data.feature_table import FeatureTable, Materialised, due
 from headwater.spec.data.source import QuerySource, name_of_source
@@ -69,7 +69,7 @@ def materialise(bound: Bound, table: FeatureTable) -> Materialised:
     bound.log.agree()
     bound.log.archive.check()
     features, read_at = bound.pipeline.features_of(table.name), bound.clock.now()
-    frame = conform(table, features, read_whole(table.source, Storage(bound.settings)))
+    frame = conform(table, features, read_whole(table.source, open_storage(bound.settings)))
     materialisations = _materialisations(bound)
     with materialisations.drafting() as file:
         write_lookup(file, table.entity, features, rows_of(table, frame))

@@ -3,7 +3,7 @@
 import msgspec
 
 from headwater.infra.store.lease import holding
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.loop.binding import Bound
 from headwater.loop.decision.rehearse import rehearse
 from headwater.monitoring.evidence import DecisionHistory, EvidenceFrames, gather
@@ -87,7 +87,7 @@ def _reported(
         return evidence
     file = f"{evidence.at:%Y%m%dT%H%M%SZ}.html"
     bound.log.archive.claim.take()
-    address = Storage(bound.settings).write(page, "reports", bound.pipeline.name, file)
+    address = open_storage(bound.settings).write(page, "reports", bound.pipeline.name, file)
     return msgspec.structs.replace(evidence, report=address)
 
 

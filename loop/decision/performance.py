@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.loop.binding import Bound
 from headwater.monitoring.performance.performance_table import read_performance, write_performance
 from headwater.monitoring.performance.window_performance import measure_performance, newest_windows
@@ -38,7 +38,7 @@ def keep_performance(bound: Bound) -> int:
         If the table or MLflow refuses.
     """
     bound.check()
-    pipeline, storage = bound.pipeline, Storage(bound.settings)
+    pipeline, storage = bound.pipeline, open_storage(bound.settings)
     spans = newest_windows(bound.log, pipeline, bound.clock.now(), last=_WINDOWS)
     mature = [span.start for span in spans if span.mature]
     stored = read_performance(storage, bound.log.identity)

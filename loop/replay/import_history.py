@@ -7,7 +7,7 @@ import msgspec
 import pandas as pd
 import polars as pl
 
-from headwater.features.log import FeatureLog
+from headwater.features.record.log_writer import LogWriter
 from headwater.features.values.column_values import Fitted, Kind, fit
 from headwater.features.values.table_file import Table, read_table
 from headwater.spec.data.records import Label, Output, Prediction
@@ -51,7 +51,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def import_history(
-    log: FeatureLog, source: Path | pl.DataFrame | pd.DataFrame, columns: Columns | None = None
+    log: LogWriter, source: Path | pl.DataFrame | pd.DataFrame, columns: Columns | None = None
 ) -> int:
     """Log a table of past predictions and labels; each counts as received at its own time.
 

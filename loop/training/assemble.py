@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from headwater.features.log import FeatureLog
+from headwater.features.read.log_reader import LogReader
 from headwater.spec.duration import duration
 from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.updating.update import Subsample
@@ -20,7 +20,7 @@ _COLUMNS = ("offset", "features", "label")
 Offsets = npt.NDArray[np.int64]
 
 
-def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+def batches(log: LogReader, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
     """Yield the batches of one pass, cut as the recipe says.
 
     If ``batch_rows`` is set, batches are cut at its multiples among all offsets, so that they do not
@@ -48,7 +48,7 @@ def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.
     """
     excluded, chosen = unlearned(log, recipe), None
     if recipe.subsample is not None:
-        emitted_us = np.array(log.emitted_us(recipe.examples.start, recipe.examples.stop))
+        emitted_us = np.array(log.repository.emitted(recipe.examples.start, recipe.examples.stop))
         chosen = draw(recipe.subsample, recipe.examples, emitted_us, excluded)
     names = [feature.name for feature in recipe.features]
     for piece in _pieces(recipe):
@@ -62,7 +62,7 @@ def batches(log: FeatureLog, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.
                 yield batch["features"].struct.unnest().select(names), batch["label"]
 
 
-def classes(log: FeatureLog, recipe: Recipe) -> list[str]:
+def classes(log: LogReader, recipe: Recipe) -> list[str]:
     """Return the classes among a recipe's examples, sorted; none if the task has no classes."""
     if recipe.task != "multiclass":
         return []
@@ -72,7 +72,7 @@ def classes(log: FeatureLog, recipe: Recipe) -> list[str]:
     return sorted(values)
 
 
-def unlearned(log: FeatureLog, recipe: Recipe) -> Offsets:
+def unlearned(log: LogReader, recipe: Recipe) -> Offsets:
     """Return the offsets of a recipe's range that are not learned, rising.
 
     They are the quarantined offsets. A stateless update leaves out the examples whose label is corrected
@@ -85,9 +85,9 @@ def unlearned(log: FeatureLog, recipe: Recipe) -> Offsets:
         if span.start < stop and span.stop > start
     ]
     if recipe.update == "stateless":
-        excluded.append(np.array(log.superseded(start, stop), dtype=np.int64))
+        excluded.append(np.array(log.repository.superseded(start, stop), dtype=np.int64))
     elif recipe.revisions == "ignore":
-        excluded.append(np.array(log.corrections(start, stop), dtype=np.int64))
+        excluded.append(np.array(log.repository.corrections(start, stop), dtype=np.int64))
     return np.unique(np.concatenate(excluded)) if excluded else np.empty(0, dtype=np.int64)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from headwater.features.log import FeatureLog
+from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.learners.process_state import SeededGenerators
 from headwater.loop.training.assemble import batches, classes
@@ -15,7 +15,7 @@ __all__ = ["Computing", "fold"]
 
 def fold(
     recipe: Recipe,
-    log: FeatureLog,
+    log: LogReader,
     base: Learner | None = None,
     factory: Callable[[], object] | None = None,
 ) -> tuple[Learner, int]:

@@ -4,7 +4,7 @@ import time
 
 from msgspec.structs import replace
 
-from headwater.features.log import FeatureLog
+from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.loop.training.assemble import Offsets, batches, is_batch_free, unlearned
 from headwater.loop.training.fold import Computing
@@ -36,7 +36,7 @@ class IncrementalFold:
         How many examples this fold learned, and the CPU seconds that took.
     """
 
-    def __init__(self, recipe: Recipe, log: FeatureLog, learner: Learner) -> None:
+    def __init__(self, recipe: Recipe, log: LogReader, learner: Learner) -> None:
         self.learner = learner
         self.learned = 0
         self.train_cpu_s = 0.0

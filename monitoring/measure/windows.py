@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import msgspec
 
-from headwater.features.log import FeatureLog
+from headwater.features.read.log_reader import LogReader
 from headwater.infra.clock import from_us, to_us
 from headwater.spec.duration import duration
 from headwater.spec.updating.evidence import Standing, Window
@@ -54,7 +54,7 @@ class WindowSpan(msgspec.Struct, frozen=True):
 
 
 def windows(
-    log: FeatureLog,
+    log: LogReader,
     monitoring: Monitoring,
     since: datetime,
     now: datetime,
@@ -121,7 +121,7 @@ def standing(window: Window, least: int) -> Standing:
 
 
 def _edges(
-    log: FeatureLog, length: timedelta, since: datetime, now: datetime, most: int, *, aligned: bool
+    log: LogReader, length: timedelta, since: datetime, now: datetime, most: int, *, aligned: bool
 ) -> list[datetime]:
     """List the edges of the newest windows by time; none is before the first record."""
     oldest = log.recorded_at(0)
@@ -134,14 +134,14 @@ def _edges(
     return [from_us(origin_us + i * length_us) for i in range(max(begin, end - most), end + 1)]
 
 
-def _places(log: FeatureLog, edges: Sequence[datetime]) -> list[int]:
+def _places(log: LogReader, edges: Sequence[datetime]) -> list[int]:
     """Look up the position of each edge, by bisection between those of its neighbours."""
     if len(edges) < 2:
         return [log.position_at(edge) for edge in edges]
     return _between(log, edges, log.position_at(edges[0]), log.position_at(edges[-1]))
 
 
-def _between(log: FeatureLog, edges: Sequence[datetime], first: int, last: int) -> list[int]:
+def _between(log: LogReader, edges: Sequence[datetime], first: int, last: int) -> list[int]:
     if first == last or len(edges) == 2:
         return [first] * (len(edges) - 1) + [last]
     half = len(edges) // 2
@@ -156,10 +156,10 @@ def _between(log: FeatureLog, edges: Sequence[datetime], first: int, last: int) 
 
 
 def _by_amount(
-    log: FeatureLog, rows: int, since: datetime, now: datetime, wait: timedelta, most: int
+    log: LogReader, rows: int, since: datetime, now: datetime, wait: timedelta, most: int
 ) -> list[WindowSpan]:
     start, end = log.position_at(since), log.position_at(now + _MICROSECOND)
-    whole = log.count_predictions(start, end) // rows
+    whole = log.repository.count(start, end) // rows
     skipped = max(whole - most, 0)
     place = log.position_after(start, rows * skipped) if skipped else start
     spans: list[WindowSpan] = []

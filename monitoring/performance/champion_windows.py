@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from headwater.features.log import FeatureLog
+from headwater.features.read.log_reader import LogReader
 from headwater.monitoring.measure.windows import WindowSpan, standing, windows
 from headwater.registry.version import Version
 from headwater.spec.duration import duration
@@ -59,7 +59,7 @@ class ChampionWindows:
     """
 
     def __init__(
-        self, pipeline: Pipeline, log: FeatureLog, reign: Reign, champion: Version, now: datetime
+        self, pipeline: Pipeline, log: LogReader, reign: Reign, champion: Version, now: datetime
     ) -> None:
         self._least = pipeline.monitoring.least
         wait = duration(pipeline.label.wait)
@@ -91,7 +91,7 @@ class ChampionWindows:
         return standing(self.served[-1].window, self._least)
 
 
-def learned_rows(pipeline: Pipeline, log: FeatureLog, champion: Version) -> pl.DataFrame:
+def learned_rows(pipeline: Pipeline, log: LogReader, champion: Version) -> pl.DataFrame:
     """Return the rows that a version learned last, a column a field; `output` is None if imported."""
     stop = champion.examples.stop
     start = max(0, stop - pipeline.monitoring.reference_rows)

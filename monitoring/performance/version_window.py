@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from headwater.features.log import FeatureLog
+from headwater.features.read.log_reader import LogReader
 from headwater.monitoring.measure.windows import WindowSpan
 from headwater.monitoring.performance.performance_row import PerformanceRow
 from headwater.spec.pipeline import Metric, Pipeline
@@ -61,7 +61,7 @@ def slice_column(name: str) -> str:
     return f"slice {name}"
 
 
-def version_windows(log: FeatureLog, span: WindowSpan, slices: Sequence[str]) -> Iterator[VersionWindow]:
+def version_windows(log: LogReader, span: WindowSpan, slices: Sequence[str]) -> Iterator[VersionWindow]:
     """Read a window, and split it by version and role; imported history is left out.
 
     Parameters

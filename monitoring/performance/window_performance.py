@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 from msgspec.structs import astuple
 
-from headwater.features.log import FeatureLog
+from headwater.features.read.log_reader import LogReader
 from headwater.monitoring.measure.scores import score, score_error
 from headwater.monitoring.measure.windows import WindowSpan, windows
 from headwater.monitoring.performance.estimated_performance import PerformanceEstimates
@@ -26,9 +26,7 @@ _SLICE_VALUES = 20
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def measure_performance(
-    log: FeatureLog, pipeline: Pipeline, spans: Sequence[WindowSpan]
-) -> pl.DataFrame:
+def measure_performance(log: LogReader, pipeline: Pipeline, spans: Sequence[WindowSpan]) -> pl.DataFrame:
     """Measure every version, live and shadow, in windows; imported history is left out.
 
     Parameters
@@ -60,7 +58,7 @@ def measure_performance(
     return pl.DataFrame([astuple(row) for row in rows], schema=PERFORMANCE_SCHEMA, orient="row")
 
 
-def performance_of(log: FeatureLog, pipeline: Pipeline, now: datetime, *, last: int) -> pl.DataFrame:
+def performance_of(log: LogReader, pipeline: Pipeline, now: datetime, *, last: int) -> pl.DataFrame:
     """Measure a pipeline's newest windows, as :func:`measure_performance` does.
 
     Parameters
@@ -75,7 +73,7 @@ def performance_of(log: FeatureLog, pipeline: Pipeline, now: datetime, *, last: 
     return measure_performance(log, pipeline, newest_windows(log, pipeline, now, last=last))
 
 
-def newest_windows(log: FeatureLog, pipeline: Pipeline, now: datetime, *, last: int) -> list[WindowSpan]:
+def newest_windows(log: LogReader, pipeline: Pipeline, now: datetime, *, last: int) -> list[WindowSpan]:
     """List a pipeline's newest windows, oldest first; parameters as for :func:`performance_of`."""
     rule, wait = pipeline.monitoring, duration(pipeline.label.wait)
     return windows(log, rule, _BEGINNING, now, wait, last=last)

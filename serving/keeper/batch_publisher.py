@@ -6,8 +6,8 @@ from typing import Self
 
 from headwater.features.batch.batch_files import BatchFiles, sha256_of
 from headwater.features.batch.batch_runs import BatchRun, BatchRuns
+from headwater.infra.store.open_storage import open_storage
 from headwater.infra.store.published_file import replacing
-from headwater.infra.store.storage import Storage
 from headwater.loop.batch.batch_predict import batch_runs
 from headwater.loop.binding import Bound
 from headwater.serving.published.published_batch import BatchFile, PublishedBatch
@@ -65,7 +65,7 @@ class _BatchFollower:
     def __init__(self, bound: Bound) -> None:
         self.name = bound.pipeline.name
         self._runs: BatchRuns = batch_runs(bound)
-        self._files = BatchFiles(Storage(bound.settings), self.name)
+        self._files = BatchFiles(open_storage(bound.settings), self.name)
         self._claim = bound.log.archive.claim
         self._live = PublishedBatch(self.name, bound.settings)
         self._live.folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, StatusCode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headwater.features.record.inbox import Entry
+from headwater.features.record.entries import Entry
 from headwater.infra.tracing import span, tracer
 from headwater.serving.api.operations import LABEL, PREDICT
 from headwater.serving.api.schemas import LabelItem, LabelResult, PredictionAnswer, PredictItem

@@ -14,7 +14,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from headwater.features.record.inbox import Entry, Inbox
+from headwater.features.record.entries import Entry
+from headwater.features.record.inbox import Inbox
 from headwater.spec.errors import ConflictError, OverloadedError, StorageError
 
 __all__ = ["AppendResult", "GroupCommit"]

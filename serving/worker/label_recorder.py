@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from headwater.features.record.checks import plain_words
 from headwater.features.record.encoder import RecordEncoder
-from headwater.features.record.inbox import Entry
+from headwater.features.record.entries import Entry
 from headwater.infra.clock import Clock
 from headwater.serving.api.schemas import LabelItem, LabelResult
 from headwater.serving.metrics.service_metrics import PipelineMetrics

@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from headwater.features.record.checks import plain_words
 from headwater.features.record.encoder import RecordEncoder
-from headwater.features.record.inbox import Entry
+from headwater.features.record.entries import Entry
 from headwater.infra.clock import Clock
 from headwater.infra.ids import new_id
 from headwater.serving.api.schemas import PredictionAnswer, PredictItem, answer_of, check_names

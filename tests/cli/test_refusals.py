@@ -30,7 +30,7 @@ def stores(settings: Settings) -> Iterator[object]:
         yield bound.log.inbox.read(0, 10_000)
         yield bound.log.counts()
         yield bound.log.predictions().rows()
-        yield [bound.log.archive.stop(name) for name in ("predictions", "labels", "examples")]
+        yield [bound.log.archive[name].stop() for name in ("predictions", "labels", "examples")]
         yield bound.registry.store.versions()
         yield bound.registry.store.aliases()
         yield bound.registry.championship.history()

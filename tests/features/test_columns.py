@@ -51,7 +51,7 @@ def test_every_column_of_ours_is_reserved(
         sequencer.drain()
     log.collect()
     frames = [log.examples(), log.predictions(), log.served(0, 1)]
-    tables = (pl.read_delta(log.archive.address(name)) for name in ("predictions", "labels", "examples"))
+    tables = (pl.read_delta(log.archive[name].address) for name in ("predictions", "labels", "examples"))
     ours = {name for frame in (*frames, *tables) for name in frame.columns}
     defaults = msgspec.structs.asdict(Columns())
     ours |= {name for name in defaults.values() if isinstance(name, str)}

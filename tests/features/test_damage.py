@@ -24,7 +24,7 @@ def fill(log: FeatureLog, start: int, stop: int) -> None:
 
 def file_of(log: FeatureLog, turn: int) -> Path:
     """The one data file that the `turn`-th collect wrote."""
-    folder = Path(log.archive.address("examples"))
+    folder = Path(log.archive["examples"].address)
     entries = (folder / "_delta_log" / f"{turn:020}.json").read_text().splitlines()
     (path,) = [entry["add"]["path"] for entry in map(json.loads, entries) if "add" in entry]
     return folder / path
@@ -61,7 +61,7 @@ def test_a_damaged_file_is_refused_and_the_others_are_read(log: FeatureLog, dama
 
 def test_a_damaged_commit_is_refused_and_nothing_is_added(log: FeatureLog) -> None:
     fill(log, 0, 10)
-    commit = Path(log.archive.address("examples")) / "_delta_log" / f"{0:020}.json"
+    commit = Path(log.archive["examples"].address) / "_delta_log" / f"{0:020}.json"
     content = commit.read_bytes()
     commit.write_bytes(content[: len(content) // 2])
     again = FeatureLog(log.pipeline, Settings(home=log.inbox.path.parents[1]), log.clock, log.database)

@@ -82,7 +82,7 @@ def workers() -> Iterator[Workers]:
 def archived_ids(log: FeatureLog, kind: Archived) -> list[str]:
     """Ids in one of the archive's tables, in order, read without the log."""
     key = "offset" if kind == "examples" else "position"
-    table = DeltaTable(log.archive.address(kind)).to_pyarrow_table(columns=[key, "prediction_id"])
+    table = DeltaTable(log.archive[kind].address).to_pyarrow_table(columns=[key, "prediction_id"])
     return list(pl.DataFrame(pl.from_arrow(table)).sort(key)["prediction_id"])
 
 

@@ -128,8 +128,8 @@ def test_a_revision_supersedes_and_the_same_value_again_does_not(
     drain(log)
     assert seen(log) == [("a", True), ("a", False)]
     assert log.examples()["supersedes"].to_list() == [None, 0]
-    assert log.superseded(0, 2) == [0]
-    assert log.corrections(0, 2) == [1]
+    assert log.repository.superseded(0, 2) == [0]
+    assert log.repository.corrections(0, 2) == [1]
 
 
 def test_window_maturity_waits_for_every_outcome_alike(open_log: Opener, clock: SimulatedClock) -> None:

@@ -90,7 +90,7 @@ def test_a_file_that_took_the_place_of_another_is_noticed(log: FeatureLog) -> No
         drain(log)
         log.collect()
     files = sorted(
-        Path(log.archive.address("examples")).glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns
+        Path(log.archive["examples"].address).glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns
     )
     files[1].write_bytes(files[0].read_bytes())
     with pytest.raises(TableError):

@@ -10,7 +10,7 @@ from headwater.infra.settings import Settings, settings
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import acquire, check, release
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.spec.errors import DeclarationError, FencedError, HeadwaterError, StorageError
 
 
@@ -80,6 +80,6 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_says_what_to_set(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    storage = Storage(Settings(home=tmp_path / "home", storage=str(tmp_path / "file" / "below")))
+    storage = open_storage(Settings(home=tmp_path / "home", storage=str(tmp_path / "file" / "below")))
     with pytest.raises(StorageError, match="HEADWATER_STORAGE"):
         storage.prepare()

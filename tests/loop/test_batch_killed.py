@@ -15,11 +15,11 @@ from tests.conftest import START
 from tests.loop.batch_killed import ROWS, bind
 from tests.loop.conftest import PIPELINE, day
 
-from headwater.features.record.inbox import PREDICTION
+from headwater.features.record.entries import PREDICTION
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.commit_points import BATCH_POINTS
 from headwater.infra.settings import Settings
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.loop.batch.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.loop.training.update import train
@@ -91,7 +91,7 @@ def in_inbox(bound: Bound) -> list[str]:
 
 
 def folders(bound: Bound) -> list[str]:
-    where = Path(Storage(bound.settings).root) / "batch" / "line"
+    where = Path(open_storage(bound.settings).root) / "batch" / "line"
     return [path.name for path in where.iterdir()] if where.exists() else []
 
 
@@ -100,7 +100,7 @@ def check_one_set(bound: Bound) -> None:
     (run,) = batch_runs(bound).newest(9)
     assert (run.state, run.rows, run.parts) == ("published", ROWS, 2)
     assert folders(bound) == [run.id]
-    written = pl.read_parquet(f"{Storage(bound.settings).root}/batch/line/{run.id}/*.parquet")
+    written = pl.read_parquet(f"{open_storage(bound.settings).root}/batch/line/{run.id}/*.parquet")
     ids = [f"batch-{run.id}-c-{n}" for n in range(ROWS)]
     assert written["prediction_id"].to_list() == ids
     assert in_inbox(bound) == ids

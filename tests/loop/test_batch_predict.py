@@ -18,7 +18,7 @@ from tests.loop.conftest import PIPELINE, Binder, day
 from headwater.features.batch.batch_files import AnswerTable, BatchFiles
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.loop.batch.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
@@ -96,13 +96,13 @@ def logged(bound: Bound) -> pl.DataFrame:
 
 
 def parts(bound: Bound, run: str) -> pl.DataFrame:
-    address = BatchFiles(Storage(bound.settings), bound.pipeline.name).address(run)
+    address = BatchFiles(open_storage(bound.settings), bound.pipeline.name).address(run)
     return pl.read_parquet(f"{address}/*.parquet")
 
 
 def stores(bound: Bound) -> tuple[object, ...]:
     """What a rejected batch must leave as it was."""
-    root = Path(Storage(bound.settings).root)
+    root = Path(open_storage(bound.settings).root)
     files = sorted(str(path) for path in root.rglob("batch/**/*") if path.is_file())
     local = sorted(str(path) for path in bound.settings.root.glob("batch/*"))
     return files, local, batch_runs(bound).newest(100), bound.log.inbox.count_after(0)
@@ -135,7 +135,7 @@ def test_the_answers_are_those_of_the_online_model(trained: Bound) -> None:
 def test_the_table_finds_each_key(trained: Bound, tmp_path: Path) -> None:
     run = batch_predict(trained)
     copy = tmp_path / "answers.sqlite"
-    BatchFiles(Storage(trained.settings), "line").fetch_table(run.id, copy)
+    BatchFiles(open_storage(trained.settings), "line").fetch_table(run.id, copy)
     answers = AnswerTable(copy)
     for place, row in enumerate(parts(trained, run.id).iter_rows(named=True)):
         assert answers.find(row["key"]) == (place, row["output"])
@@ -185,7 +185,7 @@ def test_a_delta_table_is_scored_as_it_is(bind: Binder, trained: Bound, tmp_path
 
 
 def test_a_batch_works_on_s3(on_s3: Settings, trained: Bound, tmp_path: Path) -> None:
-    storage = Storage(on_s3)
+    storage = open_storage(on_s3)
     storage.prepare()
     write_deltalake(storage.address("lake"), entities(), storage_options=storage.options)
     there = Settings(
@@ -291,7 +291,7 @@ def test_each_run_has_its_own_ids_and_old_files_go(trained: Bound, bind: Binder,
     runs = [batch_predict(bound) for _ in range(3)]
     assert [run.number for run in runs] == [1, 2, 3]
     assert [run.kept for run in batch_runs(bound).newest(9)] == [False, True, True]
-    assert not Path(BatchFiles(Storage(bound.settings), "line").address(runs[0].id)).exists()
+    assert not Path(BatchFiles(open_storage(bound.settings), "line").address(runs[0].id)).exists()
     assert parts(bound, runs[1].id).height == ROWS
     assert logged(bound)["prediction_id"].n_unique() == 3 * ROWS
 
@@ -302,7 +302,7 @@ def test_memory_holds_a_few_pieces_of_a_long_query(bind: Binder, trained: Bound)
 
     def long() -> Iterator[pl.DataFrame]:
         for n in read:
-            alive.append(len(list(Path(Storage(trained.settings).root).rglob("batch/**/part-*"))))
+            alive.append(len(list(Path(open_storage(trained.settings).root).rglob("batch/**/part-*"))))
             yield entities(50).with_columns(customer=pl.format(f"{n}-{{}}", "customer"))
 
     TABLE[:] = [long()]

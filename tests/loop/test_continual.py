@@ -11,7 +11,7 @@ from tests.conftest import START
 from tests.loop.conftest import Binder, day
 
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.decision import rehearse as rehearsing
@@ -338,7 +338,7 @@ def test_each_attempt_gets_its_number_once(bind: Binder) -> None:
 def test_performance_is_kept_and_logged_against_the_version_that_served(bind: Binder) -> None:
     bound = bind(**WATCHED)
     settle(bound)
-    storage = Storage(bound.settings)
+    storage = open_storage(bound.settings)
     assert keep_performance(bound) > 0
     assert keep_performance(bound) == 0
     measured = read_performance(storage, bound.log.identity).filter(

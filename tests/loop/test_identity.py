@@ -173,7 +173,7 @@ def test_every_door_is_closed_to_another_log(
     assert [one.good for one in check_logs(mine.settings)] == [True]
     assert stores(mine.settings, other.settings) == before
     day(mine)  # whose they are goes on
-    assert mine.log.archive.stop("examples") == 240
+    assert mine.log.archive["examples"].stop() == 240
 
 
 def test_a_rebuild_s_refusal_crosses_processes(mine: Bound, beside: Callable[..., Bound]) -> None:

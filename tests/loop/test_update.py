@@ -218,7 +218,7 @@ def test_digests_do_not_depend_on_how_examples_were_collected(bind: Binder) -> N
     daily = bind(model=models.sgd, batch_rows=64)
     for _ in range(3):
         day(daily, 70)
-    assert daily.log.archive.stop("examples") == 210
+    assert daily.log.archive["examples"].stop() == 210
     one = train(daily).version
     late = bind(name="late", model=models.sgd, batch_rows=64)
     for _ in range(3):
@@ -250,7 +250,7 @@ def test_a_changed_archive_does_not_rebuild_to_the_same_digest(bind: Binder) -> 
     bound = bind()
     day(bound)
     train(bound)
-    (path,) = Path(bound.log.archive.address("examples")).glob("*.parquet")
+    (path,) = Path(bound.log.archive["examples"].address).glob("*.parquet")
     frame = pl.read_parquet(path)
     changed = pl.when(pl.col("offset") < 100).then(~pl.col("label")).otherwise(pl.col("label"))
     frame.with_columns(changed.alias("label")).write_parquet(path)

@@ -20,7 +20,7 @@ from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.infra.settings import settings as read_settings
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.monitoring.measure.scores import score, score_error
 from headwater.monitoring.measure.windows import windows
 from headwater.monitoring.performance.error_rise import errors_rose
@@ -197,7 +197,7 @@ def test_a_new_version_is_estimated_by_its_forerunners(log: FeatureLog, pipeline
 def test_the_stored_table_replaces_corrected_rows_alone(
     log: FeatureLog, pipeline: Pipeline, settings: Settings
 ) -> None:
-    storage = Storage(settings)
+    storage = open_storage(settings)
     assert read_performance(storage, log.identity).is_empty()
     for number in range(4):
         tell(log, hour(log, number, rows=300))

@@ -112,9 +112,9 @@ def test_windows_are_whole_and_over(player: Player) -> None:
     rule, log = Monitoring(window="1h"), player.log
     since, now = start + timedelta(minutes=20), start + 2.5 * HOUR
     found = windows(log, rule, since, now, WAIT)
-    assert [(s.start - start, log.count_predictions(s.first, s.behind)) for s in found] == [(HOUR, 1)]
+    assert [(s.start - start, log.repository.count(s.first, s.behind)) for s in found] == [(HOUR, 1)]
     shifted = windows(log, rule, since, now, WAIT, aligned=False)
-    assert [(s.start - since, log.count_predictions(s.first, s.behind)) for s in shifted] == [
+    assert [(s.start - since, log.repository.count(s.first, s.behind)) for s in shifted] == [
         (0 * HOUR, 1),
         (HOUR, 1),
     ]

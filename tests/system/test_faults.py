@@ -76,7 +76,7 @@ def test_a_kill_at_a_commit_point_loses_and_doubles_nothing(
     with Bound(PIPELINE, Settings(home=home), SystemClock()) as bound:
         ids = bound.log.examples()["prediction_id"].to_list()
         assert sorted(ids) == sorted(f"{day}-{i}" for day in (1, 2) for i in range(30))
-        assert bound.log.archive.stop("examples") == 60
+        assert bound.log.archive["examples"].stop() == 60
         store, championship = bound.registry.store, bound.registry.championship
         versions = store.versions()
         assert [(v.number, v.parent) for v in versions] == [("1", None), ("2", "1")]

@@ -21,7 +21,7 @@ from headwater.infra.settings import Settings
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Claim, Identity
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.loop.collect import collect
 from headwater.spec.errors import IdentityError, IntegrityError
 
@@ -72,7 +72,7 @@ def test_a_storage_of_another_log_is_refused_before_sequencing(
     for way in ("another name", "HEADWATER_STORAGE", "HEADWATER_HOME"):
         assert way in refused.value.hint
     assert (other.stop(), other.positions()) == (0, 0)
-    assert mine.archive.stop("examples") == 10
+    assert mine.archive["examples"].stop() == 10
     fill(mine, 5, "later")
     assert collect(mine).archived == 5
 
@@ -90,8 +90,8 @@ def test_every_reader_of_another_log_s_tables_is_refused(
         other.examples,
         other.counts,
         other.collect,
-        lambda: other.archive.stop("predictions"),
-        lambda: other.archive.append("labels", pl.DataFrame({"position": [0]}), 0, 1),
+        other.archive["predictions"].stop,
+        lambda: other.archive["labels"].append(pl.DataFrame({"position": [0]}), 0, 1),
     ]
     for reader in readers:
         with pytest.raises(IdentityError):
@@ -106,8 +106,8 @@ def test_tables_of_another_log_are_refused_without_a_claim(
     collect(mine)
     other = open_log(Settings(home=tmp_path / "other"))
     fill(other)
-    there = Path(other.archive.address("examples"))
-    shutil.copytree(mine.archive.address("examples"), there)
+    there = Path(other.archive["examples"].address)
+    shutil.copytree(mine.archive["examples"].address, there)
     with pytest.raises(IdentityError, match="table 'examples' of 'toy'"):
         collect(other)
     assert [path.name for path in there.parent.iterdir()] == ["examples"]
@@ -116,9 +116,9 @@ def test_tables_of_another_log_are_refused_without_a_claim(
 def test_a_table_without_an_id_is_refused(open_log: Opener, shared: Settings) -> None:
     log = open_log(shared)
     fill(log)
-    storage = Storage(shared)
+    storage = open_storage(shared)
     storage.prepare()
-    address = log.archive.address("labels")
+    address = log.archive["labels"].address
     write_deltalake(address, pl.DataFrame({"position": [0]}), storage_options=storage.options)
     with pytest.raises(IdentityError, match="bears no log's id") as refused:
         collect(log)
@@ -127,7 +127,7 @@ def test_a_table_without_an_id_is_refused(open_log: Opener, shared: Settings) ->
 
 
 def test_one_of_several_logs_that_claim_a_name_at_once_gets_it(shared: Settings) -> None:
-    storage = Storage(shared)
+    storage = open_storage(shared)
     storage.prepare()
     many = 8
     start = Barrier(many)
@@ -149,7 +149,7 @@ def test_one_of_several_logs_that_claim_a_name_at_once_gets_it(shared: Settings)
 
 
 def test_an_unreadable_claim_is_refused(settings: Settings) -> None:
-    storage = Storage(settings)
+    storage = open_storage(settings)
     storage.write(b"", "tables", "toy", "log.json")
     with pytest.raises(IdentityError, match="bears no log's id"):
         Claim(storage, Identity("toy", new_id())).take()
@@ -251,7 +251,7 @@ def test_processes_that_begin_a_log_at_once_have_one(open_log: Opener, settings:
     with ThreadPoolExecutor(4) as pool:
         logs = list(pool.map(lambda _: open_log(settings), range(4)))
     assert len({log.identity for log in logs}) == 1
-    assert len({log.inbox.id for log in logs}) == 1
+    assert len({log.inbox.identity.inbox for log in logs}) == 1
 
 
 def test_a_missing_inbox_is_refused_if_the_database_knows_the_log(

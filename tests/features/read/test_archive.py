@@ -11,7 +11,8 @@ from tests.features.records import drain, label, prediction
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
+from headwater.infra.store.s3_storage import S3Storage
 from headwater.spec.errors import BusyError, FencedError, StorageError, TableError
 from headwater.spec.pipeline import Pipeline
 
@@ -32,13 +33,13 @@ def test_collect_to_s3_adds_each_range_once(open_log: Opener, on_s3: Settings) -
     before = log.examples(5, 30)
     assert log.collect() == 10
     assert log.examples(5, 30).equals(before)
-    table = DeltaTable(log.archive.address("examples"), storage_options=Storage(on_s3).options)
+    table = DeltaTable(log.archive["examples"].address, storage_options=open_storage(on_s3).options)
     assert table.to_pyarrow_table().num_rows == 30
     assert table.version() == 1
 
 
 def test_the_doctor_sees_that_s3_honours_conditions(on_s3: Settings) -> None:
-    storage = Storage(on_s3)
+    storage = S3Storage(str(on_s3.storage), on_s3.s3_endpoint)
     storage.prepare()
     storage.check_conditional_write("doctor/try")
 
@@ -66,7 +67,7 @@ def test_many_small_files_are_compacted_and_read_the_same(
         fill(log, start, start + 10)
         log.collect()
     before = log.examples(15, 45)
-    files = DeltaTable(log.archive.address("examples")).file_uris()
+    files = DeltaTable(log.archive["examples"].address).file_uris()
     assert len(files) < 6
     assert before["offset"].to_list() == list(range(15, 45))
     assert before["features"].struct.field("x").to_list() == [float(i) for i in range(15, 45)]
@@ -79,7 +80,7 @@ def test_a_cut_file_is_named_and_nothing_of_the_range_is_given(log: FeatureLog) 
     log.collect()
     fill(log, 10, 20)
     log.collect()
-    folder = Path(log.archive.address("examples"))
+    folder = Path(log.archive["examples"].address)
     newest = max(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
     newest.write_bytes(newest.read_bytes()[:100])
     with pytest.raises(TableError, match="examples"):
@@ -90,7 +91,7 @@ def test_a_cut_file_is_named_and_nothing_of_the_range_is_given(log: FeatureLog) 
 def test_a_lost_file_is_an_error(log: FeatureLog) -> None:
     fill(log, 0, 10)
     log.collect()
-    for path in Path(log.archive.address("examples")).glob("*.parquet"):
+    for path in Path(log.archive["examples"].address).glob("*.parquet"):
         path.unlink()
     with pytest.raises(TableError):
         log.examples(0, 10)

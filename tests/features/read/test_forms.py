@@ -123,12 +123,12 @@ def test_an_archive_from_before_ages_is_read(log: FeatureLog, monkeypatch: pytes
     log.label([Label(prediction_id="old", value=True, known_at=NOW)])
     drain(log)
     with monkeypatch.context() as before:
-        for module, name in (("log", "EXAMPLE"), ("read.frames", "PREDICTION")):
+        for module, name in (("read.same_rows", "EXAMPLE"), ("read.frames", "PREDICTION")):
             columns = getattr(sys.modules[f"headwater.features.{module}"], name)
             kept = tuple(column for column in columns if column != "ages_s")
             before.setattr(f"headwater.features.{module}.{name}", kept)
         log.collect()
-    assert "ages_s" not in DeltaTable(log.archive.address("examples")).schema().to_json()
+    assert "ages_s" not in DeltaTable(log.archive["examples"].address).schema().to_json()
     assert log.examples()["ages_s"].to_list() == [None]
     log.record([predict("new", ROWS[1], 0.5, ages_s={"spending": 2.5})])
     log.label([Label(prediction_id="new", value=True, known_at=NOW)])

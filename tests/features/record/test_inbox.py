@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from headwater.features.record.inbox import PREDICTION, Entry, Inbox
+from headwater.features.record.entries import PREDICTION, Entry
+from headwater.features.record.inbox import Inbox
 
 inbox, stored = Inbox(Path(sys.argv[1])), 0
 

@@ -14,6 +14,7 @@ from headwater.features.tables.table_lookup import TableLookup, write_lookup
 from headwater.features.tables.table_rows import conform, rows_of
 from headwater.features.tables.table_sources import read_whole
 from headwater.infra.settings import Settings
+from headwater.infra.store.open_storage import open_storage
 from headwater.infra.store.storage import Storage
 from headwater.spec.data.feature_table import FeatureTable
 from headwater.spec.data.source import DeltaSource, ParquetSource, QuerySource, Source
@@ -59,7 +60,7 @@ def as_list() -> list[int]:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    return Storage(Settings(home=tmp_path / "home"))
+    return open_storage(Settings(home=tmp_path / "home"))
 
 
 def looked_up(table: FeatureTable, storage: Storage, path: Path) -> dict[tuple[str, ...], Any]:

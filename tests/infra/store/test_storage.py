@@ -7,7 +7,9 @@ import pytest
 from tests.features.conftest import S3
 
 from headwater.infra.settings import Settings
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.local_storage import LocalStorage
+from headwater.infra.store.open_storage import open_storage
+from headwater.infra.store.s3_storage import S3Storage
 from headwater.spec.errors import StorageError
 
 
@@ -24,8 +26,8 @@ def bucket_of(settings: Settings) -> str:
 
 
 def test_a_folder_is_made_and_kept(tmp_path: Path) -> None:
-    storage = Storage(Settings(home=tmp_path / "home", storage=str(tmp_path / "a" / "b")))
-    assert not storage.is_s3
+    storage = open_storage(Settings(home=tmp_path / "home", storage=str(tmp_path / "a" / "b")))
+    assert isinstance(storage, LocalStorage)
     assert storage.options == {}
     storage.prepare()
     Path(storage.address("kept")).touch()
@@ -35,16 +37,16 @@ def test_a_folder_is_made_and_kept(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    storage = Storage(Settings(home=tmp_path, storage=str(tmp_path / "file" / "tables")))
+    storage = open_storage(Settings(home=tmp_path, storage=str(tmp_path / "file" / "tables")))
     with pytest.raises(StorageError, match="file/tables") as refused:
         storage.prepare()
     assert "HEADWATER_STORAGE" in refused.value.hint
 
 
 def test_a_bucket_is_made_and_kept(on_s3: Settings, client: Any) -> None:
-    storage = Storage(on_s3)
+    storage = open_storage(on_s3)
     bucket = bucket_of(on_s3)
-    assert storage.is_s3
+    assert isinstance(storage, S3Storage)
     storage.prepare()
     client.put_object(Bucket=bucket, Key="kept", Body=b"1")
     storage.prepare()
@@ -53,7 +55,7 @@ def test_a_bucket_is_made_and_kept(on_s3: Settings, client: Any) -> None:
 
 
 def test_the_conditional_write_leaves_nothing_behind(on_s3: Settings, client: Any) -> None:
-    storage = Storage(on_s3)
+    storage = S3Storage(str(on_s3.storage), on_s3.s3_endpoint)
     storage.prepare()
     storage.check_conditional_write("doctor/try")
     storage.check_conditional_write("doctor/try")
@@ -61,7 +63,7 @@ def test_the_conditional_write_leaves_nothing_behind(on_s3: Settings, client: An
 
 
 def test_s3_away_is_a_storage_error_that_names_it(on_s3: Settings, s3: S3) -> None:
-    storage = Storage(on_s3)
+    storage = open_storage(on_s3)
     s3.relay.cut()
     try:
         with pytest.raises(StorageError, match="cannot reach the bucket") as refused:
@@ -83,7 +85,7 @@ def test_no_credentials_is_a_storage_error(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials it found once
     with pytest.raises(StorageError) as refused:
-        Storage(on_s3).prepare()
+        open_storage(on_s3).prepare()
     assert "AWS_*" in refused.value.hint
 
 
@@ -98,7 +100,7 @@ def test_no_credentials_is_a_storage_error(
 def test_addresses_are_below_the_root(
     tmp_path: Path, root: str, parts: tuple[str, ...], wanted: str
 ) -> None:
-    assert Storage(Settings(home=tmp_path, storage=root)).address(*parts) == wanted
+    assert open_storage(Settings(home=tmp_path, storage=root)).address(*parts) == wanted
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_addresses_are_below_the_root(
 def test_the_endpoint_goes_with_the_tables(
     tmp_path: Path, endpoint: str | None, wanted: dict[str, str]
 ) -> None:
-    options = Storage(Settings(home=tmp_path, storage="s3://bucket", s3_endpoint=endpoint)).options
+    options = open_storage(Settings(home=tmp_path, storage="s3://bucket", s3_endpoint=endpoint)).options
     names = ("aws_endpoint_url", "aws_allow_http")
     assert {name: options[name] for name in names if name in options} == wanted
     assert options["aws_conditional_put"] == "etag"
@@ -123,7 +125,7 @@ def test_files_are_put_read_fetched_and_removed(
     where: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     settings = request.getfixturevalue("on_s3") if where == "s3" else Settings(home=tmp_path / "home")
-    storage = Storage(settings)
+    storage = open_storage(settings)
     (tmp_path / "long").write_bytes(b"long" * 5_000)
     storage.write(b"one", "runs", "1", "part")
     storage.put(tmp_path / "long", "runs", "1", "table")
@@ -144,7 +146,7 @@ def test_files_are_put_read_fetched_and_removed(
 
 
 def test_a_write_leaves_no_draft(tmp_path: Path) -> None:
-    storage = Storage(Settings(home=tmp_path / "home"))
+    storage = open_storage(Settings(home=tmp_path / "home"))
     storage.write(b"one", "a")
     (Path(storage.root) / "folder").mkdir()
     with pytest.raises(StorageError, match="cannot write"):

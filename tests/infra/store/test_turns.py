@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tests.patience import PATIENCE_S, await_
 
-from headwater.features.record.inbox import PREDICTION, Entry, Inbox
+from headwater.features.record.entries import PREDICTION, Entry
+from headwater.features.record.inbox import Inbox
 from headwater.infra.store.turns import WriterQueue
 
 

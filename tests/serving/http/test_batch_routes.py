@@ -18,7 +18,7 @@ from tests.serving.metrics.test_metrics import totals
 from headwater.features.batch.batch_files import BatchFiles
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store.storage import Storage
+from headwater.infra.store.open_storage import open_storage
 from headwater.loop.batch.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.serving.client.client import AsyncClient, Client
@@ -256,7 +256,7 @@ def test_a_table_that_was_changed_is_refused(
     served = client.get(quoted("c-1")).json()
     run = batch_predict(scored)
     (tmp_path / "other").write_bytes(b"SQLite format 3\0")
-    BatchFiles(Storage(scored.settings), "line").write_table(run.id, tmp_path / "other")
+    BatchFiles(open_storage(scored.settings), "line").write_table(run.id, tmp_path / "other")
     with pytest.raises(DigestError, match=run.id):
         watch.step()
     assert client.get(quoted("c-1")).json()["run"] == served["run"]

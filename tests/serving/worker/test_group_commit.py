@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headwater.features.record.inbox import PREDICTION, Entry, Inbox
+from headwater.features.record.entries import PREDICTION, Entry
+from headwater.features.record.inbox import Inbox
 from headwater.serving.worker.group_commit import GroupCommit
 
 

@@ -1,0 +1,276 @@
+"""One Delta table of the archive, read and appended to by range.
+
+Every append carries Delta's application transaction with the range's stop, and is tried against
+exactly the table version that was read, so that a range is there once however often it is collected.
+A table bears its log's id, as its description and as the id of those transactions; another log's is
+neither read nor written.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from polars.exceptions import PolarsError
+
+from headwater.infra.commit_points import reached
+from headwater.infra.store.identity import Claim, Identity
+from headwater.infra.store.s3_storage import S3Storage
+from headwater.infra.store.storage import Storage
+from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, TableError
+from headwater.spec.recipe import OffsetRange
+
+__all__ = ["ArchiveTable"]
+
+_ACROSS_SCHEMAS = pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore")
+
+
+class ArchiveTable:
+    """One table of a log.
+
+    Parameters
+    ----------
+    name, key
+        Its name, and the column by which rows rise: ``"position"``, or ``"offset"``, which has no gaps.
+    storage, identity, claim
+        Where it is, whose it is, and the log's claim, which is taken before the table is made.
+    prepare
+        Called before it is opened first.
+    compact_from_files
+        How many files it has at least before they are compacted.
+
+    Attributes
+    ----------
+    address
+        For any reader of Delta Lake.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        key: str,
+        storage: Storage,
+        identity: Identity,
+        claim: Claim,
+        prepare: Callable[[], None],
+        compact_from_files: int,
+    ) -> None:
+        self.address = storage.address("tables", identity.pipeline, name)
+        self._name = name
+        self._at = f"table {name!r} at {self.address}"
+        self._named = f"table {name!r} of {identity.pipeline!r}"
+        self._key = key
+        self._storage = storage
+        self._identity = identity
+        self._claim = claim
+        self._prepare = prepare
+        self._compact_from_files = compact_from_files
+        self._app = f"headwater/{identity.log}"
+        self._open: DeltaTable | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has found it, and found that it is the log's."""
+        return self._open is not None
+
+    def stop(self) -> int:
+        """Return the offset or position up to which it is written.
+
+        Raises
+        ------
+        IdentityError
+            If it belongs to another log.
+        TableError
+            If it is corrupt.
+        StorageError
+            If storage is away.
+        """
+        table = self._table()
+        if table is None:
+            return 0
+        with self._guarded():
+            return table.transaction_version(self._app) or 0
+
+    def newest(self, stop: int) -> int | None:
+        """Return the offset or position of the newest row below `stop`, by the files' statistics.
+
+        Raises
+        ------
+        IdentityError, TableError, StorageError
+            As for :meth:`stop`.
+        """
+        table = self._table()
+        if table is None or stop <= 0:
+            return None
+        if self._key == "offset":
+            return stop - 1
+        with self._guarded():
+            files = pl.DataFrame(table.get_add_actions(flatten=True))
+            last = files[f"max.{self._key}"].max() if files.height else None
+        return int(last) if isinstance(last, int) and last < stop else None
+
+    def append(self, frame: pl.DataFrame, start: int, stop: int) -> None:
+        """Write the rows of one range, in order, as one commit; `start` must be where the table stops.
+
+        Raises
+        ------
+        ConflictError
+            If another process wrote to the table since it was read.
+        IdentityError, TableError, StorageError
+            As for :meth:`stop`; the table is then what it was.
+        """
+        table = self._table()
+        end = 0 if table is None else table.transaction_version(self._app) or 0
+        if end != start:
+            raise ConflictError(
+                f"{self._named} stops at {end}, not at {start}",
+                hint="collect again: another process has written this range",
+            )
+        commit = CommitProperties(app_transactions=[Transaction(self._app, stop)], max_commit_retries=0)
+        with self._guarded():
+            reached("collect.before_append")
+            if table is None:
+                self._make(frame, commit)
+            else:
+                write_deltalake(
+                    table, frame, mode="append", schema_mode="merge", commit_properties=commit
+                )
+            reached("collect.after_append")
+        if table is not None and len(table.file_uris()) >= self._compact_from_files:
+            self._compact()
+
+    def read(self, offsets: OffsetRange, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+        """Read a range, opening only the files that hold it.
+
+        Parameters
+        ----------
+        offsets, schema
+            The offsets (or positions), and the columns to give, with their types. What a file does not
+            have is null: a feature, say, that was declared later.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row an offset (or position), rising.
+
+        Raises
+        ------
+        IdentityError, TableError, StorageError
+            As for :meth:`stop`; TableError also if an offset of the range is not there.
+        """
+        key = self._key
+        table = self._table()
+        if table is None:
+            raise TableError(f"{self._named} does not exist", hint="run headwater collect")
+        held = (pl.col(f"max.{key}") >= offsets.start) & (pl.col(f"min.{key}") < offsets.stop)
+        with self._guarded():
+            files = pl.DataFrame(table.get_add_actions(flatten=True)).filter(held)
+            paths = [f"{self.address}/{path}" for path in files["path"]]
+            if not paths:
+                raise self._missing(offsets, 0)
+            options = self._storage.reader_options_for(self._storage.root)
+            within = pl.col(key).is_between(offsets.start, offsets.stop, closed="left")
+            of_files = {key: pl.Int64(), **schema}
+            frame = _scan(self._named, paths, within, of_files, options).sort(key)
+        if key == "offset" and not frame[key].equals(pl.Series(key, range(offsets.start, offsets.stop))):
+            raise self._missing(offsets, frame[key].n_unique())
+        return frame
+
+    def _missing(self, offsets: OffsetRange, count: int) -> TableError:
+        return TableError(
+            f"{self._named} holds {count} of the {len(offsets)} offsets {offsets}",
+            hint=f"restore the files of {self.address}; nothing is trained over this range",
+        )
+
+    def _table(self) -> DeltaTable | None:
+        """Open a table, or bring the open one up to date; None if there is none yet."""
+        with self._guarded():
+            if self._open is not None:
+                self._open.update_incremental()
+                return self._open
+            self._prepare()
+            try:
+                table = DeltaTable(self.address, storage_options=self._storage.options)
+            except TableNotFoundError:
+                return None
+            self._identity.check_table(self._name, self.address, table.metadata().description)
+            self._open = table
+            return table
+
+    def _make(self, frame: pl.DataFrame, commit: CommitProperties) -> None:
+        self._claim.take()
+        write_deltalake(
+            self.address,
+            frame,
+            mode="error",
+            description=self._identity.description,
+            storage_options=self._storage.options,
+            commit_properties=commit,
+            configuration={"delta.dataSkippingStatsColumns": self._key},
+        )
+
+    def _compact(self) -> None:
+        with self._guarded():
+            self._open = None  # an object older than a schema change cannot compact
+            fresh = DeltaTable(self.address, storage_options=self._storage.options)
+            fresh.optimize.compact()
+            fresh.create_checkpoint()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except HeadwaterError:
+            raise
+        except (DeltaError, PolarsError, OSError, ValueError) as error:
+            self._open = None
+            raise _refusal(error, self._named, self._at, self._storage) from error
+
+
+def _refusal(error: Exception, named: str, at: str, storage: Storage) -> HeadwaterError:
+    if isinstance(error, CommitFailedError):
+        return ConflictError(f"another process wrote {named} at the same time", hint="collect again")
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(storage, S3Storage) and _is_network(first):
+        return StorageError(
+            f"storage at {storage.root} does not answer: {first[:200]}",
+            hint="check that the service runs and HEADWATER_S3_ENDPOINT; nothing was lost",
+        )
+    return TableError(
+        f"{at} cannot be read: {first[:200]}",
+        hint="restore the named file from a copy; the log itself is in the database",
+    )
+
+
+def _is_network(text: str) -> bool:
+    return any(word in text for word in ("Generic S3 error", "error sending request", "retries"))
+
+
+def _scan(
+    named: str,
+    paths: Sequence[str],
+    within: pl.Expr,
+    schema: Mapping[str, pl.DataType],
+    options: dict[str, str] | None,
+) -> pl.DataFrame:
+    """Read the rows of files that are within; the error names the file that is damaged."""
+    files = pl.scan_parquet(
+        list(paths),
+        schema=dict(schema),
+        storage_options=options,
+        missing_columns="insert",
+        extra_columns="ignore",
+        cast_options=_ACROSS_SCHEMAS,
+    )
+    try:
+        return files.filter(within).collect()
+    except PolarsError as error:
+        if len(paths) == 1 and not _is_network(str(error)):
+            raise TableError(
+                f"{named} cannot be read: {paths[0]} is damaged",
+                hint="restore that file from a copy; the log itself is in the database",
+            ) from error
+        for path in () if len(paths) == 1 else paths:
+            _scan(named, [path], within, schema, options)  # raises for the one that is damaged
+        raise

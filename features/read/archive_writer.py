@@ -1,0 +1,70 @@
+"""Archiving: the sequenced records are written to the archive's tables, range by range."""
+
+from contextlib import suppress
+
+from headwater.features.read.archive import Archived
+from headwater.features.read.frames import Frames
+from headwater.features.read.log_reader import LogReader
+from headwater.features.read.same_rows import frame_of
+from headwater.infra.commit_points import reached
+from headwater.spec.errors import StorageError, TableError
+
+__all__ = ["ArchiveWriter"]
+
+_CHUNK = 50_000
+
+
+class ArchiveWriter:
+    """Writes what is sequenced, and not in the archive yet.
+
+    Parameters
+    ----------
+    log
+        Whose records, and whose archive.
+    """
+
+    def __init__(self, log: LogReader) -> None:
+        self._log = log
+
+    def check(self) -> None:
+        """Refuse an archive of another log, or one that a copy of the home went on with.
+
+        Whatever else is wrong is left to whoever reads or writes.
+
+        Raises
+        ------
+        IdentityError
+            If it is.
+        """
+        self._log.archive.check()
+        with suppress(TableError, StorageError):
+            self._log.same_rows.check_all(self._log.frames)
+
+    def write(self) -> int:
+        """Write all tables up to what is sequenced now, and return how many examples were written.
+
+        Raises
+        ------
+        ConflictError, IdentityError, TableError, StorageError
+            As for :meth:`headwater.features.log.FeatureLog.collect`.
+        """
+        position, offset = self._log.repository.ends()
+        self._write("predictions", position)
+        self._write("labels", position)
+        reached("collect.between_tables")
+        return self._write("examples", offset)
+
+    def _write(self, name: Archived, stop: int) -> int:
+        log = self._log
+        first = start = log.same_rows.check(name, log.frames)
+        if start > stop:  # unless another process sequenced and archived just now
+            log.same_rows.check_behind(name, start)
+            return 0
+        declared = log.declared
+        frames = Frames(declared.archived()) if declared.stored.dropped else log.frames
+        while start < stop:
+            end = min(start + _CHUNK, stop)
+            log.archive[name].append(frame_of(name, log.repository, frames, start, end), start, end)
+            log.same_rows.written(name, end)
+            start = end
+        return stop - first

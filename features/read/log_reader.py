@@ -1,0 +1,181 @@
+"""Reading the feature log: examples by offset, and predictions by position, labelled or not."""
+
+from bisect import bisect_left
+from collections.abc import Collection
+from datetime import datetime
+
+import polars as pl
+
+from headwater.features.read.archive import Archive
+from headwater.features.read.frames import EXAMPLE, Frames
+from headwater.features.read.repository import LogRepository
+from headwater.features.read.same_rows import SameRows
+from headwater.features.read.shadow_outputs import ShadowOutputs
+from headwater.features.record.declared import Declared
+from headwater.infra.clock import from_us, to_us
+from headwater.infra.store.database import Database
+from headwater.spec.errors import NotFoundError
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import OffsetRange
+
+__all__ = ["LogReader"]
+
+
+class LogReader:
+    """The log of one pipeline as whoever learns, judges or reports sees it.
+
+    Parameters
+    ----------
+    pipeline, pipeline_id, declared
+        Whose log, its number in the database, and the declaration in force, by which records are read.
+    database, archive
+        Where the sequenced records are.
+
+    Attributes
+    ----------
+    repository
+        The records in the database, by range.
+    same_rows
+        The check that archive and database are of one log, still.
+    shadows
+        The outputs of shadows.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        pipeline_id: int,
+        declared: Declared,
+        database: Database,
+        archive: Archive,
+    ) -> None:
+        self.pipeline = pipeline
+        self.pipeline_id = pipeline_id
+        self.declared = declared
+        self.database = database
+        self.archive = archive
+        self.repository = LogRepository(database, pipeline_id)
+        self.same_rows = SameRows(archive, self.repository)
+        self.shadows = ShadowOutputs(database, pipeline_id)
+        self._framed, self._frames = declared.stored, Frames(declared.readable())
+
+    @property
+    def frames(self) -> Frames:
+        """The frames' maker, by the declaration in force."""
+        if self._framed is not self.declared.stored:
+            self._framed, self._frames = self.declared.stored, Frames(self.declared.readable())
+        return self._frames
+
+    def stop(self) -> int:
+        """Return the offset that the next example will have."""
+        return self.repository.ends()[1]
+
+    def offset_at(self, moment: datetime) -> int:
+        """Return the first offset emitted at `moment` or later; :meth:`stop` if there is none."""
+        return self.repository.first_emitted(to_us(moment), self.stop())
+
+    def examples(
+        self, start: int = 0, stop: int | None = None, columns: Collection[str] = EXAMPLE
+    ) -> pl.DataFrame:
+        """Return the examples of a range of offsets, which never change.
+
+        Parameters
+        ----------
+        start, stop
+            From `start` up to, but not including, `stop`; None means up to the newest.
+        columns
+            Which columns to read; all if not given.
+
+        Returns
+        -------
+        polars.DataFrame
+            A row an example, by rising offset: ``offset``, ``label``, ``features`` (a struct),
+            ``prediction_id``, ``served_at``, ``known_at`` and ``emitted_at`` (UTC), ``version``,
+            ``role``, ``propensity``, ``output``, ``source``, ``revision``, ``late``, ``supersedes``,
+            ``entity`` and ``ages_s`` (JSON; null if nothing was looked up).
+
+        Raises
+        ------
+        NotFoundError
+            If the range is not there yet.
+        TableError, StorageError
+            If the archive cannot be read.
+        """
+        end = self.stop()
+        stop = end if stop is None else stop
+        if not 0 <= start <= stop <= end:
+            raise NotFoundError(
+                f"pipeline {self.pipeline.name!r} has no examples [{start}, {stop}); it has [0, {end})",
+                hint="ask for a range within, or run headwater collect first",
+            )
+        archived = min(stop, self.same_rows.check("examples", self.frames)) if start < stop else start
+        if archived <= start:
+            return self.frames.examples(self.repository.examples(start, stop), columns)
+        schema = self.frames.schema(columns)
+        old = self.archive["examples"].read(OffsetRange(start, archived), schema).select(list(columns))
+        if archived == stop:
+            return old
+        new = self.frames.examples(self.repository.examples(archived, stop), columns)
+        return pl.concat([old, new], how="vertical_relaxed")
+
+    def position_at(self, moment: datetime) -> int:
+        """Return the position from which on predictions were recorded at `moment` or later."""
+        moment_us, (end, _) = to_us(moment), self.repository.ends()
+
+        def after(position: int) -> bool:
+            recorded = self.repository.recorded(position)
+            return recorded is None or recorded[1] >= moment_us
+
+        return bisect_left(range(end), True, key=after)
+
+    def position_after(self, position: int, predictions: int) -> int | None:
+        """Return the position behind the next `predictions` predictions; None if there are fewer."""
+        recorded = self.repository.recorded(position, predictions - 1)
+        return None if recorded is None else recorded[0] + 1
+
+    def recorded_at(self, position: int) -> datetime | None:
+        """Return when the prediction at `position`, or the next, was recorded; None behind the last."""
+        recorded = self.repository.recorded(position)
+        return None if recorded is None else from_us(recorded[1])
+
+    def positions(self) -> int:
+        """Return the position that the next record will have."""
+        return self.repository.ends()[0]
+
+    def served(
+        self,
+        start: int,
+        stop: int,
+        columns: Collection[str] = ("version", "role", "output", "features"),
+        *,
+        shadows: bool = False,
+    ) -> pl.DataFrame:
+        """Return the predictions of a range of positions, with or without labels.
+
+        A range is found by :meth:`position_at` or :meth:`position_after`; times of receipt never fall
+        as positions rise.
+
+        Parameters
+        ----------
+        start, stop
+            From `start` up to, but not including, `stop`.
+        columns
+            Which ones of a prediction to read.
+        shadows
+            Give a row, too, for each version that predicted beside the one that answered: with that
+            version, its output, the role ``"shadow"``, and all else as the prediction has it.
+
+        Returns
+        -------
+        polars.DataFrame
+            A row a prediction, in the order recorded: ``position``, ``recorded_at`` (UTC), the wanted
+            columns, and ``label``: the newest revision, or null if none came, or the first came
+            after the wait.
+        """
+        rows = self.repository.predictions(start, stop)
+        frame = self.frames.served(rows, self.repository.labels_of(start, stop), list(columns))
+        return self.frames.beside(frame, self.shadows.between(start, stop)) if shadows else frame
+
+    def predictions(self) -> pl.DataFrame:
+        """Return every sequenced prediction, from the database: for tables and tests of modest size."""
+        return self.frames.predictions(self.repository.predictions(0, self.repository.ends()[0]))

@@ -1,0 +1,143 @@
+"""The entries of an inbox: rows of its file, stored in transactions that the inbox opens."""
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+
+import msgspec
+from msgspec.structs import astuple
+
+from headwater.infra.store.sqlite import together
+from headwater.spec.errors import ConflictError, few
+
+__all__ = [
+    "LABEL",
+    "ONE_STATEMENT",
+    "PREDICTION",
+    "SCHEMA",
+    "Entry",
+    "InboxRow",
+    "insert",
+    "insert_each",
+    "insert_new",
+]
+
+PREDICTION = 0
+LABEL = 1
+
+InboxRow = tuple[int, int, str, int, bytes]
+"""Position, kind, id, time of receipt in microseconds, payload."""
+
+SCHEMA = (
+    """
+CREATE TABLE entry (
+    position INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    received_at_us INTEGER NOT NULL,
+    payload BLOB NOT NULL
+)
+""",
+    "CREATE UNIQUE INDEX entry_by_id ON entry (id, kind, key)",
+)
+_INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
+_ROW = "(?, ?, ?, ?, ?)"
+_ONCE = "ON CONFLICT DO NOTHING"
+
+ONE_STATEMENT = 64
+"""Each number of rows up to this is a statement, kept with the values that it had last."""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One record, as the inbox keeps it; storing it gives it a position, rising from 1.
+
+    Parameters
+    ----------
+    kind
+        :data:`PREDICTION` or :data:`LABEL`.
+    id
+        The prediction's id.
+    key
+        ``""`` for a prediction; source and client's key for a label.
+    received_at_us
+        When it was received, in microseconds since 1970, UTC.
+    payload
+        The record as canonical JSON.
+    """
+
+    kind: int
+    id: str
+    key: str
+    received_at_us: int
+    payload: bytes
+
+
+def insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
+    """Insert entries that are not there, and return their number.
+
+    Raises
+    ------
+    ConflictError
+        If one is there with another payload; the caller rolls back.
+    """
+    before = connection.total_changes
+    for statement, values in together(_INSERT, _ROW, list(map(astuple, entries)), _ONCE):
+        connection.executemany(statement, values)
+    added = connection.total_changes - before
+    if added < len(entries):
+        _refuse_conflicts(connection, entries)
+    return added
+
+
+def insert_each(
+    connection: sqlite3.Connection, batches: Sequence[Sequence[Entry]]
+) -> list[int | ConflictError]:
+    """Insert each batch whole or not at all, and return how many were new, or why it was refused."""
+    ended: list[int | ConflictError] = []
+    for batch in batches:
+        connection.execute("SAVEPOINT batch")
+        try:
+            ended.append(insert(connection, batch))
+        except ConflictError as error:
+            connection.execute("ROLLBACK TO batch")
+            ended.append(error)
+        connection.execute("RELEASE batch")
+    return ended
+
+
+def insert_new(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows of which none is there; up to :data:`ONE_STATEMENT` of them by one statement.
+
+    Raises
+    ------
+    sqlite3.IntegrityError
+        If one is there.
+    """
+    if 0 < len(rows) <= ONE_STATEMENT:
+        values = list(chain.from_iterable(rows))
+        connection.execute(f"{_INSERT} {', '.join([_ROW] * len(rows))}", values)
+        return
+    for statement, some in together(_INSERT, _ROW, rows):
+        connection.executemany(statement, some)
+
+
+def _refuse_conflicts(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    conflicts = []
+    for entry in entries:
+        (stored,) = connection.execute(
+            "SELECT payload FROM entry WHERE id = ? AND kind = ? AND key = ?",
+            (entry.id, entry.kind, entry.key),
+        ).fetchone()
+        if stored != entry.payload:
+            conflicts.append(entry)
+    if not conflicts:
+        return
+    what = "predictions" if conflicts[0].kind == PREDICTION else "labels"
+    raise ConflictError(
+        f"{len(conflicts)} {what} came before with another payload: "
+        f"{few(entry.id for entry in conflicts)}; nothing of the batch was kept",
+        hint="give a new prediction its own id"
+        if what == "predictions"
+        else "send a changed label with another key, or with none",
+    )
