@@ -39,8 +39,8 @@ PROBLEM_TYPE = b"application/problem+json"
 
 _TITLES: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (SchemaError, 422, "the request does not fit"),
-    (ConflictError, 409, "the same id came before with another content"),
-    (FencedError, 409, "another process took over"),
+    (ConflictError, 409, "it conflicts with what is stored"),
+    (FencedError, 409, "another process does this"),
     (IdentityError, 409, "a store belongs to another log"),
     (IntegrityError, 409, "stored data fails its check"),
     (NotRebuildableError, 409, "the version cannot be loaded here"),
