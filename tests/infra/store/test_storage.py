@@ -143,6 +143,13 @@ def test_files_are_put_read_fetched_and_removed(
         with pytest.raises(StorageError):
             refused()
     assert storage.read("runs", "10", "part") == b"other"
+    assert storage.find("runs", "1", "part") is None
+    assert storage.create(b"first", "runs", "1", "part")
+    assert not storage.create(b"second", "runs", "1", "part")
+    assert storage.find("runs", "1", "part") == b"first"
+    storage.remove_file("runs", "1", "part")
+    storage.remove_file("runs", "1", "part")
+    assert storage.find("runs", "1", "part") is None
 
 
 def test_a_write_leaves_no_draft(tmp_path: Path) -> None:
