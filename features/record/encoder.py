@@ -174,8 +174,17 @@ class RecordEncoder:
         SchemaError
             If it does not fit the pipeline.
         """
+        at_us = self.now_us() if received_at_us is None else received_at_us
+        try:
+            return self._entry(prediction, at_us)
+        except SchemaError:  # nearly every one holds Python's own values: others cost a second try
+            plain_prediction = _plain_prediction(prediction)
+            if plain_prediction is prediction:
+                raise
+            return self._entry(plain_prediction, at_us)
+
+    def _entry(self, prediction: Prediction, at_us: int) -> Entry:
         id_ = prediction.id
-        prediction = _plain_prediction(prediction)
         self._checks.prediction(prediction)
         features = self._checks.features(id_, prediction.features)
         self._checks.output(id_, prediction.output)
@@ -190,7 +199,6 @@ class RecordEncoder:
             prediction.entity or UNSET,
             prediction.ages_s or UNSET,
         )
-        at_us = self.now_us() if received_at_us is None else received_at_us
         return Entry(PREDICTION, id_, "", at_us, _encoded(logged, id_))
 
     def label(self, label: Label, received_at_us: int | None = None) -> Entry:
@@ -252,10 +260,14 @@ class RecordEncoder:
 
 
 def _plain_prediction(prediction: Prediction) -> Prediction:
-    """Return a prediction whose numbers and times are Python's own."""
+    """Return a prediction whose values are Python's own; the same one if they are already."""
+    features = plain_items(prediction.features)
+    numbers = type(prediction.output), type(prediction.propensity)
+    if features is prediction.features and numbers == (float, float):
+        return prediction  # nearly every one
     return replace(
         prediction,
-        features=plain_items(prediction.features),
+        features=features,
         output=plain_output(prediction.output),
         propensity=plain(prediction.propensity),
     )

@@ -45,6 +45,6 @@ def plain_output(output: Any) -> Any:
 
 def plain_items(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return values by name with :func:`plain` for each; the same mapping if all are plain already."""
-    if all(type(value) in PLAIN for value in values.values()):
+    if PLAIN.issuperset(map(type, values.values())):
         return values
     return {name: plain(value) for name, value in values.items()}
