@@ -193,6 +193,6 @@ def test_a_damaged_state_leaves_the_old_version_serving(
             "1", expected=bound.registry.championship.reign(), by="test", reason="unchecked"
         )
         log = home.root / "logs" / "keeper.log"
-        eventually(lambda: "what serves stays" in log.read_text())
+        eventually(lambda: "the serving version stays" in log.read_text())
         assert client.predict({"x": 0.5, "y": 0.5}).version == "2"
         assert client.is_ready()
