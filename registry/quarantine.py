@@ -47,7 +47,7 @@ class Quarantine:
         Raises
         ------
         NotFoundError
-            If a range holds no offsets.
+            If a range holds no offsets, or offsets of no example.
         """
         check_note(by, reason)
         now_us = to_us(self._clock.now())
@@ -65,13 +65,18 @@ class Quarantine:
         Raises
         ------
         NotFoundError
-            If a range holds no offsets.
+            If a range holds no offsets, or offsets of no example.
         """
-        table = tables.quarantine.c
+        table, end = tables.quarantine.c, self._end(connection)
         for span in spans:
             if span.start < 0 or len(span) == 0:
                 raise NotFoundError(
                     f"{span} holds no offsets", hint="write --quarantine START:STOP, with START < STOP"
+                )
+            if span.stop > end:
+                raise NotFoundError(
+                    f"{span} reaches beyond the examples, which are [0, {end})",
+                    hint="quarantine offsets of examples that are there",
                 )
             row: dict[str, int | str] = {
                 "pipeline_id": self._pipeline_id,
@@ -82,3 +87,9 @@ class Quarantine:
             if connection.execute(select(table.start).where(*same)).one_or_none() is None:
                 row |= {"since_us": now_us, "reason": reason}
                 connection.execute(insert(tables.quarantine).values(row))
+
+    def _end(self, connection: Connection) -> int:
+        """Return the offset that the next example will have."""
+        table = tables.sequencer.c
+        rows = select(table.next_offset).where(table.pipeline_id == self._pipeline_id)
+        return connection.execute(rows).scalar() or 0

@@ -100,7 +100,7 @@ class Operator:
         Raises
         ------
         NotFoundError
-            If a range holds no offsets.
+            If a range holds no offsets, or offsets of no example.
         """
         check_reason(reason)
         self.registry.quarantine.add(spans, by=by, reason=reason)

@@ -225,7 +225,7 @@ ROUTE = Operation[RoutingBody, RoutingStatus](
     scopes=("operate",),
     tag="operations",
     words="Set how requests are routed. Workers follow within a moment, between two requests.",
-    example={"routing": {"type": "canary", "share": 0.1, "version": "7"}, "reason": "a try"},
+    example={"routing": {"type": "canary", "share": 0.1, "version": "1"}, "reason": "a try"},
     call=lambda operator, body, by: operator.routing.set(
         body.routing, by=by, reason=body.reason, expected=body.expected
     ),
@@ -238,7 +238,7 @@ ADD_SHADOW = Operation[ShadowBody, RoutingStatus](
     scopes=("operate",),
     tag="operations",
     words="Let a version predict beside the answer, from the next prediction on.",
-    example={"version": "7"},
+    example={"version": "1"},
     call=lambda operator, body, by: operator.routing.add_shadow(body.version, by=by, reason=body.reason),
 )
 DROP_SHADOW = Operation[ShadowBody, RoutingStatus](
@@ -249,7 +249,7 @@ DROP_SHADOW = Operation[ShadowBody, RoutingStatus](
     scopes=("operate",),
     tag="operations",
     words="Let a version stop predicting beside the answer. Its outputs stay.",
-    example={"version": "7"},
+    example={"version": "1"},
     call=lambda operator, body, by: operator.routing.drop_shadow(
         body.version, by=by, reason=body.reason
     ),
@@ -283,7 +283,7 @@ QUARANTINE = Operation[QuarantineBody, Learning](
     scopes=("operate",),
     tag="operations",
     words="Exclude offsets from every later recipe, and at once from online learning.",
-    example={"spans": [{"start": 120, "stop": 180}], "reason": "a broken sensor"},
+    example={"spans": [{"start": 0, "stop": 1}], "reason": "a broken sensor"},
     call=_quarantine,
 )
 VERSIONS = Operation[VersionsQuery, list[VersionInRole]](
@@ -305,7 +305,7 @@ CHAMPION = Operation[ChampionBody, Reign](
     tag="operations",
     words="Promote a version once its state is verified, or roll back to an earlier champion. "
     "The request may be repeated if it names the version.",
-    example={"version": "7", "reason": "it is better"},
+    example={"version": "1", "reason": "it is better"},
     call=_champion,
 )
 METRICS = Operation[None, str](

@@ -266,7 +266,7 @@ def previous(newest_versions: Iterable[VersionInRole]) -> str:
 def _item(
     features: Features, id_: str | None = None, entity: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    item: dict[str, Any] = {"id": id_ or new_id(), "features": features}
+    item: dict[str, Any] = {"id": new_id() if id_ is None else id_, "features": features}
     return {**item, "entity": entity} if entity else item
 
 

@@ -126,7 +126,7 @@ def _operation(
         found["description"] = more
     if not row.scopes:
         found["security"] = [{}]
-    if parameters := [*_path_parameters(path, pipelines), *_query_parameters(row)]:
+    if parameters := [*_path_parameters(path, pipelines), *_query_parameters(row, pipelines)]:
         found["parameters"] = parameters
     if row.method != "GET":
         found["requestBody"] = {"required": True, "content": _request(row, pipelines, schemas)}
@@ -157,12 +157,19 @@ def _path_parameters(path: str, pipelines: Sequence[Pipeline]) -> Iterator[dict[
         yield {"name": name, "in": "path", "required": True, **kinds[name]}
 
 
-def _query_parameters(row: Operation[Any, Any]) -> Iterator[dict[str, Any]]:
+def _query_parameters(
+    row: Operation[Any, Any], pipelines: Sequence[Pipeline]
+) -> Iterator[dict[str, Any]]:
     if row.method != "GET" or row.takes is NoneType:
         return
     (_,), components = msgspec.json.schema_components([row.takes], ref_template=_REF)
     for name, schema in components[row.takes.__name__]["properties"].items():
-        yield {"name": name, "in": "query", "required": False, "schema": schema}
+        parameter = {"name": name, "in": "query", "required": False, "schema": schema}
+        if name == "pipeline":
+            names = [pipeline.name for pipeline in pipelines]
+            several = {"type": "string", "enum": names}
+            parameter |= {"schema": several, "required": len(names) > 1, "example": names[0]}
+        yield parameter
 
 
 def _request(

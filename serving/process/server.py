@@ -33,6 +33,7 @@ _GRACE_S = 20
 _START_S = 60
 _KEEPER_S = 300  # a machine that is busy takes minutes to import MLflow
 _BACKLOG = 2_048
+_logger = logging.getLogger("headwater.serving")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -180,6 +181,7 @@ class _Processes(Workers):
         """Replace the processes that died."""
         super().keep_subprocess_alive()
         if self._keeper.status is not None:
+            _logger.warning("the keeper ended with status %s: it starts again", self._keeper.status)
             self._keeper.start_again()
 
     def end_keeper(self) -> None:

@@ -17,7 +17,7 @@ from headwater.serving.client.operator_client import AsyncOperatorClient, Operat
 from headwater.serving.client.queue_client import AsyncQueueClient, QueueClient
 from headwater.serving.keeper.keeper import Keeper
 from headwater.spec import errors
-from headwater.spec.errors import ConflictError, HeadwaterError
+from headwater.spec.errors import ConflictError, HeadwaterError, SchemaError
 from headwater.spec.serving.routing import ChampionOnly
 
 __all__ = ["five_keys", "scored", "service", "watch"]
@@ -121,6 +121,12 @@ def test_people_label_through_the_client(service: httpx.Client) -> None:
         assert (state.answers, state.skips, state.agreement.raw) == (2, 2, 0.0)
         with pytest.raises(ConflictError):
             client.queue.answer("line", "cleo", IDS[2], True)
+
+
+def test_an_empty_id_is_refused_and_not_replaced(keeper: Keeper, open_service: Any) -> None:
+    address = str(open_service(ASKING).base_url)
+    with Client(address, timeout_s=PATIENCE_S) as client, pytest.raises(SchemaError, match="id"):
+        client.predict({"a": 1.0, "b": 0.0}, id="")
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name.endswith("Error")])

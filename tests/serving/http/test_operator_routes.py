@@ -126,6 +126,7 @@ REFUSED: list[tuple[str, str, object, int, str]] = [
     ("PUT", "learning", {"paused": "yes"}, 422, "paused"),
     ("POST", "quarantine", {"spans": []}, 422, "spans"),
     ("POST", "quarantine", {"spans": [{"start": 5, "stop": 5}]}, 404, "[5, 5)"),
+    ("POST", "quarantine", {"spans": [{"start": 239, "stop": 241}]}, 404, "[0, 240)"),
     ("POST", "champion", {"version": "9"}, 404, "'9'"),
     ("POST", "champion", {}, 422, "version"),
     ("POST", "champion", {"version": "1", "quarantine": [{"start": 1, "stop": 2}]}, 422, "rollback"),
