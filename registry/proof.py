@@ -67,7 +67,7 @@ def read_proof(text: bytes) -> Proof:
     """
     try:
         return msgspec.json.decode(text, type=Proof)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DigestError(
             "a version's proof cannot be read", hint="rebuild it from the log with headwater rebuild"
         ) from error

@@ -69,7 +69,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         try:
             return msgspec.json.decode(text, type=cls)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DeclarationError(
                 f"the stored declaration has another shape: {error}",
                 hint="it was made by another version of headwater: take a new HEADWATER_HOME",

@@ -90,7 +90,7 @@ class HomeLog:
         """
         try:
             self.unwrap(file.read_bytes(), file)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return
 
 

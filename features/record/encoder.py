@@ -263,10 +263,14 @@ def _plain_prediction(prediction: Prediction) -> Prediction:
     """Return a prediction whose values are Python's own; the same one if they are already."""
     features = plain_items(prediction.features)
     numbers = type(prediction.output), type(prediction.propensity)
-    if features is prediction.features and numbers == (float, float):
+    entity = plain_items(prediction.entity)
+    same = features is prediction.features and entity is prediction.entity
+    if same and numbers == (float, float) and type(prediction.id) is str:
         return prediction  # nearly every one
     return replace(
         prediction,
+        id=plain(prediction.id),
+        entity=entity if entity is prediction.entity else dict(entity),
         features=features,
         output=plain_output(prediction.output),
         propensity=plain(prediction.propensity),

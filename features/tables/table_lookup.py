@@ -157,7 +157,7 @@ class TableLookup:
             return FoundRow(msgspec.structs.asdict(self._decoder.decode(row[1])), row[0])
         except UnicodeEncodeError:
             return None  # half of a surrogate pair: no source has it
-        except (sqlite3.Error, msgspec.DecodeError) as error:
+        except (sqlite3.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._damaged(error) from error
 
     def close(self) -> None:

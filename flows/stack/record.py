@@ -68,7 +68,7 @@ def remove_record(root: Path) -> None:
 def _read(root: Path) -> _Record | None:
     try:
         return msgspec.json.decode((root / _NAME).read_bytes(), type=_Record)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

@@ -116,7 +116,7 @@ class Claim:
             return
         try:
             whose = msgspec.json.decode(content, type=_Claimed).log
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             whose = None
         where = self._storage.address(*self._place[:-1])
         thing = f"the storage of {self._identity.pipeline!r}"

@@ -112,7 +112,7 @@ class PublishedFile(Generic[T]):
             return self.decode(self.path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StorageError(f"{self.path} cannot be read: {error}", hint=self._hint) from error
 
     def encode(self, value: T) -> bytes:

@@ -16,6 +16,7 @@ def scopes_of(method: str, path: str) -> frozenset[Scope]:
     >>> sorted(scopes_of("POST", "/predict")), sorted(scopes_of("DELETE", "/anything"))
     (['predict'], ['operate'])
     """
+    path = path.removesuffix("\n")  # a route's pattern ends before it, too
     reads = method in _READING_METHODS
     method = "GET" if reads else method
     found = _EXACT.get((method, path))

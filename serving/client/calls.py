@@ -33,7 +33,7 @@ from headwater.serving.api.schemas import (
 from headwater.serving.client.sent import encoded
 from headwater.spec.data.records import FeatureValue, LabelValue, Recorded, Source
 from headwater.spec.data.values import check_name
-from headwater.spec.errors import NotFoundError
+from headwater.spec.errors import NotFoundError, SchemaError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
 from headwater.spec.serving.batch import LONGEST_KEY
@@ -94,10 +94,15 @@ def _call(
     **parts: str,
 ) -> Call[Found]:
     path = operation.path.replace(":any", "")
-    for name, text in parts.items():
-        path = path.replace(f"{{{name}}}", _quoted(text))
-    if isinstance(body, msgspec.Struct):
-        return Call(operation, path, kind, msgspec.json.encode(body), params)
+    try:
+        for name, text in parts.items():
+            path = path.replace(f"{{{name}}}", _quoted(text))
+        if isinstance(body, msgspec.Struct):
+            return Call(operation, path, kind, msgspec.json.encode(body), params)
+    except UnicodeEncodeError as error:
+        raise SchemaError(
+            f"the request cannot be written: {error}", hint="take half a surrogate pair out of the text"
+        ) from error
     return Call(operation, path, kind, None if body is None else encoded(body), params)
 
 
@@ -138,9 +143,10 @@ def label(
     item: dict[str, Any] = {
         "prediction_id": prediction_id,
         "value": value,
-        "known_at": known_at or datetime.now(UTC),
         "source": source,
     }
+    if key is None or known_at is not None:  # a key says by itself that a label is the same
+        item["known_at"] = known_at or datetime.now(UTC)
     item = item if key is None else {**item, "key": key}
     return _call(operations.LABEL, LabelResult, _named(item, pipeline))
 

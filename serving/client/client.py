@@ -25,6 +25,7 @@ from headwater.serving.client.operator_client import AsyncOperatorClient, Operat
 from headwater.serving.client.queue_client import AsyncQueueClient, QueueClient
 from headwater.serving.client.sending import RetryPolicy, read_answer, trace_headers, unreachable
 from headwater.spec.data.records import LabelValue, Recorded, Source
+from headwater.spec.errors import SchemaError
 
 __all__ = ["AsyncClient", "Client"]
 
@@ -346,5 +347,9 @@ class AsyncClient:
 
 
 def _headers(key: str | None) -> dict[str, str]:
+    if key is not None and not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise SchemaError(
+            "key: it is not a key that the service made", hint="headwater keys add makes one"
+        )
     headers = {"content-type": "application/json"}
     return headers if key is None else {**headers, "authorization": f"Bearer {key}"}

@@ -78,7 +78,7 @@ def read_answer(answer: httpx.Response, kind: type[Found]) -> Found:
         return msgspec.json.decode(answer.content, type=kind)
     try:
         problem = msgspec.json.decode(answer.content, type=Problem)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         what = f"the service answered {answer.status_code} without a problem document"
         raise HeadwaterError(what) from None
     raise error_of(problem)

@@ -48,10 +48,11 @@ def encoded(body: Mapping[str, Any]) -> bytes:
 def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return one prediction or label with Python's own values; refuse numbers that are not finite."""
     plain = dict(plain_items(item))
-    if isinstance(plain.get("features"), Mapping):
-        plain["features"] = plain_items(plain["features"])
-        for name, number in plain["features"].items():
-            _check(number, f"features.{name}")
+    for part in ("features", "entity"):
+        if isinstance(plain.get(part), Mapping):
+            plain[part] = plain_items(plain[part])
+            for name, value in plain[part].items():
+                _check(value, f"{part}.{name}")
     _check(plain.get("value"), "value")
     return plain
 
@@ -59,3 +60,7 @@ def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
 def _check(value: object, field: str) -> None:
     if isinstance(value, float) and not isfinite(value):
         raise NonFiniteError(f"{field}: it is {value}", hint="send None for what is not known")
+    if value is not None and not isinstance(value, str | int | float):  # JSON would make text of it
+        raise SchemaError(
+            f"{field}: it is a {type(value).__name__}", hint="send text, numbers, booleans and None"
+        )

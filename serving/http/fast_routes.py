@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -251,32 +251,26 @@ async def read_body(scope: Scope, receive: Receive, limits: BodyLimits) -> bytes
     SlowError
         If it does not come in time, or its sender goes away.
     """
-    most_bytes = limits.most_bytes
-    message = await receive()
-    if not message.get("more_body", False):
-        body: bytes = message.get("body", b"")
-        if len(body) > most_bytes:
-            raise _too_large(most_bytes)
-        return body
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > most_bytes:
-            raise _too_large(most_bytes)
+        if name == b"content-length" and value.isdigit() and int(value) > limits.most_bytes:
+            raise _too_large(limits.most_bytes)
     try:
         async with asyncio.timeout(limits.within_s):
-            return await _rest(message, receive, most_bytes)
+            return await _parts(receive, limits.most_bytes)
     except TimeoutError as error:
         raise SlowError(
             f"the body did not come within {limits.within_s:g} seconds", hint="send it at once"
         ) from error
 
 
-async def _rest(message: Mapping[str, Any], receive: Receive, most_bytes: int) -> bytes:
-    parts = [message.get("body", b"")]
-    length = len(parts[0])
-    while message.get("more_body", False):
+async def _parts(receive: Receive, most_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    length, more = 0, True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise SlowError("the sender went away", hint="send the request again")
+        more = message.get("more_body", False)
         parts.append(message.get("body", b""))
         length += len(parts[-1])
         if length > most_bytes:

@@ -9,7 +9,7 @@ Source: https://github.com/kserve/open-inference-protocol, and Triton's extensio
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from math import isfinite, prod
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -253,7 +253,8 @@ def _read(
 def _values(tensor: _InputTensor, tail: bytes) -> tuple[list[Any], bytes]:
     """Return a tensor's values as a flat list, and the rest of the binary part."""
     rows = tensor.shape[0] if tensor.shape else 0
-    if not 0 < rows <= MOST_ITEMS or prod(tensor.shape) != rows:
+    ones = tensor.shape[1:]  # compared, not multiplied: a long shape of large numbers takes minutes
+    if not 0 < rows <= MOST_ITEMS or ones.count(1) != len(ones):
         raise SchemaError(
             f"inputs.{tensor.name}: shape {tensor.shape[:5]} is not one value a row",
             hint="send shape [n] or [n, 1]",

@@ -67,7 +67,7 @@ class _Keeper:
 
         try:
             transport = httpx.AsyncHTTPTransport(uds=self._file.read_text(), verify=False)
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise _away() from error
         by = request.scope.get(BY) or "over HTTP"
         path = f"{quote(request.scope['path'])}?{request.scope['query_string'].decode('latin-1')}"

@@ -189,7 +189,7 @@ class ShadowRunner:
         except TimeoutError:
             self._drop()
             return True
-        except (EOFError, OSError, msgspec.DecodeError) as error:
+        except (EOFError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             self._process_ended(error)
             return True
         work = self._work

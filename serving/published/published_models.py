@@ -166,7 +166,7 @@ class PublishedModels(OwnedFile[ServingFile]):
 def _check_owner(proof: bytes, pipeline: str) -> None:
     try:
         claimed = msgspec.json.decode(proof, type=Proof)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DigestError("a proof cannot be read", hint="promote the version again") from error
     if claimed.pipeline != pipeline:
         raise DigestError(

@@ -94,6 +94,8 @@ class LabelRecorder:
             return LabelResult(
                 _id_in(item), "refused", plain_words(error), "send prediction_id and value"
             )
+        except UnicodeDecodeError:
+            return LabelResult("", "refused", "the label is not UTF-8", "send UTF-8")
         try:
             return label, self._entry(label, by)
         except SchemaError as error:
@@ -137,5 +139,5 @@ class _WithId(msgspec.Struct):
 def _id_in(item: msgspec.Raw) -> str:
     try:
         return msgspec.json.decode(item, type=_WithId).prediction_id
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeDecodeError):
         return ""

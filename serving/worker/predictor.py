@@ -182,6 +182,8 @@ class Predictor:
             decoded: msgspec.Struct = self._features.decode(features)
         except msgspec.ValidationError as error:
             raise SchemaError(plain_words(error, f"{where}features."), hint=self._hint) from error
+        except UnicodeDecodeError as error:
+            raise SchemaError(f"{where}features: they are not UTF-8", hint="send UTF-8") from error
         try:
             self._recorder.fit(decoded)
         except SchemaError as error:

@@ -44,7 +44,7 @@ def plain_output(output: Any) -> Any:
 
 
 def plain_items(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return values by name with :func:`plain` for each; the same mapping if all are plain already."""
-    if PLAIN.issuperset(map(type, values.values())):
+    """Return values by name with :func:`plain` for each; the same object if that changes nothing."""
+    if not isinstance(values, Mapping) or PLAIN.issuperset(map(type, values.values())):
         return values
     return {name: plain(value) for name, value in values.items()}

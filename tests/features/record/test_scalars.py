@@ -1,7 +1,9 @@
 """Scalars of NumPy and pandas at Python's doors: recorded as what they are, or refused by name."""
 
 from datetime import timedelta, timezone
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -159,3 +161,26 @@ def test_what_a_client_sends_is_the_same() -> None:
     assert encoded({"value": np.float64(0.5)}) == b'{"value":0.5}'
     with pytest.raises(NonFiniteError):
         encoded({"features": {"x": np.float32("nan")}})
+
+
+def test_ids_and_entity_keys_of_numpy_are_text(log: FeatureLog) -> None:
+    found = recorded(log, id=np.str_("order-17"), entity={"customer": np.str_("c-1")})
+    assert (found.id, found.entity) == ("order-17", {"customer": "c-1"})
+
+
+@pytest.mark.parametrize("features", [[], None, 3, "x"])
+def test_features_that_are_no_mapping_are_refused(log: FeatureLog, features: Any) -> None:
+    with pytest.raises(SchemaError):
+        recorded(log, features=features)
+
+
+LOST = [b"abc", bytearray(b"x"), Decimal("1.5"), START, START.date(), timedelta(1), UUID(int=1), [1], {}]
+
+
+@pytest.mark.parametrize("value", LOST, ids=repr)
+@pytest.mark.parametrize("part", ["features", "entity"])
+def test_a_client_sends_no_value_that_json_would_change(part: str, value: Any) -> None:
+    with pytest.raises(SchemaError, match=rf"{part}.c"):
+        encoded({part: {"c": value}})
+    with pytest.raises(SchemaError, match="value"):
+        encoded({"labels": [{"prediction_id": "p", "value": value}]})

@@ -127,9 +127,10 @@ def test_a_block_that_fails_leaves_neither_a_draft_nor_another_file(tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_damaged_file_is_refused_with_the_way_on(file: Numbers) -> None:
+@pytest.mark.parametrize("content", [b"[1", b"", b"\0", b"null", b'["\xb1"]', b"\xff\xfe"])
+def test_a_damaged_file_is_refused_with_the_way_on(file: Numbers, content: bytes) -> None:
     file.publish([1, 2])
-    file.path.write_bytes(file.path.read_bytes()[:2])
+    file.path.write_bytes(content)
     with pytest.raises(StorageError, match=r"numbers\.json cannot be read") as refused:
         file.read()
     assert refused.value.hint == "publish it again"

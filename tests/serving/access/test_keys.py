@@ -1,9 +1,11 @@
 """Keys: each scope allows its own requests and no others, and a revoked key is refused."""
 
 import json
+import re
 import stat
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +21,9 @@ from headwater.loop.binding import Bound
 from headwater.serving.access.authentication import Access
 from headwater.serving.access.key_store import KeyStore, KeyWatch
 from headwater.serving.access.keys import KeyFile, find_key
-from headwater.serving.api.operation import SCOPES
+from headwater.serving.access.required_scopes import scopes_of
+from headwater.serving.api.operation import SCOPES, Operation
+from headwater.serving.api.operations import OPERATIONS
 from headwater.serving.client.client import Client
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.process.app import create_app
@@ -94,6 +98,13 @@ def test_each_scope_allows_what_it_says_and_nothing_else(
             assert answer.headers["www-authenticate"].startswith("Bearer")
     for path in ("/v2/health/live", "/v2/health/ready"):
         assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.name)
+@pytest.mark.parametrize("end", ["", "\n"], ids=["as it is", "with a line end"])
+def test_every_operation_needs_its_own_scopes(operation: Operation[Any, Any], end: str) -> None:
+    path = re.sub(r"{[^}]+}", "line", operation.path) + end
+    assert scopes_of(operation.method, path) == frozenset(operation.scopes)
 
 
 def test_a_refusal_is_a_problem_or_an_error_of_the_protocol(

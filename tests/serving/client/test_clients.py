@@ -138,3 +138,26 @@ def test_a_problem_becomes_the_error_of_its_code(name: str) -> None:
 @pytest.mark.parametrize("code", ["", "few", "HeadwaterWarning", "annotations", "Exception", "x"])
 def test_a_code_that_is_none_becomes_our_base_error(code: str) -> None:
     assert type(error_of(Problem(status=500, title="t", code=code))) is HeadwaterError
+
+
+def test_a_label_with_a_key_may_be_told_again(keeper: Keeper, open_service: Any) -> None:
+    with Client(str(open_service(ASKING).base_url), timeout_s=PATIENCE_S) as client:
+        client.predict({"a": 1.0, "b": 0.0}, id="p")
+        told = [client.label("p", True, key="k").status for _ in range(2)]
+        assert told == ["recorded", "known"]
+        with pytest.raises(ConflictError):
+            client.label("p", False, key="k")
+
+
+def test_text_that_cannot_be_sent_is_refused() -> None:
+    with Client("http://127.0.0.1:9", retries=0) as client:
+        for send in (
+            lambda: client.operate.pause("line", reason="\ud800"),
+            lambda: client.operate.routing("\ud800"),
+            lambda: client.queue.state("\ud800"),
+        ):
+            with pytest.raises(SchemaError):
+                send()
+    for key in ("k\n", "schl\u00fcssel", " k"):
+        with pytest.raises(SchemaError, match="key"):
+            Client("http://127.0.0.1:9", key=key)

@@ -142,3 +142,11 @@ def test_a_deeply_nested_body_is_refused_at_once(client: httpx.Client) -> None:
         answer = client.post("/v2/models/line/infer", content=body, headers=headers, timeout=15)
         assert answer.status_code == 422
         assert "shape [1]" in answer.json()["error"]
+
+
+def test_a_long_shape_of_large_numbers_is_refused_at_once(client: httpx.Client) -> None:
+    shape = [1, *[2**63 - 1] * 90_000]
+    tensor = {"name": "a", "shape": shape, "datatype": "FP64", "data": [1.0]}
+    answer = client.post("/v2/models/line/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 422
+    assert "shape [1, 9223372036854775807" in answer.json()["error"]

@@ -185,3 +185,24 @@ def test_the_openapi_document_describes_each_feature(open_service: Opener) -> No
     assert one["colour"]["enum"] == ["red", "green"]
     example = body["examples"]["line"]["value"]["features"]
     assert example == {"a": 0, "b": 2.5, "colour": "red"}
+
+
+@pytest.mark.parametrize(
+    "features", [b'{"a":1.0,"\xff":0.0}', b'{"a":1.0,"b":"\xff"}'], ids=["a name", "a value"]
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_features_that_are_not_utf8_are_refused(
+    client: httpx.Client, features: bytes, many: bool
+) -> None:
+    item = b'{"features":' + features + b"}"
+    body = b'{"predictions":[' + item + b"]}" if many else item
+    answer = client.post("/predict", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "SchemaError")
+
+
+def test_one_label_that_is_not_utf8_is_refused_alone(client: httpx.Client) -> None:
+    assert client.post("/predict", json={"id": "p", "features": {"a": 1, "b": 0}}).status_code == 200
+    bad = b'{"prediction_id":"\xff","value":true}'
+    body = b'{"labels":[{"prediction_id":"p","value":true},' + bad + b"]}"
+    answer = client.post("/labels", content=body)
+    assert [one["status"] for one in answer.json()["labels"]] == ["recorded", "refused"]
