@@ -201,7 +201,7 @@ class Predictor:
         except HeadwaterError:
             recorded = None if item.id is UNSET else self._recorder.find(item.id)
             before = None if recorded is None else recorded.prediction
-            if before is None or not self._came_before(before, values, item):
+            if before is None or not _came_before(before, values, item, self.pipeline):
                 raise
             looked_up, ages_s = before.features, before.ages_s
         values.update(looked_up)
@@ -239,10 +239,6 @@ class Predictor:
             features, before = ({name: each.get(name) for name in names} for each in (features, before))
         return before == features and stored.entity == made.entity
 
-    def _came_before(self, before: Prediction, sent: dict[str, FeatureValue], item: PredictItem) -> bool:
-        whole = before.features.keys() == set(self.pipeline.feature_names)
-        return whole and before.entity == item.entity and sent.items() <= before.features.items()
-
 
 def _hint(pipeline: Pipeline) -> str:
     features = pipeline.request_features
@@ -251,3 +247,10 @@ def _hint(pipeline: Pipeline) -> str:
         ", within what they declare: see /docs" if any(feature.is_ranged for feature in features) else ""
     )
     return f"send exactly the features {names}{within}"
+
+
+def _came_before(
+    before: Prediction, sent: dict[str, FeatureValue], item: PredictItem, pipeline: Pipeline
+) -> bool:
+    whole = before.features.keys() == set(pipeline.feature_names)
+    return whole and before.entity == item.entity and sent.items() <= before.features.items()
