@@ -216,8 +216,8 @@ class RecordEncoder:
         SchemaError
             If it does not fit the pipeline.
         """
-        if type(label.value) not in PLAIN:
-            label = replace(label, value=plain(label.value))
+        if type(label.value) not in PLAIN or type(label.prediction_id) is not str:
+            label = replace(label, value=plain(label.value), prediction_id=plain(label.prediction_id))
         self._checks.label(label)
         id_, value, source = label.prediction_id, label.value, label.source
         known_at = in_utc(label.known_at, "known_at")

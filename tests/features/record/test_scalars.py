@@ -166,6 +166,9 @@ def test_what_a_client_sends_is_the_same() -> None:
 def test_ids_and_entity_keys_of_numpy_are_text(log: FeatureLog) -> None:
     found = recorded(log, id=np.str_("order-17"), entity={"customer": np.str_("c-1")})
     assert (found.id, found.entity) == ("order-17", {"customer": "c-1"})
+    label = Label(prediction_id=np.str_("order-17"), value=True, known_at=START)
+    assert log.label([label]) == 1
+    assert log.label([replace(label, prediction_id="order-17")]) == 0
 
 
 @pytest.mark.parametrize("features", [[], None, 3, "x"])
