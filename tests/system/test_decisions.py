@@ -139,8 +139,8 @@ def test_drift_ends_in_a_champion_with_its_parent_decision_and_report(up, bound,
 def test_the_automation_of_the_guide_sends_its_message(up, bound, channel):
     """The event of the first test came before: it is told again, as an event of other decisions.
 
-    Until one is heard: on SQLite, Prefect gives an automation to what watches the events only after it has
-    answered that it is made, and an event that comes in between is one that nobody waited for.
+    Until one is heard: on SQLite, Prefect gives an automation to what watches the events only after it
+    has answered that it is made, and an event that comes in between is one that nobody waited for.
     """
     (decision,) = bound.decisions.newest(fired=True)
     told: list[str] = []
