@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
@@ -82,5 +83,5 @@ class Computing:
         self._stack.enter_context(self._generators)
         self._stack.enter_context(threadpool_limits(self._threads))
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
