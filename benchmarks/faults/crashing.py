@@ -211,7 +211,7 @@ def _check_versions(bound: Bound, settings: Settings) -> Iterator[str]:
         yield "a recipe was registered twice"
     champion = bound.registry.champion()
     if champion is not None:
-        store.kept(champion, again=True)  # raises where its digest does not hold
+        store.verified_files(champion, again=True)  # raises where its digest does not hold
     if left := close_leftovers(bound.registry.mlflow):
         yield f"{left} runs or models were left open"
 

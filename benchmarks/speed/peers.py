@@ -103,7 +103,7 @@ def _start(
         champion = bound.registry.champion()
         assert champion is not None  # the toy was published
         estimator = settings.root / "estimator.pickle"
-        estimator.write_bytes(bound.registry.store.kept(champion).state)  # River's pickle
+        estimator.write_bytes(bound.registry.store.verified_files(champion).state)  # River's pickle
     found, missing = [], {}
     for peer in peers:
         say(f"  starting {peer.name}")
