@@ -54,7 +54,7 @@ pins: $(VENV)/.installed  ## Compile requirements/ again: hashes, no addresses
 	$(BIN)/uv pip compile $(COMPILE) --group dev --all-extras pyproject.toml -o requirements/dev.txt
 	$(BIN)/uv pip compile $(COMPILE) --all-extras --constraint requirements/dev.txt pyproject.toml -o requirements/image.txt
 	$(BIN)/uv pip compile $(COMPILE) requirements/installer.in -o requirements/installer.txt
-	cd benchmarks/peer_setups && for peer in bentoml mlflow mlserver; do \
+	cd benchmarks/speed/peer_setups && for peer in bentoml mlflow mlserver; do \
 	  $(abspath $(BIN))/uv pip compile $(COMPILE) $$peer.in -o $$peer.txt || exit 1; done
 
 clean:  ## Remove the environment and caches

@@ -75,7 +75,7 @@ class FeatureLog(LogWriter, LogReader):
         """Check that the pipeline's declaration is in force, or put it in force if it may be.
 
         Called before anything is sequenced, collected, learned or served. Recording and labelling ask
-        the same of task and features; reading asks nothing.
+        the same of task and features; reading checks nothing.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class FeatureLog(LogWriter, LogReader):
         Raises
         ------
         DeclarationError
-            If the pipeline asks nobody.
+            If the pipeline has no label queue.
         """
         return LabelQueue(
             self.pipeline,

@@ -1,8 +1,8 @@
 """Logs of the service's processes: text for people, or one JSON line a record for machines.
 
-What a record tells beside its text is given as ``extra={"told": {...}}``: ids, versions, statuses. A
-record never bears a key or features, and so, as JSON, no text of an unexpected error, which may quote
-them: its type and the lines that it came through say where to look.
+The fields of a record beside its text are given as ``extra={"json_fields": {...}}``: ids, versions,
+statuses. A record never bears a key or features, and so, as JSON, no text of an unexpected error, which
+may quote them: its type and the lines that it came through say where to look.
 """
 
 import logging
@@ -31,7 +31,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **getattr(record, "told", {}),
+            **getattr(record, "json_fields", {}),
         }
         if record.exc_info is not None and record.exc_info[1] is not None:
             error = record.exc_info[1]

@@ -119,7 +119,7 @@ class Registry:
         ConflictError, FencedError
             If somebody else promoted, or took the lease over, meanwhile.
         """
-        self.store.kept(self.store.get(number), again=True)
+        self.store.verified_files(self.store.get(number), again=True)
         expected = self.championship.reign()
         if expected is not None and expected.version == number:
             self.quarantine.add(quarantine, by=by, reason=reason)

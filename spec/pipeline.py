@@ -93,7 +93,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         Which version answers a request, and which predict beside it; ``headwater routing`` puts another
         in its place while the service runs.
     people
-        How people are asked for labels; None asks nobody.
+        How people are asked for labels; None if they are not: the pipeline has no label queue.
     tables
         Where batch features are looked up.
     batch

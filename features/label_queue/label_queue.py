@@ -42,9 +42,9 @@ class LabelQueue:
 
     An answer is a label first: recorded in the inbox, with source ``"human"``, `by` the person, and a
     key of the person and his change of mind. The rows follow the labels, whenever a question is touched
-    again, so that a process killed between the two loses nothing and asks nobody twice. Each answer is
-    a label at once; where two people differ a third is asked, whose label, being the newest revision,
-    counts.
+    again, so that a process killed between the two loses nothing, and no person is asked twice. Each
+    answer is a label at once; where two people differ a third is asked, whose label, being the newest
+    revision, counts.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class LabelQueue:
     Raises
     ------
     DeclarationError
-        If the pipeline asks nobody.
+        If the pipeline has no label queue.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class LabelQueue:
     ) -> None:
         if pipeline.people is None:
             raise DeclarationError(
-                f"pipeline {pipeline.name!r} asks nobody", hint="declare people=People() on it"
+                f"pipeline {pipeline.name!r} has no label queue", hint="declare people=People() on it"
             )
         self._pipeline = pipeline
         self._people = pipeline.people
@@ -182,8 +182,8 @@ class LabelQueue:
         if self._pipeline.task == "regression":
             value = float(value)
         with self._database.transaction() as connection:
-            self._follow(connection, self._found(connection, prediction_id))
-            question = self._found(connection, prediction_id)
+            self._follow(connection, self._question(connection, prediction_id))
+            question = self._question(connection, prediction_id)
             now_us = to_us(self._clock.now())
             refusal = self._dealing.refusal(connection, question, person, now_us)
         if refusal is not None:
@@ -210,7 +210,7 @@ class LabelQueue:
         check_person(person)
         check_name(prediction_id, "prediction_id")
         with self._database.transaction() as connection:
-            question = self._found(connection, prediction_id)
+            question = self._question(connection, prediction_id)
             self._dealing.skip(connection, question, person, to_us(self._clock.now()))
 
     def counts(self) -> QueueStatistics:
@@ -224,7 +224,7 @@ class LabelQueue:
         if recorded is not None:
             self._questions.follow(connection, question, recorded.labels)
 
-    def _found(self, connection: Connection, prediction_id: str) -> Question:
+    def _question(self, connection: Connection, prediction_id: str) -> Question:
         question = self._questions.find(connection, prediction_id)
         if question is None:
             raise NotFoundError(

@@ -41,7 +41,7 @@ class QuestionSelection:
 
     A prediction that was answered to somebody by a version, and has no label, becomes a question; a
     label lets the question about its prediction follow. What a shadow predicted, and what was imported,
-    nobody is asked about.
+    becomes none.
 
     Parameters
     ----------

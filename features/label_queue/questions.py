@@ -99,7 +99,7 @@ class Questions:
     ) -> list[Question]:
         """Return the open questions of a stratum that a person may take, the most urgent first.
 
-        Answers and living claims together never exceed what is wanted; nobody is asked again what he
+        Answers and living claims together never exceed what is wanted; no person is asked again what he
         answered or skipped.
         """
         question, claim, answer = tables.question.c, tables.claim.c, tables.answer.c

@@ -149,7 +149,7 @@ class Follower:
         self._file = file
         self._now_s = now_s
         self._seen: Publication | None = None
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._again_s = -math.inf  # the first time, whatever is there
         self._delay_s = _FIRST_DELAY_S
 
@@ -158,7 +158,7 @@ class Follower:
         publication = self._file.publication()
         if publication != self._seen:
             self._seen, self._delay_s = publication, _FIRST_DELAY_S
-            self._told.clear()
+            self._reported.clear()
         elif self._now_s() < self._again_s:
             return False
         self._again_s = math.inf
@@ -175,9 +175,9 @@ class Follower:
         if isinstance(error, _PASSING) and self._again_s == math.inf:
             self._again_s = self._now_s() + self._delay_s
             self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
-        known = len(self._told)
-        self._told.add(reason_of(error))
-        return len(self._told) > known
+        known = len(self._reported)
+        self._reported.add(reason_of(error))
+        return len(self._reported) > known
 
 
 def reason_of(error: Exception) -> str:

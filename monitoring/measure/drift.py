@@ -3,7 +3,8 @@
 Evidently 0.7.23 chooses by the kind of column, the number of values and the rows of the reference
 (``evidently/legacy/calculations/stattests/registry.py``). Here NumPy and SciPy do its tests on Polars
 columns, since most of its preset's cost is its plots. The verdicts are the same:
-``tests/monitoring/test_drift.py`` and ``benchmarks/drift_cost.py`` compare them column by column.
+``tests/monitoring/test_drift.py`` and ``benchmarks/monitoring/drift_cost.py`` compare them column by
+column.
 
 ============================  ================================  ===============================
 column                        reference of 1,000 rows or fewer  more

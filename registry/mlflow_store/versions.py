@@ -127,7 +127,7 @@ class VersionStore:
             self._known[version.number] = version
         return version
 
-    def kept(self, version: Version, *, again: bool = False) -> StoredVersion:
+    def verified_files(self, version: Version, *, again: bool = False) -> StoredVersion:
         """Return the files of a version, verified against the registry's tags.
 
         The files that were verified last are remembered, since a version never changes.
@@ -158,7 +158,7 @@ class VersionStore:
         Raises
         ------
         DigestError, StorageError
-            As for :meth:`kept`.
+            As for :meth:`verified_files`.
         """
         recipe, proof = self._fetch(version, "recipe", "proof")
         self._verify(version, None, recipe, proof)
@@ -175,9 +175,9 @@ class VersionStore:
         Raises
         ------
         DigestError, StorageError, NotRebuildableError
-            As for :meth:`kept` and :func:`~headwater.registry.restore.restore`.
+            As for :meth:`verified_files` and :func:`~headwater.registry.restore.restore`.
         """
-        files = self.kept(version)
+        files = self.verified_files(version)
         return restore(files.state, files.recipe, files.proof, self._key, factory)
 
     def aliases(self) -> dict[str, str]:

@@ -155,4 +155,4 @@ def log_problem(
     if prediction_id is not UNSET:
         fields["prediction_id"] = prediction_id
     detail = f": {problem.detail}" if problem.status >= 500 else ""
-    _logger.log(level, "%s%s", problem.title, detail, extra={"told": fields})
+    _logger.log(level, "%s%s", problem.title, detail, extra={"json_fields": fields})

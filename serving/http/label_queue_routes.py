@@ -84,7 +84,9 @@ class LabelQueues:
         name = request.path_params["pipeline"]
         pipeline = named(self._served, name).pipeline
         if pipeline.people is None:
-            raise NotFoundError(f"pipeline {name!r} asks nobody", hint="declare people=People() on it")
+            raise NotFoundError(
+                f"pipeline {name!r} has no label queue", hint="declare people=People() on it"
+            )
         async with self._opening:
             if name not in self._queues:
                 self._queues[name] = await asyncio.to_thread(self._open, name)

@@ -98,7 +98,7 @@ class _BatchFollower:
             self._live.make_reads(run.id, run.rows)
         self._live.publish(BatchFile(run=run.id, version=run.version, at=run.at, rows=run.rows))
         fields = {"pipeline": self.name, "run": run.id, "version": run.version}
-        _logger.info("%s: answers of batch run %s", self.name, run.id, extra={"told": fields})
+        _logger.info("%s: answers of batch run %s", self.name, run.id, extra={"json_fields": fields})
 
     def _count(self) -> None:
         """Store how many answers were read, of the run before too: a worker may still have it."""

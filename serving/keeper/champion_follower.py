@@ -137,7 +137,7 @@ class ChampionFollower:
                 learning.keep(reign.epoch)
             return
         champion = registry.store.get(reign.version)
-        artifacts = registry.store.kept(champion, again=True)
+        artifacts = registry.store.verified_files(champion, again=True)
         check_answers(Recipe.from_json(artifacts.recipe), self._bound.pipeline, champion.number)
         if learning is not None and self._is_to_catch_up(learning, reign):
             self._catch_up = self._new_catch_up(reign)
@@ -215,7 +215,7 @@ class ChampionFollower:
         goes_on = reign.by == SERVICE and self.served.number in {champion.number, champion.parent}
         if self._learning is not None:
             self._learning.begin(champion, reign.epoch)
-        artifacts = self._bound.registry.store.kept(champion)
+        artifacts = self._bound.registry.store.verified_files(champion)
         self.served.read_probes()
         stop = champion.examples.stop
         self.served.serve(
@@ -226,7 +226,7 @@ class ChampionFollower:
             self._alarms.clear("swap")
         name, number = self._bound.pipeline.name, champion.number
         fields = {"pipeline": name, "version": number, "epoch": reign.epoch}
-        _logger.info("%s: version %s serves", name, number, extra={"told": fields})
+        _logger.info("%s: version %s serves", name, number, extra={"json_fields": fields})
 
     def _span_fields(self) -> SpanAttributes:
         return {"pipeline": self._bound.pipeline.name}

@@ -190,7 +190,7 @@ class OnlineLearning:
         """Return the present state; the parent's own if nothing was learned on from it."""
         bound = self._bound
         if not folding.learned:
-            artifacts = bound.registry.store.kept(parent)
+            artifacts = bound.registry.store.verified_files(parent)
             return LearnedState(artifacts.state, artifacts.recipe, artifacts.proof, folding.learned_to)
         state, recipe = folding.learner.dump(), folding.recipe.to_json()
         proof = prove(bound.settings.key(), bound.pipeline.name, folding.learner.digest(), state, recipe)

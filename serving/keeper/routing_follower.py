@@ -157,7 +157,7 @@ class RoutingFollower:
     def _state(self, number: str, rows: Sequence[dict[str, FeatureValue]]) -> ServedState:
         store = self._bound.registry.store
         version = store.get(number)
-        artifacts = store.kept(version, again=True)
+        artifacts = store.verified_files(version, again=True)
         learner = restore(artifacts.state, artifacts.recipe, artifacts.proof, self._bound.settings.key())
         return ServedState(
             version=number,

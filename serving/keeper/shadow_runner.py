@@ -142,7 +142,7 @@ class ShadowRunner:
     def _load(self, version: str, versions: Sequence[str]) -> None:
         store = self._bound.registry.store
         try:
-            artifacts = store.kept(store.get(version))
+            artifacts = store.verified_files(store.get(version))
         except HeadwaterError as error:
             self._refuse(version, error)
             return

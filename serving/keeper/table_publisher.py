@@ -73,7 +73,7 @@ class _PipelineTables:
         self._live.copy_and_publish(newest, self._materialisations.fetch)
         self._published = newest
         fields = {"pipeline": self._name, "tables": {name: m.number for name, m in newest.items()}}
-        _logger.info("%s: tables are published", self._name, extra={"told": fields})
+        _logger.info("%s: tables are published", self._name, extra={"json_fields": fields})
 
 
 def _number_of(pipeline: Pipeline, database: Database, settings: Settings) -> int:

@@ -136,7 +136,7 @@ class Alarms:
         self._raised[kind] += 1
         fields = {"pipeline": self._pipeline, "alarm": kind, "version": version}
         effect = "the serving version stays" if kind in {"swap", "stores"} else kind
-        _logger.warning("%s: %s: %s", self._pipeline, effect, error, extra={"told": fields})
+        _logger.warning("%s: %s: %s", self._pipeline, effect, error, extra={"json_fields": fields})
 
     def clear(self, kind: AlarmKind, version: str | None = None) -> None:
         """Clear an alarm: its fault is gone."""

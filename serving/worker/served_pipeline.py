@@ -124,12 +124,12 @@ class ServedPipeline:
         if self._follower.failed(error):
             self.metrics.swap_failed()
             fields = {"pipeline": self.pipeline.name, "code": type(error).__name__}
-            _logger.warning("%s: %s", consequence, self.swap_failure, extra={"told": fields})
+            _logger.warning("%s: %s", consequence, self.swap_failure, extra={"json_fields": fields})
 
     def _log_swap(self, before: LoadedVersion | None, now: LoadedVersion, epoch: int) -> None:
         fields = {"pipeline": self.pipeline.name, "version": now.version, "epoch": epoch}
         replaced = None if before is None else before.version
-        _logger.info("another version serves", extra={"told": {**fields, "replaced": replaced}})
+        _logger.info("another version serves", extra={"json_fields": {**fields, "replaced": replaced}})
 
     async def close(self) -> None:
         """Write the records that wait for their sync, and close the inbox."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from benchmarks.attention import Tally
-from benchmarks.shifts import FIGURE, TUNING, auc, is_harmful
+from benchmarks.monitoring.attention import Tally
+from benchmarks.monitoring.shifts import FIGURE, TUNING, auc, is_harmful
 from sklearn.metrics import roc_auc_score
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from benchmarks.trials import (
+from benchmarks.routing.trials import (
     AlwaysValid,
     Bandit,
     Fixed,

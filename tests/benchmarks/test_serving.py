@@ -4,8 +4,8 @@ from array import array
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.serving import Loaded, wrong_in_log
-from benchmarks.serving_toy import FEATURES, pipeline
+from benchmarks.service.serving import Loaded, wrong_in_log
+from benchmarks.service.serving_toy import FEATURES, pipeline
 
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound

@@ -12,26 +12,26 @@ import pytest
 from benchmarks.__main__ import CLAIMS, main
 
 _ROOT = Path(__file__).parents[2]
-_FILES = {
-    "__init__",
+_PARTS = {
     "__main__",
-    "bulk",
     "claim",
-    "crashing",
-    "flowing",
-    "found_estimators",
+    "faults/crashing",
+    "faults/flowing",
+    "faults/pieces",
     "imported",
-    "load",
+    "learning/bulk",
+    "learning/year",
+    "lineage/found_estimators",
     "models",
-    "peer_servers",
-    "pieces",
-    "preset",
-    "serving",
-    "serving_toy",
-    "shifts",
-    "trials",
-    "year",
+    "monitoring/preset",
+    "monitoring/shifts",
+    "routing/trials",
+    "service/load",
+    "service/serving",
+    "service/serving_toy",
+    "speed/peer_servers",
 }
+_PEERS = "speed/peer_setups/"
 _HERE = tuple(claim for claim in CLAIMS if claim != "peers")
 """What runs on what is installed: `peers` installs three servers first."""
 
@@ -63,8 +63,10 @@ def test_short_form(claim: str, lines: dict[str, dict[str, Any]]) -> None:
 
 
 def test_one_file_a_claim() -> None:
-    files = {path.stem for path in (_ROOT / "benchmarks").glob("*.py")}
-    assert files - _FILES == {claim.replace("-", "_") for claim in CLAIMS}
+    root = _ROOT / "benchmarks"
+    files = {path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.py")}
+    files = {name for name in files if not name.startswith(_PEERS) and not name.endswith("__init__")}
+    assert files - _PARTS == {f"{folder}/{claim.replace('-', '_')}" for claim, folder in CLAIMS.items()}
 
 
 def test_unknown_claim(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """The soak sees a leak through kills, and takes a worker that begins anew for none."""
 
 import pytest
-from benchmarks.soak import Sample, growth
+from benchmarks.service.soak import Sample, growth
 
 _MB = 1_000_000
 _LOOKS = 600

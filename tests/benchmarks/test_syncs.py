@@ -1,6 +1,6 @@
 """The claim about syncs finds an answer that came too early; the trace is as strace writes it."""
 
-from benchmarks.syncs import Counted, counted
+from benchmarks.service.syncs import Counted, counted
 
 _INBOX = "5</home/inbox/served.sqlite-wal>"
 _WRITE = f'7 1.0 pwrite64({_INBOX}, "..{{\\"r-000000001\\"..", 16384, 56) = 16384'

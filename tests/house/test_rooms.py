@@ -33,13 +33,17 @@ _MODULES = {
     if name.endswith(".py") and not (ROOT / name).is_symlink()
 }
 _MOST_LINES_OF_A_FILE, _MOST_LINES_OF_A_CLASS = 400, 200
+_GROWING = {
+    "infra/migrations/versions",  # one more with each change of a table
+    "docs/adr",  # one more with each decision
+}
 _DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/guide.md")
 
 
 def test_no_folder_holds_more_than_fourteen_files() -> None:
-    held = Counter(name.rpartition("/")[0] for name in _SOURCE)
-    del held["infra/migrations/versions"]  # one more with each change of a table
-    assert {folder: n for folder, n in held.items() if n > 14} == {}
+    held = Counter(name.rpartition("/")[0] for name in tracked())
+    assert {folder: n for folder, n in held.items() if n > 14 and folder not in _GROWING} == {}
+    assert held.keys() >= {*_GROWING, "", "tests/loop", "benchmarks/service"}
 
 
 def _nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, Any]]:

@@ -22,7 +22,7 @@ def _handlers() -> Iterator[None]:
 def test_a_record_is_a_line_of_json(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     log_as(settings.model_copy(update={"log": "json"}), logging.WARNING)
     logger = logging.getLogger("headwater.some")
-    logger.info("version %s\nserves", 3, extra={"told": {"version": "3", "prediction_id": "p-1"}})
+    logger.info("version %s\nserves", 3, extra={"json_fields": {"version": "3", "prediction_id": "p-1"}})
     try:
         float("amount=77123")
     except ValueError:

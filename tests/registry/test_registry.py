@@ -107,7 +107,7 @@ def test_files_of_another_version_are_refused(line: Bound) -> None:
     for name in ("state.bin", "recipe.json", "proof.json"):
         (folders[1] / "artifacts" / name).write_bytes((folders[0] / "artifacts" / name).read_bytes())
     with pytest.raises(DigestError, match="another version"):
-        line.registry.store.kept(two, again=True)
+        line.registry.store.verified_files(two, again=True)
 
 
 def test_one_of_two_promotions_from_the_same_reign_wins(line: Bound) -> None:

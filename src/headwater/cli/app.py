@@ -6,7 +6,7 @@ import typer
 
 from headwater.cli.batch import commands as batch_commands
 from headwater.cli.features import commands as features_commands
-from headwater.cli.operator import commands as operating_commands
+from headwater.cli.operator import commands as operator_commands
 from headwater.cli.records import commands as records_commands
 from headwater.cli.screen import print_json, warnings_shown
 from headwater.cli.serving import commands as serving_commands
@@ -35,7 +35,7 @@ for _commands in (
     updates_commands,
     versions_commands,
     stack_commands,
-    operating_commands,
+    operator_commands,
     serving_commands,
 ):
     app.add_typer(_commands)

@@ -13,7 +13,7 @@ from headwater.cli.screen import (
     show_lines,
     versions_table,
 )
-from headwater.cli.stores import AsJson, Named, Reason, operating, span_of, user
+from headwater.cli.stores import AsJson, Named, Reason, open_operator, span_of, user
 from headwater.spec.errors import DeclarationError
 
 __all__ = ["commands"]
@@ -32,7 +32,7 @@ def versions(
     json: AsJson = False,
 ) -> None:
     """List the versions with their roles."""
-    with operating(pipeline) as operator:
+    with open_operator(pipeline) as operator:
         newest = operator.registry.store.versions()[-last:]
         roles = operator.roles()
         reign = operator.registry.championship.reign()
@@ -54,7 +54,7 @@ def promote(
     missed, and becomes a new version, which the gate compares with the served outputs. While learning is
     paused, the version serves as it is.
     """
-    with operating(pipeline) as operator:
+    with open_operator(pipeline) as operator:
         reign = operator.promote(version, by=user(), reason=reason)
     show(
         reign,
@@ -81,7 +81,7 @@ def rollback(
     Quarantined offsets are left out of every later recipe, so that a poison is not learned again.
     """
     spans = [span_of(text) for text in quarantine or ()]
-    with operating(pipeline) as operator:
+    with open_operator(pipeline) as operator:
         reign = operator.roll_back(to, by=user(), reason=reason, quarantine=spans)
     quarantined = f"; quarantined: {', '.join(map(str, spans))}" if spans else ""
     show(reign, json, lambda: [f"version {reign.version} is champion again{quarantined}"])
@@ -112,7 +112,7 @@ def routing(
 
     if to is not None and declared:
         raise DeclarationError("--set and --declared are both given", hint="give one of them")
-    with operating(pipeline) as operator:
+    with open_operator(pipeline) as operator:
         if to is not None or declared:
             new_routing = None if to is None else parse_routing(to)
             operator.routing.set(new_routing, by=user(), reason=reason)
@@ -128,7 +128,7 @@ def add_shadow(
 
     It answers no request, and is scored on the same labels: headwater performance.
     """
-    with operating(pipeline) as operator:
+    with open_operator(pipeline) as operator:
         status = operator.routing.add_shadow(version, by=user(), reason=reason)
     show(status, json, lambda: routing_lines(status))
 
@@ -138,7 +138,7 @@ def drop_shadow(
     pipeline: Named, version: Number, reason: Reason = "dropped by hand", json: AsJson = False
 ) -> None:
     """Let a version stop predicting beside the answer; its outputs are kept."""
-    with operating(pipeline) as operator:
+    with open_operator(pipeline) as operator:
         status = operator.routing.drop_shadow(version, by=user(), reason=reason)
     show(status, json, lambda: routing_lines(status))
 
@@ -150,7 +150,7 @@ def pause(pipeline: Named, reason: Reason = "paused by hand", json: AsJson = Fal
     The learned state goes on serving, and labels are recorded as before. headwater resume goes on from
     there.
     """
-    with operating(pipeline) as operator:
+    with open_operator(pipeline) as operator:
         learning = operator.pause(by=user(), reason=reason)
     show(learning, json, lambda: learning_lines(learning))
 
@@ -161,7 +161,7 @@ def resume(pipeline: Named, reason: Reason = "resumed by hand", json: AsJson = F
 
     Labels that came meanwhile are learned; none is lost.
     """
-    with operating(pipeline) as operator:
+    with open_operator(pipeline) as operator:
         learning = operator.resume(by=user(), reason=reason)
     show(learning, json, lambda: learning_lines(learning))
 
@@ -179,6 +179,6 @@ def quarantine(
     headwater rollback returns to an earlier version.
     """
     ranges = [span_of(text) for text in spans]
-    with operating(pipeline) as operator:
+    with open_operator(pipeline) as operator:
         learning = operator.quarantine(ranges, by=user(), reason=reason)
     show(learning, json, lambda: learning_lines(learning))

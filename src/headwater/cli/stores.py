@@ -26,7 +26,7 @@ __all__ = [
     "by_flow",
     "database_now",
     "name_of",
-    "operating",
+    "open_operator",
     "settings_now",
     "span_of",
     "stored",
@@ -102,7 +102,7 @@ def stored(pipeline: str) -> "Iterator[tuple[str, int, Database]]":
 
 
 @contextmanager
-def operating(pipeline: str) -> "Iterator[Operator]":
+def open_operator(pipeline: str) -> "Iterator[Operator]":
     """Yield the operator of a pipeline, which is given by name or by reference."""
     from headwater.loop.operator.operations import Operator
     from headwater.spec.loading import load_pipeline

@@ -365,7 +365,7 @@ def test_people_who_claim_at_once_share_the_questions(opened: Opener) -> None:
 
 
 def test_a_pipeline_without_people_has_no_queue(log: FeatureLog) -> None:
-    with pytest.raises(DeclarationError, match="asks nobody") as refused:
+    with pytest.raises(DeclarationError, match="has no label queue") as refused:
         log.queue()
     assert "people=People()" in refused.value.hint
 

@@ -2,9 +2,14 @@
 
 import asyncio
 import inspect
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, get_type_hints
 
 import httpx
+import msgspec
 import pytest
 from tests.patience import PATIENCE_S
 from tests.serving.http.test_batch_routes import SCORED, five_keys, scored, watch
@@ -42,14 +47,44 @@ def test_both_clients_have_the_same_methods(one: type, other: type) -> None:
         assert inspect.iscoroutinefunction(its)
 
 
-def test_a_client_asks_for_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: set[str] = set()
+@pytest.fixture
+def refusing() -> Iterator[tuple[str, list[str]]]:
+    """Refuse each request as a conflict, which is not sent again; give the address, and the requests."""
+    requests: list[str] = []
+    conflict = msgspec.json.encode(Problem(status=409, title="enough", code="ConflictError"))
 
-    def send(_client: object, call: Any) -> Any:
-        asked.add(call.operation.name)
-        raise ConflictError("enough")
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            requests.append(f"{self.command} {self.path.partition('?')[0]}")
+            self.send_response(409)
+            self.send_header("content-length", str(len(conflict)))
+            self.end_headers()
+            self.wfile.write(conflict)
 
-    monkeypatch.setattr(Client, "_send", send)
+        do_POST = do_PUT = do_GET  # noqa: N815 - as http.server calls them
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", requests
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def operations_of(requests: list[str]) -> set[str]:
+    """Return the names of the operations, found by method and path."""
+    at = {row.name: re.compile(re.sub(r"\{[\w:]+\}", "[^/]+", row.at)) for row in OPERATIONS}
+    return {next(name for name, one in at.items() if one.fullmatch(each)) for each in set(requests)}
+
+
+def every_call(client: Client | AsyncClient) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Return every method that sends an operation, with its arguments; with and without features."""
     values = {
         "routing": ChampionOnly(),
         "features": {},
@@ -58,20 +93,42 @@ def test_a_client_asks_for_every_operation(monkeypatch: pytest.MonkeyPatch) -> N
         "to": "1",
         "last": 1,
     }
-    with Client("http://127.0.0.1:9") as client:
-        for part in (client, client.operate, client.queue):
-            for name in methods(type(part)).keys() - {"close", "is_ready"}:
-                needed = inspect.signature(getattr(part, name)).parameters
-                given = {
-                    each: values.get(each, "x")
-                    for each, one in needed.items()
-                    if one.default is one.empty or each in values
-                }
-                for more in ({}, {"features": None} if "features" in needed else {}):
-                    with pytest.raises(ConflictError):
-                        getattr(part, name)(**{**given, **more})
-    protocol = {row.name for row in OPERATIONS if row.path.startswith("/v2")}
-    assert asked == {row.name for row in OPERATIONS} - protocol - ELSEWHERE
+    for part in (client, client.operate, client.queue):
+        for name in sorted(methods(type(part)).keys() - {"close", "is_ready"}):
+            needed = inspect.signature(getattr(part, name)).parameters
+            given = {
+                each: values.get(each, "x")
+                for each, one in needed.items()
+                if one.default is one.empty or each in values
+            }
+            yield getattr(part, name), given
+            if "features" in needed:
+                yield getattr(part, name), {**given, "features": None}
+
+
+EVERY = {row.name for row in OPERATIONS if not row.path.startswith("/v2")} - ELSEWHERE
+
+
+def test_a_client_requests_every_operation(refusing: tuple[str, list[str]]) -> None:
+    address, requests = refusing
+    with Client(address, timeout_s=PATIENCE_S) as client:
+        for call, given in every_call(client):
+            with pytest.raises(ConflictError, match="enough"):
+                call(**given)
+    assert operations_of(requests) == EVERY
+
+
+def test_an_async_client_requests_every_operation(refusing: tuple[str, list[str]]) -> None:
+    address, requests = refusing
+
+    async def request() -> None:
+        async with AsyncClient(address, timeout_s=PATIENCE_S) as client:
+            for call, given in every_call(client):
+                with pytest.raises(ConflictError, match="enough"):
+                    await call(**given)
+
+    asyncio.run(request())
+    assert operations_of(requests) == EVERY
 
 
 @pytest.mark.parametrize("id_", ODD)

@@ -170,7 +170,7 @@ def test_an_unreadable_body_is_a_problem(filled: httpx.Client, body: bytes, stat
 
 
 def test_a_pipeline_without_people_has_no_queue(client: httpx.Client) -> None:
-    for name, words in (("line", "asks nobody"), ("other", "'other'")):
+    for name, words in (("line", "has no label queue"), ("other", "'other'")):
         answer = client.get(f"/queue/{name}")
         assert (answer.status_code, words in answer.json()["detail"]) == (404, True)
 

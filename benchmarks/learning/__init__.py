@@ -1,0 +1,1 @@
+"""Updates: what they cost in time and memory, and what they gain over whole years of flights."""

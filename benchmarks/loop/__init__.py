@@ -1,0 +1,1 @@
+"""The whole loop: the demo, a replay beside learning alone, a replay beside the service."""

@@ -1,0 +1,1 @@
+"""Monitoring: verdicts, estimates and triggers on shifted, shuffled and unchanged streams."""
