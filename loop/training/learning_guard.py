@@ -75,13 +75,23 @@ class LearningGuard:
 
     def far_out(self, features: pl.DataFrame, labels: pl.Series) -> pl.Series | None:
         """Return for each example whether one of its numbers is far out; None if none is."""
-        if not self._knows_enough:
-            return None
-        columns = [(column, self._features[column.name]) for column in features.get_columns()]
-        columns.append((labels, self._labels))
-        far = [_far(column, known) for column, known in columns if column.dtype.is_numeric()]
-        found = [mask for mask in far if mask is not None]
+        found = self.far_columns(features, labels).values()
         return None if not found else pl.select(pl.any_horizontal(*found)).to_series()
+
+    def far_columns(self, features: pl.DataFrame, labels: pl.Series) -> dict[str, pl.Series]:
+        """Return which numbers of a column are far out, by name where any are; the label's is ``""``."""
+        if not self._knows_enough:
+            return {}
+        columns = {
+            column.name: (column, self._features[column.name]) for column in features.iter_columns()
+        }
+        columns[""] = labels, self._labels
+        far = {
+            name: _far(column, known)
+            for name, (column, known) in columns.items()
+            if column.dtype.is_numeric()
+        }
+        return {name: mask for name, mask in far.items() if mask is not None}
 
     def jump(self, without: Sequence[Output], with_them: Sequence[Output]) -> str | None:
         """Return in words how examples that are far out move the outputs; None if they hardly do.

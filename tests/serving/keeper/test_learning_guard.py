@@ -110,7 +110,7 @@ def test_a_feature_that_ruins_names_its_batch_and_no_draw_is_lost(
         fill(bound, 30, 31, a=1e30)
         fill(bound, 31, 60)
         settle(keeper)
-        ((_, what, hint),) = alarms(bound)
+        ((_, what, _),) = alarms(bound)
         assert "one of the examples [230, 240) of 'line'" in what
         assert live_digest(bound)[0] == 230
         bound.registry.quarantine.add([OffsetRange(230, 231)], by="test", reason="poison")
