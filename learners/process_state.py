@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["SeededGenerators", "ignoring_warnings"]
+__all__ = ["SeededGenerators", "generators_put_back", "ignoring_warnings"]
 
 # A thread that seeds the generators, or puts them back, while another one learns would change what that
 # one draws, and with it the digest of its state. A block of filters that ends in one thread would put
@@ -21,7 +21,8 @@ class SeededGenerators:
     """The global generators of ``random`` and NumPy, which unseeded estimators draw from.
 
     Used in a ``with`` block, which other threads' blocks wait for; behind it the generators are what
-    they were before. Entered again, it draws on from where it was left: in steps what in one go.
+    they were before. Entered again, it draws on from where it was left: in steps what in one go. What a
+    block has drawn that ends in an error is drawn again.
 
     Parameters
     ----------
@@ -49,12 +50,33 @@ class SeededGenerators:
         _set(self._drawn)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         try:
-            self._drawn = _states()
+            if error is None:
+                self._drawn = _states()
             _set(self._before)
         finally:
             _ONE_AT_A_TIME.release()
+
+
+@contextmanager
+def generators_put_back() -> Iterator[None]:
+    """Put the global generators back behind the block, as if nothing had been drawn within.
+
+    Examples
+    --------
+    >>> with SeededGenerators(7):
+    ...     with generators_put_back():
+    ...         first = np.random.random()
+    ...     first == np.random.random()
+    True
+    """
+    with _ONE_AT_A_TIME:
+        before = _states()
+        try:
+            yield
+        finally:
+            _set(before)
 
 
 @contextmanager

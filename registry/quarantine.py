@@ -1,10 +1,11 @@
 """The quarantine: ranges of offsets that every later recipe excludes."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
-from headwater.infra.clock import Clock, to_us
+from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
@@ -40,6 +41,20 @@ class Quarantine:
                 .order_by(table.start, table.stop)
             ).all()
         return [OffsetRange(start, stop) for start, stop in rows]
+
+    def changed_at(self) -> datetime | None:
+        """Return when offsets were excluded last; None if none are."""
+        table = tables.quarantine.c
+        newest = select(func.max(table.since_us)).where(table.pipeline_id == self._pipeline_id)
+        with self._database.reading() as connection:
+            since_us = connection.execute(newest).scalar_one()
+        return None if since_us is None else from_us(since_us)
+
+    def since(self, offset: int) -> list[OffsetRange]:
+        """Return the range from an offset to the newest example; none if there is nothing in it."""
+        with self._database.reading() as connection:
+            span = OffsetRange(offset, max(offset, self._end(connection)))
+        return [span] if len(span) else []
 
     def add(self, spans: Sequence[OffsetRange], *, by: str, reason: str) -> None:
         """Exclude offsets from every later recipe: all of them, or none.

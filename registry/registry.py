@@ -1,6 +1,7 @@
 """The registry of one pipeline: its versions, its champion, and the routing of requests."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
@@ -9,6 +10,7 @@ from headwater.infra.store.identity import identity_of
 from headwater.infra.store.lease import Lease, check
 from headwater.registry.alias_mirror import AliasMirror
 from headwater.registry.champion import Championship
+from headwater.registry.learning_stops import LearningStops
 from headwater.registry.mlflow_store.connection import MlflowConnection
 from headwater.registry.mlflow_store.publisher import VersionPublisher
 from headwater.registry.mlflow_store.versions import CHALLENGER, VersionStore
@@ -59,6 +61,7 @@ class Registry:
         self._aliases = AliasMirror(self.mlflow, self.store, self.championship)
         self.routings = Routings(self.store, pipeline_id, database, clock)
         self.pauses = Pauses(pipeline_id, database, clock)
+        self.learning_stops = LearningStops(pipeline_id, database, clock)
         self._database = database
 
     def publish(self, candidate: Candidate, lease: Lease) -> Version:
@@ -175,7 +178,12 @@ class Registry:
         return reign
 
     def rollback(
-        self, *, by: str, reason: str, to: str | None = None, quarantine: Sequence[OffsetRange] = ()
+        self,
+        *,
+        by: str,
+        reason: str,
+        to: str | None = None,
+        quarantine: Sequence[OffsetRange] | Literal["learned"] = (),
     ) -> Reign:
         """Make the previous champion champion again.
 
@@ -184,7 +192,8 @@ class Registry:
         to
             The version to return to; by default the champion before the present reign.
         quarantine
-            Offsets that later recipes exclude, so that no version learns them again.
+            Offsets that later recipes exclude, so that no version learns them again; ``"learned"``
+            excludes all from where the version to return to stopped learning.
 
         Raises
         ------
@@ -198,6 +207,8 @@ class Registry:
                 f"pipeline {self.pipeline!r} has no earlier champion",
                 hint="name a version with --to; headwater versions lists them",
             )
+        if quarantine == "learned":
+            quarantine = self.quarantine.since(self.store.get(target).examples.stop)
         return self.promote(target, by=by, reason=reason, quarantine=quarantine, action="roll back")
 
     def heed_aliases(self) -> Reign | None:

@@ -118,6 +118,13 @@ class LogReader:
         new = self.frames.examples(self.repository.examples(archived, stop), columns)
         return pl.concat([old, new], how="vertical_relaxed")
 
+    def judged(self, start: int, stop: int, columns: Collection[str] = EXAMPLE) -> pl.DataFrame:
+        """Return the examples of a range as :meth:`examples` does, without the quarantined ones."""
+        wanted = list(columns)
+        frame = self.examples(start, stop, ("offset", *(name for name in wanted if name != "offset")))
+        left_out = self.repository.quarantined(start, stop)
+        return frame.filter(~pl.col("offset").is_in(left_out)).select(wanted)
+
     def position_at(self, moment: datetime) -> int:
         """Return the position from which on predictions were recorded at `moment` or later."""
         moment_us, (end, _) = to_us(moment), self.repository.ends()
@@ -149,6 +156,7 @@ class LogReader:
         columns: Collection[str] = ("version", "role", "output", "features"),
         *,
         shadows: bool = False,
+        judged: bool = False,
     ) -> pl.DataFrame:
         """Return the predictions of a range of positions, with or without labels.
 
@@ -164,6 +172,8 @@ class LogReader:
         shadows
             Give a row, too, for each version that predicted beside the one that answered: with that
             version, its output, the role ``"shadow"``, and all else as the prediction has it.
+        judged
+            Leave out the predictions whose newest example is quarantined.
 
         Returns
         -------
@@ -174,6 +184,8 @@ class LogReader:
         """
         rows = self.repository.predictions(start, stop)
         frame = self.frames.served(rows, self.repository.labels_of(start, stop), list(columns))
+        if judged and (left_out := self.repository.quarantined_positions(start, stop)):
+            frame = frame.filter(~pl.col("position").is_in(left_out))
         return self.frames.beside(frame, self.shadows.between(start, stop)) if shadows else frame
 
     def predictions(self) -> pl.DataFrame:

@@ -111,6 +111,44 @@ class LogRepository:
         )
         return [offset for (offset,) in rows]
 
+    def quarantined(self, start: int, stop: int) -> list[int]:
+        """Return the quarantined offsets of a range, rising."""
+        table = tables.quarantine.c
+        spans = self._rows(
+            select(table.start, table.stop).where(
+                table.pipeline_id == self._pipeline_id, table.start < stop, table.stop > start
+            )
+        )
+        offsets = {o for span in spans for o in range(max(start, span[0]), min(stop, span[1]))}
+        return sorted(offsets)
+
+    def quarantined_positions(self, start: int, stop: int) -> list[int]:
+        """Return the positions of a range of which the newest example is quarantined, rising."""
+        example, span = tables.example.c, tables.quarantine.c
+        newer = tables.example.alias()
+        rows = self._rows(
+            select(example.prediction_position)
+            .distinct()
+            .join(
+                tables.quarantine,
+                (span.pipeline_id == example.pipeline_id)
+                & (example.offset >= span.start)
+                & (example.offset < span.stop),
+            )
+            .where(
+                *self._within(example.prediction_position, start, stop),
+                ~select(newer.c.offset)
+                .where(
+                    newer.c.pipeline_id == example.pipeline_id,
+                    newer.c.prediction_position == example.prediction_position,
+                    newer.c.offset > example.offset,
+                )
+                .exists(),
+            )
+            .order_by(example.prediction_position)
+        )
+        return [position for (position,) in rows]
+
     def emitted(self, start: int, stop: int) -> list[int]:
         """Return the emission times of a range of offsets, in order, in microseconds."""
         table = tables.example.c

@@ -28,6 +28,7 @@ __all__ = [
     "example",
     "inbox_position",
     "label",
+    "learning_stop",
     "lease",
     "log",
     "materialisation",
@@ -232,6 +233,15 @@ pause = Table(
     Column("since_us", BigInteger, nullable=False),
     Column("by", String(200), nullable=False),
     Column("reason", Text, nullable=False),
+)
+
+learning_stop = Table(
+    "learning_stop",
+    metadata,
+    _of_pipeline(),
+    Column("since_us", BigInteger, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("hint", Text, nullable=False),
 )
 
 shadow = Table(

@@ -169,7 +169,7 @@ def _candidate(
         return learner, candidate
     store = bound.registry.store
     champion = store.learner(store.get(work.champion), bound.pipeline.model)
-    examples = bound.log.examples(work.judged.start, work.judged.stop, _COLUMNS)
+    examples = bound.log.judged(work.judged.start, work.judged.stop, _COLUMNS)
     verdict = judge(gate, bound.pipeline.task, learner, champion, examples)
     metrics = candidate.metrics | {"gate_worse": verdict.worse, "gate_error": verdict.error}
     refused = None if verdict.passes else _refusal(verdict)

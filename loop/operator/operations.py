@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Literal
 
 from headwater.features.read.repository import LogRepository, find, register
 from headwater.features.read.shadow_outputs import ShadowOutputs
@@ -112,9 +113,18 @@ class Operator:
         return self.registry.promote(version, by=by, reason=reason)
 
     def roll_back(
-        self, to: str | None, *, by: str, reason: str, quarantine: Sequence[OffsetRange] = ()
+        self,
+        to: str | None,
+        *,
+        by: str,
+        reason: str,
+        quarantine: Sequence[OffsetRange] | Literal["learned"] = (),
     ) -> Reign:
-        """Return to an earlier champion, as the registry's ``rollback`` does."""
+        """Return to an earlier champion, as the registry's ``rollback`` does.
+
+        A service that learns each label catches it up: it learns the examples since then again, but for
+        the quarantined ones.
+        """
         check_reason(reason)
         return self.registry.rollback(by=by, reason=reason, to=to, quarantine=quarantine)
 

@@ -83,7 +83,8 @@ def progress_of(
     if shadows_began_at is None or shadows_began_at >= mature:
         return []
     start = max(shadows_began_at, mature - _MOST)
-    frame = log.served(start, mature, ("version", "role", "output"), shadows=True).drop_nulls("label")
+    frame = log.served(start, mature, ("version", "role", "output"), shadows=True, judged=True)
+    frame = frame.drop_nulls("label")
     answered = frame.filter(pl.col("role") == "champion")
     if (
         pipeline.learn != "each label"

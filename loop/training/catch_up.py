@@ -50,7 +50,8 @@ def fold_from(bound: Bound, version: Version) -> IncrementalFold:
     recipe = _recipe_from(bound, version)
     learner = bound.registry.store.learner(version, bound.pipeline.model)
     spans = tuple(bound.registry.quarantine.ranges())
-    return IncrementalFold(replace(recipe, exclusions=spans), bound.log, learner)
+    guarded = bound.pipeline.serving.guard
+    return IncrementalFold(replace(recipe, exclusions=spans), bound.log, learner, guarded=guarded)
 
 
 def _recipe_from(bound: Bound, version: Version) -> Recipe:

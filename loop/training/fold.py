@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import islice
+from typing import Any
 
 from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.learners.process_state import SeededGenerators
 from headwater.loop.training.assemble import batches, classes
+from headwater.loop.training.suspects import find_suspects
 from headwater.registry.restore import fresh
+from headwater.spec.errors import NonFiniteError
 from headwater.spec.recipe import Recipe
 
 __all__ = ["Computing", "fold"]
+
+_NAMED = 5
 
 
 def fold(
@@ -42,7 +48,7 @@ def fold(
     Raises
     ------
     NonFiniteError, SchemaError
-        If an example cannot be learned.
+        If an example cannot be learned; the text names offsets and ids.
     NotFoundError, TableError, StorageError
         If the examples cannot be read.
     """
@@ -54,9 +60,27 @@ def fold(
         learner.expect_classes(classes(log, recipe))
         for _ in range(recipe.passes):
             for features, labels in batches(log, recipe):
-                learner.learn(features, labels)
+                try:
+                    learner.learn(features, labels)
+                except NonFiniteError as error:
+                    raise _with_offsets(error, log, recipe) from error
                 learned += len(labels)
     return learner, learned
+
+
+def _with_offsets(error: NonFiniteError, log: LogReader, recipe: Recipe) -> NonFiniteError:
+    """Name the examples that cannot be learned, if it is for their numbers."""
+    found = list(islice(find_suspects(log, recipe.task, recipe.examples, far_out=False), _NAMED + 1))
+    if not found:
+        return error
+    names = [f"{one.offset} (prediction {one.prediction_id!r}): {one.what}" for one in found[:_NAMED]]
+    more = ", and more" if len(found) > _NAMED else ""
+    spans = " ".join(f"{one.offset}:{one.offset + 1}" for one in found[:_NAMED])
+    return NonFiniteError(
+        f"examples of {recipe.pipeline!r} cannot be learned: {'; '.join(names)}{more}",
+        hint=f"leave them out: headwater quarantine {recipe.pipeline} {spans}"
+        + ("; headwater quarantine --find lists all" if more else ""),
+    )
 
 
 class Computing:
@@ -82,5 +106,5 @@ class Computing:
         self._stack.enter_context(self._generators)
         self._stack.enter_context(threadpool_limits(self._threads))
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)

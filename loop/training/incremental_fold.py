@@ -2,12 +2,15 @@
 
 import time
 
+import polars as pl
 from msgspec.structs import replace
 
 from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.loop.training.assemble import Offsets, batches, is_batch_free, unlearned
 from headwater.loop.training.fold import Computing
+from headwater.loop.training.guarded_learner import GuardedLearner
+from headwater.loop.training.learning_guard import KNOWN, LearningGuard
 from headwater.spec.errors import HeadwaterError, SchemaError, UnlearnableError
 from headwater.spec.recipe import OffsetRange, Recipe
 
@@ -29,6 +32,9 @@ class IncrementalFold:
         Has the examples.
     learner
         The parent's state; the fold changes it.
+    guarded
+        Whether examples that would ruin the state are refused, as
+        :mod:`~headwater.loop.training.learning_guard` has it.
 
     Attributes
     ----------
@@ -36,7 +42,9 @@ class IncrementalFold:
         How many examples this fold learned, and the CPU seconds that took.
     """
 
-    def __init__(self, recipe: Recipe, log: LogReader, learner: Learner) -> None:
+    def __init__(
+        self, recipe: Recipe, log: LogReader, learner: Learner, *, guarded: bool = True
+    ) -> None:
         self.learner = learner
         self.learned = 0
         self.train_cpu_s = 0.0
@@ -45,6 +53,7 @@ class IncrementalFold:
         self._learned_to = recipe.examples.start
         self._any = is_batch_free(recipe)
         self._computing = Computing(recipe.seed, recipe.threads)
+        self._learner = self._guarded_learner() if guarded else learner
 
     @property
     def learned_to(self) -> int:
@@ -67,7 +76,8 @@ class IncrementalFold:
         Raises
         ------
         UnlearnableError
-            If an example cannot be learned; the examples before it, or before its batch, are learned.
+            If an example cannot be learned, or would ruin the state; the examples before it, or before
+            its batch, are learned.
         NotFoundError, TableError, StorageError
             If the examples cannot be read.
         """
@@ -135,7 +145,7 @@ class IncrementalFold:
         try:
             with self._computing:
                 for features, labels in batches(self._log, self._range(self._learned_to, stop)):
-                    self.learner.learn(features, labels)
+                    self._learner.learn(features, labels)
                     learned += len(labels)
         except Exception as error:
             if isinstance(error, HeadwaterError) and not isinstance(error, SchemaError):
@@ -144,6 +154,15 @@ class IncrementalFold:
             raise _unlearnable(self._recipe.pipeline, self._learned_to, stop, why) from error
         self._learned_to = stop
         return learned
+
+    def _guarded_learner(self) -> GuardedLearner:
+        """Return the learner with a guard that knows the examples before the range."""
+        start = self._learned_to
+        known = replace(self._range(max(0, start - KNOWN), start), batch_rows=None, subsample=None)
+        guard = LearningGuard(known.task, pl.DataFrame(), pl.Series())
+        for features, labels in batches(self._log, known):
+            guard = guard.after(features, labels)
+        return GuardedLearner(self.learner, guard)
 
     def _range(self, start: int, stop: int) -> Recipe:
         exclusions = tuple(

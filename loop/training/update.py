@@ -18,7 +18,7 @@ from headwater.loop.training.fold import fold
 from headwater.loop.training.plan import plan_update, recipe_of
 from headwater.registry.mlflow_store.housekeeping import close_leftovers
 from headwater.registry.version import Candidate, Version
-from headwater.spec.errors import NotEnoughError
+from headwater.spec.errors import NotEnoughError, SchemaError
 from headwater.spec.recipe import Recipe
 
 __all__ = ["UpdateResult", "learn", "served_since", "train", "trainer", "warned"]
@@ -170,7 +170,7 @@ def learn(
     Raises
     ------
     NonFiniteError, SchemaError
-        If an example cannot be learned.
+        If an example cannot be learned; a service raises an alarm until an update learns.
     NotFoundError, DigestError, TableError, StorageError
         If the parent or the examples are damaged or away.
     """
@@ -179,7 +179,12 @@ def learn(
     base = None if parent is None else store.learner(parent, bound.pipeline.model)
     reached("train.before_learn")
     started_s = time.process_time()
-    learner, learned = fold(recipe, bound.log, base, bound.pipeline.model)
+    try:
+        learner, learned = fold(recipe, bound.log, base, bound.pipeline.model)
+    except SchemaError as error:
+        bound.registry.learning_stops.begin(error)
+        raise
+    bound.registry.learning_stops.end()
     train_cpu_s = time.process_time() - started_s
     reached("train.after_learn")
     now = bound.clock.now()
@@ -202,4 +207,4 @@ def served_since(bound: Bound, champion: Version | None, stop: int) -> dict[str,
     if champion is None or champion.examples.stop >= stop:
         return {}
     columns = ("role", "output", "label")
-    return served_scores(bound.pipeline, bound.log.examples(champion.examples.stop, stop, columns))
+    return served_scores(bound.pipeline, bound.log.judged(champion.examples.stop, stop, columns))

@@ -42,11 +42,10 @@ def score(
     if task == "multiclass":
         return _multiclass(metrics, outputs, labels)
     values = outputs.to_numpy().astype(np.float64)
-    return (
-        _regression(metrics, values, labels)
-        if task == "regression"
-        else _binary(metrics, values, labels)
-    )
+    if task == "binary":
+        return _binary(metrics, values, labels)
+    with np.errstate(over="ignore"):  # a log may hold labels whose sum is infinite
+        return _regression(metrics, values, labels)
 
 
 def score_error(task: Task, metric: Metric, outputs: pl.Series, labels: pl.Series) -> float | None:

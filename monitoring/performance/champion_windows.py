@@ -68,7 +68,7 @@ class ChampionWindows:
         self.served: list[ChampionWindow] = []
         for place, span in enumerate(spans):
             newest = place == len(spans) - 1 or (span.mature and not spans[place + 1].mature)
-            frame = log.served(span.first, span.behind, _SERVED if newest else _SERVED[:3])
+            frame = log.served(span.first, span.behind, _SERVED if newest else _SERVED[:3], judged=True)
             self.served.append(ChampionWindow(span, frame.filter(mine)))
         self.mature = [window for window in self.served if window.span.mature]
 
@@ -95,7 +95,7 @@ def learned_rows(pipeline: Pipeline, log: LogReader, champion: Version) -> pl.Da
     """Return the rows that a version learned last, a column a field; `output` is None if imported."""
     stop = champion.examples.stop
     start = max(0, stop - pipeline.monitoring.reference_rows)
-    learned = log.examples(start, stop, ("features", "label", "output", "role", "version", "served_at"))
+    learned = log.judged(start, stop, ("features", "label", "output", "role", "version", "served_at"))
     # Nobody served imported rows: their output is a stand-in.
     return learned.with_columns(pl.when(pl.col("role") != "imported").then("output"))
 

@@ -74,7 +74,7 @@ def version_windows(log: LogReader, span: WindowSpan, slices: Sequence[str]) -> 
         Features whose values are read as well.
     """
     columns = ("version", "role", "output", *(("features",) if slices else ()))
-    frame = log.served(span.first, span.behind, columns, shadows=True)
+    frame = log.served(span.first, span.behind, columns, shadows=True, judged=True)
     frame = frame.filter(pl.col("role") != "imported").drop_nulls("output")
     if slices:
         field = pl.col("features").struct.field

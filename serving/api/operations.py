@@ -6,7 +6,7 @@ keeper calls the function. A worker answers all other rows from its own models a
 """
 
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -46,6 +46,7 @@ from headwater.spec.serving.queue_results import QueueStatistics
 
 if TYPE_CHECKING:
     from headwater.loop.operator.operations import Operator
+    from headwater.spec.recipe import OffsetRange
 
 __all__ = [
     "ADD_SHADOW",
@@ -91,7 +92,9 @@ class PredictionQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _champion(operator: "Operator", body: ChampionBody, by: str) -> Reign:
-    spans = [span.offsets for span in body.quarantine]
+    spans: list[OffsetRange] | Literal["learned"] = "learned"
+    if body.quarantine != "learned":
+        spans = [span.offsets for span in body.quarantine]
     if body.rollback:
         return operator.roll_back(body.version, by=by, reason=body.reason, quarantine=spans)
     if body.version is None:
@@ -304,7 +307,8 @@ CHAMPION = Operation[ChampionBody, Reign](
     scopes=("operate",),
     tag="operations",
     words="Promote a version once its state is verified, or roll back to an earlier champion. "
-    "The request may be repeated if it names the version.",
+    "The request may be repeated if it names the version. A service that learns each label catches an "
+    'earlier version up: quarantine what ruined the later one, or "learned" for all since then.',
     example={"version": "1", "reason": "it is better"},
     call=_champion,
 )

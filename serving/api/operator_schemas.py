@@ -1,6 +1,6 @@
 """The bodies of operators' requests."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -100,12 +100,13 @@ class ChampionBody(_Body, frozen=True, kw_only=True):
     rollback
         Whether this returns to an earlier champion.
     quarantine
-        With a rollback: offsets that no later recipe learns.
+        With a rollback: offsets that no later recipe learns; ``"learned"`` for all that came since
+        the version to return to stopped learning.
     """
 
     version: _Number | None = None
     rollback: bool = False
-    quarantine: _Spans = ()
+    quarantine: _Spans | Literal["learned"] = ()
 
 
 class VersionsQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ Every prediction gets its id, and every label its time, here, before the first a
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -243,9 +243,12 @@ def promote(pipeline: str, version: str, reason: str) -> Call[Reign]:
     return _call(operations.CHAMPION, Reign, body, pipeline=pipeline)
 
 
-def roll_back(pipeline: str, version: str, spans: Iterable[OffsetRange], reason: str) -> Call[Reign]:
+def roll_back(
+    pipeline: str, version: str, spans: Iterable[OffsetRange] | Literal["learned"], reason: str
+) -> Call[Reign]:
     """Build the request that makes an earlier version champion; it names it, and so may be repeated."""
-    body = ChampionBody(version=version, rollback=True, quarantine=_spans(spans), reason=reason)
+    quarantine = spans if isinstance(spans, str) else _spans(spans)
+    body = ChampionBody(version=version, rollback=True, quarantine=quarantine, reason=reason)
     return _call(operations.CHAMPION, Reign, body, pipeline=pipeline)
 
 

@@ -4,6 +4,7 @@ Each request may be repeated: it names the wanted state, and a state that holds 
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 from headwater.serving.client import calls
 from headwater.serving.client.calls import REASON
@@ -89,7 +90,7 @@ class OperatorClient:
         pipeline: str,
         *,
         to: str | None = None,
-        quarantine: Iterable[OffsetRange] = (),
+        quarantine: Iterable[OffsetRange] | Literal["learned"] = (),
         reason: str = REASON,
     ) -> Reign:
         """Return to an earlier champion.
@@ -101,7 +102,8 @@ class OperatorClient:
         to
             Number of the version; the champion before this one if not given.
         quarantine
-            Offsets that no later recipe learns.
+            Offsets that no later recipe learns; ``"learned"`` for all that came since the version to
+            return to stopped learning.
         """
         # The version is named in the request, so that sending it twice does not go back twice.
         target = to or calls.previous(self.versions(pipeline, last=1_000))
@@ -174,7 +176,7 @@ class AsyncOperatorClient:
         pipeline: str,
         *,
         to: str | None = None,
-        quarantine: Iterable[OffsetRange] = (),
+        quarantine: Iterable[OffsetRange] | Literal["learned"] = (),
         reason: str = REASON,
     ) -> Reign:
         """Return to an earlier champion, as :meth:`OperatorClient.roll_back` does."""

@@ -111,6 +111,7 @@ class ChampionFollower:
         """
         learning = self._learning
         if learning is None:
+            self._show_stop()
             return False
         began_ns = time.time_ns()
         learned, parent = learning.step(), learning.parent
@@ -127,6 +128,14 @@ class ChampionFollower:
                     learning.checkpoint()  # a new reign, which the next step follows
             return learned is not None
         return self._continue_catch_up(self._catch_up, learning) or learned is not None
+
+    def _show_stop(self) -> None:
+        """Raise an alarm while the updates of flows end at examples that cannot be learned."""
+        stop = self._bound.registry.learning_stops.in_force()
+        if stop is None:
+            self._alarms.clear("learning")
+        else:
+            self._alarms.sound("learning", stop)
 
     def _begin_reign(self, reign: Reign) -> None:
         """Let a new champion serve; catch it up first if the service did not make it."""

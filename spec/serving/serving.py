@@ -28,12 +28,16 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         How many records may wait for their sync; further requests are told to come back.
     checkpoint
         With ``learn="each label"``: how often what was learned becomes a version.
+    guard
+        With ``learn="each label"``: whether learning stops, with an alarm, before an example that would
+        ruin the learned state, as :mod:`headwater.loop.training.learning_guard` tells it.
     """
 
     durability: Durability = "synced"
     window_ms: int = 100
     most_waiting: int = 10_000
     checkpoint: Duration = "1h"
+    guard: bool = True
 
     def __post_init__(self) -> None:
         duration(self.checkpoint, "checkpoint")
@@ -41,6 +45,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise DeclarationError(
                 f"durability={self.durability!r} is not known", hint="write 'synced' or 'batch'"
             )
+        if not isinstance(self.guard, bool):
+            raise DeclarationError(f"guard={self.guard!r} is not known", hint="write True or False")
         for name, usual in (("window_ms", 100), ("most_waiting", 10_000)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

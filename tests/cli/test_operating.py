@@ -51,6 +51,21 @@ def test_learning_is_paused_where_each_label_is_learned(run: Run, tmp_path: Path
     assert (refused.status, "learns on schedule" in refused.err) == (1, True)
 
 
+def test_what_is_suspect_is_found_and_nothing_is_quarantined(run: Run, tmp_path: Path) -> None:
+    run("import", TOY, history(tmp_path / "a.parquet"))
+    run("collect", TOY)
+    assert run("quarantine", TOY, "--find").out == "no example is suspect\n"
+    assert run("quarantine", TOY, "--find", "--json").json == []
+    assert "nothing to quarantine" in run("quarantine", TOY).err
+    assert "takes no offsets" in run("quarantine", TOY, "3:5", "--find").err
+
+
+@pytest.mark.usefixtures("two")
+def test_a_rollback_leaves_out_all_that_the_later_version_learned(run: Run) -> None:
+    assert "quarantined: [200, 300)" in run("rollback", "toy", "--quarantine", "learned").out
+    assert run("versions", "toy", "--json").json[0]["roles"] == ["champion"]
+
+
 def test_a_name_that_is_not_enough_is_refused_with_a_hint(run: Run, tmp_path: Path) -> None:
     assert "no pipeline 'toy'" in run("routing", "toy").err
     run("import", TOY, history(tmp_path / "a.parquet"))

@@ -55,3 +55,17 @@ class Addressed(SGDClassifier):
         super().partial_fit(X, y, **more)
         self.where_ = id(self)
         return self
+
+
+def linear() -> object:
+    """Scaler and linear regression of River."""
+    from river import linear_model, preprocessing  # noqa: PLC0415
+
+    return preprocessing.StandardScaler() | linear_model.LinearRegression()
+
+
+def leaves() -> object:
+    """Hoeffding tree for regression, of River."""
+    from river import tree  # noqa: PLC0415
+
+    return tree.HoeffdingTreeRegressor(grace_period=50)

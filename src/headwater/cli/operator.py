@@ -5,15 +5,26 @@ from typing import Annotated
 import typer
 
 from headwater.cli.screen import (
+    busy,
     learning_lines,
     plain,
     print_json,
     routing_lines,
     show,
     show_lines,
+    table,
     versions_table,
 )
-from headwater.cli.stores import AsJson, Named, Reason, open_operator, span_of, user
+from headwater.cli.stores import (
+    AsJson,
+    Named,
+    Reason,
+    bound_to,
+    open_operator,
+    settings_now,
+    span_of,
+    user,
+)
 from headwater.spec.errors import DeclarationError
 
 __all__ = ["commands"]
@@ -71,7 +82,10 @@ def rollback(
     ] = None,
     quarantine: Annotated[
         list[str] | None,
-        typer.Option(help="START:STOP, offsets that no later update learns; can be repeated"),
+        typer.Option(
+            help="START:STOP, offsets that no later update learns, can be repeated; or learned, for all "
+            "since the version to return to stopped learning"
+        ),
     ] = None,
     reason: Reason = "rolled back by hand",
     json: AsJson = False,
@@ -79,12 +93,29 @@ def rollback(
     """Return to an earlier champion.
 
     Quarantined offsets are left out of every later recipe, so that a poison is not learned again.
+    With learn="each label", the service catches the earlier version up: it learns the examples since
+    then, but for the quarantined ones.
     """
-    spans = [span_of(text) for text in quarantine or ()]
+    from headwater.serving.published.alarms import KeeperStatusFile
+
+    everything = quarantine == ["learned"]
+    spans = [] if everything else [span_of(text) for text in quarantine or ()]
     with open_operator(pipeline) as operator:
-        reign = operator.roll_back(to, by=user(), reason=reason, quarantine=spans)
-    quarantined = f"; quarantined: {', '.join(map(str, spans))}" if spans else ""
-    show(reign, json, lambda: [f"version {reign.version} is champion again{quarantined}"])
+        before = operator.registry.quarantine.ranges()
+        reign = operator.roll_back(
+            to, by=user(), reason=reason, quarantine="learned" if everything else spans
+        )
+        new = [span for span in operator.registry.quarantine.ranges() if span not in before]
+    lines = [f"version {reign.version} is champion again"]
+    if new:
+        lines.append(f"quarantined: {', '.join(map(str, new))}")
+    if KeeperStatusFile(operator.name, settings_now()).read().learns:
+        lines.append(
+            "the service catches it up with the examples since then, but for the quarantined ones"
+        )
+        if not new:
+            lines.append(f"to leave them out: headwater rollback {operator.name} --quarantine learned")
+    show(reign, json, lambda: lines)
 
 
 @commands.command()
@@ -169,16 +200,54 @@ def resume(pipeline: Named, reason: Reason = "resumed by hand", json: AsJson = F
 @commands.command()
 def quarantine(
     pipeline: Named,
-    spans: Annotated[list[str], typer.Argument(metavar="START:STOP...", help="Offsets, stop excluded")],
+    spans: Annotated[
+        list[str] | None, typer.Argument(metavar="START:STOP...", help="Offsets, stop excluded")
+    ] = None,
+    find: Annotated[
+        bool, typer.Option("--find", help="List what to quarantine, and quarantine nothing")
+    ] = False,
     reason: Reason = "quarantined by hand",
     json: AsJson = False,
 ) -> None:
-    """Exclude examples from every later recipe.
+    """Exclude examples from every later recipe, and from metrics.
 
     A service that learns each label excludes them at once. A version that has learned them keeps them:
-    headwater rollback returns to an earlier version.
+    headwater rollback returns to an earlier version. --find, with a reference to the declaration, lists
+    the examples that no learner takes, or whose numbers are far beyond those before them.
     """
-    ranges = [span_of(text) for text in spans]
+    if find == bool(spans):
+        raise DeclarationError(
+            "there is nothing to quarantine" if not find else "--find takes no offsets",
+            hint="give START:STOP, or --find to list what is suspect",
+        )
+    if find:
+        _show_suspects(pipeline, json)
+        return
+    ranges = [span_of(text) for text in spans or ()]
     with open_operator(pipeline) as operator:
         learning = operator.quarantine(ranges, by=user(), reason=reason)
     show(learning, json, lambda: learning_lines(learning))
+
+
+def _show_suspects(pipeline: str, json: bool) -> None:
+    """List the examples that may have to be quarantined."""
+    from headwater.loop.training.suspects import find_suspects
+    from headwater.spec.recipe import OffsetRange
+
+    with bound_to(pipeline) as bound, busy("reading the examples", json):
+        name, whole = bound.pipeline.name, OffsetRange(0, bound.log.stop())
+        suspects = list(find_suspects(bound.log, bound.pipeline.task, whole))
+    rows = [
+        (f"{one.offset}:{one.offset + 1}", one.prediction_id, one.what, "yes" if one.learnable else "no")
+        for one in suspects
+    ]
+    found = table(("offsets", "prediction", "what", "learnable"), rows)
+    show(
+        suspects,
+        json,
+        lambda: (
+            [found, f"Next: headwater quarantine {name} START:STOP"]
+            if suspects
+            else ["no example is suspect"]
+        ),
+    )

@@ -1,0 +1,196 @@
+"""The guard of live learning: examples after which a state no longer answers as its labels explain.
+
+A label of 1e9 among durations in minutes, or a feature of 1e30, is a number like others to every check
+of types, and ruins the state of most learners. Two signs are looked for, on the newest examples:
+
+- The example is *far out*: one of its numbers lies more than a hundred ranges beyond those of the
+  newest 2,048 examples, a range being a tenth of the largest of them at least. The batch is learned
+  once without and once with it; if the outputs differ by more than a tenth of their own range, or are
+  worse, or one of them is *wild*, it would ruin the state.
+- In a regression, outputs become *wild*: more than ten spreads of the newest labels beyond them, a
+  spread being that from their 5th to their 95th percentile; or the mean error is above three spreads. A
+  state that was so before is not ruined by the example.
+
+A break of the stream, where all examples change, is none of these: labels of the new kind explain
+outputs of the new kind. Neither is a learner that starts anew, as those with drift detectors do.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from headwater.spec.data.records import Output
+from headwater.spec.pipeline import Task
+
+__all__ = ["KNOWN", "LearningGuard"]
+
+KNOWN = 2_048
+"""How many of the newest examples it judges by."""
+
+_LEAST_KNOWN = 100
+_PROBES = 128
+_FAR_RANGES, _LEAST_RANGE = 100.0, 0.1
+_MOVED = 0.1
+_SURE, _LITTLE = 4.0, 0.05
+_WILD_SPREADS, _WILD_ROWS = 10.0, 2
+_WRONG_SPREADS = 3.0
+_TRIMMED = 50  # of so many losses, the largest one does not count
+
+_Numbers = npt.NDArray[np.float64]
+
+
+class LearningGuard:
+    """The newest examples of a fold that goes on, and what they explain; :meth:`after` gives the next.
+
+    Parameters
+    ----------
+    task
+        What is predicted.
+    features, labels
+        The newest examples that were learned, oldest first; empty if there are none.
+    """
+
+    def __init__(self, task: Task, features: pl.DataFrame, labels: pl.Series) -> None:
+        self._task = task
+        self._features, self._labels = features, labels
+
+    def after(self, features: pl.DataFrame, labels: pl.Series) -> "LearningGuard":
+        """Return the guard that knows some examples more."""
+        if len(self._labels):
+            features = pl.concat([self._features, features], how="vertical_relaxed")
+            labels = pl.concat([self._labels, labels])
+        return LearningGuard(self._task, features.tail(KNOWN), labels.tail(KNOWN))
+
+    @property
+    def probes(self) -> pl.DataFrame:
+        """The features of the newest examples, on which states are compared."""
+        return self._features.tail(_PROBES)
+
+    @property
+    def watches_outputs(self) -> bool:
+        """Whether outputs can be wild: those of a regression, of which enough labels are known."""
+        return self._task == "regression" and self._knows_enough
+
+    def far_out(self, features: pl.DataFrame, labels: pl.Series) -> pl.Series | None:
+        """Return for each example whether one of its numbers is far out; None if none is."""
+        found = self.far_columns(features, labels).values()
+        return None if not found else pl.select(pl.any_horizontal(*found)).to_series()
+
+    def far_columns(self, features: pl.DataFrame, labels: pl.Series) -> dict[str, pl.Series]:
+        """Return which numbers of a column are far out, by name where any are; the label's is ``""``."""
+        if not self._knows_enough:
+            return {}
+        columns = {
+            column.name: (column, self._features[column.name]) for column in features.iter_columns()
+        }
+        columns[""] = labels, self._labels
+        far = {
+            name: _far(column, known)
+            for name, (column, known) in columns.items()
+            if column.dtype.is_numeric()
+        }
+        return {name: mask for name, mask in far.items() if mask is not None}
+
+    def jump(self, without: Sequence[Output], with_them: Sequence[Output]) -> str | None:
+        """Return in words how examples that are far out move the outputs; None if they hardly do.
+
+        Parameters
+        ----------
+        without, with_them
+            Outputs for :attr:`probes`, and then for the examples that are far out.
+        """
+        old, new = self._numbers(without), self._numbers(with_them)
+        if not np.isfinite(new).all():
+            return "outputs are not finite then"
+        known = slice(0, min(_PROBES, len(old)))
+        spread = float(np.subtract(*np.quantile(old[known], (0.9, 0.1))))
+        spread = max(spread, 1e-3 * float(np.abs(old[known]).max())) or 1.0
+        moved = float(np.minimum(np.abs(new - old)[known], spread).mean()) / spread
+        if moved > _MOVED:
+            return f"the outputs on the newest examples move by {moved:.0%} of their range"
+        if _is_worse(self._errors(old[known]), self._errors(new[known])):
+            return "the outputs on the newest examples are worse then"
+        if self.watches_outputs and (self._wild(new) & ~self._wild(old)).any():
+            return "outputs are then far beyond all labels"
+        return None
+
+    def ruin(self, outputs: Sequence[Output]) -> str | None:
+        """Return in words why outputs for :attr:`probes` are beyond the labels; None if they are not."""
+        numbers = self._numbers(outputs)
+        wild = self._wild(numbers)
+        if wild.sum() > _WILD_ROWS:
+            low, high, _ = self._explained()
+            return (
+                f"{wild.sum()} of the outputs on the newest {len(wild)} examples, such as "
+                f"{numbers[wild][0]:g}, are far beyond the labels, most of which are {low:g} to {high:g}"
+            )
+        errors = np.sort(self._errors(numbers))[: len(numbers) - len(numbers) // _TRIMMED]
+        if errors.mean() > _WRONG_SPREADS * self._explained()[2]:
+            return (
+                f"the mean error on the newest {len(errors)} examples is {errors.mean():g}, more than "
+                f"{_WRONG_SPREADS:g} times the spread of their labels"
+            )
+        return None
+
+    @property
+    def _knows_enough(self) -> bool:
+        return len(self._labels) >= _LEAST_KNOWN
+
+    def _wild(self, numbers: _Numbers) -> npt.NDArray[np.bool_]:
+        low, high, spread = self._explained()
+        most = _WILD_SPREADS * spread
+        return ~((numbers >= low - most) & (numbers <= high + most))
+
+    def _explained(self) -> tuple[float, float, float]:
+        """Return where most labels lie, and their spread: if nearly all are one number, their range.
+
+        The newest ones count by themselves, too: after a break they alone are of the new kind.
+        """
+        labels = self._label_numbers()
+        spans = np.array([np.quantile(some, (0.05, 0.95)) for some in (labels, labels[-_PROBES:])])
+        low, high = float(spans[:, 0].min()), float(spans[:, 1].max())
+        spread = float(np.ptp(spans, axis=1).max()) or float(np.ptp(labels)) or max(abs(high), 1.0)
+        return low, high, spread
+
+    def _errors(self, numbers: _Numbers) -> _Numbers:
+        """Return how far the outputs for the newest examples are from their labels."""
+        if self._task == "multiclass":
+            return 1.0 - numbers
+        return np.abs(numbers - self._label_numbers()[-len(numbers) :])
+
+    def _label_numbers(self) -> _Numbers:
+        return self._labels.to_numpy().astype(np.float64)
+
+    def _numbers(self, outputs: Sequence[Output]) -> _Numbers:
+        """Return a number an output: of chances by class, that of the true class, where it is known."""
+        labels = self._labels.tail(_PROBES).to_list()
+        labels += [""] * (len(outputs) - len(labels))
+        numbers = [
+            output.get(label, 0.0) if isinstance(output, dict) else output
+            for output, label in zip(outputs, labels, strict=True)
+        ]
+        return np.array(numbers, dtype=np.float64)
+
+
+def _is_worse(old: _Numbers, new: _Numbers) -> bool:
+    """Tell whether errors grew, by more than chance and more than a little."""
+    error = float((new - old).std(ddof=1)) / np.sqrt(len(new))
+    grown = float((new - old).mean())
+    return grown > _SURE * error and grown > _LITTLE * float(old.mean())
+
+
+def _far(column: pl.Series, known: pl.Series) -> pl.Series | None:
+    """Return for each number whether it is far beyond the known ones; None if none is."""
+    low, high = known.min(), known.max()
+    least, most = column.min(), column.max()
+    if low is None or least is None:
+        return None
+    low, high = float(low), float(high)  # type: ignore[arg-type] # of numbers
+    largest = max(abs(low), abs(high))
+    known_range = max(high - low, _LEAST_RANGE * largest) if high > low else max(largest, 1.0)
+    far = _FAR_RANGES * known_range
+    if low - far <= float(least) and float(most) <= high + far:  # type: ignore[arg-type] # of numbers
+        return None
+    return ~column.cast(pl.Float64).is_between(low - far, high + far).fill_null(value=True)

@@ -1,0 +1,145 @@
+"""Live learning stops, with an alarm, before the example that would ruin the learned state."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+from tests.loop import models
+from tests.loop.conftest import PIPELINE
+from tests.serving.conftest import NOW
+from tests.serving.examples import fill
+from tests.serving.keeper.test_catch_up import alarms, settle
+from tests.serving.keeper.test_online_learning import EACH, folded, live_digest
+
+from headwater.infra.clock import SimulatedClock
+from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
+from headwater.loop.collect import collect
+from headwater.loop.training.update import train
+from headwater.serving.keeper.keeper import Keeper
+from headwater.spec.data.records import Label, Prediction
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import OffsetRange
+from headwater.spec.serving.serving import Serving
+
+MINUTES = replace(PIPELINE, name="minutes", task="regression", learn="each label", model=models.linear)
+KNOWN = 300
+
+
+def drive(bound: Bound, first: int, last: int, *, times: float = 1.0, **odd: float) -> None:
+    """Record predictions and labels of some minutes; `odd` replaces a feature or the label."""
+    rng = random.Random(first)
+    rows = [{"a": rng.gauss(0, 1), "b": rng.gauss(0, 1)} for _ in range(first, last)]
+    truth = [times * (20 + 5 * row["a"] + 2 * row["b"] + rng.gauss(0, 1)) for row in rows]
+    named = [f"m{number}" for number in range(first, last)]
+    bound.log.record(
+        [
+            Prediction(
+                id=id_,
+                features={name: odd.get(name, value) for name, value in row.items()},
+                output=20.0,
+                served_at=NOW,
+            )
+            for id_, row in zip(named, rows, strict=True)
+        ]
+    )
+    bound.log.label(
+        [
+            Label(prediction_id=id_, value=odd.get("label", value), known_at=NOW)
+            for id_, value in zip(named, truth, strict=True)
+        ]
+    )
+
+
+def begin(pipeline: Pipeline, home: Settings) -> Bound:
+    """Bind a pipeline with a first version."""
+    bound = Bound(pipeline, home, SimulatedClock(NOW))
+    drive(bound, 0, KNOWN)
+    collect(bound.log)
+    train(bound)
+    return bound
+
+
+@pytest.fixture(params=[models.linear, models.leaves])
+def minutes(request: pytest.FixtureRequest, home: Settings) -> Iterator[Bound]:
+    with begin(replace(MINUTES, model=request.param), home) as bound:
+        yield bound
+
+
+@pytest.mark.parametrize("label", [1e9, -1e6, 1e38])
+def test_a_label_that_ruins_waits_for_its_quarantine(minutes: Bound, label: float) -> None:
+    with Keeper(minutes) as keeper:
+        settle(keeper)
+        drive(minutes, 300, 340)
+        drive(minutes, 340, 341, label=label)
+        drive(minutes, 341, 400)
+        settle(keeper)
+        ((kind, what, hint),) = alarms(minutes)
+        assert kind == "learning"
+        assert "example 340 of 'minutes' cannot be learned: it would ruin the learned state" in what
+        assert "headwater quarantine minutes 340:341" in hint
+        learned_to, digest, recipe = live_digest(minutes)
+        assert (learned_to, digest) == (340, folded(minutes, recipe))
+        minutes.registry.quarantine.add([OffsetRange(340, 341)], by="test", reason="poison")
+        settle(keeper)
+        learned_to, digest, recipe = live_digest(minutes)
+        assert (learned_to, alarms(minutes)) == (400, [])
+        assert digest == folded(minutes, recipe)
+
+
+@pytest.mark.parametrize("times", [0.2, 3.0, 10.0])
+def test_a_break_of_the_stream_is_learned(minutes: Bound, times: float) -> None:
+    with Keeper(minutes) as keeper:
+        settle(keeper)
+        for first in range(300, 900, 60):
+            drive(minutes, first, first + 60, times=1.0 if first < 500 else times)
+            settle(keeper)
+        learned_to, digest, recipe = live_digest(minutes)
+        assert (learned_to, alarms(minutes)) == (900, [])
+        assert digest == folded(minutes, recipe)
+
+
+def test_a_feature_that_ruins_names_its_batch_and_no_draw_is_lost(
+    home: Settings, clock: SimulatedClock
+) -> None:
+    """The estimator draws from NumPy's own generator: what the refused batch drew is drawn again."""
+    with Bound(EACH, home, clock) as bound, Keeper(bound) as keeper:
+        settle(keeper)
+        fill(bound, 0, 30)
+        fill(bound, 30, 31, a=1e30)
+        fill(bound, 31, 60)
+        settle(keeper)
+        ((_, what, _),) = alarms(bound)
+        assert "one of the examples [230, 240) of 'line'" in what
+        assert live_digest(bound)[0] == 230
+        bound.registry.quarantine.add([OffsetRange(230, 231)], by="test", reason="poison")
+        settle(keeper)
+        learned_to, digest, recipe = live_digest(bound)
+        assert (learned_to, alarms(bound)) == (260, [])
+        assert digest == folded(bound, recipe)
+
+
+def test_a_champion_is_caught_up_past_no_poison(home: Settings) -> None:
+    with begin(MINUTES, home) as bound, Keeper(bound) as keeper:
+        settle(keeper)
+        drive(bound, 300, 340)
+        settle(keeper)
+        serving = live_digest(bound)[1]
+        made = train(bound, from_scratch=True).version
+        assert made is not None
+        drive(bound, 340, 341, label=1e12)
+        drive(bound, 341, 380)
+        settle(keeper)
+        whats = [what for kind, what, _ in alarms(bound) if kind == "swap"]
+        assert any("example 340" in what for what in whats), whats
+        assert live_digest(bound)[1] == serving
+
+
+def test_without_the_guard_it_is_learned(home: Settings) -> None:
+    unguarded = replace(MINUTES, serving=Serving(guard=False))
+    with begin(unguarded, home) as bound, Keeper(bound) as keeper:
+        settle(keeper)
+        drive(bound, 300, 301, label=1e9)
+        settle(keeper)
+        assert (live_digest(bound)[0], alarms(bound)) == (301, [])
