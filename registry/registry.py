@@ -24,6 +24,8 @@ from headwater.spec.rulings import Reign
 
 __all__ = ["Registry"]
 
+_Quarantined = Sequence[OffsetRange] | Literal["learned"]
+
 
 class Registry:
     """Publishes versions and promotes them.
@@ -178,12 +180,7 @@ class Registry:
         return reign
 
     def rollback(
-        self,
-        *,
-        by: str,
-        reason: str,
-        to: str | None = None,
-        quarantine: Sequence[OffsetRange] | Literal["learned"] = (),
+        self, *, by: str, reason: str, to: str | None = None, quarantine: _Quarantined = ()
     ) -> Reign:
         """Make the previous champion champion again.
 

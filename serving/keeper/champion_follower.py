@@ -8,6 +8,7 @@ from headwater.infra.tracing import SpanAttributes, past_span, span
 from headwater.loop.binding import Bound
 from headwater.loop.training.catch_up import CatchUp
 from headwater.loop.training.checkpoint import SERVICE
+from headwater.registry.registry import Registry
 from headwater.registry.version import Version
 from headwater.serving.keeper.online_learning import LearnedState, OnlineLearning
 from headwater.serving.keeper.served_champion import ServedChampion
@@ -111,7 +112,7 @@ class ChampionFollower:
         """
         learning = self._learning
         if learning is None:
-            self._show_stop()
+            _show_stop(self._bound.registry, self._alarms)
             return False
         began_ns = time.time_ns()
         learned, parent = learning.step(), learning.parent
@@ -128,14 +129,6 @@ class ChampionFollower:
                     learning.checkpoint()  # a new reign, which the next step follows
             return learned is not None
         return self._continue_catch_up(self._catch_up, learning) or learned is not None
-
-    def _show_stop(self) -> None:
-        """Raise an alarm while the updates of flows end at examples that cannot be learned."""
-        stop = self._bound.registry.learning_stops.in_force()
-        if stop is None:
-            self._alarms.clear("learning")
-        else:
-            self._alarms.sound("learning", stop)
 
     def _begin_reign(self, reign: Reign) -> None:
         """Let a new champion serve; catch it up first if the service did not make it."""
@@ -239,3 +232,12 @@ class ChampionFollower:
 
     def _span_fields(self) -> SpanAttributes:
         return {"pipeline": self._bound.pipeline.name}
+
+
+def _show_stop(registry: Registry, alarms: Alarms) -> None:
+    """Raise an alarm while the updates of flows end at examples that cannot be learned."""
+    stop = registry.learning_stops.in_force()
+    if stop is None:
+        alarms.clear("learning")
+    else:
+        alarms.sound("learning", stop)
