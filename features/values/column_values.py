@@ -31,6 +31,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 import polars as pl
 
+from headwater.features.values.spelling import ISO, Spelling
 from headwater.spec.data.feature import Dtype
 from headwater.spec.errors import SchemaError
 
@@ -53,12 +54,14 @@ _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _INT = r"^[+-]?[0-9]+$"
 _WHOLE = r"^([+-]?[0-9]+)(?:\.0*)?$"
-_BOOLS = {"true": True, "false": False, "1": True, "0": False}
 _DAY_AND_MINUTE = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}"
 _FULL_TIME = _DAY_AND_MINUTE + r":[0-5][0-9](\.[0-9]+)?([Zz]|[+-][0-9]{2}:?[0-9]{2})$"
 _TIME = _DAY_AND_MINUTE + r"(:[0-5][0-9](\.[0-9]+)?)?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$"
+_LOCAL_TIME = _DAY_AND_MINUTE + r"(:[0-5][0-9](\.[0-9]+)?)?$"
+_NO_SPACE_AROUND = r"^\S(.*\S)?$"
 _NO_SECONDS = "^(.{16})([Zz+-])"
 _HOURS = "([+-][0-9]{2})$"
+_FIRST_YEAR = 1000  # of a form that is declared
 _FIRST_US = -62_135_596_800_000_000  # the years 1 to 9999, which Python's times have
 _LAST_US = 253_402_300_799_999_999
 
@@ -82,7 +85,7 @@ class Fitted(NamedTuple):
     first_misfit: int
 
 
-def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
+def fit(column: pl.Series, kind: Kind, *, text: bool = False, spelling: Spelling = ISO) -> Fitted:
     """Fit a column to the declared type. Pure.
 
     Parameters
@@ -93,6 +96,9 @@ def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
         What is declared.
     text
         Whether the table is text; `column` is then of strings.
+    spelling
+        How booleans are spelled where the table is text; and, in any table, the form of times that are
+        text, and the zone of those that have none.
 
     Examples
     --------
@@ -105,7 +111,7 @@ def fit(column: pl.Series, kind: Kind, *, text: bool = False) -> Fitted:
     """
     if text and kind not in ("str", "id"):
         column = column.set(column == "", None)
-    values = _fitting(column, kind, text=text).alias(column.name)
+    values = _fitting(column, kind, spelling, text=text).alias(column.name)
     if values.null_count() == column.null_count():
         return Fitted(values, 0, -1)
     misfits = (values.is_null() & column.is_not_null()).arg_true()
@@ -142,7 +148,7 @@ def _all_aware(column: pd.Series) -> pd.Series:
     return pd.to_datetime(column, utc=True) if zoned.all() else column
 
 
-def _fitting(column: pl.Series, kind: Kind, *, text: bool) -> pl.Series:
+def _fitting(column: pl.Series, kind: Kind, spelling: Spelling, *, text: bool) -> pl.Series:
     """Return the values of `kind`, and null for the rest."""
     dtype = column.dtype
     if column.null_count() == len(column):
@@ -151,11 +157,11 @@ def _fitting(column: pl.Series, kind: Kind, *, text: bool) -> pl.Series:
         fits = dtype in _TEXTS or (kind == "id" and dtype.is_integer())
         return column.cast(pl.String) if fits else _none(column, kind)
     if kind == "time":
-        return _times(column)
+        return _times(column, spelling)
     if text:
-        return _of_text(column, kind)
+        return _of_text(column, kind, spelling)
     if isinstance(dtype, pl.Decimal):
-        return _of_text(_whole(column.cast(pl.String), kind), kind)
+        return _of_text(_whole(column.cast(pl.String), kind), kind, ISO)
     if dtype == pl.Boolean:
         return column if kind == "bool" else _none(column, kind)
     return _of_numbers(column, kind) if dtype.is_numeric() else _none(column, kind)
@@ -186,33 +192,66 @@ def _whole(digits: pl.Series, kind: Kind) -> pl.Series:
     return digits if kind == "float" else digits.str.replace(_WHOLE, "${1}")
 
 
-def _of_text(column: pl.Series, kind: Kind) -> pl.Series:
+def _of_text(column: pl.Series, kind: Kind, spelling: Spelling) -> pl.Series:
     """Fit numbers and booleans as people write them."""
     if kind == "bool":
-        return column.str.to_lowercase().replace_strict(_BOOLS, default=None, return_dtype=pl.Boolean)
+        words = spelling.booleans
+        return column.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
     form, dtype = (_FLOAT, pl.Float64) if kind == "float" else (_INT, pl.Int64)
     return _where(column.str.contains(form), column.cast(dtype, strict=False))
 
 
-def _times(column: pl.Series) -> pl.Series:
+def _times(column: pl.Series, spelling: Spelling) -> pl.Series:
     dtype = column.dtype
     if dtype == pl.String:
-        return _times_of_text(column)
-    if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
+        return _times_of_text(column, spelling)
+    if not isinstance(dtype, pl.Datetime):
         return _none(column, "time")
     if dtype.time_unit != "ns":  # those of nanoseconds are all of the years 1677 to 2262
         a_unit_us = 1 if dtype.time_unit == "us" else 1_000
         since = column.to_physical()
         column = _where(since.is_between(_FIRST_US // a_unit_us, _LAST_US // a_unit_us), column)
+    if dtype.time_zone is None:
+        return _in_zone(column.cast(pl.Datetime("us")), spelling.zone)
     return column.dt.convert_time_zone("UTC").cast(_DTYPES["time"])
 
 
-def _times_of_text(column: pl.Series) -> pl.Series:
+def _in_zone(column: pl.Series, zone: str | None) -> pl.Series:
+    """Return the instants of times that say no zone; null where the zone has the time twice or never."""
+    if zone is None:
+        return _none(column, "time")
+    placed = column.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
+    return placed.dt.convert_time_zone("UTC")
+
+
+def _times_of_text(column: pl.Series, spelling: Spelling) -> pl.Series:
+    if spelling.time_format is not None:
+        return _times_in_form(column, spelling.read_form, spelling.zone)
+    if spelling.zone is None:
+        return _iso_times(column)
+    local = column.str.contains(_LOCAL_TIME).fill_null(value=False)
+    seconds = column.str.replace("[Tt]", " ").str.replace("^(.{16})$", "${1}:00")
+    naive = seconds.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    return _in_zone(naive, spelling.zone).zip_with(local, _iso_times(column))
+
+
+def _iso_times(column: pl.Series) -> pl.Series:
     fits = column.str.contains(_TIME)
     if not column.str.contains(_FULL_TIME).all():
         column = column.str.replace(_NO_SECONDS, "${1}:00${2}").str.replace(_HOURS, "${1}:00")
     parsed = column.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
-    return _where(fits & parsed.to_physical().is_between(_FIRST_US, _LAST_US), parsed)
+    return _within_years(_where(fits, parsed))
+
+
+def _times_in_form(column: pl.Series, form: str, zone: str | None) -> pl.Series:
+    parsed = column.str.to_datetime(form, time_unit="us", strict=False)
+    # Chrono takes 24 for %Y: a year of two digits would be one of the first century.
+    parsed = _where(column.str.contains(_NO_SPACE_AROUND) & (parsed.dt.year() >= _FIRST_YEAR), parsed)
+    return _within_years(parsed if zone is None else _in_zone(parsed, zone))
+
+
+def _within_years(times: pl.Series) -> pl.Series:
+    return _where(times.to_physical().is_between(_FIRST_US, _LAST_US), times)
 
 
 def _where(fits: pl.Series, values: pl.Series) -> pl.Series:
