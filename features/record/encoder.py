@@ -1,5 +1,6 @@
 """The encoder of predictions and labels: checks and entries, all that a worker needs to record."""
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -11,6 +12,8 @@ from headwater.features.record.entries import LABEL, PREDICTION, Entry
 from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.settings import Settings
+from headwater.spec.data.feature import Dtype, python_type
+from headwater.spec.data.lossless import fitted
 from headwater.spec.data.records import (
     FeatureValue,
     Label,
@@ -23,12 +26,13 @@ from headwater.spec.data.records import (
     Source,
 )
 from headwater.spec.data.records import utc as in_utc
-from headwater.spec.data.scalars import PLAIN, plain, plain_items, plain_output
+from headwater.spec.data.scalars import plain, plain_items, plain_output
 from headwater.spec.errors import SchemaError
-from headwater.spec.pipeline import Pipeline
+from headwater.spec.pipeline import Pipeline, Task
 
 __all__ = ["RecordEncoder", "open_inbox"]
 
+_LABELS: dict[Task, Dtype] = {"binary": "bool", "multiclass": "str", "regression": "float"}
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -105,6 +109,8 @@ class RecordEncoder:
         self._clock = clock
         self._checks = Checks(pipeline)
         self._fit = self._checks.request.fit
+        self._label_dtype = _LABELS[pipeline.task]
+        self._label_type = python_type(self._label_dtype)
 
     @property
     def request_type(self) -> type[msgspec.Struct]:
@@ -116,8 +122,25 @@ class RecordEncoder:
         """The type of all features of a prediction."""
         return self._checks.logged.type
 
-    def fit(self, features: msgspec.Struct) -> None:
+    def sent(self, values: object) -> msgspec.Struct:
+        """Return the features of a call, from values that stand for them.
+
+        Raises
+        ------
+        msgspec.ValidationError
+            If one does not, or a name is missing or unknown.
+        """
+        return self._checks.request.convert(values)
+
+    def fit(self, features: msgspec.Struct, sent: Callable[[], object]) -> None:
         """Check features that were decoded as :attr:`request_type`.
+
+        Parameters
+        ----------
+        features
+            As they were decoded.
+        sent
+            Returns them by name as they were sent; called where a number may have been rounded.
 
         Raises
         ------
@@ -125,7 +148,10 @@ class RecordEncoder:
             If a number is not finite or too long, or a text holds what no store does; the text names
             the feature.
         """
-        self._fit(features)
+        if self._fit(features):
+            values = sent()
+            if isinstance(values, Mapping):
+                self._checks.request.check_exact(values)
 
     def served(  # noqa: PLR0913, PLR0917 - a served prediction's parts, on the hot path
         self,
@@ -216,8 +242,9 @@ class RecordEncoder:
         SchemaError
             If it does not fit the pipeline.
         """
-        if type(label.value) not in PLAIN or type(label.prediction_id) is not str:
-            label = replace(label, value=plain(label.value), prediction_id=plain(label.prediction_id))
+        if type(label.value) is not self._label_type or type(label.prediction_id) is not str:
+            value = fitted(label.value, self._label_dtype)
+            label = replace(label, value=value, prediction_id=plain(label.prediction_id))
         self._checks.label(label)
         id_, value, source = label.prediction_id, label.value, label.source
         known_at = in_utc(label.known_at, "known_at")

@@ -33,6 +33,7 @@ import polars as pl
 
 from headwater.features.values.spelling import ISO, Spelling
 from headwater.spec.data.feature import Dtype
+from headwater.spec.data.lossless import EXACT
 from headwater.spec.errors import SchemaError
 
 __all__ = ["Fitted", "Kind", "fit", "from_pandas"]
@@ -48,7 +49,6 @@ _DTYPES: dict[Kind, pl.DataType] = {
     "id": pl.String(),
     "time": pl.Datetime("us", "UTC"),
 }
-_EXACT = 2**53
 _REFUSALS = (ValueError, TypeError, OverflowError, NotImplementedError, pl.exceptions.PolarsError)
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _FLOAT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -161,7 +161,7 @@ def _fitting(column: pl.Series, kind: Kind, spelling: Spelling, *, text: bool) -
     if text:
         return _of_text(column, kind, spelling)
     if isinstance(dtype, pl.Decimal):
-        return _of_text(_whole(column.cast(pl.String), kind), kind, ISO)
+        return _of_text(column.cast(pl.String).str.replace(_WHOLE, "${1}"), kind, ISO)
     if dtype == pl.Boolean:
         return column if kind == "bool" else _none(column, kind)
     return _of_numbers(column, kind) if dtype.is_numeric() else _none(column, kind)
@@ -179,26 +179,29 @@ def _of_numbers(column: pl.Series, kind: Kind) -> pl.Series:
         whole = column.cast(pl.Int64, strict=False)
         if kind == "int":
             return whole
-        return _where(whole.is_between(-_EXACT, _EXACT), whole.cast(pl.Float64))
+        return _where(whole.is_between(-EXACT, EXACT), whole.cast(pl.Float64))
     floats = column.cast(pl.Float64)
     if kind == "float":
         return floats
     whole = floats.cast(pl.Int64, strict=False)
-    return _where((whole == floats) & whole.is_between(-_EXACT, _EXACT), whole)
-
-
-def _whole(digits: pl.Series, kind: Kind) -> pl.Series:
-    """Remove a fraction of zeros if the number must be whole."""
-    return digits if kind == "float" else digits.str.replace(_WHOLE, "${1}")
+    return _where((whole == floats) & whole.is_between(-EXACT, EXACT), whole)
 
 
 def _of_text(column: pl.Series, kind: Kind, spelling: Spelling) -> pl.Series:
     """Fit numbers and booleans as people write them."""
     if kind == "bool":
         words = spelling.booleans
-        return column.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
-    form, dtype = (_FLOAT, pl.Float64) if kind == "float" else (_INT, pl.Int64)
-    return _where(column.str.contains(form), column.cast(dtype, strict=False))
+        digits = column.str.to_lowercase().str.replace(_WHOLE, "${1}")
+        return digits.replace_strict(words, default=None, return_dtype=pl.Boolean)
+    is_int = column.str.contains(_INT)
+    whole = _where(is_int, column.cast(pl.Int64, strict=False)) if is_int.any() else None
+    if kind == "int" and whole is not None and is_int.all():
+        return whole
+    numbers = _where(column.str.contains(_FLOAT), column.cast(pl.Float64, strict=False))
+    fitted = numbers if kind == "float" else _of_numbers(numbers, kind)
+    if whole is None:
+        return fitted
+    return (_of_numbers(whole, "float") if kind == "float" else whole).zip_with(is_int, fitted)
 
 
 def _times(column: pl.Series, spelling: Spelling) -> pl.Series:

@@ -179,16 +179,23 @@ class Predictor:
 
     def _decoded(self, features: msgspec.Raw, where: str) -> msgspec.Struct:
         try:
-            decoded: msgspec.Struct = self._features.decode(features)
+            decoded = self._decoded_or_converted(features)
         except msgspec.ValidationError as error:
             raise SchemaError(plain_words(error, f"{where}features."), hint=self._hint) from error
         except UnicodeDecodeError as error:
             raise SchemaError(f"{where}features: they are not UTF-8", hint="send UTF-8") from error
         try:
-            self._recorder.fit(decoded)
+            self._recorder.fit(decoded, lambda: msgspec.json.decode(features))
         except SchemaError as error:
             place = f"{where[:-1]}: " if where else ""
             raise type(error)(f"{place}{error.what}", error.hint) from error
+        return decoded
+
+    def _decoded_or_converted(self, features: msgspec.Raw) -> msgspec.Struct:
+        try:
+            decoded: msgspec.Struct = self._features.decode(features)
+        except msgspec.ValidationError:  # nearly every one has the declared types
+            return self._recorder.sent(msgspec.json.decode(features))
         return decoded
 
     def _look_up(
