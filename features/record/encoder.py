@@ -1,6 +1,5 @@
 """The encoder of predictions and labels: checks and entries, all that a worker needs to record."""
 
-from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -108,50 +107,40 @@ class RecordEncoder:
         self.inbox = inbox
         self._clock = clock
         self._checks = Checks(pipeline)
-        self._fit = self._checks.request.fit
+        self._request = self._checks.request
+        self._fit, self._decode = self._request.fit, msgspec.json.Decoder(self._request.type).decode
         self._label_dtype = _LABELS[pipeline.task]
         self._label_type = python_type(self._label_dtype)
-
-    @property
-    def request_type(self) -> type[msgspec.Struct]:
-        """The type of the features that arrive with a call, to decode a request into."""
-        return self._checks.request.type
 
     @property
     def logged_type(self) -> type[msgspec.Struct]:
         """The type of all features of a prediction."""
         return self._checks.logged.type
 
-    def sent(self, values: object) -> msgspec.Struct:
-        """Return the features of a call, from values that stand for them.
-
-        Raises
-        ------
-        msgspec.ValidationError
-            If one does not, or a name is missing or unknown.
-        """
-        return self._checks.request.convert(values)
-
-    def fit(self, features: msgspec.Struct, sent: Callable[[], object]) -> None:
-        """Check features that were decoded as :attr:`request_type`.
+    def decode(self, features: bytes) -> msgspec.Struct:
+        """Decode and check the features of a call.
 
         Parameters
         ----------
         features
-            As they were decoded.
-        sent
-            Returns them by name as they were sent; called where a number may have been rounded.
+            JSON.
 
         Raises
         ------
+        msgspec.ValidationError, UnicodeDecodeError
+            If a value does not stand for one of its type, or a name is missing or unknown; if it is not
+            UTF-8.
         SchemaError, NonFiniteError
             If a number is not finite or too long, or a text holds what no store does; the text names
             the feature.
         """
-        if self._fit(features):
-            values = sent()
-            if isinstance(values, Mapping):
-                self._checks.request.check_exact(values)
+        try:
+            decoded: msgspec.Struct = self._decode(features)
+        except msgspec.ValidationError:  # nearly every one has the declared types
+            decoded = self._request.convert(msgspec.json.decode(features))
+        if self._fit(decoded):
+            self._request.check_exact(msgspec.json.decode(features))
+        return decoded
 
     def served(  # noqa: PLR0913, PLR0917 - a served prediction's parts, on the hot path
         self,

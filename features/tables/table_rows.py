@@ -99,13 +99,14 @@ def _at(table: FeatureTable, frame: pl.DataFrame) -> pl.Series:
     if table.at is None:
         return pl.repeat(None, frame.height, dtype=pl.Int64, eager=True).alias("at")
     column = frame[table.at]
-    if not isinstance(column.dtype, pl.Datetime) or column.dtype.time_zone is None or column.has_nulls():
+    times = fit(column, "time").values
+    if times.has_nulls():
         raise SchemaError(
             f"column {table.at!r} of table {table.name!r} does not hold times with a zone in every row, "
             f"but {column.dtype}",
             hint="write times in UTC, say, and no nulls",
         )
-    return column.dt.epoch("us").alias("at")
+    return times.dt.epoch("us").alias("at")
 
 
 def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series, keys: pl.Series) -> pl.Series:

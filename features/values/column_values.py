@@ -1,29 +1,12 @@
 """Fitting of a table's column to its declared type, without loss.
 
-What stands for a value, by declared type. All else is a misfit, which the caller refuses by name; no
-value is cast, guessed or dropped.
+``docs/values.md`` has the table of what stands for a value, by declared type. All else is a misfit,
+which the caller refuses by name; no value is cast, guessed or dropped. Values that come one by one are
+fitted by the same rule (:mod:`headwater.spec.data.lossless`).
 
-========  ==========================================================  ================================
-declared  in a typed table (Parquet, Delta, Polars, pandas)           in text (CSV)
-========  ==========================================================  ================================
-float     floats; integers up to 2**53 either way; decimals, by       ``1``, ``-1.5``, ``.5``, ``2e-3``
-          their digits
-int       integers of 64 bits; floats that are whole, up to 2**53     ``1``, ``-7``, ``007``; neither
-          (pandas makes floats of integers with missing ones);        ``1.0`` nor ``1_000``
-          decimals that are whole
-bool      booleans; numbers that are 0 or 1                           ``true``, ``false``, ``1``, ``0``;
-                                                                      capitals or not
-str       text, categories                                            as it stands
-id        as str, and integers, by their digits                       as it stands
-time      times with a zone; text as beside                           ``2013-01-01T05:15:00Z``; an
-                                                                      offset for ``Z``, a space for
-                                                                      ``T``, without seconds
-========  ==========================================================  ================================
-
-A float of 32 bits is the number that it is. A number in text is the float nearest to it. Times are kept
-to the microsecond; what is finer is cut off. Missing in pandas (NaN, None, NaT, NA) is null. NaN
-elsewhere stays NaN, for the caller to refuse. In text an empty field is null; an empty field in quotes
-is empty text for str and id, and null for all others. White space around a value is part of it.
+Times are kept to the microsecond; what is finer is cut off. Missing in pandas (NaN, None, NaT, NA) is
+null. NaN elsewhere stays NaN, for the caller to refuse. In text an empty field is null; an empty field
+in quotes is empty text for str and id, and null for all others. White space is part of a value.
 """
 
 from typing import Literal, NamedTuple
@@ -191,8 +174,11 @@ def _of_text(column: pl.Series, kind: Kind, spelling: Spelling) -> pl.Series:
     """Fit numbers and booleans as people write them."""
     if kind == "bool":
         words = spelling.booleans
-        digits = column.str.to_lowercase().str.replace(_WHOLE, "${1}")
-        return digits.replace_strict(words, default=None, return_dtype=pl.Boolean)
+        told = column.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
+        if words.get("1") is not True or words.get("0") is not False or not told.has_nulls():
+            return told
+        numbers = _where(column.str.contains(_FLOAT), column.cast(pl.Float64, strict=False))
+        return told.zip_with(told.is_not_null(), _of_numbers(numbers, "bool"))
     is_int = column.str.contains(_INT)
     whole = _where(is_int, column.cast(pl.Int64, strict=False)) if is_int.any() else None
     if kind == "int" and whole is not None and is_int.all():
