@@ -19,6 +19,7 @@ __all__ = [
     "Entry",
     "InboxRow",
     "conflicts_among",
+    "has_any",
     "insert",
     "insert_all",
     "insert_each",
@@ -178,6 +179,16 @@ def known_payloads(
     return known
 
 
+def has_any(connection: sqlite3.Connection, ids: Sequence[str]) -> bool:
+    """Return whether a file holds a record of one of some predictions."""
+    for start in range(0, len(ids), _LOOKED_UP):
+        some = ids[start : start + _LOOKED_UP]
+        found = connection.execute(_has_any(len(some)), some).fetchone()
+        if found is not None:
+            return True
+    return False
+
+
 def conflicts_among(
     entries: Sequence[Entry], known: Mapping[tuple[str, int, str], bytes]
 ) -> list[Entry]:
@@ -207,6 +218,11 @@ def refuse(conflicts: Sequence[Entry]) -> None:
 
 def _refuse_conflicts(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     refuse(conflicts_among(entries, known_payloads(connection, entries)))
+
+
+@cache
+def _has_any(ids: int) -> str:
+    return f"SELECT 1 FROM entry WHERE id IN ({', '.join('?' * ids)}) LIMIT 1"  # noqa: S608 - places
 
 
 @cache

@@ -7,11 +7,18 @@ stands in the inbox's own file: SQLite counts on from there.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from headwater.features.record.entries import Entry, InboxRow, conflicts_among, known_payloads, refuse
+from headwater.features.record.entries import (
+    Entry,
+    InboxRow,
+    conflicts_among,
+    has_any,
+    known_payloads,
+    refuse,
+)
 from headwater.spec.errors import IntegrityError
 
 __all__ = ["IMPORTED", "ImportedFile", "ImportedFiles", "folder_of"]
@@ -114,10 +121,14 @@ class ImportedFiles:
                 entries = [entry for entry in entries if entry.identity not in known]
         return entries
 
-    def hold_any(self, entries: Iterable[Entry]) -> bool:
-        """Return whether a file holds one of the entries, or one of its id, kind and key."""
-        found = list(entries)
-        return any(known_payloads(one.connection, found) for one in self)
+    @property
+    def are_known(self) -> bool:
+        """Whether a file was opened: once there is one, there always is."""
+        return bool(self._opened)
+
+    def hold_any(self, ids: Sequence[str]) -> bool:
+        """Return whether a file holds a record of one of some predictions."""
+        return any(has_any(one.connection, ids) for one in self)
 
     def close(self) -> None:
         """Close the files."""

@@ -152,12 +152,12 @@ class Inbox(InboxReader):
         counts: list[int | ConflictError] = [len(batch) for batch in batches]
         reached("record.before_sync")
         with suppress(sqlite3.IntegrityError):
-            if 0 < len(rows) <= ONE_STATEMENT:
+            if 0 < len(rows) <= ONE_STATEMENT and not self._imported.are_known:
                 with self._transaction.lock, self._turns:
                     if insert_new(self._connection, rows):
                         return counts
             with self._transaction:
-                if not self._imported.hold_any(entries):
+                if not self._imported.hold_any([entry.id for entry in entries]):
                     insert_all(self._connection, rows)
                     return counts
         return None
