@@ -21,6 +21,8 @@ CLAIMS = {
     "replay-speed": "loop",
     "read-recent": "learning",
     "memory": "learning",
+    "doors": "service",
+    "import-stream": "learning",
     "rebuild": "lineage",
     "rebuildable": "lineage",
     "bandit": "routing",

@@ -54,3 +54,18 @@ def boosting() -> object:
     from lightgbm import LGBMClassifier  # noqa: PLC0415 - kept with each version
 
     return LGBMClassifier(n_estimators=20, min_child_samples=5)
+
+
+def prior() -> object:
+    """Classifier that goes by the share of classes, whatever the features."""
+    from river.dummy import PriorClassifier  # noqa: PLC0415 - kept with each version
+
+    return PriorClassifier()
+
+
+def mean() -> object:
+    """Regressor that goes by the mean, whatever the features."""
+    from river.dummy import StatisticRegressor  # noqa: PLC0415 - kept with each version
+    from river.stats import Mean  # noqa: PLC0415 - kept with each version
+
+    return StatisticRegressor(Mean())

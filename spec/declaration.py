@@ -44,7 +44,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Parameters
     ----------
     task, features, label
-        As in the pipeline; features without the range of their values.
+        As in the pipeline; features without the range of their values and their columns.
     dropped
         Features that an earlier declaration had. The archive keeps their columns.
     """
@@ -311,6 +311,7 @@ FEATURE_RULES: dict[str, Rule] = {
     "low": Rule(None, _DOOR),
     "high": Rule(None, _DOOR),
     "categories": Rule(None, _DOOR),
+    "column": Rule(None, "it says how tables are read; what was recorded bears the feature's name"),
     "table": Rule(None, "where the value comes from; what it was is in the record"),
     "entity": Rule(None, "of streaming features, which no pipeline can use yet"),
     "events": Rule(None, "of streaming features, which no pipeline can use yet"),

@@ -241,6 +241,12 @@ def _check_features(pipeline: Pipeline) -> None:
                 hint="give each its own name",
             )
         seen[feature.name.lower()] = feature
+    columns = [feature.source_column for feature in pipeline.features]
+    if shared := {column for column in columns if columns.count(column) > 1}:
+        raise DeclarationError(
+            f"several features would be read from column {few(map(repr, sorted(shared)))}",
+            hint="give each a column of its own: Feature(..., column='Price (EUR)')",
+        )
 
 
 def _check_tables(pipeline: Pipeline) -> None:

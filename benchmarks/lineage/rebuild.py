@@ -14,7 +14,8 @@ from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.rebuild import rebuild
-from headwater.loop.replay.import_history import Columns, import_history
+from headwater.loop.replay.history import Columns
+from headwater.loop.replay.import_history import import_history
 from headwater.loop.training.update import train
 from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import HeadwaterError

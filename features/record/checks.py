@@ -7,6 +7,7 @@ from typing import get_args
 import msgspec
 
 from headwater.features.record.fields import Fields
+from headwater.spec.data.lossless import is_rounded
 from headwater.spec.data.records import FeatureValue, Label, Output, Prediction, Role, Source
 from headwater.spec.data.values import (
     LARGEST,
@@ -81,17 +82,24 @@ class Checks:
             If a number is NaN, infinite or beyond what is learned.
         """
         try:
-            fitting = msgspec.convert(features, self.logged.type)
+            fitting = self._converted(features)
         except msgspec.ValidationError as error:
             raise SchemaError(
                 f"prediction {prediction_id!r}: {plain_words(error)}",
                 hint=f"send exactly the features {', '.join(self._names)}",
             ) from error
         try:
-            self.logged.fit(fitting)
+            if self.logged.fit(fitting):
+                self.logged.check_exact(features)
         except SchemaError as error:
             raise type(error)(f"prediction {prediction_id!r}: {error.what}", error.hint) from error
         return fitting
+
+    def _converted(self, features: Mapping[str, FeatureValue]) -> msgspec.Struct:
+        try:
+            return msgspec.convert(features, self.logged.type)
+        except msgspec.ValidationError:  # nearly every one has the declared types
+            return self.logged.convert(features)
 
     def output(self, prediction_id: str, output: Output) -> None:
         """Check one prediction's output.
@@ -201,6 +209,11 @@ class Checks:
                 f"label of {prediction_id!r} is not finite, or beyond {LARGEST:g}, the largest number "
                 "that is learned",
                 hint="send it in another unit, or its logarithm",
+            )
+        elif is_rounded(value, "float"):
+            raise SchemaError(
+                f"label of {prediction_id!r} is the whole number {value}, which a float does not hold",
+                hint="send the float that it is: 1.7e18",
             )
 
 

@@ -124,6 +124,18 @@ class Declared:
             pass  # the label rule changes when nobody sequences
         self._agreed = True
 
+    def check_to_record(self) -> None:
+        """Check what :meth:`agree_to_record` checks, and put nothing in force.
+
+        Raises
+        ------
+        ChangedError
+            As for that.
+        """
+        self.stored = self._read()
+        changes = differences(self.stored, self._declared)
+        self._check([change for change in changes if change.way != "wait"], fresh=False)
+
     def check(self) -> None:
         """Check that the declaration is still in force.
 

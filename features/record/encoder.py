@@ -11,6 +11,8 @@ from headwater.features.record.entries import LABEL, PREDICTION, Entry
 from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.settings import Settings
+from headwater.spec.data.feature import Dtype, python_type
+from headwater.spec.data.lossless import fitted
 from headwater.spec.data.records import (
     FeatureValue,
     Label,
@@ -23,12 +25,13 @@ from headwater.spec.data.records import (
     Source,
 )
 from headwater.spec.data.records import utc as in_utc
-from headwater.spec.data.scalars import PLAIN, plain, plain_items, plain_output
+from headwater.spec.data.scalars import plain, plain_items, plain_output
 from headwater.spec.errors import SchemaError
-from headwater.spec.pipeline import Pipeline
+from headwater.spec.pipeline import Pipeline, Task
 
 __all__ = ["RecordEncoder", "open_inbox"]
 
+_LABELS: dict[Task, Dtype] = {"binary": "bool", "multiclass": "str", "regression": "float"}
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -104,28 +107,40 @@ class RecordEncoder:
         self.inbox = inbox
         self._clock = clock
         self._checks = Checks(pipeline)
-        self._fit = self._checks.request.fit
-
-    @property
-    def request_type(self) -> type[msgspec.Struct]:
-        """The type of the features that arrive with a call, to decode a request into."""
-        return self._checks.request.type
+        self._request = self._checks.request
+        self._fit, self._decode = self._request.fit, msgspec.json.Decoder(self._request.type).decode
+        self._label_dtype = _LABELS[pipeline.task]
+        self._label_type = python_type(self._label_dtype)
 
     @property
     def logged_type(self) -> type[msgspec.Struct]:
         """The type of all features of a prediction."""
         return self._checks.logged.type
 
-    def fit(self, features: msgspec.Struct) -> None:
-        """Check features that were decoded as :attr:`request_type`.
+    def decode(self, features: bytes) -> msgspec.Struct:
+        """Decode and check the features of a call.
+
+        Parameters
+        ----------
+        features
+            JSON.
 
         Raises
         ------
+        msgspec.ValidationError, UnicodeDecodeError
+            If a value does not stand for one of its type, or a name is missing or unknown; if it is not
+            UTF-8.
         SchemaError, NonFiniteError
             If a number is not finite or too long, or a text holds what no store does; the text names
             the feature.
         """
-        self._fit(features)
+        try:
+            decoded: msgspec.Struct = self._decode(features)
+        except msgspec.ValidationError:  # nearly every one has the declared types
+            decoded = self._request.convert(msgspec.json.decode(features))
+        if self._fit(decoded):
+            self._request.check_exact(msgspec.json.decode(features))
+        return decoded
 
     def served(  # noqa: PLR0913, PLR0917 - a served prediction's parts, on the hot path
         self,
@@ -216,8 +231,9 @@ class RecordEncoder:
         SchemaError
             If it does not fit the pipeline.
         """
-        if type(label.value) not in PLAIN or type(label.prediction_id) is not str:
-            label = replace(label, value=plain(label.value), prediction_id=plain(label.prediction_id))
+        if type(label.value) is not self._label_type or type(label.prediction_id) is not str:
+            value = fitted(label.value, self._label_dtype)
+            label = replace(label, value=value, prediction_id=plain(label.prediction_id))
         self._checks.label(label)
         id_, value, source = label.prediction_id, label.value, label.source
         known_at = in_utc(label.known_at, "known_at")

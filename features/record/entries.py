@@ -1,7 +1,8 @@
 """The entries of an inbox: rows of its file, stored in transactions that the inbox opens."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import chain
 
 import msgspec
@@ -17,9 +18,14 @@ __all__ = [
     "SCHEMA",
     "Entry",
     "InboxRow",
+    "conflicts_among",
+    "has_any",
     "insert",
+    "insert_all",
     "insert_each",
     "insert_new",
+    "known_payloads",
+    "refuse",
 ]
 
 PREDICTION = 0
@@ -44,6 +50,8 @@ CREATE TABLE entry (
 _INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
 _ROW = "(?, ?, ?, ?, ?)"
 _ONCE = "ON CONFLICT DO NOTHING"
+_INSERT_FROM = f"{_INSERT.removesuffix('VALUES')} SELECT * FROM"
+_LOOKED_UP = 500
 
 ONE_STATEMENT = 64
 """Each number of rows up to this is a statement, kept with the values that it had last."""
@@ -72,6 +80,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     received_at_us: int
     payload: bytes
 
+    @property
+    def identity(self) -> tuple[str, int, str]:
+        """Id, kind and key: an inbox holds them once."""
+        return self.id, self.kind, self.key
+
 
 def insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
     """Insert entries that are not there, and return their number.
@@ -91,14 +104,24 @@ def insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
 
 
 def insert_each(
-    connection: sqlite3.Connection, batches: Sequence[Sequence[Entry]]
+    connection: sqlite3.Connection,
+    batches: Sequence[Sequence[Entry]],
+    unknown: Callable[[Sequence[Entry]], Sequence[Entry]],
 ) -> list[int | ConflictError]:
-    """Insert each batch whole or not at all, and return how many were new, or why it was refused."""
+    """Insert each batch whole or not at all, and return how many were new, or why it was refused.
+
+    Parameters
+    ----------
+    connection, batches
+        Where to, and what.
+    unknown
+        Returns the entries of a batch that are nowhere else, or refuses it.
+    """
     ended: list[int | ConflictError] = []
     for batch in batches:
         connection.execute("SAVEPOINT batch")
         try:
-            ended.append(insert(connection, batch))
+            ended.append(insert(connection, unknown(batch)))
         except ConflictError as error:
             connection.execute("ROLLBACK TO batch")
             ended.append(error)
@@ -106,31 +129,81 @@ def insert_each(
     return ended
 
 
-def insert_new(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
-    """Insert rows of which none is there; up to :data:`ONE_STATEMENT` of them by one statement.
+def insert_all(
+    connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]], table: str = "entry"
+) -> None:
+    """Insert rows of which none is there.
 
     Raises
     ------
     sqlite3.IntegrityError
         If one is there.
     """
-    if 0 < len(rows) <= ONE_STATEMENT:
-        values = list(chain.from_iterable(rows))
-        connection.execute(f"{_INSERT} {', '.join([_ROW] * len(rows))}", values)
-        return
-    for statement, some in together(_INSERT, _ROW, rows):
+    for statement, some in together(_INSERT.replace("entry", table), _ROW, rows):
         connection.executemany(statement, some)
 
 
-def _refuse_conflicts(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
-    conflicts = []
-    for entry in entries:
-        (stored,) = connection.execute(
-            "SELECT payload FROM entry WHERE id = ? AND kind = ? AND key = ?",
-            (entry.id, entry.kind, entry.key),
-        ).fetchone()
-        if stored != entry.payload:
-            conflicts.append(entry)
+def insert_new(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> bool:
+    """Insert rows of which none is there by one statement; they are at most :data:`ONE_STATEMENT`.
+
+    Returns
+    -------
+    bool
+        Whether they were inserted; not where a file is imported, which may hold them.
+
+    Raises
+    ------
+    sqlite3.IntegrityError
+        If one is there.
+    """
+    values = list(chain.from_iterable(rows))
+    return connection.execute(_one_statement(len(rows)), values).rowcount == len(rows)
+
+
+def known_payloads(
+    connection: sqlite3.Connection, entries: Sequence[Entry]
+) -> dict[tuple[str, int, str], bytes]:
+    """Return the payloads that a file holds under the ids, kinds and keys of entries."""
+    wanted = {entry.identity for entry in entries}
+    ids = sorted({entry.id for entry in entries})
+    known: dict[tuple[str, int, str], bytes] = {}
+    for start in range(0, len(ids), _LOOKED_UP):
+        some = ids[start : start + _LOOKED_UP]
+        places = ", ".join("?" * len(some))
+        for id_, kind, key, payload in connection.execute(
+            f"SELECT id, kind, key, payload FROM entry WHERE id IN ({places})",  # noqa: S608 - places
+            some,
+        ):
+            if (id_, kind, key) in wanted:
+                known[id_, kind, key] = payload
+    return known
+
+
+def has_any(connection: sqlite3.Connection, ids: Sequence[str]) -> bool:
+    """Return whether a file holds a record of one of some predictions."""
+    for start in range(0, len(ids), _LOOKED_UP):
+        some = ids[start : start + _LOOKED_UP]
+        found = connection.execute(_has_any(len(some)), some).fetchone()
+        if found is not None:
+            return True
+    return False
+
+
+def conflicts_among(
+    entries: Sequence[Entry], known: Mapping[tuple[str, int, str], bytes]
+) -> list[Entry]:
+    """Return the entries that are known with another payload."""
+    return [entry for entry in entries if known.get(entry.identity, entry.payload) != entry.payload]
+
+
+def refuse(conflicts: Sequence[Entry]) -> None:
+    """Refuse entries that came before with another payload, if there are any.
+
+    Raises
+    ------
+    ConflictError
+        It names some.
+    """
     if not conflicts:
         return
     what = "predictions" if conflicts[0].kind == PREDICTION else "labels"
@@ -141,3 +214,19 @@ def _refuse_conflicts(connection: sqlite3.Connection, entries: Sequence[Entry]) 
         if what == "predictions"
         else "send a changed label with another key, or with none",
     )
+
+
+def _refuse_conflicts(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    refuse(conflicts_among(entries, known_payloads(connection, entries)))
+
+
+@cache
+def _has_any(ids: int) -> str:
+    return f"SELECT 1 FROM entry WHERE id IN ({', '.join('?' * ids)}) LIMIT 1"  # noqa: S608 - places
+
+
+@cache
+def _one_statement(rows: int) -> str:
+    """Return a statement that inserts rows, or none of them where a file is imported."""
+    places = ", ".join([_ROW] * rows)
+    return f"{_INSERT_FROM} (VALUES {places}) WHERE NOT EXISTS (SELECT 1 FROM imported)"  # noqa: S608 - ours

@@ -1,6 +1,6 @@
 """Features as a struct type, checked as it is decoded, and the checks of its numbers and texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import hypot, isfinite
 from typing import Annotated, Any, Literal
 
@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta
 from msgspec.structs import astuple
 
 from headwater.spec.data.feature import FeatureKind, python_type
+from headwater.spec.data.lossless import EXACT, fitted, is_rounded
 from headwater.spec.data.values import LARGEST, is_sound, misfit_of_text
 from headwater.spec.errors import NonFiniteError, SchemaError
 
@@ -30,6 +31,7 @@ class Fields:
     def __init__(self, features: Sequence[FeatureKind], *, ranged: bool) -> None:
         kinds = {"float": 0, "int": 1}
         ordered = sorted(features, key=lambda f: (kinds.get(f.dtype, 2), f.name))
+        self._dtypes = {f.name: f.dtype for f in ordered}
         floats = sum(f.dtype == "float" for f in ordered)
         self._floats = slice(0, floats)
         self._has_ints = any(f.dtype == "int" for f in ordered)
@@ -42,8 +44,41 @@ class Fields:
             gc=False,
         )
 
-    def fit(self, features: msgspec.Struct) -> None:
+    def convert(self, values: object) -> msgspec.Struct:
+        """Convert values by name that stand for values of the declared types.
+
+        Raises
+        ------
+        msgspec.ValidationError
+            If one does not, or a name is missing or unknown.
+        """
+        if isinstance(values, Mapping):
+            kinds = self._dtypes
+            values = {name: fitted(v, kinds[name]) if name in kinds else v for name, v in values.items()}
+        return msgspec.convert(values, self.type)
+
+    def check_exact(self, values: Mapping[str, object]) -> None:
+        """Check, where :meth:`fit` says so, that no whole number was rounded.
+
+        Raises
+        ------
+        SchemaError
+            If one was; the text names the feature.
+        """
+        for name, dtype in self._dtypes.items():
+            if is_rounded(values.get(name), dtype):
+                raise SchemaError(
+                    f"feature {name!r} is the whole number {values[name]}, which a float does not hold",
+                    hint="declare it int or text, or send the float that it is: 1.7e18",
+                )
+
+    def fit(self, features: msgspec.Struct) -> bool:
         """Check the values of features that have the right types; the text names the feature.
+
+        Returns
+        -------
+        bool
+            Whether a number is so large that it may have been rounded from a whole one.
 
         Raises
         ------
@@ -54,7 +89,8 @@ class Fields:
         """
         values = astuple(features)
         # What is within together is within each, and NaN never is: one look for nearly every prediction.
-        if not hypot(*filter(None, values[self._floats])) <= LARGEST:
+        size = hypot(*filter(None, values[self._floats]))
+        if not size <= LARGEST:
             self._check_floats(values)
         if self._has_ints:
             self._check_ints(values)
@@ -67,6 +103,7 @@ class Fields:
                 raise SchemaError(
                     f"feature {self._name(place)!r} {why}", hint="take that out of the text"
                 )
+        return size >= EXACT
 
     def _check_ints(self, values: tuple[Any, ...]) -> None:
         for place, value in enumerate(values[self._ints], self._ints.start):

@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import astuple
 
@@ -12,18 +11,20 @@ from headwater.features.record.entries import (
     ONE_STATEMENT,
     SCHEMA,
     Entry,
-    InboxRow,
     insert,
+    insert_all,
     insert_each,
     insert_new,
 )
+from headwater.features.record.imported_files import IMPORTED
 from headwater.features.record.inbox_identity import InboxIdentity, identity_in, set_log
+from headwater.features.record.inbox_reader import InboxReader, refused
 from headwater.features.record.inbox_transaction import InboxTransaction
 from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
 from headwater.infra.store.sqlite import BUSY_S, prepare
 from headwater.infra.store.turns import WriterQueue
-from headwater.spec.errors import ConflictError, StorageError
+from headwater.spec.errors import ConflictError
 
 __all__ = ["Inbox", "inbox_file"]
 
@@ -33,7 +34,7 @@ def inbox_file(pipeline: str, settings: Settings) -> Path:
     return settings.root / "inbox" / f"{pipeline}.sqlite"
 
 
-class Inbox:
+class Inbox(InboxReader):
     """The append-only, durable inbox; a record that comes twice is kept once.
 
     Parameters
@@ -55,13 +56,13 @@ class Inbox:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         try:
-            self._connection, self.identity = _opened(path)
+            connection, self.identity = _opened(path)
             self._turns = WriterQueue(path)
         except (sqlite3.Error, OSError) as error:
-            raise self._refused(error) from error
-        self._transaction = InboxTransaction(self._connection, self._turns)
+            raise refused(path, error) from error
+        self._transaction = InboxTransaction(connection, self._turns)
+        super().__init__(path, connection, self._transaction.lock)
         self._copying: sqlite3.Connection | None = None
 
     def belong_to(self, log: str) -> None:
@@ -78,7 +79,7 @@ class Inbox:
             with self._transaction:
                 self.identity = set_log(self._connection, log)
         except (sqlite3.Error, OSError) as error:
-            raise self._refused(error) from error
+            raise refused(self.path, error) from error
 
     def append(self, entries: Sequence[Entry], name: str) -> int:
         """Store entries in one synced transaction: all of them, or none.
@@ -104,10 +105,10 @@ class Inbox:
         """
         try:
             with self._transaction:
-                added = insert(self._connection, entries)
+                added = insert(self._connection, self._imported.unknown(entries))
                 reached(f"{name}.before_sync")
         except (sqlite3.Error, OSError) as error:
-            raise self._refused(error) from error
+            raise refused(self.path, error) from error
         reached(f"{name}.after_sync")
         return added
 
@@ -133,30 +134,48 @@ class Inbox:
             ended = self._at_once(batches)
             if ended is None:
                 with self._transaction:
-                    ended = insert_each(self._connection, batches)
+                    ended = insert_each(self._connection, batches, self._imported.unknown)
                     reached("record.before_sync")
         except (sqlite3.Error, OSError) as error:
-            raise self._refused(error) from error
+            raise refused(self.path, error) from error
         reached("record.after_sync")
         return ended
 
     def _at_once(self, batches: Sequence[Sequence[Entry]]) -> list[int | ConflictError] | None:
-        """Store all batches without look-ups; return None, and store nothing, if a record came twice.
+        """Store all batches without a look-up of each; store nothing, and return None, if one is there.
 
         A statement is a transaction of its own: the interpreter's lock is given up and taken back once,
         and not for each part of a transaction.
         """
-        rows = [astuple(entry) for batch in batches for entry in batch]
+        entries = [entry for batch in batches for entry in batch]
+        rows = list(map(astuple, entries))
+        counts: list[int | ConflictError] = [len(batch) for batch in batches]
         reached("record.before_sync")
         with suppress(sqlite3.IntegrityError):
-            if 0 < len(rows) <= ONE_STATEMENT:
+            if 0 < len(rows) <= ONE_STATEMENT and not self._imported.are_known:
                 with self._transaction.lock, self._turns:
-                    insert_new(self._connection, rows)
-            else:
-                with self._transaction:
-                    insert_new(self._connection, rows)
-            return [len(batch) for batch in batches]
+                    if insert_new(self._connection, rows):
+                        return counts
+            with self._transaction:
+                if not self._imported.hold_any([entry.id for entry in entries]):
+                    insert_all(self._connection, rows)
+                    return counts
         return None
+
+    def adopt(self, name: str, count: int, last: Entry) -> None:
+        """Take over an imported file, at the positions that come next; within :meth:`one_sync`.
+
+        Parameters
+        ----------
+        name
+            Its name in the folder of imported files, where it is synced.
+        count, last
+            How many records are imported, and the last one of them, which the file does not hold.
+        """
+        first = self.end() + 1
+        stop = first + count - 1
+        self._connection.execute("INSERT INTO imported VALUES (?, ?, ?)", (name, first, stop))
+        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", (stop, *astuple(last)))
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:
@@ -168,31 +187,7 @@ class Inbox:
             with self._transaction:
                 yield
         except (sqlite3.Error, OSError) as error:
-            raise self._refused(error) from error
-
-    def read(self, after: int, limit: int) -> list[InboxRow]:
-        """Return at most `limit` entries behind position `after`, in order."""
-        return self._select(
-            "SELECT position, kind, id, received_at_us, payload FROM entry "
-            "WHERE position > ? ORDER BY position LIMIT ?",
-            (after, limit),
-        )
-
-    def entries_of(self, id_: str) -> list[tuple[int, int, bytes]]:
-        """Return the entries of a prediction's id, in order: kind, time of receipt, payload."""
-        return self._select(
-            "SELECT kind, received_at_us, payload FROM entry WHERE id = ? ORDER BY position", (id_,)
-        )
-
-    def count_after(self, position: int) -> int:
-        """Count the entries behind a position."""
-        ((count,),) = self._select("SELECT count(*) FROM entry WHERE position > ?", (position,))
-        return int(count)
-
-    def end(self) -> int:
-        """Return the position of the newest entry; 0 if there is none."""
-        ((position,),) = self._select("SELECT coalesce(max(position), 0) FROM entry", ())
-        return int(position)
+            raise refused(self.path, error) from error
 
     def copy_log(self) -> None:
         """Copy SQLite's write-ahead log into the file, while others write.
@@ -210,27 +205,15 @@ class Inbox:
                 self._copying = sqlite3.connect(self.path, timeout=BUSY_S, check_same_thread=False)
             self._copying.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except (sqlite3.Error, OSError) as error:
-            raise self._refused(error) from error
+            raise refused(self.path, error) from error
 
     def close(self) -> None:
         """Close the file."""
         if self._copying is not None:
             self._copying.close()
+        self._imported.close()
         self._connection.close()
         self._turns.close()
-
-    def _select(self, statement: str, values: tuple[int | str, ...]) -> list[tuple[Any, ...]]:
-        try:
-            with self._transaction.lock:
-                return self._connection.execute(statement, values).fetchall()
-        except (sqlite3.Error, OSError) as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: Exception) -> StorageError:
-        return StorageError(
-            f"the inbox {self.path} refuses: {error}",
-            hint="nothing was kept; check the disk, then send the batch again",
-        )
 
 
 def _opened(path: Path) -> tuple[sqlite3.Connection, InboxIdentity]:
@@ -238,7 +221,9 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, InboxIdentity]:
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         prepare(connection)
-        return connection, identity_in(connection, path, SCHEMA)
+        identity = identity_in(connection, path, SCHEMA)
+        connection.execute(IMPORTED)
     except BaseException:
         connection.close()
         raise
+    return connection, identity

@@ -1,11 +1,13 @@
 """Writing to the feature log: predictions and labels, which are checked and land in the inbox."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
 from headwater.features.record.declared import Declared
 from headwater.features.record.encoder import RecordEncoder
+from headwater.features.record.entries import Entry
+from headwater.features.record.import_draft import ImportCounts, ImportDraft, drafting
 from headwater.features.record.inbox import Inbox
 from headwater.infra.clock import Clock, to_us
 from headwater.spec.data.records import Label, Prediction
@@ -13,6 +15,8 @@ from headwater.spec.errors import SchemaError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["LogWriter"]
+
+_AT_ONCE = 10_000
 
 
 class LogWriter:
@@ -98,11 +102,23 @@ class LogWriter:
         make = self.recorder.label
         return self.inbox.append([make(label, now_us) for label in labels], "label")
 
-    def import_history(self, history: Iterable[tuple[Prediction, Label | None]]) -> int:
+    def import_history(
+        self,
+        history: Iterable[tuple[Prediction, Label | None]],
+        told: Callable[[], None] = lambda: None,
+    ) -> int:
         """Log records of elsewhere; each counts as received at its own time.
 
         All of it is kept or none. Predictions and labels are put in the order of their times, so
-        that the examples have the order that a log kept at the time would have given them.
+        that the examples have the order that a log kept at the time would have given them. Nothing is
+        held in memory but a few thousand records; who records meanwhile does not wait.
+
+        Parameters
+        ----------
+        history
+            The records, in any order.
+        told
+            Called many times a second while records are sorted; it may raise, to stop it.
 
         Returns
         -------
@@ -114,19 +130,49 @@ class LogWriter:
         SchemaError, ConflictError, StorageError
             As for :meth:`record` and :meth:`label`; SchemaError also if a time lies after the clock's
             present: deadlines would not fall due before then, for any record.
+        BusyError
+            If another process imports history of this pipeline.
         """
         self._agree_to_record()
+        with self._drafted(history, told) as draft:
+            draft.settle()
+            return draft.publish()
+
+    def preview_import(
+        self,
+        history: Iterable[tuple[Prediction, Label | None]],
+        told: Callable[[], None] = lambda: None,
+    ) -> ImportCounts:
+        """Count the records that :meth:`import_history` would log, and log nothing.
+
+        Raises
+        ------
+        ChangedError, SchemaError, ConflictError, StorageError, BusyError
+            As for that.
+        """
+        self.declared.check_to_record()
+        with self._drafted(history, told) as draft:
+            return draft.settle()
+
+    @contextmanager
+    def _drafted(
+        self, history: Iterable[tuple[Prediction, Label | None]], told: Callable[[], None]
+    ) -> Iterator[ImportDraft]:
         now_us = to_us(self.clock.now())
-        entries = []
-        for prediction, label in history:
-            id_ = prediction.id
-            served_us = _past(prediction.served_at, now_us, f"prediction {id_!r} was served")
-            entries.append(self.recorder.prediction(prediction, served_us))
-            if label is not None:
-                known_us = _past(label.known_at, now_us, f"the label of {id_!r} became known")
-                entries.append(self.recorder.label(label, known_us))
-        entries.sort(key=lambda entry: (entry.received_at_us, entry.kind))
-        return self.inbox.append(entries, "record")
+        with drafting(self.inbox, told) as draft:
+            entries: list[Entry] = []
+            for prediction, label in history:
+                id_ = prediction.id
+                served_us = _past(prediction.served_at, now_us, f"prediction {id_!r} was served")
+                entries.append(self.recorder.prediction(prediction, served_us))
+                if label is not None:
+                    known_us = _past(label.known_at, now_us, f"the label of {id_!r} became known")
+                    entries.append(self.recorder.label(label, known_us))
+                if len(entries) >= _AT_ONCE:
+                    draft.add(entries)
+                    entries.clear()
+            draft.add(entries)
+            yield draft
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:

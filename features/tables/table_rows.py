@@ -45,13 +45,14 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
     NotEnoughError
         If there are no rows.
     """
-    names = [*table.entity, *([table.at] if table.at else []), *(f.name for f in features)]
+    names = [*table.entity, *([table.at] if table.at else []), *(f.source_column for f in features)]
     missing = [name for name in names if name not in frame.columns]
     if missing:
         raise SchemaError(
             f"the source of table {table.name!r} has no column {few(missing)}; it has "
             f"{few(frame.columns, 20)}",
-            hint="name the source's columns as the features and entity keys are named",
+            hint="name the source's columns as features and entity keys are named, or declare the "
+            "feature's column: column='Spent (EUR)'",
         )
     if frame.is_empty():
         raise NotEnoughError(
@@ -59,7 +60,10 @@ def conform(table: FeatureTable, features: Sequence[BatchFeature], frame: pl.Dat
             hint="look at it; the published table stays",
         )
     keys = [_key(table, frame[name]) for name in table.entity]
-    values = [_values(table, feature, frame[feature.name], keys[0]) for feature in features]
+    values = [
+        _values(table, feature, frame[feature.source_column].alias(feature.name), keys[0])
+        for feature in features
+    ]
     # By place, since a feature may bear the name of a key.
     columns = [key.alias(f"key{place}") for place, key in enumerate(keys)]
     columns += [_at(table, frame), *(one.alias(f"value{place}") for place, one in enumerate(values))]
@@ -95,13 +99,14 @@ def _at(table: FeatureTable, frame: pl.DataFrame) -> pl.Series:
     if table.at is None:
         return pl.repeat(None, frame.height, dtype=pl.Int64, eager=True).alias("at")
     column = frame[table.at]
-    if not isinstance(column.dtype, pl.Datetime) or column.dtype.time_zone is None or column.has_nulls():
+    times = fit(column, "time").values
+    if times.has_nulls():
         raise SchemaError(
             f"column {table.at!r} of table {table.name!r} does not hold times with a zone in every row, "
             f"but {column.dtype}",
             hint="write times in UTC, say, and no nulls",
         )
-    return column.dt.epoch("us").alias("at")
+    return times.dt.epoch("us").alias("at")
 
 
 def _values(table: FeatureTable, feature: BatchFeature, column: pl.Series, keys: pl.Series) -> pl.Series:

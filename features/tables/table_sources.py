@@ -8,6 +8,7 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from headwater.features.values.column_values import from_pandas
 from headwater.infra.store.storage import Storage
 from headwater.spec.data.source import DeltaSource, ParquetSource, QuerySource, Source, name_of_source
 from headwater.spec.errors import HeadwaterError, NotFoundError, SchemaError, StorageError
@@ -95,7 +96,7 @@ def _lazy(result: object, name: str) -> pl.LazyFrame:
     if isinstance(result, pl.LazyFrame):
         return result
     if isinstance(result, pd.DataFrame):
-        result = pl.from_pandas(result)
+        result = pl.DataFrame([from_pandas(result[column]).alias(str(column)) for column in result])
     if not isinstance(result, pl.DataFrame):
         raise SchemaError(
             f"query {name} returns {type(result).__name__}, not a dataframe",

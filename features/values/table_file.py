@@ -9,7 +9,7 @@ import csv
 import gzip
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import pandas as pd
 import polars as pl
@@ -17,35 +17,73 @@ import polars as pl
 from headwater.features.values.column_values import from_pandas
 from headwater.spec.errors import NotFoundError, SchemaError, few
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 __all__ = ["Table", "read_table"]
 
 _PARQUET = (".parquet", ".pq")
 _TEXT = {".csv": ",", ".tsv": "\t"}
+_CHUNK_ROWS = 20_000
+_BLOCK_BYTES = 4 << 20
 
 
-class Table(NamedTuple):
-    """Some columns of a table.
+class Table:
+    """Some columns of a table, read a few rows at a time.
 
     Parameters
     ----------
-    frame
-        The columns, in the table's order of rows.
+    columns
+        The names of all its columns.
     is_text
         Whether it is a text file: then all columns are text, and null if a field is empty.
     place
         Says where a row stands, given its number from 0: ``"line 3"`` of a text file, as an editor
         counts; ``"row 1 (from 0)"`` of others.
+    chunks
+        Reads the wanted columns, in the table's order of rows.
+    size
+        Rows, or bytes of a text file: what `chunks` has done counts up to it.
     """
 
-    frame: pl.DataFrame
-    is_text: bool
-    place: Callable[[int], str]
+    def __init__(
+        self,
+        columns: Sequence[str],
+        chunks: Callable[[], Iterator[tuple[int, pl.DataFrame]]],
+        size: int,
+        *,
+        is_text: bool = False,
+        place: Callable[[int], str] | None = None,
+    ) -> None:
+        self.columns = tuple(columns)
+        self.is_text = is_text
+        self.place = place or _row
+        self.size = size
+        self._chunks = chunks
+
+    def chunks(self) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Yield what is done by then, of :attr:`size`, and some rows.
+
+        Raises
+        ------
+        SchemaError
+            If the file cannot be read on.
+        """
+        return self._chunks()
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The whole table."""
+        return pl.concat([frame for _, frame in self._chunks()])
 
 
 def read_table(
-    source: Path | pl.DataFrame | pd.DataFrame, wanted: Sequence[str], null: Sequence[str] = ()
+    source: Path | pl.DataFrame | pd.DataFrame,
+    wanted: Sequence[str],
+    null: Sequence[str] = (),
+    delimiter: str | None = None,
 ) -> Table:
-    """Read some columns of a table.
+    """Open a table, to read some of its columns.
 
     Parameters
     ----------
@@ -56,6 +94,8 @@ def read_table(
     null
         Words that stand for null in a text file, where they are not in quotes; an empty field always
         does.
+    delimiter
+        What splits the fields of a text file; by its ending if None.
 
     Raises
     ------
@@ -65,80 +105,132 @@ def read_table(
         If it is no table, or lacks a column; the text says which ones it has.
     """
     names = list(dict.fromkeys(wanted))
-    if isinstance(source, pl.DataFrame):
-        _check_names(source.columns, names)
-        return Table(source.select(names), False, _row)
-    if isinstance(source, pd.DataFrame):
-        _check_names(list(source.columns), names)
-        columns = [from_pandas(source[name]).alias(name) for name in names]
-        return Table(pl.DataFrame(columns), False, _row)
-    return _read_file(Path(source), names, null)
-
-
-def _read_file(path: Path, names: list[str], null: Sequence[str]) -> Table:
+    if isinstance(source, pl.DataFrame | pd.DataFrame):
+        _check_for_text("a dataframe", null, delimiter)
+        return _of_frame(source, names)
+    path = Path(source)
     endings = [ending.lower() for ending in path.suffixes[-2:]]
     packed = endings[-1:] == [".gz"]
     ending = endings[0] if packed and len(endings) == 2 else "".join(endings[-1:])
     if not path.is_file():
         raise NotFoundError(f"no file {str(path)!r}", hint="give a .parquet or .csv file")
     if ending in _TEXT:
-        return _read_text(path, _TEXT[ending], names, null, packed=packed)
+        return _of_text(path, delimiter or _TEXT[ending], names, null, packed=packed)
     if ending not in _PARQUET or packed:
         raise SchemaError(
             f"{path} is no table that is known by its ending",
             hint="give .parquet, .csv, .tsv, .csv.gz or .tsv.gz; rename the file if it is one of them",
         )
-    return Table(_read_parquet(path, names), False, _row)
+    _check_for_text(str(path), null, delimiter)
+    return _of_parquet(path, names)
 
 
-def _read_parquet(path: Path, names: list[str]) -> pl.DataFrame:
+def _check_for_text(what: str, null: Sequence[str], delimiter: str | None) -> None:
+    given = [f"null={tuple(null)!r}"] * bool(null) + [f"delimiter={delimiter!r}"] * bool(delimiter)
+    if given:
+        raise SchemaError(
+            f"{what} is no text file, and {few(given)} says how one is read",
+            hint="leave that out: a typed table has nulls, and its own columns",
+        )
+
+
+def _of_frame(source: pl.DataFrame | pd.DataFrame, names: list[str]) -> Table:
+    present = list(source.columns)
+    _check_names(present, names)
+    frame = (
+        source.select(names)
+        if isinstance(source, pl.DataFrame)
+        else pl.DataFrame([from_pandas(source[name]).alias(name) for name in names])
+    )
+
+    def chunks() -> Iterator[tuple[int, pl.DataFrame]]:
+        if frame.is_empty():
+            yield 0, frame
+        for start in range(0, frame.height, _CHUNK_ROWS):
+            yield min(start + _CHUNK_ROWS, frame.height), frame.slice(start, _CHUNK_ROWS)
+
+    return Table(present, chunks, frame.height)
+
+
+def _of_parquet(path: Path, names: list[str]) -> Table:
     import pyarrow as pa  # noqa: PLC0415 - dataframes need it not
     from pyarrow import parquet  # noqa: PLC0415
 
+    hint = "check that it is Parquet, and whole"
     try:
-        schema = parquet.read_schema(path)
-        _check_names(schema.names, names)
-        zones = [str(getattr(field.type, "tz", None) or "UTC") for field in schema]
-        if not any(zone[0] in "+-" for zone in zones):
-            return pl.read_parquet(path, columns=names)
-        table = parquet.read_table(path, columns=names)  # Polars has no zones such as +05:30
-        utc = [
-            pa.field(
-                field.name,
-                pa.timestamp(field.type.unit, "UTC") if getattr(field.type, "tz", None) else field.type,
-            )
-            for field in table.schema
-        ]
-        return pl.DataFrame(table.cast(pa.schema(utc)))
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(path, error, "check that it is Parquet, and whole") from error
+        metadata = parquet.read_metadata(path)
+        schema = metadata.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error, hint) from error
+    _check_names(schema.names, names)
+    utc = pa.schema([_in_utc(schema.field(name)) for name in names])
+
+    def chunks() -> Iterator[tuple[int, pl.DataFrame]]:
+        done = 0
+        try:
+            with parquet.ParquetFile(path, pre_buffer=False) as file:
+                for batch in file.iter_batches(_CHUNK_ROWS, columns=names):
+                    done += batch.num_rows
+                    yield done, _as_frame(pa.Table.from_batches([batch]).select(names).cast(utc))
+            if not done:
+                yield 0, _as_frame(utc.empty_table())
+        except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+            raise _unreadable(path, error, hint) from error
+
+    return Table(schema.names, chunks, metadata.num_rows)
 
 
-def _read_text(path: Path, split: str, names: list[str], null: Sequence[str], *, packed: bool) -> Table:
+def _in_utc(field: "pa.Field") -> "pa.Field":
+    """Return a column with its times in UTC: Polars has no zones such as +05:30."""
+    import pyarrow as pa  # noqa: PLC0415 - dataframes need it not
+
+    zoned = pa.types.is_timestamp(field.type) and field.type.tz is not None
+    return pa.field(field.name, pa.timestamp(field.type.unit, "UTC") if zoned else field.type)
+
+
+def _as_frame(table: "pa.Table") -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
+
+
+def _of_text(path: Path, split: str, names: list[str], null: Sequence[str], *, packed: bool) -> Table:
     import pyarrow as pa  # noqa: PLC0415 - Parquet and Polars need it not
     from pyarrow import csv as arrow_csv  # noqa: PLC0415
 
     lines = _Lines(path, split, packed=packed)
+    reading_errors = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error)
+    options = arrow_csv.ConvertOptions(
+        include_columns=names,
+        column_types=dict.fromkeys(names, pa.string()),
+        null_values=["", *null],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+
+    def chunks() -> Iterator[tuple[int, pl.DataFrame]]:
+        try:
+            lines.check_quotes()  # one that is open would swallow all rows behind it
+            with pa.OSFile(str(path)) as file:
+                stream = pa.CompressedInputStream(file, "gzip") if packed else file
+                reader = arrow_csv.open_csv(
+                    stream,
+                    read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+                    parse_options=arrow_csv.ParseOptions(delimiter=split, newlines_in_values=True),
+                    convert_options=options,
+                )
+                yield 0, pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+                for batch in reader:
+                    yield file.tell(), _as_frame(pa.Table.from_batches([batch]))
+        except reading_errors as error:
+            hint = lines.uneven() or "give a line of names, text in UTF-8"
+            raise _unreadable(path, error, hint) from error
+
     try:
-        _check_names(lines.names(), names)
-        with pa.input_stream(str(path), compression="gzip" if packed else None) as stream:
-            read = arrow_csv.read_csv(
-                stream,
-                parse_options=arrow_csv.ParseOptions(delimiter=split, newlines_in_values=True),
-                convert_options=arrow_csv.ConvertOptions(
-                    include_columns=names,
-                    column_types=dict.fromkeys(names, pa.string()),
-                    null_values=["", *null],
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
-                ),
-            )
-        lines.check_quotes()
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        hint = lines.uneven() or "give a line of names, text in UTF-8"
-        raise _unreadable(path, error, hint) from error
-    frame = pl.DataFrame({name: pl.Series(read[name], dtype=pl.String) for name in names})
-    return Table(frame, True, lines.place)
+        present = lines.names()
+    except reading_errors as error:
+        raise _unreadable(path, error, "give a line of names, text in UTF-8") from error
+    _check_names(present, names)
+    return Table(present, chunks, path.stat().st_size, is_text=True, place=lines.place)
 
 
 class _Lines:

@@ -83,7 +83,10 @@ def chunk_of(pipeline: Pipeline, batch: BatchPrediction, frame: pl.DataFrame) ->
             hint=f"give each row a key of 1 to {LONGEST_KEY} characters, none a control character",
         )
     features = pl.DataFrame(
-        [_fitted(frame, feature.name, feature.dtype, keys) for feature in pipeline.features]
+        [
+            _fitted(frame, feature.source_column, feature.dtype, keys).alias(feature.name)
+            for feature in pipeline.features
+        ]
     )
     for feature in pipeline.features:
         column = features[feature.name]
@@ -112,13 +115,14 @@ def _fitted(frame: pl.DataFrame, name: str, kind: Kind, keys: pl.Series | None =
 
 
 def _selected(pipeline: Pipeline, batch: BatchPrediction, table: pl.LazyFrame) -> pl.LazyFrame:
-    columns = list(dict.fromkeys((batch.key, *pipeline.feature_names)))
+    columns = list(dict.fromkeys((batch.key, *(feature.source_column for feature in pipeline.features))))
     present = table.collect_schema().names()
     missing = [name for name in columns if name not in present]
     if missing:
         raise SchemaError(
             f"the table has no column {few(missing)}; it has {few(present, 20)}",
-            hint="features bear their own names; batch.key names the column that tells entities apart",
+            hint="features bear their own names, or those of their column=...; batch.key names the "
+            "column that tells entities apart",
         )
     return table.select(columns)
 

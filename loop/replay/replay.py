@@ -23,9 +23,9 @@ from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.decision.decide import decide
 from headwater.loop.decision.execute import carry_out
-from headwater.loop.replay.import_history import Columns, conformed, import_history
+from headwater.loop.replay.history import History
+from headwater.loop.replay.import_history import import_history
 from headwater.loop.training.update import UpdateResult, train
-from headwater.spec.data.columns import HISTORY
 from headwater.spec.data.records import Label, LabelValue, Output, Prediction, utc
 from headwater.spec.errors import DeclarationError, NotEnoughError
 from headwater.spec.updating.decision import Decision
@@ -105,8 +105,9 @@ class Replay:
             )
         self._bound = bound
         self._clock = clock
-        table = conformed(bound.pipeline, events, Columns())
-        self._events = table.frame.select(*HISTORY, *bound.pipeline.feature_names)
+        history = History(bound.pipeline, events)
+        with history.placing():
+            self._events = pl.concat(history.frames())
         self._began: datetime | None = None
         self._learner: tuple[str, Learner] | None = None
 
@@ -125,7 +126,8 @@ class Replay:
         known = pl.when(pl.col("known_at") <= start)
         columns = [known.then(pl.col(name)).alias(name) for name in ("label", "known_at")]
         self._clock.advance_to(start)
-        import_history(self._bound.log, past.with_columns(columns), Columns())
+        names = {feature.name: feature.source_column for feature in self._bound.pipeline.features}
+        import_history(self._bound.log, past.with_columns(columns).rename(names))
         collect(self._bound.log)
         self._began = start
         return train(self._bound, by="replay")

@@ -45,7 +45,7 @@ class AnswerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     person: _Person
     prediction_id: Id
-    value: bool | float | Annotated[str, Meta(max_length=10_000)]
+    value: bool | int | float | Annotated[str, Meta(max_length=10_000)]
 
 
 class AnswerResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from headwater.features.record.checks import check_entity
-from headwater.spec.data.records import LabelValue, Output, Role, Source
+from headwater.spec.data.records import Output, Role, Source
 from headwater.spec.data.values import check_name
 from headwater.spec.pipeline import Task
 
@@ -34,6 +34,9 @@ MOST_ITEMS = 1_000
 
 NO_FEATURES = msgspec.Raw(b"{}")
 """The features of a request that sends none, since all are looked up."""
+
+SentLabel = bool | str | int | float
+"""A label as JSON has it: a whole number is not rounded before it is checked."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Entity = Annotated[dict[Id, Id], Meta(max_length=20)]
@@ -224,7 +227,7 @@ class LabelItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """
 
     prediction_id: Id
-    value: LabelValue
+    value: SentLabel
     known_at: datetime | UnsetType = UNSET
     source: Source = "natural"
     key: Id | UnsetType = UNSET
@@ -246,7 +249,7 @@ class LabelRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     pipeline: Id | UnsetType = UNSET
     labels: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ITEMS)] | UnsetType = UNSET
     prediction_id: Id | UnsetType = UNSET
-    value: LabelValue | UnsetType = UNSET
+    value: SentLabel | UnsetType = UNSET
     known_at: datetime | UnsetType = UNSET
     source: Source = "natural"
     key: Id | UnsetType = UNSET

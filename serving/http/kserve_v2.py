@@ -38,7 +38,6 @@ from headwater.serving.api.schemas import MOST_ITEMS, Entity, PredictionAnswer, 
 from headwater.serving.http.fast_routes import BodyLimits, Pipelines, named, read_body
 from headwater.serving.http.routes import ROUTE_OF_SCOPE
 from headwater.serving.worker.served_pipeline import ServedPipeline
-from headwater.spec.data.values import is_sound
 from headwater.spec.errors import HeadwaterError, NonFiniteError, NotFoundError, SchemaError
 from headwater.spec.pipeline import Pipeline
 
@@ -172,7 +171,7 @@ def datatypes(declared: Pipeline) -> dict[str, str]:
 
 
 async def _infer(pipeline: ServedPipeline, body: bytes, header_length: str | None) -> object:
-    request, columns = _read(pipeline, body, header_length)
+    request, columns = _read(body, header_length)
     rows = len(next(iter(columns.values()), []))
     items = []
     keys = {name: columns.pop(name) for name in list(columns) if name.startswith(_ENTITY)}
@@ -216,9 +215,7 @@ def _outputs(pipeline: ServedPipeline, answers: Sequence[PredictionAnswer]) -> l
     return outputs
 
 
-def _read(
-    pipeline: ServedPipeline, body: bytes, header_length: str | None
-) -> tuple[_InferRequest, dict[str, list[Any]]]:
+def _read(body: bytes, header_length: str | None) -> tuple[_InferRequest, dict[str, list[Any]]]:
     head, tail = body, b""
     if header_length is not None:
         if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > len(body):
@@ -235,12 +232,12 @@ def _read(
     if len(request.id) > 150:
         raise SchemaError("id: it is longer than 150 characters", hint="send a shorter one")
     columns: dict[str, list[Any]] = {}
-    dtypes = datatypes(pipeline.pipeline)
     for tensor in request.inputs:
         if tensor.name in columns:
             raise SchemaError(f"inputs.{tensor.name}: it is sent twice", hint="send each tensor once")
         values, tail = _values(tensor, tail)
-        columns[tensor.name] = _as_declared(values, tensor, dtypes.get(tensor.name))
+        _check_finite(values, tensor)
+        columns[tensor.name] = values
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1 or not 0 < min(lengths) <= MOST_ITEMS:
         raise SchemaError(
@@ -324,15 +321,10 @@ def _text(tensor: _InputTensor, packed: bytes) -> str:
         ) from error
 
 
-def _as_declared(values: list[Any], tensor: _InputTensor, datatype: str | None) -> list[Any]:
-    """Convert whole numbers to the feature's declared type."""
+def _check_finite(values: list[Any], tensor: _InputTensor) -> None:
+    """Check that numbers are finite: JSON, in which they are recorded, has no others."""
     for value in values:
         if isinstance(value, float) and not isfinite(value):
             raise NonFiniteError(
                 f"inputs.{tensor.name}: it holds {value}", hint="leave a missing number null, in JSON"
             )
-    if datatype == "FP64":
-        return [float(v) if type(v) is int and is_sound(v) else v for v in values]
-    if datatype == "INT64" and tensor.datatype.startswith("FP"):
-        return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    return values

@@ -39,7 +39,7 @@ _VALUES: dict[str, dict[str, Any]] = {
     "float": {"type": "number", "description": "Finite, as a float of 64 bits"},
     "int": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
     "str": {"type": "string"},
-    "bool": {"type": "boolean"},
+    "bool": {"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]},
 }
 _LABELS: dict[Task, dict[str, Any]] = {
     "binary": _VALUES["bool"],

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -78,7 +78,6 @@ class Predictor:
         self._clock = clock
         self._metrics = metrics
         self._hint = _hint(self.pipeline)
-        self._features: msgspec.json.Decoder[Any] = msgspec.json.Decoder(recorder.request_type)
         serving = self.pipeline.serving
         self._loss_window_ms = serving.window_ms if serving.durability == "batch" else None
 
@@ -179,17 +178,14 @@ class Predictor:
 
     def _decoded(self, features: msgspec.Raw, where: str) -> msgspec.Struct:
         try:
-            decoded: msgspec.Struct = self._features.decode(features)
+            return self._recorder.decode(features)
         except msgspec.ValidationError as error:
             raise SchemaError(plain_words(error, f"{where}features."), hint=self._hint) from error
         except UnicodeDecodeError as error:
             raise SchemaError(f"{where}features: they are not UTF-8", hint="send UTF-8") from error
-        try:
-            self._recorder.fit(decoded)
         except SchemaError as error:
             place = f"{where[:-1]}: " if where else ""
             raise type(error)(f"{place}{error.what}", error.hint) from error
-        return decoded
 
     def _look_up(
         self, tables: FeatureLookup, sent: msgspec.Struct, item: PredictItem, now: datetime, where: str

@@ -53,6 +53,7 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
     low: float | UnsetType = UNSET  # left out where not declared: recipes stay the bytes they were
     high: float | UnsetType = UNSET
     categories: tuple[str | int, ...] | UnsetType = UNSET
+    column: str | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -74,6 +75,16 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
         self._check_range()
         if self.categories is not UNSET:
             self._check_categories(self.categories)
+        if self.column is not UNSET and (not isinstance(self.column, str) or not self.column):
+            raise DeclarationError(
+                f"feature {self.name!r} has column={self.column!r}",
+                hint="write the name of the column as the table has it: column='Price (EUR)'",
+            )
+
+    @property
+    def source_column(self) -> str:
+        """The name of the column that holds the values in a table: its own, if none is declared."""
+        return self.name if self.column is UNSET else self.column
 
     @property
     def is_ranged(self) -> bool:
@@ -137,6 +148,9 @@ class RequestFeature(_FeatureBase, frozen=True, forbid_unknown_fields=True, tag=
         them if not given.
     categories
         The values of text or int that may be served; all if not given.
+    column
+        The name of the column that holds its values in imports and tables, where that is no name of a
+        feature; the feature's own if not given.
     """
 
 
@@ -147,9 +161,8 @@ class BatchFeature(_FeatureBase, frozen=True, kw_only=True, forbid_unknown_field
 
     Parameters
     ----------
-    name, dtype, nullable, low, high, categories
-        As in :class:`RequestFeature`; checked where the table is materialised. The name is also that of
-        the source's column.
+    name, dtype, nullable, low, high, categories, column
+        As in :class:`RequestFeature`; checked where the table is materialised.
     table
         Name of the table it is looked up in, one of the pipeline's.
     """
@@ -195,12 +208,13 @@ def Feature(  # noqa: N802
     low: float | None = None,
     high: float | None = None,
     categories: Sequence[str | int] | None = None,
+    column: str | None = None,
 ) -> RequestFeature:
     """Declare a request feature, by Python type or by the name of its dtype.
 
     Parameters
     ----------
-    name, dtype, nullable, low, high, categories
+    name, dtype, nullable, low, high, categories, column
         As in :class:`RequestFeature`; what is outside is refused by the service, and not logged.
 
     Examples
@@ -209,8 +223,11 @@ def Feature(  # noqa: N802
     RequestFeature(name='distance', dtype='float')
     >>> Feature("hour", int, low=0, high=23)
     RequestFeature(name='hour', dtype='int', low=0, high=23)
+    >>> Feature("price", float, column="Price (EUR)")
+    RequestFeature(name='price', dtype='float', column='Price (EUR)')
     """
-    return RequestFeature(name, dtype_of(dtype), nullable, *limits(low, high, categories))
+    given = UNSET if column is None else column
+    return RequestFeature(name, dtype_of(dtype), nullable, *limits(low, high, categories), given)
 
 
 def dtype_of(dtype: type | Dtype) -> Dtype:
@@ -231,11 +248,11 @@ def limits(
 
 
 def bare(feature: FeatureKind) -> FeatureKind:
-    """Return a feature without the range of its values, as a recipe holds it.
+    """Return a feature without the range of its values and its column, as a recipe holds it.
 
-    A range decides what is served, not what is learned from what was logged.
+    A range decides what is served and a column where tables have it, not what is learned from the log.
 
     >>> bare(Feature("hour", int, low=0, high=23))
     RequestFeature(name='hour', dtype='int')
     """
-    return msgspec.structs.replace(feature, low=UNSET, high=UNSET, categories=UNSET)
+    return msgspec.structs.replace(feature, low=UNSET, high=UNSET, categories=UNSET, column=UNSET)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
+from msgspec import UNSET
 
 from headwater.spec.data.feature import BatchFeature, Dtype, dtype_of, is_name, limits
 from headwater.spec.data.source import Source, check_source
@@ -90,14 +91,14 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
         low: float | None = None,
         high: float | None = None,
         categories: Sequence[str | int] | None = None,
+        column: str | None = None,
     ) -> BatchFeature:
         """Declare a feature that is looked up in this table.
 
         Parameters
         ----------
-        name, dtype, nullable, low, high, categories
-            As in :func:`headwater.spec.data.feature.Feature`; the name is also that of the source's
-            column.
+        name, dtype, nullable, low, high, categories, column
+            As in :func:`headwater.spec.data.feature.Feature`.
         """
         low_, high_, categories_ = limits(low, high, categories)
         return BatchFeature(
@@ -107,6 +108,7 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
             low=low_,
             high=high_,
             categories=categories_,
+            column=UNSET if column is None else column,
             table=self.name,
         )
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from headwater.loop.decision.decide import decide
     from headwater.loop.decision.execute import carry_out
     from headwater.loop.rebuild import rebuild
-    from headwater.loop.replay.import_history import Columns, import_history
+    from headwater.loop.replay.history import Columns
+    from headwater.loop.replay.import_history import ImportPreview, import_history, preview_import
     from headwater.loop.replay.replay import Replay
     from headwater.loop.training.update import train
     from headwater.serving.client.client import AsyncClient, Client
@@ -79,6 +80,7 @@ __all__ = [
     "Gate",
     "HeadwaterError",
     "HeadwaterWarning",
+    "ImportPreview",
     "Label",
     "LabelQueue",
     "LabelRule",
@@ -111,6 +113,7 @@ __all__ = [
     "import_history",
     "load_pipeline",
     "materialise",
+    "preview_import",
     "rebuild",
     "settings",
     "train",
@@ -127,7 +130,8 @@ _NAMES = {
     "loop.decision.execute": ("carry_out",),
     "loop.collect": ("collect",),
     "loop.decision.decide": ("decide",),
-    "loop.replay.import_history": ("Columns", "import_history"),
+    "loop.replay.history": ("Columns",),
+    "loop.replay.import_history": ("ImportPreview", "import_history", "preview_import"),
     "loop.batch.materialise": ("materialise",),
     "loop.rebuild": ("rebuild",),
     "loop.replay.replay": ("Replay",),

@@ -10,6 +10,9 @@ def test_from_history_to_rollback(run: Run, tmp_path: Path) -> None:
     first, more = history(tmp_path / "a.parquet"), history(tmp_path / "b.parquet", 200, 300)
     assert run("import", TOY, first, "--json").json == {"records_added": 400}
     assert "0 records added" in run("import", TOY, first).out  # again adds nothing
+    shown = run("import", TOY, first, "--dry-run").out
+    assert "200 predictions are left out: recorded before with the same values" in shown
+    assert "nothing was recorded" in shown
     trained = run("train", TOY, "--json").json
     assert (trained["version"]["number"], trained["promoted"]) == ("1", True)
     assert trained["version"]["learned"] == 200
@@ -112,3 +115,35 @@ def test_a_model_that_rebuilds_is_not_warned_of(run: Run, tmp_path: Path) -> Non
     result = run("train", TOY, "--json")
     assert result.json["warnings"] == []
     assert "warning" not in result.err
+
+
+def test_a_dry_run_of_a_text_file_shows_it_as_it_would_be_recorded(run: Run, tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text(
+        "order|at|known|bought|x|y|colour\n"
+        "1|01.02.2024 12:00|01.02.2024 13:00|ja|1.5|2|red\n"
+        "2|01.02.2024 12:30|||0.5|1|blue\n"
+    )
+    options = ["--id", "order", "--served-at", "at", "--known-at", "known", "--label", "bought"]
+    options += ["--delimiter", "|", "--true", "ja", "--false", "nein", "--zone", "Europe/Berlin"]
+    options += ["--time-format", "%d.%m.%Y %H:%M"]
+    told = run("import", TOY, str(table), *options, "--dry-run")
+    assert told.status == 0
+    assert '"served_at":"2024-02-01T11:00:00Z"' in told.out
+    assert "2 rows: 2 predictions and 1 labels would be recorded" in told.out
+    assert "1 rows have no label" in told.out
+    assert "columns that are not read: colour" in told.out
+    found = run("import", TOY, str(table), *options, "--dry-run", "--json").json
+    assert found["counts"] == {
+        "predictions": 2,
+        "labels": 1,
+        "predictions_known": 0,
+        "labels_known": 0,
+    }
+    assert (found["rows"], found["unlabelled"], found["unused"]) == (2, 1, ["colour"])
+    assert found["first"][0][1]["value"] is True
+    assert run("status", TOY, "--json").json["counts"]["unsequenced"] == 0
+    refused = run("import", TOY, str(table), *options[:-2])
+    assert refused.status != 0
+    assert "line 2: column 'at' holds '01.02.2024 12:00', which is no time with a zone" in refused.err
+    assert run("import", TOY, str(table), *options, "--json").json == {"records_added": 3}

@@ -10,7 +10,7 @@ from tests.conftest import START
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.loop.replay.import_history import Columns
+from headwater.loop.replay.history import Columns
 from headwater.spec.data.columns import RESERVED
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.feature_table import FeatureTable

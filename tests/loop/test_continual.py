@@ -18,7 +18,8 @@ from headwater.loop.decision import rehearse as rehearsing
 from headwater.loop.decision.decide import decide
 from headwater.loop.decision.execute import carry_out
 from headwater.loop.decision.performance import keep_performance
-from headwater.loop.replay.import_history import Columns, import_history
+from headwater.loop.replay.history import Columns
+from headwater.loop.replay.import_history import import_history
 from headwater.loop.training.update import train
 from headwater.monitoring import evidence as gathering
 from headwater.monitoring.attention.attention import Attention

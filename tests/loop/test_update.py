@@ -83,7 +83,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from headwater import Bound, Feature, LabelRule, Pipeline, Settings, Stateful, collect, train
-from headwater.loop.replay.import_history import Columns, import_history
+from headwater.loop.replay.history import Columns
+from headwater.loop.replay.import_history import import_history
 from headwater.spec.errors import DeclarationError
 import polars as pl
 

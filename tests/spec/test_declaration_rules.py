@@ -121,6 +121,7 @@ SAME = [
     ("label", of_label(revision="ignore")),
     ("label", of_label(wait="24h")),
     ("features", of(Feature("x", float, nullable=True), K)),
+    ("features", of(Feature("x", float, column="X (m)"), K)),
     ("features", of(Feature("x", float, low=0, high=1), Feature("k", int, categories=(1, 2)))),
 ]
 

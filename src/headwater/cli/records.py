@@ -2,16 +2,20 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from headwater.cli.screen import busy, plain, show, show_lines, table
+from headwater.cli.screen import busy, plain, preview_lines, progress, show, show_lines, table
 from headwater.cli.stores import AsJson, Declared, bound_to, by_flow
 
 __all__ = ["commands"]
 
 commands = typer.Typer()
+
+
+def _words(what: str) -> Any:
+    return typer.Option(metavar="WORD", help=f"A word of a text file for {what}; can be repeated")
 
 
 @commands.command("import")
@@ -27,22 +31,34 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
         str, typer.Option(help="Column: time at which the label became known")
     ] = "known_at",
     output: Annotated[str | None, typer.Option(help="Column: the output, if there is one")] = None,
-    null: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WORD", help="A word for null in a CSV, beside the empty field; can be repeated"
-        ),
+    null: Annotated[list[str] | None, _words("null, beside the empty field; not if in quotes")] = None,
+    true: Annotated[list[str] | None, _words("true, instead of true and 1")] = None,
+    false: Annotated[list[str] | None, _words("false, instead of false and 0")] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(help="Splits the fields of a text file; a comma, or a tab in a .tsv, if not given"),
     ] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(help="The form of times: '%d.%m.%Y %H:%M'; 2013-01-01T05:15:00Z if not given"),
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Zone of times that say none: Europe/Berlin; refused if not given")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and check all of it, show it, and record nothing")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Import past predictions with their labels.
 
-    Each record counts as received at its own time. Times need a zone (2013-01-01T05:15:00Z).
-    Feature columns bear the features' names. A CSV is read by the types that the pipeline declares: text
-    stays as it is, and a value of another type is refused with its line. All rows are stored or none;
-    rows that are stored already are skipped.
+    Each record counts as received at its own time. Feature columns bear the features' names, or those of
+    Feature(..., column=...). A CSV is read by the types that the pipeline declares: text stays as it is,
+    and a value of another type is refused with its line. All rows are stored or none, also if the import
+    is stopped; rows that are stored already are skipped. A running service does not wait.
     """
-    from headwater.loop.replay.import_history import Columns, import_history
+    from headwater.loop.replay.history import Columns
+    from headwater.loop.replay.import_history import import_history, preview_import
 
     columns = Columns(
         id=id_column,
@@ -51,14 +67,25 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
         known_at=known_at,
         output=output,
         null=tuple(null or ()),
+        delimiter=delimiter,
+        true=tuple(true or Columns().true),
+        false=tuple(false or Columns().false),
+        time_format=time_format,
+        zone=zone,
     )
-    with bound_to(pipeline) as bound, busy(f"importing {file}", json):
-        added = import_history(bound.log, file, columns)
-    show(
-        {"records_added": added},
-        json,
-        lambda: [f"{added:,} records added. Next: headwater train {pipeline}"],
-    )
+    with bound_to(pipeline) as bound, progress(f"importing {file}", json) as told:
+        if dry_run:
+            preview = preview_import(bound.log, file, columns, told)
+        else:
+            added = import_history(bound.log, file, columns, told)
+    if dry_run:
+        show(preview, json, lambda: preview_lines(preview, pipeline, file))
+    else:
+        show(
+            {"records_added": added},
+            json,
+            lambda: [f"{added:,} records added. Next: headwater train {pipeline}"],
+        )
 
 
 @commands.command()

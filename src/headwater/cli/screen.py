@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from headwater.features.batch.batch_runs import BatchRun
     from headwater.loop.rebuild import RebuildResult
+    from headwater.loop.replay.import_history import ImportPreview
     from headwater.loop.training.update import UpdateResult
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
@@ -28,6 +29,7 @@ __all__ = [
     "decision_lines",
     "decisions_table",
     "plain",
+    "preview_lines",
     "print_json",
     "progress",
     "queue_lines",
@@ -272,6 +274,29 @@ def rebuilt_lines(rebuilt: "RebuildResult") -> list[str]:
         lines.append(f"  registered {version.digest}")
         lines.append(f"  rebuilt    {version.rebuilt_digest}")
     return lines
+
+
+def preview_lines(preview: "ImportPreview", pipeline: str, file: object) -> list[str]:
+    """Describe what an import would record, and what it would leave out."""
+    lines = ["the first rows, as they would be recorded:"]
+    for prediction, label in preview.first:
+        lines.append(f"  {msgspec.json.encode(prediction).decode()}")
+        lines.append(f"  {'no label' if label is None else msgspec.json.encode(label).decode()}")
+    counts = preview.counts
+    lines.append(
+        f"{preview.rows:,} rows: {counts.predictions:,} predictions and {counts.labels:,} labels would "
+        "be recorded"
+    )
+    known = "recorded before with the same values, or twice in the table"
+    left_out = (
+        (preview.unlabelled, "rows have no label: their predictions wait for it"),
+        (counts.predictions_known, f"predictions are left out: {known}"),
+        (counts.labels_known, f"labels are left out: {known}"),
+    )
+    lines += [f"{count:,} {why}" for count, why in left_out if count]
+    if preview.unused:
+        lines.append(f"columns that are not read: {', '.join(preview.unused)}")
+    return [*lines, f"nothing was recorded. Next: headwater import {pipeline} {file}"]
 
 
 def queue_lines(counts: "QueueStatistics") -> list[str]:

@@ -303,7 +303,8 @@ def _prepare(pipeline: "Pipeline", events: "pl.DataFrame", start: datetime) -> N
     from headwater.infra.settings import settings
     from headwater.loop.binding import Bound
     from headwater.loop.collect import collect
-    from headwater.loop.replay.import_history import Columns, import_history
+    from headwater.loop.replay.history import Columns
+    from headwater.loop.replay.import_history import import_history
     from headwater.loop.training.update import train
 
     with Bound(pipeline, settings()) as bound:

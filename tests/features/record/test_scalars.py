@@ -86,9 +86,11 @@ def test_truths_and_texts_of_numpy_are_recorded(log: FeatureLog) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("b", np.int64(1)),
-        ("b", np.float64(1.0)),
-        ("n", np.float64(3.0)),
+        ("b", np.int64(2)),
+        ("b", np.float64(0.5)),
+        ("n", np.float64(3.5)),
+        ("n", np.float64(2**53 + 2)),
+        ("x", np.int64(2**53 + 1)),
         ("n", np.True_),
         ("x", np.True_),
         ("x", np.str_("1.5")),
@@ -105,6 +107,28 @@ def test_a_scalar_of_another_type_is_refused_by_name(log: FeatureLog, name: str,
     with pytest.raises(SchemaError, match=rf"\b{name}\b") as refused:
         recorded(log, features=PLAIN | {name: value})
     assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("b", np.int64(1), True),
+        ("b", 0, False),
+        ("b", np.float64(1.0), True),
+        ("n", np.float32(3.0), 3),
+        ("n", 2.0**53, 2**53),
+        ("x", 2**53, 2.0**53),
+        ("x", Decimal("1.5"), 1.5),
+        ("n", Decimal("3.0"), 3),
+        ("b", Decimal(1), True),
+    ],
+    ids=lambda one: f"{type(one).__name__} {one}",
+)
+def test_a_value_of_another_type_that_loses_nothing_is_taken(
+    log: FeatureLog, name: str, value: Any, wanted: Any
+) -> None:
+    found = recorded(log, features=PLAIN | {name: value}).features[name]
+    assert (found, type(found)) == (wanted, type(wanted))
 
 
 @pytest.mark.parametrize("kind", FLOATS)

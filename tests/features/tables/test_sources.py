@@ -125,6 +125,14 @@ def test_rows_that_do_not_fit_are_named(changed: dict[str, Any], said: str) -> N
         conform(TABLE, FEATURES, frame)
 
 
+def test_a_column_of_another_name_is_read_by_it(storage: Storage, tmp_path: Path) -> None:
+    other = [replace(feature, column=f"{feature.name} (EUR)") for feature in FEATURES]
+    named = {feature.name: feature.source_column for feature in other}
+    assert conform(TABLE, other, FRAME.rename(named)).equals(conform(TABLE, FEATURES, FRAME))
+    with pytest.raises(SchemaError, match=r"no column .*\(EUR\)"):
+        conform(TABLE, other, FRAME)
+
+
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(SchemaError, match="no column kind; it has town"):
         conform(TABLE, FEATURES, FRAME.drop("kind"))

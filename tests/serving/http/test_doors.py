@@ -385,6 +385,16 @@ def test_a_value_accepted_at_one_door_is_accepted_at_all(
         send(doors, f"{value}{doors.new()}{place}" if name else value)
 
 
+@pytest.mark.parametrize("kind", ["number", "nullable number", "label"])
+def test_a_whole_number_that_a_float_does_not_hold_is_refused(doors: Doors, kind: str) -> None:
+    typed = {"import of a frame", "/v2, binary", "a batch's table"}  # their columns here are of floats
+    for door, send in EVERY_DOOR[kind].items():
+        for whole in (2**53 + 1, -(2**53) - 1, 10**20):
+            if door not in typed:
+                with pytest.raises(SchemaError, match=r"whole number|is not|not float|refused"):
+                    send(doors, whole)
+
+
 def test_the_place_is_named(doors: Doors) -> None:
     items = [{"features": PLAIN}, {"features": PLAIN | {"c": "a\0"}}]
     with pytest.raises(SchemaError, match=r"predictions\[1\]: feature 'c'"):

@@ -13,7 +13,8 @@ from tests.conftest import START
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.loop.replay.import_history import Columns, import_history
+from headwater.loop.replay.history import Columns
+from headwater.loop.replay.import_history import import_history
 from headwater.spec.data.feature import Feature
 from headwater.spec.errors import ConflictError, NonFiniteError, SchemaError
 from headwater.spec.pipeline import Pipeline
