@@ -12,11 +12,12 @@ from headwater.features.record.encoder import open_inbox
 from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.features.record.log_writer import LogWriter
 from headwater.features.sequence.sequencer import BATCH_ENTRIES, Sequencer
-from headwater.infra.clock import Clock, SystemClock
+from headwater.infra.clock import Clock, SystemClock, to_us
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
 from headwater.infra.store.open_storage import open_storage
+from headwater.spec.duration import duration
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["FeatureLog", "LogCounts"]
@@ -164,7 +165,9 @@ class FeatureLog(LogWriter, LogReader):
         """Count what the log holds."""
         position = self.repository.inbox_position(self.inbox.identity.inbox)
         return self.repository.counts(
-            unsequenced=self.inbox.count_after(position), archived=self.archive["examples"].stop()
+            unsequenced=self.inbox.count_after(position),
+            archived=self.archive["examples"].stop(),
+            since_us=to_us(self.clock.now() - duration(self.pipeline.label.wait)),
         )
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from headwater.spec.data.feature import FeatureKind, bare
 from headwater.spec.data.label import LabelRule
@@ -278,6 +278,10 @@ def _label(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
             yield from rule.compare(stored, declared)
 
 
+def _told(value: object) -> str:
+    return "not declared" if value is UNSET else repr(value)
+
+
 def _of_label(
     field: str, value: Callable[[LabelRule], object] | None = None
 ) -> Callable[[Declaration, Declaration], Iterator[Difference]]:
@@ -289,8 +293,8 @@ def _of_label(
         if not same:
             yield Difference(
                 field=f"label.{field}",
-                was=repr(was),
-                now=repr(now),
+                was=_told(was),
+                now=_told(now),
                 way="wait",
                 hint="put it back until no record waits for its label any more, or give the pipeline "
                 "another name: what was recorded is joined by the rule it was recorded under",
@@ -324,6 +328,7 @@ LABEL_RULES: dict[str, Rule] = {
     "timeout": Rule(_of_label("timeout")),
     "maturity": Rule(_of_label("maturity")),
     "revision": Rule(None, _RECIPE),
+    "precedence": Rule(_of_label("precedence", lambda rule: rule.ranks)),
 }
 """By field of the label rule."""
 

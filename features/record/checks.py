@@ -25,7 +25,7 @@ __all__ = ["Checks", "check_entity", "plain_words"]
 _LONGEST = 300  # what is wrong may quote a value
 _MOST_KEYS = 20
 _ROLES: tuple[str, ...] = get_args(Role)
-_SOURCES: tuple[str, ...] = get_args(Source)
+_SOURCES = tuple(source for source in get_args(Source) if source != "timeout")
 _LABEL_TYPES: dict[str, tuple[type, ...]] = {
     "binary": (bool,),
     "multiclass": (str,),
@@ -176,8 +176,9 @@ class Checks:
         if type(value) is bool and types[0] is bool and label.source in _SOURCES:
             return  # nearly every one
         if label.source not in _SOURCES:
+            known = "headwater's own" if label.source == "timeout" else "not known"
             raise SchemaError(
-                f"label of {prediction_id!r}: source {label.source!r} is not known",
+                f"label of {prediction_id!r}: source {label.source!r} is {known}",
                 hint=f"send one of {', '.join(_SOURCES)}",
             )
         if not isinstance(value, types) or (self._task != "binary" and isinstance(value, bool)):

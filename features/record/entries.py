@@ -2,12 +2,15 @@
 
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, groupby
+from typing import get_args
 
 import msgspec
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
+from headwater.infra.ids import new_id
 from headwater.infra.store.sqlite import together
+from headwater.spec.data.records import LabelValue, Source
 from headwater.spec.errors import ConflictError, few
 
 __all__ = [
@@ -17,9 +20,11 @@ __all__ = [
     "SCHEMA",
     "Entry",
     "InboxRow",
+    "any_unkeyed",
     "insert",
     "insert_each",
     "insert_new",
+    "label_key",
 ]
 
 PREDICTION = 0
@@ -41,6 +46,10 @@ CREATE TABLE entry (
 """,
     "CREATE UNIQUE INDEX entry_by_id ON entry (id, kind, key)",
 )
+_NEWEST_OF_SOURCE = (
+    "SELECT payload FROM entry WHERE id = ? AND kind = ? AND key > ? AND key < ? "
+    "ORDER BY position DESC LIMIT 1"
+)
 _INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
 _ROW = "(?, ?, ?, ?, ?)"
 _ONCE = "ON CONFLICT DO NOTHING"
@@ -59,7 +68,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     id
         The prediction's id.
     key
-        ``""`` for a prediction; source and client's key for a label.
+        ``""`` for a prediction; for a label what :func:`label_key` returns.
     received_at_us
         When it was received, in microseconds since 1970, UTC.
     payload
@@ -73,14 +82,64 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
+class _Told(msgspec.Struct, gc=False):
+    value: LabelValue
+
+
+_TOLD = msgspec.json.Decoder(_Told)
+
+
+def label_key(source: Source, key: str = "") -> str:
+    """Return the key under which an inbox keeps a label.
+
+    Parameters
+    ----------
+    source, key
+        Who tells it, and the client's key; without a key, :func:`insert` compares the label with the
+        last one of its source.
+    """
+    return f"{source}/{key}"
+
+
+_UNKEYED = frozenset(label_key(source) for source in get_args(Source))
+
+
+def any_unkeyed(batches: Sequence[Sequence[Entry]]) -> bool:
+    """Return whether there is a label without a key, which takes a look at the stored ones."""
+    return any(entry.key in _UNKEYED for batch in batches for entry in batch)
+
+
 def insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
     """Insert entries that are not there, and return their number.
+
+    A label without a key is there if the last label of its source has the same value; the caller's
+    transaction excludes other writers.
 
     Raises
     ------
     ConflictError
         If one is there with another payload; the caller rolls back.
     """
+    added = 0
+    for unkeyed, run in groupby(entries, key=lambda entry: entry.key in _UNKEYED):
+        if unkeyed:
+            added += sum(_insert_unkeyed(connection, entry) for entry in run)
+        else:
+            added += _insert_keyed(connection, list(run))
+    return added
+
+
+def _insert_unkeyed(connection: sqlite3.Connection, entry: Entry) -> bool:
+    """Insert a label unless it repeats the last one of its source; return whether it was inserted."""
+    last = f"{entry.key[:-1]}{chr(ord('/') + 1)}"
+    newest = connection.execute(_NEWEST_OF_SOURCE, (entry.id, LABEL, entry.key, last)).fetchone()
+    if newest is not None and _TOLD.decode(newest[0]).value == _TOLD.decode(entry.payload).value:
+        return False
+    insert_new(connection, [astuple(replace(entry, key=f"{entry.key}{new_id()}"))])
+    return True
+
+
+def _insert_keyed(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
     before = connection.total_changes
     for statement, values in together(_INSERT, _ROW, list(map(astuple, entries)), _ONCE):
         connection.executemany(statement, values)

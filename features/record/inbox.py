@@ -13,6 +13,7 @@ from headwater.features.record.entries import (
     SCHEMA,
     Entry,
     InboxRow,
+    any_unkeyed,
     insert,
     insert_each,
     insert_new,
@@ -130,7 +131,7 @@ class Inbox:
             If the disk refuses; nothing of any batch is stored then.
         """
         try:
-            ended = self._at_once(batches)
+            ended = None if any_unkeyed(batches) else self._at_once(batches)
             if ended is None:
                 with self._transaction:
                     ended = insert_each(self._connection, batches)

@@ -4,18 +4,22 @@ Entries are taken in the order of the inbox. Each has an *effective time*: when 
 time of the entry before it where a clock went back. A prediction's *deadline* is its effective time
 plus the pipeline's wait; deadlines fall between entries by time, a label received exactly at the
 deadline being on time. So the examples and their offsets depend on the entries and their times alone.
+
+The *truth* of a prediction is, of its labels that have not expired, that of the highest source by the
+rule's precedence; among those of like rank the one that became known last, and then the one received
+last. A label that is not the truth when it comes is a revision and makes no example.
 """
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
 
-from headwater.infra.clock import from_us
+from headwater.infra.clock import from_us, to_us
 from headwater.spec.data.label import LabelRule
-from headwater.spec.data.records import Label, LabelValue
+from headwater.spec.data.records import Label, LabelValue, Source
 from headwater.spec.duration import duration
 
 __all__ = [
@@ -28,17 +32,42 @@ __all__ = [
     "NewExample",
     "NewLabel",
     "NewPrediction",
+    "ToldLabel",
 ]
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
+class KnownLabel(msgspec.Struct, frozen=True, gc=False):
+    """A revision of a label, with the time at which it counts as known."""
+
+    position: int
+    value: LabelValue
+    effective_at_us: int
+    known_at_us: int
+    source: Source
+
+
+class ToldLabel(msgspec.Struct, gc=False):
+    """What a stored label tells: the part of its payload that joining goes by; the rest is skipped."""
+
+    value: LabelValue
+    known_at: datetime
+    source: Source = "natural"
+    on_receipt: bool = False
+
+    def received(self, position: int, effective_at_us: int) -> KnownLabel:
+        """Return the label as received at a time; it counts as known then at the latest."""
+        known_us = effective_at_us if self.on_receipt else min(to_us(self.known_at), effective_at_us)
+        return KnownLabel(position, self.value, effective_at_us, known_us, self.source)
+
+
 class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """An entry of the inbox with its effective time; `value` is None for a prediction."""
+    """An entry of the inbox with its effective time; `told` is None for a prediction."""
 
     id: str
     effective_at_us: int
-    value: LabelValue | None
+    told: ToldLabel | None
     payload: bytes
 
 
@@ -48,14 +77,6 @@ class Deadline(msgspec.Struct, frozen=True, gc=False):
     due_us: int
     position: int
     id: str
-
-
-class KnownLabel(msgspec.Struct, frozen=True, gc=False):
-    """A revision of a label."""
-
-    position: int
-    value: LabelValue
-    effective_at_us: int
 
 
 class NewPrediction(msgspec.Struct, frozen=True, gc=False):
@@ -134,8 +155,8 @@ class Joiner:
         Those that may fall due, in order.
     next_position, next_offset
         The first ones to give.
-    parked
-        How many labels wait for their prediction.
+    parked, expired
+        How many labels wait for their prediction, and how many were dropped since it came too late.
     """
 
     def __init__(
@@ -146,16 +167,19 @@ class Joiner:
         next_position: int,
         next_offset: int,
         parked: int = 0,
+        expired: int = 0,
     ) -> None:
         self._wait_us = duration(rule.wait) // _MICROSECOND
         self._by_window = rule.maturity == "window"
         self._timeout = rule.timeout
+        self._ranks = rule.ranks
         self._known = known
         self._due = deque(deadlines)
         self._watches = self._by_window or self._timeout is not None
         self.next_position = next_position
         self.next_offset = next_offset
         self.parked = parked
+        self.expired = expired
         self.last_fired = -1
         self.joined = Joined([], [], [])
 
@@ -165,10 +189,10 @@ class Joiner:
         for arrival in arrivals:
             if due and due[0].due_us < arrival.effective_at_us:
                 self._fire_before(arrival.effective_at_us)
-            if arrival.value is None:
+            if arrival.told is None:
                 self._take_prediction(arrival)
             else:
-                self._take_label(arrival, arrival.value)
+                self._take_label(arrival, arrival.told)
         self._fire_before(until_us)
         return self.joined
 
@@ -185,21 +209,22 @@ class Joiner:
         if self._watches:
             self._due.append(Deadline(now_us + self._wait_us, position, arrival.id))
         if known.labels:
+            usable = self._usable(known)
             self.parked -= len(known.labels)
-            newest = known.labels[-1]
-            if not self._by_window and now_us - newest.effective_at_us <= self._wait_us:
-                self._emit(known, newest, now_us)
+            self.expired += len(known.labels) - len(usable)
+            if usable and not self._by_window:
+                self._emit(known, self._truth(usable), now_us)
 
-    def _take_label(self, arrival: Arrival, value: LabelValue) -> None:
+    def _take_label(self, arrival: Arrival, told: ToldLabel) -> None:
         known = self._known.get(arrival.id)
         if known is None:
             known = self._known[arrival.id] = KnownPrediction()
         now_us = arrival.effective_at_us
         waiting = known.position is None or now_us <= known.effective_at_us + self._wait_us
-        label = self._add_label(known, arrival, value, late=not waiting)
+        label = self._add_label(known, arrival, told, late=not waiting)
         if known.position is None:
             self.parked += 1
-        elif not (waiting and self._by_window) and (known.example is None or known.learned != value):
+        elif not (waiting and self._by_window) and self._changes(known, label):
             self._emit(known, label, now_us)
 
     def _fire_before(self, until_us: int) -> None:
@@ -209,21 +234,33 @@ class Joiner:
             known = self._known[prediction_id]
             if known.example is not None:
                 continue
-            on_time = [
-                label
-                for label in known.labels
-                if label.effective_at_us >= known.effective_at_us - self._wait_us
-            ]
+            on_time = self._usable(known)
             if on_time and self._by_window:
-                self._emit(known, on_time[-1], due_us)
+                self._emit(known, self._truth(on_time), due_us)
             elif not on_time and self._timeout is not None:
                 payload = _timed_out(prediction_id, self._timeout, due_us)
-                arrival = Arrival(prediction_id, due_us, self._timeout, payload)
-                label = self._add_label(known, arrival, self._timeout, late=False)
+                told = ToldLabel(self._timeout, from_us(due_us), "timeout")
+                arrival = Arrival(prediction_id, due_us, told, payload)
+                label = self._add_label(known, arrival, told, late=False)
                 self._emit(known, label, due_us)
 
+    def _changes(self, known: KnownPrediction, label: KnownLabel) -> bool:
+        """Return whether a new label is the truth, and no example says so yet."""
+        if known.example is not None and known.learned == label.value:
+            return False
+        return label is self._truth(self._usable(known))
+
+    def _usable(self, known: KnownPrediction) -> Sequence[KnownLabel]:
+        """Return the labels whose prediction came within the wait."""
+        since_us = known.effective_at_us - self._wait_us
+        return [label for label in known.labels if label.effective_at_us >= since_us]
+
+    def _truth(self, labels: Sequence[KnownLabel]) -> KnownLabel:
+        ranks = self._ranks
+        return max(labels, key=lambda label: (ranks[label.source], label.known_at_us, label.position))
+
     def _add_label(
-        self, known: KnownPrediction, arrival: Arrival, value: LabelValue, *, late: bool
+        self, known: KnownPrediction, arrival: Arrival, told: ToldLabel, *, late: bool
     ) -> KnownLabel:
         position, now_us = self.next_position, arrival.effective_at_us
         self.next_position += 1
@@ -239,7 +276,7 @@ class Joiner:
                 arrival.payload,
             )
         )
-        label = KnownLabel(position, value, now_us)
+        label = told.received(position, now_us)
         known.labels += (label,)
         return label
 

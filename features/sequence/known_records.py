@@ -7,23 +7,23 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from headwater.features.sequence.joining import Arrival, Deadline, KnownLabel, KnownPrediction
+from headwater.features.sequence.joining import (
+    Arrival,
+    Deadline,
+    KnownLabel,
+    KnownPrediction,
+    ToldLabel,
+)
 from headwater.infra.store import tables
-from headwater.spec.data.records import LabelValue
 
-__all__ = ["LABEL_VALUE", "KnownRecords", "LabelledValue"]
+__all__ = ["TOLD", "KnownRecords"]
 
 _CHUNK = 1_000
 _REMEMBERED = 20_000
 
 
-class LabelledValue(msgspec.Struct, gc=False):
-    """The value of a stored label; the rest is skipped."""
-
-    value: LabelValue
-
-
-LABEL_VALUE = msgspec.json.Decoder(LabelledValue)
+TOLD = msgspec.json.Decoder(ToldLabel)
+"""Reads the part of a stored label that joining goes by."""
 
 
 class KnownRecords:
@@ -106,7 +106,7 @@ class KnownRecords:
         prediction is new to the stores.
         """
         recalled = self._only_inbox and parked == 0
-        new = {arrival.id for arrival in arrivals if arrival.value is None} if recalled else ()
+        new = {arrival.id for arrival in arrivals if arrival.told is None} if recalled else ()
         known = self.by_id  # may be long: look ids up, build no set of it
         ids = {arrival.id for arrival in arrivals if arrival.id not in known}
         ids.update(deadline.id for deadline in deadlines if deadline.id not in known)
@@ -132,7 +132,7 @@ class KnownRecords:
             table.pipeline_id == self._pipeline_id, of.in_(keys)
         )
         for key, position, payload, us in connection.execute(query.order_by(of, table.revision)).all():
-            yield key, KnownLabel(position, LABEL_VALUE.decode(payload).value, us)
+            yield key, TOLD.decode(payload).received(position, us)
 
     def _load_examples(
         self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]

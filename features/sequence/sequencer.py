@@ -10,7 +10,7 @@ from headwater.features.identity.belonging import check_inbox
 from headwater.features.record.entries import LABEL, InboxRow
 from headwater.features.record.inbox import Inbox
 from headwater.features.sequence.joining import Arrival, Deadline, Joined, Joiner
-from headwater.features.sequence.known_records import LABEL_VALUE, KnownRecords
+from headwater.features.sequence.known_records import TOLD, KnownRecords
 from headwater.features.sequence.sequencer_row import SequencerRow, SequencerState
 from headwater.infra.clock import Clock, to_us
 from headwater.infra.commit_points import reached
@@ -185,6 +185,7 @@ class Sequencer:
             before.next_position,
             before.next_offset,
             before.parked,
+            before.expired,
         )
         joiner.fold(arrivals, until_us)
         return joiner
@@ -203,6 +204,7 @@ def _after(before: SequencerState, joiner: Joiner, horizon_us: int, read_to: int
         max(before.next_deadline, joiner.last_fired + 1),
         horizon_us,
         joiner.parked,
+        joiner.expired,
         read_to,
     )
 
@@ -210,9 +212,9 @@ def _after(before: SequencerState, joiner: Joiner, horizon_us: int, read_to: int
 def _arrivals(entries: Sequence[InboxRow], horizon_us: int) -> list[Arrival]:
     """Return the entries with their effective times, which never fall."""
     arrivals = []
-    decode = LABEL_VALUE.decode
+    decode = TOLD.decode
     for _position, kind, id_, received_at_us, payload in entries:
         horizon_us = max(horizon_us, received_at_us)
-        value = decode(payload).value if kind == LABEL else None
-        arrivals.append(Arrival(id_, horizon_us, value, payload))
+        told = decode(payload) if kind == LABEL else None
+        arrivals.append(Arrival(id_, horizon_us, told, payload))
     return arrivals

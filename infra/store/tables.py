@@ -89,6 +89,7 @@ sequencer = Table(
     Column("next_deadline", BigInteger, nullable=False, comment="first position not yet due"),
     Column("horizon_us", BigInteger, nullable=False, comment="all before it has been sequenced"),
     Column("parked", BigInteger, nullable=False, comment="labels whose prediction has not come"),
+    Column("expired", BigInteger, nullable=False, comment="labels whose prediction came too late"),
 )
 
 inbox_position = Table(

@@ -24,6 +24,7 @@ from headwater.serving.api.operations import (
 )
 from headwater.serving.api.problems import Problem
 from headwater.serving.api.schemas import MOST_ITEMS
+from headwater.serving.http.idempotency import HEADER, LONGEST
 from headwater.serving.http.kserve_v2 import datatypes
 from headwater.spec.data.feature import FeatureKind
 from headwater.spec.data.records import LabelValue
@@ -48,6 +49,20 @@ _LABELS: dict[Task, dict[str, Any]] = {
 }
 _EXAMPLES: dict[str, object] = {"float": 1.5, "int": 2, "str": "text", "bool": True}
 _TRUTHS: dict[Task, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
+_IDEMPOTENCY = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "The key of the label, if it has none of its own; each label of many gets a key of "
+    "this, a slash and its place from 0. The same request with the same key is recorded once",
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST,
+        "pattern": "^[!-~]([ -~]*[!-~])?$",
+    },
+    "example": "order-17-first",
+}
 _STATUSES = {
     "401": "A key is needed, once the first was made",
     "403": "The key does not allow this; without keys: another host, or a page of another site",
@@ -126,7 +141,8 @@ def _operation(
         found["description"] = more
     if not row.scopes:
         found["security"] = [{}]
-    if parameters := [*_path_parameters(path, pipelines), *_query_parameters(row, pipelines)]:
+    parameters = [*_path_parameters(path, pipelines), *_query_parameters(row, pipelines)]
+    if parameters := parameters + ([_IDEMPOTENCY] if row is LABEL else []):
         found["parameters"] = parameters
     if row.method != "GET":
         found["requestBody"] = {"required": True, "content": _request(row, pipelines, schemas)}
@@ -253,7 +269,7 @@ def _labels(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
         "prediction_id": _ID,
         "value": _LABELS[pipeline.task],
         "known_at": {"type": "string", "format": "date-time"},
-        "source": {"enum": ["natural", "human", "timeout"]},
+        "source": {"enum": ["natural", "human"]},
         "key": _ID,
     }
     # Any item is accepted, since each has its own result, which refuses an item that does not fit.

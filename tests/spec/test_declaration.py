@@ -133,6 +133,11 @@ def test_a_wrong_pipeline_is_refused_with_a_hint(
         (lambda: LabelRule(wait="soon"), "wait='soon'", "'90d'"),
         (lambda: LabelRule(wait="1d", maturity="never"), "maturity='never'", "'window'"),  # type: ignore[arg-type] # on purpose
         (lambda: LabelRule(wait="1d", revision="both"), "revision='both'", "'ignore'"),  # type: ignore[arg-type] # on purpose
+        (lambda: LabelRule(wait="1d", precedence=()), "precedence=()", "natural"),
+        (lambda: LabelRule(wait="1d", precedence="human"), "precedence='human'", "natural"),  # type: ignore[arg-type] # on purpose
+        (lambda: LabelRule(wait="1d", precedence=("person",)), "'person'", "human"),  # type: ignore[arg-type] # on purpose
+        (lambda: LabelRule(wait="1d", precedence=("human", "human")), "twice", "natural"),
+        (lambda: LabelRule(wait="1d", precedence=("timeout", "human")), "above a truth", "last"),
         (lambda: Every("daily"), "Every='daily'", "'90d'"),
         (lambda: Cron("* * *"), "'* * *'", 'Cron("30 2 * * *")'),
         (lambda: Cron(""), "''", 'Cron("30 2 * * *")'),

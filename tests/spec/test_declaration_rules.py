@@ -97,6 +97,12 @@ DIFFER = [
     Case("features", of(K, X), ("order", "x, k", "k, x"), "fresh"),
     Case("label", of_label(wait="2d"), ("label.wait", "1d", "2d"), "wait"),
     Case("label", of_label(timeout=0.0), ("label.timeout", "None", "0.0"), "wait"),
+    Case(
+        "label",
+        of_label(precedence=("human",)),
+        ("label.precedence", "not declared", "('human',)"),
+        "wait",
+    ),
     Case("label", of_label(maturity="window"), ("label.maturity", "arrival", "window"), "wait"),
 ]
 SAME = [
