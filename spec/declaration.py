@@ -44,7 +44,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Parameters
     ----------
     task, features, label
-        As in the pipeline; features without the range of their values.
+        As in the pipeline; features and labels without the range of their values.
     dropped
         Features that an earlier declaration had. The archive keeps their columns.
     """
@@ -104,7 +104,7 @@ class Rule(NamedTuple):
 def declaration_of(pipeline: Pipeline) -> Declaration:
     """Return the part of a pipeline by which its records are read."""
     return Declaration(
-        task=pipeline.task, features=tuple(map(bare, pipeline.features)), label=pipeline.label
+        task=pipeline.task, features=tuple(map(bare, pipeline.features)), label=pipeline.label.bare
     )
 
 
@@ -180,6 +180,9 @@ def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]
         unknown = Difference(field="the learner's parameters", was="not kept", now="known", way="fresh")
         return (unknown,)
     changes: list[Difference] = []
+    if learned.classes != made.classes:
+        before, after = _told(learned.classes), _told(made.classes)
+        changes.append(Difference(field="label.classes", was=before, now=after, way="fresh"))
     for path in dict.fromkeys((*was, *now)):
         before, after = was.get(path, "not there"), now.get(path, "not there")
         above = any(path.startswith(f"{change.field}.") for change in changes)
@@ -315,6 +318,7 @@ FEATURE_RULES: dict[str, Rule] = {
     "low": Rule(None, _DOOR),
     "high": Rule(None, _DOOR),
     "categories": Rule(None, _DOOR),
+    "longest": Rule(None, _DOOR),
     "table": Rule(None, "where the value comes from; what it was is in the record"),
     "entity": Rule(None, "of streaming features, which no pipeline can use yet"),
     "events": Rule(None, "of streaming features, which no pipeline can use yet"),
@@ -329,6 +333,10 @@ LABEL_RULES: dict[str, Rule] = {
     "maturity": Rule(_of_label("maturity")),
     "revision": Rule(None, _RECIPE),
     "precedence": Rule(_of_label("precedence", lambda rule: rule.ranks)),
+    "low": Rule(None, _DOOR),
+    "high": Rule(None, _DOOR),
+    "classes": Rule(None, f"{_DOOR}; a learner that begins with them is compared: learner_differences"),
+    "open": Rule(None, _DOOR),
 }
 """By field of the label rule."""
 

@@ -267,7 +267,7 @@ def _labels(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
     """Return the schemas of a request with one label, and of one with many."""
     item = {
         "prediction_id": _ID,
-        "value": _LABELS[pipeline.task],
+        "value": _truths(pipeline),
         "known_at": {"type": "string", "format": "date-time"},
         "source": {"enum": ["natural", "human"]},
         "key": _ID,
@@ -309,7 +309,12 @@ def _entity(needed: Sequence[str]) -> dict[str, Any]:
 
 def _value(feature: FeatureKind) -> dict[str, Any]:
     value = _VALUES[feature.dtype]
-    declared = {"minimum": feature.low, "maximum": feature.high, "enum": feature.categories}
+    declared = {
+        "minimum": feature.low,
+        "maximum": feature.high,
+        "enum": feature.categories,
+        "maxLength": feature.longest,
+    }
     value = value | {name: limit for name, limit in declared.items() if limit is not UNSET}
     return {"anyOf": [value, {"type": "null"}]} if feature.nullable else value
 
@@ -347,9 +352,21 @@ def _example(feature: FeatureKind) -> object:
         return feature.categories[0]
     if feature.low is not UNSET:
         return feature.low
+    if feature.longest is not UNSET:
+        return "text"[: feature.longest]
     return _EXAMPLES[feature.dtype] if feature.high is UNSET else feature.high
 
 
+def _truths(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the schema of a label's value."""
+    rule = pipeline.label
+    declared = {"minimum": rule.low, "maximum": rule.high, "enum": rule.closed_classes or UNSET}
+    limits = {name: limit for name, limit in declared.items() if limit is not UNSET}
+    return _LABELS[pipeline.task] | limits
+
+
 def _truth(pipeline: Pipeline) -> dict[str, Any]:
-    value = _TRUTHS[pipeline.task]
+    rule = pipeline.label
+    bounds = [bound for bound in (rule.low, rule.high) if bound is not UNSET]
+    value = (*bounds, *rule.known_classes, _TRUTHS[pipeline.task])[0]
     return {"pipeline": pipeline.name, "prediction_id": "order-17", "value": value, "key": "first"}

@@ -90,16 +90,17 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
         low: float | None = None,
         high: float | None = None,
         categories: Sequence[str | int] | None = None,
+        longest: int | None = None,
     ) -> BatchFeature:
         """Declare a feature that is looked up in this table.
 
         Parameters
         ----------
-        name, dtype, nullable, low, high, categories
+        name, dtype, nullable, low, high, categories, longest
             As in :func:`headwater.spec.data.feature.Feature`; the name is also that of the source's
             column.
         """
-        low_, high_, categories_ = limits(low, high, categories)
+        low_, high_, categories_, longest_ = limits(low, high, categories, longest)
         return BatchFeature(
             name=name,
             dtype=dtype_of(dtype),
@@ -107,6 +108,7 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
             low=low_,
             high=high_,
             categories=categories_,
+            longest=longest_,
             table=self.name,
         )
 

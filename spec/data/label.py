@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from headwater.spec.data.records import LabelValue, Source
+from headwater.spec.data.values import LARGEST, is_sound, misfit_of_class
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
 
@@ -13,6 +14,7 @@ __all__ = ["LabelRule", "Maturity", "RevisionPolicy"]
 
 Maturity = Literal["arrival", "window"]
 RevisionPolicy = Literal["learn", "ignore"]
+_FEWEST_CLASSES = 2
 _SOURCES: tuple[Source, ...] = get_args(Source)
 
 
@@ -38,6 +40,14 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Sources of labels, the highest first, such as ``("human", "natural")``: a label of a lower source
         never supersedes one of a higher. Those left out come behind, alike; ``"timeout"`` is always the
         last. If not given, the truth known last counts, whoever tells it.
+    low, high
+        The least and the greatest label of a regression, both included; one outside is refused at every
+        door.
+    classes
+        The classes of a multiclass task. A label of another one is refused at every door; learners that
+        must know all classes ahead begin with these.
+    open
+        True takes labels of other classes, too.
     """
 
     wait: Duration
@@ -45,6 +55,10 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     maturity: Maturity = "arrival"
     revision: RevisionPolicy = "learn"
     precedence: tuple[Source, ...] | UnsetType = UNSET
+    low: float | UnsetType = UNSET  # left out where not declared: recipes stay the bytes they were
+    high: float | UnsetType = UNSET
+    classes: tuple[str, ...] | UnsetType = UNSET
+    open: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         duration(self.wait, "wait")
@@ -58,6 +72,51 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             )
         if self.precedence is not UNSET:
             _check_precedence(self.precedence)
+        _check_range(self.low, self.high)
+        if self.classes is not UNSET:
+            _check_classes(self.classes)
+        if self.open is not UNSET and (not isinstance(self.open, bool) or self.classes is UNSET):
+            raise DeclarationError(
+                f"open={self.open!r} goes with classes", hint='write classes=("red", "blue"), open=True'
+            )
+
+    @property
+    def known_classes(self) -> tuple[str, ...]:
+        """The declared classes, sorted: their order makes no difference."""
+        return () if self.classes is UNSET else tuple(sorted(self.classes))
+
+    @property
+    def closed_classes(self) -> tuple[str, ...]:
+        """The only classes that a label may have, sorted; empty if any may come."""
+        return () if self.open is True else self.known_classes
+
+    @property
+    def bare(self) -> "LabelRule":
+        """The rule without the range of labels, which decides what is taken, not how it is joined.
+
+        >>> LabelRule(wait="1d", low=0.0).bare == LabelRule(wait="1d")
+        True
+        """
+        return msgspec.structs.replace(self, low=UNSET, high=UNSET)
+
+    def is_within(self, number: float) -> bool:
+        """Return whether a label of a regression is within the range.
+
+        >>> LabelRule(wait="1d", low=0.0).is_within(-0.1)
+        False
+        """
+        above = self.low is UNSET or number >= self.low
+        return above and (self.high is UNSET or number <= self.high)
+
+    @property
+    def range_words(self) -> str:
+        """The range in words.
+
+        >>> LabelRule(wait="1d", low=0.0, high=180.0).range_words
+        'at least 0 and at most 180'
+        """
+        bounds = (("at least", self.low), ("at most", self.high))
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not UNSET)
 
     @property
     def ranks(self) -> dict[Source, int]:
@@ -88,3 +147,26 @@ def _check_precedence(precedence: object) -> None:
             f"precedence={precedence!r} puts a timeout above a truth",
             hint="put timeout last, or leave it out: it is the lowest always",
         )
+
+
+def _check_range(low: object, high: object) -> None:
+    for field, bound in (("low", low), ("high", high)):
+        number = isinstance(bound, int | float) and not isinstance(bound, bool)
+        if bound is not UNSET and not (number and is_sound(bound)):  # type: ignore[arg-type] # a number
+            raise DeclarationError(
+                f"{field}={bound!r} of a label is no number that is learned",
+                hint=f"write a number, at most {LARGEST:g}, or leave it out",
+            )
+    if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+        raise DeclarationError(f"low={low!r} is above high={high!r}", hint="write the lower one as low")
+
+
+def _check_classes(classes: object) -> None:
+    hint = 'write at least two different classes: classes=("red", "blue")'
+    if not isinstance(classes, tuple) or not all(isinstance(name, str) for name in classes):
+        raise DeclarationError(f"classes={classes!r} is not a tuple of texts", hint=hint)
+    if len(classes) < _FEWEST_CLASSES or len(set(classes)) < len(classes):
+        raise DeclarationError(f"classes={classes!r} are too few, or one is there twice", hint=hint)
+    for name in classes:
+        if why := misfit_of_class(name):
+            raise DeclarationError(f"class {name!r} {why}", hint="take that out of its name")
