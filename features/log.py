@@ -6,6 +6,7 @@ from headwater.features.label_queue.question_selection import STEP_RECORDS
 from headwater.features.read.archive import COMPACT_FROM_FILES, Archive
 from headwater.features.read.archive_writer import ArchiveWriter
 from headwater.features.read.log_reader import LogReader
+from headwater.features.read.new_classes import NewClasses
 from headwater.features.read.repository import LogCounts, register
 from headwater.features.record.declared import Declared
 from headwater.features.record.encoder import open_inbox
@@ -71,6 +72,7 @@ class FeatureLog(LogWriter, LogReader):
         LogWriter.__init__(self, pipeline, inbox, declared, clock)
         LogReader.__init__(self, pipeline, id_, declared, database, archive)
         self.archive_writer = ArchiveWriter(self)
+        self.new_classes = NewClasses(pipeline.name, id_, database, clock)
 
     def agree(self, *, fresh: bool = False) -> None:
         """Check that the pipeline's declaration is in force, or put it in force if it may be.

@@ -337,6 +337,7 @@ LABEL_RULES: dict[str, Rule] = {
     "high": Rule(None, _DOOR),
     "classes": Rule(None, f"{_DOOR}; a learner that begins with them is compared: learner_differences"),
     "open": Rule(None, _DOOR),
+    "hold": Rule(None, "what comes is held back or not; what is held stays so until a person names it"),
 }
 """By field of the label rule."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from headwater.features.sequence.joining import (
+from headwater.features.sequence.join_records import (
     Arrival,
     Deadline,
     KnownLabel,
@@ -128,11 +128,12 @@ class KnownRecords:
     ) -> Iterator[tuple[Any, KnownLabel]]:
         """Yield the labels of some predictions, by revision, each with its prediction's key."""
         table = tables.label.c
-        query = select(of, table.position, table.payload, table.effective_at_us).where(
+        query = select(of, table.position, table.payload, table.effective_at_us, table.held_class).where(
             table.pipeline_id == self._pipeline_id, of.in_(keys)
         )
-        for key, position, payload, us in connection.execute(query.order_by(of, table.revision)).all():
-            yield key, TOLD.decode(payload).received(position, us)
+        rows = connection.execute(query.order_by(of, table.revision)).all()
+        for key, position, payload, us, held in rows:
+            yield key, TOLD.decode(payload).received(position, us, held=held is not None)
 
     def _load_examples(
         self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]

@@ -1,5 +1,6 @@
 """The label rule of a pipeline: how long a label may take, and what a revision does."""
 
+import hashlib
 from typing import Literal, get_args
 
 import msgspec
@@ -10,7 +11,7 @@ from headwater.spec.data.values import LARGEST, is_sound, misfit_of_class
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
 
-__all__ = ["LabelRule", "Maturity", "RevisionPolicy"]
+__all__ = ["LabelRule", "Maturity", "RevisionPolicy", "class_digest"]
 
 Maturity = Literal["arrival", "window"]
 RevisionPolicy = Literal["learn", "ignore"]
@@ -47,7 +48,10 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         The classes of a multiclass task. A label of another one is refused at every door; learners that
         must know all classes ahead begin with these.
     open
-        True takes labels of other classes, too.
+        True takes labels of other classes, too; the first of each emits ``headwater.class.appeared``.
+    hold
+        True takes them and holds them back: they make no example until a person says what the class is,
+        with ``headwater classes``.
     """
 
     wait: Duration
@@ -59,6 +63,7 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     high: float | UnsetType = UNSET
     classes: tuple[str, ...] | UnsetType = UNSET
     open: bool | UnsetType = UNSET
+    hold: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         duration(self.wait, "wait")
@@ -75,9 +80,15 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         _check_range(self.low, self.high)
         if self.classes is not UNSET:
             _check_classes(self.classes)
-        if self.open is not UNSET and (not isinstance(self.open, bool) or self.classes is UNSET):
+        for field, value in (("open", self.open), ("hold", self.hold)):
+            if value is not UNSET and (not isinstance(value, bool) or self.classes is UNSET):
+                raise DeclarationError(
+                    f"{field}={value!r} goes with classes",
+                    hint=f'write classes=("red", "blue"), {field}=True',
+                )
+        if self.hold is True and self.open is False:
             raise DeclarationError(
-                f"open={self.open!r} goes with classes", hint='write classes=("red", "blue"), open=True'
+                "open=False refuses what hold=True is to hold back", hint="leave one of them out"
             )
 
     @property
@@ -86,9 +97,14 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return () if self.classes is UNSET else tuple(sorted(self.classes))
 
     @property
+    def takes_others(self) -> bool:
+        """Whether labels of classes beside the declared ones are taken."""
+        return self.open is True or self.hold is True
+
+    @property
     def closed_classes(self) -> tuple[str, ...]:
         """The only classes that a label may have, sorted; empty if any may come."""
-        return () if self.open is True else self.known_classes
+        return () if self.takes_others else self.known_classes
 
     @property
     def bare(self) -> "LabelRule":
@@ -131,6 +147,11 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         ranks: dict[Source, int] = {"timeout": 0, **dict.fromkeys(others, 1)}
         above = 1 + bool(others)
         return ranks | {source: above + place for place, source in enumerate(reversed(listed))}
+
+
+def class_digest(name: str) -> str:
+    """Return the hash by which a class is stored: its name may be longer than a key of a table."""
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _check_precedence(precedence: object) -> None:

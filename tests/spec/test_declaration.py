@@ -155,6 +155,12 @@ def test_a_wrong_pipeline_is_refused_with_a_hint(
         (lambda: LabelRule(wait="1d", classes="ab"), "classes='ab'", "classes=("),  # type: ignore[arg-type] # on purpose
         (lambda: LabelRule(wait="1d", classes=("a", "b\n")), "control character", "out of its name"),
         (lambda: LabelRule(wait="1d", open=True), "open=True", "classes=("),
+        (lambda: LabelRule(wait="1d", hold=True), "hold=True", "classes=("),
+        (
+            lambda: LabelRule(wait="1d", classes=("a", "b"), open=False, hold=True),
+            "open=False",
+            "one of them",
+        ),
         (lambda: Feature("c", str, longest=0), "longest=0", "a count"),
         (lambda: Feature("c", int, longest=5), "longest=5", "of text"),
         (lambda: LabelRule(wait="1d", precedence=()), "precedence=()", "natural"),

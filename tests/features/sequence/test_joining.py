@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from msgspec import UNSET
 
-from headwater.features.sequence.joining import Arrival, Deadline, Joiner, KnownPrediction, ToldLabel
+from headwater.features.sequence.join_records import Arrival, Deadline, KnownPrediction, ToldLabel
+from headwater.features.sequence.joining import Joiner
 from headwater.infra.clock import from_us
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import LabelValue, Source
