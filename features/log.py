@@ -6,17 +6,19 @@ from headwater.features.label_queue.question_selection import STEP_RECORDS
 from headwater.features.read.archive import COMPACT_FROM_FILES, Archive
 from headwater.features.read.archive_writer import ArchiveWriter
 from headwater.features.read.log_reader import LogReader
+from headwater.features.read.new_classes import NewClasses
 from headwater.features.read.repository import LogCounts, register
 from headwater.features.record.declared import Declared
 from headwater.features.record.encoder import open_inbox
 from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.features.record.log_writer import LogWriter
 from headwater.features.sequence.sequencer import BATCH_ENTRIES, Sequencer
-from headwater.infra.clock import Clock, SystemClock
+from headwater.infra.clock import Clock, SystemClock, to_us
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
 from headwater.infra.store.open_storage import open_storage
+from headwater.spec.duration import duration
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["FeatureLog", "LogCounts"]
@@ -70,6 +72,7 @@ class FeatureLog(LogWriter, LogReader):
         LogWriter.__init__(self, pipeline, inbox, declared, clock)
         LogReader.__init__(self, pipeline, id_, declared, database, archive)
         self.archive_writer = ArchiveWriter(self)
+        self.new_classes = NewClasses(pipeline.name, id_, database, clock)
 
     def agree(self, *, fresh: bool = False) -> None:
         """Check that the pipeline's declaration is in force, or put it in force if it may be.
@@ -164,7 +167,9 @@ class FeatureLog(LogWriter, LogReader):
         """Count what the log holds."""
         position = self.repository.inbox_position(self.inbox.identity.inbox)
         return self.repository.counts(
-            unsequenced=self.inbox.count_after(position), archived=self.archive["examples"].stop()
+            unsequenced=self.inbox.count_after(position),
+            archived=self.archive["examples"].stop(),
+            since_us=to_us(self.clock.now() - duration(self.pipeline.label.wait)),
         )
 
     def close(self) -> None:

@@ -1,22 +1,27 @@
 """Events that headwater emits to Prefect on a pipeline's resource: hints, while rows are the truth."""
 
+from collections.abc import Iterable
 from uuid import NAMESPACE_URL, uuid5
 
 from prefect.events import emit_event
 
 from headwater.loop.training.update import UpdateResult
+from headwater.spec.rulings import AppearedClass
 from headwater.spec.updating.decision import Decision
 
 __all__ = [
+    "CLASS_APPEARED",
     "DRIFT_DETECTED",
     "PERFORMANCE_DROPPED",
     "UPDATE_REQUESTED",
     "VERSION_PROMOTED",
     "resource",
+    "tell_appeared",
     "tell_decided",
     "tell_promoted",
 ]
 
+CLASS_APPEARED = "headwater.class.appeared"
 DRIFT_DETECTED = "headwater.drift.detected"
 PERFORMANCE_DROPPED = "headwater.performance.dropped"
 UPDATE_REQUESTED = "headwater.update.requested"
@@ -56,6 +61,20 @@ def tell_decided(decision: Decision) -> None:
         _emit(PERFORMANCE_DROPPED, decision, payload | {"scores": scores})
     if decision.fired:
         _emit(UPDATE_REQUESTED, decision, payload | {"update": decision.update})
+
+
+def tell_appeared(classes: Iterable[AppearedClass]) -> None:
+    """Emit that classes came which are not declared; a repeated event is the same event."""
+    for new in classes:
+        payload = {"class": new.name, "held": new.held}
+        id_ = uuid5(NAMESPACE_URL, f"{CLASS_APPEARED}/{new.pipeline}/{new.name}")
+        emit_event(
+            CLASS_APPEARED,
+            resource(new.pipeline),
+            occurred=new.appeared_at,
+            payload=payload,
+            id=id_,
+        )
 
 
 def tell_promoted(updated: UpdateResult) -> None:

@@ -9,12 +9,14 @@ import msgspec
 from prefect import flow
 
 from headwater.flows.dispatch import dispatch_lost
-from headwater.flows.events import tell_decided, tell_promoted
+from headwater.flows.events import tell_appeared, tell_decided, tell_promoted
 from headwater.flows.stack.silent_runs import close_silent_runs
+from headwater.spec.loading import load_pipeline
 from headwater.tasks.batch_predict import predict_batch
 from headwater.tasks.collect import collect_examples
 from headwater.tasks.decide import make_decision
 from headwater.tasks.materialise import find_due_tables, materialise_tables
+from headwater.tasks.new_classes import find_new_classes, store_announced
 from headwater.tasks.shadows import promote_best_shadow
 from headwater.tasks.update import carry_out_decision, record_version, update_model
 
@@ -23,7 +25,7 @@ __all__ = ["batch_predict", "collect", "fine_tune", "materialise", "monitor", "r
 
 @flow(name="collect")
 def collect(pipeline: str) -> dict[str, Any]:
-    """Collect the records that are due, and close runs that fell silent.
+    """Collect the records that are due, emit events of new classes, and close runs that fell silent.
 
     Parameters
     ----------
@@ -36,6 +38,7 @@ def collect(pipeline: str) -> dict[str, Any]:
         The fields of :class:`~headwater.loop.collect.CollectResult`.
     """
     result: dict[str, Any] = msgspec.to_builtins(collect_examples(pipeline))
+    _announce_classes(pipeline)
     close_silent_runs(pipeline)
     return result
 
@@ -89,6 +92,7 @@ def monitor(pipeline: str) -> dict[str, Any]:
         The fields of the :class:`~headwater.spec.updating.decision.Decision`.
     """
     collect_examples(pipeline)
+    _announce_classes(pipeline)
     promote_best_shadow(pipeline)
     decision = make_decision(pipeline)
     tell_decided(decision)
@@ -165,6 +169,16 @@ def batch_predict(pipeline: str) -> dict[str, Any]:
     """
     result: dict[str, Any] = msgspec.to_builtins(predict_batch(pipeline))
     return result
+
+
+def _announce_classes(pipeline: str) -> None:
+    """Emit the events of classes that are not declared; the rows say which were emitted."""
+    if not load_pipeline(pipeline).label.takes_others:
+        return
+    classes = find_new_classes(pipeline)
+    if classes:
+        tell_appeared(classes)
+        store_announced(pipeline, classes)
 
 
 def _train(pipeline: str, *, from_scratch: bool) -> dict[str, Any]:

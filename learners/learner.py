@@ -13,10 +13,11 @@ __all__ = ["Capabilities", "Learner", "Schema"]
 
 
 class Schema(NamedTuple):
-    """The schema of a learner: the task, and the features in their order."""
+    """The schema of a learner: the task, the features in their order, and the classes known ahead."""
 
     task: Task
     features: tuple[FeatureKind, ...]
+    classes: tuple[str, ...] = ()
 
 
 class Capabilities(NamedTuple):

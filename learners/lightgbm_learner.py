@@ -89,7 +89,7 @@ class BoostingLearner:
         self._texts = [i for i, f in enumerate(schema.features) if f.dtype == "str"]
         self._params, self._trees = boosting_parameters(boosted.estimator, schema, seed, threads)
         self._lost = unrefittable_parameter(self._params)
-        self._classes: list[str] = []
+        self._classes = sorted(schema.classes)
         self._booster: Any = None
 
     @property

@@ -48,7 +48,8 @@ class SklearnLearner:
         self._schema = schema
         self._estimator = estimator
         self._names = tuple(feature.name for feature in schema.features)
-        self._classes: list[LabelValue] = [False, True] if schema.task == "binary" else []
+        known: list[LabelValue] = sorted(schema.classes)
+        self._classes = [False, True] if schema.task == "binary" else known
         self._fitted = False
         regression = schema.task == "regression"
         if not (is_regressor(estimator) if regression else is_classifier(estimator)):
@@ -86,7 +87,8 @@ class SklearnLearner:
         if new := sorted(set(classes) - set(self._classes), key=str):
             raise SchemaError(
                 f"{type(self._estimator).__name__} was fitted without the classes {few(new)}",
-                hint="retrain with update=Stateless(...), or take a River estimator, which learns them",
+                hint="declare them, LabelRule(classes=(...)), and train --fresh; or take a River "
+                "estimator, which learns them",
             )
 
     def predict(self, features: pl.DataFrame) -> list[Output]:

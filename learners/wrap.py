@@ -74,7 +74,7 @@ def wrap(
 def fresh_of(pipeline: Pipeline) -> Learner:
     """Make a pipeline's fresh learner; raises as :func:`wrap` does."""
     return wrap(
-        Schema(pipeline.task, pipeline.features),
+        Schema(pipeline.task, pipeline.features, pipeline.label.known_classes),
         pipeline.model,
         batch_rows=pipeline.batch_rows,
         seed=pipeline.seed,
@@ -145,8 +145,11 @@ def check_folds(pipeline: Pipeline, learner: Learner) -> None:
         wrong = "its learner can only be fitted from scratch", "take an estimator with partial_fit"
     elif (pipeline.batch_rows or can.batch_rows) is None:
         wrong = "its learner takes an update's examples all at once", "write batch_rows=1_000, say"
-    elif pipeline.task == "multiclass" and not can.open_labels:
-        wrong = "its learner must know all classes ahead", "take a River estimator"
+    elif pipeline.task == "multiclass" and not (can.open_labels or pipeline.label.closed_classes):
+        wrong = (
+            "its learner must know all classes ahead",
+            'declare them, LabelRule(classes=("red", "blue")), or take a River estimator',
+        )
     elif pipeline.passes != 1:
         wrong = f"it goes over its examples {pipeline.passes} times", "write passes=1"
     if wrong is not None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from msgspec import UNSET
+
 from headwater.infra.settings import settings
 from headwater.learners.learner import Learner, Schema
 from headwater.learners.wrap import Adapter, wrap
@@ -39,7 +41,7 @@ def fresh(recipe: Recipe, factory: Callable[[], object] | None = None) -> Learne
         The model factory; if it is None, it is made from the stored code.
     """
     return wrap(
-        Schema(recipe.task, recipe.features),
+        Schema(recipe.task, recipe.features, () if recipe.classes is UNSET else recipe.classes),
         factory or factory_of(recipe.learner),
         batch_rows=recipe.batch_rows,
         seed=recipe.seed,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from headwater.spec.data.feature import FeatureKind, bare
 from headwater.spec.data.label import LabelRule
@@ -44,7 +44,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Parameters
     ----------
     task, features, label
-        As in the pipeline; features without the range of their values and their columns.
+        As in the pipeline; features and labels without the range of their values, and features without
+        their columns.
     dropped
         Features that an earlier declaration had. The archive keeps their columns.
     """
@@ -104,7 +105,7 @@ class Rule(NamedTuple):
 def declaration_of(pipeline: Pipeline) -> Declaration:
     """Return the part of a pipeline by which its records are read."""
     return Declaration(
-        task=pipeline.task, features=tuple(map(bare, pipeline.features)), label=pipeline.label
+        task=pipeline.task, features=tuple(map(bare, pipeline.features)), label=pipeline.label.bare
     )
 
 
@@ -180,6 +181,9 @@ def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]
         unknown = Difference(field="the learner's parameters", was="not kept", now="known", way="fresh")
         return (unknown,)
     changes: list[Difference] = []
+    if learned.classes != made.classes:
+        before, after = _told(learned.classes), _told(made.classes)
+        changes.append(Difference(field="label.classes", was=before, now=after, way="fresh"))
     for path in dict.fromkeys((*was, *now)):
         before, after = was.get(path, "not there"), now.get(path, "not there")
         above = any(path.startswith(f"{change.field}.") for change in changes)
@@ -278,6 +282,10 @@ def _label(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
             yield from rule.compare(stored, declared)
 
 
+def _told(value: object) -> str:
+    return "not declared" if value is UNSET else repr(value)
+
+
 def _of_label(
     field: str, value: Callable[[LabelRule], object] | None = None
 ) -> Callable[[Declaration, Declaration], Iterator[Difference]]:
@@ -289,8 +297,8 @@ def _of_label(
         if not same:
             yield Difference(
                 field=f"label.{field}",
-                was=repr(was),
-                now=repr(now),
+                was=_told(was),
+                now=_told(now),
                 way="wait",
                 hint="put it back until no record waits for its label any more, or give the pipeline "
                 "another name: what was recorded is joined by the rule it was recorded under",
@@ -311,6 +319,7 @@ FEATURE_RULES: dict[str, Rule] = {
     "low": Rule(None, _DOOR),
     "high": Rule(None, _DOOR),
     "categories": Rule(None, _DOOR),
+    "longest": Rule(None, _DOOR),
     "column": Rule(None, "it says how tables are read; what was recorded bears the feature's name"),
     "table": Rule(None, "where the value comes from; what it was is in the record"),
     "entity": Rule(None, "of streaming features, which no pipeline can use yet"),
@@ -325,6 +334,12 @@ LABEL_RULES: dict[str, Rule] = {
     "timeout": Rule(_of_label("timeout")),
     "maturity": Rule(_of_label("maturity")),
     "revision": Rule(None, _RECIPE),
+    "precedence": Rule(_of_label("precedence", lambda rule: rule.ranks)),
+    "low": Rule(None, _DOOR),
+    "high": Rule(None, _DOOR),
+    "classes": Rule(None, f"{_DOOR}; a learner that begins with them is compared: learner_differences"),
+    "open": Rule(None, _DOOR),
+    "hold": Rule(None, "what comes is held back or not; what is held stays so until a person names it"),
 }
 """By field of the label rule."""
 

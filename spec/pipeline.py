@@ -10,7 +10,7 @@ import msgspec
 from headwater.spec.data.feature import BatchFeature, FeatureKind, RequestFeature, StreamingFeature
 from headwater.spec.data.feature_table import FeatureTable
 from headwater.spec.data.label import LabelRule
-from headwater.spec.data.values import LARGEST, is_sound, misfit_of_class
+from headwater.spec.data.label_checks import check_label
 from headwater.spec.errors import DeclarationError, few
 from headwater.spec.serving.batch import BatchPrediction
 from headwater.spec.serving.queue import People
@@ -39,11 +39,6 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
 }
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,61}[a-z0-9]")
-_TIMEOUT_TYPES: dict[str, type | tuple[type, ...]] = {
-    "binary": bool,
-    "multiclass": str,
-    "regression": (int, float),
-}
 
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +49,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     name
         Lower-case letters, digits and hyphens; names the registered model, the tables and the flows.
     task
-        ``"binary"`` (labels are bool), ``"multiclass"`` (labels are str, and the set of them is open)
-        or ``"regression"`` (labels are float). ``"ranking"`` is reserved.
+        ``"binary"`` (labels are bool), ``"multiclass"`` (labels are str, of any class unless ``label``
+        names them) or ``"regression"`` (labels are float). ``"ranking"`` is reserved.
     features
         What the model sees, in this order.
     label
@@ -189,20 +184,7 @@ def _check_task(pipeline: Pipeline) -> None:
         raise DeclarationError(
             f"label={pipeline.label!r} is not a rule", hint='write label=LabelRule(wait="1d")'
         )
-    timeout = pipeline.label.timeout
-    label_type = _TIMEOUT_TYPES[task]
-    fits = isinstance(timeout, label_type) and (task == "binary" or not isinstance(timeout, bool))
-    if isinstance(timeout, str):
-        fits = fits and misfit_of_class(timeout) is None
-    elif isinstance(timeout, int | float):
-        fits = fits and is_sound(timeout)
-    if timeout is not None and not fits:
-        raise DeclarationError(
-            f"timeout={timeout!r} is not a label of a {task} task",
-            hint={"binary": "write True or False", "multiclass": "write a class's name"}.get(
-                task, f"write a number, at most {LARGEST:g}"
-            ),
-        )
+    check_label(pipeline.label, task)
     if not isinstance(pipeline.metrics, tuple):
         raise DeclarationError(
             f"metrics={pipeline.metrics!r} is not a tuple", hint='write metrics=("roc_auc",)'

@@ -79,6 +79,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         What the model sees.
     libraries
         Versions of the libraries that compute, by name.
+    classes
+        The declared classes, sorted, if the learner must know all classes ahead.
     """
 
     pipeline: str
@@ -97,6 +99,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     learner: LearnerCode
     features: tuple[FeatureKind, ...]
     libraries: dict[str, str]
+    classes: tuple[str, ...] | UnsetType = UNSET  # left out where not declared: ids stay
 
     def to_json(self) -> bytes:
         """Encode canonically: the same recipe gives the same bytes in every process."""

@@ -8,7 +8,16 @@ from headwater.spec.recipe import OffsetRange
 from headwater.spec.serving.routing import Routing
 from headwater.spec.updating.update import UpdateKind
 
-__all__ = ["Learning", "Pause", "Reign", "RoutingStatus", "Ruling", "ShadowStatus", "VersionInRole"]
+__all__ = [
+    "AppearedClass",
+    "Learning",
+    "Pause",
+    "Reign",
+    "RoutingStatus",
+    "Ruling",
+    "ShadowStatus",
+    "VersionInRole",
+]
 
 
 class Reign(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +85,28 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     by: str
     reason: str
+
+
+class AppearedClass(msgspec.Struct, frozen=True, kw_only=True):
+    """A class of labels that was not declared when it came.
+
+    Parameters
+    ----------
+    pipeline, name
+        Whose labels, and the class as it was told.
+    appeared_at
+        When its first label was received.
+    held
+        How many labels are held back for it.
+    becomes
+        The class that it is, as a person named it; None until then.
+    """
+
+    pipeline: str
+    name: str
+    appeared_at: datetime
+    held: int
+    becomes: str | None
 
 
 class Learning(msgspec.Struct, frozen=True, kw_only=True):

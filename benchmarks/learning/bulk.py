@@ -80,7 +80,7 @@ def _add(rows: _Rows, pipeline_id: int, offset: int, prediction: Prediction, lab
     at_us, position = to_us(label.known_at), 2 * offset
     rows.predictions.append((pipeline_id, position, prediction.id, at_us, _ENCODER.encode(prediction)))
     rows.labels.append(
-        (pipeline_id, position + 1, position, None, 0, at_us, False, _ENCODER.encode(label))
+        (pipeline_id, position + 1, position, None, 0, at_us, False, _ENCODER.encode(label), None)
     )
     rows.examples.append((pipeline_id, offset, position, position + 1, at_us, None))
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from headwater.features.read.archive import Archive
 from headwater.features.read.frames import EXAMPLE, Frames
+from headwater.features.read.quarantined_rows import QuarantinedRows
 from headwater.features.read.repository import LogRepository
 from headwater.features.read.same_rows import SameRows
 from headwater.features.read.shadow_outputs import ShadowOutputs
@@ -57,6 +58,7 @@ class LogReader:
         self.repository = LogRepository(database, pipeline_id)
         self.same_rows = SameRows(archive, self.repository)
         self.shadows = ShadowOutputs(database, pipeline_id)
+        self._quarantined = QuarantinedRows(database, pipeline_id)
         self._framed, self._frames = declared.stored, Frames(declared.readable())
 
     @property
@@ -122,7 +124,7 @@ class LogReader:
         """Return the examples of a range as :meth:`examples` does, without the quarantined ones."""
         wanted = list(columns)
         frame = self.examples(start, stop, ("offset", *(name for name in wanted if name != "offset")))
-        left_out = self.repository.quarantined(start, stop)
+        left_out = self._quarantined.offsets(start, stop)
         return frame.filter(~pl.col("offset").is_in(left_out)).select(wanted)
 
     def position_at(self, moment: datetime) -> int:
@@ -184,7 +186,7 @@ class LogReader:
         """
         rows = self.repository.predictions(start, stop)
         frame = self.frames.served(rows, self.repository.labels_of(start, stop), list(columns))
-        if judged and (left_out := self.repository.quarantined_positions(start, stop)):
+        if judged and (left_out := self._quarantined.positions(start, stop)):
             frame = frame.filter(~pl.col("position").is_in(left_out))
         return self.frames.beside(frame, self.shadows.between(start, stop)) if shadows else frame
 

@@ -38,7 +38,9 @@ class LogCounts(msgspec.Struct, frozen=True, kw_only=True):
     late
         Labels that came after their prediction's wait.
     parked
-        Labels whose prediction has not come; after the wait they are of no use (expired).
+        Labels that wait for their prediction.
+    expired
+        Labels that were dropped, since their prediction did not come within the wait.
     archived
         Examples that are in the archive.
     """
@@ -50,6 +52,7 @@ class LogCounts(msgspec.Struct, frozen=True, kw_only=True):
     unlabelled: int
     late: int
     parked: int
+    expired: int
     archived: int
 
 
@@ -76,6 +79,12 @@ class LogRepository:
         """Return the next position and the next offset."""
         ((position, offset),) = self._rows(self._select_ends)
         return position, offset
+
+    def expired(self) -> int:
+        """Return how many labels were dropped because their prediction came after the wait."""
+        place = tables.sequencer.c
+        ((expired,),) = self._rows(select(place.expired).where(place.pipeline_id == self._pipeline_id))
+        return int(expired)
 
     def inbox_position(self, inbox: str) -> int:
         """Return the position up to which an inbox is sequenced."""
@@ -111,44 +120,6 @@ class LogRepository:
         )
         return [offset for (offset,) in rows]
 
-    def quarantined(self, start: int, stop: int) -> list[int]:
-        """Return the quarantined offsets of a range, rising."""
-        table = tables.quarantine.c
-        spans = self._rows(
-            select(table.start, table.stop).where(
-                table.pipeline_id == self._pipeline_id, table.start < stop, table.stop > start
-            )
-        )
-        offsets = {o for span in spans for o in range(max(start, span[0]), min(stop, span[1]))}
-        return sorted(offsets)
-
-    def quarantined_positions(self, start: int, stop: int) -> list[int]:
-        """Return the positions of a range of which the newest example is quarantined, rising."""
-        example, span = tables.example.c, tables.quarantine.c
-        newer = tables.example.alias()
-        rows = self._rows(
-            select(example.prediction_position)
-            .distinct()
-            .join(
-                tables.quarantine,
-                (span.pipeline_id == example.pipeline_id)
-                & (example.offset >= span.start)
-                & (example.offset < span.stop),
-            )
-            .where(
-                *self._within(example.prediction_position, start, stop),
-                ~select(newer.c.offset)
-                .where(
-                    newer.c.pipeline_id == example.pipeline_id,
-                    newer.c.prediction_position == example.prediction_position,
-                    newer.c.offset > example.offset,
-                )
-                .exists(),
-            )
-            .order_by(example.prediction_position)
-        )
-        return [position for (position,) in rows]
-
     def emitted(self, start: int, stop: int) -> list[int]:
         """Return the emission times of a range of offsets, in order, in microseconds."""
         table = tables.example.c
@@ -159,20 +130,37 @@ class LogRepository:
         )
         return [moment_us for (moment_us,) in rows]
 
-    def counts(self, unsequenced: int, archived: int) -> LogCounts:
-        """Count the records; the caller counts those outside the database."""
+    def counts(self, unsequenced: int, archived: int, since_us: int) -> LogCounts:
+        """Count the records; the caller counts those outside the database.
+
+        Parameters
+        ----------
+        unsequenced, archived
+            What the inbox and the archive hold.
+        since_us
+            A label received before has expired, if its prediction has not come.
+        """
         prediction, label = tables.prediction.c, tables.label.c
         of_mine = select(label.position).where(label.pipeline_id == self._pipeline_id)
         has_label = of_mine.where(label.prediction_position == prediction.position)
         had_label = of_mine.where(label.prediction_id == prediction.id)
-        parked = select(tables.sequencer.c.parked).where(
-            tables.sequencer.c.pipeline_id == self._pipeline_id
+        place = tables.sequencer.c
+        waiting = select(place.parked, place.expired).where(place.pipeline_id == self._pipeline_id)
+        without = select(func.count()).where(
+            label.pipeline_id == self._pipeline_id,
+            label.prediction_id.is_not(None),
+            label.effective_at_us < since_us,
+            ~select(prediction.position)
+            .where(prediction.pipeline_id == self._pipeline_id, prediction.id == label.prediction_id)
+            .exists(),
         )
         predictions, labels, examples = (
             select(func.count()).where(table.c.pipeline_id == self._pipeline_id)
             for table in (tables.prediction, tables.label, tables.example)
         )
         with self._database.reading() as connection:
+            parked, expired = connection.execute(waiting).one()
+            dropped = _count(connection, without) if parked else 0
             return LogCounts(
                 predictions=_count(connection, predictions),
                 labels=_count(connection, labels),
@@ -182,7 +170,8 @@ class LogRepository:
                     connection, predictions.where(~has_label.exists(), ~had_label.exists())
                 ),
                 late=_count(connection, labels.where(label.late)),
-                parked=_count(connection, parked),
+                parked=parked - dropped,
+                expired=expired + dropped,
                 archived=archived,
             )
 
@@ -327,6 +316,7 @@ def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
                 next_deadline=0,
                 horizon_us=0,
                 parked=0,
+                expired=0,
             )
         )
         connection.execute(

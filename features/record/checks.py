@@ -1,6 +1,7 @@
 """Checks of records, before anything is stored."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from math import inf
 from typing import get_args
 
@@ -17,7 +18,7 @@ from headwater.spec.data.values import (
     misfit_of_class,
     misfit_of_name,
 )
-from headwater.spec.errors import NonFiniteError, SchemaError
+from headwater.spec.errors import NonFiniteError, SchemaError, few
 from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Pipeline
 
@@ -25,8 +26,9 @@ __all__ = ["Checks", "check_entity", "plain_words"]
 
 _LONGEST = 300  # what is wrong may quote a value
 _MOST_KEYS = 20
+_CLASSES_SHOWN = 20
 _ROLES: tuple[str, ...] = get_args(Role)
-_SOURCES: tuple[str, ...] = get_args(Source)
+_SOURCES = tuple(source for source in get_args(Source) if source != "timeout")
 _LABEL_TYPES: dict[str, tuple[type, ...]] = {
     "binary": (bool,),
     "multiclass": (str,),
@@ -58,6 +60,8 @@ class Checks:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._task = pipeline.task
+        self._rule = pipeline.label
+        self._classes = frozenset(pipeline.label.closed_classes)
         self._names = pipeline.feature_names
         request_features = pipeline.request_features
         self.logged = Fields(pipeline.features, ranged=False)
@@ -175,7 +179,8 @@ class Checks:
         Raises
         ------
         SchemaError
-            If it is not of the task's type, or a class that is no name.
+            If it is not of the task's type, a class that is no name or not declared, or outside the
+            declared range.
         NonFiniteError
             If it is NaN, infinite or beyond what is learned.
         """
@@ -184,8 +189,9 @@ class Checks:
         if type(value) is bool and types[0] is bool and label.source in _SOURCES:
             return  # nearly every one
         if label.source not in _SOURCES:
+            known = "headwater's own" if label.source == "timeout" else "not known"
             raise SchemaError(
-                f"label of {prediction_id!r}: source {label.source!r} is not known",
+                f"label of {prediction_id!r}: source {label.source!r} is {known}",
                 hint=f"send one of {', '.join(_SOURCES)}",
             )
         if not isinstance(value, types) or (self._task != "binary" and isinstance(value, bool)):
@@ -194,27 +200,50 @@ class Checks:
                 hint=f"send a {types[0].__name__}",
             )
         if isinstance(value, str):
-            why = misfit_of_class(value)
-            if why is not None:
-                raise SchemaError(
-                    f"label of {prediction_id!r}: class {value[:_LONGEST]!r} {why}",
-                    hint="send a class without control characters",
-                )
-        elif value != value:  # noqa: PLR0124 - NaN
+            self._check_class(prediction_id, value)
+        else:
+            self._check_number(prediction_id, value)
+
+    def _check_class(self, prediction_id: str, value: str) -> None:
+        why = misfit_of_class(value)
+        if why is not None:
+            raise SchemaError(
+                f"label of {prediction_id!r}: class {value[:_LONGEST]!r} {why}",
+                hint="send a class without control characters",
+            )
+        if self._classes and value not in self._classes:
+            raise self._not_declared(prediction_id, value)
+
+    def _check_number(self, prediction_id: str, value: float) -> None:
+        if value != value:  # noqa: PLR0124 - NaN
             raise NonFiniteError(
                 f"label of {prediction_id!r} is NaN", hint="send a label when it is known"
             )
-        elif not is_sound(value):
+        if not is_sound(value):
             raise NonFiniteError(
                 f"label of {prediction_id!r} is not finite, or beyond {LARGEST:g}, the largest number "
                 "that is learned",
                 hint="send it in another unit, or its logarithm",
             )
-        elif is_rounded(value, "float"):
+        if is_rounded(value, "float"):
             raise SchemaError(
                 f"label of {prediction_id!r} is the whole number {value}, which a float does not hold",
                 hint="send the float that it is: 1.7e18",
             )
+        if not self._rule.is_within(value):
+            raise SchemaError(
+                f"label of {prediction_id!r}: {value!r} is outside the declared range",
+                hint=f"send one that is {self._rule.range_words}; or declare another range",
+            )
+
+    def _not_declared(self, prediction_id: str, value: str) -> SchemaError:
+        classes = self._rule.closed_classes
+        near = get_close_matches(value, classes, n=3)
+        close = f"; near it: {', '.join(map(repr, near))}" if near else ""
+        return SchemaError(
+            f"label of {prediction_id!r}: class {value[:_LONGEST]!r} is not declared{close}",
+            hint=f"send one of {few(map(repr, classes), _CLASSES_SHOWN)}; or declare it, too",
+        )
 
 
 def check_entity(entity: Mapping[str, str], where: str) -> None:

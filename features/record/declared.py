@@ -12,6 +12,7 @@ from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import holding
 from headwater.spec.data.feature import FeatureKind, RequestFeature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.declaration import Declaration, declaration_of, differences, needing_a_word, refusal
 from headwater.spec.difference import Difference
 from headwater.spec.errors import BusyError, ChangedError, ConflictError
@@ -231,7 +232,7 @@ def _reading(pipeline: Pipeline, task: Task, features: Sequence[FeatureKind]) ->
         features=tuple(
             RequestFeature(feature.name, feature.dtype, feature.nullable) for feature in features
         ),
-        label=replace(pipeline.label, timeout=None),
+        label=LabelRule(wait=pipeline.label.wait),
         monitoring=replace(pipeline.monitoring, slices=()),
         model=pipeline.model,
         update=pipeline.update,

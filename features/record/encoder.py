@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from headwater.features.record.checks import Checks
-from headwater.features.record.entries import LABEL, PREDICTION, Entry
+from headwater.features.record.entries import LABEL, PREDICTION, Entry, label_key
 from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.settings import Settings
@@ -58,6 +58,7 @@ class _LoggedLabel(msgspec.Struct, gc=False):
     source: Source | UnsetType
     key: str | UnsetType
     by: str | UnsetType
+    on_receipt: bool | UnsetType
 
 
 class _StoredPrediction(msgspec.Struct, gc=False):
@@ -216,7 +217,9 @@ class RecordEncoder:
         )
         return Entry(PREDICTION, id_, "", at_us, _encoded(logged, id_))
 
-    def label(self, label: Label, received_at_us: int | None = None) -> Entry:
+    def label(
+        self, label: Label, received_at_us: int | None = None, *, on_receipt: bool = False
+    ) -> Entry:
         """Make the entry of a label.
 
         Parameters
@@ -225,6 +228,9 @@ class RecordEncoder:
             The truth.
         received_at_us
             When it was received; the clock's present if not given.
+        on_receipt
+            Whether nobody told when it became known: it counts as known on receipt, and without a key it
+            is a repetition if the last label of its source has the same value.
 
         Raises
         ------
@@ -244,11 +250,14 @@ class RecordEncoder:
             UNSET if source == "natural" else source,
             UNSET if label.key is None else label.key,
             label.by or UNSET,
+            on_receipt or UNSET,
         )
-        # Without a key, the same value at the same time is the same label.
-        key = label.key or f"{value!r} {to_us(known_at)}"
+        if label.key is not None:
+            key = label.key
+        else:  # the same value at the same time is the same label
+            key = "" if on_receipt else f"{value!r} {to_us(known_at)}"
         at_us = self.now_us() if received_at_us is None else received_at_us
-        return Entry(LABEL, id_, f"{source}/{key}", at_us, _encoded(logged, id_))
+        return Entry(LABEL, id_, label_key(source, key), at_us, _encoded(logged, id_))
 
     def find(self, prediction_id: str) -> Recorded | None:
         """Return the records of a prediction, its labels in the order in which they came.

@@ -1,14 +1,17 @@
 """The entries of an inbox: rows of its file, stored in transactions that the inbox opens."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, groupby
+from typing import Protocol, get_args
 
 import msgspec
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
+from headwater.infra.ids import new_id
 from headwater.infra.store.sqlite import together
+from headwater.spec.data.records import LabelValue, Source
 from headwater.spec.errors import ConflictError, few
 
 __all__ = [
@@ -16,8 +19,10 @@ __all__ = [
     "ONE_STATEMENT",
     "PREDICTION",
     "SCHEMA",
+    "Elsewhere",
     "Entry",
     "InboxRow",
+    "any_unkeyed",
     "conflicts_among",
     "has_any",
     "insert",
@@ -25,6 +30,8 @@ __all__ = [
     "insert_each",
     "insert_new",
     "known_payloads",
+    "label_key",
+    "newest_of_source",
     "refuse",
 ]
 
@@ -47,6 +54,10 @@ CREATE TABLE entry (
 """,
     "CREATE UNIQUE INDEX entry_by_id ON entry (id, kind, key)",
 )
+_NEWEST_OF_SOURCE = (
+    "SELECT position, payload FROM entry WHERE id = ? AND kind = ? AND key > ? AND key < ? "
+    "ORDER BY position DESC LIMIT 1"
+)
 _INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
 _ROW = "(?, ?, ?, ?, ?)"
 _ONCE = "ON CONFLICT DO NOTHING"
@@ -67,7 +78,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     id
         The prediction's id.
     key
-        ``""`` for a prediction; source and client's key for a label.
+        ``""`` for a prediction; for a label what :func:`label_key` returns.
     received_at_us
         When it was received, in microseconds since 1970, UTC.
     payload
@@ -86,14 +97,92 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.id, self.kind, self.key
 
 
-def insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
+class _Told(msgspec.Struct, gc=False):
+    value: LabelValue
+
+
+_TOLD = msgspec.json.Decoder(_Told)
+
+
+def label_key(source: Source, key: str = "") -> str:
+    """Return the key under which an inbox keeps a label.
+
+    Parameters
+    ----------
+    source, key
+        Who tells it, and the client's key; without a key, :func:`insert` compares the label with the
+        last one of its source.
+    """
+    return f"{source}/{key}"
+
+
+_UNKEYED = frozenset(label_key(source) for source in get_args(Source))
+
+
+def any_unkeyed(batches: Sequence[Sequence[Entry]]) -> bool:
+    """Return whether there is a label without a key, which takes a look at the stored ones."""
+    return any(entry.key in _UNKEYED for batch in batches for entry in batch)
+
+
+class Elsewhere(Protocol):
+    """The files of an inbox beside its own: what they hold is there, too."""
+
+    def unknown(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Return the entries that no file holds, or refuse those that one holds with another payload."""
+        ...
+
+    def newest_of_source(self, label: Entry) -> tuple[int, bytes] | None:
+        """Return position and payload of the newest label of a label's prediction and source."""
+        ...
+
+
+def insert(connection: sqlite3.Connection, entries: Sequence[Entry], elsewhere: Elsewhere) -> int:
     """Insert entries that are not there, and return their number.
+
+    A label without a key is there if the last label of its source has the same value; the caller's
+    transaction excludes other writers.
+
+    Parameters
+    ----------
+    connection, entries
+        Where to, and what.
+    elsewhere
+        Where they may be, too.
 
     Raises
     ------
     ConflictError
         If one is there with another payload; the caller rolls back.
     """
+    added = 0
+    for unkeyed, run in groupby(elsewhere.unknown(entries), key=lambda entry: entry.key in _UNKEYED):
+        if unkeyed:
+            added += sum(_insert_unkeyed(connection, entry, elsewhere) for entry in run)
+        else:
+            added += _insert_keyed(connection, list(run))
+    return added
+
+
+def newest_of_source(connection: sqlite3.Connection, label: Entry) -> tuple[int, bytes] | None:
+    """Return position and payload of the newest label of a label's prediction and source in a file."""
+    last = f"{label.key[:-1]}{chr(ord('/') + 1)}"
+    found: tuple[int, bytes] | None = connection.execute(
+        _NEWEST_OF_SOURCE, (label.id, LABEL, label.key, last)
+    ).fetchone()
+    return found
+
+
+def _insert_unkeyed(connection: sqlite3.Connection, label: Entry, elsewhere: Elsewhere) -> bool:
+    """Insert a label unless it repeats the last one of its source; return whether it was inserted."""
+    found = [newest_of_source(connection, label), elsewhere.newest_of_source(label)]
+    _, newest = max((one for one in found if one is not None), default=(0, None))
+    if newest is not None and _TOLD.decode(newest).value == _TOLD.decode(label.payload).value:
+        return False
+    insert_all(connection, [astuple(replace(label, key=f"{label.key}{new_id()}"))])
+    return True
+
+
+def _insert_keyed(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
     before = connection.total_changes
     for statement, values in together(_INSERT, _ROW, list(map(astuple, entries)), _ONCE):
         connection.executemany(statement, values)
@@ -106,7 +195,7 @@ def insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
 def insert_each(
     connection: sqlite3.Connection,
     batches: Sequence[Sequence[Entry]],
-    unknown: Callable[[Sequence[Entry]], Sequence[Entry]],
+    elsewhere: Elsewhere,
 ) -> list[int | ConflictError]:
     """Insert each batch whole or not at all, and return how many were new, or why it was refused.
 
@@ -114,14 +203,14 @@ def insert_each(
     ----------
     connection, batches
         Where to, and what.
-    unknown
-        Returns the entries of a batch that are nowhere else, or refuses it.
+    elsewhere
+        Where they may be, too.
     """
     ended: list[int | ConflictError] = []
     for batch in batches:
         connection.execute("SAVEPOINT batch")
         try:
-            ended.append(insert(connection, unknown(batch)))
+            ended.append(insert(connection, batch, elsewhere))
         except ConflictError as error:
             connection.execute("ROLLBACK TO batch")
             ended.append(error)

@@ -142,6 +142,8 @@ def type_of(feature: FeatureKind, *, ranged: bool) -> Any:
     kind: Any = python_type(feature.dtype)
     if ranged and feature.categories is not UNSET:
         kind = Literal[feature.categories]
+    elif ranged and feature.longest is not UNSET:
+        kind = Annotated[kind, Meta(max_length=feature.longest)]
     elif ranged and feature.is_ranged:
         low = None if feature.low is UNSET else feature.low
         high = None if feature.high is UNSET else feature.high

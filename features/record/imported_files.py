@@ -17,6 +17,7 @@ from headwater.features.record.entries import (
     conflicts_among,
     has_any,
     known_payloads,
+    newest_of_source,
     refuse,
 )
 from headwater.spec.errors import IntegrityError
@@ -120,6 +121,14 @@ class ImportedFiles:
                 refuse(conflicts_among(entries, known))
                 entries = [entry for entry in entries if entry.identity not in known]
         return entries
+
+    def newest_of_source(self, label: Entry) -> tuple[int, bytes] | None:
+        """Return position and payload of the newest label of a label's prediction and source."""
+        for one in reversed(list(self)):
+            found = newest_of_source(one.connection, label)
+            if found is not None:
+                return one.first - 1 + found[0], found[1]
+        return None
 
     @property
     def are_known(self) -> bool:

@@ -11,6 +11,7 @@ from headwater.features.record.entries import (
     ONE_STATEMENT,
     SCHEMA,
     Entry,
+    any_unkeyed,
     insert,
     insert_all,
     insert_each,
@@ -105,7 +106,7 @@ class Inbox(InboxReader):
         """
         try:
             with self._transaction:
-                added = insert(self._connection, self._imported.unknown(entries))
+                added = insert(self._connection, entries, self._imported)
                 reached(f"{name}.before_sync")
         except (sqlite3.Error, OSError) as error:
             raise refused(self.path, error) from error
@@ -131,10 +132,10 @@ class Inbox(InboxReader):
             If the disk refuses; nothing of any batch is stored then.
         """
         try:
-            ended = self._at_once(batches)
+            ended = None if any_unkeyed(batches) else self._at_once(batches)
             if ended is None:
                 with self._transaction:
-                    ended = insert_each(self._connection, batches, self._imported.unknown)
+                    ended = insert_each(self._connection, batches, self._imported)
                     reached("record.before_sync")
         except (sqlite3.Error, OSError) as error:
             raise refused(self.path, error) from error

@@ -4,121 +4,78 @@ Entries are taken in the order of the inbox. Each has an *effective time*: when 
 time of the entry before it where a clock went back. A prediction's *deadline* is its effective time
 plus the pipeline's wait; deadlines fall between entries by time, a label received exactly at the
 deadline being on time. So the examples and their offsets depend on the entries and their times alone.
+
+The *truth* of a prediction is, of its labels that have not expired, that of the highest source by the
+rule's precedence; among those of like rank the one that became known last, and then the one received
+last. A label that is not the truth when it comes is a revision and makes no example. A label that is
+held back for its class is never the truth; once a person has named the class, a further revision tells
+the same by that name, and may be.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
 
 import msgspec
 
+from headwater.features.sequence.join_records import (
+    Arrival,
+    Deadline,
+    HeldLabel,
+    Joined,
+    KnownLabel,
+    KnownPrediction,
+    NewClass,
+    NewExample,
+    NewLabel,
+    NewPrediction,
+    ToldLabel,
+)
 from headwater.infra.clock import from_us
-from headwater.spec.data.label import LabelRule
+from headwater.spec.data.label import LabelRule, class_digest
 from headwater.spec.data.records import Label, LabelValue
 from headwater.spec.duration import duration
 
-__all__ = [
-    "Arrival",
-    "Deadline",
-    "Joined",
-    "Joiner",
-    "KnownLabel",
-    "KnownPrediction",
-    "NewExample",
-    "NewLabel",
-    "NewPrediction",
-]
+__all__ = ["Joiner"]
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """An entry of the inbox with its effective time; `value` is None for a prediction."""
-
-    id: str
-    effective_at_us: int
-    value: LabelValue | None
-    payload: bytes
-
-
-class Deadline(msgspec.Struct, frozen=True, gc=False):
-    """A prediction whose wait ends."""
-
-    due_us: int
-    position: int
-    id: str
-
-
-class KnownLabel(msgspec.Struct, frozen=True, gc=False):
-    """A revision of a label."""
-
-    position: int
-    value: LabelValue
-    effective_at_us: int
-
-
-class NewPrediction(msgspec.Struct, frozen=True, gc=False):
-    """A row to insert."""
-
-    position: int
-    id: str
-    effective_at_us: int
-    payload: bytes
-
-
-class NewLabel(msgspec.Struct, frozen=True, gc=False):
-    """A row to insert; it names its prediction by position, or by id where that has not come."""
-
-    position: int
-    prediction_position: int | None
-    prediction_id: str | None
-    revision: int
-    effective_at_us: int
-    late: bool
-    payload: bytes
-
-
-class NewExample(msgspec.Struct, frozen=True, gc=False):
-    """A row to insert."""
-
-    offset: int
-    prediction_position: int
-    label_position: int
-    emitted_at_us: int
-    supersedes: int | None
-
-
-class KnownPrediction(msgspec.Struct, gc=False):
-    """The known state of one prediction id: its labels and its newest example.
+class Truth:
+    """The rule that says which of a prediction's labels is the truth.
 
     Parameters
     ----------
-    position
-        The prediction's, or None while it has not come.
-    effective_at_us
-        The prediction's effective time.
-    labels
-        Its labels, by revision.
-    example
-        Offset of its newest example, or None.
-    learned
-        The value that the newest example carries.
+    rule
+        The pipeline's label rule.
     """
 
-    position: int | None = None
-    effective_at_us: int = 0
-    labels: tuple[KnownLabel, ...] = ()
-    example: int | None = None
-    learned: LabelValue | None = None
+    def __init__(self, rule: LabelRule) -> None:
+        self._wait_us = duration(rule.wait) // _MICROSECOND
+        self._ranks = rule.ranks
 
+    def in_time(self, known: KnownPrediction) -> Sequence[KnownLabel]:
+        """Return the labels whose prediction came within the wait."""
+        since_us = known.effective_at_us - self._wait_us
+        return [label for label in known.labels if label.effective_at_us >= since_us]
 
-class Joined(NamedTuple):
-    """The rows that a batch of entries and deadlines adds."""
+    def usable(self, known: KnownPrediction) -> Sequence[KnownLabel]:
+        """Return the labels that may be the truth."""
+        return [label for label in self.in_time(known) if not label.held]
 
-    predictions: list[NewPrediction]
-    labels: list[NewLabel]
-    examples: list[NewExample]
+    def of(self, labels: Sequence[KnownLabel]) -> KnownLabel:
+        """Return the truth of some labels, at least one."""
+        ranks = self._ranks
+        return max(labels, key=lambda label: (ranks[label.source], label.known_at_us, label.received))
+
+    def changes(self, known: KnownPrediction, label: KnownLabel) -> bool:
+        """Return whether a new label is the truth, and no example says so yet."""
+        if known.example is not None and known.learned == label.value:
+            return False
+        if len(known.labels) == 1:  # nearly every one
+            return label.effective_at_us >= known.effective_at_us - self._wait_us
+        usable = self.usable(known)  # none, if a label expired before its class was named
+        return bool(usable) and label is self.of(usable)
 
 
 class Joiner:
@@ -134,8 +91,8 @@ class Joiner:
         Those that may fall due, in order.
     next_position, next_offset
         The first ones to give.
-    parked
-        How many labels wait for their prediction.
+    parked, expired
+        How many labels wait for their prediction, and how many were dropped since it came too late.
     """
 
     def __init__(
@@ -146,29 +103,47 @@ class Joiner:
         next_position: int,
         next_offset: int,
         parked: int = 0,
+        expired: int = 0,
     ) -> None:
         self._wait_us = duration(rule.wait) // _MICROSECOND
         self._by_window = rule.maturity == "window"
         self._timeout = rule.timeout
+        self._truth = Truth(rule)
+        self._declared = frozenset(rule.known_classes)
+        self._holds = rule.hold is True
+        self._names: dict[str, str | None] = {}
         self._known = known
         self._due = deque(deadlines)
         self._watches = self._by_window or self._timeout is not None
         self.next_position = next_position
         self.next_offset = next_offset
         self.parked = parked
+        self.expired = expired
         self.last_fired = -1
-        self.joined = Joined([], [], [])
+        self.joined = Joined([], [], [], [])
 
-    def fold(self, arrivals: Sequence[Arrival], until_us: int) -> Joined:
-        """Take all arrivals, and every deadline before `until_us`."""
+    def fold(
+        self, arrivals: Sequence[Arrival], until_us: int, names: Mapping[str, str | None] | None = None
+    ) -> Joined:
+        """Take all arrivals, and every deadline before `until_us`.
+
+        Parameters
+        ----------
+        arrivals, until_us
+            The batch.
+        names
+            Of the batch's classes that are not declared, those that came before, each with what it is;
+            None until a person named it.
+        """
+        self._names.update(names or {})
         due = self._due
         for arrival in arrivals:
             if due and due[0].due_us < arrival.effective_at_us:
                 self._fire_before(arrival.effective_at_us)
-            if arrival.value is None:
+            if arrival.told is None:
                 self._take_prediction(arrival)
             else:
-                self._take_label(arrival, arrival.value)
+                self._take_label(arrival, arrival.told)
         self._fire_before(until_us)
         return self.joined
 
@@ -185,21 +160,60 @@ class Joiner:
         if self._watches:
             self._due.append(Deadline(now_us + self._wait_us, position, arrival.id))
         if known.labels:
+            usable = self._truth.usable(known)
             self.parked -= len(known.labels)
-            newest = known.labels[-1]
-            if not self._by_window and now_us - newest.effective_at_us <= self._wait_us:
-                self._emit(known, newest, now_us)
+            self.expired += len(known.labels) - len(self._truth.in_time(known))
+            if usable and not self._by_window:
+                self._emit(known, self._truth.of(usable), now_us)
 
-    def _take_label(self, arrival: Arrival, value: LabelValue) -> None:
+    def release(self, held: HeldLabel, becomes: str, now_us: int) -> None:
+        """Take a label that was held back, now that a person has named its class."""
+        self._take_named(held, becomes, now_us)
+
+    def take_rows(self) -> Joined:
+        """Return the rows so far, which are not returned again."""
+        joined, self.joined = self.joined, Joined([], [], [], [])
+        return joined
+
+    def _take_label(self, arrival: Arrival, told: ToldLabel) -> None:
         known = self._known.get(arrival.id)
         if known is None:
             known = self._known[arrival.id] = KnownPrediction()
         now_us = arrival.effective_at_us
-        waiting = known.position is None or now_us <= known.effective_at_us + self._wait_us
-        label = self._add_label(known, arrival, value, late=not waiting)
+        late = known.position is not None and now_us > known.effective_at_us + self._wait_us
+        becomes = self._becomes(told.value, now_us)
+        label = self._add_label(known, arrival, told, late=late, held=becomes != told.value)
+        if not label.held:
+            self._weigh(known, label, now_us)
+        elif isinstance(becomes, str):
+            self._take_named(HeldLabel(label.position, arrival, told, late), becomes, now_us)
+
+    def _take_named(self, held: HeldLabel, becomes: str, now_us: int) -> None:
+        """Add the revision that tells a held label's truth by the name of its class."""
+        arrival, known = held.arrival, self._known[held.arrival.id]
+        told = msgspec.structs.replace(held.told, value=becomes, instead_of=held.position)
+        stored = msgspec.json.decode(arrival.payload)
+        payload = msgspec.json.encode(stored | {"value": becomes, "instead_of": held.position})
+        renamed = msgspec.structs.replace(arrival, told=told, payload=payload)
+        self._weigh(known, self._add_label(known, renamed, told, late=held.late), now_us)
+
+    def _becomes(self, value: LabelValue, now_us: int) -> LabelValue | None:
+        """Return what a label says by the names of classes; None if that is to be asked."""
+        if not self._declared or not isinstance(value, str) or value in self._declared:
+            return value
+        if value not in self._names:
+            self._names[value] = None
+            new = NewClass(class_digest(value), value, self.next_position, now_us)
+            self.joined.classes.append(new)
+        return self._names[value] if self._holds else value
+
+    def _weigh(self, known: KnownPrediction, label: KnownLabel, now_us: int) -> None:
+        """Emit a label if it is the truth; in a window, its end decides."""
         if known.position is None:
-            self.parked += 1
-        elif not (waiting and self._by_window) and (known.example is None or known.learned != value):
+            return
+        if self._by_window and now_us <= known.effective_at_us + self._wait_us:
+            return
+        if self._truth.changes(known, label):
             self._emit(known, label, now_us)
 
     def _fire_before(self, until_us: int) -> None:
@@ -209,21 +223,24 @@ class Joiner:
             known = self._known[prediction_id]
             if known.example is not None:
                 continue
-            on_time = [
-                label
-                for label in known.labels
-                if label.effective_at_us >= known.effective_at_us - self._wait_us
-            ]
-            if on_time and self._by_window:
-                self._emit(known, on_time[-1], due_us)
-            elif not on_time and self._timeout is not None:
+            usable = self._truth.usable(known)
+            if usable and self._by_window:
+                self._emit(known, self._truth.of(usable), due_us)
+            elif not self._truth.in_time(known) and self._timeout is not None:
                 payload = _timed_out(prediction_id, self._timeout, due_us)
-                arrival = Arrival(prediction_id, due_us, self._timeout, payload)
-                label = self._add_label(known, arrival, self._timeout, late=False)
+                told = ToldLabel(self._timeout, from_us(due_us), "timeout")
+                arrival = Arrival(prediction_id, due_us, told, payload)
+                label = self._add_label(known, arrival, told, late=False)
                 self._emit(known, label, due_us)
 
     def _add_label(
-        self, known: KnownPrediction, arrival: Arrival, value: LabelValue, *, late: bool
+        self,
+        known: KnownPrediction,
+        arrival: Arrival,
+        told: ToldLabel,
+        *,
+        late: bool,
+        held: bool = False,
     ) -> KnownLabel:
         position, now_us = self.next_position, arrival.effective_at_us
         self.next_position += 1
@@ -237,9 +254,11 @@ class Joiner:
                 now_us,
                 late,
                 arrival.payload,
+                class_digest(str(told.value)) if held else None,
             )
         )
-        label = KnownLabel(position, value, now_us)
+        self.parked += known.position is None
+        label = told.received(position, now_us, held=held)
         known.labels += (label,)
         return label
 

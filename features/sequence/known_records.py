@@ -7,23 +7,23 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from headwater.features.sequence.joining import Arrival, Deadline, KnownLabel, KnownPrediction
+from headwater.features.sequence.join_records import (
+    Arrival,
+    Deadline,
+    KnownLabel,
+    KnownPrediction,
+    ToldLabel,
+)
 from headwater.infra.store import tables
-from headwater.spec.data.records import LabelValue
 
-__all__ = ["LABEL_VALUE", "KnownRecords", "LabelledValue"]
+__all__ = ["TOLD", "KnownRecords"]
 
 _CHUNK = 1_000
 _REMEMBERED = 20_000
 
 
-class LabelledValue(msgspec.Struct, gc=False):
-    """The value of a stored label; the rest is skipped."""
-
-    value: LabelValue
-
-
-LABEL_VALUE = msgspec.json.Decoder(LabelledValue)
+TOLD = msgspec.json.Decoder(ToldLabel)
+"""Reads the part of a stored label that joining goes by."""
 
 
 class KnownRecords:
@@ -106,7 +106,7 @@ class KnownRecords:
         prediction is new to the stores.
         """
         recalled = self._only_inbox and parked == 0
-        new = {arrival.id for arrival in arrivals if arrival.value is None} if recalled else ()
+        new = {arrival.id for arrival in arrivals if arrival.told is None} if recalled else ()
         known = self.by_id  # may be long: look ids up, build no set of it
         ids = {arrival.id for arrival in arrivals if arrival.id not in known}
         ids.update(deadline.id for deadline in deadlines if deadline.id not in known)
@@ -128,11 +128,12 @@ class KnownRecords:
     ) -> Iterator[tuple[Any, KnownLabel]]:
         """Yield the labels of some predictions, by revision, each with its prediction's key."""
         table = tables.label.c
-        query = select(of, table.position, table.payload, table.effective_at_us).where(
+        query = select(of, table.position, table.payload, table.effective_at_us, table.held_class).where(
             table.pipeline_id == self._pipeline_id, of.in_(keys)
         )
-        for key, position, payload, us in connection.execute(query.order_by(of, table.revision)).all():
-            yield key, KnownLabel(position, LABEL_VALUE.decode(payload).value, us)
+        rows = connection.execute(query.order_by(of, table.revision)).all()
+        for key, position, payload, us, held in rows:
+            yield key, TOLD.decode(payload).received(position, us, held=held is not None)
 
     def _load_examples(
         self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]

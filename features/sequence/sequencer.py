@@ -9,8 +9,10 @@ from sqlalchemy import Connection, select
 from headwater.features.identity.belonging import check_inbox
 from headwater.features.record.entries import LABEL, InboxRow
 from headwater.features.record.inbox import Inbox
-from headwater.features.sequence.joining import Arrival, Deadline, Joined, Joiner
-from headwater.features.sequence.known_records import LABEL_VALUE, KnownRecords
+from headwater.features.sequence.class_names import ClassNames, Naming
+from headwater.features.sequence.join_records import Arrival, Deadline, Joined
+from headwater.features.sequence.joining import Joiner
+from headwater.features.sequence.known_records import TOLD, KnownRecords
 from headwater.features.sequence.sequencer_row import SequencerRow, SequencerState
 from headwater.infra.clock import Clock, to_us
 from headwater.infra.commit_points import reached
@@ -67,6 +69,7 @@ class Sequencer:
         self._watches = self._rule.maturity == "window" or self._rule.timeout is not None
         self._lease: Lease | None = None
         self._known = KnownRecords(pipeline_id)
+        self._names = ClassNames(pipeline_id, pipeline.label)
         self._row = SequencerRow(pipeline_id, inbox.identity.inbox)
 
     def __enter__(self) -> Self:
@@ -136,17 +139,19 @@ class Sequencer:
             if len(deadlines) > self._batch_entries:
                 more, until_us = True, deadlines[self._batch_entries - 1].due_us + 1
                 arrivals = [a for a in arrivals if a.effective_at_us < until_us]
-            if not arrivals and not deadlines:
+            namings = [] if more else self._names.pending(connection)
+            if not arrivals and not deadlines and not namings:
                 return 0, not more
             joiner = self._join(connection, before, arrivals, deadlines, until_us)
-            self._write(connection, joiner.joined)
-            horizon_us = until_us if self._watches else last_us
+            self._write(connection, joiner.take_rows())
+            self._release(connection, joiner, namings, until_us)
+            horizon_us = until_us if self._watches or namings else last_us
             read_to = entries[len(arrivals) - 1][0] if arrivals else before.inbox_position
             self._row.move(connection, before, _after(before, joiner, horizon_us, read_to))
             reached("sequence.before_commit")
         reached("sequence.after_commit")
         self._known.forget()
-        return len(joiner.joined.examples), not more
+        return joiner.next_offset - before.next_offset, not more
 
     def _deadlines(
         self, connection: Connection, before: SequencerState, until_us: int
@@ -185,15 +190,28 @@ class Sequencer:
             before.next_position,
             before.next_offset,
             before.parked,
+            before.expired,
         )
-        joiner.fold(arrivals, until_us)
+        joiner.fold(arrivals, until_us, self._names.of(connection, arrivals))
         return joiner
+
+    def _release(
+        self, connection: Connection, joiner: Joiner, namings: Sequence[Naming], now_us: int
+    ) -> None:
+        """Take the labels that were held back for classes that people have named since."""
+        for naming in namings:
+            held = self._names.apply(connection, naming, joiner.next_position)
+            self._known.load(connection, [one.arrival for one in held], (), joiner.parked)
+            for one in held:
+                joiner.release(one, naming.becomes, now_us)
+            self._write(connection, joiner.take_rows())
 
     def _write(self, connection: Connection, joined: Joined) -> None:
         id_ = self._pipeline_id
         insert_many(connection, tables.prediction, [(id_, *astuple(row)) for row in joined.predictions])
         insert_many(connection, tables.label, [(id_, *astuple(row)) for row in joined.labels])
         insert_many(connection, tables.example, [(id_, *astuple(row)) for row in joined.examples])
+        self._names.write(connection, joined.classes)
 
 
 def _after(before: SequencerState, joiner: Joiner, horizon_us: int, read_to: int) -> SequencerState:
@@ -203,6 +221,7 @@ def _after(before: SequencerState, joiner: Joiner, horizon_us: int, read_to: int
         max(before.next_deadline, joiner.last_fired + 1),
         horizon_us,
         joiner.parked,
+        joiner.expired,
         read_to,
     )
 
@@ -210,9 +229,9 @@ def _after(before: SequencerState, joiner: Joiner, horizon_us: int, read_to: int
 def _arrivals(entries: Sequence[InboxRow], horizon_us: int) -> list[Arrival]:
     """Return the entries with their effective times, which never fall."""
     arrivals = []
-    decode = LABEL_VALUE.decode
+    decode = TOLD.decode
     for _position, kind, id_, received_at_us, payload in entries:
         horizon_us = max(horizon_us, received_at_us)
-        value = decode(payload).value if kind == LABEL else None
-        arrivals.append(Arrival(id_, horizon_us, value, payload))
+        told = decode(payload) if kind == LABEL else None
+        arrivals.append(Arrival(id_, horizon_us, told, payload))
     return arrivals

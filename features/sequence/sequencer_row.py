@@ -17,6 +17,7 @@ class SequencerState(NamedTuple):
     next_deadline: int
     horizon_us: int
     parked: int
+    expired: int
     inbox_position: int
 
 

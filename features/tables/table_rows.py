@@ -137,6 +137,8 @@ def _check_range(table: FeatureTable, feature: BatchFeature, values: pl.Series) 
         outside |= (values > feature.high).fill_null(False)
     if feature.categories is not UNSET:
         outside |= ~values.is_in(list(feature.categories)).fill_null(True)
+    if feature.longest is not UNSET:
+        outside |= (values.str.len_chars() > feature.longest).fill_null(False)
     if outside.any():
         raise SchemaError(
             f"feature {feature.name!r} is outside what it declares in {int(outside.sum()):,} rows of "

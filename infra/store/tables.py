@@ -28,6 +28,7 @@ __all__ = [
     "example",
     "inbox_position",
     "label",
+    "label_class",
     "learning_stop",
     "lease",
     "log",
@@ -90,6 +91,7 @@ sequencer = Table(
     Column("next_deadline", BigInteger, nullable=False, comment="first position not yet due"),
     Column("horizon_us", BigInteger, nullable=False, comment="all before it has been sequenced"),
     Column("parked", BigInteger, nullable=False, comment="labels whose prediction has not come"),
+    Column("expired", BigInteger, nullable=False, comment="labels whose prediction came too late"),
 )
 
 inbox_position = Table(
@@ -123,6 +125,15 @@ label = Table(
     Column("effective_at_us", BigInteger, nullable=False),
     Column("late", Boolean, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+    Column("held_class", String(64), comment="digest of its class, if it is held back for that"),
+    Index(
+        "label_held",
+        "pipeline_id",
+        "held_class",
+        "position",
+        sqlite_where=text("held_class IS NOT NULL"),
+        postgresql_where=text("held_class IS NOT NULL"),
+    ),
     Index("label_by_prediction", "pipeline_id", "prediction_position", "revision", unique=True),
     Index(
         "label_parked",
@@ -136,6 +147,18 @@ label = Table(
     sqlite_with_rowid=False,
 )
 
+label_class = Table(
+    "label_class",
+    metadata,
+    _of_pipeline(),
+    Column("digest", String(64), primary_key=True, comment="SHA-256 of the name"),
+    Column("name", Text, nullable=False, comment="a class that was not declared when it came"),
+    Column("position", BigInteger, nullable=False, comment="of its first label"),
+    Column("appeared_at_us", BigInteger, nullable=False),
+    Column("announced", Boolean, nullable=False, comment="whether its event was emitted"),
+    Column("becomes", Text, comment="the class that it is; null until a person named it"),
+    Column("named_from", BigInteger, comment="the position from which it is named; null before"),
+)
 example = Table(
     "example",
     metadata,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Literal
 
+from headwater.features.read.new_classes import NewClasses
 from headwater.features.read.repository import LogRepository, find, register
 from headwater.features.read.shadow_outputs import ShadowOutputs
 from headwater.features.record.encoder import open_inbox
@@ -16,7 +17,7 @@ from headwater.registry.version import Version
 from headwater.spec.errors import DeclarationError, NotFoundError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.rulings import Learning, Reign, VersionInRole
+from headwater.spec.rulings import AppearedClass, Learning, Reign, VersionInRole
 
 __all__ = ["Operator"]
 
@@ -57,6 +58,7 @@ class Operator:
         self.name = pipeline if isinstance(pipeline, str) else pipeline.name
         number = _number_of(pipeline, database, settings)
         self.registry = Registry(self.name, number, settings, database, clock)
+        self._classes = NewClasses(self.name, number, database, clock)
         self.routing = RoutingOperations(
             self.registry,
             self._declared,
@@ -106,6 +108,29 @@ class Operator:
         check_reason(reason)
         self.registry.quarantine.add(spans, by=by, reason=reason)
         return self.learning()
+
+    def classes(self) -> list[AppearedClass]:
+        """List the classes of labels that were not declared when they came, oldest first."""
+        return self._classes.all()
+
+    def name_class(self, name: str, becomes: str, *, by: str, reason: str) -> list[AppearedClass]:
+        """Say what a new class is, so that labels held back for it make examples.
+
+        Parameters
+        ----------
+        name, becomes
+            The class as it was told, and the class that it is: the same, or a known one.
+        by, reason
+            Who says so, and why.
+
+        Raises
+        ------
+        NotFoundError, DeclarationError, ConflictError
+            If no label of it came, `becomes` is not known, or it was named otherwise before.
+        """
+        check_reason(reason)
+        self._classes.name(name, becomes, by=by, reason=reason)
+        return self.classes()
 
     def promote(self, version: str, *, by: str, reason: str) -> Reign:
         """Make a version champion, as the registry's ``promote`` does."""

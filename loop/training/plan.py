@@ -5,6 +5,7 @@ import sys
 from datetime import datetime
 
 import msgspec
+from msgspec import UNSET
 
 from headwater.learners.parameters import parameters_of
 from headwater.learners.wrap import Adapter, adapter_of
@@ -142,6 +143,7 @@ def recipe_of(bound: Bound, plan: UpdatePlan, stop: int, at: datetime) -> Recipe
         learner=_code_of(pipeline, adapter),
         features=tuple(map(bare, pipeline.features)),
         libraries=library_versions(adapter),
+        classes=UNSET if bound.capabilities.open_labels else pipeline.label.known_classes or UNSET,
     )
     if plan.parent is not None:
         check_continues(bound, plan.parent, recipe)

@@ -219,11 +219,12 @@ class LabelItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     value
         true or false, a class, or a number, as the pipeline's task has it.
     known_at
-        When it became known, with a zone; now if not given.
+        When it became known, with a zone; on receipt if not given.
     source
-        Where it comes from.
+        Where it comes from; ``"timeout"`` is headwater's own, and refused.
     key
-        The client's key: the same key again must bear the same value.
+        The client's key: the same key again must bear the same value. With neither this, `known_at` nor
+        a header ``Idempotency-Key``, a label like the last one of its source is a repetition.
     """
 
     prediction_id: Id

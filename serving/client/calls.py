@@ -1,11 +1,11 @@
 """Build the requests of both clients: operation, path, body, and the type of the answer.
 
-Every prediction gets its id, and every label its time, here, before the first attempt.
+Every prediction gets its id, and every label its key, here, before the first attempt.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
@@ -145,15 +145,17 @@ def label(
         "value": value,
         "source": source,
     }
-    if key is None or known_at is not None:  # a key says by itself that a label is the same
-        item["known_at"] = known_at or datetime.now(UTC)
-    item = item if key is None else {**item, "key": key}
-    return _call(operations.LABEL, LabelResult, _named(item, pipeline))
+    if known_at is not None:
+        item["known_at"] = known_at
+    if key is not None:
+        item["key"] = key
+    return _call(operations.LABEL, LabelResult, _named(_keyed(item), pipeline))
 
 
 def send_labels(items: Sequence[Mapping[str, Any]], pipeline: str | None) -> Call[LabelResults]:
     """Build the request with many labels."""
-    return _call(operations.LABEL, LabelResults, _named({"labels": items}, pipeline))
+    labels = [_keyed(item) for item in items]
+    return _call(operations.LABEL, LabelResults, _named({"labels": labels}, pipeline))
 
 
 def prediction(prediction_id: str, pipeline: str | None) -> Call[Recorded]:
@@ -277,6 +279,11 @@ def _item(
 ) -> dict[str, Any]:
     item: dict[str, Any] = {"id": new_id() if id_ is None else id_, "features": features}
     return {**item, "entity": entity} if entity else item
+
+
+def _keyed(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a label that is the same one when it is sent again: with a time, or a key."""
+    return item if "known_at" in item or "key" in item else {**item, "key": new_id()}
 
 
 def _named(body: Mapping[str, Any], pipeline: str | None) -> dict[str, Any]:

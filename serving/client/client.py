@@ -1,6 +1,6 @@
 """Clients of the service: predict, label, look up; they import none of the server.
 
-Every prediction gets its id, and every label its time, before it is sent. A request that is sent again
+Every prediction gets its id, and every label its key, before it is sent. A request that is sent again
 is the same request, so retries are safe.
 
 >>> from headwater.serving.client.client import Client
@@ -126,11 +126,12 @@ class Client:
         prediction_id, value
             Id of the prediction, and its label's value.
         known_at
-            When it became known, with a zone; now if not given.
+            When it became known, with a zone; when the service receives it if not given.
         source
-            Where it comes from.
+            Where it comes from: ``"natural"`` or ``"human"``.
         key
-            The client's key: the same key again must bear the same value; a revision bears another.
+            The client's key: the same key again must bear the same value; a revision bears another. With
+            neither this nor `known_at`, the call makes one: called again, it is another revision.
 
         Raises
         ------

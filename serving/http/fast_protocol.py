@@ -75,7 +75,7 @@ class ShortWay:
             by = self._guard.admit("POST", name, headers)
         except HeadwaterError as error:
             return self._guard.refusal(error, name)
-        return await route.reply(body, by)
+        return await route.reply(body, by, headers)
 
 
 class _Exchange:

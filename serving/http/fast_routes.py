@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from headwater.features.record.checks import plain_words
 from headwater.serving.access.authentication import BY
 from headwater.serving.api.problems import FAILED, PROBLEM_TYPE, Problem, log_problem, problem_of
-from headwater.serving.api.reply import Reply
+from headwater.serving.api.reply import Headers, Reply
 from headwater.serving.api.schemas import (
     NO_FEATURES,
     LabelItem,
@@ -22,6 +22,7 @@ from headwater.serving.api.schemas import (
     PredictItem,
     PredictRequest,
 )
+from headwater.serving.http.idempotency import idempotency_key
 from headwater.serving.metrics.service_metrics import Metrics
 from headwater.serving.worker.served_pipeline import ServedPipeline
 from headwater.spec.errors import (
@@ -81,8 +82,8 @@ class FastRoute:
     Parameters
     ----------
     work
-        Turns a body and the name of its key into an answer; raises a :class:`HeadwaterError` for a
-        problem.
+        Turns a body, the name of its key and the headers into an answer; raises a
+        :class:`HeadwaterError` for a problem.
     limits
         Bounds of the body.
     metrics
@@ -90,7 +91,10 @@ class FastRoute:
     """
 
     def __init__(
-        self, work: Callable[[bytes, str], Awaitable[object]], limits: BodyLimits, metrics: Metrics
+        self,
+        work: Callable[[bytes, str, Headers], Awaitable[object]],
+        limits: BodyLimits,
+        metrics: Metrics,
     ) -> None:
         self._work = work
         self._limits = limits
@@ -103,13 +107,13 @@ class FastRoute:
         except HeadwaterError as error:
             reply = self._problem(problem_of(error))
         else:
-            reply = await self.reply(body, scope.get(BY, ""))
+            reply = await self.reply(body, scope.get(BY, ""), scope["headers"])
         await reply.send(send)
 
-    async def reply(self, body: bytes, by: str) -> Reply:
+    async def reply(self, body: bytes, by: str, headers: Headers) -> Reply:
         """Answer a body that was sent with the key of a name."""
         try:
-            return Reply(200, _JSON, _ENCODER.encode(await self._work(body, by)))
+            return Reply(200, _JSON, _ENCODER.encode(await self._work(body, by, headers)))
         except HeadwaterError as error:
             return self._problem(problem_of(error))
         except Exception:
@@ -162,7 +166,7 @@ class FastRoutes:
 def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> FastRoute:
     """Make ``POST /predict``."""
 
-    async def predict(body: bytes, _by: str) -> object:
+    async def predict(body: bytes, _by: str, _headers: Headers) -> object:
         request = _decoded(_PREDICT, body)
         try:
             return await answer(request)
@@ -192,27 +196,32 @@ def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) ->
 def labels_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> FastRoute:
     """Make ``POST /labels``."""
 
-    async def label(body: bytes, by: str) -> object:
+    async def label(body: bytes, by: str, headers: Headers) -> object:
         request = _decoded(_LABELS, body)
         try:
-            return await record(request, by)
+            return await record(request, by, idempotency_key(headers))
         except HeadwaterError as error:
             log_problem(error, pipeline=request.pipeline, prediction_id=request.prediction_id)
             raise
 
-    async def record(request: LabelRequest, by: str) -> object:
+    async def record(request: LabelRequest, by: str, key: str | None) -> object:
         pipeline = named(pipelines, request.pipeline)
         if request.labels is not UNSET:
             alone = request.prediction_id is UNSET and request.value is UNSET
             _check_alone(alone, "labels", "prediction_id")
-            return LabelResults(await pipeline.labels.record(request.labels, by=by))
+            return LabelResults(await pipeline.labels.record(request.labels, by, key))
         if request.prediction_id is UNSET or request.value is UNSET:
             missing = "prediction_id" if request.prediction_id is UNSET else "value"
             raise SchemaError(
                 f"{missing}: it is missing", hint="send prediction_id and value, or many in labels"
             )
+        own_key = UNSET if key is None else key
         item = LabelItem(
-            request.prediction_id, request.value, request.known_at, request.source, request.key
+            request.prediction_id,
+            request.value,
+            request.known_at,
+            request.source,
+            own_key if request.key is UNSET else request.key,
         )
         return await pipeline.labels.record_one(item, by=by)
 

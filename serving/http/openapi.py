@@ -24,6 +24,7 @@ from headwater.serving.api.operations import (
 )
 from headwater.serving.api.problems import Problem
 from headwater.serving.api.schemas import MOST_ITEMS
+from headwater.serving.http.idempotency import HEADER, LONGEST
 from headwater.serving.http.kserve_v2 import datatypes
 from headwater.spec.data.feature import FeatureKind
 from headwater.spec.data.records import LabelValue
@@ -48,6 +49,20 @@ _LABELS: dict[Task, dict[str, Any]] = {
 }
 _EXAMPLES: dict[str, object] = {"float": 1.5, "int": 2, "str": "text", "bool": True}
 _TRUTHS: dict[Task, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
+_IDEMPOTENCY = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "The key of the label, if it has none of its own; each label of many gets a key of "
+    "this, a slash and its place from 0. The same request with the same key is recorded once",
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST,
+        "pattern": "^[!-~]([ -~]*[!-~])?$",
+    },
+    "example": "order-17-first",
+}
 _STATUSES = {
     "401": "A key is needed, once the first was made",
     "403": "The key does not allow this; without keys: another host, or a page of another site",
@@ -126,7 +141,8 @@ def _operation(
         found["description"] = more
     if not row.scopes:
         found["security"] = [{}]
-    if parameters := [*_path_parameters(path, pipelines), *_query_parameters(row, pipelines)]:
+    parameters = [*_path_parameters(path, pipelines), *_query_parameters(row, pipelines)]
+    if parameters := parameters + ([_IDEMPOTENCY] if row is LABEL else []):
         found["parameters"] = parameters
     if row.method != "GET":
         found["requestBody"] = {"required": True, "content": _request(row, pipelines, schemas)}
@@ -251,9 +267,9 @@ def _labels(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
     """Return the schemas of a request with one label, and of one with many."""
     item = {
         "prediction_id": _ID,
-        "value": _LABELS[pipeline.task],
+        "value": _truths(pipeline),
         "known_at": {"type": "string", "format": "date-time"},
-        "source": {"enum": ["natural", "human", "timeout"]},
+        "source": {"enum": ["natural", "human"]},
         "key": _ID,
     }
     # Any item is accepted, since each has its own result, which refuses an item that does not fit.
@@ -293,7 +309,12 @@ def _entity(needed: Sequence[str]) -> dict[str, Any]:
 
 def _value(feature: FeatureKind) -> dict[str, Any]:
     value = _VALUES[feature.dtype]
-    declared = {"minimum": feature.low, "maximum": feature.high, "enum": feature.categories}
+    declared = {
+        "minimum": feature.low,
+        "maximum": feature.high,
+        "enum": feature.categories,
+        "maxLength": feature.longest,
+    }
     value = value | {name: limit for name, limit in declared.items() if limit is not UNSET}
     return {"anyOf": [value, {"type": "null"}]} if feature.nullable else value
 
@@ -331,9 +352,21 @@ def _example(feature: FeatureKind) -> object:
         return feature.categories[0]
     if feature.low is not UNSET:
         return feature.low
+    if feature.longest is not UNSET:
+        return "text"[: feature.longest]
     return _EXAMPLES[feature.dtype] if feature.high is UNSET else feature.high
 
 
+def _truths(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the schema of a label's value."""
+    rule = pipeline.label
+    declared = {"minimum": rule.low, "maximum": rule.high, "enum": rule.closed_classes or UNSET}
+    limits = {name: limit for name, limit in declared.items() if limit is not UNSET}
+    return _LABELS[pipeline.task] | limits
+
+
 def _truth(pipeline: Pipeline) -> dict[str, Any]:
-    value = _TRUTHS[pipeline.task]
+    rule = pipeline.label
+    bounds = [bound for bound in (rule.low, rule.high) if bound is not UNSET]
+    value = (*bounds, *rule.known_classes, _TRUTHS[pipeline.task])[0]
     return {"pipeline": pipeline.name, "prediction_id": "order-17", "value": value, "key": "first"}

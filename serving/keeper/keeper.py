@@ -67,6 +67,7 @@ class Keeper:
         self._published = self._published_before()
         self._file = KeeperStatusFile(bound.pipeline.name, bound.settings)
         self._status = self._file.read()
+        self._expired = self._status.expired
         self._alarms = Alarms(bound.pipeline.name, bound.clock, self._status)
         self._learning = OnlineLearning(bound) if bound.pipeline.learn == "each label" else None
         served = None if self._published is None else self._published.states[0].version
@@ -101,7 +102,7 @@ class Keeper:
         bool
             Whether anything was done, so that there may be more to do.
         """
-        parts = (self._follower.follow, self._follower.learn, self._route)
+        parts = (self._follower.follow, self._follower.learn, self._route, self._count)
         done, failure = [], None
         for part in parts:
             try:
@@ -125,6 +126,11 @@ class Keeper:
         finally:
             published = self._publish(champion)
         return published or self._routing.unfinished
+
+    def _count(self) -> bool:
+        """Count the labels that expired; nothing is to be done about them."""
+        self._expired = self._bound.log.repository.expired()
+        return False
 
     def _publish(self, champion: ServedState) -> bool:
         """Publish what is to serve, if it differs from the last publication."""
@@ -150,6 +156,7 @@ class Keeper:
             pause=None if learning is None else learning.pause,
             alarms=self._alarms.held,
             raised=self._alarms.raised,
+            expired=self._expired,
         )
         if status != self._status:
             self._file.publish(status)

@@ -39,6 +39,9 @@ _FAMILIES = {
         "histogram", "From a read request to its durable record, one or many predictions.", ("pipeline",)
     ),
     "headwater_labels": _Family("counter", "Labels, by what became of them.", ("pipeline", "status")),
+    "headwater_labels_expired": _Family(
+        "counter", "Labels dropped, as their prediction came after the wait.", ("pipeline",)
+    ),
     "headwater_records_waiting": _Family("gauge", "Records that wait for their sync.", ("pipeline",)),
     "headwater_syncs": _Family("counter", "Syncs of the inbox, many records each.", ("pipeline",)),
     "headwater_swap_failures": _Family(

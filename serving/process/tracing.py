@@ -99,10 +99,12 @@ class _TracedPredictor(Predictor):
 class _TracedLabels(LabelRecorder):
     """A recorder of labels that traces them by the ids of their predictions."""
 
-    async def record(self, items: Sequence[msgspec.Raw], by: str) -> list[LabelResult]:
+    async def record(
+        self, items: Sequence[msgspec.Raw], by: str, key: str | None = None
+    ) -> list[LabelResult]:
         """Record labels, as :meth:`LabelRecorder.record` does."""
         with span("label", {"pipeline": self.pipeline.name, "count": len(items)}):
-            labelled = await super().record(items, by)
+            labelled = await super().record(items, by, key)
             _set_ids([one.prediction_id for one in labelled])
             return labelled
 

@@ -64,6 +64,8 @@ class KeeperStatus(msgspec.Struct, frozen=True, kw_only=True):
         The alarms that hold.
     raised
         The number of alarms ever raised, by kind.
+    expired
+        The number of labels ever dropped because their prediction came after the wait.
     """
 
     learns: bool = False
@@ -72,6 +74,7 @@ class KeeperStatus(msgspec.Struct, frozen=True, kw_only=True):
     pause: Pause | None = None
     alarms: tuple[Alarm, ...] = ()
     raised: dict[AlarmKind, int] = {}
+    expired: int = 0
 
 
 class KeeperStatusFile(OwnedFile[KeeperStatus]):
@@ -156,6 +159,7 @@ def cells_of(pipeline: str, status: KeeperStatus) -> Iterator[Cells]:
         yield Cells("headwater_alarms", (pipeline, kind), (float(held.count(kind)),), lives=True)
         count = float(status.raised.get(kind, 0))
         yield Cells("headwater_alarms_raised", (pipeline, kind), (count,), lives=True)
+    yield Cells("headwater_labels_expired", (pipeline,), (float(status.expired),), lives=True)
     if status.learns:
         paused, behind = float(status.pause is not None), float(status.sequenced_to - status.learned_to)
         yield Cells("headwater_learning_paused", (pipeline,), (paused,), lives=True)

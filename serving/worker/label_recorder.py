@@ -8,7 +8,7 @@ from msgspec import UNSET
 from headwater.features.record.checks import plain_words
 from headwater.features.record.encoder import RecordEncoder
 from headwater.features.record.entries import Entry
-from headwater.infra.clock import Clock
+from headwater.infra.clock import Clock, to_us
 from headwater.serving.api.schemas import LabelItem, LabelResult
 from headwater.serving.metrics.service_metrics import PipelineMetrics
 from headwater.serving.worker.group_commit import AppendResult, GroupCommit
@@ -41,7 +41,9 @@ class LabelRecorder:
         self._clock = clock
         self._metrics = metrics
 
-    async def record(self, items: Sequence[msgspec.Raw], by: str) -> list[LabelResult]:
+    async def record(
+        self, items: Sequence[msgspec.Raw], by: str, key: str | None = None
+    ) -> list[LabelResult]:
         """Record labels, each independently of the others; they are durable when this returns.
 
         Parameters
@@ -50,6 +52,8 @@ class LabelRecorder:
             The labels as JSON, each a :class:`~headwater.serving.api.schemas.LabelItem`.
         by
             Name of the sender.
+        key
+            The request's own; a label without a key gets one of this and its place.
 
         Raises
         ------
@@ -59,8 +63,8 @@ class LabelRecorder:
         refused: list[LabelResult | None] = []
         labels: list[LabelItem] = []
         entries: list[Entry] = []
-        for item in items:
-            read = self._read(item, by)
+        for place, item in enumerate(items):
+            read = self._read(item, by, None if key is None else f"{key}/{place}")
             refused.append(read if isinstance(read, LabelResult) else None)
             if not isinstance(read, LabelResult):
                 labels.append(read[0])
@@ -87,7 +91,9 @@ class LabelRecorder:
             raise ConflictError(result.detail, result.hint)
         return result
 
-    def _read(self, item: msgspec.Raw, by: str) -> tuple[LabelItem, Entry] | LabelResult:
+    def _read(
+        self, item: msgspec.Raw, by: str, key: str | None
+    ) -> tuple[LabelItem, Entry] | LabelResult:
         try:
             label = _LABEL.decode(item)
         except msgspec.ValidationError as error:
@@ -96,21 +102,24 @@ class LabelRecorder:
             )
         except UnicodeDecodeError:
             return LabelResult("", "refused", "the label is not UTF-8", "send UTF-8")
+        if label.key is UNSET and key is not None:
+            label.key = key
         try:
             return label, self._entry(label, by)
         except SchemaError as error:
             return LabelResult(label.prediction_id, "refused", error.what, error.hint)
 
     def _entry(self, item: LabelItem, by: str) -> Entry:
+        now = self._clock.now()
         label = Label(
             prediction_id=item.prediction_id,
             value=item.value,
-            known_at=self._clock.now() if item.known_at is UNSET else item.known_at,
+            known_at=now if item.known_at is UNSET else item.known_at,
             source=item.source,
             key=None if item.key is UNSET else item.key,
             by=by,
         )
-        return self._recorder.label(label)
+        return self._recorder.label(label, to_us(now), on_receipt=item.known_at is UNSET)
 
     def _label_result(self, item: LabelItem, appended: AppendResult) -> LabelResult:
         """Return the result of a label; the same value under the same key is known, whenever it came."""

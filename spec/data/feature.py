@@ -53,6 +53,7 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
     low: float | UnsetType = UNSET  # left out where not declared: recipes stay the bytes they were
     high: float | UnsetType = UNSET
     categories: tuple[str | int, ...] | UnsetType = UNSET
+    longest: int | UnsetType = UNSET
     column: str | UnsetType = UNSET
 
     def __post_init__(self) -> None:
@@ -75,6 +76,8 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
         self._check_range()
         if self.categories is not UNSET:
             self._check_categories(self.categories)
+        if self.longest is not UNSET:
+            self._check_longest(self.longest)
         if self.column is not UNSET and (not isinstance(self.column, str) or not self.column):
             raise DeclarationError(
                 f"feature {self.name!r} has column={self.column!r}",
@@ -89,7 +92,8 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
     @property
     def is_ranged(self) -> bool:
         """Whether it declares which values of its type it may have."""
-        return not (self.low is UNSET and self.high is UNSET and self.categories is UNSET)
+        declared = (self.low, self.high, self.categories, self.longest)
+        return any(limit is not UNSET for limit in declared)
 
     def _check_range(self) -> None:
         kinds = {"float": (float, int), "int": (int,)}.get(self.dtype, ())
@@ -106,6 +110,14 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
             raise DeclarationError(
                 f"feature {self.name!r} has low={self.low!r} above high={self.high!r}",
                 hint="write the lower one as low",
+            )
+
+    def _check_longest(self, longest: int) -> None:
+        count = isinstance(longest, int) and not isinstance(longest, bool) and longest > 0
+        if self.dtype != "str" or not count or self.categories is not UNSET:
+            raise DeclarationError(
+                f"feature {self.name!r} of dtype {self.dtype!r} has longest={longest!r}",
+                hint="write a count of characters, for a feature of text without categories",
             )
 
     def _check_categories(self, categories: tuple[str | int, ...]) -> None:
@@ -148,6 +160,8 @@ class RequestFeature(_FeatureBase, frozen=True, forbid_unknown_fields=True, tag=
         them if not given.
     categories
         The values of text or int that may be served; all if not given.
+    longest
+        How many characters a text may have that is served; any number if not given.
     column
         The name of the column that holds its values in imports and tables, where that is no name of a
         feature; the feature's own if not given.
@@ -161,7 +175,7 @@ class BatchFeature(_FeatureBase, frozen=True, kw_only=True, forbid_unknown_field
 
     Parameters
     ----------
-    name, dtype, nullable, low, high, categories, column
+    name, dtype, nullable, low, high, categories, longest, column
         As in :class:`RequestFeature`; checked where the table is materialised.
     table
         Name of the table it is looked up in, one of the pipeline's.
@@ -200,7 +214,7 @@ class StreamingFeature(
 FeatureKind = RequestFeature | BatchFeature | StreamingFeature
 
 
-def Feature(  # noqa: N802
+def Feature(  # noqa: N802, PLR0913 - reads as a class; the fields of one
     name: str,
     dtype: type | Dtype,
     *,
@@ -208,13 +222,14 @@ def Feature(  # noqa: N802
     low: float | None = None,
     high: float | None = None,
     categories: Sequence[str | int] | None = None,
+    longest: int | None = None,
     column: str | None = None,
 ) -> RequestFeature:
     """Declare a request feature, by Python type or by the name of its dtype.
 
     Parameters
     ----------
-    name, dtype, nullable, low, high, categories, column
+    name, dtype, nullable, low, high, categories, longest, column
         As in :class:`RequestFeature`; what is outside is refused by the service, and not logged.
 
     Examples
@@ -227,7 +242,9 @@ def Feature(  # noqa: N802
     RequestFeature(name='price', dtype='float', column='Price (EUR)')
     """
     given = UNSET if column is None else column
-    return RequestFeature(name, dtype_of(dtype), nullable, *limits(low, high, categories), given)
+    return RequestFeature(
+        name, dtype_of(dtype), nullable, *limits(low, high, categories, longest), given
+    )
 
 
 def dtype_of(dtype: type | Dtype) -> Dtype:
@@ -237,13 +254,14 @@ def dtype_of(dtype: type | Dtype) -> Dtype:
 
 
 def limits(
-    low: float | None, high: float | None, categories: Sequence[str | int] | None
-) -> tuple[float | UnsetType, float | UnsetType, tuple[str | int, ...] | UnsetType]:
+    low: float | None, high: float | None, categories: Sequence[str | int] | None, longest: int | None
+) -> tuple[float | UnsetType, float | UnsetType, tuple[str | int, ...] | UnsetType, int | UnsetType]:
     """Return the declared limits of a feature's values, with UNSET for None."""
     return (
         UNSET if low is None else low,
         UNSET if high is None else high,
         UNSET if categories is None else tuple(categories),
+        UNSET if longest is None else longest,
     )
 
 
@@ -255,4 +273,6 @@ def bare(feature: FeatureKind) -> FeatureKind:
     >>> bare(Feature("hour", int, low=0, high=23))
     RequestFeature(name='hour', dtype='int')
     """
-    return msgspec.structs.replace(feature, low=UNSET, high=UNSET, categories=UNSET, column=UNSET)
+    return msgspec.structs.replace(
+        feature, low=UNSET, high=UNSET, categories=UNSET, longest=UNSET, column=UNSET
+    )

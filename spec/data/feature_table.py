@@ -82,7 +82,7 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
                 f"at={self.at!r} of table {self.name!r} names no column", hint="write at='computed_at'"
             )
 
-    def feature(
+    def feature(  # noqa: PLR0913 - the fields of one
         self,
         name: str,
         dtype: type | Dtype,
@@ -91,16 +91,17 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
         low: float | None = None,
         high: float | None = None,
         categories: Sequence[str | int] | None = None,
+        longest: int | None = None,
         column: str | None = None,
     ) -> BatchFeature:
         """Declare a feature that is looked up in this table.
 
         Parameters
         ----------
-        name, dtype, nullable, low, high, categories, column
+        name, dtype, nullable, low, high, categories, longest, column
             As in :func:`headwater.spec.data.feature.Feature`.
         """
-        low_, high_, categories_ = limits(low, high, categories)
+        low_, high_, categories_, longest_ = limits(low, high, categories, longest)
         return BatchFeature(
             name=name,
             dtype=dtype_of(dtype),
@@ -108,6 +109,7 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
             low=low_,
             high=high_,
             categories=categories_,
+            longest=longest_,
             column=UNSET if column is None else column,
             table=self.name,
         )

@@ -116,9 +116,9 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     value
         The truth.
     known_at
-        When it became known, with a zone.
+        When it became known, with a zone; it counts at most as the time of receipt.
     source
-        Who says so.
+        Who says so; ``"timeout"`` is headwater's own.
     key
         The client's key: the same key again must carry the same value. None makes the key of the
         value and the time, so that a repeated label is one and a changed one is a revision.

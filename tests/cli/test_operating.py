@@ -5,6 +5,11 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TOY, Run, history
 
+from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
+from headwater.spec.data.records import Label, Prediction
+from headwater.spec.loading import load_pipeline
+
 
 @pytest.fixture
 def two(run: Run, tmp_path: Path) -> None:
@@ -71,3 +76,32 @@ def test_a_name_that_is_not_enough_is_refused_with_a_hint(run: Run, tmp_path: Pa
     run("import", TOY, history(tmp_path / "a.parquet"))
     refused = run("routing", "toy", "--set", "champion")
     assert (refused.status, "module:attribute or path.py:attribute" in refused.err) == (1, True)
+
+
+def test_a_new_class_is_listed_and_named(run: Run, home: Settings) -> None:
+    shades = TOY.replace(":toy", ":shades")
+    assert run("classes", shades, "--json").json == []
+    with Bound(load_pipeline(shades), home) as bound:
+        now, features = bound.clock.now(), {"x": 1.0, "y": 1.0}
+        told = {"a": "red", "b": "gren", "c": "teal"}
+        bound.log.record(
+            [Prediction(id=i, features=features, output={"red": 1.0}, served_at=now) for i in told]
+        )
+        bound.log.label([Label(prediction_id=i, value=v, known_at=now) for i, v in told.items()])
+    assert run("collect", shades, "--json").json["emitted"] == 1
+    assert "gren" in run("classes", "shades").out
+    unknown = run("classes", "shades", "--accept", "gren", "--as", "rde")
+    assert (unknown.status, "'rde' is no known class; near it: 'red'" in unknown.err) == (1, True)
+    assert "--accept CLASS" in run("classes", "shades", "--as", "red").err
+    run("classes", "shades", "--accept", "gren", "--as", "red", "--reason", "a slip")
+    named = run("classes", "shades", "--accept", "teal", "--json").json
+    assert [(one["name"], one["held"], one["becomes"]) for one in named] == [
+        ("gren", 1, "red"),
+        ("teal", 1, "teal"),
+    ]
+    assert run("collect", shades, "--json").json["emitted"] == 2
+    with Bound(load_pipeline(shades), home) as bound:
+        assert bound.log.examples()["label"].to_list() == ["red", "red", "teal"]
+    audited = run("audit", "--json").json
+    assert [row["action"] for row in audited] == ["name class", "name class"]
+    assert audited[0]["detail"] == {"class": "gren", "becomes": "red", "reason": "a slip"}

@@ -49,6 +49,9 @@ fitted = replace(toy, name="fitted", model=forest)
 unseeded = replace(toy, name="unseeded", model=unseeded_net, triggers=(Volume(50),))
 watched = replace(toy, name="watched", triggers=(Volume(50),))
 each = replace(toy, name="each", learn="each label", batch_rows=10)
+shades = replace(
+    toy, name="shades", task="multiclass", label=LabelRule(wait="1d", classes=("red", "blue"), hold=True)
+)
 asking = replace(toy, name="asking", people=People(twice=1.0))
 
 spending = FeatureTable(

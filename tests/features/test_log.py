@@ -101,12 +101,22 @@ def test_a_label_that_waited_too_long_for_its_prediction_is_dropped(
     later(clock, hours=3)
     log.record([prediction("a")])
     assert drain(log) == 0
+    assert (log.counts().parked, log.counts().expired, log.repository.expired()) == (0, 1, 1)
 
 
-def test_a_label_without_a_prediction_makes_no_example(log: FeatureLog) -> None:
+def test_a_label_without_a_prediction_makes_no_example_and_expires(
+    log: FeatureLog, clock: SimulatedClock
+) -> None:
     log.label([label("nobody")])
     assert drain(log) == 0
-    assert log.counts().parked == 1
+    assert (log.counts().parked, log.counts().expired) == (1, 0)
+    later(clock, hours=2)
+    assert (log.counts().parked, log.counts().expired) == (1, 0)
+    later(clock, microseconds=1)
+    assert (log.counts().parked, log.counts().expired) == (0, 1)
+    log.record([prediction("nobody")])
+    assert drain(log) == 0
+    assert (log.counts().parked, log.counts().expired) == (0, 1)
 
 
 def test_a_late_label_is_marked(log: FeatureLog, clock: SimulatedClock) -> None:

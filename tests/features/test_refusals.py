@@ -118,3 +118,12 @@ def test_an_empty_signing_key_signs_nothing(settings: Settings) -> None:
     (settings.root / "signing.key").touch()
     with pytest.raises(DeclarationError, match="is empty"):
         settings.key()
+
+
+def test_a_timeout_of_elsewhere_is_refused(log: FeatureLog) -> None:
+    own = msgspec.structs.replace(label("a"), source="timeout")
+    with pytest.raises(SchemaError, match="headwater's own"):
+        log.label([own])
+    with pytest.raises(SchemaError, match="headwater's own"):
+        log.import_history([(prediction("a"), own)])
+    assert log.counts().unsequenced == 0

@@ -68,6 +68,11 @@ stateful = toy(Stateful(), Every("6h"), Cron("30 2 * * *", "Europe/Berlin"))
 twin = toy(Stateful())
 watched = toy(Stateful(), Volume(10), name="watched", pace=Pace(cool_down="1h"))
 watched_by_clock = toy(Stateful(), Every("1d"), name="watched")
+shades = msgspec.structs.replace(
+    toy(Stateful(), name="shades"),
+    task="multiclass",
+    label=LabelRule(wait="1d", classes=("red", "blue"), open=True),
+)
 scored = toy(Stateful(), every="6h")
 scored_at_night = toy(Stateful(), every=Cron("30 2 * * *", "Europe/Berlin"))
 scored_by_hand = toy(Stateful(), every="by hand")

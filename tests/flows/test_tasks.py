@@ -6,6 +6,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Failed
 
 from headwater.features.log import FeatureLog
+from headwater.flows import events
 from headwater.flows.batch_predict import batch_predict
 from headwater.flows.collect import collect
 from headwater.flows.fine_tune import fine_tune
@@ -170,6 +171,26 @@ def test_the_batch_flow_scores_and_shows_its_run(toy, recorded, settings):
 
 def test_the_collect_flow_returns_its_counts(toy, recorded):
     assert collect(f"{toy}:twin") == {"emitted": 0, "archived": 0, "stop": 0}
+
+
+def test_the_collect_flow_tells_of_each_new_class_once(toy, recorded, settings, monkeypatch):
+    emitted = []
+    monkeypatch.setattr(
+        events, "emit_event", lambda name, about, **more: emitted.append((name, about, more))
+    )
+    log, now = FeatureLog(load_pipeline(f"{toy}:shades"), settings), datetime.now(UTC)
+    told = {"a": "red", "b": "teal", "c": "navy", "d": "teal"}
+    log.record([Prediction(id=i, features={"x": 1.0}, output={"red": 1.0}, served_at=now) for i in told])
+    log.label([Label(prediction_id=i, value=value, known_at=now) for i, value in told.items()])
+    log.close()
+    log.database.close()
+    for _ in range(2):
+        collect(f"{toy}:shades")
+    assert [(name, more["payload"]) for name, _, more in emitted] == [
+        ("headwater.class.appeared", {"class": "teal", "held": 0}),
+        ("headwater.class.appeared", {"class": "navy", "held": 0}),
+    ]
+    assert len({more["id"] for _, _, more in emitted}) == 2
 
 
 def test_a_flow_without_examples_raises_the_reason(toy, recorded):

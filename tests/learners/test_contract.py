@@ -16,7 +16,7 @@ from tests.learners.estimators import STATEFUL
 
 from headwater.learners.guard import check_outputs
 from headwater.learners.learner import Learner, Schema
-from headwater.learners.wrap import check_bound, wrap
+from headwater.learners.wrap import check_bound, check_folds, wrap
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.values import LARGEST
@@ -219,6 +219,46 @@ def test_a_learner_of_a_closed_set_refuses_a_new_class(make: Make) -> None:
     with pytest.raises(SchemaError, match="new"):
         learner.learn(frame, pl.Series("label", ["low", "new", "mid"]))
     assert learner.digest() == before
+
+
+@pytest.mark.parametrize("make", [estimators.sgd, estimators.trees])
+def test_a_learner_begins_with_the_declared_classes(make: Make) -> None:
+    """A class of which there is no example yet has a share, and its first example is learned."""
+    schema = Schema("multiclass", FEATURES, ("high", "low", "mid", "never"))
+    learner, again = (wrap(schema, make, batch_rows=None, seed=3, threads=1) for _ in range(2))
+    frame, labels = data("multiclass")
+    some = labels != "high"
+    learner.expect_classes(["low", "mid"])
+    learner.learn(frame.filter(some), labels.filter(some))
+    (shares, *_) = learner.predict(frame)
+    assert isinstance(shares, dict)
+    assert set(shares) == {"high", "low", "mid", "never"}
+    again.load(learner.dump())
+    learner.learn(frame, labels)
+    again.learn(frame, labels)
+    assert learner.digest() == again.digest()
+    before = learner.digest()
+    with pytest.raises(SchemaError, match="new"):
+        learner.learn(frame[:1], pl.Series("label", ["new"]))
+    assert learner.digest() == before
+
+
+def test_what_must_know_its_classes_learns_each_label_of_declared_ones() -> None:
+    pipeline = Pipeline(
+        name="kinds",
+        task="multiclass",
+        features=FEATURES,
+        label=LabelRule(wait="1d"),
+        model=estimators.sgd,
+        update=Stateful(),
+    )
+    with pytest.raises(DeclarationError, match="declare them"):
+        check_folds(pipeline, check_bound(pipeline))
+    declared = replace(pipeline, label=LabelRule(wait="1d", classes=("low", "mid", "high")))
+    check_folds(declared, check_bound(declared))
+    opened = replace(pipeline, label=LabelRule(wait="1d", classes=("low", "mid"), open=True))
+    with pytest.raises(DeclarationError, match="all classes"):
+        check_folds(opened, check_bound(opened))
 
 
 def test_a_learner_of_an_open_set_learns_a_new_class() -> None:

@@ -79,6 +79,18 @@ def changed_table(**changed: Any) -> FeatureTable:
         ({"task": "multiclass", "label": LabelRule(wait="1d", timeout=True)}, "timeout=True", "class"),
         ({"task": "regression", "label": LabelRule(wait="1d", timeout=True)}, "timeout=True", "number"),
         ({"task": "regression", "label": LabelRule(wait="1d", timeout="0")}, "timeout='0'", "number"),
+        ({"label": LabelRule(wait="1d", low=0.0)}, "at least 0", "leave low and high out"),
+        ({"label": LabelRule(wait="1d", classes=("a", "b"))}, "binary", "leave classes out"),
+        (
+            {"task": "multiclass", "label": LabelRule(wait="1d", classes=("a", "b"), timeout="c")},
+            "timeout='c'",
+            "a, b",
+        ),
+        (
+            {"task": "regression", "label": LabelRule(wait="1d", low=1.0, timeout=0.0)},
+            "at least 1",
+            "within the range",
+        ),
         ({"metrics": ("mae",)}, "'mae'", "roc_auc"),
         ({"metrics": ("roc_auc", "rmse")}, "'rmse'", "log_loss"),
         ({"task": "multiclass", "metrics": ("roc_auc",)}, "'roc_auc'", "accuracy"),
@@ -133,6 +145,29 @@ def test_a_wrong_pipeline_is_refused_with_a_hint(
         (lambda: LabelRule(wait="soon"), "wait='soon'", "'90d'"),
         (lambda: LabelRule(wait="1d", maturity="never"), "maturity='never'", "'window'"),  # type: ignore[arg-type] # on purpose
         (lambda: LabelRule(wait="1d", revision="both"), "revision='both'", "'ignore'"),  # type: ignore[arg-type] # on purpose
+        (lambda: LabelRule(wait="1d", low=float("nan")), "low=nan", "1e+38"),
+        (lambda: LabelRule(wait="1d", high=1e39), "high=1e+39", "1e+38"),
+        (lambda: LabelRule(wait="1d", low=True), "low=True", "a number"),
+        (lambda: LabelRule(wait="1d", low="0"), "low='0'", "a number"),  # type: ignore[arg-type] # on purpose
+        (lambda: LabelRule(wait="1d", low=2.0, high=1.0), "low=2.0 is above high=1.0", "lower"),
+        (lambda: LabelRule(wait="1d", classes=("a",)), "classes=('a',)", "two different"),
+        (lambda: LabelRule(wait="1d", classes=("a", "a")), "twice", "two different"),
+        (lambda: LabelRule(wait="1d", classes="ab"), "classes='ab'", "classes=("),  # type: ignore[arg-type] # on purpose
+        (lambda: LabelRule(wait="1d", classes=("a", "b\n")), "control character", "out of its name"),
+        (lambda: LabelRule(wait="1d", open=True), "open=True", "classes=("),
+        (lambda: LabelRule(wait="1d", hold=True), "hold=True", "classes=("),
+        (
+            lambda: LabelRule(wait="1d", classes=("a", "b"), open=False, hold=True),
+            "open=False",
+            "one of them",
+        ),
+        (lambda: Feature("c", str, longest=0), "longest=0", "a count"),
+        (lambda: Feature("c", int, longest=5), "longest=5", "of text"),
+        (lambda: LabelRule(wait="1d", precedence=()), "precedence=()", "natural"),
+        (lambda: LabelRule(wait="1d", precedence="human"), "precedence='human'", "natural"),  # type: ignore[arg-type] # on purpose
+        (lambda: LabelRule(wait="1d", precedence=("person",)), "'person'", "human"),  # type: ignore[arg-type] # on purpose
+        (lambda: LabelRule(wait="1d", precedence=("human", "human")), "twice", "natural"),
+        (lambda: LabelRule(wait="1d", precedence=("timeout", "human")), "above a truth", "last"),
         (lambda: Every("daily"), "Every='daily'", "'90d'"),
         (lambda: Cron("* * *"), "'* * *'", 'Cron("30 2 * * *")'),
         (lambda: Cron(""), "''", 'Cron("30 2 * * *")'),

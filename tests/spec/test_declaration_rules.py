@@ -97,6 +97,12 @@ DIFFER = [
     Case("features", of(K, X), ("order", "x, k", "k, x"), "fresh"),
     Case("label", of_label(wait="2d"), ("label.wait", "1d", "2d"), "wait"),
     Case("label", of_label(timeout=0.0), ("label.timeout", "None", "0.0"), "wait"),
+    Case(
+        "label",
+        of_label(precedence=("human",)),
+        ("label.precedence", "not declared", "('human',)"),
+        "wait",
+    ),
     Case("label", of_label(maturity="window"), ("label.maturity", "arrival", "window"), "wait"),
 ]
 SAME = [
@@ -120,6 +126,7 @@ SAME = [
     ("promotion", replace(TOY, promotion="by hand")),
     ("label", of_label(revision="ignore")),
     ("label", of_label(wait="24h")),
+    ("label", of_label(low=0.0, high=9.0)),
     ("features", of(Feature("x", float, nullable=True), K)),
     ("features", of(Feature("x", float, column="X (m)"), K)),
     ("features", of(Feature("x", float, low=0, high=1), Feature("k", int, categories=(1, 2)))),
@@ -212,6 +219,26 @@ def test_a_version_without_known_parameters_differs_from_any_learner() -> None:
     assert str(found) == "Line.l2 was 0.0, is 0.1"
     (found,) = learner_differences(recipe(code), recipe(known))
     assert (found.was, found.way) == ("not kept", "fresh")
+    (found,) = learner_differences(recipe(known), replace(recipe(known), classes=("a", "b")))
+    assert str(found) == "label.classes was not declared, is ('a', 'b')"
+    assert found.way == "fresh"
+
+
+def test_classes_are_compared_in_the_learner_and_a_range_nowhere() -> None:
+    shades = replace(TOY, task="multiclass", label=LabelRule(wait="1d"))
+    named = replace(shades, label=LabelRule(wait="1d", classes=("a", "b")))
+    assert differences(declaration_of(shades), declaration_of(named)) == ()
+    assert declaration_of(of_label(low=0.0)) == declaration_of(TOY)
+
+
+def test_what_is_not_declared_is_not_written() -> None:
+    text = declaration_of(TOY).to_json()
+    assert '"label":{"wait":"1d","timeout":null,"maturity":"arrival","revision":"learn"}' in text
+    assert '{"type":"request","name":"x","dtype":"float","nullable":false}' in text
+    assert (
+        b"classes"
+        not in recipe(LearnerCode(module="m", function="f", source="", adapter="river")).to_json()
+    )
 
 
 def recipe(code: LearnerCode) -> Recipe:

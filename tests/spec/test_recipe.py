@@ -47,6 +47,7 @@ OTHER: dict[str, Any] = {
     "learner": msgspec.structs.replace(RECIPE.learner, source="def make():  ...\n"),
     "features": tuple(reversed(RECIPE.features)),
     "libraries": {"scikit-learn": "1.7.1", "numpy": "2.3.0"},
+    "classes": ("a", "b"),
 }
 
 ranges = st.builds(OffsetRange, st.integers(0, 2**40), st.integers(0, 2**40))

@@ -6,6 +6,7 @@ import typer
 
 from headwater.cli.screen import (
     busy,
+    classes_table,
     learning_lines,
     plain,
     print_json,
@@ -195,6 +196,33 @@ def resume(pipeline: Named, reason: Reason = "resumed by hand", json: AsJson = F
     with open_operator(pipeline) as operator:
         learning = operator.resume(by=user(), reason=reason)
     show(learning, json, lambda: learning_lines(learning))
+
+
+@commands.command()
+def classes(
+    pipeline: Named,
+    accept: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="A new class that is right, or --as another")
+    ] = None,
+    becomes: Annotated[
+        str | None, typer.Option("--as", metavar="CLASS", help="The class that it is really")
+    ] = None,
+    reason: Reason = "named by hand",
+    json: AsJson = False,
+) -> None:
+    """List the classes of labels that were not declared, or name one.
+
+    With LabelRule(hold=True), labels of a new class are held back until it is named; they are emitted at
+    the next offsets then. Later labels of that class bear the name at once.
+    """
+    if becomes is not None and accept is None:
+        raise DeclarationError("--as is given without --accept", hint="write --accept CLASS --as CLASS")
+    with open_operator(pipeline) as operator:
+        if accept is not None:
+            name = accept if becomes is None else becomes
+            operator.name_class(accept, name, by=user(), reason=reason)
+        found = operator.classes()
+    show(found, json, lambda: [classes_table(found)])
 
 
 @commands.command()

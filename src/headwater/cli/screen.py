@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from headwater.loop.training.update import UpdateResult
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
-    from headwater.spec.rulings import Learning, RoutingStatus
+    from headwater.spec.rulings import AppearedClass, Learning, RoutingStatus
     from headwater.spec.serving.queue_results import QueueStatistics
     from headwater.spec.updating.decision import Decision
 
 __all__ = [
     "batch_lines",
     "busy",
+    "classes_table",
     "decision_lines",
     "decisions_table",
     "plain",
@@ -219,6 +220,21 @@ def routing_lines(status: "RoutingStatus") -> list[str]:
         what = "as declared" if ruling.routing is None else shortly(ruling.routing)
         lines.append(f"  {ruling.since:%Y-%m-%d %H:%M} UTC, {ruling.by}: {what} ({ruling.reason})")
     return lines + [f"  shadow {one.version} is {one.behind:,} records behind" for one in status.shadows]
+
+
+def classes_table(classes: "Sequence[AppearedClass]") -> "Table":
+    """Make a table of the classes that were not declared."""
+    rows = [
+        (one.name, f"{one.appeared_at:%Y-%m-%d %H:%M} UTC", f"{one.held:,}", _becomes(one))
+        for one in classes
+    ]
+    return table(("new class", "appeared", "held labels", "is"), rows)
+
+
+def _becomes(one: "AppearedClass") -> str:
+    if one.becomes is None:
+        return "not named"
+    return "itself" if one.becomes == one.name else one.becomes
 
 
 def learning_lines(learning: "Learning") -> list[str]:

@@ -18,6 +18,7 @@ RANGED: list[tuple[RequestFeature, list[Any], list[Any]]] = [
     (Feature("x", int, categories=(1, 5)), [1, 5], [2, "1"]),
     (Feature("x", str, categories=("a", "ü")), ["a", "ü"], ["b", "", None, 1]),
     (Feature("x", str, categories=("a",), nullable=True), ["a", None], ["b"]),
+    (Feature("x", str, longest=2, nullable=True), ["", "üü", None], ["abc"]),
 ]
 
 

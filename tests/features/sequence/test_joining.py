@@ -2,27 +2,33 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from random import Random
 from typing import NamedTuple
 
 import hypothesis.strategies as st
 import msgspec
 import pytest
 from hypothesis import given, settings
+from msgspec import UNSET
 
-from headwater.features.sequence.joining import Arrival, Deadline, Joiner, KnownPrediction
+from headwater.features.sequence.join_records import Arrival, Deadline, KnownPrediction, ToldLabel
+from headwater.features.sequence.joining import Joiner
+from headwater.infra.clock import from_us
 from headwater.spec.data.label import LabelRule
-from headwater.spec.data.records import LabelValue
+from headwater.spec.data.records import LabelValue, Source
 
 _WAIT_US = 60_000_000
 _END_US = 10**12
 
 
 class Entry(NamedTuple):
-    """A record and its time; `value` is None for a prediction."""
+    """A record and its time; `value` is None for a prediction, `known_us` if nobody told."""
 
     at_us: int
     id: str
     value: LabelValue | None
+    known_us: int | None = None
+    source: Source = "natural"
 
 
 class Found(NamedTuple):
@@ -40,11 +46,15 @@ class Found(NamedTuple):
 @st.composite
 def _entries(draw: st.DrawFn) -> list[Entry]:
     gaps = st.sampled_from([0, 0, 1, 20_000_000, 59_999_999, 60_000_000, 60_000_001, 200_000_000])
+    ages = st.sampled_from([None, None, 0, 1, 20_000_000, 60_000_000, 260_000_000, -1, -(10**9)])
+    sources: st.SearchStrategy[Source] = st.sampled_from(["natural", "natural", "human"])
     now_us, made = 0, []
     for _ in range(draw(st.integers(0, 16))):
         now_us += draw(gaps)
         value = draw(st.sampled_from([None, None, True, False]))
-        made.append(Entry(now_us, draw(st.sampled_from("abc")), value))
+        age = draw(ages)
+        known_us = None if age is None else now_us - age
+        made.append(Entry(now_us, draw(st.sampled_from("abc")), value, known_us, draw(sources)))
     return made
 
 
@@ -53,24 +63,35 @@ rules = st.builds(
     wait=st.just("60s"),
     maturity=st.sampled_from(["arrival", "window"]),
     timeout=st.sampled_from([None, False, True]),
+    precedence=st.sampled_from(
+        [UNSET, UNSET, ("human", "natural"), ("human",), ("natural",), ("natural", "human", "timeout")]
+    ),
 )
 
 
 def fold_in_chunks(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) -> list[Found]:
-    """Fold chunk by chunk, each with a joiner of its own that knows what the ones before stored."""
+    """Fold chunk by chunk, and return the examples."""
+    return fold(rule, entries, cuts)[0]
+
+
+def fold(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) -> tuple[list[Found], int]:
+    """Fold chunk by chunk, each with a joiner of its own that knows what the ones before stored.
+
+    Returns the examples, and how many labels expired.
+    """
     known: dict[str, KnownPrediction] = {}
     served: list[tuple[int, int, str]] = []
     labels: dict[int, tuple[LabelValue, int, bool]] = {}
     ids: dict[int, str] = {}
     found: list[Found] = []
-    position = offset = fired = 0
+    position = offset = fired = parked = expired = 0
     edges = [0, *sorted(cut for cut in cuts if cut < len(entries)), len(entries)]
     for start, stop in pairwise(edges):
         chunk = entries[start:stop]
         last = stop == len(entries)
         until_us = _END_US if last else chunk[-1].at_us if chunk else 0
         due = [Deadline(at + _WAIT_US, where, id_) for at, where, id_ in served if where >= fired]
-        joiner = Joiner(rule, known, due, position, offset)
+        joiner = Joiner(rule, known, due, position, offset, parked, expired)
         joined = joiner.fold([_arrival(entry) for entry in chunk], until_us)
         served += [(row.effective_at_us, row.position, row.id) for row in joined.predictions]
         ids |= {row.position: row.id for row in joined.predictions}
@@ -91,20 +112,29 @@ def fold_in_chunks(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) ->
                 )
             )
         position, offset = joiner.next_position, joiner.next_offset
+        parked, expired = joiner.parked, joiner.expired
         fired = max(fired, joiner.last_fired + 1)
-    return found
+    assert parked == sum(len(one.labels) for one in known.values() if one.position is None)
+    return found, expired
 
 
 def _arrival(entry: Entry) -> Arrival:
-    return Arrival(entry.id, entry.at_us, entry.value, msgspec.json.encode({"value": entry.value}))
+    if entry.value is None:
+        return Arrival(entry.id, entry.at_us, None, b"{}")
+    on_receipt = entry.known_us is None
+    known_at = from_us(entry.at_us if entry.known_us is None else entry.known_us)
+    told = ToldLabel(entry.value, known_at, entry.source, on_receipt)
+    return Arrival(entry.id, entry.at_us, told, msgspec.json.encode(told))
 
 
 class TimedLabel(NamedTuple):
-    """A label, and when it was received."""
+    """A label, when it was received, and since when it is known."""
 
     value: LabelValue
     at_us: int
     late: bool
+    known_us: int
+    source: Source
 
 
 class ByHand:
@@ -113,6 +143,8 @@ class ByHand:
     def __init__(self, rule: LabelRule, entries: Sequence[Entry]) -> None:
         self.by_window = rule.maturity == "window"
         self.timeout = rule.timeout
+        self.precedence = () if rule.precedence is UNSET else rule.precedence
+        self.expired = 0
         self.served: dict[str, int] = {}
         self.come: set[str] = set()
         self.labels: dict[str, list[TimedLabel]] = {}
@@ -124,26 +156,34 @@ class ByHand:
                 self.served[entry.id] = entry.at_us
                 timeline.append((entry.at_us + _WAIT_US, 1, entry))
         timeline.sort(key=lambda moment: moment[:2])  # a record at the deadline is on time
-        for now_us, is_deadline, (_, id_, value) in timeline:
+        for now_us, is_deadline, entry in timeline:
+            id_, value = entry.id, entry.value
             if is_deadline:
                 self.end_wait(id_, now_us)
             elif value is None:
                 self.take_prediction(id_, now_us)
             else:
-                self.take_label(id_, now_us, value)
+                self.take_label(entry)
 
     def take_prediction(self, id_: str, now_us: int) -> None:
         usable = self.usable(id_)
         if id_ not in self.come and usable and not self.by_window:
-            self.emit(id_, now_us, usable[-1])
+            self.emit(id_, now_us, self.truth(id_))
+        if id_ not in self.come:
+            self.expired += len(self.labels.get(id_, [])) - len(usable)
         self.come.add(id_)
 
-    def take_label(self, id_: str, now_us: int, value: LabelValue) -> None:
+    def take_label(self, entry: Entry) -> None:
+        now_us, id_, value, known_us, source = entry
+        assert value is not None
         late = id_ in self.come and now_us > self.served[id_] + _WAIT_US
+        known_us = now_us if known_us is None or known_us > now_us else known_us
         labels = self.labels.setdefault(id_, [])
-        labels.append(TimedLabel(value, now_us, late))
-        waits = id_ not in self.come or (self.by_window and not late)
-        if not waits and (id_ not in self.newest or self.newest[id_].value != value):
+        labels.append(TimedLabel(value, now_us, late, known_us, source))
+        if id_ not in self.come or (self.by_window and not late):
+            return
+        is_truth = self.truth(id_) == len(labels) - 1
+        if is_truth and (id_ not in self.newest or self.newest[id_].value != value):
             self.emit(id_, now_us, len(labels) - 1)
 
     def end_wait(self, id_: str, now_us: int) -> None:
@@ -151,11 +191,30 @@ class ByHand:
         if id_ in self.newest:
             return
         if usable and self.by_window:
-            self.emit(id_, now_us, usable[-1])
+            self.emit(id_, now_us, self.truth(id_))
         elif not usable and self.timeout is not None:
             labels = self.labels.setdefault(id_, [])
-            labels.append(TimedLabel(self.timeout, now_us, late=False))
+            labels.append(TimedLabel(self.timeout, now_us, False, now_us, "timeout"))
             self.emit(id_, now_us, len(labels) - 1)
+
+    def truth(self, id_: str) -> int:
+        """Take the revisions one by one: each beats the one before unless that one beats it."""
+        labels, best = self.labels[id_], -1
+        for revision in self.usable(id_):
+            if best < 0 or not self.beats(labels[best], labels[revision]):
+                best = revision
+        return best
+
+    def beats(self, held: TimedLabel, coming: TimedLabel) -> bool:
+        """Whether a label that is held stays the truth when another one comes."""
+        if held.source != coming.source:
+            if "timeout" in (held.source, coming.source):
+                return coming.source == "timeout"
+            order = list(self.precedence)
+            places = [order.index(s) if s in order else 9 for s in (held.source, coming.source)]
+            if places[0] != places[1]:
+                return places[0] < places[1]
+        return held.known_us > coming.known_us
 
     def usable(self, id_: str) -> list[int]:
         """Revisions that did not wait too long for their prediction."""
@@ -163,7 +222,7 @@ class ByHand:
         return [i for i, told in enumerate(self.labels.get(id_, [])) if told.at_us >= since]
 
     def emit(self, id_: str, now_us: int, revision: int) -> None:
-        value, _, late = self.labels[id_][revision]
+        value, _, late, *_ = self.labels[id_][revision]
         before = self.newest[id_].offset if id_ in self.newest else None
         self.newest[id_] = Found(len(self.found), id_, value, now_us, revision, late, before)
         self.found.append(self.newest[id_])
@@ -174,7 +233,8 @@ class ByHand:
 def test_the_examples_are_those_of_the_model_however_entries_are_cut(
     rule: LabelRule, entries: list[Entry], cuts: set[int]
 ) -> None:
-    assert fold_in_chunks(rule, entries, cuts) == ByHand(rule, entries).found
+    model = ByHand(rule, entries)
+    assert fold(rule, entries, cuts) == (model.found, model.expired)
 
 
 @given(rule=rules, entries=_entries())
@@ -226,3 +286,84 @@ def test_a_late_truth_like_the_timeout_changes_nothing() -> None:
     rule = LabelRule(wait="60s", timeout=False)
     entries = [Entry(0, "a", None), Entry(_WAIT_US + 5, "a", False)]
     assert len(fold_in_chunks(rule, entries, set())) == 1
+
+
+@given(
+    rule=rules,
+    told=st.lists(
+        st.tuples(st.integers(0, 20), st.sampled_from(["natural", "human"]), st.booleans()),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda label: label[0],
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_labels_end_in_the_same_truth_in_whatever_order_they_come(
+    rule: LabelRule, told: list[tuple[int, Source, bool]], order: Random
+) -> None:
+    """Their times differ: ties go by receipt, and so by the order."""
+    ends = set()
+    for _ in range(3):
+        order.shuffle(told)
+        entries = [Entry(0, "a", None)]
+        entries += [Entry(30, "a", value, known_us, source) for known_us, source, value in told]
+        found = fold_in_chunks(rule, entries, set())
+        ends.add(found[-1].value)
+    assert len(ends) == 1
+
+
+def test_an_older_truth_that_comes_later_is_a_revision_and_no_example() -> None:
+    entries = [Entry(0, "a", None), Entry(9, "a", False, 8), Entry(10, "a", True, 7)]
+    (example,) = fold_in_chunks(LabelRule(wait="60s"), entries, set())
+    assert example.value is False
+
+
+def test_the_same_truth_known_again_later_holds_against_one_known_in_between() -> None:
+    entries = [
+        Entry(0, "a", None),
+        Entry(1, "a", True, 1),
+        Entry(5, "a", True, 5),
+        Entry(6, "a", False, 3),
+        Entry(7, "a", False, 6),
+    ]
+    found = fold_in_chunks(LabelRule(wait="60s"), entries, set())
+    assert [(example.value, example.revision) for example in found] == [(True, 0), (False, 3)]
+
+
+def test_a_time_after_receipt_counts_as_receipt() -> None:
+    entries = [Entry(0, "a", None), Entry(1, "a", True, 10**9), Entry(2, "a", False, 2)]
+    assert [example.value for example in fold_in_chunks(LabelRule(wait="60s"), entries, set())] == [
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("late_us", [1, _WAIT_US + 1])
+def test_a_truth_supersedes_a_timeout_whenever_it_became_known(late_us: int) -> None:
+    rule = LabelRule(wait="60s", timeout=False)
+    entries = [Entry(0, "a", None), Entry(_WAIT_US + late_us, "a", True, 3)]
+    assert [example.value for example in fold_in_chunks(rule, entries, set())] == [False, True]
+
+
+def test_a_lower_source_never_supersedes_a_higher() -> None:
+    rule = LabelRule(wait="60s", precedence=("human", "natural"))
+    entries = [
+        Entry(0, "a", None),
+        Entry(1, "a", True, 1, "natural"),
+        Entry(2, "a", False, 0, "human"),
+        Entry(3, "a", True, 3, "natural"),
+        Entry(4, "a", True, 4, "human"),
+    ]
+    found = fold_in_chunks(rule, entries, set())
+    assert [(example.value, example.revision) for example in found] == [
+        (True, 0),
+        (False, 1),
+        (True, 3),
+    ]
+
+
+def test_a_window_ends_with_the_truth_known_last() -> None:
+    rule = LabelRule(wait="60s", maturity="window")
+    entries = [Entry(0, "a", None), Entry(9, "a", False, 8), Entry(10, "a", True, 7)]
+    (example,) = fold_in_chunks(rule, entries, set())
+    assert (example.value, example.emitted_us) == (False, _WAIT_US)

@@ -218,3 +218,32 @@ def test_text_that_cannot_be_sent_is_refused() -> None:
     for key in ("k\n", "schl\u00fcssel", " k"):
         with pytest.raises(SchemaError, match="key"):
             Client("http://127.0.0.1:9", key=key)
+
+
+def test_a_call_makes_its_labels_key_once_however_often_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.content)
+        if len(sent) % 2:
+            return httpx.Response(503, headers={"retry-after": "0"})
+        if b"labels" in request.content:
+            return httpx.Response(200, json={"labels": []})
+        return httpx.Response(200, json={"prediction_id": "p", "status": "recorded"})
+
+    client = Client("http://127.0.0.1:9")
+    client._http = httpx.Client(  # in the place of a network
+        base_url="http://127.0.0.1:9", transport=httpx.MockTransport(answer)
+    )
+    for _ in range(2):
+        client.label("p", True)
+    item = {"prediction_id": "p", "value": True}
+    client.send_labels([item, {**item, "key": "k"}, {**item, "known_at": "2024-01-01T00:00:00Z"}])
+    client.close()
+    assert sent[0::2] == sent[1::2]
+    keys = [msgspec.json.decode(body).get("key") for body in sent[1:4:2]]
+    assert len({None, *keys}) == 3
+    first, second, third = msgspec.json.decode(sent[-1])["labels"]
+    assert (first["key"] not in (None, *keys), second["key"], "key" in third) == (True, "k", False)

@@ -1,6 +1,11 @@
-import httpx
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
+import pytest
+
+from headwater.features.record.inbox import Inbox
 from headwater.loop.binding import Bound
+from headwater.spec.data.records import Label
 
 ONE = {"id": "one", "features": {"a": 1.0, "b": 2.0}}
 
@@ -64,3 +69,85 @@ def test_a_label_that_cannot_be_read_is_refused(client: httpx.Client) -> None:
         answer = client.post("/labels", json=body)
         assert answer.status_code == 422
         assert answer.json()["hint"]
+
+
+def sent(client: httpx.Client, *values: bool, **more: str) -> list[str]:
+    bodies = [{"prediction_id": "one", "value": value, **more} for value in values]
+    return [client.post("/labels", json=body).json()["status"] for body in bodies]
+
+
+def test_a_label_like_the_last_one_is_a_repetition_and_any_other_a_revision(
+    client: httpx.Client, bound: Bound
+) -> None:
+    client.post("/predict", json=ONE)
+    assert sent(client, True, True, False, False, True) == [
+        "recorded",
+        "known",
+        "recorded",
+        "known",
+        "recorded",
+    ]
+    before = bound.log.stop()
+    with bound.log.sequencer() as sequencer:
+        sequencer.drain()
+    found = bound.log.examples(before).to_dicts()
+    assert [(e["label"], e["revision"]) for e in found] == [(True, 0), (False, 1), (True, 2)]
+
+
+def test_a_repetition_is_one_of_its_own_source(client: httpx.Client) -> None:
+    assert sent(client, True) == ["recorded"]
+    assert sent(client, True, source="human") == ["recorded"]
+    assert sent(client, True, key="k") == ["recorded"]
+    assert sent(client, True) == ["known"]
+    assert sent(client, False, known_at="2024-01-01T00:00:00Z") == ["recorded"]
+    assert sent(client, True, True) == ["recorded", "known"]
+
+
+def test_many_workers_record_one_repetition_once(client: httpx.Client, bound: Bound) -> None:
+    """Two inboxes of one file stand for two workers; what came last is read under its lock."""
+    inboxes = [Inbox(bound.log.inbox.path) for _ in range(2)]
+    label = Label(prediction_id="one", value=True, known_at=bound.clock.now())
+    entry = bound.log.recorder.label(label, on_receipt=True)
+
+    def append(inbox: Inbox) -> int:
+        return sum(added for added in inbox.append_each([[entry]] * 50) if isinstance(added, int))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(append, inboxes)) == 1
+    assert inboxes[0].append([entry, entry], "label") == 0
+    for inbox in inboxes:
+        inbox.close()
+
+
+def test_the_header_is_the_key_of_labels_that_have_none(client: httpx.Client) -> None:
+    body = {"prediction_id": "one", "value": True}
+    for header, status in (("k", "recorded"), ("k", "known"), ("l", "recorded")):
+        answer = client.post("/labels", json=body, headers={"Idempotency-Key": header})
+        assert answer.json()["status"] == status
+    other = client.post("/labels", json={**body, "value": False}, headers={"Idempotency-Key": "k"})
+    assert (other.status_code, "'k' came before" in other.json()["detail"]) == (409, True)
+    many = {"labels": [body, {**body, "key": "own"}, body]}
+    for statuses in (["recorded"] * 3, ["known"] * 3):
+        answer = client.post("/labels", json=many, headers={"Idempotency-Key": "m"})
+        assert [one["status"] for one in answer.json()["labels"]] == statuses
+    keys = [one["label"].get("key") for one in client.get("/predictions/one").json()["labels"]]
+    assert keys == ["k", "l", "m/0", "own", "m/2"]
+
+
+@pytest.mark.parametrize("header", ["", "k" * 191, "caf\u00e9", "a\tb"])
+def test_a_header_that_is_no_key_is_refused(client: httpx.Client, header: str) -> None:
+    headers = {"Idempotency-Key": header.encode("latin-1")}
+    answer = client.post("/labels", json={"prediction_id": "one", "value": True}, headers=headers)
+    assert (answer.status_code, "Idempotency-Key" in answer.json()["detail"]) == (422, True)
+
+
+def test_two_headers_are_refused(client: httpx.Client) -> None:
+    headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    answer = client.post("/labels", json={"prediction_id": "one", "value": True}, headers=headers)
+    assert (answer.status_code, "comes 2 times" in answer.json()["detail"]) == (422, True)
+
+
+def test_a_timeout_is_nobodys_to_tell(client: httpx.Client) -> None:
+    body = {"prediction_id": "one", "value": True, "source": "timeout"}
+    answer = client.post("/labels", json=body)
+    assert (answer.status_code, "headwater's own" in answer.json()["detail"]) == (422, True)
