@@ -8,6 +8,7 @@ from typing import get_args
 import msgspec
 
 from headwater.features.record.fields import Fields
+from headwater.spec.data.label import LabelRule
 from headwater.spec.data.lossless import is_rounded
 from headwater.spec.data.records import FeatureValue, Label, Output, Prediction, Role, Source
 from headwater.spec.data.values import (
@@ -212,7 +213,7 @@ class Checks:
                 hint="send a class without control characters",
             )
         if self._classes and value not in self._classes:
-            raise self._not_declared(prediction_id, value)
+            raise _not_declared(self._rule, prediction_id, value)
 
     def _check_number(self, prediction_id: str, value: float) -> None:
         if value != value:  # noqa: PLR0124 - NaN
@@ -235,15 +236,6 @@ class Checks:
                 f"label of {prediction_id!r}: {value!r} is outside the declared range",
                 hint=f"send one that is {self._rule.range_words}; or declare another range",
             )
-
-    def _not_declared(self, prediction_id: str, value: str) -> SchemaError:
-        classes = self._rule.closed_classes
-        near = get_close_matches(value, classes, n=3)
-        close = f"; near it: {', '.join(map(repr, near))}" if near else ""
-        return SchemaError(
-            f"label of {prediction_id!r}: class {value[:_LONGEST]!r} is not declared{close}",
-            hint=f"send one of {few(map(repr, classes), _CLASSES_SHOWN)}; or declare it, too",
-        )
 
 
 def check_entity(entity: Mapping[str, str], where: str) -> None:
@@ -293,3 +285,13 @@ def plain_words(error: msgspec.ValidationError, within: str = "") -> str:
     text = text.replace("Invalid enum value", "it may not be")[:_LONGEST]
     where = (within + place.rstrip("`").removeprefix(".")).rstrip(".")
     return f"{where}: {text[0].lower()}{text[1:]}" if where else text
+
+
+def _not_declared(rule: LabelRule, prediction_id: str, value: str) -> SchemaError:
+    classes = rule.closed_classes
+    near = get_close_matches(value, classes, n=3)
+    close = f"; near it: {', '.join(map(repr, near))}" if near else ""
+    return SchemaError(
+        f"label of {prediction_id!r}: class {value[:_LONGEST]!r} is not declared{close}",
+        hint=f"send one of {few(map(repr, classes), _CLASSES_SHOWN)}; or declare it, too",
+    )
