@@ -72,7 +72,7 @@ def test_features_that_do_not_fit_keep_nothing(
     assert log.counts().unsequenced == 0
 
 
-@pytest.mark.parametrize("value", ["yes", 1, 0.5])
+@pytest.mark.parametrize("value", ["yes", -1, 2, 0.5])
 def test_a_label_of_another_type_keeps_nothing(log: FeatureLog, value: object) -> None:
     with pytest.raises(SchemaError, match="binary"):
         log.label([label("a"), label("b", value)])  # type: ignore[arg-type] # on purpose

@@ -40,7 +40,7 @@ def test_a_declared_class_is_learned_by_a_version_that_has_not_seen_it(
         hour(bound, *classes)
         made = train(bound).version
         assert made is not None
-        recipe = Recipe.from_json(bound.registry.store.kept(made).recipe)
+        recipe = Recipe.from_json(bound.registry.store.verified_files(made).recipe)
         assert recipe.classes == ("high", "low", "mid")
     assert (made.number, made.parent) == ("2", "1")
     rebuilt = rebuild("line", "2", bound.settings, from_root=True)
@@ -56,4 +56,4 @@ def test_a_learner_of_an_open_set_has_no_classes_in_its_recipe(bind: Binder) -> 
     hour(bound, "low", "mid")
     made = train(bound).version
     assert made is not None
-    assert b'"classes"' not in bound.registry.store.kept(made).recipe
+    assert b'"classes"' not in bound.registry.store.verified_files(made).recipe

@@ -155,7 +155,7 @@ def test_selected_columns_equal_those_of_the_whole_frame(log: FeatureLog) -> Non
 
 
 WRONG = [
-    ("binary", 0.5, 1, SchemaError),
+    ("binary", 0.5, 2, SchemaError),
     ("binary", 0.5, "True", SchemaError),
     ("binary", {"a": 1.0}, True, SchemaError),
     ("binary", True, True, SchemaError),
