@@ -230,9 +230,9 @@ class LabelQueue:
             return counts(connection, self._pipeline_id, self._people, self._pipeline.task, now_us)
 
     def classes(self) -> list[KnownClass]:
-        """Return the classes that people may answer with, by name.
+        """Return the classes that people may answer with, ten thousand at most.
 
-        Of a multiclass task, those that sequenced labels have had, as far as the queue has looked.
+        Of a multiclass task: those declared, and where others are taken, those that labels have had.
 
         Raises
         ------

@@ -209,6 +209,37 @@ def test_the_classes_are_those_that_labels_had(opened: Opener) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("others", "offered"),
+    [
+        ({}, ["blue", "red"]),
+        ({"open": True}, ["blue", "green", "red", "rde"]),
+        ({"hold": True}, ["blue", "green", "red"]),
+    ],
+)
+def test_declared_classes_are_offered_and_others_as_they_are_taken(
+    pipeline: Pipeline,
+    settings: Settings,
+    clock: SimulatedClock,
+    others: dict[str, bool],
+    offered: list[str],
+) -> None:
+    rule = replace(pipeline.label, classes=("red", "blue"), **others)
+    asking = replace(pipeline, task="multiclass", metrics=(), label=rule, people=People())
+    log = FeatureLog(asking, settings, clock)
+    log.record([replace(served(id_), output={"red": 1.0}) for id_ in "ab"])
+    if others:
+        log.label([label("a", "green"), label("b", "rde")])
+    drain(log)
+    log.queue().fill()
+    if "hold" in others:
+        log.new_classes.name("green", "green", by="test", reason="")
+        log.new_classes.name("rde", "red", by="test", reason="")
+    assert sorted(one.text for one in log.queue().classes()) == sorted(offered)
+    log.close()
+    log.database.close()
+
+
 def test_the_classes_of_a_binary_task_are_true_and_false(opened: Opener) -> None:
     found = opened().queue().classes()
     assert [(one.value, one.text) for one in found] == [(False, "false"), (True, "true")]
