@@ -144,7 +144,7 @@ class RoutingFollower:
         pipeline = self._bound.pipeline
         try:
             routing = self._bound.registry.routings.in_force(pipeline.routing)
-            check_routing(routing, pipeline.task, METRICS[pipeline.task])
+            check_routing(routing, pipeline.task, METRICS[pipeline.task], pipeline.label)
         except DeclarationError as error:
             _logger.warning("%s: routed as declared: %s", pipeline.name, error)
             return pipeline.routing

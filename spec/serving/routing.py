@@ -4,7 +4,9 @@ from collections.abc import Callable, Collection
 from typing import ClassVar, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import DeclarationError, few
 from headwater.spec.serving.bandit import BanditState, Policy, RewardRule, kl_ucb, thompson
 from headwater.spec.serving.routing_checks import (
@@ -271,7 +273,9 @@ Routing = ChampionOnly | Shadow | Canary | ABTest | Bandit
 """Any one of them; in JSON the field ``type`` says which."""
 
 
-def check_routing(routing: object, task: str, metrics: Collection[str]) -> None:
+def check_routing(
+    routing: object, task: str, metrics: Collection[str], label: LabelRule | None = None
+) -> None:
     """Check that a routing fits a pipeline.
 
     Parameters
@@ -282,6 +286,8 @@ def check_routing(routing: object, task: str, metrics: Collection[str]) -> None:
         The pipeline's.
     metrics
         The metrics that judge such a task.
+    label
+        The pipeline's label rule, whose range says what labels come.
 
     Raises
     ------
@@ -298,11 +304,23 @@ def check_routing(routing: object, task: str, metrics: Collection[str]) -> None:
             f"Bandit(reward={routing.reward!r}) makes no reward of the labels of a {task} task",
             hint=_NO_REWARD[task, routing.reward],
         )
+    if isinstance(routing, Bandit) and routing.reward == "label" and label is not None:
+        _check_range(label)
     rule = routing.serve_best if isinstance(routing, Shadow) else None
     if rule is not None and rule.metric is not None and rule.metric not in metrics:
         raise DeclarationError(
             f"ServeBest goes by {rule.metric!r}, which does not judge a {task} task",
             hint=f"write one of {few(metrics)}",
+        )
+
+
+def _check_range(label: LabelRule) -> None:
+    """Check that a declared range of labels lies within that of rewards."""
+    below = label.low is not UNSET and label.low < 0
+    if below or (label.high is not UNSET and label.high > 1):
+        raise DeclarationError(
+            f'Bandit(reward="label") needs labels from 0 to 1, and they are {label.range_words}',
+            hint='write reward="error", scale=10.0, say',
         )
 
 

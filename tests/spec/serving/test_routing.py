@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import DeclarationError
 from headwater.spec.serving.bandit import Arm, BanditState
 from headwater.spec.serving.plan import Aliases, Choice, RoutingPlan, plan, route, uniform
@@ -288,3 +289,25 @@ def test_a_reward_that_does_not_fit_the_task_names_one_that_does(
 def test_a_reward_that_fits_the_task_is_taken(task: str, reward: Any) -> None:
     bandit = Bandit(versions=("3", "4"), reward=reward, scale=2 if reward == "error" else None)
     check_routing(bandit, task, ())
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (LabelRule(wait="1d", low=0.0, high=1.0), None),
+        (LabelRule(wait="1d", low=0.25), None),
+        (LabelRule(wait="1d"), None),
+        (LabelRule(wait="1d", low=-1.0, high=1.0), "at least -1 and at most 1"),
+        (LabelRule(wait="1d", high=100.0), "at most 100"),
+    ],
+)
+def test_labels_are_rewards_if_their_declared_range_is_that_of_rewards(
+    rule: LabelRule, words: str | None
+) -> None:
+    bandit = Bandit(versions=("3", "4"), reward="label")
+    if words is None:
+        check_routing(bandit, "regression", (), rule)
+    else:
+        with pytest.raises(DeclarationError, match=words) as refused:
+            check_routing(bandit, "regression", (), rule)
+        assert refused.value.hint.startswith('write reward="error"')
