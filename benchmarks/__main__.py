@@ -36,6 +36,7 @@ CLAIMS = {
     "time-to-learn": "speed",
     "fold-identity": "lineage",
     "parity": "lineage",
+    "claim-latency": "service",
     "swap": "service",
     "durability": "service",
     "syncs": "service",

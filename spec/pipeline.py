@@ -135,7 +135,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         _check_triggers(self)
         _check_monitoring(self)
         _check_numbers(self)
-        check_routing(self.routing, self.task, METRICS[self.task])
+        check_routing(self.routing, self.task, METRICS[self.task], self.label)
 
     @property
     def feature_names(self) -> tuple[str, ...]:

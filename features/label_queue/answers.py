@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from headwater.infra.clock import to_us
-from headwater.infra.store import tables
+from headwater.infra.store import queue_tables
 from headwater.spec.data.records import LabelValue, ReceivedLabel
 
 __all__ = ["Answers"]
@@ -29,12 +29,19 @@ class Answers:
 
     def of(self, connection: Connection, position: int, person: str) -> tuple[bool, LabelValue | None]:
         """Return whether a person has answered or skipped, and his answer; None if he skipped."""
-        answer = tables.answer.c
+        answer = queue_tables.answer.c
         query = select(answer.value).where(*self._of(position), answer.person == person)
         row = connection.execute(query).one_or_none()
         if row is None or row.value is None:
             return row is not None, None
         return True, _VALUE.decode(row.value)
+
+    def values(self, connection: Connection, position: int) -> list[tuple[str, LabelValue]]:
+        """Return each person's newest answer to a question, in the order of the people."""
+        answer = queue_tables.answer.c
+        query = select(answer.person, answer.value).where(*self._of(position), answer.value.is_not(None))
+        rows = connection.execute(query.order_by(answer.turn)).all()
+        return [(person, _VALUE.decode(value)) for person, value in rows]
 
     def write(
         self, connection: Connection, position: int, answers: Mapping[str, ReceivedLabel]
@@ -48,7 +55,7 @@ class Answers:
         answers
             Each person's newest, by turn.
         """
-        table, mine = tables.answer, self._of(position)
+        table, mine = queue_tables.answer, self._of(position)
         query = select(table.c.person, table.c.value).where(*mine)
         stored = {row.person: row.value for row in connection.execute(query).all()}
         new = []
@@ -70,15 +77,15 @@ class Answers:
 
     def skips(self, connection: Connection, position: int) -> int:
         """Count the people who skipped a question."""
-        query = select(func.count()).where(*self._of(position), tables.answer.c.value.is_(None))
+        query = select(func.count()).where(*self._of(position), queue_tables.answer.c.value.is_(None))
         return connection.execute(query).scalar_one()
 
     def _insert(
         self, connection: Connection, position: int, person: str, row: Mapping[str, Any]
     ) -> None:
         key = {"pipeline_id": self._pipeline_id, "position": position, "person": person}
-        connection.execute(insert(tables.answer).values(**key, **row))
+        connection.execute(insert(queue_tables.answer).values(**key, **row))
 
     def _of(self, position: int) -> tuple[ColumnElement[bool], ...]:
-        answer = tables.answer.c
+        answer = queue_tables.answer.c
         return answer.pipeline_id == self._pipeline_id, answer.position == position

@@ -1,7 +1,8 @@
 """Dealing questions to people: who gets which, and whether his answer is still wanted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -13,9 +14,18 @@ from headwater.spec.pipeline import Task
 from headwater.spec.serving.queue import People, Why, random_next
 from headwater.spec.serving.queue_results import ClaimedQuestion
 
-__all__ = ["Dealing"]
+__all__ = ["Dealing", "QuestionLease"]
 
 _TO_WRITE = timedelta(minutes=1)
+_TOGETHER = 5
+
+
+class QuestionLease(NamedTuple):
+    """The lease of a claim: a person's, from now until a moment, in microseconds."""
+
+    person: str
+    now_us: int
+    until_us: int
 
 
 class Dealing:
@@ -38,22 +48,40 @@ class Dealing:
         self._recorder = recorder
 
     def deal(
-        self, connection: Connection, person: str, many: int, now_us: int, until_us: int
-    ) -> list[ClaimedQuestion]:
-        """Claim questions for a person: those that he holds, then the next of the strata."""
+        self, connection: Connection, lease: QuestionLease, before: Collection[int], many: int
+    ) -> dict[int, ClaimedQuestion]:
+        """Claim questions for a person: those that he holds, then the next of the strata.
 
-        def held(limit: int) -> list[Question]:
-            return self._questions.held(connection, person, now_us, limit)
+        Parameters
+        ----------
+        connection
+            An open transaction, which is to be short.
+        lease
+            Whose, and until when.
+        before
+            Positions of the questions that this claim has dealt already.
+        many
+            How many at most; fewer than `many` may be dealt though more wait, and none if none waits.
 
-        mine = self._taken(connection, held, person, until_us, many)
-        for why, count in self._strata(connection, many - len(mine)):
+        Returns
+        -------
+        dict
+            The questions, by position.
+        """
+        many = min(many, _TOGETHER)
+
+        def held(_limit: int) -> list[Question]:
+            holds = self._questions.held(connection, lease.person, lease.now_us, len(before) + many)
+            return [question for question in holds if question.position not in before]
+
+        dealt = self._taken(connection, held, lease, many)
+        for why, count in self._strata(connection, many - len(dealt)):
 
             def free(limit: int, why: Why = why) -> list[Question]:
-                return self._questions.free(connection, person, now_us, why, limit)
+                return self._questions.free(connection, lease.person, lease.now_us, why, limit)
 
-            missing = min(count, many - len(mine))
-            mine += self._taken(connection, free, person, until_us, missing)
-        return mine
+            dealt |= self._taken(connection, free, lease, min(count, many - len(dealt)))
+        return dealt
 
     def refusal(
         self, connection: Connection, question: Question, person: str, now_us: int
@@ -103,7 +131,7 @@ class Dealing:
 
     def _strata(self, connection: Connection, many: int) -> list[tuple[Why, int]]:
         """Return the strata of the next questions; if one is short, the other fills in."""
-        place = self._questions.place(connection)
+        place = self._questions.progress.place(connection)
         random = random_next(self._people, self._task, place.dealt_random, place.dealt, many)
         return [("random", random), ("uncertain", many), ("random", many)]
 
@@ -111,10 +139,9 @@ class Dealing:
         self,
         connection: Connection,
         candidates: Callable[[int], list[Question]],
-        person: str,
-        until_us: int,
+        lease: QuestionLease,
         many: int,
-    ) -> list[ClaimedQuestion]:
+    ) -> dict[int, ClaimedQuestion]:
         """Claim candidates for a person; select them again if rows had to follow labels."""
         taken: dict[int, ClaimedQuestion] = {}
         changed = True
@@ -123,14 +150,14 @@ class Dealing:
             for question in candidates(many):
                 if question.position in taken:
                     continue
-                claimed = self._take(connection, question, person, until_us)
+                claimed = self._take(connection, question, lease)
                 changed = changed or claimed is None
                 if claimed is not None and len(taken) < many:
                     taken[question.position] = claimed
-        return list(taken.values())
+        return taken
 
     def _take(
-        self, connection: Connection, question: Question, person: str, until_us: int
+        self, connection: Connection, question: Question, lease: QuestionLease
     ) -> ClaimedQuestion | None:
         """Claim one question for a person; None if a label came between, or the prediction is gone."""
         recorded = self._recorder.find(question.prediction_id)
@@ -139,16 +166,17 @@ class Dealing:
             return None
         if self._questions.follow(connection, question, recorded.labels):
             return None
-        self._questions.take(connection, question, person, until_us)
+        self._questions.take(connection, question, lease.person, lease.until_us)
         served = recorded.prediction
         return ClaimedQuestion(
             prediction_id=question.prediction_id,
             why=question.why,
-            until=from_us(until_us),
+            until=from_us(lease.until_us),
             features=served.features,
             entity=served.entity,
             served_at=served.served_at,
             version=served.version,
+            predictions=1 + self._questions.equals.count(connection, question.position),
         )
 
 

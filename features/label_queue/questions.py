@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, select, update
 
 from headwater.features.label_queue.answers import Answers
 from headwater.features.label_queue.claims import Claims
-from headwater.infra.store import tables
+from headwater.features.label_queue.equal_predictions import EqualPredictions
+from headwater.features.label_queue.person_labels import known_from_elsewhere
+from headwater.features.label_queue.queue_progress import QueueProgress
+from headwater.infra.store import queue_tables
+from headwater.infra.store.database import insert_many
 from headwater.spec.data.records import ReceivedLabel
 from headwater.spec.serving.queue import Closing, People, Why, closing, required_answers
 
-__all__ = ["Question", "Questions", "QueuePosition"]
+__all__ = ["Question", "Questions"]
 
 
 class Question(NamedTuple):
@@ -26,18 +30,10 @@ class Question(NamedTuple):
     given: int
     seen: bool
     closed: Closing | None
+    shown: str
 
 
-class QueuePosition(NamedTuple):
-    """The position up to which the queue has looked, and the questions that it has dealt."""
-
-    next_position: int
-    dealt_random: int
-    dealt: int
-    labelled: int
-
-
-_QUESTION = [tables.question.c[name] for name in Question._fields]
+_QUESTION = [queue_tables.question.c[name] for name in Question._fields]
 
 
 class Questions:
@@ -50,8 +46,10 @@ class Questions:
 
     Attributes
     ----------
-    claims, answers
+    claims, answers, equals
         Of the questions, by position.
+    progress
+        How far the queue has looked, and how many questions it has dealt.
     """
 
     def __init__(self, pipeline_id: int, people: People) -> None:
@@ -59,39 +57,30 @@ class Questions:
         self._people = people
         self.claims = Claims(pipeline_id)
         self.answers = Answers(pipeline_id)
+        self.equals = EqualPredictions(pipeline_id)
+        self.progress = QueueProgress(pipeline_id)
 
-    def place(self, connection: Connection) -> QueuePosition:
-        """Return the queue's position, locked until the transaction ends; make it if it is missing."""
-        table = tables.queue
-        columns = [table.c[name] for name in QueuePosition._fields]
-        query = select(*columns).where(table.c.pipeline_id == self._pipeline_id).with_for_update()
-        row = connection.execute(query).one_or_none()
-        if row is not None:
-            return QueuePosition._make(row)
-        place = QueuePosition(0, 0, 0, 0)
-        connection.execute(insert(table).values(pipeline_id=self._pipeline_id, **place._asdict()))
-        return place
-
-    def move(self, connection: Connection, **columns: Any) -> None:
-        """Change columns of the queue's position."""
-        mine = tables.queue.c.pipeline_id == self._pipeline_id
-        connection.execute(update(tables.queue).where(mine).values(**columns))
+    def add(self, connection: Connection, questions: Sequence[Question]) -> None:
+        """Insert questions."""
+        insert_many(connection, queue_tables.question, [(self._pipeline_id, *one) for one in questions])
 
     def find(self, connection: Connection, prediction_id: str) -> Question | None:
         """Return the question about a prediction, locked until the transaction ends."""
-        query = self._all().where(tables.question.c.prediction_id == prediction_id)
+        query = self._all().where(queue_tables.question.c.prediction_id == prediction_id)
         row = connection.execute(query.with_for_update()).one_or_none()
         return None if row is None else Question._make(row)
 
     def held(self, connection: Connection, person: str, now_us: int, many: int) -> list[Question]:
         """Return the open questions that a person holds, the first one claimed first."""
-        claim = tables.claim.c
+        claim = queue_tables.claim.c
         query = (
             self._all()
-            .join(tables.claim, self._same(claim))
-            .where(tables.question.c.closed.is_(None), claim.person == person, claim.until_us > now_us)
+            .join(queue_tables.claim, self._same(claim))
+            .where(
+                queue_tables.question.c.closed.is_(None), claim.person == person, claim.until_us > now_us
+            )
         )
-        ordered = query.order_by(claim.until_us, tables.question.c.position).limit(many)
+        ordered = query.order_by(claim.until_us, queue_tables.question.c.position).limit(many)
         return [Question._make(row) for row in connection.execute(ordered).all()]
 
     def free(
@@ -102,7 +91,7 @@ class Questions:
         Answers and living claims together never exceed what is wanted; no person is asked again what he
         answered or skipped.
         """
-        question, claim, answer = tables.question.c, tables.claim.c, tables.answer.c
+        question, claim, answer = queue_tables.question.c, queue_tables.claim.c, queue_tables.answer.c
         holders = self.claims.living(question.position, now_us).scalar_subquery()
         answered = exists().where(self._same(answer), answer.person == person)
         holds = exists().where(self._same(claim), claim.person == person, claim.until_us > now_us)
@@ -121,9 +110,9 @@ class Questions:
         self.claims.put(connection, question.position, person, until_us)
         if not question.seen:
             self._set(connection, question, seen=True)
-            place = self.place(connection)
+            place = self.progress.place(connection)
             dealt_random = place.dealt_random + (question.why == "random")
-            self.move(connection, dealt=place.dealt + 1, dealt_random=dealt_random)
+            self.progress.move(connection, dealt=place.dealt + 1, dealt_random=dealt_random)
 
     def skip(self, connection: Connection, question: Question, person: str, now_us: int) -> None:
         """Store that a person skipped a question, and free it for others."""
@@ -147,10 +136,9 @@ class Questions:
         bool
             Whether anything was changed.
         """
-        truths = [received for received in labels if received.label.source != "timeout"]
         answers = {
             received.label.by: received
-            for received in truths
+            for received in labels
             if received.label.source == "human" and received.label.by
         }
         changed = self.answers.write(connection, question.position, answers)
@@ -162,20 +150,22 @@ class Questions:
             closed = closing(enough, len(answers), self.answers.skips(connection, question.position))
             columns = {"wanted": enough, "given": len(answers), "seen": True}
             self._set(connection, question, closed=closed, **columns)
-            question = question._replace(closed=closed, seen=True)
-        if any(one.label.source == "natural" or not one.label.by for one in truths):
+            self.equals.lack_labels(connection, question.position)
+            question = question._replace(closed=closed, seen=True, given=len(answers))
+        if known_from_elsewhere(labels):
             return self._overtake(connection, question) or bool(changed)
         return bool(changed)
 
     def remove(self, connection: Connection, question: Question) -> None:
-        """Delete a question that nobody has seen."""
-        table = tables.question.c
+        """Delete a question that nobody has seen; an equal prediction takes its place."""
+        self._hand_over(connection, question)
+        table = queue_tables.question.c
         mine = (table.pipeline_id == self._pipeline_id, table.position == question.position)
-        connection.execute(delete(tables.question).where(*mine))
+        connection.execute(delete(queue_tables.question).where(*mine))
 
     def trim(self, connection: Connection, places: dict[Why, int]) -> None:
         """Delete the least urgent unseen questions, down to the places of each stratum."""
-        table = tables.question.c
+        table = queue_tables.question.c
         mine = (table.pipeline_id == self._pipeline_id, table.closed.is_(None))
         for why, most in places.items():
             stratum = (*mine, table.why == why)
@@ -183,8 +173,9 @@ class Questions:
             if count > most:
                 least = select(table.position).where(*stratum, ~table.seen)
                 least = least.order_by(table.priority, table.position.desc()).limit(count - most)
+                self.equals.remove_of(connection, least)
                 connection.execute(
-                    delete(tables.question).where(
+                    delete(queue_tables.question).where(
                         table.pipeline_id == self._pipeline_id, table.position.in_(least)
                     )
                 )
@@ -193,28 +184,40 @@ class Questions:
         if question.closed == "labelled":
             return False
         if question.closed is None:
-            self.move(connection, labelled=self.place(connection).labelled + 1)
+            self.progress.move(connection, labelled=self.progress.place(connection).labelled + 1)
         if question.seen:
+            if question.closed is None and not question.given:
+                self._hand_over(connection, question)
             self._set(connection, question, closed="labelled")
             self.claims.drop(connection, question.position)
         else:
             self.remove(connection, question)
         return True
 
+    def _hand_over(self, connection: Connection, question: Question) -> None:
+        """Ask about the first equal prediction in the place of a question's own."""
+        heir = self.equals.hand_over(connection, question.position)
+        if heir is not None:
+            asked = question._replace(position=heir.position, prediction_id=heir.prediction_id)
+            anew = asked._replace(wanted=question.people, given=0, seen=False, closed=None)
+            self.add(connection, [anew])
+
     def _set(self, connection: Connection, question: Question, **columns: Any) -> None:
-        table = tables.question.c
+        table = queue_tables.question.c
         mine = (table.pipeline_id == self._pipeline_id, table.position == question.position)
-        connection.execute(update(tables.question).where(*mine).values(**columns))
+        connection.execute(update(queue_tables.question).where(*mine).values(**columns))
 
     def _all(self) -> Select[Any]:
-        return select(*_QUESTION).where(tables.question.c.pipeline_id == self._pipeline_id)
+        return select(*_QUESTION).where(queue_tables.question.c.pipeline_id == self._pipeline_id)
 
     def _open(self, why: Why) -> Select[Any]:
-        return self._all().where(tables.question.c.closed.is_(None), tables.question.c.why == why)
+        return self._all().where(
+            queue_tables.question.c.closed.is_(None), queue_tables.question.c.why == why
+        )
 
     @staticmethod
     def _same(other: Any) -> ColumnElement[bool]:
-        question = tables.question.c
+        question = queue_tables.question.c
         same: ColumnElement[bool] = (other.pipeline_id == question.pipeline_id) & (
             other.position == question.position
         )

@@ -2,8 +2,9 @@
 
 from alembic import context
 
-from headwater.infra.store.tables import metadata
+from headwater.infra.store import queue_tables
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+every_table = queue_tables.queue.metadata  # the module imports that of the other tables
+context.configure(connection=context.config.attributes["connection"], target_metadata=every_table)
 with context.begin_transaction():
     context.run_migrations()

@@ -17,13 +17,11 @@ from sqlalchemy import (
 )
 
 __all__ = [
-    "answer",
     "api_key",
     "audit",
     "bandit",
     "batch_run",
     "champion",
-    "claim",
     "decision",
     "example",
     "inbox_position",
@@ -34,12 +32,12 @@ __all__ = [
     "log",
     "materialisation",
     "metadata",
+    "of_pipeline",
     "pause",
     "pipeline",
+    "place",
     "prediction",
     "quarantine",
-    "question",
-    "queue",
     "reign",
     "routing",
     "sequencer",
@@ -50,11 +48,13 @@ __all__ = [
 metadata = MetaData()
 
 
-def _of_pipeline() -> Column[int]:
+def of_pipeline() -> Column[int]:
+    """Make the column that says whose a row is, a part of its key."""
     return Column("pipeline_id", Integer, ForeignKey("pipeline.id"), primary_key=True)
 
 
-def _place(name: str) -> Column[int]:
+def place(name: str) -> Column[int]:
+    """Make a column of positions or numbers, a part of its row's key."""
     return Column(name, BigInteger, primary_key=True, autoincrement=False)
 
 
@@ -69,7 +69,7 @@ pipeline = Table(
 log = Table(
     "log",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("uuid", String(36), nullable=False, unique=True, comment="what all stores of the log bear"),
 )
 
@@ -85,7 +85,7 @@ lease = Table(
 sequencer = Table(
     "sequencer",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("next_position", BigInteger, nullable=False),
     Column("next_offset", BigInteger, nullable=False),
     Column("next_deadline", BigInteger, nullable=False, comment="first position not yet due"),
@@ -97,7 +97,7 @@ sequencer = Table(
 inbox_position = Table(
     "inbox_position",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("inbox", String(200), primary_key=True, comment="the id in its file"),
     Column("position", BigInteger, nullable=False),
 )
@@ -105,8 +105,8 @@ inbox_position = Table(
 prediction = Table(
     "prediction",
     metadata,
-    _of_pipeline(),
-    _place("position"),
+    of_pipeline(),
+    place("position"),
     Column("id", String(200), nullable=False),
     Column("effective_at_us", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False),
@@ -117,8 +117,8 @@ prediction = Table(
 label = Table(
     "label",
     metadata,
-    _of_pipeline(),
-    _place("position"),
+    of_pipeline(),
+    place("position"),
     Column("prediction_position", BigInteger, comment="null where the prediction had not come"),
     Column("prediction_id", String(200), comment="only where the prediction had not come"),
     Column("revision", Integer, nullable=False),
@@ -150,7 +150,7 @@ label = Table(
 label_class = Table(
     "label_class",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("digest", String(64), primary_key=True, comment="SHA-256 of the name"),
     Column("name", Text, nullable=False, comment="a class that was not declared when it came"),
     Column("position", BigInteger, nullable=False, comment="of its first label"),
@@ -162,8 +162,8 @@ label_class = Table(
 example = Table(
     "example",
     metadata,
-    _of_pipeline(),
-    _place("offset"),
+    of_pipeline(),
+    place("offset"),
     Column("prediction_position", BigInteger, nullable=False),
     Column("label_position", BigInteger, nullable=False),
     Column("emitted_at_us", BigInteger, nullable=False),
@@ -175,7 +175,7 @@ example = Table(
 champion = Table(
     "champion",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("version", String(40), nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("since_us", BigInteger, nullable=False),
@@ -186,8 +186,8 @@ champion = Table(
 reign = Table(
     "reign",
     metadata,
-    _of_pipeline(),
-    _place("epoch"),
+    of_pipeline(),
+    place("epoch"),
     Column("version", String(40), nullable=False),
     Column("previous", String(40)),
     Column("since_us", BigInteger, nullable=False),
@@ -198,9 +198,9 @@ reign = Table(
 quarantine = Table(
     "quarantine",
     metadata,
-    _of_pipeline(),
-    _place("start"),
-    _place("stop"),
+    of_pipeline(),
+    place("start"),
+    place("stop"),
     Column("since_us", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
 )
@@ -208,7 +208,7 @@ quarantine = Table(
 decision = Table(
     "decision",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("id", String(40), primary_key=True),
     Column("at_us", BigInteger, nullable=False),
     Column("fired", Boolean, nullable=False),
@@ -225,8 +225,8 @@ decision = Table(
 routing = Table(
     "routing",
     metadata,
-    _of_pipeline(),
-    _place("number"),
+    of_pipeline(),
+    place("number"),
     Column("routing", Text, comment="JSON; null is the declared one"),
     Column("since_us", BigInteger, nullable=False),
     Column("by", String(200), nullable=False),
@@ -236,9 +236,9 @@ routing = Table(
 materialisation = Table(
     "materialisation",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("table_name", String(100), primary_key=True),
-    _place("number"),
+    place("number"),
     Column("read_at_us", BigInteger, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
@@ -248,8 +248,8 @@ materialisation = Table(
 pause = Table(
     "pause",
     metadata,
-    _of_pipeline(),
-    _place("number"),
+    of_pipeline(),
+    place("number"),
     Column("paused", Boolean, nullable=False, comment="false: it goes on from here"),
     Column("offset", BigInteger, nullable=False, comment="the first one that is not learned"),
     Column("epoch", BigInteger, nullable=False, comment="the reign that learned; 0 for none"),
@@ -261,7 +261,7 @@ pause = Table(
 learning_stop = Table(
     "learning_stop",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("since_us", BigInteger, nullable=False),
     Column("what", Text, nullable=False),
     Column("hint", Text, nullable=False),
@@ -270,7 +270,7 @@ learning_stop = Table(
 shadow = Table(
     "shadow",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("version", String(40), primary_key=True),
     Column("first_position", BigInteger, nullable=False),
     Column("next_position", BigInteger, nullable=False),
@@ -279,8 +279,8 @@ shadow = Table(
 shadow_output = Table(
     "shadow_output",
     metadata,
-    _of_pipeline(),
-    _place("position"),
+    of_pipeline(),
+    place("position"),
     Column("version", String(40), primary_key=True),
     Column("output", LargeBinary, nullable=False, comment="JSON"),
     sqlite_with_rowid=False,
@@ -289,8 +289,9 @@ shadow_output = Table(
 bandit = Table(
     "bandit",
     metadata,
-    _of_pipeline(),
+    of_pipeline(),
     Column("reward", String(20), nullable=False),
+    Column("scale", Float, comment="null where the reward has none"),
     Column("first_offset", BigInteger, nullable=False),
     Column("next_offset", BigInteger, nullable=False),
     Column("next_position", BigInteger, nullable=False),
@@ -300,8 +301,8 @@ bandit = Table(
 batch_run = Table(
     "batch_run",
     metadata,
-    _of_pipeline(),
-    _place("number"),
+    of_pipeline(),
+    place("number"),
     Column("id", String(40), nullable=False, comment="names its files, and is in its predictions' ids"),
     Column("state", String(20), nullable=False, comment="begun, staged or published"),
     Column("version", String(40), nullable=False),
@@ -313,56 +314,6 @@ batch_run = Table(
     Column("published_at_us", BigInteger),
     Column("read", BigInteger, nullable=False, comment="predictions that somebody has looked up"),
     Column("kept", Boolean, nullable=False, comment="its files are in storage"),
-)
-
-queue = Table(
-    "queue",
-    metadata,
-    _of_pipeline(),
-    Column("next_position", BigInteger, nullable=False, comment="all before it was looked at"),
-    Column("dealt_random", BigInteger, nullable=False, comment="random questions anybody has seen"),
-    Column("dealt", BigInteger, nullable=False, comment="questions anybody has seen"),
-    Column("labelled", BigInteger, nullable=False, comment="questions that a label overtook"),
-)
-
-question = Table(
-    "question",
-    metadata,
-    _of_pipeline(),
-    _place("position"),
-    Column("prediction_id", String(200), nullable=False),
-    Column("why", String(20), nullable=False),
-    Column("priority", Float, nullable=False),
-    Column("people", Integer, nullable=False, comment="how many were meant to answer"),
-    Column("wanted", Integer, nullable=False, comment="how many are, by what was answered"),
-    Column("given", Integer, nullable=False, comment="how many have answered"),
-    Column("seen", Boolean, nullable=False, comment="somebody has claimed it once"),
-    Column("closed", String(20), comment="null while it is open"),
-    Index("question_by_prediction", "pipeline_id", "prediction_id", unique=True),
-    Index("question_by_priority", "pipeline_id", "closed", "why", "priority"),
-    sqlite_with_rowid=False,
-)
-
-claim = Table(
-    "claim",
-    metadata,
-    _of_pipeline(),
-    _place("position"),
-    Column("person", String(100), primary_key=True),
-    Column("until_us", BigInteger, nullable=False),
-    sqlite_with_rowid=False,
-)
-
-answer = Table(
-    "answer",
-    metadata,
-    _of_pipeline(),
-    _place("position"),
-    Column("person", String(100), primary_key=True),
-    Column("at_us", BigInteger, nullable=False),
-    Column("turn", Integer, comment="place among those who answered; null where skipped"),
-    Column("value", LargeBinary, comment="JSON; null where skipped"),
-    sqlite_with_rowid=False,
 )
 
 api_key = Table(

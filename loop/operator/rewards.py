@@ -1,7 +1,7 @@
 """Rewards for a bandit: those of the versions that answered, counted from labels as they come."""
 
-import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -12,7 +12,15 @@ from headwater.infra.store import tables
 from headwater.loop.binding import Bound
 from headwater.spec.data.records import LabelValue, Output
 from headwater.spec.errors import FencedError, SchemaError
-from headwater.spec.serving.bandit import BanditState, RewardRule, observe, pulled, revise, reward_of
+from headwater.spec.serving.bandit import (
+    BanditState,
+    RewardRule,
+    observe,
+    pulled,
+    revise,
+    reward_of,
+    unrewarded,
+)
 
 __all__ = ["Rewards"]
 
@@ -20,13 +28,12 @@ _BATCH = 5_000
 _COLUMNS = ("offset", "supersedes", "label", "output", "version", "role")
 _OUTPUT = msgspec.json.Decoder(dict[str, float])
 
-_logger = logging.getLogger("headwater.rewards")
-
 
 class _Counts(NamedTuple):
     """The counts, and up to which offset and position."""
 
     reward: RewardRule
+    scale: float | None
     first_offset: int
     next_offset: int
     next_position: int
@@ -36,8 +43,8 @@ class _Counts(NamedTuple):
 class Rewards:
     """Counts the rewards of one pipeline's versions; the counts survive restarts.
 
-    It begins with the examples that come after its first step, and begins anew if the reward rule
-    changes. A revised label corrects its count.
+    It begins with the examples that come after its first step, and begins anew if the reward rule or its
+    scale changes. A revised label corrects its count. A label that makes no reward is counted as such.
 
     Parameters
     ----------
@@ -48,14 +55,13 @@ class Rewards:
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self._counts: _Counts | None = None
-        self._warned = False
 
-    def step(self, reward: RewardRule) -> BanditState:
+    def step(self, reward: RewardRule, scale: float | None = None) -> BanditState:
         """Count new records, a few thousand at most, and return the counts.
 
         Parameters
         ----------
-        reward
+        reward, scale
             The worth of a label.
 
         Raises
@@ -66,8 +72,8 @@ class Rewards:
             If a store is away.
         """
         counts = self._counts or self._read()
-        if counts is None or counts.reward != reward:
-            counts = self._begin(reward)
+        if counts is None or (counts.reward, counts.scale) != (reward, scale):
+            counts = self._begin(reward, scale)
         self._counts = None  # until the new counts are stored
         counted = self._counted(counts)
         if counted != counts:
@@ -90,27 +96,26 @@ class Rewards:
 
     def _rewarded(self, counts: _Counts, examples: pl.DataFrame, state: BanditState) -> BanditState:
         labels: dict[int, LabelValue] = dict(examples.select("offset", "label").iter_rows())
-        for _, supersedes, label, output, version in _answered_examples(examples):
-            reward = self._reward(counts.reward, output, label)
-            if reward is None:
+        for offset, supersedes, label, output, version in _answered_examples(examples):
+            if supersedes is not None and supersedes < counts.first_offset:
                 continue
-            if supersedes is None:
-                state = observe(state, version, reward)
-            elif supersedes >= counts.first_offset:
-                superseded = self._reward(counts.reward, output, self._label(supersedes, labels))
-                counted = observe(state, version, reward)
-                state = counted if superseded is None else revise(state, version, superseded, reward)
+            try:
+                reward = reward_of(counts.reward, output, label, counts.scale)
+            except SchemaError as error:
+                state = unrewarded(state, offset, error.what)
+                continue
+            before = None if supersedes is None else self._superseded(counts, output, supersedes, labels)
+            counted = observe(state, version, reward)
+            state = counted if before is None else revise(state, version, before, reward)
         return state
 
-    def _reward(self, rule: RewardRule, output: Output, label: LabelValue) -> float | None:
-        """Compute a reward; None for a label that has none, of which the log warns once."""
-        try:
-            return reward_of(rule, output, label)
-        except SchemaError as error:
-            if not self._warned:
-                _logger.warning("%s: a label is left out: %s", self._bound.pipeline.name, error)
-            self._warned = True
-            return None
+    def _superseded(
+        self, counts: _Counts, output: Output, offset: int, labels: dict[int, LabelValue]
+    ) -> float | None:
+        """Return the reward that a revised label had; None if it had none, and was counted as such."""
+        with suppress(SchemaError):
+            return reward_of(counts.reward, output, self._label(offset, labels), counts.scale)
+        return None
 
     def _label(self, offset: int, counts: dict[int, LabelValue]) -> LabelValue:
         if offset in counts:
@@ -120,18 +125,18 @@ class Rewards:
 
     def _read(self) -> _Counts | None:
         table = tables.bandit.c
-        columns = (table.reward, table.first_offset, table.next_offset, table.next_position, table.state)
+        columns = [table[name] for name in _Counts._fields]
         mine = table.pipeline_id == self._bound.log.pipeline_id
         with self._bound.database.reading() as connection:
             row = connection.execute(select(*columns).where(mine)).one_or_none()
         if row is None:
             return None
-        reward, first, offset, position, state = row
-        return _Counts(reward, first, offset, position, msgspec.json.decode(state, type=BanditState))
+        counts = _Counts._make(row)
+        return counts._replace(state=msgspec.json.decode(row.state, type=BanditState))
 
-    def _begin(self, reward: RewardRule) -> _Counts:
+    def _begin(self, reward: RewardRule, scale: float | None) -> _Counts:
         table, log = tables.bandit, self._bound.log
-        initial = _Counts(reward, log.stop(), log.stop(), log.positions())
+        initial = _Counts(reward, scale, log.stop(), log.stop(), log.positions())
         with self._bound.database.transaction() as connection:
             connection.execute(delete(table).where(table.c.pipeline_id == log.pipeline_id))
             row = {**initial._asdict(), "state": msgspec.json.encode(initial.state)}
@@ -153,6 +158,7 @@ class Rewards:
             .where(
                 table.c.pipeline_id == self._bound.log.pipeline_id,
                 table.c.reward == counts.reward,
+                table.c.scale.is_not_distinct_from(counts.scale),
                 table.c.next_offset == counts.next_offset,
                 table.c.next_position == counts.next_position,
             )

@@ -91,7 +91,8 @@ class RoutingOperations:
         """
         if routing is not None:
             task = self._task()
-            check_routing(routing, task, METRICS[task])
+            label = None if self._declared is None else self._declared.label
+            check_routing(routing, task, METRICS[task], label)
         check_reason(reason)
         self._registry.routings.put(routing, by=by, reason=reason, expected=expected)
         return self.status()

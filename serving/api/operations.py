@@ -42,7 +42,7 @@ from headwater.serving.api.schemas import (
 from headwater.spec.data.records import Recorded
 from headwater.spec.errors import SchemaError
 from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
-from headwater.spec.serving.queue_results import QueueStatistics
+from headwater.spec.serving.queue_results import KnownClass, QueueStatistics
 
 if TYPE_CHECKING:
     from headwater.loop.operator.operations import Operator
@@ -55,6 +55,7 @@ __all__ = [
     "BATCH_PREDICT",
     "CHAMPION",
     "CLAIM",
+    "CLASSES",
     "DOCS",
     "DROP_SHADOW",
     "LABEL",
@@ -177,6 +178,15 @@ QUEUE = Operation[None, QueueStatistics](
     tag="queue for people",
     words="Count open and answered questions, and measure the agreement of people.",
 )
+CLASSES = Operation[None, list[KnownClass]](
+    name="classes",
+    at="GET /queue/{pipeline}/classes",
+    takes=NoneType,
+    gives=list[KnownClass],
+    scopes=("read", "label"),
+    tag="queue for people",
+    words="List the classes that people may answer with, and how to show them.",
+)
 CLAIM = Operation[ClaimRequest, ClaimAnswer](
     name="claim",
     at="POST /queue/{pipeline}/claim",
@@ -185,7 +195,8 @@ CLAIM = Operation[ClaimRequest, ClaimAnswer](
     scopes=("label",),
     tag="queue for people",
     words="Lease questions to a person. "
-    "Those that the person holds come first, with a new lease: the request may be sent again.",
+    "Those that the person holds come first, with a new lease: the request may be sent again. "
+    "503 if no question waits, and the queue has not looked at all records yet.",
     example={"person": "ada", "many": 5},
 )
 ANSWER = Operation[AnswerRequest, AnswerResult](

@@ -35,7 +35,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The questions that a person holds now, earlier claims first; empty if none waits."""
+    """The questions that a person holds now, earlier claims first; empty if none waits at all."""
 
     questions: list[ClaimedQuestion]
 

@@ -37,7 +37,7 @@ from headwater.spec.errors import NotFoundError, SchemaError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
 from headwater.spec.serving.batch import LONGEST_KEY
-from headwater.spec.serving.queue_results import QueueStatistics
+from headwater.spec.serving.queue_results import KnownClass, QueueStatistics
 from headwater.spec.serving.routing import Routing
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "answer",
     "batch",
     "claim",
+    "classes",
     "drop_shadow",
     "label",
     "learn",
@@ -177,6 +178,11 @@ def batch(key: str, pipeline: str, features: Features | None, id_: str | None) -
 def queue(pipeline: str) -> Call[QueueStatistics]:
     """Build the request for a queue's state."""
     return _call(operations.QUEUE, QueueStatistics, pipeline=pipeline)
+
+
+def classes(pipeline: str) -> Call[list[KnownClass]]:
+    """Build the request for the classes that people may answer with."""
+    return _call(operations.CLASSES, list[KnownClass], pipeline=pipeline)
 
 
 def claim(pipeline: str, person: str, many: int, lease_s: int | None) -> Call[ClaimAnswer]:

@@ -4,7 +4,7 @@ from headwater.serving.api.queue_schemas import AnswerResult, SkipResult
 from headwater.serving.client import calls
 from headwater.serving.client.sending import AsyncSend, Send
 from headwater.spec.data.records import LabelValue
-from headwater.spec.serving.queue_results import ClaimedQuestion, QueueStatistics
+from headwater.spec.serving.queue_results import ClaimedQuestion, KnownClass, QueueStatistics
 
 __all__ = ["AsyncQueueClient", "QueueClient"]
 
@@ -14,7 +14,7 @@ class QueueClient:
 
     Each method takes a pipeline's name, and raises the error of the service: SchemaError if the request
     does not fit, NotFoundError if the pipeline declares no people, ConflictError if the person does not
-    hold the question.
+    hold the question, NotReadyError if no question waits and the queue is not filled yet.
 
     Parameters
     ----------
@@ -28,6 +28,10 @@ class QueueClient:
     def state(self, pipeline: str) -> QueueStatistics:
         """Count open and answered questions, and measure the agreement of people."""
         return self._send(calls.queue(pipeline))
+
+    def classes(self, pipeline: str) -> list[KnownClass]:
+        """List the classes that people may answer with; NotFoundError if answers are numbers."""
+        return self._send(calls.classes(pipeline))
 
     def claim(
         self, pipeline: str, person: str, *, many: int = 1, lease_s: int | None = None
@@ -69,6 +73,10 @@ class AsyncQueueClient:
     async def state(self, pipeline: str) -> QueueStatistics:
         """Count open and answered questions, and measure the agreement of people."""
         return await self._send(calls.queue(pipeline))
+
+    async def classes(self, pipeline: str) -> list[KnownClass]:
+        """List the classes that people may answer with; NotFoundError if answers are numbers."""
+        return await self._send(calls.classes(pipeline))
 
     async def claim(
         self, pipeline: str, person: str, *, many: int = 1, lease_s: int | None = None

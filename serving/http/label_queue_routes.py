@@ -1,4 +1,4 @@
-"""The routes of the label queue: claim, answer, skip, and counts."""
+"""The routes of the label queue: claim, answer, skip, counts, and classes."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
-from headwater.serving.api.operations import ANSWER, CLAIM, QUEUE, SKIP
+from headwater.serving.api.operations import ANSWER, CLAIM, CLASSES, QUEUE, SKIP
 from headwater.serving.api.queue_schemas import (
     AnswerRequest,
     AnswerResult,
@@ -20,7 +20,7 @@ from headwater.serving.api.queue_schemas import (
 from headwater.serving.http.fast_routes import Pipelines, named
 from headwater.serving.http.routes import route
 from headwater.spec.errors import NotFoundError
-from headwater.spec.serving.queue_results import QueueStatistics
+from headwater.spec.serving.queue_results import KnownClass, QueueStatistics
 
 if TYPE_CHECKING:
     from headwater.features.label_queue.label_queue import LabelQueue
@@ -51,7 +51,17 @@ def queue_routes(queues: "LabelQueues") -> list[Route]:
         queue = await queues.of(request)
         return await asyncio.to_thread(queue.counts)
 
-    return [route(CLAIM, claim), route(ANSWER, answer), route(SKIP, skip), route(QUEUE, state)]
+    async def classes(request: Request, _query: None) -> list[KnownClass]:
+        queue = await queues.of(request)
+        return await asyncio.to_thread(queue.classes)
+
+    return [
+        route(CLAIM, claim),
+        route(ANSWER, answer),
+        route(SKIP, skip),
+        route(QUEUE, state),
+        route(CLASSES, classes),
+    ]
 
 
 class LabelQueues:

@@ -29,6 +29,7 @@ from headwater.serving.keeper.batch_publisher import BatchPublisher
 from headwater.serving.keeper.champion_follower import ChampionFollower
 from headwater.serving.keeper.online_learning import OnlineLearning
 from headwater.serving.keeper.operator_socket import OperatorSocket
+from headwater.serving.keeper.queue_filler import QueueFiller
 from headwater.serving.keeper.routing_follower import RoutingFollower
 from headwater.serving.keeper.table_publisher import TablePublisher
 from headwater.serving.published.alarms import Alarms, KeeperStatus, KeeperStatusFile
@@ -190,6 +191,7 @@ def main(references: Sequence[str]) -> int:
         stack.enter_context(TablePublisher([bound.pipeline for bound in bounds], settings()))
         stack.enter_context(OperatorSocket([bound.pipeline for bound in bounds], settings()))
         stack.enter_context(BatchPublisher(bounds))
+        stack.enter_context(QueueFiller(bounds))
         keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
         learns = any(bound.pipeline.learn == "each label" for bound in bounds)
         wait_s = _LEARN_S if learns else _LOOK_S

@@ -15,7 +15,7 @@ from headwater.serving.published.alarms import Alarms
 from headwater.serving.published.published_models import Probe, PublishedModels, ServedState, ServingFile
 from headwater.spec.data.records import FeatureValue
 from headwater.spec.data.scalars import plain_output
-from headwater.spec.errors import DeclarationError, HeadwaterError
+from headwater.spec.errors import DeclarationError, HeadwaterError, SchemaError
 from headwater.spec.pipeline import METRICS
 from headwater.spec.serving.bandit import BanditState
 from headwater.spec.serving.plan import Aliases, plan
@@ -25,6 +25,10 @@ __all__ = ["RoutingFollower"]
 
 _CHALLENGER_EVERY = timedelta(seconds=1)
 _RETRY_AFTER = timedelta(minutes=1)
+_OTHER_REWARD = (
+    "they are left out, and the bandit goes by the others: route by a reward that fits, which begins to "
+    'count anew; for numbers, Bandit(reward="error", scale=...)'
+)
 
 _logger = logging.getLogger("headwater.keeper")
 
@@ -79,8 +83,7 @@ class RoutingFollower:
         """
         self.unfinished = False
         self._read_routing()
-        bandit = self._routing if isinstance(self._routing, Bandit) else None
-        self._bandit = BanditState() if bandit is None else self._rewards.step(bandit.reward)
+        self._count_rewards(self._routing if isinstance(self._routing, Bandit) else None)
         aliases = Aliases(champion, self._challenger)
         routing_plan = plan(self._routing, aliases, self._bandit, pipeline=self._bound.pipeline.name)
         self._load([version for version in routing_plan.shares if version != champion], rows)
@@ -106,6 +109,18 @@ class RoutingFollower:
             bandit=self._bandit,
         )
 
+    def _count_rewards(self, bandit: Bandit | None) -> None:
+        """Count rewards; an alarm holds while there are labels that the rule makes no reward of."""
+        self._bandit = BanditState()
+        if bandit is not None:
+            self._bandit = self._rewards.step(bandit.reward, bandit.scale)
+        lacking = self._bandit.unrewarded
+        if lacking is None:
+            self._alarms.clear("reward")
+            return
+        what = f"labels from offset {lacking.offset} on make no reward for the bandit: {lacking.what}"
+        self._alarms.sound("reward", SchemaError(what, _OTHER_REWARD))
+
     def _read_routing(self) -> None:
         """Read the routing if it was set anew, and the challenger if the routing names it."""
         registry, now = self._bound.registry, self._bound.clock.now()
@@ -129,7 +144,7 @@ class RoutingFollower:
         pipeline = self._bound.pipeline
         try:
             routing = self._bound.registry.routings.in_force(pipeline.routing)
-            check_routing(routing, pipeline.task, METRICS[pipeline.task])
+            check_routing(routing, pipeline.task, METRICS[pipeline.task], pipeline.label)
         except DeclarationError as error:
             _logger.warning("%s: routed as declared: %s", pipeline.name, error)
             return pipeline.routing

@@ -20,8 +20,8 @@ from headwater.spec.rulings import Pause
 
 __all__ = ["Alarm", "AlarmKind", "Alarms", "KeeperStatus", "KeeperStatusFile", "cells_of"]
 
-AlarmKind = Literal["swap", "learning", "shadow", "stores"]
-_KINDS: tuple[AlarmKind, ...] = ("swap", "learning", "shadow", "stores")
+AlarmKind = Literal["swap", "learning", "shadow", "reward", "stores"]
+_KINDS: tuple[AlarmKind, ...] = ("swap", "learning", "shadow", "reward", "stores")
 _logger = logging.getLogger("headwater.keeper")
 
 
@@ -32,8 +32,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     kind
         ``"swap"``: a version could not take over. ``"learning"``: an example cannot be learned.
-        ``"shadow"``: a shadow was dropped or fails. ``"stores"``: a store is away, or another service
-        does the same work.
+        ``"shadow"``: a shadow was dropped or fails. ``"reward"``: a bandit's rule makes no reward of
+        some labels. ``"stores"``: a store is away, or another service does the same work.
     what, hint
         The fault, and the next step.
     since

@@ -6,9 +6,10 @@ plays the policy, and the share is the propensity: it is exact, whatever the int
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import msgspec
+from msgspec.structs import replace
 
 from headwater.spec.data.records import LabelValue, Output
 from headwater.spec.errors import SchemaError
@@ -18,6 +19,7 @@ __all__ = [
     "BanditState",
     "Policy",
     "RewardRule",
+    "Unrewarded",
     "kl_ucb",
     "merge",
     "observe",
@@ -25,10 +27,11 @@ __all__ = [
     "revise",
     "reward_of",
     "thompson",
+    "unrewarded",
 ]
 
 Policy = Literal["thompson", "ucb"]
-RewardRule = Literal["correct", "label"]
+RewardRule = Literal["correct", "label", "error"]
 
 _WHOLE = 1_000_000
 _POINTS = 41
@@ -74,6 +77,26 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return 1.0 + max(gained, 0.0), 1.0 + max(self.labels - gained, 0.0)
 
 
+class Unrewarded(msgspec.Struct, frozen=True, kw_only=True):
+    """The labels that the rule made no reward of.
+
+    Parameters
+    ----------
+    labels
+        How many.
+    offset, what
+        The first one's offset, and why it has no reward.
+    """
+
+    labels: int
+    offset: int
+    what: str
+
+    def __add__(self, other: "Unrewarded") -> "Unrewarded":
+        first = min(self, other, key=lambda one: (one.offset, one.what))
+        return replace(first, labels=self.labels + other.labels)
+
+
 class BanditState(msgspec.Struct, frozen=True):
     """The counts of each version, which processes and restarts merge by adding.
 
@@ -81,9 +104,12 @@ class BanditState(msgspec.Struct, frozen=True):
     ----------
     arms
         By version number. A version that is not here is unknown.
+    unrewarded
+        The labels without a reward, which no arm counts; None if there are none.
     """
 
     arms: dict[str, Arm] = {}
+    unrewarded: Unrewarded | None = None
 
     def arm(self, version: str) -> Arm:
         """Return the counts of one version."""
@@ -141,22 +167,43 @@ def merge(*states: BanditState) -> BanditState:
     Arm(pulls=1, labels=1, gained_ppm=1000000)
     """
     arms: dict[str, Arm] = {}
+    lacking: Unrewarded | None = None
     for state in states:
         for version, arm in state.arms.items():
             arms[version] = arms.get(version, _UNKNOWN) + arm
-    return BanditState(arms)
+        lacking = _sum(lacking, state.unrewarded)
+    return BanditState(arms, lacking)
 
 
-def reward_of(rule: RewardRule, output: Output, value: LabelValue) -> float:
+def unrewarded(state: BanditState, offset: int, what: str) -> BanditState:
+    """Count a label that the rule makes no reward of.
+
+    >>> unrewarded(unrewarded(BanditState(), 7, "a"), 9, "b").unrewarded
+    Unrewarded(labels=2, offset=7, what='a')
+    """
+    one = Unrewarded(labels=1, offset=offset, what=what)
+    return replace(state, unrewarded=_sum(state.unrewarded, one))
+
+
+def reward_of(rule: RewardRule, output: Output, value: LabelValue, scale: float | None = None) -> float:
     """Make a reward of a label.
+
+    The policies need rewards within 0 and 1. That of an error is linear up to the scale: versions whose
+    errors stay below it are in the order of their mean absolute errors, which a curve that squashes
+    errors would not keep. Beyond the scale it is cut off, so that one wild error costs no more than a
+    whole failure: truncation, as Bubeck, Cesa-Bianchi and Lugosi do with heavy tails ("Bandits with
+    heavy tail", IEEE Transactions on Information Theory 59, 2013).
 
     Parameters
     ----------
     rule
         ``"correct"``: 1 where the likeliest class is the label. ``"label"``: the label itself, where the
-        version's answer brings it about, as with a click.
+        version's answer brings it about, as with a click. ``"error"``: 1 where a number is the label,
+        and 0 where it is off by the scale or more.
     output, value
         What was answered, and the truth.
+    scale
+        With ``"error"``, the error from which on an answer is worth nothing, in the label's unit.
 
     Raises
     ------
@@ -169,6 +216,8 @@ def reward_of(rule: RewardRule, output: Output, value: LabelValue) -> float:
     (1.0, 0.0)
     >>> reward_of("label", 0.2, True)
     1.0
+    >>> [reward_of("error", 12.0, truth, scale=4.0) for truth in (12.0, 13.0, 20.0)]
+    [1.0, 0.75, 0.0]
     """
     if rule == "correct" and isinstance(output, dict):
         return float(max(output, key=output.__getitem__, default=None) == value)
@@ -176,9 +225,12 @@ def reward_of(rule: RewardRule, output: Output, value: LabelValue) -> float:
         return float((output >= 0.5) == value)
     if rule == "label" and isinstance(value, bool | float | int):
         return _ppm(value) / _WHOLE
+    if rule == "error" and scale is not None and _is_number(value) and _is_number(output):
+        return 1.0 - min(abs(float(output) - float(value)) / scale, 1.0)
     raise SchemaError(
         f"the rule {rule!r} makes no reward of the label {value!r}",
-        hint='route by reward="label" with labels from 0 to 1, or by reward="correct" with classes',
+        hint='route by reward="correct" with classes, by reward="error" with a scale for numbers, or by '
+        'reward="label" with labels from 0 to 1',
     )
 
 
@@ -277,7 +329,15 @@ def _divergence(p: float, q: float) -> float:
 
 
 def _plus(state: BanditState, version: str, more: Arm) -> BanditState:
-    return BanditState(state.arms | {version: state.arm(version) + more})
+    return replace(state, arms=state.arms | {version: state.arm(version) + more})
+
+
+def _sum(one: Unrewarded | None, other: Unrewarded | None) -> Unrewarded | None:
+    return one + other if one is not None and other is not None else one or other
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, float | int) and not isinstance(value, bool)
 
 
 def _ppm(reward: float) -> int:

@@ -1,16 +1,18 @@
 """The policy of the label queue: which predictions people label, in which order. Pure; no store is met.
 
-Two strata, dealt by a hash of the pipeline, its seed and the prediction's id, so that the same
-prediction falls into the same one always. A *random* one, asked in the order of another hash: bottom-k
+Two strata, dealt by a hash of the pipeline, its seed and what the question shows, so that the same
+question falls into the same one always. A *random* one, asked in the order of another hash: bottom-k
 sampling (Cohen and Kaplan, "Summarizing data using bottom-k sketches", PODC 2007), so what has been
-answered of it is a uniform sample, on which metrics are honest. The rest, asked *uncertain* first:
-uncertainty sampling (Lewis and Gale, "A sequential algorithm for training text classifiers", SIGIR
-1994), by the margin where there are several classes (Scheffer et al., "Active hidden Markov models for
-information extraction", IDA 2001). A regression gives no uncertainty with its number: all that is asked
-there is random.
+answered of it is a uniform sample of the questions, on which metrics are honest: an answer goes to all
+predictions of its question, each of which was as likely to be sampled. The rest, asked *uncertain*
+first: uncertainty sampling (Lewis and Gale, "A sequential algorithm for training text classifiers",
+SIGIR 1994), by the margin where there are several classes (Scheffer et al., "Active hidden Markov
+models for information extraction", IDA 2001). A regression gives no uncertainty with its number: all
+that is asked there is random.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -34,6 +36,7 @@ __all__ = [
     "closing",
     "label_key",
     "places",
+    "question_key",
     "random_next",
     "required_answers",
     "uncertainty",
@@ -110,7 +113,7 @@ class People(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
-    """The question about one prediction: its stratum, priority and number of people.
+    """How a question is asked: its stratum, priority and number of people.
 
     Parameters
     ----------
@@ -141,8 +144,18 @@ def uncertainty(task: str, output: Output) -> float:
     return max(0.0, 1.0 - 2.0 * abs(output - 0.5)) if task == "binary" else 0.0
 
 
-def ask(people: People, task: str, key: str, prediction_id: str, output: Output) -> Ask:
-    """Choose the question about a prediction.
+def question_key(features: Mapping[str, object], entity: Mapping[str, str]) -> str:
+    """Return the hash of what a question shows: questions are equal if features and entity keys are.
+
+    >>> question_key({"x": 1.0}, {}) == question_key({"x": 1.0}, {"customer": "17"})
+    False
+    """
+    shown = msgspec.json.encode([features, entity], order="deterministic")
+    return hashlib.blake2b(shown, digest_size=16).hexdigest()
+
+
+def ask(people: People, task: str, key: str, question: str, output: Output) -> Ask:
+    """Choose the stratum, priority and number of people of a question.
 
     Parameters
     ----------
@@ -150,17 +163,19 @@ def ask(people: People, task: str, key: str, prediction_id: str, output: Output)
         As declared.
     key
         Deals the strata: the pipeline's name and seed.
-    prediction_id, output
+    question
+        What it shows, as :func:`question_key` has it.
+    output
         The prediction's.
 
     Examples
     --------
-    >>> ask(People(random=0.0, twice=0.0), "binary", "flights 0", "p-1", 0.75)
+    >>> ask(People(random=0.0, twice=0.0), "binary", "flights 0", "c0ffee", 0.75)
     Ask(why='uncertain', priority=0.5, people=1)
     """
 
     def dealt(what: str) -> float:
-        return uniform(what.encode(), f"{key}\0{prediction_id}")
+        return uniform(what.encode(), f"{key}\0{question}")
 
     count = 2 if dealt("twice") < people.twice else 1
     if dealt("random") < _random_share(people, task):

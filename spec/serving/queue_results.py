@@ -4,10 +4,10 @@ from datetime import datetime
 
 import msgspec
 
-from headwater.spec.data.records import FeatureValue
+from headwater.spec.data.records import FeatureValue, LabelValue
 from headwater.spec.serving.queue import Why
 
-__all__ = ["Agreement", "ClaimedQuestion", "QueueStatistics"]
+__all__ = ["Agreement", "ClaimedQuestion", "KnownClass", "QueueStatistics"]
 
 
 class ClaimedQuestion(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +25,8 @@ class ClaimedQuestion(msgspec.Struct, frozen=True, kw_only=True):
         When the lease ends.
     features, entity, served_at, version
         As the prediction was served.
+    predictions
+        How many predictions the answer goes to: this one, and those with equal features and entity keys.
     """
 
     prediction_id: str
@@ -34,6 +36,22 @@ class ClaimedQuestion(msgspec.Struct, frozen=True, kw_only=True):
     entity: dict[str, str]
     served_at: datetime
     version: str
+    predictions: int = 1
+
+
+class KnownClass(msgspec.Struct, frozen=True, kw_only=True):
+    """A class that people may answer with.
+
+    Parameters
+    ----------
+    value
+        What to answer.
+    text
+        How to show it: the class as the labels name it, or ``"true"`` and ``"false"``.
+    """
+
+    value: LabelValue
+    text: str
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +96,8 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
         Questions that three people skipped, and nobody answered.
     labelled
         Questions whose truth came from elsewhere before they were answered.
+    equal
+        Predictions that share the question about another one, and get its answers.
     behind
         Sequenced records at which the queue has not looked yet.
     agreement
@@ -93,5 +113,6 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     people: int
     given_up: int
     labelled: int
+    equal: int
     behind: int
     agreement: Agreement

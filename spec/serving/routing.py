@@ -4,12 +4,15 @@ from collections.abc import Callable, Collection
 from typing import ClassVar, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import DeclarationError, few
 from headwater.spec.serving.bandit import BanditState, Policy, RewardRule, kl_ucb, thompson
 from headwater.spec.serving.routing_checks import (
     check_not_champion,
     check_salt,
+    check_scale,
     check_share,
     check_versions,
 )
@@ -210,15 +213,20 @@ class Bandit(_Routing, frozen=True, tag="bandit"):
         The share that is dealt evenly over the versions, whatever the policy says, so that any policy
         can be evaluated on what was logged, and none is given up for bad luck.
     reward
-        ``"correct"`` or ``"label"``: what a label is worth: ``reward_of`` of
-        ``spec/serving/bandit.py`` says it.
+        What a label is worth: ``"correct"`` for classes, ``"error"`` for numbers, or ``"label"``, for
+        labels from 0 to 1 that the answer brings about. ``reward_of`` of ``spec/serving/bandit.py``
+        says how much.
+    scale
+        With ``reward="error"``, the error from which on an answer is worth nothing, in the label's unit.
+        Take one that few errors pass: below it, the versions are in the order of their mean errors.
     salt
         Another salt draws anew.
 
     Raises
     ------
     DeclarationError
-        If there are fewer than two versions, or the policy is not known.
+        If there are fewer than two versions, the policy or the reward is not known, or the scale does
+        not go with the reward.
     """
 
     sticky: ClassVar[bool] = False
@@ -226,6 +234,7 @@ class Bandit(_Routing, frozen=True, tag="bandit"):
     policy: Policy = "thompson"
     explore: float = 0.05
     reward: RewardRule = "correct"
+    scale: float | None = None
     salt: str = ""
 
     def __post_init__(self) -> None:
@@ -234,10 +243,12 @@ class Bandit(_Routing, frozen=True, tag="bandit"):
             raise DeclarationError(
                 f"Bandit(policy={self.policy!r}) is not known", hint='write policy="thompson" or "ucb"'
             )
-        if self.reward not in ("correct", "label"):
+        if self.reward not in ("correct", "label", "error"):
             raise DeclarationError(
-                f"Bandit(reward={self.reward!r}) is not known", hint='write reward="correct" or "label"'
+                f"Bandit(reward={self.reward!r}) is not known",
+                hint='write reward="correct", "label" or "error"',
             )
+        check_scale(self.reward, self.scale)
         check_share("Bandit", self.explore, field="explore")
         check_salt("Bandit", self.salt)
 
@@ -262,7 +273,9 @@ Routing = ChampionOnly | Shadow | Canary | ABTest | Bandit
 """Any one of them; in JSON the field ``type`` says which."""
 
 
-def check_routing(routing: object, task: str, metrics: Collection[str]) -> None:
+def check_routing(
+    routing: object, task: str, metrics: Collection[str], label: LabelRule | None = None
+) -> None:
     """Check that a routing fits a pipeline.
 
     Parameters
@@ -273,6 +286,8 @@ def check_routing(routing: object, task: str, metrics: Collection[str]) -> None:
         The pipeline's.
     metrics
         The metrics that judge such a task.
+    label
+        The pipeline's label rule, whose range says what labels come.
 
     Raises
     ------
@@ -289,6 +304,8 @@ def check_routing(routing: object, task: str, metrics: Collection[str]) -> None:
             f"Bandit(reward={routing.reward!r}) makes no reward of the labels of a {task} task",
             hint=_NO_REWARD[task, routing.reward],
         )
+    if isinstance(routing, Bandit) and routing.reward == "label" and label is not None:
+        _check_range(label)
     rule = routing.serve_best if isinstance(routing, Shadow) else None
     if rule is not None and rule.metric is not None and rule.metric not in metrics:
         raise DeclarationError(
@@ -297,7 +314,22 @@ def check_routing(routing: object, task: str, metrics: Collection[str]) -> None:
         )
 
 
+def _check_range(label: LabelRule) -> None:
+    """Check that a declared range of labels lies within that of rewards."""
+    below = label.low is not UNSET and label.low < 0
+    if below or (label.high is not UNSET and label.high > 1):
+        raise DeclarationError(
+            f'Bandit(reward="label") needs labels from 0 to 1, and they are {label.range_words}',
+            hint='write reward="error", scale=10.0, say',
+        )
+
+
 _NO_REWARD = {
-    ("regression", "correct"): 'write reward="label", with labels from 0 to 1',
+    (
+        "regression",
+        "correct",
+    ): 'write reward="error", scale=10.0, say; or "label", for labels of 0 to 1',
+    ("binary", "error"): 'write reward="correct"; or "label", where the answer brings the label about',
+    ("multiclass", "error"): 'write reward="correct"',
     ("multiclass", "label"): 'write reward="correct"',
 }

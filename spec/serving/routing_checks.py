@@ -1,8 +1,10 @@
 """Checks that the kinds of routing share; the error of a check says what to write."""
 
+import math
+
 from headwater.spec.errors import DeclarationError
 
-__all__ = ["check_not_champion", "check_salt", "check_share", "check_versions"]
+__all__ = ["check_not_champion", "check_salt", "check_scale", "check_share", "check_versions"]
 
 
 def check_versions(what: str, names: object, *, least: int) -> None:
@@ -40,6 +42,21 @@ def check_share(what: str, share: object, *, field: str = "share") -> None:
         raise DeclarationError(
             f"{what} has {field}={share!r}, which is not between 0 and 1",
             hint=f"write {field}=0.05, say",
+        )
+
+
+def check_scale(reward: str, scale: object) -> None:
+    """Check that a bandit has a scale if its reward is an error, and has none if not."""
+    if reward != "error" and scale is not None:
+        raise DeclarationError(
+            f"Bandit(scale={scale!r}) goes with an error, and the reward is {reward!r}",
+            hint='leave scale out, or write reward="error"',
+        )
+    sound = isinstance(scale, float | int) and not isinstance(scale, bool) and 0 < scale < math.inf
+    if reward == "error" and not sound:
+        raise DeclarationError(
+            f"Bandit(scale={scale!r}) is not an error above 0",
+            hint='write reward="error", scale=10.0, if an answer that is off by 10 is worth nothing',
         )
 
 

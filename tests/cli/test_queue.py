@@ -1,5 +1,6 @@
 """``headwater queue``: what people are asked, and how far they agree."""
 
+from msgspec.structs import replace
 from tests.cli.conftest import TOYS, Run
 
 from headwater import FeatureLog, LabelQueue, Prediction, load_pipeline
@@ -12,13 +13,10 @@ ASKING = f"{TOYS}:asking"
 def test_the_queue_is_counted(run: Run, home: Settings) -> None:
     log = FeatureLog(load_pipeline(ASKING), home)
     now = SystemClock().now()
-    features: dict[str, float] = {"x": 1.0, "y": 2.0}
-    log.record(
-        [
-            Prediction(id=f"p{n}", features={**features}, output=0.5, served_at=now, version="1")
-            for n in range(4)
-        ]
-    )
+    for n in range(4):
+        features: dict[str, float] = {"x": float(n), "y": 2.0}
+        one = Prediction(id=f"p{n}", features={**features}, output=0.5, served_at=now)
+        log.record([replace(one, version="1")])
     with log.sequencer() as sequencer:
         sequencer.drain()
     first = run("queue", ASKING)

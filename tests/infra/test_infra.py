@@ -7,7 +7,7 @@ from alembic.runtime.migration import MigrationContext
 
 from headwater.infra.clock import SimulatedClock, from_us, to_us
 from headwater.infra.settings import Settings, settings
-from headwater.infra.store import tables
+from headwater.infra.store import queue_tables, tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import acquire, check, release
 from headwater.infra.store.open_storage import open_storage
@@ -18,7 +18,7 @@ def test_the_migrations_make_the_tables_that_the_code_names(settings: Settings) 
     database = Database(settings.operational_url)
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, tables.metadata) == []
+        assert compare_metadata(context, queue_tables.queue.metadata) == []
     database.close()
 
 

@@ -43,7 +43,8 @@ def test_the_log_and_the_queue_keep_names_as_they_came(log: FeatureLog) -> None:
     for id_ in GOOD_NAMES:
         log.record([Prediction(id=id_, features=PLAIN, output=0.5, served_at=START, version="1")])
         log.label([Label(prediction_id=id_, value=1.0, known_at=START, key=id_)])
-        waits = Prediction(id=f"{id_} waits", features=PLAIN, output=0.5, served_at=START, version="1")
+        its = PLAIN | {"c": id_}
+        waits = Prediction(id=f"{id_} waits", features=its, output=0.5, served_at=START, version="1")
         log.record([waits])
     for bad in BAD_NAMES:
         with pytest.raises(SchemaError):

@@ -5,17 +5,23 @@ from datetime import timedelta
 import pytest
 from tests.conftest import START
 from tests.loop.conftest import Binder
+from tests.loop.other_models import line
 
 from headwater.loop.binding import Bound
 from headwater.loop.operator.rewards import Rewards
-from headwater.spec.data.records import Label, Prediction
+from headwater.spec.data.records import Label, LabelValue, Prediction
 from headwater.spec.errors import FencedError
 from headwater.spec.serving.bandit import Arm
 
 
 @pytest.fixture
-def line(bind: Binder) -> Bound:
+def bound(bind: Binder) -> Bound:
     return bind()
+
+
+@pytest.fixture
+def regression(bind: Binder) -> Bound:
+    return bind(task="regression", model=line, metrics=())
 
 
 def served(bound: Bound, name: str, version: str, output: float) -> None:
@@ -25,7 +31,7 @@ def served(bound: Bound, name: str, version: str, output: float) -> None:
     bound.log.record([prediction])
 
 
-def labelled(bound: Bound, name: str, value: bool, minute: int = 0) -> None:
+def labelled(bound: Bound, name: str, value: LabelValue, minute: int = 0) -> None:
     known_at = START + timedelta(minutes=minute)
     bound.log.label([Label(prediction_id=name, value=value, known_at=known_at)])
 
@@ -35,52 +41,98 @@ def sequenced(bound: Bound) -> None:
         sequencer.drain()
 
 
-def test_rewards_are_counted_once_and_corrected(line: Bound) -> None:
-    rewards = Rewards(line)
+def test_rewards_are_counted_once_and_corrected(bound: Bound) -> None:
+    rewards = Rewards(bound)
     rewards.step("correct")
     for name, version, output in (("p", "1", 0.9), ("q", "2", 0.9), ("r", "2", 0.1)):
-        served(line, name, version, output)
+        served(bound, name, version, output)
     for name in "pqr":
-        labelled(line, name, True)
-    sequenced(line)
+        labelled(bound, name, True)
+    sequenced(bound)
     state = rewards.step("correct")
     assert state.arm("1") == Arm(pulls=1, labels=1, gained_ppm=1_000_000)
     assert state.arm("2") == Arm(pulls=2, labels=2, gained_ppm=1_000_000)
-    labelled(line, "p", False, minute=1)
-    labelled(line, "r", False, minute=1)
-    sequenced(line)
-    state = Rewards(line).step("correct")  # another process, after a restart
+    labelled(bound, "p", False, minute=1)
+    labelled(bound, "r", False, minute=1)
+    sequenced(bound)
+    state = Rewards(bound).step("correct")  # another process, after a restart
     assert state.arm("1") == Arm(pulls=1, labels=1, gained_ppm=0)
     assert state.arm("2") == Arm(pulls=2, labels=2, gained_ppm=2_000_000)
 
 
-def test_rewards_before_the_first_step_are_neither_counted_nor_corrected(line: Bound) -> None:
-    served(line, "old", "1", 0.9)
-    labelled(line, "old", True)
-    sequenced(line)
-    rewards = Rewards(line)
+def test_rewards_before_the_first_step_are_neither_counted_nor_corrected(bound: Bound) -> None:
+    served(bound, "old", "1", 0.9)
+    labelled(bound, "old", True)
+    sequenced(bound)
+    rewards = Rewards(bound)
     rewards.step("correct")
-    labelled(line, "old", False, minute=1)
-    sequenced(line)
+    labelled(bound, "old", False, minute=1)
+    sequenced(bound)
     assert rewards.step("correct").arms == {}
 
 
-def test_counts_begin_anew_if_the_reward_rule_changes(line: Bound) -> None:
-    rewards = Rewards(line)
+def test_counts_begin_anew_if_the_reward_rule_changes(bound: Bound) -> None:
+    rewards = Rewards(bound)
     rewards.step("correct")
-    served(line, "p", "1", 0.1)
-    labelled(line, "p", True)
-    sequenced(line)
+    served(bound, "p", "1", 0.1)
+    labelled(bound, "p", True)
+    sequenced(bound)
     assert rewards.step("correct").arm("1").labels == 1
     assert rewards.step("label").arms == {}
 
 
-def test_two_processes_count_nothing_twice(line: Bound) -> None:
-    one, other = Rewards(line), Rewards(line)
+def test_counts_begin_anew_if_the_scale_changes(regression: Bound) -> None:
+    rewards = Rewards(regression)
+    rewards.step("error", 10.0)
+    served(regression, "p", "1", 7.5)
+    labelled(regression, "p", 5.0)
+    sequenced(regression)
+    assert rewards.step("error", 10.0).arm("1") == Arm(pulls=1, labels=1, gained_ppm=750_000)
+    assert Rewards(regression).step("error", 10.0).arm("1").labels == 1
+    assert rewards.step("error", 5.0).arms == {}
+    assert Rewards(regression).step("error", 5.0).arms == {}
+
+
+def test_errors_are_rewards_and_a_revision_corrects_them(regression: Bound) -> None:
+    rewards = Rewards(regression)
+    rewards.step("error", 10.0)
+    for name, version, output in (("p", "1", 7.5), ("q", "2", 100.0)):
+        served(regression, name, version, output)
+        labelled(regression, name, 5.0)
+    sequenced(regression)
+    state = rewards.step("error", 10.0)
+    assert [state.arm(version).gained_ppm for version in "12"] == [750_000, 0]
+    labelled(regression, "q", 99.0, minute=1)
+    sequenced(regression)
+    state = rewards.step("error", 10.0)
+    assert state.arm("2") == Arm(pulls=1, labels=1, gained_ppm=900_000)
+
+
+def test_labels_without_a_reward_are_counted_and_kept(regression: Bound) -> None:
+    rewards = Rewards(regression)
+    rewards.step("label")
+    for name, value in (("p", 0.5), ("q", 7.0), ("r", -1.0)):
+        served(regression, name, "1", 0.0)
+        labelled(regression, name, value)
+    sequenced(regression)
+    state = rewards.step("label")
+    assert state.arm("1") == Arm(pulls=3, labels=1, gained_ppm=500_000)
+    assert state.unrewarded is not None
+    assert (state.unrewarded.labels, state.unrewarded.offset) == (2, 1)
+    assert "7.0" in state.unrewarded.what
+    labelled(regression, "q", 1.0, minute=1)  # a revision that has one
+    sequenced(regression)
+    state = Rewards(regression).step("label")
+    assert state.arm("1") == Arm(pulls=3, labels=2, gained_ppm=1_500_000)
+    assert Rewards(regression).step("error", 10.0).unrewarded is None
+
+
+def test_two_processes_count_nothing_twice(bound: Bound) -> None:
+    one, other = Rewards(bound), Rewards(bound)
     one.step("correct")
     other.step("correct")
-    served(line, "p", "1", 0.9)
-    sequenced(line)
+    served(bound, "p", "1", 0.9)
+    sequenced(bound)
     assert one.step("correct").arm("1").pulls == 1
     with pytest.raises(FencedError):
         other.step("correct")

@@ -325,7 +325,9 @@ def queue_lines(counts: "QueueStatistics") -> list[str]:
     rest = (
         f"{counts.skips:,} skipped, {counts.given_up:,} given up, {counts.labelled:,} labelled meanwhile"
     )
-    lines = [f"{waiting:,} questions wait: {strata}; {counts.claimed:,} claimed", f"{answers}; {rest}"]
+    shared = f"{counts.equal:,} predictions share the question of an equal one"
+    waits = f"{waiting:,} questions wait: {strata}; {counts.claimed:,} claimed; {shared}"
+    lines = [waits, f"{answers}; {rest}"]
     if not agreement.pairs:
         return [*lines, "no question has two answers yet: agreement is unknown"]
     beyond = f", mean difference {_number(agreement.mean_difference)}"

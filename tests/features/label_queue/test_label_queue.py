@@ -15,9 +15,15 @@ from headwater.features.label_queue.label_queue import LabelQueue
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
+from headwater.infra.store import queue_tables
 from headwater.spec.data.records import Label, LabelValue, Prediction
-from headwater.spec.errors import ConflictError, DeclarationError, NotFoundError, SchemaError
+from headwater.spec.errors import (
+    ConflictError,
+    DeclarationError,
+    NotFoundError,
+    NotReadyError,
+    SchemaError,
+)
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.queue import People
 
@@ -40,8 +46,10 @@ def opened(pipeline: Pipeline, settings: Settings, clock: SimulatedClock) -> Ite
         log.database.close()
 
 
-def served(id_: str, output: float = 0.5, **changed: object) -> Prediction:
-    return replace(prediction(id_, output=output), version="1", **changed)
+def served(id_: str, output: float = 0.5, x: float | None = None, **changed: object) -> Prediction:
+    """Make a prediction that a version answered; its features are its own if `x` does not say them."""
+    features = {"x": float(int.from_bytes(id_.encode())) if x is None else x, "city": None}
+    return replace(prediction(id_, output=output), version="1", features=features, **changed)
 
 
 def serve(log: FeatureLog, *ids: str, output: float = 0.5) -> None:
@@ -50,6 +58,8 @@ def serve(log: FeatureLog, *ids: str, output: float = 0.5) -> None:
 
 
 def ids(queue: LabelQueue, person: str, many: int = 1, lease_s: int | None = None) -> list[str]:
+    """Claim after filling, and return the ids."""
+    queue.fill()
     return [claimed.prediction_id for claimed in queue.claim(person, many, lease_s)]
 
 
@@ -63,12 +73,14 @@ def labels_of(log: FeatureLog, id_: str) -> list[tuple[str, str | None, LabelVal
 def test_the_most_uncertain_come_first(opened: Opener) -> None:
     log = opened(random=0.0, twice=0.0)
     outputs = [0.95, 0.52, 0.1, 0.4]
-    log.record([served(f"p{n}", output) for n, output in enumerate(outputs)])
+    log.record([served(f"p{n}", output, x=n + 0.5) for n, output in enumerate(outputs)])
     drain(log)
-    claimed = log.queue().claim("ada", 3)
+    queue = log.queue()
+    queue.fill()
+    claimed = queue.claim("ada", 3)
     assert [one.prediction_id for one in claimed] == ["p1", "p3", "p2"]
     first = claimed[0]
-    assert (first.why, first.features, first.version) == ("uncertain", {"x": 1.0, "city": None}, "1")
+    assert (first.why, first.features, first.version) == ("uncertain", {"x": 1.5, "city": None}, "1")
     assert first.until == START + timedelta(minutes=15)
     assert not hasattr(first, "output")
 
@@ -77,6 +89,7 @@ def test_a_declared_share_of_the_questions_is_random(opened: Opener) -> None:
     log = opened(random=0.25, twice=0.0)
     serve(log, *(f"p{n}" for n in range(80)))
     queue = log.queue()
+    queue.fill()
     whys = [
         one.why
         for _ in range(4)
@@ -145,6 +158,96 @@ def test_filling_goes_on_where_it_stopped(opened: Opener) -> None:
     assert log.queue().fill() == 0
     counts = log.queue().counts()
     assert counts.open_random + counts.open_uncertain == 35
+
+
+def test_a_claim_fills_nothing_and_says_that_records_wait(opened: Opener) -> None:
+    log = opened(twice=0.0)
+    queue = log.queue()
+    assert queue.claim("ada") == []
+    serve(log, "p", "q")
+    with pytest.raises(NotReadyError, match="2 sequenced records wait") as refused:
+        queue.claim("ada")
+    assert "LabelQueue.fill()" in refused.value.hint
+    assert queue.counts().behind == 2
+    queue.fill()
+    assert len(queue.claim("ada", 2)) == 2
+    assert queue.claim("bob") == []
+    serve(log, "r")
+    assert len(queue.claim("ada", 2)) == 2  # what she holds is there, whatever waits
+
+
+def test_processes_that_fill_at_once_ask_once(opened: Opener) -> None:
+    log = opened(twice=0.0)
+    serve(log, *(f"p{n}" for n in range(200)))
+    looked: list[int] = []
+    fillers = [
+        threading.Thread(target=lambda: looked.append(log.queue(step_records=10).fill()))
+        for _ in range(3)
+    ]
+    for filler in fillers:
+        filler.start()
+    for filler in fillers:
+        filler.join()
+    assert sum(looked) == 200
+    counts = log.queue().counts()
+    assert (counts.open_random + counts.open_uncertain, counts.behind) == (200, 0)
+
+
+def test_the_classes_are_those_that_labels_had(opened: Opener) -> None:
+    log = opened(task="multiclass")
+    log.record([replace(served(id_), output={"red": 0.5, "blue": 0.5}) for id_ in "abc"])
+    log.label([label("a", "red"), label("b", "0123"), label("c", "red")])
+    queue = log.queue()
+    drain(log)
+    assert queue.classes() == []
+    queue.fill()
+    log.label([label("c", "blue", key="again")])
+    drain(log)
+    queue.fill()
+    assert [(one.value, one.text) for one in queue.classes()] == [
+        ("0123", "0123"), ("blue", "blue"), ("red", "red"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("others", "offered"),
+    [
+        ({}, ["blue", "red"]),
+        ({"open": True}, ["blue", "green", "red", "rde"]),
+        ({"hold": True}, ["blue", "green", "red"]),
+    ],
+)
+def test_declared_classes_are_offered_and_others_as_they_are_taken(
+    pipeline: Pipeline,
+    settings: Settings,
+    clock: SimulatedClock,
+    others: dict[str, bool],
+    offered: list[str],
+) -> None:
+    rule = replace(pipeline.label, classes=("red", "blue"), **others)
+    asking = replace(pipeline, task="multiclass", metrics=(), label=rule, people=People())
+    log = FeatureLog(asking, settings, clock)
+    log.record([replace(served(id_), output={"red": 1.0}) for id_ in "ab"])
+    if others:
+        log.label([label("a", "green"), label("b", "rde")])
+    drain(log)
+    log.queue().fill()
+    if "hold" in others:
+        log.new_classes.name("green", "green", by="test", reason="")
+        log.new_classes.name("rde", "red", by="test", reason="")
+    assert sorted(one.text for one in log.queue().classes()) == sorted(offered)
+    log.close()
+    log.database.close()
+
+
+def test_the_classes_of_a_binary_task_are_true_and_false(opened: Opener) -> None:
+    found = opened().queue().classes()
+    assert [(one.value, one.text) for one in found] == [(False, "false"), (True, "true")]
+
+
+def test_a_regression_has_no_classes(opened: Opener) -> None:
+    with pytest.raises(NotFoundError, match="no classes"):
+        opened(task="regression").queue().classes()
 
 
 def test_a_question_is_kept_until_its_lease_ends(opened: Opener, clock: SimulatedClock) -> None:
@@ -331,6 +434,7 @@ def test_a_regression_measures_how_far_apart_answers_are(opened: Opener) -> None
     log = opened(task="regression", twice=1.0, tolerance=0.5)
     serve(log, "p", "q", output=7.0)
     queue = log.queue()
+    queue.fill()
     for person, value in (("ada", 3), ("bob", 3.5)):
         for claimed in queue.claim(person, 2):
             assert claimed.why == "random"
@@ -396,7 +500,7 @@ def test_unseen_questions_leave_no_row(opened: Opener) -> None:
     drain(log)
     queue.fill()
     with log.database.reading() as connection:
-        rows = connection.execute(select(func.count()).select_from(tables.question)).scalar_one()
+        rows = connection.execute(select(func.count()).select_from(queue_tables.question)).scalar_one()
     assert (rows, queue.counts().labelled) == (0, 50)
 
 

@@ -23,6 +23,7 @@ def test_an_answer_is_one_label_and_one_row(
     log.record([replace(prediction("p"), version="1")])
     drain(log)
     queue = log.queue()
+    queue.fill()
     assert len(queue.claim("ada", 1)) == 1
     killed = subprocess.run(
         [sys.executable, "-m", "tests.features.label_queue.answering", str(tmp_path), "ada", "p"],

@@ -20,7 +20,7 @@ from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ConflictError, NotFoundError
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.serving.queue import People, ask, required_answers
+from headwater.spec.serving.queue import People, ask, question_key, required_answers
 from headwater.spec.updating.update import Stateful
 
 PEOPLE = ("ada", "bob", "cleo", "dora")
@@ -73,13 +73,14 @@ class QueueMachine(RuleBasedStateMachine):
     def meant_for(self, id_: str) -> int:
         people = PIPELINE.people
         assert people is not None
-        return ask(people, "binary", "toy 0", id_, 0.5).people
+        shown = question_key({"x": float(id_[1:]), "city": None}, {})
+        return ask(people, "binary", "toy 0", shown, 0.5).people
 
     @rule(target=predictions, outputs=st.lists(st.floats(0, 1), min_size=1, max_size=3))
     def serve(self, outputs: list[float]) -> Any:
         id_ = f"p{self.count}"
         for output in outputs:
-            one = prediction(f"p{self.count}", output=output)
+            one = prediction(f"p{self.count}", float(self.count), output)
             self.log.record([replace(one, version="1")])
             self.count += 1
         drain(self.log)
@@ -88,6 +89,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(person=persons, many=st.integers(1, 4), lease_s=st.sampled_from([30, 600]))
     def claim(self, person: str, many: int, lease_s: int) -> None:
         held = {of for (who, of), until in self.leases.items() if who == person and until > self.now_us}
+        self.queue.fill()
         found = [asked.prediction_id for asked in self.queue.claim(person, many, lease_s)]
         assert len(found) == len(set(found)) <= many
         for id_ in found:

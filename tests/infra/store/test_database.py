@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, insert, select, text, update
 
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
+from headwater.infra.store import queue_tables, tables
 from headwater.infra.store.database import Database, insert_many
 from headwater.spec.errors import StorageError
 
@@ -28,7 +28,7 @@ def test_the_migrations_make_what_the_code_declares(database: Database) -> None:
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
-        assert compare_metadata(context, tables.metadata) == []
+        assert compare_metadata(context, queue_tables.queue.metadata) == []
 
 
 def test_opening_again_changes_nothing(database: Database) -> None:

@@ -166,9 +166,11 @@ def test_people_label_through_the_client(service: httpx.Client) -> None:
             }
             assert (await client.queue.answer("line", "bob", id_, False)).status == "recorded"
             assert (await client.queue.state("line")).answers == 2
+            assert [one.text for one in await client.queue.classes("line")] == ["false", "true"]
             assert (await client.queue.skip("line", "bob", IDS[1])).status == "skipped"
 
     with Client(str(service.base_url), timeout_s=PATIENCE_S) as client:
+        assert [one.value for one in client.queue.classes("line")] == [False, True]
         questions = client.queue.claim("line", "ada", many=9, lease_s=60)
         assert sorted(one.prediction_id for one in questions) == IDS
         assert client.queue.answer("line", "ada", IDS[0], True).status == "recorded"

@@ -9,9 +9,10 @@ from tests.loop.conftest import PIPELINE
 from tests.patience import PATIENCE_S
 from tests.serving.conftest import Opener
 from tests.serving.http.test_batch_routes import SCORED, five_keys, scored, watch
-from tests.serving.http.test_label_queue_routes import ASKING
+from tests.serving.http.test_label_queue_routes import ASKING, fill
 
 from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
 from headwater.serving.keeper.batch_publisher import BatchPublisher
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.keeper.operator_socket import OperatorSocket
@@ -26,9 +27,10 @@ def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path) -> Non
 
 
 def test_schemathesis_finds_nothing_in_the_queue(
-    keeper: Keeper, open_service: Opener, tmp_path: Path
+    keeper: Keeper, bound: Bound, open_service: Opener, tmp_path: Path
 ) -> None:
     client = open_service(ASKING)
+    fill(bound)
     finds_nothing(client, tmp_path, "--include-path-regex", "/queue")
 
 

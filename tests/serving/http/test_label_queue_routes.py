@@ -10,11 +10,14 @@ import httpx
 import pytest
 from msgspec.structs import replace
 from tests.loop.conftest import PIPELINE
+from tests.patience import await_
 from tests.serving.conftest import NOW, Opener
 
 from headwater.infra.clock import SimulatedClock
+from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.keeper.queue_filler import QueueFiller
 from headwater.spec.serving.queue import People
 
 ASKING = replace(PIPELINE, people=People(twice=1.0, random=0.5))
@@ -28,12 +31,19 @@ def service(keeper: Keeper, bound: Bound, open_service: Opener) -> httpx.Client:
     items = [{"id": id_, "features": {"a": n - 3.0, "b": 0.5}} for n, id_ in enumerate(IDS)]
     assert client.post("/predict", json={"predictions": items}).status_code == 200
     sequence(bound)
+    fill(bound)
     return client
 
 
 def sequence(bound: Bound) -> None:
     with bound.log.sequencer() as sequencer:
         sequencer.drain()
+
+
+def fill(bound: Bound) -> None:
+    """Fill the queue of the pipeline that asks, as the keeper of its service does."""
+    with Bound(ASKING, bound.settings, bound.clock) as asking:
+        QueueFiller([asking]).step()
 
 
 def claim(client: httpx.Client, person: str, many: int = 1) -> list[str]:
@@ -48,7 +58,7 @@ def test_claim_answer_skip_and_count(service: httpx.Client, bound: Bound) -> Non
     assert sorted(question["prediction_id"] for question in questions) == IDS
     first = questions[0]
     assert set(first) == {
-        "prediction_id", "why", "until", "features", "entity", "served_at", "version",
+        "prediction_id", "why", "until", "features", "entity", "served_at", "version", "predictions",
     }  # fmt: skip
     assert datetime.fromisoformat(first["until"]) == NOW + timedelta(seconds=60)
     assert (first["features"]["b"], first["version"]) == (0.5, "1")
@@ -79,6 +89,24 @@ def test_claim_answer_skip_and_count(service: httpx.Client, bound: Bound) -> Non
     assert [(one["label"]["source"], one["label"]["by"]) for one in labels] == [
         ("human", "ada"), ("human", "bob"),
     ]  # fmt: skip
+
+
+def test_a_claim_before_the_queue_is_filled_says_so(
+    service: httpx.Client, bound: Bound, home: Settings, clock: SimulatedClock
+) -> None:
+    assert len(claim(service, "ada", 10)) == 6
+    assert service.get("/queue/line/classes").json() == [
+        {"value": False, "text": "false"}, {"value": True, "text": "true"},
+    ]  # fmt: skip
+    assert service.post("/predict", json={"features": {"a": 9.0, "b": 9.0}}).status_code == 200
+    assert len(claim(service, "bob", 10)) == 6
+    sequence(bound)
+    answer = service.post("/queue/line/claim", json={"person": "cleo"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "NotReadyError")
+    assert "1 sequenced records wait" in answer.json()["detail"]
+    with Bound(ASKING, home, clock) as asking, QueueFiller([asking]):
+        await_(lambda: service.get("/queue/line").json()["behind"] == 0)
+    assert len(claim(service, "cleo", 10)) == 1
 
 
 def test_a_natural_label_closes_the_question(service: httpx.Client) -> None:

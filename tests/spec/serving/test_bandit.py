@@ -25,6 +25,7 @@ from headwater.spec.serving.bandit import (
     revise,
     reward_of,
     thompson,
+    unrewarded,
 )
 
 REWARDS = st.lists(st.tuples(st.sampled_from("345"), st.floats(0, 1)), max_size=30)
@@ -106,8 +107,58 @@ def test_reward_of_each_kind_of_label(
     assert reward_of(rule, output, value) == reward
 
 
+NUMBERS = st.floats(-1e308, 1e308)
+SCALES = st.floats(1e-300, 1e300)
+
+
+@given(NUMBERS, NUMBERS, SCALES)
+def test_the_reward_of_an_error_is_one_that_bandits_take(
+    output: float, truth: float, scale: float
+) -> None:
+    reward = reward_of("error", output, truth, scale)
+    assert 0.0 <= reward <= 1.0
+    assert reward == reward_of("error", truth, output, scale)
+    assert observe(BanditState(), "3", reward).arm("3").labels == 1
+
+
+@given(NUMBERS, NUMBERS, NUMBERS, SCALES)
+def test_a_smaller_error_is_never_worth_less(
+    truth: float, one: float, other: float, scale: float
+) -> None:
+    near, far = sorted((one, other), key=lambda output: abs(output - truth))
+    assert reward_of("error", near, truth, scale) >= reward_of("error", far, truth, scale)
+
+
+@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=1, max_size=30))
+def test_below_the_scale_rewards_are_in_the_order_of_mean_errors(
+    errors: list[tuple[float, float]],
+) -> None:
+    first, second = (
+        sum(reward_of("error", pair[which], 0.0, 100.0) for pair in errors) for which in (0, 1)
+    )
+    mean = [sum(abs(pair[which]) for pair in errors) for which in (0, 1)]
+    assert first - second == pytest.approx((mean[1] - mean[0]) / 100, abs=1e-9)
+
+
+def test_one_wild_error_costs_one_label() -> None:
+    rewards = [reward_of("error", output, 1.0, 2.0) for output in (1.0, 1.0, 1e308)]
+    assert rewards == [1.0, 1.0, 0.0]
+
+
+@given(st.lists(st.integers(0, 9), max_size=8), st.randoms())
+def test_labels_without_a_reward_merge_in_any_order(offsets: list[int], random: Any) -> None:
+    def counted(order: list[int]) -> BanditState:
+        return merge(*(unrewarded(BanditState(), offset, f"label {offset}") for offset in order))
+
+    mixed = counted(random.sample(offsets, len(offsets)))
+    assert mixed == counted(offsets)
+    found = mixed.unrewarded
+    assert (found.labels, found.offset) == (len(offsets), min(offsets)) if found else not offsets
+
+
 @pytest.mark.parametrize(
-    ("rule", "output", "value"), [("correct", 3.5, 4.0), ("label", {"a": 1.0}, "a"), ("label", 1.0, 7.0)]
+    ("rule", "output", "value"),
+    [("correct", 3.5, 4.0), ("label", {"a": 1.0}, "a"), ("label", 1.0, 7.0), ("error", 1.0, 7.0)],
 )
 def test_label_without_a_reward_is_refused(rule: Any, output: Output, value: LabelValue) -> None:
     with pytest.raises(SchemaError, match=r"makes no reward|not within"):

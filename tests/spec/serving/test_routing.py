@@ -8,10 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import DeclarationError
 from headwater.spec.serving.bandit import Arm, BanditState
 from headwater.spec.serving.plan import Aliases, Choice, RoutingPlan, plan, route, uniform
-from headwater.spec.serving.routing import ABTest, Bandit, Canary, ChampionOnly, Routing, Shadow
+from headwater.spec.serving.routing import (
+    ABTest,
+    Bandit,
+    Canary,
+    ChampionOnly,
+    Routing,
+    Shadow,
+    check_routing,
+)
 from headwater.spec.serving.serve_best import Progress, ServeBest, best
 
 NOW = Aliases("3", "4")
@@ -201,7 +210,12 @@ def test_champion_only_needs_no_hash() -> None:
         (ABTest, {"shares": {"champion": 1.5, "4": -0.5}}, "write share=0.05, say"),
         (Bandit, {"versions": ("champion",)}, 'write ("champion", "challenger"), or'),
         (Bandit, {"versions": ("3", "4"), "policy": "greedy"}, 'write policy="thompson" or "ucb"'),
-        (Bandit, {"versions": ("3", "4"), "reward": "money"}, 'write reward="correct" or "label"'),
+        (Bandit, {"versions": ("3", "4"), "reward": "money"}, 'write reward="correct", "label" or'),
+        (Bandit, {"versions": ("3", "4"), "scale": 2.0}, "leave scale out, or write"),
+        *(
+            (Bandit, {"versions": ("3", "4"), "reward": "error", "scale": scale}, 'write reward="error"')
+            for scale in (None, 0.0, -1.0, math.nan, math.inf, True, "2")
+        ),
         (Bandit, {"versions": ("3", "4"), "explore": 0.0}, "write explore=0.05, say"),
         (ServeBest, {"margin": -0.1}, "write margin=0.01, say"),
         (ServeBest, {"sure": math.inf}, "write sure=0.01, say"),
@@ -242,3 +256,58 @@ def test_best_returns_the_shadow_to_promote(progress: list[Progress], promoted: 
 
 def test_equal_shadow_is_not_promoted() -> None:
     assert best([judged("3", 0.7), judged("5", 0.7)], "3", ServeBest()) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "reward", "hint"),
+    [
+        ("regression", "correct", 'write reward="error", scale=10.0'),
+        ("binary", "error", 'write reward="correct"'),
+        ("multiclass", "error", 'write reward="correct"'),
+        ("multiclass", "label", 'write reward="correct"'),
+    ],
+)
+def test_a_reward_that_does_not_fit_the_task_names_one_that_does(
+    task: str, reward: Any, hint: str
+) -> None:
+    bandit = Bandit(versions=("3", "4"), reward=reward, scale=2.0 if reward == "error" else None)
+    with pytest.raises(DeclarationError, match=f"of a {task} task") as refused:
+        check_routing(bandit, task, ())
+    assert refused.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("task", "reward"),
+    [
+        ("regression", "error"),
+        ("regression", "label"),
+        ("binary", "correct"),
+        ("binary", "label"),
+        ("multiclass", "correct"),
+    ],
+)
+def test_a_reward_that_fits_the_task_is_taken(task: str, reward: Any) -> None:
+    bandit = Bandit(versions=("3", "4"), reward=reward, scale=2 if reward == "error" else None)
+    check_routing(bandit, task, ())
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (LabelRule(wait="1d", low=0.0, high=1.0), None),
+        (LabelRule(wait="1d", low=0.25), None),
+        (LabelRule(wait="1d"), None),
+        (LabelRule(wait="1d", low=-1.0, high=1.0), "at least -1 and at most 1"),
+        (LabelRule(wait="1d", high=100.0), "at most 100"),
+    ],
+)
+def test_labels_are_rewards_if_their_declared_range_is_that_of_rewards(
+    rule: LabelRule, words: str | None
+) -> None:
+    bandit = Bandit(versions=("3", "4"), reward="label")
+    if words is None:
+        check_routing(bandit, "regression", (), rule)
+    else:
+        with pytest.raises(DeclarationError, match=words) as refused:
+            check_routing(bandit, "regression", (), rule)
+        assert refused.value.hint.startswith('write reward="error"')
