@@ -41,7 +41,7 @@ class _Labelled(msgspec.Struct, gc=False):
     by: str = ""
 
 
-class _Told(msgspec.Struct, gc=False):
+class _StoredValue(msgspec.Struct, gc=False):
     value: LabelValue
 
 
@@ -52,7 +52,7 @@ class _Candidate(NamedTuple):
     received_at_us: int
 
 
-class _Asked(NamedTuple):
+class _BearingQuestion(NamedTuple):
     """A stored question: its position, whether it is open, its answers, and the time of the newest."""
 
     position: int
@@ -89,7 +89,7 @@ class NextRecords:
 
 _SERVED = msgspec.json.Decoder(_Served)
 _LABELLED = msgspec.json.Decoder(_Labelled)
-_TOLD = msgspec.json.Decoder(_Told)
+_STORED_VALUE = msgspec.json.Decoder(_StoredValue)
 
 
 class QuestionSelection:
@@ -159,7 +159,7 @@ class QuestionSelection:
         """Ask the most urgent of the questions; those that are asked already are joined."""
         asked = self._asked(connection, {one.question.shown for one in candidates})
         new: dict[str, Question] = {}
-        equal: list[tuple[Question, _Asked | None]] = []
+        equal: list[tuple[Question, _BearingQuestion | None]] = []
         for question, received_at_us in candidates:
             same = _joined(asked.get(question.shown, ()), received_at_us)
             if same is None and question.shown not in new:
@@ -172,7 +172,7 @@ class QuestionSelection:
         if urgent:
             self._questions.trim(connection, self._places)
 
-    def _asked(self, connection: Connection, shown: set[str]) -> dict[str, list[_Asked]]:
+    def _asked(self, connection: Connection, shown: set[str]) -> dict[str, list[_BearingQuestion]]:
         """Return the questions that show the same, the newest of each first."""
         question, answer = queue_tables.question.c, queue_tables.answer.c
         same = (answer.pipeline_id == question.pipeline_id) & (answer.position == question.position)
@@ -184,10 +184,12 @@ class QuestionSelection:
             .group_by(*columns)
             .order_by(question.position.desc())
         )
-        found: dict[str, list[_Asked]] = {}
+        found: dict[str, list[_BearingQuestion]] = {}
         for key, position, closed, given, at_us in connection.execute(query).all():
             if closed != "labelled":
-                found.setdefault(key, []).append(_Asked(position, closed is None, given, at_us))
+                found.setdefault(key, []).append(
+                    _BearingQuestion(position, closed is None, given, at_us)
+                )
         return found
 
     def _candidates(self, connection: Connection, start: int, stop: int) -> Iterator[_Candidate]:
@@ -282,7 +284,7 @@ class QuestionSelection:
         if self._task != "multiclass":
             return []
         query = select(tables.label.c.payload).where(*self._labels(start, stop))
-        values = {_TOLD.decode(payload).value for payload in connection.execute(query).scalars()}
+        values = {_STORED_VALUE.decode(payload).value for payload in connection.execute(query).scalars()}
         return self._classes.new(connection, {str(value) for value in values})
 
     def _labels(self, start: int, stop: int) -> tuple[ColumnElement[bool], ...]:
@@ -323,7 +325,7 @@ class QueueFilling:
         return total
 
 
-def _joined(asked: Iterable[_Asked], received_at_us: int) -> _Asked | None:
+def _joined(asked: Iterable[_BearingQuestion], received_at_us: int) -> _BearingQuestion | None:
     """Return the question that a prediction joins: the open one, or one answered since it came."""
     for one in asked:
         if one.is_open or one.answered_at_us >= received_at_us:
@@ -332,7 +334,7 @@ def _joined(asked: Iterable[_Asked], received_at_us: int) -> _Asked | None:
 
 
 def _members(
-    equal: Iterable[tuple[Question, _Asked | None]], urgent: Iterable[Question]
+    equal: Iterable[tuple[Question, _BearingQuestion | None]], urgent: Iterable[Question]
 ) -> list[EqualPrediction]:
     """Return the rows of the predictions that join a question, stored before or now."""
     new: Mapping[str, int] = {question.shown: question.position for question in urgent}

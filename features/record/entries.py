@@ -97,11 +97,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.id, self.kind, self.key
 
 
-class _Told(msgspec.Struct, gc=False):
+class _StoredValue(msgspec.Struct, gc=False):
     value: LabelValue
 
 
-_TOLD = msgspec.json.Decoder(_Told)
+_STORED_VALUE = msgspec.json.Decoder(_StoredValue)
 
 
 def label_key(source: Source, key: str = "") -> str:
@@ -176,7 +176,10 @@ def _insert_unkeyed(connection: sqlite3.Connection, label: Entry, elsewhere: Els
     """Insert a label unless it repeats the last one of its source; return whether it was inserted."""
     found = [newest_of_source(connection, label), elsewhere.newest_of_source(label)]
     _, newest = max((one for one in found if one is not None), default=(0, None))
-    if newest is not None and _TOLD.decode(newest).value == _TOLD.decode(label.payload).value:
+    if (
+        newest is not None
+        and _STORED_VALUE.decode(newest).value == _STORED_VALUE.decode(label.payload).value
+    ):
         return False
     insert_all(connection, [astuple(replace(label, key=f"{label.key}{new_id()}"))])
     return True

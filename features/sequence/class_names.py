@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, func, select, update
 
 from headwater.features.sequence.join_records import Arrival, HeldLabel, NewClass
-from headwater.features.sequence.known_records import TOLD
+from headwater.features.sequence.known_records import STORED_LABEL
 from headwater.infra.store import tables
 from headwater.infra.store.database import insert_many
 from headwater.spec.data.label import LabelRule, class_digest
@@ -116,5 +116,5 @@ class ClassNames:
             .order_by(label.position)
         )
         for position, id_, effective_us, late, payload in connection.execute(query).all():
-            told = TOLD.decode(payload)
+            told = STORED_LABEL.decode(payload)
             yield HeldLabel(position, Arrival(id_, effective_us, told, payload), told, late)

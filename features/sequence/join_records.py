@@ -19,7 +19,7 @@ __all__ = [
     "NewExample",
     "NewLabel",
     "NewPrediction",
-    "ToldLabel",
+    "StoredLabel",
 ]
 
 
@@ -48,7 +48,7 @@ class KnownLabel(msgspec.Struct, frozen=True, gc=False):
     held: bool = False
 
 
-class ToldLabel(msgspec.Struct, gc=False):
+class StoredLabel(msgspec.Struct, gc=False):
     """What a stored label tells: the part of its payload that joining goes by; the rest is skipped."""
 
     value: LabelValue
@@ -69,7 +69,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     effective_at_us: int
-    told: ToldLabel | None
+    told: StoredLabel | None
     payload: bytes
 
 
@@ -127,7 +127,7 @@ class HeldLabel(msgspec.Struct, frozen=True, gc=False):
 
     position: int
     arrival: Arrival
-    told: ToldLabel
+    told: StoredLabel
     late: bool
 
 

@@ -29,7 +29,7 @@ from headwater.features.sequence.join_records import (
     NewExample,
     NewLabel,
     NewPrediction,
-    ToldLabel,
+    StoredLabel,
 )
 from headwater.infra.clock import from_us
 from headwater.spec.data.label import LabelRule, class_digest
@@ -175,7 +175,7 @@ class Joiner:
         joined, self.joined = self.joined, Joined([], [], [], [])
         return joined
 
-    def _take_label(self, arrival: Arrival, told: ToldLabel) -> None:
+    def _take_label(self, arrival: Arrival, told: StoredLabel) -> None:
         known = self._known.get(arrival.id)
         if known is None:
             known = self._known[arrival.id] = KnownPrediction()
@@ -228,7 +228,7 @@ class Joiner:
                 self._emit(known, self._truth.of(usable), due_us)
             elif not self._truth.in_time(known) and self._timeout is not None:
                 payload = _timed_out(prediction_id, self._timeout, due_us)
-                told = ToldLabel(self._timeout, from_us(due_us), "timeout")
+                told = StoredLabel(self._timeout, from_us(due_us), "timeout")
                 arrival = Arrival(prediction_id, due_us, told, payload)
                 label = self._add_label(known, arrival, told, late=False)
                 self._emit(known, label, due_us)
@@ -237,7 +237,7 @@ class Joiner:
         self,
         known: KnownPrediction,
         arrival: Arrival,
-        told: ToldLabel,
+        told: StoredLabel,
         *,
         late: bool,
         held: bool = False,

@@ -12,17 +12,17 @@ from headwater.features.sequence.join_records import (
     Deadline,
     KnownLabel,
     KnownPrediction,
-    ToldLabel,
+    StoredLabel,
 )
 from headwater.infra.store import tables
 
-__all__ = ["TOLD", "KnownRecords"]
+__all__ = ["STORED_LABEL", "KnownRecords"]
 
 _CHUNK = 1_000
 _REMEMBERED = 20_000
 
 
-TOLD = msgspec.json.Decoder(ToldLabel)
+STORED_LABEL = msgspec.json.Decoder(StoredLabel)
 """Reads the part of a stored label that joining goes by."""
 
 
@@ -133,7 +133,7 @@ class KnownRecords:
         )
         rows = connection.execute(query.order_by(of, table.revision)).all()
         for key, position, payload, us, held in rows:
-            yield key, TOLD.decode(payload).received(position, us, held=held is not None)
+            yield key, STORED_LABEL.decode(payload).received(position, us, held=held is not None)
 
     def _load_examples(
         self, connection: Connection, positions: Sequence[int], known: dict[int, KnownPrediction]

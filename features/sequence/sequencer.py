@@ -12,7 +12,7 @@ from headwater.features.record.inbox import Inbox
 from headwater.features.sequence.class_names import ClassNames, Naming
 from headwater.features.sequence.join_records import Arrival, Deadline, Joined
 from headwater.features.sequence.joining import Joiner
-from headwater.features.sequence.known_records import TOLD, KnownRecords
+from headwater.features.sequence.known_records import STORED_LABEL, KnownRecords
 from headwater.features.sequence.sequencer_row import SequencerRow, SequencerState
 from headwater.infra.clock import Clock, to_us
 from headwater.infra.commit_points import reached
@@ -229,7 +229,7 @@ def _after(before: SequencerState, joiner: Joiner, horizon_us: int, read_to: int
 def _arrivals(entries: Sequence[InboxRow], horizon_us: int) -> list[Arrival]:
     """Return the entries with their effective times, which never fall."""
     arrivals = []
-    decode = TOLD.decode
+    decode = STORED_LABEL.decode
     for _position, kind, id_, received_at_us, payload in entries:
         horizon_us = max(horizon_us, received_at_us)
         told = decode(payload) if kind == LABEL else None

@@ -6,12 +6,13 @@ keeper calls the function. A worker answers all other rows from its own models a
 """
 
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from headwater.serving.api.operation import Operation, Scope
+from headwater.serving.api.operator_calls import make_champion, pause_or_resume, quarantine
 from headwater.serving.api.operator_schemas import (
     ChampionBody,
     LearningBody,
@@ -40,13 +41,8 @@ from headwater.serving.api.schemas import (
     PredictRequest,
 )
 from headwater.spec.data.records import Recorded
-from headwater.spec.errors import SchemaError
 from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
 from headwater.spec.serving.queue_results import KnownClass, QueueStatistics
-
-if TYPE_CHECKING:
-    from headwater.loop.operator.operations import Operator
-    from headwater.spec.recipe import OffsetRange
 
 __all__ = [
     "ADD_SHADOW",
@@ -90,29 +86,6 @@ class PredictionQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The pipeline's name; may be left out if the service has only one."""
 
     pipeline: Id | UnsetType = UNSET
-
-
-def _champion(operator: "Operator", body: ChampionBody, by: str) -> Reign:
-    spans: list[OffsetRange] | Literal["learned"] = "learned"
-    if body.quarantine != "learned":
-        spans = [span.offsets for span in body.quarantine]
-    if body.rollback:
-        return operator.roll_back(body.version, by=by, reason=body.reason, quarantine=spans)
-    if body.version is None:
-        raise SchemaError("version: it is missing", hint="name a version, or roll back: rollback=true")
-    if spans:
-        raise SchemaError("quarantine: it goes with a rollback", hint="leave it out, or roll back")
-    return operator.promote(body.version, by=by, reason=body.reason)
-
-
-def _learn(operator: "Operator", body: LearningBody, by: str) -> Learning:
-    change = operator.pause if body.paused else operator.resume
-    return change(by=by, reason=body.reason)
-
-
-def _quarantine(operator: "Operator", body: QuarantineBody, by: str) -> Learning:
-    spans = [span.offsets for span in body.spans]
-    return operator.quarantine(spans, by=by, reason=body.reason)
 
 
 PREDICT = Operation[PredictRequest, object](
@@ -287,7 +260,7 @@ LEARN = Operation[LearningBody, Learning](
     tag="operations",
     words="Pause online learning, or let it go on. No label that came meanwhile is lost.",
     example={"paused": True, "reason": "a broken sensor"},
-    call=_learn,
+    call=pause_or_resume,
 )
 QUARANTINE = Operation[QuarantineBody, Learning](
     name="quarantine",
@@ -298,7 +271,7 @@ QUARANTINE = Operation[QuarantineBody, Learning](
     tag="operations",
     words="Exclude offsets from every later recipe, and at once from online learning.",
     example={"spans": [{"start": 0, "stop": 1}], "reason": "a broken sensor"},
-    call=_quarantine,
+    call=quarantine,
 )
 VERSIONS = Operation[VersionsQuery, list[VersionInRole]](
     name="versions",
@@ -321,7 +294,7 @@ CHAMPION = Operation[ChampionBody, Reign](
     "The request may be repeated if it names the version. A service that learns each label catches an "
     'earlier version up: quarantine what ruined the later one, or "learned" for all since then.',
     example={"version": "1", "reason": "it is better"},
-    call=_champion,
+    call=make_champion,
 )
 METRICS = Operation[None, str](
     name="metrics",

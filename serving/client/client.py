@@ -264,13 +264,13 @@ class AsyncClient:
     async def predict_many(
         self, items: Sequence[Features], *, pipeline: str | None = None
     ) -> list[PredictionAnswer]:
-        """Ask for many predictions, as :meth:`Client.predict_many` does."""
+        """Request many predictions, as :meth:`Client.predict_many` does."""
         return await self.send_predictions(calls.unnamed(items), pipeline=pipeline)
 
     async def send_predictions(
         self, items: Sequence[Mapping[str, Any]], *, pipeline: str | None = None
     ) -> list[PredictionAnswer]:
-        """Ask for many predictions as they go over the wire, as :meth:`Client.send_predictions` does."""
+        """Request many predictions in the wire's form, as :meth:`Client.send_predictions` does."""
         return (await self._send(calls.send_predictions(items, pipeline))).predictions
 
     async def label(
@@ -289,7 +289,7 @@ class AsyncClient:
     async def send_labels(
         self, items: Sequence[Mapping[str, Any]], *, pipeline: str | None = None
     ) -> list[LabelResult]:
-        """Tell many truths as they go over the wire, as :meth:`Client.send_labels` does."""
+        """Send many labels in the wire's form, as :meth:`Client.send_labels` does."""
         return (await self._send(calls.send_labels(items, pipeline))).labels
 
     async def prediction(self, prediction_id: str, *, pipeline: str | None = None) -> Recorded:

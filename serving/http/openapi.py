@@ -131,8 +131,9 @@ def _operation(
     schemas: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
     summary, _, more = row.words.partition(". ")
+    of_one = f" {pipelines[0].name}" if row in (BATCH_ANSWER, BATCH_PREDICT) else ""
     found: dict[str, Any] = {
-        "operationId": row.name.replace(" ", "_"),
+        "operationId": f"{row.name}{of_one}".replace(" ", "_"),
         "summary": summary.rstrip(".") + ".",
         "tags": [row.tag],
         "responses": {"200": _answer(row, schemas)} | _problems(row, schemas),

@@ -92,7 +92,15 @@ def test_every_path_that_a_document_names_is_there(document: str) -> None:
     assert named
 
 
-_STARTED = ("headwater.cli", "headwater.serving.keeper", "headwater.loop.rebuild")
+_STARTED = (
+    "headwater.cli",
+    "headwater.flows.stack.doors",
+    "headwater.flows.stack.prefect_server",
+    "headwater.loop.rebuild",
+    "headwater.serving.keeper",
+    "headwater.serving.keeper.shadow_process",
+    "headwater.serving.process.preload",
+)
 
 
 @pytest.mark.parametrize("module", _STARTED)

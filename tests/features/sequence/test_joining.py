@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from msgspec import UNSET
 
-from headwater.features.sequence.join_records import Arrival, Deadline, KnownPrediction, ToldLabel
+from headwater.features.sequence.join_records import Arrival, Deadline, KnownPrediction, StoredLabel
 from headwater.features.sequence.joining import Joiner
 from headwater.infra.clock import from_us
 from headwater.spec.data.label import LabelRule
@@ -123,7 +123,7 @@ def _arrival(entry: Entry) -> Arrival:
         return Arrival(entry.id, entry.at_us, None, b"{}")
     on_receipt = entry.known_us is None
     known_at = from_us(entry.at_us if entry.known_us is None else entry.known_us)
-    told = ToldLabel(entry.value, known_at, entry.source, on_receipt)
+    told = StoredLabel(entry.value, known_at, entry.source, on_receipt)
     return Arrival(entry.id, entry.at_us, told, msgspec.json.encode(told))
 
 
