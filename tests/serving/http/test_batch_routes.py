@@ -22,6 +22,7 @@ from headwater.infra.store.open_storage import open_storage
 from headwater.loop.batch.batch_predict import batch_predict, batch_runs
 from headwater.loop.binding import Bound
 from headwater.serving.client.client import AsyncClient, Client
+from headwater.serving.http.openapi import document
 from headwater.serving.keeper.batch_publisher import BatchPublisher
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.published.published_batch import PublishedBatch
@@ -302,3 +303,10 @@ def test_a_look_up_opens_no_database() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_each_operation_of_two_batch_pipelines_has_an_id_of_its_own() -> None:
+    paths = document([SCORED, replace(SCORED, name="other")])["paths"]
+    ids = [operation["operationId"] for path in paths.values() for operation in path.values()]
+    assert "batch_answer_other" in ids
+    assert len(set(ids)) == len(ids)
