@@ -102,7 +102,8 @@ ISO = Spelling()
 def _check_zone(zone: str) -> None:
     try:
         ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        pl.Series(_SAMPLES).dt.convert_time_zone(zone)  # Polars has none of the machine's own
+    except (ZoneInfoNotFoundError, ValueError, OSError, pl.exceptions.PolarsError) as error:
         raise SchemaError(
             f"there is no zone {zone!r}", hint="write a name such as 'UTC' or 'Europe/Berlin'"
         ) from error

@@ -7,6 +7,7 @@ lines are skipped.
 
 import csv
 import gzip
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -163,6 +164,11 @@ def _of_parquet(path: Path, names: list[str]) -> Table:
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error, hint) from error
     _check_names(schema.names, names)
+    if wide := [name for name in names if pa.types.is_decimal256(schema.field(name).type)]:
+        raise SchemaError(
+            f"{path} has decimals of more than 38 digits in column {few(wide)}",
+            hint="write them with 38 digits at most, or as floats",
+        )
     utc = pa.schema([_in_utc(schema.field(name)) for name in names])
 
     def chunks() -> Iterator[tuple[int, pl.DataFrame]]:
@@ -240,6 +246,7 @@ class _Lines:
         self._path = path
         self._split = split
         self._packed = packed
+        csv.field_size_limit(sys.maxsize)  # of all readers of this process: 131,072 characters otherwise
 
     def names(self) -> list[str]:
         """Return the fields of the first line."""
@@ -251,7 +258,9 @@ class _Lines:
         return f"line {next(lines, row + 2)}"
 
     def check_quotes(self) -> None:
-        """Check that each field in quotes ends; an open one would swallow all rows behind it.
+        """Check that each field in quotes ends, and with its quote.
+
+        An open quote would swallow all rows behind it; two of them, those in between.
 
         Raises
         ------
@@ -259,7 +268,7 @@ class _Lines:
             If one does not.
         """
         with self._opened() as text:
-            if not sum(line.count('"') for line in text) % 2:
+            if not any('"' in line for line in text):
                 return
         with self._opened() as text:
             reader, line = csv.reader(text, delimiter=self._split, strict=True), 1
@@ -267,7 +276,8 @@ class _Lines:
                 for _ in reader:
                     line = reader.line_num + 1
             except csv.Error as error:
-                raise csv.Error(f"line {line}: {error}: a quote there is not closed") from error
+                why = "a quote there is not closed, or text follows the one that closes"
+                raise csv.Error(f"line {line}: {error}: {why}") from error
 
     def uneven(self) -> str:
         """Return a hint that names the first line with another number of fields; or empty text."""

@@ -2,13 +2,16 @@
 
 import gzip
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from headwater.features.values.table_file import read_table
 from headwater.spec.errors import NotFoundError, SchemaError
@@ -51,6 +54,27 @@ def test_a_quote_that_is_not_closed_is_refused(
     path = written(tmp_path, gzip.compress(body.encode()) if name.endswith("gz") else body, name)
     with pytest.raises(SchemaError, match=r"line 3: .* a quote there is not closed"):
         read_table(path, wanted).frame  # noqa: B018 - it is read here
+
+
+@pytest.mark.parametrize("body", ['a,b\n1,x\n2,"y\n3,z\n4,"v\n5,w\n', 'a,b\n1,x\n2,"5"y\n'])
+def test_rows_between_two_open_quotes_are_not_swallowed(tmp_path: Path, body: str) -> None:
+    with pytest.raises(SchemaError, match=r"line 3: .* or text follows the one that closes"):
+        read_table(written(tmp_path, body), ["a", "b"]).frame  # noqa: B018 - it is read here
+
+
+def test_a_long_field_hides_no_line(tmp_path: Path) -> None:
+    long = "x" * 200_000
+    table = read_table(written(tmp_path, f'a,b\n1,"{long}"\n2,y\n'), ["a", "b"])
+    assert table.frame["b"].to_list() == [long, "y"]
+    assert table.place(1) == "line 3"
+
+
+def test_decimals_wider_than_those_of_polars_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"a": pa.array([Decimal(1)], pa.decimal256(60, 2)), "b": [1]}), path)
+    with pytest.raises(SchemaError, match="more than 38 digits in column a"):
+        read_table(path, ["a", "b"])
+    assert read_table(path, ["b"]).frame.rows() == [(1,)]
 
 
 def test_a_quote_within_a_field_is_text(tmp_path: Path) -> None:
