@@ -29,6 +29,7 @@ CLAIMS = {
     "crash": "faults",
     "exactly-once": "faults",
     "storm": "faults",
+    "poison": "faults",
     "prediction-cost": "speed",
     "peers": "speed",
     "latency": "speed",

@@ -49,6 +49,60 @@ def river_forest() -> object:
     return forest.ARFClassifier(n_models=5, seed=1)
 
 
+def river_bayes() -> object:
+    """Naive Bayes of River, on numbers that are normal by class."""
+    from river import naive_bayes  # noqa: PLC0415 - kept with each version
+
+    return naive_bayes.GaussianNB()
+
+
+def river_line() -> object:
+    """Scaler and linear regression of River."""
+    from river import linear_model, preprocessing  # noqa: PLC0415 - kept with each version
+
+    return preprocessing.StandardScaler() | linear_model.LinearRegression()
+
+
+def river_leaves() -> object:
+    """Hoeffding tree of River for regression."""
+    from river import tree  # noqa: PLC0415 - kept with each version
+
+    return tree.HoeffdingTreeRegressor(grace_period=50)
+
+
+def river_adaptive_leaves() -> object:
+    """Hoeffding adaptive tree of River for regression."""
+    from river import tree  # noqa: PLC0415 - kept with each version
+
+    return tree.HoeffdingAdaptiveTreeRegressor(grace_period=50, seed=1)
+
+
+def river_regression_forest() -> object:
+    """Adaptive random forest of River for regression, a small one."""
+    from river import forest  # noqa: PLC0415 - kept with each version
+
+    return forest.ARFRegressor(n_models=3, seed=1)
+
+
+def river_words() -> object:
+    """Logistic regression of River on scaled numbers and on words, each a column of its own."""
+    from river import compose, linear_model, preprocessing  # noqa: PLC0415 - kept with each version
+
+    numbers = compose.SelectType(float) | preprocessing.StandardScaler()
+    words = compose.SelectType(str) | preprocessing.OneHotEncoder()
+    return (numbers + words) | linear_model.LogisticRegression()
+
+
+def quick_sgd() -> object:
+    """Linear classifier on scaled numbers that has learned after some hundred examples."""
+    from sklearn.linear_model import SGDClassifier  # noqa: PLC0415 - kept with each version
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - kept with each version
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 - kept with each version
+
+    linear = SGDClassifier(loss="log_loss", learning_rate="constant", eta0=0.01, random_state=0)
+    return make_pipeline(StandardScaler(), linear)
+
+
 def boosting() -> object:
     """Boosted trees of LightGBM, small ones, whose leaves are refitted."""
     from lightgbm import LGBMClassifier  # noqa: PLC0415 - kept with each version

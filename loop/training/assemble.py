@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from headwater.spec.duration import duration
 from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.updating.update import Subsample
 
-__all__ = ["Offsets", "batches", "classes", "draw", "is_batch_free", "unlearned"]
+__all__ = ["Batch", "Offsets", "batches", "classes", "draw", "is_batch_free", "unlearned"]
 
 _PIECE_ROWS = 65_536
 _COLUMNS = ("offset", "features", "label")
@@ -20,7 +21,25 @@ _COLUMNS = ("offset", "features", "label")
 Offsets = npt.NDArray[np.int64]
 
 
-def batches(log: LogReader, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+class Batch(NamedTuple):
+    """Examples that are learned together.
+
+    Parameters
+    ----------
+    features
+        A column a feature, in the recipe's order.
+    labels
+        As many, without nulls.
+    offsets
+        As many, rising.
+    """
+
+    features: pl.DataFrame
+    labels: pl.Series
+    offsets: pl.Series
+
+
+def batches(log: LogReader, recipe: Recipe) -> Iterator[Batch]:
     """Yield the batches of one pass, cut as the recipe says.
 
     If ``batch_rows`` is set, batches are cut at its multiples among all offsets, so that they do not
@@ -33,13 +52,6 @@ def batches(log: LogReader, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.S
         Has the examples.
     recipe
         Names the examples, and how to cut them.
-
-    Yields
-    ------
-    features : polars.DataFrame
-        A column a feature, in the recipe's order.
-    labels : polars.Series
-        As many, without nulls.
 
     Raises
     ------
@@ -59,7 +71,8 @@ def batches(log: LogReader, recipe: Recipe) -> Iterator[tuple[pl.DataFrame, pl.S
             frame = frame.filter(offset.is_in(_within(chosen, piece)))
         for batch in [frame] if is_batch_free(recipe) else _cut(frame, recipe.batch_rows or 1):
             if batch.height:
-                yield batch["features"].struct.unnest().select(names), batch["label"]
+                features = batch["features"].struct.unnest().select(names)
+                yield Batch(features, batch["label"], batch["offset"])
 
 
 def classes(log: LogReader, recipe: Recipe) -> list[str]:
@@ -67,8 +80,8 @@ def classes(log: LogReader, recipe: Recipe) -> list[str]:
     if recipe.task != "multiclass":
         return []
     values: set[str] = set()
-    for _, labels in batches(log, recipe):
-        values.update(labels.unique().to_list())
+    for batch in batches(log, recipe):
+        values.update(batch.labels.unique().to_list())
     return sorted(values)
 
 

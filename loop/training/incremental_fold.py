@@ -2,15 +2,13 @@
 
 import time
 
-import polars as pl
 from msgspec.structs import replace
 
 from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.loop.training.assemble import Offsets, batches, is_batch_free, unlearned
-from headwater.loop.training.fold import Computing
-from headwater.loop.training.guarded_learner import GuardedLearner
-from headwater.loop.training.learning_guard import KNOWN, LearningGuard
+from headwater.loop.training.fold import Computing, guard_at, unlearnable
+from headwater.loop.training.guarded_learner import GuardedLearner, RuinError
 from headwater.spec.errors import HeadwaterError, SchemaError, UnlearnableError
 from headwater.spec.recipe import OffsetRange, Recipe
 
@@ -144,39 +142,25 @@ class IncrementalFold:
         learned = 0
         try:
             with self._computing:
-                for features, labels in batches(self._log, self._range(self._learned_to, stop)):
-                    self._learner.learn(features, labels)
-                    learned += len(labels)
+                for batch in batches(self._log, self._range(self._learned_to, stop)):
+                    self._learner.learn(batch.features, batch.labels)
+                    learned += len(batch.labels)
         except Exception as error:
             if isinstance(error, HeadwaterError) and not isinstance(error, SchemaError):
                 raise
-            why = error.what if isinstance(error, HeadwaterError) else f"{type(error).__name__}: {error}"
-            raise _unlearnable(self._recipe.pipeline, self._learned_to, stop, why) from error
+            span = OffsetRange(self._learned_to, stop)
+            out = batch.offsets.gather(error.rows) if isinstance(error, RuinError) else None
+            raise unlearnable(self._recipe.pipeline, span, error, out) from error
         self._learned_to = stop
         return learned
 
     def _guarded_learner(self) -> GuardedLearner:
         """Return the learner with a guard that knows the examples before the range."""
         start = self._learned_to
-        known = replace(self._range(max(0, start - KNOWN), start), batch_rows=None, subsample=None)
-        guard = LearningGuard(known.task, pl.DataFrame(), pl.Series())
-        for features, labels in batches(self._log, known):
-            guard = guard.after(features, labels)
-        return GuardedLearner(self.learner, guard)
+        return GuardedLearner(self.learner, guard_at(self._log, self._range(start, start)))
 
     def _range(self, start: int, stop: int) -> Recipe:
         exclusions = tuple(
             span for span in self._recipe.exclusions if span.start < stop and span.stop > start
         )
         return replace(self._recipe, examples=OffsetRange(start, stop), exclusions=exclusions)
-
-
-def _unlearnable(pipeline: str, start: int, stop: int, why: str) -> UnlearnableError:
-    single = stop - start == 1
-    examples = f"example {start}" if single else f"one of the examples [{start}, {stop})"
-    return UnlearnableError(
-        f"{examples} of {pipeline!r} cannot be learned: {why}",
-        f"leave {'it' if single else 'them'} out: headwater quarantine {pipeline} {start}:{stop}",
-        start,
-        stop,
-    )

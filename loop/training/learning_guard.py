@@ -3,10 +3,14 @@
 A label of 1e9 among durations in minutes, or a feature of 1e30, is a number like others to every check
 of types, and ruins the state of most learners. Two signs are looked for, on the newest examples:
 
-- The example is *far out*: one of its numbers lies more than a hundred ranges beyond those of the
+- The example is *out*: one of its numbers lies more than a range beyond nearly all of those of the
   newest 2,048 examples, a range being a tenth of the largest of them at least. The batch is learned
-  once without and once with it; if the outputs differ by more than a tenth of their own range, or are
-  worse, or one of them is *wild*, it would ruin the state.
+  once without and once with it, and each state then learns the newest examples once more, since what a
+  tree has taken in may show when it splits. If the loss on the newest examples is more than half as
+  large again with it, now or then, it would ruin the state; if only its label is out, as the first ones
+  of a break are, more than five times as large. If it is *far out*, more than a hundred ranges beyond,
+  it would also if the outputs differ by more than a tenth of their own range, or are
+  worse, or one is *wild*.
 - In a regression, outputs become *wild*: more than ten spreads of the newest labels beyond them, a
   spread being that from their 5th to their 95th percentile; or the mean error is above three spreads. A
   state that was so before is not ruined by the example.
@@ -30,10 +34,15 @@ KNOWN = 2_048
 """How many of the newest examples it judges by."""
 
 _LEAST_KNOWN = 100
+_PART = 1_024
 _PROBES = 128
-_FAR_RANGES, _LEAST_RANGE = 100.0, 0.1
+_REHEARSED = 512
+_RARE = 0.005
+_OUT_RANGES, _FAR_RANGES, _LEAST_RANGE = 1.0, 100.0, 0.1
 _MOVED = 0.1
 _SURE, _LITTLE = 4.0, 0.05
+_HARMED, _HARMED_BY_LABELS, _LIKELY = 1.5, 5.0, 2.0
+_LEAST_CHANCE = 0.01
 _WILD_SPREADS, _WILD_ROWS = 10.0, 2
 _WRONG_SPREADS = 3.0
 _TRIMMED = 50  # of so many losses, the largest one does not count
@@ -69,29 +78,68 @@ class LearningGuard:
         return self._features.tail(_PROBES)
 
     @property
+    def rehearsed(self) -> tuple[pl.DataFrame, pl.Series]:
+        """Features and labels of the newest examples, to see what states become as they go on."""
+        return self._features.tail(_REHEARSED), self._labels.tail(_REHEARSED)
+
+    @property
     def watches_outputs(self) -> bool:
         """Whether outputs can be wild: those of a regression, of which enough labels are known."""
         return self._task == "regression" and self._knows_enough
 
-    def far_out(self, features: pl.DataFrame, labels: pl.Series) -> pl.Series | None:
-        """Return for each example whether one of its numbers is far out; None if none is."""
-        found = self.far_columns(features, labels).values()
+    def out(self, features: pl.DataFrame, labels: pl.Series) -> pl.Series | None:
+        """Return for each example whether one of its numbers is out; None if none is.
+
+        A long batch is looked at in parts, each by the examples before it that are not out.
+        """
+        if len(labels) > _PART:
+            return self._out_in_parts(features, labels)
+        found = self._beyond(features, labels, _OUT_RANGES).values()
         return None if not found else pl.select(pl.any_horizontal(*found)).to_series()
+
+    def _out_in_parts(self, features: pl.DataFrame, labels: pl.Series) -> pl.Series | None:
+        guard, masks = self, []
+        for start in range(0, len(labels), _PART):
+            part, truth = features[start : start + _PART], labels[start : start + _PART]
+            mask = guard.out(part, truth)
+            masks.append(pl.repeat(False, len(truth), eager=True) if mask is None else mask)
+            guard = guard.after(part.filter(~masks[-1]), truth.filter(~masks[-1]))
+        found = pl.concat(masks)
+        return found if found.any() else None
 
     def far_columns(self, features: pl.DataFrame, labels: pl.Series) -> dict[str, pl.Series]:
         """Return which numbers of a column are far out, by name where any are; the label's is ``""``."""
-        if not self._knows_enough:
-            return {}
-        columns = {
-            column.name: (column, self._features[column.name]) for column in features.iter_columns()
-        }
-        columns[""] = labels, self._labels
-        far = {
-            name: _far(column, known)
-            for name, (column, known) in columns.items()
-            if column.dtype.is_numeric()
-        }
-        return {name: mask for name, mask in far.items() if mask is not None}
+        return self._beyond(features, labels, _FAR_RANGES)
+
+    def most_harm(self, features: pl.DataFrame, labels: pl.Series) -> float:
+        """Return how many times the loss may become what it was, by examples that are out.
+
+        Labels may be out as the first ones of a break are; a number of a feature is less likely to be.
+        """
+        return _HARMED if set(self._beyond(features, labels, _OUT_RANGES)) - {""} else _HARMED_BY_LABELS
+
+    def harm(self, without: Sequence[Output], with_them: Sequence[Output], most: float) -> str | None:
+        """Return in words how much worse examples make the outputs for :attr:`probes`; None if little.
+
+        Parameters
+        ----------
+        without, with_them
+            Outputs of the state without and with the examples.
+        most
+            How many times the loss may become what it was.
+        """
+        new = self._numbers(with_them)
+        if not np.isfinite(new).all():
+            return "outputs are not finite then"
+        before, after = self._losses(self._numbers(without)), self._losses(new)
+        risen = after - before
+        sure = float(risen.mean()) > _LIKELY * float(risen.std(ddof=1)) / np.sqrt(len(risen))
+        if not sure or after.mean() <= most * before.mean():
+            return None
+        return (
+            f"the loss on the newest {len(risen)} examples is {after.mean():.3g} with it, and "
+            f"{before.mean():.3g} without"
+        )
 
     def jump(self, without: Sequence[Output], with_them: Sequence[Output]) -> str | None:
         """Return in words how examples that are far out move the outputs; None if they hardly do.
@@ -134,6 +182,21 @@ class LearningGuard:
             )
         return None
 
+    def _beyond(self, features: pl.DataFrame, labels: pl.Series, ranges: float) -> dict[str, pl.Series]:
+        """Return which numbers are so many ranges beyond the known ones, by column where any are."""
+        if not self._knows_enough:
+            return {}
+        columns = {
+            column.name: (column, self._features[column.name]) for column in features.iter_columns()
+        }
+        columns[""] = labels, self._labels
+        found = {
+            name: _outside(column, known, ranges)
+            for name, (column, known) in columns.items()
+            if column.dtype.is_numeric()
+        }
+        return {name: mask for name, mask in found.items() if mask is not None}
+
     @property
     def _knows_enough(self) -> bool:
         return len(self._labels) >= _LEAST_KNOWN
@@ -160,6 +223,11 @@ class LearningGuard:
             return 1.0 - numbers
         return np.abs(numbers - self._label_numbers()[-len(numbers) :])
 
+    def _losses(self, numbers: _Numbers) -> _Numbers:
+        """Return the log loss of the outputs for the newest examples, or the error in a regression."""
+        errors = self._errors(numbers)
+        return errors if self._task == "regression" else -np.log(np.maximum(1 - errors, _LEAST_CHANCE))
+
     def _label_numbers(self) -> _Numbers:
         return self._labels.to_numpy().astype(np.float64)
 
@@ -181,16 +249,19 @@ def _is_worse(old: _Numbers, new: _Numbers) -> bool:
     return grown > _SURE * error and grown > _LITTLE * float(old.mean())
 
 
-def _far(column: pl.Series, known: pl.Series) -> pl.Series | None:
-    """Return for each number whether it is far beyond the known ones; None if none is."""
-    low, high = known.min(), known.max()
-    least, most = column.min(), column.max()
-    if low is None or least is None:
+def _outside(column: pl.Series, known: pl.Series, ranges: float) -> pl.Series | None:
+    """Return for each number whether it is so many ranges beyond the known ones; None if none is."""
+    numbers = known.drop_nulls().to_numpy()
+    if not len(numbers) or column.null_count() == len(column):
         return None
-    low, high = float(low), float(high)  # type: ignore[arg-type] # of numbers
+    # Not the extremes: an example that was learned without harm must not hide the next one.
+    rare = int(_RARE * len(numbers))
+    ordered = np.partition(numbers, (rare, len(numbers) - 1 - rare))
+    low, high = float(ordered[rare]), float(ordered[-1 - rare])
+    least, greatest = column.min(), column.max()
     largest = max(abs(low), abs(high))
     known_range = max(high - low, _LEAST_RANGE * largest) if high > low else max(largest, 1.0)
-    far = _FAR_RANGES * known_range
-    if low - far <= float(least) and float(most) <= high + far:  # type: ignore[arg-type] # of numbers
+    beyond = ranges * known_range
+    if low - beyond <= float(least) and float(greatest) <= high + beyond:  # type: ignore[arg-type] # of numbers
         return None
-    return ~column.cast(pl.Float64).is_between(low - far, high + far).fill_null(value=True)
+    return ~column.cast(pl.Float64).is_between(low - beyond, high + beyond).fill_null(value=True)

@@ -170,7 +170,8 @@ def learn(
     Raises
     ------
     NonFiniteError, SchemaError
-        If an example cannot be learned; a service raises an alarm until an update learns.
+        If an example cannot be learned, or would ruin the state; a service raises an alarm until an
+        update learns.
     NotFoundError, DigestError, TableError, StorageError
         If the parent or the examples are damaged or away.
     """
@@ -180,7 +181,8 @@ def learn(
     reached("train.before_learn")
     started_s = time.process_time()
     try:
-        learner, learned = fold(recipe, bound.log, base, bound.pipeline.model)
+        guarded = bound.pipeline.serving.guard
+        learner, learned = fold(recipe, bound.log, base, bound.pipeline.model, guarded=guarded)
     except SchemaError as error:
         bound.registry.learning_stops.begin(error)
         raise

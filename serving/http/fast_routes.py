@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -39,6 +40,7 @@ __all__ = [
     "BodyLimits",
     "FastRoute",
     "FastRoutes",
+    "json_fault",
     "labels_route",
     "named",
     "predict_route",
@@ -49,6 +51,14 @@ _JSON = b"application/json"
 _logger = logging.getLogger("headwater.serving")
 _Request = TypeVar("_Request", PredictRequest, LabelRequest)
 _ENCODER = msgspec.json.Encoder()
+_NO_JSON = re.compile(
+    rb"""(?x)
+        [:\[,] [ \t\r\n]{0,9} (?: -?Infinity | [-+]?(?i:nan|inf) ) \b
+      | (?<! \\ ) \\u[dD][89abAB]\w\w (?! \\u[dD][c-fC-F]\w\w )
+    """
+)
+"""A number that is none, or the first half of a character."""
+_SHOWN_BYTES = 120
 _PREDICT = msgspec.json.Decoder(PredictRequest)
 _LABELS = msgspec.json.Decoder(LabelRequest)
 
@@ -299,7 +309,24 @@ def _decoded(decoder: "msgspec.json.Decoder[_Request]", body: bytes) -> _Request
     except msgspec.ValidationError as error:
         raise SchemaError(plain_words(error), hint="see /docs") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SchemaError(f"the body is not JSON: {error}", hint="see /docs") from error
+        raise SchemaError(
+            f"the body is not JSON: {error}{json_fault(body)}", hint="see /docs"
+        ) from error
+
+
+def json_fault(body: bytes) -> str:
+    r"""Return the words that name what no JSON holds, where a body has some; empty if it has none.
+
+    Clients write NaN and infinity as their language does, and cut text within a character.
+
+    >>> json_fault(b'{"value": NaN}'), json_fault(b'["NaN"]')
+    (', at `"value": NaN`', '')
+    """
+    found = _NO_JSON.search(body)
+    if found is None:
+        return ""
+    shown = body[max(0, found.start() - _SHOWN_BYTES) : found.end()]
+    return f", at `{shown.decode(errors='replace')}`"
 
 
 def _check_alone(alone: bool, many: str, one: str) -> None:

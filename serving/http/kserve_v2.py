@@ -35,7 +35,7 @@ from headwater.serving.api.operations import (
 from headwater.serving.api.problems import problem_of
 from headwater.serving.api.reply import json_response
 from headwater.serving.api.schemas import MOST_ITEMS, Entity, PredictionAnswer, PredictItem
-from headwater.serving.http.fast_routes import BodyLimits, Pipelines, named, read_body
+from headwater.serving.http.fast_routes import BodyLimits, Pipelines, json_fault, named, read_body
 from headwater.serving.http.routes import ROUTE_OF_SCOPE
 from headwater.serving.worker.served_pipeline import ServedPipeline
 from headwater.spec.errors import HeadwaterError, NonFiniteError, NotFoundError, SchemaError
@@ -227,7 +227,8 @@ def _read(body: bytes, header_length: str | None) -> tuple[_InferRequest, dict[s
         request = msgspec.json.decode(head, type=_InferRequest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(
-            f"the body is not an inference request: {error}", hint="see /v2/models/MODEL for the inputs"
+            f"the body is not an inference request: {error}{json_fault(head)}",
+            hint="see /v2/models/MODEL for the inputs",
         ) from error
     if len(request.id) > 150:
         raise SchemaError("id: it is longer than 150 characters", hint="send a shorter one")

@@ -29,7 +29,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     checkpoint
         With ``learn="each label"``: how often what was learned becomes a version.
     guard
-        With ``learn="each label"``: whether learning stops, with an alarm, before an example that would
+        Whether learning, of each label or on schedule, stops with an alarm before an example that would
         ruin the learned state, as :mod:`headwater.loop.training.learning_guard` tells it.
     """
 

@@ -1,12 +1,10 @@
 """A database of its own for each test, of each kind, and the S3 service of the feature log's tests."""
 
 from collections.abc import Callable, Iterator
-from itertools import count
 
 import pytest
-from sqlalchemy import create_engine, text
+from benchmarks.faults.postgres_server import running_postgres
 from tests.features.conftest import on_s3, s3
-from tests.infra.postgres import running_postgres
 
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
@@ -17,18 +15,8 @@ __all__ = ["database", "new_postgres", "on_s3", "s3", "sqlite"]
 @pytest.fixture(scope="session")
 def new_postgres() -> Iterator[Callable[[], str]]:
     """Make an empty database in a PostgreSQL of the test run, and give its address."""
-    numbers = count()
     with running_postgres() as server:
-        engine = create_engine(server.url("postgres"), isolation_level="AUTOCOMMIT")
-
-        def make() -> str:
-            name = f"test_{next(numbers)}"
-            with engine.connect() as connection:
-                connection.execute(text(f"CREATE DATABASE {name}"))
-            return server.url(name, driver="postgresql")  # as users write it
-
-        yield make
-        engine.dispose()
+        yield server.new_database
 
 
 @pytest.fixture

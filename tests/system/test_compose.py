@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from benchmarks.faults.postgres_server import running_postgres
 from sqlalchemy import create_engine, text
 from tests.features.conftest import S3
-from tests.infra.postgres import running_postgres
 from tests.patience import PATIENCE_S, await_
 from tests.system.composed import COMPOSE, Composed
 from tests.system.test_stack import EVERY, TOY

@@ -19,6 +19,7 @@ from headwater.loop.collect import collect
 from headwater.loop.training.update import train
 from headwater.serving.keeper.keeper import Keeper
 from headwater.spec.data.records import Label, Prediction
+from headwater.spec.errors import UnlearnableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.serving.serving import Serving
@@ -100,7 +101,43 @@ def test_a_break_of_the_stream_is_learned(minutes: Bound, times: float) -> None:
         assert digest == folded(minutes, recipe)
 
 
-def test_a_feature_that_ruins_names_its_batch_and_no_draw_is_lost(
+@pytest.mark.parametrize("a", [30.0, -300.0, 1e30])
+def test_a_feature_that_ruins_waits_for_its_quarantine(home: Settings, a: float) -> None:
+    with begin(MINUTES, home) as bound, Keeper(bound) as keeper:
+        settle(keeper)
+        for at in (300, 350):
+            drive(bound, at, at + 1, a=a)
+            drive(bound, at + 1, at + 50)
+            settle(keeper)
+            ((_, what, hint),) = alarms(bound)
+            assert f"example {at} of 'minutes' cannot be learned" in what
+            assert f"headwater quarantine minutes {at}:{at + 1}" in hint
+            bound.registry.quarantine.add([OffsetRange(at, at + 1)], by="test", reason="poison")
+            settle(keeper)
+        assert (live_digest(bound)[0], alarms(bound)) == (400, [])
+
+
+def test_scheduled_learning_ends_at_what_would_ruin_it(home: Settings) -> None:
+    scheduled = replace(MINUTES, learn="on schedule")
+    with begin(scheduled, home) as bound, Keeper(bound) as keeper:
+        drive(bound, 300, 340)
+        drive(bound, 340, 341, label=1e9)
+        drive(bound, 341, 400)
+        collect(bound.log)
+        with pytest.raises(UnlearnableError, match="example 340 of 'minutes' cannot be learned"):
+            train(bound)
+        settle(keeper)
+        ((kind, _, hint),) = alarms(bound)
+        assert (kind, "headwater quarantine minutes 340:341" in hint) == ("learning", True)
+        bound.registry.quarantine.add([OffsetRange(340, 341)], by="test", reason="poison")
+        made = train(bound).version
+        settle(keeper)
+        assert made is not None
+        assert (made.examples.stop, alarms(bound)) == (400, [])
+        assert made.digest == folded(bound, bound.registry.store.recipe(made))
+
+
+def test_a_feature_that_ruins_is_named_in_its_batch_and_no_draw_is_lost(
     home: Settings, clock: SimulatedClock
 ) -> None:
     """The estimator draws from NumPy's own generator: what the refused batch drew is drawn again."""
@@ -111,7 +148,7 @@ def test_a_feature_that_ruins_names_its_batch_and_no_draw_is_lost(
         fill(bound, 31, 60)
         settle(keeper)
         ((_, what, _),) = alarms(bound)
-        assert "one of the examples [230, 240) of 'line'" in what
+        assert "example 230 of 'line'" in what
         assert live_digest(bound)[0] == 230
         bound.registry.quarantine.add([OffsetRange(230, 231)], by="test", reason="poison")
         settle(keeper)

@@ -8,10 +8,10 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-from tests.patience import PATIENCE_S
+from sqlalchemy import create_engine, text
 
 from headwater.infra.processes import free_port
 
@@ -20,17 +20,34 @@ __all__ = ["Postgres", "running_postgres"]
 _USER = "headwater"
 _PASSWORD = "secret"
 _UNPRIVILEGED = "nobody"
+_START_S = 600.0
 
 
-@dataclass(frozen=True)
 class Postgres:
-    """A running server."""
+    """A running server.
 
-    port: int
+    Parameters
+    ----------
+    port
+        Where it listens, on loopback.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._numbers = count()
 
     def url(self, database: str, driver: str = "postgresql+psycopg") -> str:
         """Return the address of one of its databases."""
         return f"{driver}://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """Make an empty database, and return its address as users write it."""
+        name = f"made_{next(self._numbers)}"
+        engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return self.url(name, driver="postgresql")
 
 
 @contextmanager
@@ -51,7 +68,7 @@ def running_postgres() -> Iterator[Postgres]:
         def run(program: str, *options: str) -> None:
             command = [str(programs / program), *options]
             subprocess.run(
-                command, check=True, capture_output=True, cwd=folder, timeout=PATIENCE_S, **runs_as
+                command, check=True, capture_output=True, cwd=folder, timeout=_START_S, **runs_as
             )
 
         run(
@@ -62,7 +79,7 @@ def running_postgres() -> Iterator[Postgres]:
         listens = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories="
         log = str(folder / "log")
         run(
-            *("pg_ctl", "start", "--wait", "--timeout", f"{PATIENCE_S:.0f}", "--pgdata", str(data)),
+            *("pg_ctl", "start", "--wait", "--timeout", f"{_START_S:.0f}", "--pgdata", str(data)),
             *("--log", log, "--options", listens),
         )
         try:
