@@ -96,7 +96,6 @@ class GuardedLearner:
         sound, sound_labels = features.filter(~out), labels.filter(~out)
         judging = guard.after(sound, sound_labels)
         far = guard.far_columns(features, labels)
-        most = guard.most_harm(features.filter(out), labels.filter(out))
         probes = pl.concat([judging.probes, features.filter(out)], how="vertical_relaxed")
         with generators_put_back():
             if sound.height:
@@ -109,8 +108,8 @@ class GuardedLearner:
             learned, with_them = learner.dump(), learner.predict(probes)
             known = slice(0, judging.probes.height)
             why = judging.jump(without, with_them) if far else None
-            why = why or judging.harm(without[known], with_them[known], most)
-            why = why or judging.harm(later_without, self._later(judging), most)
+            why = why or judging.harm(without[known], with_them[known])
+            why = why or judging.harm(later_without, self._later(judging))
             learner.load(learned)
         return why
 

@@ -4,13 +4,13 @@ A label of 1e9 among durations in minutes, or a feature of 1e30, is a number lik
 of types, and ruins the state of most learners. Two signs are looked for, on the newest examples:
 
 - The example is *out*: one of its numbers lies more than a range beyond nearly all of those of the
-  newest 2,048 examples, a range being a tenth of the largest of them at least. The batch is learned
-  once without and once with it, and each state then learns the newest examples once more, since what a
-  tree has taken in may show when it splits. If the loss on the newest examples is more than half as
-  large again with it, now or then, it would ruin the state; if only its label is out, as the first ones
-  of a break are, more than five times as large. If it is *far out*, more than a hundred ranges beyond,
-  it would also if the outputs differ by more than a tenth of their own range, or are
-  worse, or one is *wild*.
+  newest 2,048 examples, a range being a tenth of the largest of them at least; a label must also be
+  more than twenty times the largest, since what is less may be true, or the first one of a break. The
+  batch is learned once without and once with it, and each state then learns the newest examples once
+  more, since what a tree has taken in may show when it splits. If the loss on the newest examples is
+  more than half as large again with it, now or then, it would ruin the state. If it is *far out*, more
+  than a hundred ranges beyond, it would also if the outputs differ by more than a tenth of their own
+  range, or are worse, or one is *wild*.
 - In a regression, outputs become *wild*: more than ten spreads of the newest labels beyond them, a
   spread being that from their 5th to their 95th percentile; or the mean error is above three spreads. A
   state that was so before is not ruined by the example.
@@ -41,11 +41,12 @@ _RARE = 0.005
 _OUT_RANGES, _FAR_RANGES, _LEAST_RANGE = 1.0, 100.0, 0.1
 _MOVED = 0.1
 _SURE, _LITTLE = 4.0, 0.05
-_HARMED, _HARMED_BY_LABELS, _LIKELY = 1.5, 5.0, 2.0
+_BREAK_TIMES = 20.0
+_HARMED, _LIKELY = 1.5, 2.0
 _LEAST_CHANCE = 0.01
 _WILD_SPREADS, _WILD_ROWS = 10.0, 2
 _WRONG_SPREADS = 3.0
-_TRIMMED = 50  # of so many losses, the largest one does not count
+_TRIMMED = 30  # of so many losses, the largest one does not count
 
 _Numbers = npt.NDArray[np.float64]
 
@@ -111,30 +112,24 @@ class LearningGuard:
         """Return which numbers of a column are far out, by name where any are; the label's is ``""``."""
         return self._beyond(features, labels, _FAR_RANGES)
 
-    def most_harm(self, features: pl.DataFrame, labels: pl.Series) -> float:
-        """Return how many times the loss may become what it was, by examples that are out.
-
-        Labels may be out as the first ones of a break are; a number of a feature is less likely to be.
-        """
-        return _HARMED if set(self._beyond(features, labels, _OUT_RANGES)) - {""} else _HARMED_BY_LABELS
-
-    def harm(self, without: Sequence[Output], with_them: Sequence[Output], most: float) -> str | None:
+    def harm(self, without: Sequence[Output], with_them: Sequence[Output]) -> str | None:
         """Return in words how much worse examples make the outputs for :attr:`probes`; None if little.
 
         Parameters
         ----------
         without, with_them
             Outputs of the state without and with the examples.
-        most
-            How many times the loss may become what it was.
         """
         new = self._numbers(with_them)
         if not np.isfinite(new).all():
             return "outputs are not finite then"
         before, after = self._losses(self._numbers(without)), self._losses(new)
+        # Without the worst ones: an outlier that was learned without harm must not hide the next.
+        kept = np.argsort(before)[: len(before) - len(before) // _TRIMMED]
+        before, after = before[kept], after[kept]
         risen = after - before
         sure = float(risen.mean()) > _LIKELY * float(risen.std(ddof=1)) / np.sqrt(len(risen))
-        if not sure or after.mean() <= most * before.mean():
+        if not sure or after.mean() <= _HARMED * before.mean():
             return None
         return (
             f"the loss on the newest {len(risen)} examples is {after.mean():.3g} with it, and "
@@ -191,7 +186,7 @@ class LearningGuard:
         }
         columns[""] = labels, self._labels
         found = {
-            name: _outside(column, known, ranges)
+            name: _outside(column, known, ranges, 0.0 if name else _BREAK_TIMES)
             for name, (column, known) in columns.items()
             if column.dtype.is_numeric()
         }
@@ -249,8 +244,11 @@ def _is_worse(old: _Numbers, new: _Numbers) -> bool:
     return grown > _SURE * error and grown > _LITTLE * float(old.mean())
 
 
-def _outside(column: pl.Series, known: pl.Series, ranges: float) -> pl.Series | None:
-    """Return for each number whether it is so many ranges beyond the known ones; None if none is."""
+def _outside(column: pl.Series, known: pl.Series, ranges: float, times: float) -> pl.Series | None:
+    """Return for each number whether it is far beyond the known ones; None if none is.
+
+    It is if it lies so many ranges beyond them, and so many times the largest of them.
+    """
     numbers = known.drop_nulls().to_numpy()
     if not len(numbers) or column.null_count() == len(column):
         return None
@@ -261,7 +259,8 @@ def _outside(column: pl.Series, known: pl.Series, ranges: float) -> pl.Series | 
     least, greatest = column.min(), column.max()
     largest = max(abs(low), abs(high))
     known_range = max(high - low, _LEAST_RANGE * largest) if high > low else max(largest, 1.0)
-    beyond = ranges * known_range
-    if low - beyond <= float(least) and float(greatest) <= high + beyond:  # type: ignore[arg-type] # of numbers
+    beyond = max(ranges * known_range, times * largest)
+    low, high = low - beyond, high + beyond
+    if low <= float(least) and float(greatest) <= high:  # type: ignore[arg-type] # of numbers
         return None
-    return ~column.cast(pl.Float64).is_between(low - beyond, high + beyond).fill_null(value=True)
+    return ~column.cast(pl.Float64).is_between(low, high).fill_null(value=True)

@@ -1,0 +1,60 @@
+"""The guard of learning, alone: what was learned without harm hides no poison."""
+
+import numpy as np
+import polars as pl
+import pytest
+from tests.loop import models
+
+from headwater.learners.learner import Schema
+from headwater.learners.wrap import wrap
+from headwater.loop.training.guarded_learner import GuardedLearner, RuinError
+from headwater.loop.training.learning_guard import LearningGuard
+from headwater.spec.data.feature import Feature
+
+FEATURES = (Feature("a", float), Feature("useless", float))
+
+
+def rides(rows: int, seed: int) -> tuple[pl.DataFrame, pl.Series]:
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=rows)
+    features = pl.DataFrame({"a": a, "useless": rng.normal(size=rows)})
+    return features, pl.Series(20 + 5 * a + rng.normal(size=rows))
+
+
+@pytest.fixture
+def guarded() -> GuardedLearner:
+    learner = wrap(Schema("regression", FEATURES), models.linear, batch_rows=1, seed=0, threads=1)
+    guarded = GuardedLearner(learner, LearningGuard("regression", pl.DataFrame(), pl.Series()))
+    guarded.learn(*rides(600, seed=0))
+    return guarded
+
+
+@pytest.mark.parametrize("harmless", [30.0, 1e3])
+@pytest.mark.parametrize("poison", [1e3, -1e3])
+def test_an_outlier_that_did_no_harm_hides_no_poison(
+    guarded: GuardedLearner, harmless: float, poison: float
+) -> None:
+    features, labels = rides(1, seed=1)
+    guarded.learn(features.with_columns(useless=pl.lit(harmless)), labels)
+    guarded.learn(*rides(40, seed=2))
+    features, labels = rides(1, seed=3)
+    with pytest.raises(RuinError, match="would ruin"):
+        guarded.learn(features, pl.Series([poison]))
+    with pytest.raises(RuinError, match="would ruin"):
+        guarded.learn(features.with_columns(a=pl.lit(50.0)), labels)
+
+
+def test_in_a_batch_the_rows_that_are_out_are_named(guarded: GuardedLearner) -> None:
+    features, labels = rides(1_500, seed=4)
+    labels[1_200] = 1e9
+    labels[1_300] = 1e7
+    with pytest.raises(RuinError) as refused:
+        guarded.learn(features, labels)
+    assert refused.value.rows == [1_200, 1_300]
+
+
+@pytest.mark.parametrize("times", [0.3, 3.0, 10.0])
+def test_a_break_is_no_poison(guarded: GuardedLearner, times: float) -> None:
+    features, labels = rides(400, seed=5)
+    for row in range(400):
+        guarded.learn(features[row : row + 1], labels[row : row + 1] * times)
