@@ -3,7 +3,7 @@
 A label of 1e9 among durations in minutes, or a feature of 1e30, is a number like others to every check
 of types, and ruins the state of most learners. Two signs are looked for, on the newest examples:
 
-- The example is *out*: one of its numbers lies more than a range beyond nearly all of those of the
+- The example is *out*: one of its numbers lies more than three ranges beyond nearly all of those of the
   newest 2,048 examples, a range being a tenth of the largest of them at least; a label must also be
   more than twenty times the largest, since what is less may be true, or the first one of a break. The
   batch is learned once without and once with it, and each state then learns the newest examples once
@@ -38,7 +38,7 @@ _PART = 1_024
 _PROBES = 128
 _REHEARSED = 512
 _RARE = 0.005
-_OUT_RANGES, _FAR_RANGES, _LEAST_RANGE = 1.0, 100.0, 0.1
+_OUT_RANGES, _FAR_RANGES, _LEAST_RANGE = 3.0, 100.0, 0.1
 _MOVED = 0.1
 _SURE, _LITTLE = 4.0, 0.05
 _BREAK_TIMES = 20.0
