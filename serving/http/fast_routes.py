@@ -320,7 +320,7 @@ def json_fault(body: bytes) -> str:
     Clients write NaN and infinity as their language does, and cut text within a character.
 
     >>> json_fault(b'{"value": NaN}'), json_fault(b'["NaN"]')
-    (', at `"value": NaN`', '')
+    (', at `{"value": NaN`', '')
     """
     found = _NO_JSON.search(body)
     if found is None:

@@ -139,7 +139,7 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """The rank of each source; a label of a lower one never supersedes one of a higher.
 
         >>> LabelRule(wait="1d", precedence=("human", "natural")).ranks
-        {'timeout': 0, 'human': 2, 'natural': 1}
+        {'timeout': 0, 'natural': 1, 'human': 2}
         """
         given = () if self.precedence is UNSET else self.precedence
         listed = [source for source in given if source != "timeout"]

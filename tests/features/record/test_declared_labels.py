@@ -75,6 +75,7 @@ def test_a_label_outside_is_refused_by_name_at_every_door(  # noqa: PLR0917 - a 
     ]
     if value != "":  # in a CSV it is no label
         doors.append(import_it)
+    log.queue().fill()
     log.queue().claim("ada", many=1)
     before = log.inbox.end()
     for door in doors:
