@@ -17,7 +17,7 @@ _CHUNK = 1_000
 
 
 class Naming(NamedTuple):
-    """What a person said that a class is; the sequencer has not gone by it yet."""
+    """What a class is, as a person said or the rule declares; the sequencer has not gone by it yet."""
 
     digest: str
     becomes: str
@@ -37,6 +37,20 @@ class ClassNames:
     def __init__(self, pipeline_id: int, rule: LabelRule) -> None:
         self._pipeline_id = pipeline_id
         self._declared = frozenset(rule.known_classes)
+        # Built once, since the sequencer looks again and again.
+        table = tables.label_class.c
+        waiting = (table.pipeline_id == pipeline_id) & table.named_from.is_(None)
+        self._select_named = (
+            select(table.digest, table.becomes)
+            .where(waiting, table.becomes.is_not(None))
+            .order_by(table.position)
+        )
+        declared = sorted(map(class_digest, self._declared))
+        self._select_declared = (
+            select(table.digest, table.name)
+            .where(waiting, table.becomes.is_(None), table.digest.in_(declared))
+            .order_by(table.position)
+        )
 
     def of(self, connection: Connection, arrivals: Sequence[Arrival]) -> dict[str, str | None]:
         """Return the names of a batch's classes that came before: None for those without one."""
@@ -77,16 +91,12 @@ class ClassNames:
         insert_many(connection, tables.label_class, rows)
 
     def pending(self, connection: Connection) -> list[Naming]:
-        """Return what people named and the sequencer has not gone by yet, by first label."""
-        if not self._declared:
-            return []
-        table = tables.label_class.c
-        query = select(table.digest, table.becomes).where(
-            table.pipeline_id == self._pipeline_id,
-            table.becomes.is_not(None),
-            table.named_from.is_(None),
-        )
-        return [Naming(*row) for row in connection.execute(query.order_by(table.position)).all()]
+        """Return what the sequencer must go by: what people named, and what is declared now."""
+        return [
+            Naming(digest, becomes)
+            for query in (self._select_named, self._select_declared)
+            for digest, becomes in connection.execute(query).tuples()
+        ]
 
     def apply(self, connection: Connection, naming: Naming, position: int) -> list[HeldLabel]:
         """Name a class from a position on, and return the labels that were held back for it."""
@@ -94,7 +104,7 @@ class ClassNames:
         connection.execute(
             update(table)
             .where(table.c.pipeline_id == self._pipeline_id, table.c.digest == naming.digest)
-            .values(named_from=position)
+            .values(named_from=position, becomes=naming.becomes)
         )
         return list(self._held(connection, naming.digest))
 

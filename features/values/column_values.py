@@ -167,7 +167,8 @@ def _of_numbers(column: pl.Series, kind: Kind) -> pl.Series:
     if kind == "float":
         return floats
     whole = floats.cast(pl.Int64, strict=False)
-    return _where((whole == floats) & whole.is_between(-EXACT, EXACT), whole)
+    below = whole.is_between(-EXACT, EXACT, closed="none")
+    return _where((whole == floats) & below, whole)
 
 
 def _of_text(column: pl.Series, kind: Kind, spelling: Spelling) -> pl.Series:

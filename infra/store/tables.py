@@ -158,7 +158,15 @@ label_class = Table(
     Column("announced", Boolean, nullable=False, comment="whether its event was emitted"),
     Column("becomes", Text, comment="the class that it is; null until a person named it"),
     Column("named_from", BigInteger, comment="the position from which it is named; null before"),
+    Index(
+        "label_class_named",
+        "pipeline_id",
+        "position",
+        sqlite_where=text("becomes IS NOT NULL AND named_from IS NULL"),
+        postgresql_where=text("becomes IS NOT NULL AND named_from IS NULL"),
+    ),
 )
+
 example = Table(
     "example",
     metadata,

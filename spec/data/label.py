@@ -51,7 +51,7 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         True takes labels of other classes, too; the first of each emits ``headwater.class.appeared``.
     hold
         True takes them and holds them back: they make no example until a person says what the class is,
-        with ``headwater classes``.
+        with ``headwater classes``, or the class is declared.
     """
 
     wait: Duration

@@ -12,14 +12,15 @@ from headwater.spec.data.scalars import plain
 __all__ = ["EXACT", "fitted", "is_rounded"]
 
 EXACT = 2**53
-"""Up to here, either way, a float holds each whole number; beyond, it may stand for another one."""
+"""Up to here, either way, a float holds each whole number; from here on, it may stand for others."""
 
 
 def fitted(value: Any, dtype: Dtype) -> Any:
     """Return the value of a declared type that a value stands for; itself where it stands for none.
 
-    A whole number is a float, and a whole float an int, up to :data:`EXACT`; 1 and 0 are booleans; a
-    decimal is the number of its digits; scalars of NumPy and pandas are what :func:`plain` says.
+    A whole number is a float up to :data:`EXACT`, and a whole float an int below it; 1 and 0 are
+    booleans; a decimal is the number of its digits; scalars of NumPy and pandas are what :func:`plain`
+    says.
 
     Examples
     --------
@@ -33,7 +34,7 @@ def fitted(value: Any, dtype: Dtype) -> Any:
     if dtype == "bool" and kind in (int, float):
         return bool(value) if value in (0, 1) else value
     if dtype == "int" and kind is float:
-        return int(value) if value.is_integer() and abs(value) <= EXACT else value
+        return int(value) if value.is_integer() and abs(value) < EXACT else value
     if dtype == "float" and kind is int:
         return float(value) if abs(value) <= EXACT else value
     return value

@@ -27,6 +27,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["pipeline_id"], ["pipeline.id"]),
         sa.PrimaryKeyConstraint("pipeline_id", "digest"),
     )
+    op.create_index(
+        "label_class_named",
+        "label_class",
+        ["pipeline_id", "position"],
+        sqlite_where=sa.text("becomes IS NOT NULL AND named_from IS NULL"),
+        postgresql_where=sa.text("becomes IS NOT NULL AND named_from IS NULL"),
+    )
     op.add_column(
         "label",
         sa.Column(

@@ -211,6 +211,40 @@ def test_what_is_held_stays_held_when_the_set_is_closed(
     closed.database.close()
 
 
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        (LabelRule(wait="60m", classes=("red", "blue", "gren"), hold=True), None),
+        (LabelRule(wait="60m", classes=("red", "blue", "gren")), None),
+        (LabelRule(wait="60m"), "gren"),
+        (LabelRule(wait="60m", classes=("red", "blue"), open=True), "red"),
+    ],
+)
+def test_what_was_held_is_emitted_when_the_class_is_declared_or_named_under_another_rule(
+    pipeline: Pipeline,
+    settings: Settings,
+    clock: SimulatedClock,
+    rule: LabelRule,
+    named: str | None,
+) -> None:
+    log = opened(pipeline, settings, clock)
+    predicted(log, "a", "b")
+    log.label([label("a", "gren")])
+    drain(log)
+    log.close()
+    log.database.close()
+    other = opened(pipeline, settings, clock, rule)
+    if named is not None:
+        assert drain(other) == 0
+        name(other, "gren", named)
+    assert drain(other) == 1
+    assert values(other) == [("a", named or "gren")]
+    assert states(other) == [("gren", 0, named or "gren")]
+    assert drain(other) == 0
+    other.close()
+    other.database.close()
+
+
 Step = tuple[int, str, str | None]
 """Minutes since the step before, an id, and a class; None for the prediction, ``=x`` names a class."""
 

@@ -1,15 +1,21 @@
 """The guard of learning, alone: what was learned without harm hides no poison."""
 
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 import pytest
+from tests.learners.estimators import STATEFUL
+from tests.learners.test_contract import data, fresh
 from tests.loop import models
 
 from headwater.learners.learner import Schema
 from headwater.learners.wrap import wrap
+from headwater.loop.training.fold import Computing
 from headwater.loop.training.guarded_learner import GuardedLearner, RuinError
 from headwater.loop.training.learning_guard import LearningGuard
 from headwater.spec.data.feature import Feature
+from headwater.spec.pipeline import Task
 
 FEATURES = (Feature("a", float), Feature("useless", float))
 
@@ -58,3 +64,33 @@ def test_a_break_is_no_poison(guarded: GuardedLearner, times: float) -> None:
     features, labels = rides(400, seed=5)
     for row in range(400):
         guarded.learn(features[row : row + 1], labels[row : row + 1] * times)
+
+
+@pytest.mark.parametrize("rows", [300, 1_800])
+@pytest.mark.parametrize(
+    ("task", "make"), [pytest.param(t, m, id=f"{m.__name__}-{t}") for t, m in STATEFUL]
+)
+def test_under_a_guard_each_learner_learns_the_same_or_keeps_its_state(
+    task: Task, make: Callable[[], object], rows: int
+) -> None:
+    """A batch with numbers that are out is learned, put back, and learned again: it leaves no trace."""
+    features, labels = data(task, rows=1_800)
+    far = pl.int_range(pl.len()).replace_strict({700: 60.0, 1_300: -60.0}, default=None)
+    features = features.with_columns(a=pl.coalesce(far, "a"))
+    plain, guarded_one = fresh(task, make), fresh(task, make)
+    if task == "multiclass":
+        plain.expect_classes(labels.unique().to_list())
+        guarded_one.expect_classes(labels.unique().to_list())
+    guarded = GuardedLearner(guarded_one, LearningGuard(task, pl.DataFrame(), pl.Series()))
+    of_plain, of_guarded = Computing(seed=3, threads=1), Computing(seed=3, threads=1)
+    for start in range(0, 1_800, rows):
+        piece = slice(start, start + rows)
+        try:
+            with of_guarded:
+                guarded.learn(features[piece], labels[piece])
+        except RuinError:
+            pass
+        else:
+            with of_plain:
+                plain.learn(features[piece], labels[piece])
+        assert guarded_one.digest() == plain.digest()
