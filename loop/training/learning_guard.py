@@ -8,9 +8,9 @@ of types, and ruins the state of most learners. Two signs are looked for, on the
   more than twenty times the largest, since what is less may be true, or the first one of a break. The
   batch is learned once without and once with it, and each state then learns the newest examples once
   more, since what a tree has taken in may show when it splits. If the loss on the newest examples is
-  more than half as large again with it, now or then, it would ruin the state. If it is *far out*, more
-  than a hundred ranges beyond, it would also if the outputs differ by more than a tenth of their own
-  range, or are worse, or one is *wild*.
+  more than half as large again with it (a fifth in a regression, where outliers add up), now or then,
+  it would ruin the state. If it is *far out*, more than a hundred ranges beyond, it would also if the
+  outputs differ by more than a tenth of their own range, or are worse, or one is *wild*.
 - In a regression, outputs become *wild*: more than ten spreads of the newest labels beyond them, a
   spread being that from their 5th to their 95th percentile; or the mean error is above three spreads. A
   state that was so before is not ruined by the example.
@@ -42,7 +42,8 @@ _OUT_RANGES, _FAR_RANGES, _LEAST_RANGE = 3.0, 100.0, 0.1
 _MOVED = 0.1
 _SURE, _LITTLE = 4.0, 0.05
 _BREAK_TIMES = 20.0
-_HARMED, _LIKELY = 1.5, 2.0
+_HARMED, _HARMED_REGRESSION = 1.5, 1.2  # a log loss near none rises by half for nothing
+_LIKELY = 2.0
 _LEAST_CHANCE = 0.01
 _WILD_SPREADS, _WILD_ROWS = 10.0, 2
 _WRONG_SPREADS = 3.0
@@ -129,7 +130,8 @@ class LearningGuard:
         before, after = before[kept], after[kept]
         risen = after - before
         sure = float(risen.mean()) > _LIKELY * float(risen.std(ddof=1)) / np.sqrt(len(risen))
-        if not sure or after.mean() <= _HARMED * before.mean():
+        harmed = _HARMED_REGRESSION if self._task == "regression" else _HARMED
+        if not sure or after.mean() <= harmed * before.mean():
             return None
         return (
             f"the loss on the newest {len(risen)} examples is {after.mean():.3g} with it, and "

@@ -1,5 +1,6 @@
 """The guard of learning, alone: what was learned without harm hides no poison."""
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ from tests.learners.estimators import STATEFUL
 from tests.learners.test_contract import data, fresh
 from tests.loop import models
 
-from headwater.learners.learner import Schema
+from headwater.learners.learner import Learner, Schema
 from headwater.learners.wrap import wrap
 from headwater.loop.training.fold import Computing
 from headwater.loop.training.guarded_learner import GuardedLearner, RuinError
@@ -48,6 +49,28 @@ def test_an_outlier_that_did_no_harm_hides_no_poison(
         guarded.learn(features, pl.Series([poison]))
     with pytest.raises(RuinError, match="would ruin"):
         guarded.learn(features.with_columns(a=pl.lit(50.0)), labels)
+
+
+def test_outliers_that_each_do_a_little_harm_hardly_add_up() -> None:
+    def noisy(rows: int, seed: int) -> tuple[pl.DataFrame, pl.Series]:
+        features, labels = rides(rows, seed)
+        noise = np.random.default_rng(10_000 + seed).normal(size=rows)
+        return features, labels + 2 * features["useless"] + 2 * pl.Series(noise)
+
+    def loss(learner: Learner) -> float:
+        features, labels = noisy(400, seed=99)
+        return float(np.abs(np.array(learner.predict(features)) - labels.to_numpy()).mean())
+
+    schema = Schema("regression", FEATURES)
+    clean, poisoned = (wrap(schema, models.leaves, batch_rows=1, seed=0, threads=1) for _ in range(2))
+    guarded = GuardedLearner(poisoned, LearningGuard("regression", pl.DataFrame(), pl.Series()))
+    for seed in range(10):
+        rows = noisy(100, seed)
+        clean.learn(*rows)
+        guarded.learn(*rows)
+        with contextlib.suppress(RuinError):
+            guarded.learn(rides(1, seed=1_000 + seed)[0], pl.Series([900.0]))
+    assert loss(poisoned) < 1.7 * loss(clean)
 
 
 def test_in_a_batch_the_rows_that_are_out_are_named(guarded: GuardedLearner) -> None:

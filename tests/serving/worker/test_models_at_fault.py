@@ -82,6 +82,7 @@ def test_every_route_names_the_failing_version_and_records_nothing(
         assert answer.status_code == 422, route
         assert "version 2 cannot answer" in message, route
         assert why in message, route
+        assert f"the largest is 'a': {far}" in (problem.get("hint") or message), route
         assert faulty.log.inbox.count_after(0) == count, route
         assert client.post(path, json=body(GOOD)).status_code == 200, route
         assert faulty.log.inbox.count_after(0) > count, route
