@@ -41,6 +41,8 @@ class LogCounts(msgspec.Struct, frozen=True, kw_only=True):
         Labels that wait for their prediction.
     expired
         Labels that were dropped, since their prediction did not come within the wait.
+    held
+        Labels of classes that are not declared, which are held back until a person names the class.
     archived
         Examples that are in the archive.
     """
@@ -53,6 +55,7 @@ class LogCounts(msgspec.Struct, frozen=True, kw_only=True):
     late: int
     parked: int
     expired: int
+    held: int
     archived: int
 
 
@@ -158,6 +161,10 @@ class LogRepository:
             select(func.count()).where(table.c.pipeline_id == self._pipeline_id)
             for table in (tables.prediction, tables.label, tables.example)
         )
+        new = tables.label_class.c
+        unnamed = select(new.digest).where(
+            new.pipeline_id == self._pipeline_id, new.named_from.is_(None)
+        )
         with self._database.reading() as connection:
             parked, expired = connection.execute(waiting).one()
             dropped = _count(connection, without) if parked else 0
@@ -172,6 +179,7 @@ class LogRepository:
                 late=_count(connection, labels.where(label.late)),
                 parked=parked - dropped,
                 expired=expired + dropped,
+                held=_count(connection, labels.where(label.held_class.in_(unnamed))),
                 archived=archived,
             )
 

@@ -12,10 +12,16 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from headwater.serving.api.operation import Operation, Scope
-from headwater.serving.api.operator_calls import make_champion, pause_or_resume, quarantine
+from headwater.serving.api.operator_calls import (
+    make_champion,
+    name_class,
+    pause_or_resume,
+    quarantine,
+)
 from headwater.serving.api.operator_schemas import (
     ChampionBody,
     LearningBody,
+    NameClassBody,
     QuarantineBody,
     RoutingBody,
     ShadowBody,
@@ -41,7 +47,7 @@ from headwater.serving.api.schemas import (
     PredictRequest,
 )
 from headwater.spec.data.records import Recorded
-from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
+from headwater.spec.rulings import AppearedClass, Learning, Reign, RoutingStatus, VersionInRole
 from headwater.spec.serving.queue_results import KnownClass, QueueStatistics
 
 __all__ = [
@@ -58,6 +64,8 @@ __all__ = [
     "LEARN",
     "LEARNING",
     "METRICS",
+    "NAME_CLASS",
+    "NEW_CLASSES",
     "OPENAPI",
     "OPERATIONS",
     "PIPELINES",
@@ -272,6 +280,28 @@ QUARANTINE = Operation[QuarantineBody, Learning](
     words="Exclude offsets from every later recipe, and at once from online learning.",
     example={"spans": [{"start": 0, "stop": 1}], "reason": "a broken sensor"},
     call=quarantine,
+)
+NEW_CLASSES = Operation[None, list[AppearedClass]](
+    name="new classes",
+    at="GET /pipelines/{pipeline}/classes",
+    takes=NoneType,
+    gives=list[AppearedClass],
+    scopes=("read", "operate"),
+    tag="operations",
+    words="List the classes of labels that were not declared, and how many labels are held back.",
+    call=lambda operator, _body, _by: operator.classes(),
+)
+NAME_CLASS = Operation[NameClassBody, list[AppearedClass]](
+    name="name class",
+    at="POST /pipelines/{pipeline}/classes",
+    takes=NameClassBody,
+    gives=list[AppearedClass],
+    scopes=("operate",),
+    tag="operations",
+    words="Say what a new class is: right as it is, or a known one. "
+    "Labels that were held back for it make examples then.",
+    example={"name": "gren", "becomes": "green", "reason": "a typing error"},
+    call=name_class,
 )
 VERSIONS = Operation[VersionsQuery, list[VersionInRole]](
     name="versions",

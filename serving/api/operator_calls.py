@@ -2,15 +2,20 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from headwater.serving.api.operator_schemas import ChampionBody, LearningBody, QuarantineBody
+from headwater.serving.api.operator_schemas import (
+    ChampionBody,
+    LearningBody,
+    NameClassBody,
+    QuarantineBody,
+)
 from headwater.spec.errors import SchemaError
-from headwater.spec.rulings import Learning, Reign
+from headwater.spec.rulings import AppearedClass, Learning, Reign
 
 if TYPE_CHECKING:
     from headwater.loop.operator.operations import Operator
     from headwater.spec.recipe import OffsetRange
 
-__all__ = ["make_champion", "pause_or_resume", "quarantine"]
+__all__ = ["make_champion", "name_class", "pause_or_resume", "quarantine"]
 
 
 def make_champion(operator: "Operator", body: ChampionBody, by: str) -> Reign:
@@ -37,6 +42,12 @@ def pause_or_resume(operator: "Operator", body: LearningBody, by: str) -> Learni
     """Pause online learning, or let it go on."""
     change = operator.pause if body.paused else operator.resume
     return change(by=by, reason=body.reason)
+
+
+def name_class(operator: "Operator", body: NameClassBody, by: str) -> list[AppearedClass]:
+    """Say what a new class is."""
+    becomes = body.name if body.becomes is None else body.becomes
+    return operator.name_class(body.name, becomes, by=by, reason=body.reason)
 
 
 def quarantine(operator: "Operator", body: QuarantineBody, by: str) -> Learning:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from headwater.spec.data.values import LONGEST_CLASS
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.serving.routing import Routing
 
@@ -13,6 +14,7 @@ __all__ = [
     "MOST_VERSIONS",
     "ChampionBody",
     "LearningBody",
+    "NameClassBody",
     "OffsetSpan",
     "QuarantineBody",
     "RoutingBody",
@@ -32,6 +34,7 @@ _Number = Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$(?!\\n)", description="N
 _Shadow = Annotated[
     str, Meta(pattern="^([1-9][0-9]{0,8}|challenger)$(?!\\n)", description="A number, or challenger")
 ]
+_Class = Annotated[str, Meta(min_length=1, max_length=LONGEST_CLASS)]
 _Offset = Annotated[int, Meta(ge=0, lt=2**62)]
 
 
@@ -107,6 +110,21 @@ class ChampionBody(_Body, frozen=True, kw_only=True):
     version: _Number | None = None
     rollback: bool = False
     quarantine: _Spans | Literal["learned"] = ()
+
+
+class NameClassBody(_Body, frozen=True, kw_only=True):
+    """What a class is whose labels came and were not declared.
+
+    Parameters
+    ----------
+    name
+        The class as it was told.
+    becomes
+        The class that it is really, which is known; null if its name is right.
+    """
+
+    name: _Class
+    becomes: _Class | None = None
 
 
 class VersionsQuery(msgspec.Struct, frozen=True, kw_only=True):

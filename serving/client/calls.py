@@ -17,6 +17,7 @@ from headwater.serving.api.operation import Operation
 from headwater.serving.api.operator_schemas import (
     ChampionBody,
     LearningBody,
+    NameClassBody,
     OffsetSpan,
     QuarantineBody,
     RoutingBody,
@@ -35,7 +36,7 @@ from headwater.spec.data.records import FeatureValue, LabelValue, Recorded, Sour
 from headwater.spec.data.values import check_name
 from headwater.spec.errors import NotFoundError, SchemaError
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
+from headwater.spec.rulings import AppearedClass, Learning, Reign, RoutingStatus, VersionInRole
 from headwater.spec.serving.batch import LONGEST_KEY
 from headwater.spec.serving.queue_results import KnownClass, QueueStatistics
 from headwater.spec.serving.routing import Routing
@@ -53,6 +54,8 @@ __all__ = [
     "label",
     "learn",
     "learning",
+    "name_class",
+    "new_classes",
     "predict",
     "prediction",
     "previous",
@@ -243,6 +246,17 @@ def quarantine(pipeline: str, spans: Iterable[OffsetRange], reason: str) -> Call
     """Build the request that quarantines offsets."""
     body = QuarantineBody(spans=_spans(spans), reason=reason)
     return _call(operations.QUARANTINE, Learning, body, pipeline=pipeline)
+
+
+def new_classes(pipeline: str) -> Call[list[AppearedClass]]:
+    """Build the request for the classes of labels that were not declared."""
+    return _call(operations.NEW_CLASSES, list[AppearedClass], pipeline=pipeline)
+
+
+def name_class(pipeline: str, name: str, becomes: str | None, reason: str) -> Call[list[AppearedClass]]:
+    """Build the request that says what a new class is."""
+    body = NameClassBody(name=name, becomes=becomes, reason=reason)
+    return _call(operations.NAME_CLASS, list[AppearedClass], body, pipeline=pipeline)
 
 
 def promote(pipeline: str, version: str, reason: str) -> Call[Reign]:

@@ -10,7 +10,7 @@ from headwater.serving.client import calls
 from headwater.serving.client.calls import REASON
 from headwater.serving.client.sending import AsyncSend, Send
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.rulings import Learning, Reign, RoutingStatus, VersionInRole
+from headwater.spec.rulings import AppearedClass, Learning, Reign, RoutingStatus, VersionInRole
 from headwater.spec.serving.routing import Routing
 
 __all__ = ["AsyncOperatorClient", "OperatorClient"]
@@ -80,6 +80,26 @@ class OperatorClient:
     ) -> Learning:
         """Exclude offsets from every later recipe, and at once from online learning."""
         return self._send(calls.quarantine(pipeline, spans, reason))
+
+    def new_classes(self, pipeline: str) -> list[AppearedClass]:
+        """List the classes of labels that were not declared when they came, oldest first."""
+        return self._send(calls.new_classes(pipeline))
+
+    def name_class(
+        self, pipeline: str, name: str, becomes: str | None = None, *, reason: str = REASON
+    ) -> list[AppearedClass]:
+        """Say what a new class is, so that labels held back for it make examples.
+
+        Parameters
+        ----------
+        pipeline, reason
+            The pipeline's name, and the reason for the audit.
+        name
+            The class as it was told.
+        becomes
+            The class that it is really, which is known; its own name is right if not given.
+        """
+        return self._send(calls.name_class(pipeline, name, becomes, reason))
 
     def promote(self, pipeline: str, version: str, *, reason: str = REASON) -> Reign:
         """Make a version champion."""
@@ -166,6 +186,16 @@ class AsyncOperatorClient:
     ) -> Learning:
         """Exclude offsets from every later recipe, as :meth:`OperatorClient.quarantine` does."""
         return await self._send(calls.quarantine(pipeline, spans, reason))
+
+    async def new_classes(self, pipeline: str) -> list[AppearedClass]:
+        """List the classes of labels that were not declared when they came, oldest first."""
+        return await self._send(calls.new_classes(pipeline))
+
+    async def name_class(
+        self, pipeline: str, name: str, becomes: str | None = None, *, reason: str = REASON
+    ) -> list[AppearedClass]:
+        """Say what a new class is, as :meth:`OperatorClient.name_class` does."""
+        return await self._send(calls.name_class(pipeline, name, becomes, reason))
 
     async def promote(self, pipeline: str, version: str, *, reason: str = REASON) -> Reign:
         """Make a version champion."""

@@ -10,6 +10,7 @@ from headwater.spec.errors import SchemaError
 __all__ = [
     "CONTROLS",
     "LARGEST",
+    "LONGEST_CLASS",
     "LONGEST_NAME",
     "check_name",
     "is_sound",
@@ -32,7 +33,9 @@ LONGEST_NAME = 200
 CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 """Control characters (Unicode's Cc) and separators of lines, for a character class of a pattern."""
 
-_LONGEST_CLASS = 10_000
+LONGEST_CLASS = 10_000
+"""How many characters a class may have."""
+
 _WRONG_IN_NAME = re.compile(rf"[{CONTROLS}\ud800-\udfff]")
 
 
@@ -78,7 +81,7 @@ def misfit_of_class(text: object) -> str | None:
     >>> misfit_of_class("red\n"), misfit_of_class("")
     ("holds the control character '\\n'", None)
     """
-    return None if text == "" else misfit_of_name(text, _LONGEST_CLASS)
+    return None if text == "" else misfit_of_name(text, LONGEST_CLASS)
 
 
 def check_name(text: object, field: str, most: int = LONGEST_NAME) -> None:

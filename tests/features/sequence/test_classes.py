@@ -62,6 +62,7 @@ def test_labels_of_a_new_class_are_held_until_it_is_named(
     shades.label([label("a", "gren"), label("b", "red"), label("c", "teal"), label("d", "gren")])
     assert drain(shades) == 1
     assert states(shades) == [("gren", 2, None), ("teal", 1, None)]
+    assert shades.counts().held == 3
     assert [one.appeared_at for one in shades.new_classes.all()] == [START, START]
     named_at = later(clock, days=3)
     name(shades, "teal")
@@ -70,6 +71,7 @@ def test_labels_of_a_new_class_are_held_until_it_is_named(
     assert drain(shades) == 3
     assert values(shades) == [("b", "red"), ("a", "red"), ("d", "red"), ("c", "teal")]
     assert states(shades) == [("gren", 0, "red"), ("teal", 0, "teal")]
+    assert shades.counts().held == 0
     assert shades.examples()["emitted_at"].to_list() == [START, named_at, named_at, named_at]
     assert shades.examples()["late"].to_list() == [False] * 4
     predicted(shades, *"efg")
