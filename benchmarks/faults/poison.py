@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import socket
 import threading
 import time
 from collections import Counter
@@ -12,10 +11,8 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import httpx
-import uvicorn
 from examples.electricity.data import VARIABLE
 from msgspec.structs import replace
-from starlette.types import ASGIApp
 
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
 from benchmarks.faults.false_stops import played
@@ -24,6 +21,7 @@ from benchmarks.faults.poisoned_pipeline import FAULTS, PoisonedPipeline, Seen
 from benchmarks.faults.poisons import KINDS, PIPELINES, drawn, good_rows
 from benchmarks.faults.postgres_server import running_postgres
 from benchmarks.imported import context
+from benchmarks.service.in_thread import answering
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
@@ -75,7 +73,7 @@ def poisoned(home: Home) -> Found:
         for pipeline in pipelines:
             _begin(pipeline, settings, home.seed)
 
-        port = stack.enter_context(_serving(create_app(pipelines, settings)))
+        port = stack.enter_context(answering(create_app(pipelines, settings), FastProtocol))
         for number, pipeline in enumerate(pipelines):
             began_s = time.monotonic()
             seen = _poison(pipeline, settings, port, home.poisons, home.seed * 100 + number)
@@ -126,21 +124,6 @@ def _poison(pipeline: Pipeline, settings: Settings, port: int, poisons: int, see
         poisoned.good("http", good_rows(pipeline, "last-", 50, seed))
         poisoned.end()
     return Found(poisoned.faults, poisoned.counts)
-
-
-@contextmanager
-def _serving(app: ASGIApp) -> Iterator[int]:
-    """Serve an application from a thread until the block ends; yield its port."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=1_024)
-    config = uvicorn.Config(app, http=FastProtocol, ws="none", access_log=False, log_level="error")
-    serving = uvicorn.Server(config)
-    with ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(serving.run, [listening])
-        try:
-            yield int(listening.getsockname()[1])
-        finally:
-            serving.should_exit = True
-    ended.result()
 
 
 @contextmanager

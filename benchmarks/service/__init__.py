@@ -1,1 +1,1 @@
-"""The service under load while it is killed, swapped, traced or fuzzed: errors, losses, memory."""
+"""The service under load while it is killed, swapped or traced: errors, losses, memory."""

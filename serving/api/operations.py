@@ -298,8 +298,7 @@ NAME_CLASS = Operation[NameClassBody, list[AppearedClass]](
     gives=list[AppearedClass],
     scopes=("operate",),
     tag="operations",
-    words="Say what a new class is: right as it is, or a known one. "
-    "Labels that were held back for it make examples then.",
+    words="Say what a new class is: itself, or a known one. Labels held back for it make examples then.",
     example={"name": "gren", "becomes": "green", "reason": "a typing error"},
     call=name_class,
 )
@@ -374,9 +373,7 @@ def _v2(name: str, at: str, words: str, scopes: tuple[Scope, ...] = ("read", "pr
 _VERSION = "/v2/models/{model}/versions/{version}"
 V2_SERVER = _v2("server metadata", "GET /v2", "Return the server's name and extensions.")
 V2_LIVE = _v2("live", "GET /v2/health/live", "Return whether the service lives.", ())
-V2_READY = _v2(
-    "ready", "GET /v2/health/ready", "Return whether every pipeline has a version that serves.", ()
-)
+V2_READY = _v2("ready", "GET /v2/health/ready", "Return whether any pipeline would answer.", ())
 V2_MODEL = _v2("model metadata", "GET /v2/models/{model}", "Return a pipeline's inputs and outputs.")
 V2_MODEL_READY = _v2(
     "model ready", "GET /v2/models/{model}/ready", "Return whether a pipeline has a version that serves."

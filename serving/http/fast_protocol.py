@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from headwater.serving.access.authentication import Authentication
 from headwater.serving.api.reply import Headers, Reply
 from headwater.serving.http.fast_routes import FastRoute
+from headwater.serving.http.strict_protocol import StrictProtocol
 from headwater.spec.errors import HeadwaterError
 
 __all__ = ["DRAINS", "SHORT_WAY", "FastProtocol", "ShortWay", "http_protocol"]
@@ -111,8 +112,8 @@ class _NobodyWaits:
         """Wake nobody."""
 
 
-class FastProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a short way if the application's lifespan has one."""
+class FastProtocol(StrictProtocol):
+    """uvicorn's protocol within bounds, with a short way if the application's lifespan has one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -124,7 +125,9 @@ class FastProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Receive bytes; give an incomplete hot request a moment for its rest."""
         super().data_received(data)
-        if self._reading is not None and self._patience is None:
+        if self.has_refused:
+            self._end_reading()
+        elif self._reading is not None and self._patience is None:
             assert self._short_way is not None  # noqa: S101 - it chose the way
             self._patience = self.loop.call_later(self._short_way.patience_s, self._take_long_way)
 
@@ -142,19 +145,21 @@ class FastProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request; uvicorn's scope is made later, if it is needed."""
+        self.begin_head()
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         """Choose the short way or uvicorn's own."""
+        if not self.check_head():
+            return
         short_way, parser = self._short_way, self.parser
         if (
             short_way is None
             or self.url not in short_way
             or parser.get_method() != b"POST"
             or self.expect_100_continue
-            or parser.should_upgrade()
             or not (self.cycle is None or self.cycle.response_complete)
         ):
             self._go_long_way()
@@ -164,6 +169,7 @@ class FastProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Receive a part of a body."""
+        self.progressed = True
         exchange = self._reading
         if exchange is None:
             super().on_body(body)
@@ -175,6 +181,9 @@ class FastProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Answer a complete request."""
+        if self.parser.should_upgrade():
+            return  # it comes again, without
+        self.end_message()
         exchange = self._end_reading()
         if exchange is None:
             super().on_message_complete()

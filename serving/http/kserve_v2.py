@@ -87,8 +87,9 @@ def protocol_routes(served: Pipelines, limits: BodyLimits) -> list[Route]:
         return {"live": True}
 
     async def ready(_request: Request) -> object:
-        for pipeline in served.values():
-            pipeline.check_ready()
+        faults = [fault for one in served.values() if (fault := one.fault()) is not None]
+        if len(faults) == len(served):
+            raise faults[0]
         return {"ready": True}
 
     async def server(_request: Request) -> object:
@@ -99,7 +100,8 @@ def protocol_routes(served: Pipelines, limits: BodyLimits) -> list[Route]:
 
     async def model_ready(request: Request) -> object:
         pipeline = _served_model(served, request)
-        pipeline.check_ready()
+        if (fault := pipeline.fault()) is not None:
+            raise fault
         return {"name": pipeline.pipeline.name, "ready": True}
 
     async def infer(request: Request) -> object:

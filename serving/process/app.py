@@ -44,6 +44,7 @@ from headwater.serving.http.kserve_v2 import protocol_routes
 from headwater.serving.http.label_queue_routes import LabelQueues, queue_routes
 from headwater.serving.http.operator_routes import operator_routes
 from headwater.serving.http.routes import route
+from headwater.serving.http.strict_protocol import CONNECTION_BOUNDS, ConnectionBounds
 from headwater.serving.metrics.counters import Cells, Counters
 from headwater.serving.metrics.service_metrics import Metrics, gauge_now
 from headwater.serving.published.alarms import KeeperStatus, cells_of
@@ -67,6 +68,7 @@ def create_app(
     access: Access | None = None,
     limits: BodyLimits = BODY_LIMITS,
     patience_s: float = 1.0,
+    bounds: ConnectionBounds | None = None,
 ) -> ASGIApp:
     """Make the application of a worker.
 
@@ -85,6 +87,8 @@ def create_app(
         Bounds of the body of a request.
     patience_s
         How many seconds the rest of a hot request may take before it passes the framework.
+    bounds
+        Bounds of connections; the usual ones if not given.
     """
     clock = clock or SystemClock()
     served: dict[str, ServedPipeline] = {}
@@ -95,7 +99,7 @@ def create_app(
     queues = LabelQueues(served, settings, clock)
 
     @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, ShortWay]]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, object]]:
         for pipeline in pipelines:
             served[pipeline.name] = kind(pipeline, settings, clock, metrics.of(pipeline.name))
             if pipeline.batch is not None:
@@ -109,7 +113,8 @@ def create_app(
         gc.set_threshold(
             _COLLECTED_TOGETHER, *rarely
         )  # records that wait for their sync cannot be collected
-        yield {} if tracing else {SHORT_WAY: ShortWay(guard, hot, patience_s)}
+        short_way = None if tracing else ShortWay(guard, hot, patience_s)
+        yield {SHORT_WAY: short_way, CONNECTION_BOUNDS: bounds}
         gc.set_threshold(often, *rarely)
         gc.unfreeze()
         for task in following:
@@ -145,6 +150,7 @@ def create_app(
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a path of another form is another path
     guard = Authentication(
         FastRoutes(app, hot, metrics), access or Access(), settings, clock, metrics.problem
     )

@@ -6,6 +6,8 @@ wait.
 """
 
 import asyncio
+import os
+import tempfile
 import threading
 import time
 from collections import deque
@@ -16,7 +18,7 @@ from typing import NamedTuple
 
 from headwater.features.record.entries import Entry
 from headwater.features.record.inbox import Inbox
-from headwater.spec.errors import ConflictError, OverloadedError, StorageError
+from headwater.spec.errors import ConflictError, HeadwaterError, OverloadedError, StorageError
 
 __all__ = ["AppendResult", "GroupCommit"]
 
@@ -25,6 +27,7 @@ AppendResult = int | ConflictError
 
 _MOST_TOGETHER = 2_000
 _SYNCS_A_COPY = 64
+_TRIED_BYTES = 262_144
 
 
 class _Waiting(NamedTuple):
@@ -60,6 +63,7 @@ class GroupCommit:
         self._sleeps = False
         self._loop = asyncio.get_running_loop()
         self._lost_failure: StorageError | None = None
+        self._failure: StorageError | None = None
         self.waiting = 0
         self.syncs = 0
         self._thread = threading.Thread(
@@ -99,6 +103,29 @@ class GroupCommit:
             raise failure
         self._put(batches, None)
 
+    def fault(self) -> HeadwaterError | None:
+        """Return why a record would be refused now: the disk refused the last ones, or too many wait.
+
+        A disk that refused is tried here: a service of which nothing is asked since it is not ready
+        must notice that there is room again.
+        """
+        if self.waiting >= self._most_waiting:
+            return self._overloaded()
+        if self._failure is not None and self._disk_takes():
+            self._failure = None
+        return self._failure
+
+    def _disk_takes(self) -> bool:
+        """Return whether a file of some size can be written beside the inbox."""
+        try:
+            with tempfile.TemporaryFile(dir=self._inbox.path.parent) as file:
+                file.write(bytes(_TRIED_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            return False
+        return True
+
     async def close(self) -> None:
         """Write the waiting entries, and end the threads."""
         self._wake.put(False)
@@ -111,10 +138,7 @@ class GroupCommit:
     ) -> None:
         entries = sum(map(len, batches))
         if self.waiting and self.waiting + entries > self._most_waiting:
-            raise OverloadedError(
-                f"{self.waiting:,} records wait for the disk, which is the limit",
-                hint="send the request again in a second",
-            )
+            raise self._overloaded()
         self.waiting += entries
         self._queue.append(_Waiting(batches, entries, future))
         if self._sleeps:  # it is not woken while it writes: it looks again before it sleeps
@@ -122,6 +146,12 @@ class GroupCommit:
             # Once this turn of the loop has read all that came: one sync for all of it, and meanwhile no
             # second thread that wants the interpreter.
             self._loop.call_soon(self._wake.put, True)
+
+    def _overloaded(self) -> OverloadedError:
+        return OverloadedError(
+            f"{self.waiting:,} records wait for the disk, which is the limit",
+            hint="send the request again in a second",
+        )
 
     def _write(self) -> None:
         goes_on = True
@@ -163,6 +193,7 @@ class GroupCommit:
         self, together: list[_Waiting], results: list[AppendResult], failure: StorageError | None
     ) -> None:
         self.syncs += 1
+        self._failure = failure
         if not self.syncs % _SYNCS_A_COPY and self._copy_now.empty():
             self._copy_now.put(True)
         place = 0

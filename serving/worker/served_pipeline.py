@@ -16,7 +16,7 @@ from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import GroupCommit
 from headwater.serving.worker.label_recorder import LabelRecorder
 from headwater.serving.worker.predictor import Predictor
-from headwater.spec.errors import NotReadyError
+from headwater.spec.errors import HeadwaterError, NotReadyError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["ServedPipeline"]
@@ -138,25 +138,24 @@ class ServedPipeline:
         if self.tables is not None:
             self.tables.close()
 
-    def check_ready(self) -> None:
-        """Check that a version serves, and that its tables are materialised.
+    def fault(self) -> HeadwaterError | None:
+        """Return why a prediction would not be answered now; None if it would.
 
-        Raises
-        ------
-        NotReadyError
-            If no version serves, or a table was never materialised.
+        It is a NotReadyError if no version serves, or a table was never materialised; a StorageError if
+        the disk refused the last record, until it takes one; an OverloadedError if too many wait.
         """
         if self.champion is None:
-            raise NotReadyError(
+            return NotReadyError(
                 f"pipeline {self.pipeline.name!r} has no version that serves",
                 hint="train one: headwater train",
             )
         missing_table = None if self.tables is None else self.tables.missing_table()
         if missing_table is not None:
-            raise NotReadyError(
+            return NotReadyError(
                 f"table {missing_table!r} of {self.pipeline.name!r} was never materialised",
                 hint="materialise it: headwater features materialise",
             )
+        return self._commit.fault()
 
     @property
     def active(self) -> ActiveVersions | None:

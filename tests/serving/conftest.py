@@ -20,6 +20,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.training.update import train
 from headwater.serving.http.fast_routes import BODY_LIMITS, BodyLimits
+from headwater.serving.http.strict_protocol import ConnectionBounds
 from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.process.app import create_app
 from headwater.spec.pipeline import Pipeline
@@ -78,9 +79,10 @@ def open_service(home: Settings, clock: SimulatedClock) -> Iterator[Opener]:
             clock: SimulatedClock = clock,
             limits: BodyLimits = BODY_LIMITS,
             patience_s: float = 1.0,
+            bounds: ConnectionBounds | None = None,
         ) -> httpx.Client:
             served = pipelines or (PIPELINE,)
-            app = create_app(served, home, clock, limits=limits, patience_s=patience_s)
+            app = create_app(served, home, clock, limits=limits, patience_s=patience_s, bounds=bounds)
             return stack.enter_context(running(app))
 
         yield opener

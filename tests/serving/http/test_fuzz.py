@@ -19,7 +19,7 @@ from headwater.serving.keeper.operator_socket import OperatorSocket
 
 __all__ = ["five_keys", "scored", "watch"]
 
-_CONFIG = Path(__file__).parents[3] / "benchmarks" / "service" / "schemathesis.toml"
+_CONFIG = Path(__file__).parents[3] / "benchmarks" / "http" / "schemathesis.toml"
 
 
 def test_schemathesis_finds_nothing(client: httpx.Client, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Schemathesis over the whole document of a running service: nothing fails, hangs or grows.
 
-``python -m benchmarks.service.fuzz CASES`` sends another number of cases.
+``python -m benchmarks.http.fuzz CASES`` sends another number of cases.
 """
 
 import statistics
