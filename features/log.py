@@ -163,11 +163,14 @@ class FeatureLog(LogWriter, LogReader):
         self.agree()
         return self.archive_writer.write()
 
+    def unsequenced(self) -> int:
+        """Count the records that wait in the inbox for the sequencer."""
+        return self.inbox.count_after(self.repository.inbox_position(self.inbox.identity.inbox))
+
     def counts(self) -> LogCounts:
         """Count what the log holds."""
-        position = self.repository.inbox_position(self.inbox.identity.inbox)
         return self.repository.counts(
-            unsequenced=self.inbox.count_after(position),
+            unsequenced=self.unsequenced(),
             archived=self.archive["examples"].stop(),
             since_us=to_us(self.clock.now() - duration(self.pipeline.label.wait)),
         )

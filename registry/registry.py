@@ -200,10 +200,10 @@ class Registry:
         reign = self.championship.reign()
         target = to or (reign.previous if reign else None)
         if target is None:
-            raise NotFoundError(
-                f"pipeline {self.pipeline!r} has no earlier champion",
-                hint="name a version with --to; headwater versions lists them",
-            )
+            hint = f"train one: headwater train {self.pipeline}"
+            if reign is not None:
+                hint = f"return to this one without what it learned since: --to {reign.version}"
+            raise NotFoundError(f"pipeline {self.pipeline!r} has no earlier champion", hint=hint)
         if quarantine == "learned":
             quarantine = self.quarantine.since(self.store.get(target).examples.stop)
         return self.promote(target, by=by, reason=reason, quarantine=quarantine, action="roll back")

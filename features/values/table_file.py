@@ -109,6 +109,11 @@ def read_table(
     if isinstance(source, pl.DataFrame | pd.DataFrame):
         _check_for_text("a dataframe", null, delimiter)
         return _of_frame(source, names)
+    if not isinstance(source, str | Path):
+        raise SchemaError(
+            f"a {type(source).__name__} is no table",
+            hint="give a file, or a dataframe of Polars (a LazyFrame: collect() it) or pandas",
+        )
     path = Path(source)
     endings = [ending.lower() for ending in path.suffixes[-2:]]
     packed = endings[-1:] == [".gz"]
@@ -313,12 +318,22 @@ def _check_names(names: Sequence[str], columns: list[str]) -> None:
     if missing := [name for name in columns if name not in names]:
         raise SchemaError(
             f"the table has no column {few(missing)}; it has {few(names, 20)}",
-            hint="name the columns with --id, --served-at, --label and --known-at",
+            hint=_other_names(names),
         )
     if twice := [name for name in columns if names.count(name) > 1]:
         raise SchemaError(
             f"the table has several columns {few(twice)}", hint="leave one, or rename the others"
         )
+
+
+def _other_names(names: Sequence[str]) -> str:
+    """Return what may help where columns are missing: a name that holds several was not split."""
+    if len(names) == 1 and (found := [one for one in ";\t|," if one in names[0]]):
+        return f"say what splits the fields: --delimiter {found[0]!r}"
+    return (
+        "name the columns with --id, --served-at, --label and --known-at (Columns(...) in Python), and "
+        'that of a feature with Feature(..., column="...")'
+    )
 
 
 def _unreadable(path: Path, error: BaseException, hint: str) -> SchemaError:

@@ -1,5 +1,7 @@
 """The journey of a user, command by command."""
 
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -133,6 +135,11 @@ def test_a_dry_run_of_a_text_file_shows_it_as_it_would_be_recorded(run: Run, tmp
     assert "2 rows: 2 predictions and 1 labels would be recorded" in told.out
     assert "1 rows have no label" in told.out
     assert "columns that are not read: colour" in told.out
+    said = " ".join(told.out.split())  # it may be broken into lines
+    assert f"Next: {shlex.join(['headwater', 'import', TOY, str(table)])}" in said
+    for option, value in pairwise(options):
+        if option.startswith("--"):
+            assert shlex.join([option, value]) in said
     found = run("import", TOY, str(table), *options, "--dry-run", "--json").json
     assert found["counts"] == {
         "predictions": 2,

@@ -222,7 +222,14 @@ def classes(
             name = accept if becomes is None else becomes
             operator.name_class(accept, name, by=user(), reason=reason)
         found = operator.classes()
-    show(found, json, lambda: [classes_table(found)])
+    notes = []
+    if accept is not None and becomes in {None, accept}:
+        notes.append(
+            f"labels of {accept!r} make examples from the next collect on; a learner that must know its "
+            "classes ahead, as those of scikit-learn and LightGBM, learns them once it is declared: "
+            f"LabelRule(classes=(..., {accept!r}))"
+        )
+    show(found, json, lambda: [classes_table(found), *notes])
 
 
 @commands.command()

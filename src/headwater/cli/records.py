@@ -1,5 +1,6 @@
 """Commands on the records of a pipeline: import, collect, status, examples."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ def _words(what: str) -> Any:
 
 @commands.command("import")
 def import_(  # noqa: PLR0913, PLR0917 - an option a column
+    context: typer.Context,
     pipeline: Declared,
     file: Annotated[
         Path, typer.Argument(help="Parquet, CSV or TSV (.csv.gz and .tsv.gz, too), a row a prediction")
@@ -79,13 +81,29 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
         else:
             added = import_history(bound.log, file, columns, told)
     if dry_run:
-        show(preview, json, lambda: preview_lines(preview, pipeline, file))
+        show(preview, json, lambda: preview_lines(preview, _same_command(context, "dry_run", "json")))
     else:
         show(
             {"records_added": added},
             json,
             lambda: [f"{added:,} records added. Next: headwater train {pipeline}"],
         )
+
+
+def _same_command(context: typer.Context, *left_out: str) -> str:
+    """Return a command as it may be typed again, without some of its options."""
+    words = ["headwater", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in left_out:
+            continue
+        value = context.params[name]
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += (
+                [str(one)] if parameter.param_type_name == "argument" else [parameter.opts[0], str(one)]
+            )
+    return shlex.join(words)
 
 
 @commands.command()

@@ -225,7 +225,7 @@ def routing_lines(status: "RoutingStatus") -> list[str]:
 def classes_table(classes: "Sequence[AppearedClass]") -> "Table":
     """Make a table of the classes that were not declared."""
     rows = [
-        (one.name, f"{one.appeared_at:%Y-%m-%d %H:%M} UTC", f"{one.held:,}", _becomes(one))
+        (one.name or "''", f"{one.appeared_at:%Y-%m-%d %H:%M} UTC", f"{one.held:,}", _becomes(one))
         for one in classes
     ]
     return table(("new class", "appeared", "held labels", "is"), rows)
@@ -292,8 +292,8 @@ def rebuilt_lines(rebuilt: "RebuildResult") -> list[str]:
     return lines
 
 
-def preview_lines(preview: "ImportPreview", pipeline: str, file: object) -> list[str]:
-    """Describe what an import would record, and what it would leave out."""
+def preview_lines(preview: "ImportPreview", import_: str) -> list[str]:
+    """Describe what an import would record, what it would leave out, and the command that imports."""
     lines = ["the first rows, as they would be recorded:"]
     for prediction, label in preview.first:
         lines.append(f"  {msgspec.json.encode(prediction).decode()}")
@@ -312,7 +312,7 @@ def preview_lines(preview: "ImportPreview", pipeline: str, file: object) -> list
     lines += [f"{count:,} {why}" for count, why in left_out if count]
     if preview.unused:
         lines.append(f"columns that are not read: {', '.join(preview.unused)}")
-    return [*lines, f"nothing was recorded. Next: headwater import {pipeline} {file}"]
+    return [*lines, f"nothing was recorded. Next: {import_}"]
 
 
 def queue_lines(counts: "QueueStatistics") -> list[str]:

@@ -109,6 +109,17 @@ def test_a_claim_before_the_queue_is_filled_says_so(
     assert len(claim(service, "cleo", 10)) == 1
 
 
+def test_the_filler_asks_about_what_was_served_without_a_collect(
+    keeper: Keeper, bound: Bound, open_service: Opener
+) -> None:
+    client = open_service(ASKING)
+    client.post("/predict", json={"id": "new", "features": {"a": 9.0, "b": 9.0}})
+    assert bound.log.unsequenced() == 1
+    fill(bound)
+    assert bound.log.unsequenced() == 0
+    assert claim(client, "ada", 10) == ["new"]
+
+
 def test_a_natural_label_closes_the_question(service: httpx.Client) -> None:
     (id_,) = claim(service, "ada")
     service.post("/labels", json={"prediction_id": id_, "value": True})
