@@ -25,6 +25,7 @@ from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound
 from headwater.loop.training.catch_up import check_served
 from headwater.serving.access.key_store import KeyWatch
+from headwater.serving.keeper.alias_follower import AliasFollower
 from headwater.serving.keeper.batch_publisher import BatchPublisher
 from headwater.serving.keeper.champion_follower import ChampionFollower
 from headwater.serving.keeper.online_learning import OnlineLearning
@@ -74,6 +75,7 @@ class Keeper:
         served = None if self._published is None else self._published.states[0].version
         self._follower = ChampionFollower(bound, self._live, self._learning, self._alarms, served)
         self._routing = RoutingFollower(bound, self._live, self._alarms)
+        self._aliases = AliasFollower(bound.registry, bound.clock, self._alarms)
 
     def __enter__(self) -> Self:
         if self._learning is not None:
@@ -103,7 +105,13 @@ class Keeper:
         bool
             Whether anything was done, so that there may be more to do.
         """
-        parts = (self._follower.follow, self._follower.learn, self._route, self._count)
+        parts = (
+            self._aliases.step,
+            self._follower.follow,
+            self._follower.learn,
+            self._route,
+            self._count,
+        )
         done, failure = [], None
         for part in parts:
             try:

@@ -180,7 +180,9 @@ def _lookup_routes(
         for one in served.values():
             one.sample()
         cells = [
-            cell for one in served.values() for cell in cells_of(one.pipeline.name, one.keeper_status())
+            cell
+            for one in served.values()
+            for cell in cells_of(one.pipeline.name, one.keeper_status(), one.alarms())
         ]
         cells += _batch_cells(batches)
         accept = request.headers.get("accept", "")
@@ -214,7 +216,7 @@ def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
         "swap_failure": one.swap_failure,
         "tables": () if one.tables is None else one.tables.status(now),
         "learning": _learning(keeper),
-        "alarms": keeper.alarms,
+        "alarms": one.alarms(),
     }
 
 

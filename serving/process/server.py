@@ -10,7 +10,9 @@ from multiprocessing import forkserver, get_context
 import msgspec
 from starlette.types import ASGIApp
 from uvicorn import Config, _subprocess
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from headwater.infra.logs import log_as
 from headwater.infra.processes import Child, end_with_parent
@@ -20,6 +22,7 @@ from headwater.serving.http.fast_protocol import http_protocol
 from headwater.serving.metrics.counters import forget_counters
 from headwater.serving.process.app import create_app
 from headwater.serving.process.graceful_shutdown import GracefulShutdown
+from headwater.serving.process.worker_process import Beating, WorkerProcess
 from headwater.serving.published.refused import check_not_refused, refused_file
 from headwater.spec.errors import ServerError
 from headwater.spec.loading import load_pipeline
@@ -33,6 +36,7 @@ _GRACE_S = 20
 _START_S = 60
 _KEEPER_S = 300  # a machine that is busy takes minutes to import MLflow
 _BACKLOG = 2_048
+_ANSWER_S = 0.1
 _logger = logging.getLogger("headwater.serving")
 
 
@@ -89,6 +93,8 @@ def serve(
     ------
     ChangedError
         If a declaration differs from what is recorded, or from what the champion learned.
+    ServerError
+        If no worker can start.
     """
     log_as(where, logging.WARNING)
     os.environ[_PIPELINES] = "\n".join(references)
@@ -113,6 +119,8 @@ def serve(
         processes.run()
     finally:
         processes.end_keeper()
+    if processes.failed:
+        raise ServerError("the workers do not start", hint="the lines above say why")
 
 
 def worker_app() -> ASGIApp:
@@ -121,20 +129,28 @@ def worker_app() -> ASGIApp:
     log_as(settings(), logging.WARNING)
     pipelines = [load_pipeline(reference) for reference in os.environ[_PIPELINES].splitlines()]
     access = msgspec.json.decode(os.environ[_ACCESS], type=Access)
-    return GracefulShutdown(create_app(pipelines, settings(), access=access), _DRAIN_S)
+    app = create_app(pipelines, settings(), access=access)
+    return Beating(GracefulShutdown(app, _DRAIN_S))
 
 
 class Workers(Multiprocess):
     """uvicorn's workers, forked from a process that has imported their libraries.
 
     A worker that replaces another serves within a second. A fresh process would import for several, and
-    on a busy machine for more, while its requests wait. A worker that dies during a health check is
-    replaced at once.
+    on a busy machine for more, while its requests wait.
 
     Parameters
     ----------
     config, sockets
         As uvicorn takes them.
+
+    Attributes
+    ----------
+    failed
+        Whether no worker could start, so that the service ends.
+    longest_stall_s
+        How many seconds one prediction may take, or what else holds a worker's loop, before another
+        worker takes its place.
     """
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
@@ -144,13 +160,45 @@ class Workers(Multiprocess):
         _subprocess.spawn = forked  # type: ignore[assignment] # uvicorn has no other way to say so
         super().__init__(config, sockets)
 
+        self.failed = False
+        self.longest_stall_s = 30.0
+        self._has_served = False
+
+    def init_processes(self) -> None:
+        """Start the workers."""
+        self.processes = [self._begun() for _ in range(self.processes_num)]
+
     def keep_subprocess_alive(self) -> None:
-        """Replace the processes that died."""
-        for process in self.processes:
-            # While the child's end is open here too, the wait for its answer does not notice its death,
-            # and for that minute no other worker is replaced.
-            process.child_conn.close()
-        super().keep_subprocess_alive()
+        """Replace the workers that ended, whatever their status, and those whose loop stands still.
+
+        uvicorn ends the service when a worker ends with status 3, which a model may do, too. Here that
+        ends it only if no worker has served yet, since the next one would fail in the same way.
+        """
+        self._has_served = self._has_served or any(
+            process.is_ready(timeout=_ANSWER_S) for process in self.processes
+        )
+        for place, process in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            stands = isinstance(process, WorkerProcess) and process.stands_still(self.longest_stall_s)
+            if process.process.is_alive() and not stands:
+                continue
+            process.kill()
+            process.join()
+            if not self._has_served and process.exitcode == STARTUP_FAILURE:
+                self.failed = True
+                self.should_exit.set()
+                return
+            what = "stood still" if stands else f"ended with status {process.exitcode}"
+            _logger.warning("a worker %s: another takes its place", what)
+            self.processes[place] = self._begun()
+
+    def _begun(self) -> Process:
+        process = WorkerProcess(self.config, self.sockets)
+        process.start()
+        # While the child's end is open here too, a wait for its answer does not notice its death.
+        process.child_conn.close()
+        return process
 
 
 def _keeper_has_begun(where: Settings) -> bool:

@@ -20,20 +20,21 @@ from headwater.spec.rulings import Pause
 
 __all__ = ["Alarm", "AlarmKind", "Alarms", "KeeperStatus", "KeeperStatusFile", "cells_of"]
 
-AlarmKind = Literal["swap", "learning", "shadow", "reward", "stores"]
-_KINDS: tuple[AlarmKind, ...] = ("swap", "learning", "shadow", "reward", "stores")
+AlarmKind = Literal["swap", "learning", "shadow", "reward", "stores", "alias", "disk"]
+_KINDS: tuple[AlarmKind, ...] = ("swap", "learning", "shadow", "reward", "stores", "alias", "disk")
 _logger = logging.getLogger("headwater.keeper")
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault of the keeper that holds.
+    """A fault that holds, of the keeper or of a worker.
 
     Parameters
     ----------
     kind
         ``"swap"``: a version could not take over. ``"learning"``: an example cannot be learned.
         ``"shadow"``: a shadow was dropped or fails. ``"reward"``: a bandit's rule makes no reward of
-        some labels. ``"stores"``: a store is away, or another service does the same work.
+        some labels. ``"stores"``: a store is away, or another service does the same work. ``"alias"``:
+        an alias moved in MLflow was refused. ``"disk"``: the disk refuses records; a worker raises it.
     what, hint
         The fault, and the next step.
     since
@@ -152,9 +153,9 @@ class Alarms:
                 self.clear(kind, version)
 
 
-def cells_of(pipeline: str, status: KeeperStatus) -> Iterator[Cells]:
-    """Yield the numbers of a keeper's status for ``GET /metrics``."""
-    held = [alarm.kind for alarm in status.alarms]
+def cells_of(pipeline: str, status: KeeperStatus, alarms: Collection[Alarm]) -> Iterator[Cells]:
+    """Yield the numbers of a keeper's status, and of the alarms that hold, for ``GET /metrics``."""
+    held = [alarm.kind for alarm in alarms]
     for kind in _KINDS:
         yield Cells("headwater_alarms", (pipeline, kind), (float(held.count(kind)),), lives=True)
         count = float(status.raised.get(kind, 0))

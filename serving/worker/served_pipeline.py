@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import datetime
 from typing import ClassVar
 
 from headwater.features.record.encoder import RecordEncoder, open_inbox
@@ -9,14 +10,14 @@ from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
 from headwater.infra.store.published_file import LOAD_ERRORS, Follower, reason_of
 from headwater.serving.metrics.service_metrics import PipelineMetrics
-from headwater.serving.published.alarms import KeeperStatus, KeeperStatusFile
+from headwater.serving.published.alarms import Alarm, KeeperStatus, KeeperStatusFile
 from headwater.serving.published.published_models import PublishedModels, ServingFile
 from headwater.serving.worker.active_versions import ActiveVersions, LoadedVersion, VersionLoader
 from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import GroupCommit
 from headwater.serving.worker.label_recorder import LabelRecorder
 from headwater.serving.worker.predictor import Predictor
-from headwater.spec.errors import HeadwaterError, NotReadyError
+from headwater.spec.errors import HeadwaterError, NotReadyError, StorageError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["ServedPipeline"]
@@ -66,6 +67,7 @@ class ServedPipeline:
         self._keeper = KeeperStatusFile(pipeline.name, settings)
         self._follower = Follower(self._live)
         self._loader = VersionLoader(pipeline.name, self._live)
+        self._refused_since: datetime | None = None
         self.tables = FeatureLookup(pipeline, settings, metrics) if pipeline.tables else None
         serving = pipeline.serving
         window_s = serving.window_ms / 1_000 if serving.durability == "batch" else 0.0
@@ -93,6 +95,16 @@ class ServedPipeline:
     def keeper_status(self) -> KeeperStatus:
         """Return the last status of the keeper: how far it has learned, and its alarms."""
         return self._keeper.read()
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return the alarms of the keeper, and that of a disk that refuses records here."""
+        fault = self._commit.fault()
+        if not isinstance(fault, StorageError):
+            self._refused_since = None
+            return self.keeper_status().alarms
+        self._refused_since = since = self._refused_since or self._clock.now()
+        mine = Alarm(kind="disk", what=fault.what, hint=fault.hint, since=since)
+        return (*self.keeper_status().alarms, mine)
 
     def sample(self) -> None:
         """Set the gauges to their present values."""

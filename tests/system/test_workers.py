@@ -1,14 +1,15 @@
-"""Workers of the service that die are replaced, whatever they were just asked."""
+"""Workers of the service that end or stand still are replaced, whatever they were just asked."""
 
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import httpx
 import psutil
 import pytest
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, await_
 from uvicorn import Config
 
 from headwater.serving.process.server import Workers
@@ -16,59 +17,73 @@ from headwater.serving.process.server import Workers
 pytestmark = pytest.mark.system
 
 
-class DiesWhenAsked:
-    """The parent's end of a worker's pipe; the worker is killed as soon as it was asked something."""
-
-    def __init__(self, worker: psutil.Process, pipe: Any) -> None:
-        self._worker, self._pipe = worker, pipe
-
-    def send(self, asked: object) -> None:
-        self._pipe.send(asked)
-        self._worker.kill()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pipe, name)
-
-
-@pytest.fixture
-def workers() -> Iterator[Workers]:
-    """One worker of an application that does nothing; it has far more time to answer than the test."""
+@contextmanager
+def working(factory: str) -> Iterator[tuple[Workers, str]]:
+    """Begin one worker of an application; yield it with its address."""
     handlers = {sign: signal.getsignal(sign) for sign in signal.Signals}
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.set_inheritable(True)
         config = Config(
-            "starlette.applications:Starlette",
+            f"tests.system.odd_app:{factory}",
             factory=True,
             timeout_worker_healthcheck=100_000,
-            log_level="error",
+            log_level="critical",
         )
         found = Workers(config, [listening])
         found.init_processes()
         try:
-            yield found
+            yield found, f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
-            found.terminate_all()
+            for process in found.processes:
+                process.kill()
             found.join_all()
             for sign, handler in handlers.items():
                 if handler is not None and signal.getsignal(sign) != handler:
                     signal.signal(sign, handler)
 
 
-def test_a_worker_that_dies_while_it_is_asked_is_replaced_at_once(workers: Workers) -> None:
-    workers.keep_subprocess_alive()
-    (worker,) = workers.processes
-    process = psutil.Process(worker.pid)
-    process.suspend()
-    while not _hangs(process):  # a thread of it could still answer
-        pass
-    worker.parent_conn = DiesWhenAsked(process, worker.parent_conn)
-    workers.keep_subprocess_alive()
-    (now,) = workers.processes
-    assert now.pid != process.pid
-    assert now.is_alive(timeout=PATIENCE_S)
+def pid_of(address: str) -> int:
+    return int(httpx.get(f"{address}/pid", timeout=PATIENCE_S).text)
 
 
-def _hangs(process: psutil.Process) -> bool:
-    """Say whether every thread is stopped; a process counts as stopped when its first one is."""
-    threads = Path(f"/proc/{process.pid}/task").iterdir()
-    return all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+def replaced(workers: Workers, pid: int) -> bool:
+    workers.keep_subprocess_alive()
+    return workers.processes[0].pid != pid
+
+
+@pytest.mark.parametrize("way", ["/end", "killed"])
+def test_a_worker_that_ends_is_replaced_whatever_its_status(way: str) -> None:
+    with working("odd") as (workers, address):
+        pid = pid_of(address)
+        await_(workers.processes[0].is_ready)
+        workers.keep_subprocess_alive()  # sees that it has served
+        if way == "killed":
+            psutil.Process(pid).kill()
+        else:
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"{address}{way}", timeout=PATIENCE_S)
+        await_(lambda: replaced(workers, pid))
+        assert pid_of(address) == workers.processes[0].pid
+        assert not workers.failed
+        assert not workers.should_exit.is_set()
+
+
+def test_a_worker_whose_loop_stands_still_is_replaced() -> None:
+    with working("odd") as (workers, address):
+        pid = pid_of(address)
+        await_(workers.processes[0].is_ready)
+        workers.keep_subprocess_alive()
+        assert workers.processes[0].pid == pid
+        with ThreadPoolExecutor(1) as pool:
+            stands = pool.submit(httpx.get, f"{address}/stand", timeout=PATIENCE_S)
+            workers.longest_stall_s = 2.0
+            await_(lambda: replaced(workers, pid))
+            assert isinstance(stands.exception(PATIENCE_S), httpx.TransportError)
+        workers.longest_stall_s = PATIENCE_S
+        assert pid_of(address) == workers.processes[0].pid
+
+
+def test_if_no_worker_starts_the_service_ends() -> None:
+    with working("broken") as (workers, _):
+        await_(lambda: workers.keep_subprocess_alive() or workers.failed)
+        assert workers.should_exit.is_set()

@@ -1,7 +1,7 @@
 """Name the classes of labels that were not declared, over HTTP and by both clients."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -108,12 +108,15 @@ def test_what_names_no_class_is_refused_and_changes_nothing(
     assert shades.log.new_classes.all() == before
 
 
-def test_naming_a_class_takes_a_key_of_operators(client: httpx.Client, shades: Bound) -> None:
+def test_naming_a_class_takes_a_key_of_operators(
+    client: httpx.Client, shades: Bound, eventually: Callable[[Callable[[], bool]], None]
+) -> None:
     store = KeyStore(shades.database, shades.clock)
     reader, operator = (store.add(scope, [scope], by="test") for scope in ("read", "operate"))
     with KeyWatch(shades.settings):
         path = "/pipelines/shades/classes"
         body = {"name": "teal"}
+        eventually(lambda: client.get(path).status_code == 401)
         assert client.get(path, headers=bearing(reader)).status_code == 200
         assert client.post(path, json=body, headers=bearing(reader)).status_code == 403
         assert client.post(path, json=body, headers=bearing(operator)).status_code == 200

@@ -1,0 +1,46 @@
+"""Applications of a worker that does what it should not."""
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from headwater.serving.process.worker_process import Beating
+
+
+async def end(_request: Request) -> Response:
+    """End the process as a model may, with the status that means a failed start to uvicorn."""
+    os._exit(3)
+
+
+async def stand(_request: Request) -> Response:
+    """Hold the loop."""
+    time.sleep(100_000)
+    raise AssertionError
+
+
+async def pid(_request: Request) -> Response:
+    """Tell which worker answers."""
+    return PlainTextResponse(str(os.getpid()))
+
+
+def odd() -> ASGIApp:
+    """Make an application that ends, stands still, or is well."""
+    return Beating(Starlette(routes=[Route("/end", end), Route("/stand", stand), Route("/pid", pid)]))
+
+
+def broken() -> ASGIApp:
+    """Make an application that fails to start."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        raise RuntimeError("it does not start")
+        yield
+
+    return Starlette(lifespan=lifespan)
