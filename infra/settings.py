@@ -1,5 +1,6 @@
 """The settings, read once from the environment, prefix ``HEADWATER_``."""
 
+import grp
 import os
 import secrets
 from contextlib import suppress
@@ -14,6 +15,16 @@ from headwater.infra.same_origin import Host, parse_hosts
 from headwater.spec.errors import DeclarationError
 
 __all__ = ["Settings", "settings"]
+
+
+_OF_GROUP = 0o2770  # what is made in it is of its group, too
+
+
+def _number_of_group(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise ValueError(f"there is no group {name!r} on this machine") from error
 
 
 class Settings(BaseSettings):
@@ -45,6 +56,8 @@ class Settings(BaseSettings):
     hosts
         Hosts, besides loopback, by which the service, Prefect and MLflow are asked where they need no
         key: ``shop.example,10.0.0.7:8000``.
+    group
+        A group of the machine that may read and write a new home, too; its owner alone if not given.
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="forbid")
@@ -60,6 +73,7 @@ class Settings(BaseSettings):
     log: Literal["text", "json"] = "text"
     otel: bool = False
     hosts: str = ""
+    group: str = ""
 
     @field_validator("hosts")
     @classmethod
@@ -67,12 +81,35 @@ class Settings(BaseSettings):
         parse_hosts(hosts)
         return hosts
 
+    @field_validator("group")
+    @classmethod
+    def _check_group(cls, group: str) -> str:
+        if group:
+            _number_of_group(group)
+        return group
+
     @property
     def root(self) -> Path:
-        """The home folder as an absolute path; made if it is missing."""
-        root = self.home.expanduser().resolve()
-        root.mkdir(parents=True, exist_ok=True)
+        """The home folder as an absolute path; made if it is missing, for its owner or group alone."""
+        root = self.place
+        if not root.exists():
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # another process made it just now
+                root.mkdir(mode=0o700)
+                if self.group:
+                    os.chown(root, -1, _number_of_group(self.group))
+                    root.chmod(_OF_GROUP)
         return root
+
+    @property
+    def place(self) -> Path:
+        """The home folder as an absolute path, which need not be there."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def withheld(self) -> int:
+        """The rights that new files do not give, as ``os.umask`` takes them."""
+        return 0o007 if self.group else 0o077
 
     @property
     def storage_uri(self) -> str:

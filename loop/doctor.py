@@ -1,14 +1,17 @@
 """The checks of ``headwater doctor``: they open each store, and write to S3."""
 
 import importlib.metadata
+import os
+import stat
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 import msgspec
+from sqlalchemy import make_url
 
 from headwater.features.identity.belonging import check_file, check_home
 from headwater.features.identity.home_log import HomeLog
@@ -26,6 +29,7 @@ from headwater.spec.errors import HeadwaterError, IdentityError, StorageError, T
 
 __all__ = ["CheckResult", "check_logs", "checkup"]
 
+_NOT_YET = "not there yet: the first command that needs it makes it"
 _LIBRARIES = ("prefect", "mlflow", "river", "scikit-learn", "lightgbm", "polars", "deltalake", "fastapi")
 
 
@@ -47,16 +51,22 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checkup(settings: Settings) -> list[CheckResult]:
-    """Check settings, libraries, stores and the logs of the stores; faults are results, not raised."""
+    """Check settings, libraries, stores and the logs of the stores; faults are results, not raised.
+
+    Nothing is made that was not there; on S3 an object is written and deleted again.
+    """
+    checks = (
+        ("signing key", _key),
+        ("database", _database),
+        ("storage", _storage),
+        ("MLflow", _mlflow),
+    )
     return [
         _python(),
         *map(_library, _LIBRARIES),
-        _try("home", lambda: str(settings.root)),
-        _try("signing key", lambda: f"{len(settings.key())} bytes"),
-        _try("database", lambda: _database(settings)),
-        _try("storage", lambda: _storage(settings)),
-        _try("MLflow", lambda: _mlflow(settings)),
-        *check_logs(settings),
+        _home(settings),
+        *(_try(what, partial(check, settings)) for what, check in checks),
+        *(check_logs(settings) if settings.place.exists() else ()),
     ]
 
 
@@ -65,22 +75,27 @@ def check_logs(settings: Settings) -> list[CheckResult]:
 
     The check changes nothing.
     """
+    if _is_missing(settings.operational_url):
+        return _strays(settings, ())
     try:
         database = Database(settings.operational_url)
     except HeadwaterError:
         return []  # the check of the database reports it
     with closing(database):
         numbers = registered(database)
-        strays = [
-            _try(f"log of {name}", partial(_stray, path))
-            for name, path in _inboxes(settings).items()
-            if name not in numbers
-        ]
-        return strays + [
+        return _strays(settings, numbers) + [
             finding
             for name, number in sorted(numbers.items())
             for finding in _log(name, number, database, settings)
         ]
+
+
+def _strays(settings: Settings, known: Collection[str]) -> list[CheckResult]:
+    return [
+        _try(f"log of {name}", partial(_stray, path))
+        for name, path in _inboxes(settings).items()
+        if name not in known
+    ]
 
 
 def _log(name: str, number: int, database: Database, settings: Settings) -> list[CheckResult]:
@@ -149,7 +164,41 @@ def _try(what: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(what=what, good=False, found=str(error), hint="check the path and its rights")
 
 
+def _home(settings: Settings) -> CheckResult:
+    """Describe the home, and who can read it: it holds a key, and all that was served."""
+    place = settings.place
+    if not place.exists():
+        return CheckResult(what="home", good=True, found=f"{place}, {_NOT_YET}")
+    status = place.stat()
+    rights = stat.S_IMODE(status.st_mode)
+    if rights & settings.withheld:
+        return CheckResult(
+            what="home",
+            good=status.st_uid != os.getuid(),  # a volume's folder is made by others
+            found=f"{place} can be read by others of this machine ({rights:04o})",
+            hint=f"close it: chmod {'2770' if settings.group else '700'} {place}",
+        )
+    return CheckResult(what="home", good=True, found=str(place))
+
+
+def _key(settings: Settings) -> str:
+    if settings.signing_key is None and not (settings.place / "signing.key").exists():
+        return _NOT_YET
+    return f"{len(settings.key())} bytes"
+
+
+def _is_missing(url: str) -> bool:
+    """Return whether an address is that of a SQLite file that is not there."""
+    parsed = make_url(url)
+    local = parsed.get_backend_name() == "sqlite" and parsed.database
+    return bool(local) and not Path(str(parsed.database)).exists()
+
+
 def _database(settings: Settings) -> str:
+    if settings.database_url is None and not settings.place.exists():
+        return _NOT_YET
+    if _is_missing(settings.operational_url):
+        return _NOT_YET
     database = Database(settings.operational_url)
     database.close()
     return database.engine.url.render_as_string(hide_password=True)
@@ -157,10 +206,12 @@ def _database(settings: Settings) -> str:
 
 def _storage(settings: Settings) -> str:
     """Write, and write again under a condition that must fail: commits on S3 rely on that."""
+    if settings.storage is None and not settings.place.exists():
+        return _NOT_YET
     storage = open_storage(settings)
-    storage.prepare()
     if not isinstance(storage, S3Storage):
-        return storage.root
+        return storage.root if Path(storage.root).exists() else f"{storage.root}, {_NOT_YET}"
+    storage.check_bucket()
     storage.check_conditional_write(f"doctor/{uuid.uuid4()}")
     return f"{storage.root}, conditional writes hold"
 
@@ -168,4 +219,8 @@ def _storage(settings: Settings) -> str:
 def _mlflow(settings: Settings) -> str:
     from headwater.registry.mlflow_store.connection import check_reachable  # noqa: PLC0415 - imports MLflow
 
+    if settings.mlflow_uri is None and not settings.place.exists():
+        return _NOT_YET
+    if settings.tracking_uri.startswith("sqlite:") and _is_missing(settings.tracking_uri):
+        return _NOT_YET
     return check_reachable(settings)

@@ -89,6 +89,25 @@ class S3Storage(Storage):
         with self._reached() as client:
             client.delete_object(**self._object(*parts))
 
+    def check_bucket(self) -> None:
+        """Check that the bucket is there, and make none.
+
+        Raises
+        ------
+        StorageError
+            If it is not, or the service cannot be reached.
+        """
+        with self._reached() as client:
+            try:
+                client.head_bucket(Bucket=self._bucket)
+            except client.exceptions.ClientError as error:
+                if _status(error) != 404:
+                    raise
+                raise StorageError(
+                    f"there is no bucket {self._bucket!r} at {self.endpoint or 'S3'}",
+                    hint="make it, or correct HEADWATER_STORAGE; a command that writes makes it, too",
+                ) from error
+
     def check_conditional_write(self, key: str) -> None:
         """Check that the S3 service honours conditional writes, on which Delta's commits rest.
 

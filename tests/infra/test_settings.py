@@ -1,3 +1,4 @@
+import grp
 import os
 import stat
 from collections.abc import Iterator
@@ -107,3 +108,27 @@ def test_a_key_from_the_environment_leaves_no_file_and_is_not_shown(
     assert found.key() == b"of the house"
     assert list(found.root.iterdir()) == []
     assert "of the house" not in f"{found!r} {found}"
+
+
+def test_a_new_home_is_its_owner_s_alone_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        made = Settings(home=tmp_path / "deep" / "home").root
+        (old := tmp_path / "old").mkdir(mode=0o755)
+        assert Settings(home=old).root == old
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert stat.S_IMODE(old.stat().st_mode) == 0o755
+    assert Settings().withheld == 0o077
+
+
+def test_a_home_of_a_group_is_that_group_s_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = grp.getgrgid(os.getgid())
+    made = Settings(home=tmp_path / "home", group=group.gr_name).root
+    assert (made.stat().st_gid, stat.S_IMODE(made.stat().st_mode)) == (group.gr_gid, 0o2770)
+    assert Settings(group=group.gr_name).withheld == 0o007
+    monkeypatch.setenv("HEADWATER_GROUP", "nobody-has-this")
+    settings.cache_clear()
+    with pytest.raises(DeclarationError, match=r"^HEADWATER_GROUP: .*no group 'nobody-has-this'"):
+        settings()

@@ -83,6 +83,14 @@ def headwater(composed: Composed, *command: str) -> str:
 
 
 def test_every_store_answers(composed: Composed) -> None:
+    looked = composed.run("worker", "headwater", "doctor", "--json")
+    bad = [one["found"] for one in json.loads(looked.stdout) if not one["good"]]
+    assert all("there is no bucket" in one for one in bad)  # the first command that writes makes it
+    made = (
+        "from headwater.infra.settings import settings; from headwater.infra.store.open_storage import"
+    )
+    made += " open_storage; open_storage(settings()).prepare()"
+    assert composed.run("worker", "python", "-c", made).returncode == 0
     found = json.loads(headwater(composed, "doctor", "--json"))
     assert all(one["good"] for one in found), found
 

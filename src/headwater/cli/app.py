@@ -1,5 +1,6 @@
 """The command line: thin commands by subject, which import heavy libraries when they need them."""
 
+import os
 import sys
 
 import typer
@@ -14,6 +15,7 @@ from headwater.cli.stack import commands as stack_commands
 from headwater.cli.updates import commands as updates_commands
 from headwater.cli.versions import commands as versions_commands
 from headwater.infra.offline import quiet
+from headwater.infra.settings import settings
 from headwater.spec.errors import HeadwaterError
 
 __all__ = ["app", "main"]
@@ -47,6 +49,7 @@ def main() -> None:
     """Run a command; an expected error ends with the next step and status 1."""
     quiet()
     try:
+        os.umask(settings().withheld)  # for this process and those that it starts
         with warnings_shown():
             app()
     except HeadwaterError as error:
