@@ -1,6 +1,7 @@
 """Processes that the stack starts, watches and ends."""
 
 import http.client
+import logging
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ from headwater.spec.errors import ServerError
 __all__ = ["Child", "Mark", "end_marked", "end_with_parent", "fetch", "free_port"]
 
 _HOST = "127.0.0.1"
+_logger = logging.getLogger("headwater.processes")
 _MARK = "_HEADWATER_STACK"
 _END_S = 15.0
 _POLL_S = 0.2
@@ -142,13 +144,21 @@ class Child:
         shown = [line for line in lines if line.strip()][-_TAIL_LINES:]
         return "the end of its log:\n" + "\n".join(f"  {line}" for line in shown)
 
-    def end(self) -> None:
-        """End the process and its group by SIGTERM, then by SIGKILL."""
-        for sign, limit_s in ((signal.SIGTERM, _END_S), (signal.SIGKILL, _END_S)):
+    def end(self, within_s: float = _END_S) -> None:
+        """End the process and its group by SIGTERM, then by SIGKILL, which the log says.
+
+        Parameters
+        ----------
+        within_s
+            Seconds that it has to store what is unfinished.
+        """
+        for sign, limit_s in ((signal.SIGTERM, within_s), (signal.SIGKILL, _END_S)):
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, sign)
-            with suppress(subprocess.TimeoutExpired):
+            try:
                 self._process.wait(limit_s)
+            except subprocess.TimeoutExpired:
+                _logger.warning("%s did not end within %g s: it is killed", self.name, limit_s)
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as file:

@@ -172,6 +172,8 @@ class OnlineLearning:
             return
         reign = bound.registry.championship.reign()
         if reign is None or reign.version != parent.number:
+            now = "none" if reign is None else f"version {reign.version}"
+            _logger.info("%s: no checkpoint now: the champion is %s", bound.pipeline.name, now)
             return
         bound.log.collect()
         try:

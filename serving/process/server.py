@@ -34,6 +34,7 @@ _ACCESS = "HEADWATER_SERVED_ACCESS"
 _DRAIN_S = 1.0
 _GRACE_S = 20
 _START_S = 60
+_CHECKPOINT_S = 60.0
 _KEEPER_S = 300  # a machine that is busy takes minutes to import MLflow
 _BACKLOG = 2_048
 _ANSWER_S = 0.1
@@ -233,5 +234,5 @@ class _Processes(Workers):
             self._keeper.start_again()
 
     def end_keeper(self) -> None:
-        """End the keeper."""
-        self._keeper.end()
+        """End the keeper, which stores what it has learned as a version before it ends."""
+        self._keeper.end(_CHECKPOINT_S)

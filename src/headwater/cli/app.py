@@ -15,7 +15,6 @@ from headwater.cli.stack import commands as stack_commands
 from headwater.cli.updates import commands as updates_commands
 from headwater.cli.versions import commands as versions_commands
 from headwater.infra.offline import quiet
-from headwater.infra.settings import settings
 from headwater.spec.errors import HeadwaterError
 
 __all__ = ["app", "main"]
@@ -49,7 +48,8 @@ def main() -> None:
     """Run a command; an expected error ends with the next step and status 1."""
     quiet()
     try:
-        os.umask(settings().withheld)  # for this process and those that it starts
+        # As Settings.withheld has it, which takes long to import; for what this process starts, too.
+        os.umask(0o007 if os.environ.get("HEADWATER_GROUP") else 0o077)
         with warnings_shown():
             app()
     except HeadwaterError as error:
