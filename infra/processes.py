@@ -4,6 +4,7 @@ import http.client
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import psutil
 
 from headwater.spec.errors import ServerError
 
-__all__ = ["Child", "Mark", "end_marked", "end_with_parent", "fetch", "free_port"]
+__all__ = ["Child", "Mark", "allow_files", "end_marked", "end_with_parent", "fetch", "free_port"]
 
 _HOST = "127.0.0.1"
 _logger = logging.getLogger("headwater.processes")
@@ -193,6 +194,14 @@ def end_marked(mark: Mark) -> list[int]:
     left = [process for process in psutil.process_iter() if _marked_with(process) == marked]
     _end(left)
     return [process.pid for process in left]
+
+
+def allow_files(count: int) -> None:
+    """Let this process open so many files and connections, if the machine lets it; never fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def end_with_parent() -> None:

@@ -15,7 +15,7 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from headwater.infra.logs import log_as
-from headwater.infra.processes import Child, end_with_parent
+from headwater.infra.processes import Child, allow_files, end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.serving.access.authentication import Access
 from headwater.serving.http.fast_protocol import http_protocol
@@ -38,6 +38,7 @@ _CHECKPOINT_S = 60.0
 _KEEPER_S = 300  # a machine that is busy takes minutes to import MLflow
 _BACKLOG = 2_048
 _ANSWER_S = 0.1
+_FILES = 4_096  # what a worker's connections and stores take; many machines allow 1,024
 _logger = logging.getLogger("headwater.serving")
 
 
@@ -127,6 +128,7 @@ def serve(
 def worker_app() -> ASGIApp:
     """Make the application of one worker, from the environment that :func:`serve` has set."""
     end_with_parent()
+    allow_files(_FILES)
     log_as(settings(), logging.WARNING)
     pipelines = [load_pipeline(reference) for reference in os.environ[_PIPELINES].splitlines()]
     access = msgspec.json.decode(os.environ[_ACCESS], type=Access)

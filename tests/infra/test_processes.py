@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import socket
 import sys
@@ -8,7 +9,7 @@ import psutil
 import pytest
 from tests.patience import PATIENCE_S
 
-from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
+from headwater.infra.processes import Child, Mark, allow_files, end_marked, fetch, free_port
 from headwater.spec.errors import ServerError
 
 FAMILY = """
@@ -118,3 +119,15 @@ def test_a_server_starts_again_without_what_it_left(tmp_path):
         assert child.status is None
     finally:
         child.end()
+
+
+def test_a_process_may_open_more_files_and_never_fewer() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+        allow_files(400)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (400, hard)
+        allow_files(350)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (400, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
