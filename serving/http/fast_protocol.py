@@ -181,7 +181,7 @@ class FastProtocol(StrictProtocol):
 
     def on_message_complete(self) -> None:
         """Answer a complete request."""
-        if self.parser.should_upgrade():
+        if self.upgrades:
             return  # it comes again, without
         self.end_message()
         exchange = self._end_reading()

@@ -72,6 +72,8 @@ class StrictProtocol(HttpToolsProtocol):
         Whether a request was refused: the connection ends, and takes nothing more.
     progressed
         Whether the bytes that came last were of use; a subclass sets it for the parts of a body.
+    upgrades
+        Whether the present request asks for an upgrade: it is parsed again, without.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -83,6 +85,7 @@ class StrictProtocol(HttpToolsProtocol):
         self._is_open = False
         self.has_refused = False
         self.progressed = False
+        self.upgrades = False
         self._unread_bytes = 0
         self._due_at: float | None = None
         self._stalled_at: float | None = None
@@ -104,13 +107,14 @@ class StrictProtocol(HttpToolsProtocol):
         self.progressed = False
         self._unread_bytes += len(data)
         try:
-            self._feed(data)
-            if self.progressed:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as error:
+                self._feed_without_upgrade(data, error)
+            if self._is_reading_head or not self.progressed:
+                self._wait_for_more()
+            else:
                 self._unread_bytes = 0
-            elif self._unread_bytes > self._bounds.most_bytes:
-                raise _too_long(self._bounds)
-            if self._due_at is None and not self._is_open and not self._is_answering:
-                self._due_at = self.loop.time() + self._bounds.within_s  # empty lines are no request
         except _RefusedError as error:
             self._refuse(error)
         except httptools.HttpParserError as error:
@@ -118,6 +122,15 @@ class StrictProtocol(HttpToolsProtocol):
             if not isinstance(refused, _RefusedError):
                 refused = _RefusedError(400, "the request is no HTTP/1.1", "send it as RFC 9112 has it")
             self._refuse(refused)
+
+    def _wait_for_more(self) -> None:
+        """Bound what comes without being of use, and how long a head may take; empty lines are none."""
+        if self.progressed:
+            self._unread_bytes = 0
+        elif self._unread_bytes > self._bounds.most_bytes:
+            raise _too_long(self._bounds)
+        if self._due_at is None and (self._is_reading_head or not (self._is_open or self._is_answering)):
+            self._due_at = self.loop.time() + self._bounds.within_s
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio takes a boolean
         """Keep the connection for the answers that its sender waits for."""
@@ -140,8 +153,9 @@ class StrictProtocol(HttpToolsProtocol):
         """Receive a line of the head; lines after a chunked body are dropped."""
         if not self._is_reading_head:
             return
-        name, value = name.lower(), value.rstrip(b" \t")
+        name = name.lower()
         if name == b"host":
+            value = value.rstrip(b" \t")
             self._hosts.append(value)
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -149,9 +163,9 @@ class StrictProtocol(HttpToolsProtocol):
 
     def begin_head(self) -> None:
         """Begin to read the head of a request."""
-        self._is_reading_head, self._is_open = True, True
+        self._is_reading_head = self._is_open = True
         self._hosts.clear()
-        self._due_at = self.loop.time() + self._bounds.within_s
+        self._due_at = None
 
     def check_head(self) -> bool:
         """Check a complete head; return whether it is to be answered now.
@@ -170,7 +184,8 @@ class StrictProtocol(HttpToolsProtocol):
             if length + len(self.url) > bounds.most_bytes:
                 raise _too_long(bounds)
         self._check_host()
-        if not self.parser.should_upgrade():
+        self.upgrades = self.parser.should_upgrade()
+        if not self.upgrades:
             return True
         if self.parser.get_method() == b"CONNECT":
             raise _RefusedError(400, "CONNECT is for proxies, which this is not", "ask it directly")
@@ -178,7 +193,7 @@ class StrictProtocol(HttpToolsProtocol):
 
     def end_message(self) -> None:
         """Note that a message has come whole."""
-        self._is_open, self.progressed = False, True
+        self._is_open = False
 
     @property
     def _is_answering(self) -> bool:
@@ -200,17 +215,18 @@ class StrictProtocol(HttpToolsProtocol):
             if len(self._known_hosts) < _MOST_KNOWN:
                 self._known_hosts.add(hosts[0])
 
-    def _feed(self, data: bytes) -> None:
-        """Parse bytes. A request that asks for an upgrade is parsed again without asking."""
-        while data:
+    def _feed_without_upgrade(self, data: bytes, error: httptools.HttpParserUpgrade) -> None:
+        """Parse a request that asks for an upgrade again without asking, and what follows it."""
+        while True:
+            data = self._head_without_upgrade() + data[error.args[0] :]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             try:
                 self.parser.feed_data(data)
-                data = b""
-            except httptools.HttpParserUpgrade as error:
-                rest = data[error.args[0] :]
-                data = self._head_without_upgrade() + rest
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            except httptools.HttpParserUpgrade as another:
+                error = another
+            else:
+                return
 
     def _head_without_upgrade(self) -> bytes:
         parser, lines = self.parser, _without_upgrade(self.headers)
