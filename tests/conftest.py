@@ -1,5 +1,6 @@
 """A small pipeline in a home of its own, on a clock that the test moves."""
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +35,15 @@ def sgd() -> object:
     from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
 
     return SGDClassifier(loss="log_loss", random_state=0)
+
+
+@pytest.fixture(autouse=True)
+def _rights_of_new_files() -> Iterator[None]:
+    """Put the umask back, which a command changes for its process: this one, where a test calls it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    os.umask(mask)
 
 
 @pytest.fixture

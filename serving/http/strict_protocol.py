@@ -218,7 +218,8 @@ class StrictProtocol(HttpToolsProtocol):
     def _feed_without_upgrade(self, data: bytes, error: httptools.HttpParserUpgrade) -> None:
         """Parse a request that asks for an upgrade again without asking, and what follows it."""
         while True:
-            data = self._head_without_upgrade() + data[error.args[0] :]
+            head = _head_without_upgrade(self.parser, self.url, self.headers)
+            data = head + data[error.args[0] :]
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             try:
@@ -228,29 +229,13 @@ class StrictProtocol(HttpToolsProtocol):
             else:
                 return
 
-    def _head_without_upgrade(self) -> bytes:
-        parser, lines = self.parser, _without_upgrade(self.headers)
-        first = b"%b %b HTTP/%b\r\n" % (
-            parser.get_method(),
-            self.url,
-            parser.get_http_version().encode(),
-        )
-        return b"".join((first, *(b"%b: %b\r\n" % line for line in lines), b"\r\n"))
-
     def _refuse(self, error: _RefusedError) -> None:
         """Answer a request that is refused, and close; only close if one before it is not answered."""
         self.has_refused = True
         if self._is_answering:
             self.cycle.keep_alive = False
             return
-        body = msgspec.json.encode(error.problem)
-        lines = [STATUS_LINE[error.problem.status]]
-        lines += [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
-        if error.problem.status == 503:
-            lines.append(b"retry-after: 1\r\n")
-        lines.append(b"content-type: %b\r\ncontent-length: %d\r\n" % (PROBLEM_TYPE, len(body)))
-        lines += [b"connection: close\r\n\r\n", body]
-        self.transport.write(b"".join(lines))
+        self.transport.write(_reply_of(error.problem, self.server_state.default_headers))
         self.transport.close()
 
     def _sweep(self) -> None:
@@ -286,6 +271,25 @@ def _too_long(bounds: ConnectionBounds) -> _RefusedError:
         f"the head has more than {bounds.most_lines} lines, or {bounds.most_bytes:,} bytes",
         "send fewer headers",
     )
+
+
+def _reply_of(problem: Problem, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    body = msgspec.json.encode(problem)
+    lines = [STATUS_LINE[problem.status]]
+    lines += [b"%b: %b\r\n" % header for header in default_headers]
+    if problem.status == 503:
+        lines.append(b"retry-after: 1\r\n")
+    lines.append(b"content-type: %b\r\ncontent-length: %d\r\n" % (PROBLEM_TYPE, len(body)))
+    return b"".join((*lines, b"connection: close\r\n\r\n", body))
+
+
+def _head_without_upgrade(
+    parser: httptools.HttpRequestParser, url: bytes, headers: list[tuple[bytes, bytes]]
+) -> bytes:
+    version = parser.get_http_version().encode()
+    lines = [b"%b %b HTTP/%b\r\n" % (parser.get_method(), url, version)]
+    lines += [b"%b: %b\r\n" % line for line in _without_upgrade(headers)]
+    return b"".join((*lines, b"\r\n"))
 
 
 def _without_upgrade(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
