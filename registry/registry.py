@@ -202,7 +202,8 @@ class Registry:
         if target is None:
             hint = f"train one: headwater train {self.pipeline}"
             if reign is not None:
-                hint = f"return to this one without what it learned since: --to {reign.version}"
+                hint = "return to this one without what it learned since: "
+                hint += f"--to {reign.version} --quarantine learned"
             raise NotFoundError(f"pipeline {self.pipeline!r} has no earlier champion", hint=hint)
         if quarantine == "learned":
             quarantine = self.quarantine.since(self.store.get(target).examples.stop)

@@ -1,9 +1,12 @@
 """Valid outputs by task: a chance, a chance by class, or a number."""
 
+from collections.abc import Mapping
+
+from headwater.spec.data.records import FeatureValue
 from headwater.spec.data.values import LARGEST, is_sound, misfit_of_class
 from headwater.spec.pipeline import Task
 
-__all__ = ["misfit_of_output"]
+__all__ = ["misfit_of_output", "where_to_look"]
 
 _ROUNDING = 1e-6
 """How far beyond 0 and 1 a chance may lie: as far as computing with 32 bits takes it."""
@@ -45,6 +48,20 @@ def misfit_of_output(task: Task, output: object) -> str | None:
     if task == "binary":
         return None if _is_chance(output) else "is not within 0 and 1"
     return None if is_sound(output) else f"is not finite, or beyond {LARGEST:g}"
+
+
+def where_to_look(features: Mapping[str, FeatureValue]) -> str:
+    """Return what to look at where a version fails: the largest number is most likely at fault.
+
+    >>> where_to_look({"a": 1.0, "b": -1e38, "c": "x"})
+    "look for values far from what it has learned; the largest is 'b': -1e+38"
+    """
+    far = "look for values far from what it has learned"
+    numbers = {name: abs(value) for name, value in features.items() if isinstance(value, int | float)}
+    if not numbers:
+        return far
+    largest = max(numbers, key=numbers.__getitem__)
+    return f"{far}; the largest is {largest!r}: {features[largest]}"
 
 
 def _misfit_of_shares(output: object) -> str | None:

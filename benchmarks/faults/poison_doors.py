@@ -58,9 +58,9 @@ class Doors:
     def _prediction(self, row: Row, now: datetime) -> Prediction:
         return Prediction(
             id=row.id,  # type: ignore[arg-type] # poison may be anything
-            features=row.features,  # type: ignore[arg-type]
+            features=row.features,  # type: ignore[arg-type] # as above
             output=_OUTPUTS[self.bound.pipeline.task],
-            served_at=row.served_at or now,  # type: ignore[arg-type]
+            served_at=row.served_at or now,  # type: ignore[arg-type] # as above
         )
 
     def _http(self, rows: Sequence[Row]) -> str | None:
@@ -160,8 +160,8 @@ class Doors:
 def _label(row: Row, now: datetime) -> Label:
     return Label(
         prediction_id=row.id,  # type: ignore[arg-type] # poison may be anything
-        value=row.label,  # type: ignore[arg-type]
-        known_at=row.known_at or now,  # type: ignore[arg-type]
+        value=row.label,  # type: ignore[arg-type] # as above
+        known_at=row.known_at or now,  # type: ignore[arg-type] # as above
     )
 
 
@@ -181,7 +181,8 @@ def _column(name: str, values: list[object]) -> pl.Series:
     """Make a column of one type, as Parquet has it; text if the values are of several."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float}:
-        return pl.Series(name, [None if value is None else float(value) for value in values])  # type: ignore[arg-type]
+        numbers = [None if value is None else float(value) for value in values]  # type: ignore[arg-type] # they are numbers
+        return pl.Series(name, numbers)
     zones = {value.tzinfo for value in values if isinstance(value, datetime)}
     if len(kinds) > 1 or len(zones) > 1:
         values = [

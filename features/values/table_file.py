@@ -328,8 +328,10 @@ def _check_names(names: Sequence[str], columns: list[str]) -> None:
 
 def _other_names(names: Sequence[str]) -> str:
     """Return what may help where columns are missing: a name that holds several was not split."""
-    if len(names) == 1 and (found := [one for one in ";\t|," if one in names[0]]):
-        return f"say what splits the fields: --delimiter {found[0]!r}"
+    if len(names) == 1 and "\t" in names[0]:
+        return "say that tabs split the fields: end the file's name in .tsv"
+    if len(names) == 1 and (found := [one for one in ";|," if one in names[0]]):
+        return f"say what splits the fields: --delimiter {found[0]!r}, Columns(delimiter={found[0]!r})"
     return (
         "name the columns with --id, --served-at, --label and --known-at (Columns(...) in Python), and "
         'that of a feature with Feature(..., column="...")'

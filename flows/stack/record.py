@@ -45,7 +45,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_stack(settings: Settings) -> Addresses | None:
     """Return the addresses of the stack that runs on these settings; None if none runs."""
-    record = _read(settings.root)
+    record = _read(settings.place)
     return record.addresses if record is not None and record.owner.lives() else None
 
 

@@ -33,7 +33,7 @@ from headwater.spec.errors import (
     NotEnoughError,
     NotReadyError,
 )
-from headwater.spec.outputs import misfit_of_output
+from headwater.spec.outputs import misfit_of_output, where_to_look
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.batch import BatchPrediction, is_due, prediction_id
 
@@ -214,12 +214,12 @@ def _outputs(learner: Learner, chunk: Chunk) -> list[Output]:
         If the version answers a row with no output of its task, such as NaN.
     """
     outputs = [plain_output(output) for output in learner.predict(chunk.features)]
-    for key, output in zip(chunk.keys, outputs, strict=True):
+    for row, (key, output) in enumerate(zip(chunk.keys, outputs, strict=True)):
         why = misfit_of_output(learner.schema.task, output)
         if why is not None:
             raise NonFiniteError(
                 f"the version answers key {key!r} with {str(output)[:_LONGEST]}, which {why}",
-                hint="look for values far from what it has learned",
+                hint=where_to_look(chunk.features.row(row, named=True)),
             )
     return outputs
 

@@ -376,7 +376,7 @@ V2_LIVE = _v2("live", "GET /v2/health/live", "Return whether the service lives."
 V2_READY = _v2("ready", "GET /v2/health/ready", "Return whether any pipeline would answer.", ())
 V2_MODEL = _v2("model metadata", "GET /v2/models/{model}", "Return a pipeline's inputs and outputs.")
 V2_MODEL_READY = _v2(
-    "model ready", "GET /v2/models/{model}/ready", "Return whether a pipeline has a version that serves."
+    "model ready", "GET /v2/models/{model}/ready", "Return whether a pipeline would answer."
 )
 V2_VERSION = _v2("version metadata", f"GET {_VERSION}", "Return a pipeline's inputs and outputs.")
 V2_VERSION_READY = _v2("version ready", f"GET {_VERSION}/ready", "Return whether this version serves.")

@@ -38,7 +38,8 @@ def http_protocol() -> "type[FastProtocol] | Literal['httptools']":
     if uvicorn.__version__.startswith(_TRIED_ON):
         return FastProtocol
     _logger.warning(
-        "uvicorn is %s: requests go its own way, at more CPU; install uvicorn %sx for the short way",
+        "uvicorn is %s: requests go its own way, at more CPU and without bounds of connections; "
+        "install uvicorn %sx for the short way",
         uvicorn.__version__,
         _TRIED_ON,
     )

@@ -22,10 +22,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from headwater.serving.api.problems import PROBLEM_TYPE, Problem
 
-__all__ = ["CONNECTION_BOUNDS", "ConnectionBounds", "StrictProtocol"]
+__all__ = ["CONNECTION_BOUNDS", "REFUSED", "ConnectionBounds", "StrictProtocol"]
 
 CONNECTION_BOUNDS = "headwater.connection_bounds"
 """Key of the lifespan's state that holds the :class:`ConnectionBounds`, if not the usual ones."""
+
+REFUSED = "headwater.refused"
+"""Key of that state that holds what is called with the status of each refusal."""
 
 _SWEEPS = "headwater.sweeps"
 _SWEEP_S = 1.0
@@ -83,9 +86,7 @@ class StrictProtocol(HttpToolsProtocol):
         self._hosts: list[bytes] = []
         self._is_reading_head = True
         self._is_open = False
-        self.has_refused = False
-        self.progressed = False
-        self.upgrades = False
+        self.has_refused = self.progressed = self.upgrades = False
         self._unread_bytes = 0
         self._due_at: float | None = None
         self._stalled_at: float | None = None
@@ -232,6 +233,8 @@ class StrictProtocol(HttpToolsProtocol):
     def _refuse(self, error: _RefusedError) -> None:
         """Answer a request that is refused, and close; only close if one before it is not answered."""
         self.has_refused = True
+        if count := self.app_state.get(REFUSED):
+            count(error.problem.status)
         if self._is_answering:
             self.cycle.keep_alive = False
             return

@@ -44,7 +44,7 @@ from headwater.serving.http.kserve_v2 import protocol_routes
 from headwater.serving.http.label_queue_routes import LabelQueues, queue_routes
 from headwater.serving.http.operator_routes import operator_routes
 from headwater.serving.http.routes import route
-from headwater.serving.http.strict_protocol import CONNECTION_BOUNDS, ConnectionBounds
+from headwater.serving.http.strict_protocol import CONNECTION_BOUNDS, REFUSED, ConnectionBounds
 from headwater.serving.metrics.counters import Cells, Counters
 from headwater.serving.metrics.service_metrics import Metrics, gauge_now
 from headwater.serving.published.alarms import KeeperStatus, cells_of
@@ -114,7 +114,7 @@ def create_app(
             _COLLECTED_TOGETHER, *rarely
         )  # records that wait for their sync cannot be collected
         short_way = None if tracing else ShortWay(guard, hot, patience_s)
-        yield {SHORT_WAY: short_way, CONNECTION_BOUNDS: bounds}
+        yield {SHORT_WAY: short_way, CONNECTION_BOUNDS: bounds, REFUSED: metrics.problem}
         gc.set_threshold(often, *rarely)
         gc.unfreeze()
         for task in following:
@@ -180,9 +180,7 @@ def _lookup_routes(
         for one in served.values():
             one.sample()
         cells = [
-            cell
-            for one in served.values()
-            for cell in cells_of(one.pipeline.name, one.keeper_status(), one.alarms())
+            cell for one in served.values() for cell in cells_of(one.pipeline.name, one.keeper_status())
         ]
         cells += _batch_cells(batches)
         accept = request.headers.get("accept", "")
@@ -216,7 +214,7 @@ def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
         "swap_failure": one.swap_failure,
         "tables": () if one.tables is None else one.tables.status(now),
         "learning": _learning(keeper),
-        "alarms": one.alarms(),
+        "alarms": keeper.alarms,
     }
 
 

@@ -4,15 +4,14 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from multiprocessing import forkserver, get_context
 
 import msgspec
 from starlette.types import ASGIApp
 from uvicorn import Config, _subprocess
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
-from uvicorn.supervisors.multiprocess import Process
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from headwater.infra.logs import log_as
 from headwater.infra.processes import Child, allow_files, end_with_parent
@@ -37,7 +36,6 @@ _START_S = 60
 _CHECKPOINT_S = 60.0
 _KEEPER_S = 300  # a machine that is busy takes minutes to import MLflow
 _BACKLOG = 2_048
-_ANSWER_S = 0.1
 _FILES = 4_096  # what a worker's connections and stores take; many machines allow 1,024
 _logger = logging.getLogger("headwater.serving")
 
@@ -161,47 +159,36 @@ class Workers(Multiprocess):
         forked.set_forkserver_preload(["headwater.serving.process.preload"])
         forkserver.ensure_running()  # it imports while the keeper does
         _subprocess.spawn = forked  # type: ignore[assignment] # uvicorn has no other way to say so
+        multiprocess.Process = WorkerProcess  # type: ignore[misc] # however uvicorn begins a worker
         super().__init__(config, sockets)
-
+        self.processes: list[WorkerProcess] = []  # type: ignore[assignment] # as they are made now
         self.failed = False
         self.longest_stall_s = 30.0
         self._has_served = False
 
-    def init_processes(self) -> None:
-        """Start the workers."""
-        self.processes = [self._begun() for _ in range(self.processes_num)]
-
     def keep_subprocess_alive(self) -> None:
         """Replace the workers that ended, whatever their status, and those whose loop stands still.
 
-        uvicorn ends the service when a worker ends with status 3, which a model may do, too. Here that
-        ends it only if no worker has served yet, since the next one would fail in the same way.
+        uvicorn ends the service when a worker ends with status 3, which a model may do, too. Here a
+        status above 0 ends it, and only until a worker has served: the next one would fail, too.
         """
-        self._has_served = self._has_served or any(
-            process.is_ready(timeout=_ANSWER_S) for process in self.processes
-        )
         for place, process in enumerate(self.processes):
             if self.should_exit.is_set():
                 return
-            stands = isinstance(process, WorkerProcess) and process.stands_still(self.longest_stall_s)
+            stands = process.stands_still(self.longest_stall_s, time.monotonic())
             if process.process.is_alive() and not stands:
                 continue
             process.kill()
             process.join()
-            if not self._has_served and process.exitcode == STARTUP_FAILURE:
+            self._has_served |= any(one.has_served for one in self.processes)
+            if not self._has_served and (process.exitcode or 0) > 0:
                 self.failed = True
                 self.should_exit.set()
                 return
             what = "stood still" if stands else f"ended with status {process.exitcode}"
             _logger.warning("a worker %s: another takes its place", what)
-            self.processes[place] = self._begun()
-
-    def _begun(self) -> Process:
-        process = WorkerProcess(self.config, self.sockets)
-        process.start()
-        # While the child's end is open here too, a wait for its answer does not notice its death.
-        process.child_conn.close()
-        return process
+            self.processes[place] = WorkerProcess(self.config, self.sockets)
+            self.processes[place].start()
 
 
 def _keeper_has_begun(where: Settings) -> bool:

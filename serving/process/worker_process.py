@@ -1,18 +1,18 @@
-"""A worker as its parent sees it: it lives, and its loop goes on."""
+"""A worker as its parent sees it: whether it has served, and whether its loop goes on."""
 
 import asyncio
-import time
 from ctypes import c_double
 from multiprocessing import get_context
 from socket import socket
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.supervisors.multiprocess import Process
 
 __all__ = ["Beating", "WorkerProcess"]
 
 _BEAT_S = 0.25
+_BETWEEN_LOOKS_S = 1.0
 
 
 class WorkerProcess(Process):
@@ -28,21 +28,48 @@ class WorkerProcess(Process):
 
     def __init__(self, config: Config, sockets: list[socket]) -> None:
         self._beat = get_context("forkserver").RawValue(c_double, 0.0)
+        self._seen_beat, self._looked_s, self._still_s = 0.0, 0.0, 0.0
         super().__init__(config, sockets)
+
+    def start(self) -> None:
+        """Start the worker."""
+        super().start()
+        # While the child's end is open here too, a wait for its answer does not notice its death.
+        self.child_conn.close()
 
     def target(self, sockets: list[socket] | None = None) -> None:
         """Serve; in the worker."""
         Beating.beat = self._beat
         super().target(sockets)
 
-    def stands_still(self, longest_s: float) -> bool:
-        """Return whether the loop has begun, and then stood still for so many seconds."""
-        beat_s: float = self._beat.value
-        return beat_s > 0 and time.monotonic() - beat_s > longest_s
+    @property
+    def has_served(self) -> bool:
+        """Whether it has ever started to serve; known after its end, too."""
+        return bool(self._beat.value)
+
+    def stands_still(self, longest_s: float, now_s: float) -> bool:
+        """Return whether its loop stood still for so many seconds while its parent looked.
+
+        A pause of both, as of a container or a machine, is no stall: a look counts for a second at most.
+
+        Parameters
+        ----------
+        longest_s
+            How many seconds it may.
+        now_s
+            The time of this look, in seconds of a clock that only rises.
+        """
+        beat = self._beat.value
+        if beat != self._seen_beat:
+            self._seen_beat, self._still_s = beat, 0.0
+        elif beat:
+            self._still_s += min(now_s - self._looked_s, _BETWEEN_LOOKS_S)
+        self._looked_s = now_s
+        return self._still_s > longest_s
 
 
 class Beating:
-    """Wrap the service of a worker: while its loop goes on, its parent is told.
+    """Wrap the service of a worker: once it serves, and while its loop goes on, its parent is told.
 
     Parameters
     ----------
@@ -52,28 +79,35 @@ class Beating:
     Attributes
     ----------
     beat
-        Holds the time of the last beat, in seconds of the monotonic clock, which all processes share;
-        None outside a worker.
+        Changes with each beat; 0 before the first, and None outside a worker.
     """
 
     beat: c_double | None = None
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._beats: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the start and end of the service."""
         if scope["type"] != "lifespan" or self.beat is None:
             await self._app(scope, receive, send)
             return
-        beating = asyncio.create_task(self._go_on(self.beat))
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            beating.cancel()
+        beat = self.beat
 
-    @staticmethod
-    async def _go_on(beat: c_double) -> None:
-        while True:
-            beat.value = time.monotonic()
-            await asyncio.sleep(_BEAT_S)
+        async def starting(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._beats = asyncio.create_task(_go_on(beat))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, starting)
+        finally:
+            if self._beats is not None:
+                self._beats.cancel()
+
+
+async def _go_on(beat: c_double) -> None:
+    while True:
+        beat.value += 1.0
+        await asyncio.sleep(_BEAT_S)

@@ -21,7 +21,7 @@ from headwater.spec.rulings import Pause
 __all__ = ["Alarm", "AlarmKind", "Alarms", "KeeperStatus", "KeeperStatusFile", "cells_of"]
 
 AlarmKind = Literal["swap", "learning", "shadow", "reward", "stores", "alias", "disk"]
-_KINDS: tuple[AlarmKind, ...] = ("swap", "learning", "shadow", "reward", "stores", "alias", "disk")
+_KINDS: tuple[AlarmKind, ...] = ("swap", "learning", "shadow", "reward", "stores", "alias")  # keeper's
 _logger = logging.getLogger("headwater.keeper")
 
 
@@ -153,9 +153,11 @@ class Alarms:
                 self.clear(kind, version)
 
 
-def cells_of(pipeline: str, status: KeeperStatus, alarms: Collection[Alarm]) -> Iterator[Cells]:
-    """Yield the numbers of a keeper's status, and of the alarms that hold, for ``GET /metrics``."""
-    held = [alarm.kind for alarm in alarms]
+def cells_of(pipeline: str, status: KeeperStatus) -> Iterator[Cells]:
+    """Yield the numbers of a keeper's status for ``GET /metrics``; alarms of workers are not counted."""
+    held = [alarm.kind for alarm in status.alarms]
+    disk = float(held.count("disk"))
+    yield Cells("headwater_alarms", (pipeline, "disk"), (disk,), lives=True)
     for kind in _KINDS:
         yield Cells("headwater_alarms", (pipeline, kind), (float(held.count(kind)),), lives=True)
         count = float(status.raised.get(kind, 0))

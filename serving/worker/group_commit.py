@@ -52,6 +52,11 @@ class GroupCommit:
         The largest number of waiting entries; more are refused.
     gather_s
         Seconds for which the thread gathers entries before it writes; 0 writes at once.
+
+    Attributes
+    ----------
+    refused
+        Why the disk refused the last entries; None if it took them, or takes others since.
     """
 
     def __init__(self, inbox: Inbox, most_waiting: int, gather_s: float = 0.0) -> None:
@@ -63,7 +68,7 @@ class GroupCommit:
         self._sleeps = False
         self._loop = asyncio.get_running_loop()
         self._lost_failure: StorageError | None = None
-        self._failure: StorageError | None = None
+        self.refused: StorageError | None = None
         self.waiting = 0
         self.syncs = 0
         self._thread = threading.Thread(
@@ -104,16 +109,15 @@ class GroupCommit:
         self._put(batches, None)
 
     def fault(self) -> HeadwaterError | None:
-        """Return why a record would be refused now: the disk refused the last ones, or too many wait.
+        """Return why a record would be refused now: the disk refused the last ones, or too many wait."""
+        return self._overloaded() if self.waiting >= self._most_waiting else self.refused
 
-        A disk that refused is tried here: a service of which nothing is asked since it is not ready
-        must notice that there is room again.
-        """
-        if self.waiting >= self._most_waiting:
-            return self._overloaded()
-        if self._failure is not None and self._disk_takes():
-            self._failure = None
-        return self._failure
+    async def try_disk(self) -> None:
+        """Try a disk that refused: a service of which nothing is asked must notice that it has room."""
+        refused = self.refused
+        takes = refused is not None and await asyncio.to_thread(self._disk_takes)
+        if takes and self.refused is refused:
+            self.refused = None
 
     def _disk_takes(self) -> bool:
         """Return whether a file of some size can be written beside the inbox."""
@@ -193,7 +197,7 @@ class GroupCommit:
         self, together: list[_Waiting], results: list[AppendResult], failure: StorageError | None
     ) -> None:
         self.syncs += 1
-        self._failure = failure
+        self.refused = failure
         if not self.syncs % _SYNCS_A_COPY and self._copy_now.empty():
             self._copy_now.put(True)
         place = 0

@@ -1,7 +1,7 @@
 """Answer requests: choose a version, look features up, predict, log and wait."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from time import perf_counter
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from headwater.serving.worker.records import find_record
 from headwater.spec.data.records import FeatureValue, Output, Prediction, Role
 from headwater.spec.data.scalars import plain_output
 from headwater.spec.errors import ConflictError, HeadwaterError, NotReadyError, SchemaError
-from headwater.spec.outputs import misfit_of_output
+from headwater.spec.outputs import misfit_of_output, where_to_look
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["Predictor"]
@@ -165,14 +165,14 @@ class Predictor:
             _logger.exception("version %s fails on prediction %s", loaded.version, id_)
             raise SchemaError(
                 f"{where}features: version {loaded.version} cannot answer them ({type(error).__name__})",
-                hint=_suspected(values),
+                hint=where_to_look(values),
             ) from error
         why = misfit_of_output(self.pipeline.task, output)
         if why is not None:
             _logger.error("version %s fails on prediction %s: its output %s", loaded.version, id_, why)
             raise SchemaError(
                 f"{where}features: version {loaded.version} cannot answer them: its output {why}",
-                hint=_suspected(values),
+                hint=where_to_look(values),
             )
         return output
 
@@ -250,13 +250,3 @@ def _came_before(
 ) -> bool:
     whole = before.features.keys() == set(pipeline.feature_names)
     return whole and before.entity == item.entity and sent.items() <= before.features.items()
-
-
-def _suspected(values: Mapping[str, FeatureValue]) -> str:
-    """Return what to look at where a version fails: the largest number is most likely at fault."""
-    numbers = {name: abs(value) for name, value in values.items() if isinstance(value, int | float)}
-    far = "look for values far from what it has learned"
-    if not numbers:
-        return far
-    largest = max(numbers, key=numbers.__getitem__)
-    return f"{far}; the largest is {largest!r}: {values[largest]}"

@@ -5,6 +5,8 @@ import logging
 from datetime import datetime
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from headwater.features.record.encoder import RecordEncoder, open_inbox
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
@@ -17,7 +19,7 @@ from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import GroupCommit
 from headwater.serving.worker.label_recorder import LabelRecorder
 from headwater.serving.worker.predictor import Predictor
-from headwater.spec.errors import HeadwaterError, NotReadyError, StorageError
+from headwater.spec.errors import HeadwaterError, NotReadyError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["ServedPipeline"]
@@ -79,6 +81,7 @@ class ServedPipeline:
         """Load published versions and tables whenever they change, until cancelled."""
         while True:
             await self.reload()
+            await self._try_disk()
             self.sample()
             await asyncio.sleep(every_s)
 
@@ -93,23 +96,25 @@ class ServedPipeline:
             await self.tables.follow(self._clock.now())
 
     def keeper_status(self) -> KeeperStatus:
-        """Return the last status of the keeper: how far it has learned, and its alarms."""
-        return self._keeper.read()
-
-    def alarms(self) -> tuple[Alarm, ...]:
-        """Return the alarms of the keeper, and that of a disk that refuses records here."""
-        fault = self._commit.fault()
-        if not isinstance(fault, StorageError):
-            self._refused_since = None
-            return self.keeper_status().alarms
-        self._refused_since = since = self._refused_since or self._clock.now()
-        mine = Alarm(kind="disk", what=fault.what, hint=fault.hint, since=since)
-        return (*self.keeper_status().alarms, mine)
+        """Return the last status of the keeper, with the alarm of a disk that refuses records here."""
+        status, refused, since = self._keeper.read(), self._commit.refused, self._refused_since
+        if refused is None or since is None:
+            return status
+        mine = Alarm(kind="disk", what=refused.what, hint=refused.hint, since=since)
+        return replace(status, alarms=(*status.alarms, mine))
 
     def sample(self) -> None:
         """Set the gauges to their present values."""
         learned_to = 0 if self.champion is None else self.champion.learned_to
         self.metrics.sample(self._commit.waiting, self._commit.syncs, learned_to)
+
+    async def _try_disk(self) -> None:
+        """Note since when the disk refuses records, and whether it takes some again."""
+        if self._commit.refused is None:
+            self._refused_since = None
+        else:
+            self._refused_since = self._refused_since or self._clock.now()
+            await self._commit.try_disk()
 
     async def _swap(self) -> None:
         """Load the published versions beside the serving ones; serve them from the next request on."""

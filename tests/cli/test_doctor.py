@@ -25,6 +25,12 @@ def test_the_doctor_makes_no_home(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_makes_no_home(run: Run, tmp_path: Path) -> None:
+    home = tmp_path / "deep" / "none"
+    said = run("doctor", "--json", HEADWATER_HOME=str(home))
+    assert (said.status, home.parent.exists()) == (0, False)
+
+
 def test_the_doctor_makes_nothing_in_a_home(tmp_path: Path) -> None:
     (home := tmp_path / "home").mkdir(mode=0o700)
     assert all(one.good for one in checkup(Settings(home=home)))

@@ -35,6 +35,11 @@ def odd() -> ASGIApp:
     return Beating(Starlette(routes=[Route("/end", end), Route("/stand", stand), Route("/pid", pid)]))
 
 
+def unloadable() -> ASGIApp:
+    """Fail to be made, as a declaration does that does not load."""
+    raise RuntimeError("it does not load")
+
+
 def broken() -> ASGIApp:
     """Make an application that fails to start."""
 

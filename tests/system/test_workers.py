@@ -55,8 +55,7 @@ def replaced(workers: Workers, pid: int) -> bool:
 def test_a_worker_that_ends_is_replaced_whatever_its_status(way: str) -> None:
     with working("odd") as (workers, address):
         pid = pid_of(address)
-        await_(workers.processes[0].is_ready)
-        workers.keep_subprocess_alive()  # sees that it has served
+        await_(lambda: workers.processes[0].has_served)
         if way == "killed":
             psutil.Process(pid).kill()
         else:
@@ -71,7 +70,7 @@ def test_a_worker_that_ends_is_replaced_whatever_its_status(way: str) -> None:
 def test_a_worker_whose_loop_stands_still_is_replaced() -> None:
     with working("odd") as (workers, address):
         pid = pid_of(address)
-        await_(workers.processes[0].is_ready)
+        await_(lambda: workers.processes[0].has_served)
         workers.keep_subprocess_alive()
         assert workers.processes[0].pid == pid
         with ThreadPoolExecutor(1) as pool:
@@ -83,7 +82,33 @@ def test_a_worker_whose_loop_stands_still_is_replaced() -> None:
         assert pid_of(address) == workers.processes[0].pid
 
 
-def test_if_no_worker_starts_the_service_ends() -> None:
-    with working("broken") as (workers, _):
+def test_what_sighup_begins_is_watched_too() -> None:
+    with working("odd") as (workers, address):
+        pid_of(address)
+        workers.config.timeout_worker_healthcheck = int(PATIENCE_S)
+        workers.restart_all()
+        pid = pid_of(address)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{address}/end", timeout=PATIENCE_S)
+        await_(lambda: replaced(workers, pid))
+        await_(lambda: workers.processes[0].has_served)
+
+
+def test_a_pause_of_worker_and_parent_is_no_stall() -> None:
+    with working("odd") as (workers, address):
+        pid, process = pid_of(address), workers.processes[0]
+        await_(lambda: process.has_served)
+        psutil.Process(pid).suspend()
+        process.stands_still(30.0, 0.0)
+        assert not process.stands_still(30.0, 100_000.0)  # neither ran for a day
+        seen = [process.stands_still(30.0, 100_000.0 + look) for look in range(1, 40)]
+        assert seen.index(True) >= 28
+        psutil.Process(pid).resume()
+        await_(lambda: not process.stands_still(30.0, 200_000.0))
+
+
+@pytest.mark.parametrize("factory", ["broken", "unloadable"])
+def test_if_no_worker_starts_the_service_ends(factory: str) -> None:
+    with working(factory) as (workers, _):
         await_(lambda: workers.keep_subprocess_alive() or workers.failed)
         assert workers.should_exit.is_set()

@@ -262,3 +262,29 @@ def test_a_column_of_a_feature_for_another_role_is_refused(log: FeatureLog) -> N
 def test_frames_bear_the_names_of_features(log: FeatureLog) -> None:
     (frame,) = History(log.pipeline, HISTORY).frames()
     assert frame.columns == ["id", "served_at", "known_at", "label", "price", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "between", "hint"),
+    [
+        ("a.csv", ";", "--delimiter ';'"),
+        ("a.csv", "|", "--delimiter '|'"),
+        ("a.csv", "\t", ".tsv"),
+        ("a.tsv", ",", "--delimiter ','"),
+        ("a.CSV", ",", "--served-at"),
+    ],
+)
+def test_a_table_that_was_not_split_says_how(
+    name: str, between: str, hint: str, log: FeatureLog, tmp_path: Path
+) -> None:
+    columns = "id stamp known_at label" if between == "," and name == "a.CSV" else "id served_at label"
+    (tmp_path / name).write_text(between.join(columns.split()) + "\n")
+    with pytest.raises(SchemaError, match="has no column") as refused:
+        import_history(log, tmp_path / name)
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("table", [pl.LazyFrame({"id": ["a"]}), {"id": ["a"]}, [], None, 7, b"a.csv"])
+def test_what_is_no_table_is_refused_by_name(table: Any, log: FeatureLog) -> None:
+    with pytest.raises(SchemaError, match=f"a {type(table).__name__} is no table"):
+        import_history(log, table)

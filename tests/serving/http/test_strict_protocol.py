@@ -78,7 +78,7 @@ def test_too_many_connections_are_told_to_come_again(keeper: Keeper, open_servic
         one.sendall(LIVE + b"connection: close\r\n\r\n")
         assert all_of(one).startswith(b"HTTP/1.1 200 ")
         one.close()
-    assert client.get("/v2/health/live").status_code == 200
+    assert 'headwater_problems_total{status="503"} 1.0' in client.get("/metrics").text
 
 
 def test_a_receiver_that_takes_nothing_is_dropped() -> None:
