@@ -23,6 +23,7 @@
     ├── NotReadyError         a service that has no version to answer with yet
     ├── StaleError            a value that is older than it may be served
     ├── OverloadedError       more than a service takes at a time: come back later
+    ├── ModelError            a model's process that ended, or did not answer in time
     ├── SlowError             a request that does not come in time
     ├── TooLargeError         a request that is longer than a service takes
     ├── UnauthorizedError     a request without a key that the service knows
@@ -54,6 +55,7 @@ __all__ = [
     "HeadwaterWarning",
     "IdentityError",
     "IntegrityError",
+    "ModelError",
     "NonFiniteError",
     "NotEnoughError",
     "NotFoundError",
@@ -313,6 +315,10 @@ class StaleError(HeadwaterError):
 
 class OverloadedError(HeadwaterError):
     """A service received more than it takes at a time; nothing of the request was kept."""
+
+
+class ModelError(HeadwaterError):
+    """The process of a model ended, or did not answer in time: that is no fault of the request."""
 
 
 class SlowError(HeadwaterError):

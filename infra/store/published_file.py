@@ -15,14 +15,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from headwater.spec.errors import HeadwaterError, StorageError
+from headwater.spec.errors import HeadwaterError, ModelError, StorageError
 
 __all__ = ["LOAD_ERRORS", "Follower", "Publication", "PublishedFile", "reason_of", "replacing"]
 
 T = TypeVar("T")
 
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.25, 30.0
-_PASSING = (StorageError, OSError, MemoryError)
+_PASSING = (StorageError, ModelError, OSError, MemoryError)
 LOAD_ERRORS = (HeadwaterError, OSError, MemoryError)
 """The errors with which loading what is published may fail."""
 

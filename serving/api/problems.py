@@ -17,6 +17,7 @@ from headwater.spec.errors import (
     HeadwaterError,
     IdentityError,
     IntegrityError,
+    ModelError,
     NotFoundError,
     NotReadyError,
     NotRebuildableError,
@@ -54,6 +55,7 @@ _TITLES: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (OverloadedError, 503, "overloaded"),
     (NotReadyError, 503, "not ready"),
     (StaleError, 503, "a looked-up value is too old"),
+    (ModelError, 503, "the model does not answer"),
     (StorageError, 503, "storage is unavailable"),
 )
 

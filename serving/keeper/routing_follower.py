@@ -9,12 +9,11 @@ from msgspec.structs import replace
 from headwater.loop.binding import Bound
 from headwater.loop.operator.rewards import Rewards
 from headwater.loop.operator.serve_best import serve_best
-from headwater.registry.restore import restore
 from headwater.serving.keeper.shadow_runner import ShadowRunner
+from headwater.serving.keeper.trials import try_state
 from headwater.serving.published.alarms import Alarms
-from headwater.serving.published.published_models import Probe, PublishedModels, ServedState, ServingFile
+from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
 from headwater.spec.data.records import FeatureValue
-from headwater.spec.data.scalars import plain_output
 from headwater.spec.errors import DeclarationError, HeadwaterError, SchemaError
 from headwater.spec.pipeline import METRICS
 from headwater.spec.serving.bandit import BanditState
@@ -173,13 +172,16 @@ class RoutingFollower:
         store = self._bound.registry.store
         version = store.get(number)
         artifacts = store.verified_files(version, again=True)
-        learner = restore(artifacts.state, artifacts.recipe, artifacts.proof, self._bound.settings.key())
+        content = artifacts.state, artifacts.recipe, artifacts.proof
+        serving, settings = self._bound.pipeline.serving, self._bound.settings
+        trial = try_state(number, content, rows, serving, settings)
         return ServedState(
             version=number,
             role="challenger",
-            name=self._live.put(artifacts.state, artifacts.recipe, artifacts.proof),
+            name=self._live.put(*content),
             learned_to=version.examples.stop,
-            probes=tuple(Probe(row, plain_output(learner.predict_one(row))) for row in rows),
+            probes=trial.probes,
+            isolated=trial.isolated,
         )
 
     def _promote_best_shadow(self) -> None:

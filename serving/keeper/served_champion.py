@@ -1,11 +1,10 @@
 """The champion's state as the keeper publishes it, with the probes by which workers try it."""
 
 from headwater.loop.binding import Bound
-from headwater.registry.restore import restore
 from headwater.serving.keeper.online_learning import LearnedState
-from headwater.serving.published.published_models import Probe, PublishedModels, ServedState
+from headwater.serving.keeper.trials import try_state
+from headwater.serving.published.published_models import PublishedModels, ServedState
 from headwater.spec.data.records import FeatureValue
-from headwater.spec.data.scalars import plain_output
 
 __all__ = ["ServedChampion"]
 
@@ -45,14 +44,22 @@ class ServedChampion:
         self.probe_rows = list(served["features"].to_list())
 
     def serve(self, version: str, learned: LearnedState) -> None:
-        """Set the champion's state, which is published at the end of the step."""
+        """Set the champion's state, which is published at the end of the step.
+
+        Raises
+        ------
+        ModelError, NotRebuildableError
+            If it does not answer in a process of its own: the state before stays.
+        """
         content = learned.state, learned.recipe, learned.proof
-        learner = restore(*content, self._bound.settings.key())
+        bound = self._bound
+        trial = try_state(version, content, self.probe_rows, bound.pipeline.serving, bound.settings)
         self.state = ServedState(
             version=version,
             role="champion",
             name=self._live.put(*content),
             learned_to=learned.learned_to,
-            probes=tuple(Probe(row, plain_output(learner.predict_one(row))) for row in self.probe_rows),
+            probes=trial.probes,
+            isolated=trial.isolated,
         )
         self.number = version

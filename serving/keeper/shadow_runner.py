@@ -5,7 +5,6 @@ A slow shadow falls behind by itself. A shadow that hangs is dropped.
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -15,12 +14,12 @@ import polars as pl
 
 from headwater.features.read.shadow_outputs import ShadowPlace
 from headwater.loop.binding import Bound
-from headwater.serving.keeper.shadow_process import (
+from headwater.serving.isolation.model_process import (
     LoadCommand,
     LoadReply,
+    ModelProcess,
     PredictCommand,
     PredictReply,
-    ShadowProcess,
 )
 from headwater.serving.published.alarms import Alarms
 from headwater.spec.data.records import FeatureValue
@@ -30,10 +29,8 @@ from headwater.spec.pipeline import Task
 
 __all__ = ["ShadowRunner"]
 
-LIMIT_S = 10.0
-"""The longest time that a shadow may take for one prediction."""
-
 _BATCH = 500
+_REPLY_S = 1.0
 _MOST_BEHIND = 200_000
 _RETRY_AFTER = timedelta(minutes=1)
 _ENCODER = msgspec.json.Encoder()
@@ -67,7 +64,7 @@ class ShadowRunner:
     def __init__(self, bound: Bound, alarms: Alarms) -> None:
         self._bound = bound
         self._alarms = alarms
-        self._process: ShadowProcess | None = None
+        self._process: ModelProcess | None = None
         self._starting = False
         self._work: _ShadowWork | None = None
         self._loaded: set[str] = set()
@@ -135,24 +132,21 @@ class ShadowRunner:
         return version not in self._dropped and not early
 
     def _start(self) -> None:
-        home = str(self._bound.settings.root)
-        self._process = ShadowProcess({**os.environ, "HEADWATER_HOME": home}, LIMIT_S)
+        serving = self._bound.pipeline.serving
+        self._process = ModelProcess(self._bound.settings.root, serving.deadline_s, serving.memory_mb)
         self._starting = True
 
     def _load(self, version: str, versions: Sequence[str]) -> None:
-        store = self._bound.registry.store
+        store, key = self._bound.registry.store, self._bound.settings.key()
         try:
-            artifacts = store.verified_files(store.get(version))
+            files = store.verified_files(store.get(version))
         except HeadwaterError as error:
             self._refuse(version, error)
             return
         self._loaded &= set(versions)
-        self._send(
-            _ShadowWork(version),
-            LoadCommand(
-                version, artifacts.state, artifacts.recipe, artifacts.proof, tuple(self._loaded)
-            ),
-        )
+        kept = tuple(self._loaded)
+        command = LoadCommand(version, files.state, files.recipe, files.proof, key, kept)
+        self._send(_ShadowWork(version), command)
 
     def _predict(self, version: str, place: ShadowPlace, end: int) -> None:
         start = place.next
@@ -169,7 +163,7 @@ class ShadowRunner:
             return
         rows: list[dict[str, FeatureValue]] = requests["features"].to_list()
         positions = tuple(requests["position"].to_list())
-        self._send(_ShadowWork(version, start, stop, positions), PredictCommand(version, rows))
+        self._send(_ShadowWork(version, start, stop, positions), PredictCommand(version, rows, _REPLY_S))
 
     def _send(self, work: _ShadowWork, command: LoadCommand | PredictCommand) -> None:
         if self._process is None:
@@ -206,7 +200,7 @@ class ShadowRunner:
             done = len(reply.outputs)
             stop = work.stop if done == len(work.positions) else work.positions[done]
             self._bound.log.shadows.add(version, work.start, stop, outputs)
-            if failure := reply.failure or misfit:
+            if failure := next(iter(reply.failures.values()), misfit):
                 what = f"shadow {version} fails on a prediction: {failure}"
                 self._alarms.sound("shadow", HeadwaterError(what, "look at its model"), version)
         elif reply.failure:
@@ -228,12 +222,12 @@ class ShadowRunner:
             what = "the process of the shadows does not start"
             self._alarms.sound("shadow", HeadwaterError(what, "look at the machine's load and memory"))
             return
-        version = work.version
+        version, limit_s = work.version, self._bound.pipeline.serving.deadline_s
         self._dropped.add(version)
         self._alarms.sound(
             "shadow",
             HeadwaterError(
-                f"shadow {version} was dropped: it took more than {LIMIT_S:g} seconds for a prediction",
+                f"shadow {version} was dropped: it took more than {limit_s:g} seconds for a prediction",
                 f"headwater shadow drop {name} {version}; adding it again tries it again",
             ),
             version,

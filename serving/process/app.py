@@ -57,7 +57,7 @@ from headwater.spec.pipeline import Pipeline
 
 __all__ = ["create_app"]
 
-_FOLLOW_S = 0.1
+_FOLLOW_S, _LOAD_S = 0.1, 10.0
 _COLLECTED_TOGETHER = 10_000  # objects; at the usual 700 a twentieth of a request is collecting
 
 
@@ -104,8 +104,16 @@ def create_app(
             served[pipeline.name] = kind(pipeline, settings, clock, metrics.of(pipeline.name))
             if pipeline.batch is not None:
                 batches[pipeline.name] = BatchAnswers(pipeline, pipeline.batch, settings, clock)
-        await asyncio.gather(*(one.reload() for one in served.values()))
-        following = [asyncio.create_task(one.follow(_FOLLOW_S)) for one in served.values()]
+        loading = [asyncio.create_task(one.reload()) for one in served.values()]
+        loaded, _ = await asyncio.wait(
+            loading, timeout=_LOAD_S
+        )  # a slow one must not hold up the others
+        for task in loaded:
+            task.result()
+        following = [
+            asyncio.create_task(one.follow(_FOLLOW_S, after))
+            for one, after in zip(served.values(), loading, strict=True)
+        ]
         following += [asyncio.create_task(one.follow(_FOLLOW_S)) for one in batches.values()]
         following.append(asyncio.create_task(guard.follow(_FOLLOW_S)))
         gc.freeze()  # objects loaded by now stay; a collection that visits them all stops every request
@@ -212,6 +220,7 @@ def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
         "shadows": () if serving is None else serving.shadows,
         "waiting": one.waiting,
         "swap_failure": one.swap_failure,
+        "isolated": one.isolated(),
         "tables": () if one.tables is None else one.tables.status(now),
         "learning": _learning(keeper),
         "alarms": keeper.alarms,

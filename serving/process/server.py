@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -18,6 +19,8 @@ from headwater.infra.processes import Child, allow_files, end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.serving.access.authentication import Access
 from headwater.serving.http.fast_protocol import http_protocol
+from headwater.serving.isolation.at_work import LoopWork
+from headwater.serving.isolation.isolated_versions import IsolatedVersions, forget_isolated
 from headwater.serving.metrics.counters import forget_counters
 from headwater.serving.process.app import create_app
 from headwater.serving.process.graceful_shutdown import GracefulShutdown
@@ -37,6 +40,7 @@ _CHECKPOINT_S = 60.0
 _KEEPER_S = 300  # a machine that is busy takes minutes to import MLflow
 _BACKLOG = 2_048
 _FILES = 4_096  # what a worker's connections and stores take; many machines allow 1,024
+_NOT_OF_A_MODEL = (0, None, -signal.SIGKILL, -signal.SIGTERM)  # others end processes so, too
 _logger = logging.getLogger("headwater.serving")
 
 
@@ -150,8 +154,8 @@ class Workers(Multiprocess):
     failed
         Whether no worker could start, so that the service ends.
     longest_stall_s
-        How many seconds one prediction may take, or what else holds a worker's loop, before another
-        worker takes its place.
+        How many seconds a worker's loop may stand still before another worker takes its place; a
+        prediction may take as long as its pipeline declares.
     """
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
@@ -175,7 +179,9 @@ class Workers(Multiprocess):
         for place, process in enumerate(self.processes):
             if self.should_exit.is_set():
                 return
-            stands = process.stands_still(self.longest_stall_s, time.monotonic())
+            work = process.work
+            longest_s = self.longest_stall_s if work is None else work.deadline_s
+            stands = process.stands_still(longest_s, time.monotonic())
             if process.process.is_alive() and not stands:
                 continue
             process.kill()
@@ -187,8 +193,14 @@ class Workers(Multiprocess):
                 return
             what = "stood still" if stands else f"ended with status {process.exitcode}"
             _logger.warning("a worker %s: another takes its place", what)
+            if work is not None and (stands or process.exitcode not in _NOT_OF_A_MODEL):
+                self.found_at_fault(work, f"a worker {what} while it predicted")
             self.processes[place] = WorkerProcess(self.config, self.sockets)
             self.processes[place].start()
+
+    def found_at_fault(self, work: LoopWork, reason: str) -> None:
+        """Note at which version a worker was lost: from now on it predicts in a process of its own."""
+        IsolatedVersions(work.pipeline, settings()).add(work.version, reason)
 
 
 def _keeper_has_begun(where: Settings) -> bool:
@@ -208,6 +220,7 @@ class _Processes(Workers):
         where: Settings,
     ) -> None:
         super().__init__(config, sockets)
+        forget_isolated(where)
         for left in (where.root / "live" / "looked", refused_file(where)):
             left.unlink(missing_ok=True)
         command = [sys.executable, "-m", "headwater.serving.keeper", *references]

@@ -1,13 +1,15 @@
 """A worker as its parent sees it: whether it has served, and whether its loop goes on."""
 
 import asyncio
-from ctypes import c_double
+from ctypes import c_char, c_double
 from multiprocessing import get_context
 from socket import socket
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.supervisors.multiprocess import Process
+
+from headwater.serving.isolation import at_work
 
 __all__ = ["Beating", "WorkerProcess"]
 
@@ -27,7 +29,9 @@ class WorkerProcess(Process):
     """
 
     def __init__(self, config: Config, sockets: list[socket]) -> None:
-        self._beat = get_context("forkserver").RawValue(c_double, 0.0)
+        forked = get_context("forkserver")
+        self._beat = forked.RawValue(c_double, 0.0)
+        self._at_work = forked.RawArray(c_char, at_work.LENGTH)
         self._seen_beat, self._looked_s, self._still_s = 0.0, 0.0, 0.0
         super().__init__(config, sockets)
 
@@ -40,12 +44,18 @@ class WorkerProcess(Process):
     def target(self, sockets: list[socket] | None = None) -> None:
         """Serve; in the worker."""
         Beating.beat = self._beat
+        at_work.share(self._at_work)
         super().target(sockets)
 
     @property
     def has_served(self) -> bool:
         """Whether it has ever started to serve; known after its end, too."""
         return bool(self._beat.value)
+
+    @property
+    def work(self) -> at_work.LoopWork | None:
+        """The prediction that its loop works on, or that it died of; None if it is at none."""
+        return at_work.work_of(self._at_work.value)
 
     def stands_still(self, longest_s: float, now_s: float) -> bool:
         """Return whether its loop stood still for so many seconds while its parent looked.

@@ -5,7 +5,7 @@ Workers show both in ``GET /pipelines`` and ``GET /metrics``.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -18,10 +18,19 @@ from headwater.serving.metrics.counters import Cells
 from headwater.spec.errors import HeadwaterError, IdentityError, StorageError
 from headwater.spec.rulings import Pause
 
-__all__ = ["Alarm", "AlarmKind", "Alarms", "KeeperStatus", "KeeperStatusFile", "cells_of"]
+__all__ = [
+    "Alarm",
+    "AlarmKind",
+    "Alarms",
+    "KeeperStatus",
+    "KeeperStatusFile",
+    "WorkerAlarms",
+    "cells_of",
+]
 
-AlarmKind = Literal["swap", "learning", "shadow", "reward", "stores", "alias", "disk"]
+AlarmKind = Literal["swap", "learning", "shadow", "reward", "stores", "alias", "disk", "model"]
 _KINDS: tuple[AlarmKind, ...] = ("swap", "learning", "shadow", "reward", "stores", "alias")  # keeper's
+_OF_WORKERS: tuple[AlarmKind, ...] = ("disk", "model")
 _logger = logging.getLogger("headwater.keeper")
 
 
@@ -34,7 +43,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
         ``"swap"``: a version could not take over. ``"learning"``: an example cannot be learned.
         ``"shadow"``: a shadow was dropped or fails. ``"reward"``: a bandit's rule makes no reward of
         some labels. ``"stores"``: a store is away, or another service does the same work. ``"alias"``:
-        an alias moved in MLflow was refused. ``"disk"``: the disk refuses records; a worker raises it.
+        an alias moved in MLflow was refused. ``"disk"``: the disk refuses records. ``"model"``: the
+        process of an isolated version ended, or does not answer. A worker raises the last two.
     what, hint
         The fault, and the next step.
     since
@@ -153,11 +163,28 @@ class Alarms:
                 self.clear(kind, version)
 
 
+class WorkerAlarms:
+    """The alarms of one pipeline in a worker, which hold while their faults are seen."""
+
+    def __init__(self) -> None:
+        self.held: tuple[Alarm, ...] = ()
+        """The alarms that hold."""
+
+    def note(self, faults: Mapping[AlarmKind, HeadwaterError | None], now: datetime) -> None:
+        """Note which faults there are now, and none of the others."""
+        since = {alarm.kind: alarm.since for alarm in self.held}
+        self.held = tuple(
+            Alarm(kind=kind, what=error.what, hint=error.hint, since=since.get(kind, now))
+            for kind, error in faults.items()
+            if error is not None
+        )
+
+
 def cells_of(pipeline: str, status: KeeperStatus) -> Iterator[Cells]:
     """Yield the numbers of a keeper's status for ``GET /metrics``; alarms of workers are not counted."""
     held = [alarm.kind for alarm in status.alarms]
-    disk = float(held.count("disk"))
-    yield Cells("headwater_alarms", (pipeline, "disk"), (disk,), lives=True)
+    for kind in _OF_WORKERS:
+        yield Cells("headwater_alarms", (pipeline, kind), (float(held.count(kind)),), lives=True)
     for kind in _KINDS:
         yield Cells("headwater_alarms", (pipeline, kind), (float(held.count(kind)),), lives=True)
         count = float(status.raised.get(kind, 0))

@@ -6,6 +6,7 @@ file of that folder it bears the log's id: files of another log are not served.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -24,7 +25,7 @@ from headwater.spec.recipe import Recipe
 from headwater.spec.serving.bandit import BanditState
 from headwater.spec.serving.routing import ChampionOnly, Routing
 
-__all__ = ["Probe", "PublishedModels", "ServedState", "ServingFile"]
+__all__ = ["Probe", "PublishedModels", "ServedState", "ServingFile", "check_probes"]
 
 _KEPT_STATES = 4
 
@@ -51,6 +52,8 @@ class ServedState(msgspec.Struct, frozen=True, kw_only=True):
         The offset up to which it has learned.
     probes
         Probes whose outputs it must give again.
+    isolated
+        Why it must predict in a process of its own; empty if it need not.
     """
 
     version: str
@@ -58,6 +61,7 @@ class ServedState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     learned_to: int
     probes: tuple[Probe, ...] = ()
+    isolated: str = ""
 
 
 class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +143,23 @@ class PublishedModels(OwnedFile[ServingFile]):
         StorageError
             If its files are missing.
         """
+        state, recipe, proof = self.files(served)
+        learner = restore(state, recipe, proof, self._key)
+        check_answers(Recipe.from_json(recipe), self._pipeline, served.version)
+        outputs = [learner.predict_one(probe.features) for probe in served.probes]
+        check_probes(self._pipeline.name, served.version, served.probes, outputs)
+        return learner
+
+    def files(self, served: ServedState) -> tuple[bytes, bytes, bytes]:
+        """Read the state, the recipe and the proof of a published state; only the proof is parsed.
+
+        Raises
+        ------
+        DigestError
+            If the state is another pipeline's.
+        StorageError
+            If its files are missing.
+        """
         try:
             state, recipe, proof = (
                 (self.folder / f"{served.name}.{kind}").read_bytes()
@@ -150,17 +171,26 @@ class PublishedModels(OwnedFile[ServingFile]):
                 hint="start the service again: headwater serve",
             ) from error
         _check_owner(proof, self._pipeline.name)
-        learner = restore(state, recipe, proof, self._key)
-        check_answers(Recipe.from_json(recipe), self._pipeline, served.version)
-        for probe in served.probes:
-            output = learner.predict_one(probe.features)
-            if not _alike(output, probe.output):
-                raise DigestError(
-                    f"version {served.version} of {self._pipeline.name!r} gives {output} for a probe, "
-                    f"and gave {probe.output} where it was made",
-                    hint="compare the installed libraries with the recipe's: headwater doctor",
-                )
-        return learner
+        return state, recipe, proof
+
+
+def check_probes(
+    pipeline: str, version: str, probes: Sequence[Probe], outputs: Sequence[Output | None]
+) -> None:
+    """Compare what a version gives for its probes with what it gave where it was made.
+
+    Raises
+    ------
+    DigestError
+        If an output differs.
+    """
+    for probe, output in zip(probes, outputs, strict=True):
+        if output is None or not _alike(output, probe.output):
+            raise DigestError(
+                f"version {version} of {pipeline!r} gives {output} for a probe, "
+                f"and gave {probe.output} where it was made",
+                hint="compare the installed libraries with the recipe's: headwater doctor",
+            )
 
 
 def _check_owner(proof: bytes, pipeline: str) -> None:

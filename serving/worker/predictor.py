@@ -16,14 +16,13 @@ from headwater.infra.clock import Clock
 from headwater.infra.ids import new_id
 from headwater.serving.api.schemas import PredictionAnswer, PredictItem, answer_of, check_names
 from headwater.serving.metrics.service_metrics import PipelineMetrics
-from headwater.serving.worker.active_versions import ActiveVersions, LoadedVersion
+from headwater.serving.worker.active_versions import ActiveVersions
 from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import AppendResult, GroupCommit
+from headwater.serving.worker.model_outputs import CheckedRequest, ModelOutputs
 from headwater.serving.worker.records import find_record
 from headwater.spec.data.records import FeatureValue, Output, Prediction, Role
-from headwater.spec.data.scalars import plain_output
 from headwater.spec.errors import ConflictError, HeadwaterError, NotReadyError, SchemaError
-from headwater.spec.outputs import misfit_of_output, where_to_look
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["Predictor"]
@@ -77,6 +76,7 @@ class Predictor:
         self._tables = tables
         self._clock = clock
         self._metrics = metrics
+        self._models = ModelOutputs(self.pipeline.task)
         self._hint = _hint(self.pipeline)
         serving = self.pipeline.serving
         self._loss_window_ms = serving.window_ms if serving.durability == "batch" else None
@@ -95,9 +95,9 @@ class Predictor:
             If features or entity keys do not fit; the text names the field, and the place among many.
         ConflictError
             If an id came before with other features.
-        NotReadyError, StaleError, OverloadedError, StorageError
-            If no version serves yet, a looked-up value is too old, too many records wait, or the disk
-            refuses.
+        NotReadyError, StaleError, OverloadedError, ModelError, StorageError
+            If no version serves yet, a looked-up value is too old, too many records wait, the process
+            of an isolated version does not answer, or the disk refuses.
         """
         active = self.active
         if active is None:
@@ -107,9 +107,16 @@ class Predictor:
             )
         now, began_s = self._clock.now(), perf_counter()
         many = len(items) > 1
-        predictions = [
-            self._predict_one(active, item, now, f"predictions[{place}]." if many else "")
+        requests = [
+            self._checked(active, item, now, f"predictions[{place}]." if many else "")
             for place, item in enumerate(items)
+        ]
+        if many or active.any_isolated:
+            outputs = await self._models.outputs(requests)
+        else:
+            outputs = [self._models.output_on_loop(request) for request in requests]
+        predictions = [
+            self._made(request, output, now) for request, output in zip(requests, outputs, strict=True)
         ]
         batches = [[prediction.entry] for prediction in predictions]
         if self._loss_window_ms is not None:
@@ -135,9 +142,9 @@ class Predictor:
         check_names(item, "")
         self._decoded(item.features, "")
 
-    def _predict_one(
+    def _checked(
         self, active: ActiveVersions, item: PredictItem, now: datetime, where: str
-    ) -> _MadePrediction:
+    ) -> CheckedRequest:
         check_names(item, where)
         id_ = new_id() if item.id is UNSET else item.id
         loaded, share = active.choose(id_, item.unit)
@@ -145,36 +152,14 @@ class Predictor:
         if self._tables is not None:
             features, ages_s = self._look_up(self._tables, features, item, now, where)
         values: dict[str, FeatureValue] = msgspec.structs.asdict(features)
-        output = self._output(loaded, id_, values, where)
-        entry = self._recorder.served(
-            id_, features, output, now, loaded.version, loaded.role, share, item.entity, ages_s
-        )
-        answer = self._answer(id_, output, loaded.version, loaded.role)
-        return _MadePrediction(id_, features, item.entity, answer, entry)
+        return CheckedRequest(id_, loaded, share, features, values, ages_s, item.entity, where)
 
-    def _output(
-        self, loaded: LoadedVersion, id_: str, values: dict[str, FeatureValue], where: str
-    ) -> Output:
-        """Let a version predict; refuse a request on which it fails, since it passed its probes.
-
-        An output that is not valid for the task is a failure too: it is neither answered nor logged.
-        """
-        try:
-            output: Output = plain_output(loaded.learner.predict_one(values))
-        except Exception as error:
-            _logger.exception("version %s fails on prediction %s", loaded.version, id_)
-            raise SchemaError(
-                f"{where}features: version {loaded.version} cannot answer them ({type(error).__name__})",
-                hint=where_to_look(values),
-            ) from error
-        why = misfit_of_output(self.pipeline.task, output)
-        if why is not None:
-            _logger.error("version %s fails on prediction %s: its output %s", loaded.version, id_, why)
-            raise SchemaError(
-                f"{where}features: version {loaded.version} cannot answer them: its output {why}",
-                hint=where_to_look(values),
-            )
-        return output
+    def _made(self, request: CheckedRequest, output: Output, now: datetime) -> _MadePrediction:
+        id_, features, entity = request.id, request.features, request.entity
+        version, role = request.loaded.version, request.loaded.role
+        share, ages_s = request.share, request.ages_s
+        entry = self._recorder.served(id_, features, output, now, version, role, share, entity, ages_s)
+        return _MadePrediction(id_, features, entity, self._answer(id_, output, version, role), entry)
 
     def _decoded(self, features: msgspec.Raw, where: str) -> msgspec.Struct:
         try:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from datetime import datetime
 from typing import ClassVar
 
 from msgspec.structs import replace
@@ -11,12 +10,14 @@ from headwater.features.record.encoder import RecordEncoder, open_inbox
 from headwater.infra.clock import Clock
 from headwater.infra.settings import Settings
 from headwater.infra.store.published_file import LOAD_ERRORS, Follower, reason_of
+from headwater.serving.isolation.isolated_versions import IsolatedVersions
 from headwater.serving.metrics.service_metrics import PipelineMetrics
-from headwater.serving.published.alarms import Alarm, KeeperStatus, KeeperStatusFile
+from headwater.serving.published.alarms import AlarmKind, KeeperStatus, KeeperStatusFile, WorkerAlarms
 from headwater.serving.published.published_models import PublishedModels, ServingFile
 from headwater.serving.worker.active_versions import ActiveVersions, LoadedVersion, VersionLoader
 from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import GroupCommit
+from headwater.serving.worker.isolated_models import IsolatedModel, IsolatedModels
 from headwater.serving.worker.label_recorder import LabelRecorder
 from headwater.serving.worker.predictor import Predictor
 from headwater.spec.errors import HeadwaterError, NotReadyError
@@ -68,8 +69,12 @@ class ServedPipeline:
         self._live = PublishedModels(pipeline, settings)
         self._keeper = KeeperStatusFile(pipeline.name, settings)
         self._follower = Follower(self._live)
-        self._loader = VersionLoader(pipeline.name, self._live)
-        self._refused_since: datetime | None = None
+        self._models = IsolatedModels(pipeline, settings, self._live)
+        self._isolated = IsolatedVersions(pipeline.name, settings)
+        self._loader = VersionLoader(
+            pipeline, self._live, self._models, self._isolated, self._leave_loop
+        )
+        self._alarms = WorkerAlarms()
         self.tables = FeatureLookup(pipeline, settings, metrics) if pipeline.tables else None
         serving = pipeline.serving
         window_s = serving.window_ms / 1_000 if serving.durability == "batch" else 0.0
@@ -77,11 +82,21 @@ class ServedPipeline:
         self.predictor = self.predictors(self.recorder, self._commit, self.tables, clock, metrics)
         self.labels = self.label_recorders(self.recorder, self._commit, clock, metrics)
 
-    async def follow(self, every_s: float) -> None:
-        """Load published versions and tables whenever they change, until cancelled."""
+    async def follow(self, every_s: float, after: "asyncio.Task[None]") -> None:
+        """Load published versions and tables whenever they change, until cancelled.
+
+        Parameters
+        ----------
+        every_s
+            Seconds from one look to the next.
+        after
+            The first load, which may not have ended yet.
+        """
+        await after
         while True:
             await self.reload()
-            await self._try_disk()
+            await self._commit.try_disk()
+            await self._models.try_again()
             self.sample()
             await asyncio.sleep(every_s)
 
@@ -90,31 +105,47 @@ class ServedPipeline:
 
         If a state fails to load, the one before goes on serving, and :attr:`swap_failure` says why.
         """
-        if self._follower.is_due():
+        if self._isolated.changed() or self._follower.is_due():
             await self._swap()
         if self.tables is not None:
             await self.tables.follow(self._clock.now())
 
     def keeper_status(self) -> KeeperStatus:
-        """Return the last status of the keeper, with the alarm of a disk that refuses records here."""
-        status, refused, since = self._keeper.read(), self._commit.refused, self._refused_since
-        if refused is None or since is None:
-            return status
-        mine = Alarm(kind="disk", what=refused.what, hint=refused.hint, since=since)
-        return replace(status, alarms=(*status.alarms, mine))
+        """Return the last status of the keeper, with the alarms of this worker: its disk, its models."""
+        status = self._keeper.read()
+        return replace(status, alarms=(*status.alarms, *self._alarms.held))
+
+    def isolated(self) -> dict[str, str]:
+        """Return why versions that answer here predict in a process of their own, by number."""
+        versions = {} if self.active is None else self.active.versions
+        return {
+            number: self._loader.why_isolated(one.state)
+            for number, one in versions.items()
+            if isinstance(one.model, IsolatedModel)
+        }
 
     def sample(self) -> None:
-        """Set the gauges to their present values."""
+        """Set the gauges to their present values, and note since when faults hold."""
+        faults: dict[AlarmKind, HeadwaterError | None] = {
+            "disk": self._commit.refused,
+            "model": self._models.last_fault,
+        }
+        self._alarms.note(faults, self._clock.now())
         learned_to = 0 if self.champion is None else self.champion.learned_to
         self.metrics.sample(self._commit.waiting, self._commit.syncs, learned_to)
 
-    async def _try_disk(self) -> None:
-        """Note since when the disk refuses records, and whether it takes some again."""
-        if self._commit.refused is None:
-            self._refused_since = None
-        else:
-            self._refused_since = self._refused_since or self._clock.now()
-            await self._commit.try_disk()
+    def _leave_loop(self, version: str, reason: str) -> None:
+        """Let a version predict in a process of its own from the next request on, in every worker."""
+        active = self.active
+        loaded = None if active is None else active.versions.get(version)
+        if active is None or loaded is None:
+            return
+        model = self._loader.isolate(loaded.state)
+        self.predictor.active = active.with_version(loaded._replace(model=model))
+        self._isolated.add(version, reason)
+        what = f"version {version} predicts in a process of its own from now on: {reason}"
+        fields = {"pipeline": self.pipeline.name, "version": version}
+        _logger.warning("%s", what, extra={"json_fields": fields})
 
     async def _swap(self) -> None:
         """Load the published versions beside the serving ones; serve them from the next request on."""
@@ -122,14 +153,12 @@ class ServedPipeline:
             serving = await asyncio.to_thread(self._live.read)
             if serving is None or not serving.states:
                 return
-            active = await asyncio.to_thread(self._loader.load, serving)
+            active = await self._loader.load(serving)
         except LOAD_ERRORS as error:
             self._note_failure("the serving version stays", error)
             self.predictor.why_none = self.swap_failure
             return
-        before = self.champion
-        if before is None or before.version != active.champion.version:
-            self._log_swap(before, active.champion, serving.epoch)
+        _log_swap(self.pipeline.name, self.champion, active.champion, serving.epoch)
         self.predictor.active = active
         self.serving, self.swap_failure = serving, None
         for reason in self._loader.left_out:
@@ -143,13 +172,9 @@ class ServedPipeline:
             fields = {"pipeline": self.pipeline.name, "code": type(error).__name__}
             _logger.warning("%s: %s", consequence, self.swap_failure, extra={"json_fields": fields})
 
-    def _log_swap(self, before: LoadedVersion | None, now: LoadedVersion, epoch: int) -> None:
-        fields = {"pipeline": self.pipeline.name, "version": now.version, "epoch": epoch}
-        replaced = None if before is None else before.version
-        _logger.info("another version serves", extra={"json_fields": {**fields, "replaced": replaced}})
-
     async def close(self) -> None:
         """Write the records that wait for their sync, and close the inbox."""
+        await self._models.close()
         await self._commit.close()
         self.recorder.inbox.close()
         if self.tables is not None:
@@ -159,7 +184,8 @@ class ServedPipeline:
         """Return why a prediction would not be answered now; None if it would.
 
         It is a NotReadyError if no version serves, or a table was never materialised; a StorageError if
-        the disk refused the last record, until it takes one; an OverloadedError if too many wait.
+        the disk refused the last record, until it takes one; a ModelError if the process of an isolated
+        champion ended and does not answer yet; an OverloadedError if too many wait.
         """
         if self.champion is None:
             return NotReadyError(
@@ -172,7 +198,8 @@ class ServedPipeline:
                 f"table {missing_table!r} of {self.pipeline.name!r} was never materialised",
                 hint="materialise it: headwater features materialise",
             )
-        return self._commit.fault()
+        model = self._models.fault() if isinstance(self.champion.model, IsolatedModel) else None
+        return model or self._commit.fault()
 
     @property
     def active(self) -> ActiveVersions | None:
@@ -193,3 +220,11 @@ class ServedPipeline:
     def syncs(self) -> int:
         """The number of syncs of this process."""
         return self._commit.syncs
+
+
+def _log_swap(pipeline: str, before: LoadedVersion | None, now: LoadedVersion, epoch: int) -> None:
+    """Log that another version serves, if it is another."""
+    replaced = None if before is None else before.version
+    if replaced != now.version:
+        fields = {"pipeline": pipeline, "version": now.version, "epoch": epoch, "replaced": replaced}
+        _logger.info("another version serves", extra={"json_fields": fields})

@@ -28,6 +28,14 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         How many records may wait for their sync; further requests are told to come back.
     checkpoint
         With ``learn="each label"``: how often what was learned becomes a version.
+    isolated
+        Whether versions predict in a process of their own, in each worker, from the first request on.
+        Without it a version does so once it was too slow for the loop of its worker, or harmed it.
+    deadline
+        How long the models of a request may take. Then the request is refused, and the process of a
+        model that is still at work is ended, or its worker is replaced.
+    memory_mb
+        How much memory a process of models may take, in megabytes.
     guard
         Whether learning, of each label or on schedule, stops with an alarm before an example that would
         ruin the learned state, as :mod:`headwater.loop.training.learning_guard` tells it.
@@ -38,18 +46,29 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     most_waiting: int = 10_000
     checkpoint: Duration = "1h"
     guard: bool = True
+    isolated: bool = False
+    deadline: Duration = "10s"
+    memory_mb: int = 2_000
 
     def __post_init__(self) -> None:
         duration(self.checkpoint, "checkpoint")
+        duration(self.deadline, "deadline")
         if self.durability not in ("synced", "batch"):
             raise DeclarationError(
                 f"durability={self.durability!r} is not known", hint="write 'synced' or 'batch'"
             )
-        if not isinstance(self.guard, bool):
-            raise DeclarationError(f"guard={self.guard!r} is not known", hint="write True or False")
-        for name, usual in (("window_ms", 100), ("most_waiting", 10_000)):
+        for name in ("guard", "isolated"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise DeclarationError(f"{name}={value!r} is not known", hint="write True or False")
+        for name, usual in (("window_ms", 100), ("most_waiting", 10_000), ("memory_mb", 2_000)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise DeclarationError(
                     f"{name}={value!r} is not a number from 1 on", hint=f"write {name}={usual:_}"
                 )
+
+    @property
+    def deadline_s(self) -> float:
+        """The deadline in seconds."""
+        return duration(self.deadline).total_seconds()

@@ -98,7 +98,7 @@ _STARTED = (
     "headwater.flows.stack.prefect_server",
     "headwater.loop.rebuild",
     "headwater.serving.keeper",
-    "headwater.serving.keeper.shadow_process",
+    "headwater.serving.isolation.model_process",
     "headwater.serving.process.preload",
 )
 

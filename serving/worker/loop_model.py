@@ -1,0 +1,65 @@
+"""A version on the loop of its worker, where all requests of all pipelines are answered."""
+
+import os
+from collections.abc import Callable
+from time import perf_counter
+
+from headwater.learners.learner import Learner
+from headwater.serving.isolation.at_work import LoopWork, mark_of, marked
+from headwater.serving.isolation.loop_cost import LOOP_S, LoopCost
+from headwater.spec.data.records import FeatureValue, Output
+from headwater.spec.data.scalars import plain_output
+
+__all__ = ["LoopModel"]
+
+
+class LoopModel:
+    """A learner on the loop. What it works on is marked for the worker's parent, and its cost is kept.
+
+    Parameters
+    ----------
+    learner
+        Its learned state.
+    cost
+        The cost of its version.
+    work
+        Whose work it does.
+    leave
+        Called with the reason once its version must leave the loop.
+    """
+
+    __slots__ = ("_cost", "_learner", "_leave", "_mark", "_memory", "_pid")
+
+    def __init__(
+        self, learner: Learner, cost: LoopCost, work: LoopWork, leave: Callable[[str], None]
+    ) -> None:
+        self._learner = learner
+        self._cost = cost
+        self._mark = mark_of(work)
+        self._memory = marked()
+        self._leave = leave
+        self._pid = os.getpid()
+
+    def predict_one(self, features: dict[str, FeatureValue]) -> Output:
+        """Return the output for some features; the model may raise anything."""
+        memory = self._memory
+        looks_at_memory = self._cost.begin()
+        memory.value = self._mark
+        began_s = perf_counter()
+        try:
+            output: Output = plain_output(self._learner.predict_one(features))
+            return output
+        finally:
+            took_s = perf_counter() - began_s
+            if os.getpid() != self._pid:
+                os._exit(0)  # the model forked: the copy must not answer, too
+            memory.value = b""
+            if took_s > LOOP_S or looks_at_memory:
+                self._judge(took_s, looks_at_memory=looks_at_memory)
+
+    def _judge(self, took_s: float, *, looks_at_memory: bool) -> None:
+        reason = self._cost.grew() if looks_at_memory else ""
+        if took_s > LOOP_S:
+            reason = reason or self._cost.slow(took_s)
+        if reason:
+            self._leave(reason)
