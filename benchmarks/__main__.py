@@ -39,6 +39,7 @@ CLAIMS = {
     "fold-identity": "lineage",
     "parity": "lineage",
     "claim-latency": "service",
+    "health": "service",
     "swap": "service",
     "durability": "service",
     "syncs": "service",

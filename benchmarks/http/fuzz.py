@@ -105,7 +105,7 @@ def fuzz(cases: int, phases: str = _PHASES, records: int = _RECORDS) -> Outcome:
         publish(settings, fuzzed)
         with Bound(fuzzed, settings) as bound:
             batch_predict(bound)
-        with serving(settings, _WORKERS, f"{__file__}:fuzzed") as to:
+        with serving(settings, _WORKERS, [f"{__file__}:fuzzed"]) as to:
             _warm(to, records)
             workers = {one.pid for one in to.workers()}
             samples: list[list[Sample]] = []

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
@@ -120,9 +120,11 @@ class Load:
 
 
 @contextmanager
-def serving(settings: Settings, workers: int = 2, reference: str = _TOY) -> Iterator[Running]:
-    """Start the service of a pipeline that has a version, on one core; end it with Ctrl-C."""
-    command = [sys.executable, "-m", "headwater.cli", "serve", reference, "--port", "0"]
+def serving(
+    settings: Settings, workers: int = 2, references: Sequence[str] = (_TOY,)
+) -> Iterator[Running]:
+    """Start the service of pipelines that have a version, on one core; end it with Ctrl-C."""
+    command = [sys.executable, "-m", "headwater.cli", "serve", *references, "--port", "0"]
     process = subprocess.Popen(
         [*command, "--workers", str(workers)],
         env=os.environ | {"HEADWATER_HOME": str(settings.root)},

@@ -11,7 +11,7 @@ LOOP_S = 0.002
 
 _STALL_S = 0.25
 _NEWEST = 1_000
-_FEWEST_SLOW = 3  # one may have waited for the machine
+_FEWEST_SLOW = 5  # some may have waited for the machine
 _SAMPLED = 16
 _MOST_MB, _FEWEST_GROWTHS = 256.0, 4
 

@@ -40,6 +40,7 @@ MEMORY_MB = 2_000
 
 _LOAD_S = 120.0  # to start, or to load a state: importing a library is slow on a busy machine
 _WAIT_S = 0.02
+_END_S = 1.0
 _ALARM_FACTOR = 2
 _OUT_OF_MEMORY = 77
 _MOST_TRACE = 4_000
@@ -194,16 +195,27 @@ class ModelProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def kill(self) -> str:
-        """Kill the process with all that its models started; return how it ended, for a person."""
+    def kill(self, *, ends: bool = False) -> str:
+        """Kill the process with all that its models started; return how it ended, for a person.
+
+        Parameters
+        ----------
+        ends
+            Whether it is ending by itself: its status is known in a moment.
+        """
         status = self._process.poll()
-        self.hang_up()
+        if ends and status is None:
+            with suppress(subprocess.TimeoutExpired):
+                status = self._process.wait(_END_S)
+        with suppress(ProcessLookupError):  # what it started lives on in its group
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._here.close()
         if status is None:
             return "was killed"
-        memory = ": it was out of memory" if status == _OUT_OF_MEMORY else ""
-        return f"ended with status {status}{memory}"
+        if status == _OUT_OF_MEMORY:
+            return "ended: it was out of memory"
+        return f"ended with status {status}" if status >= 0 else f"ended by signal {-status}"
 
 
 def main(handle: int, limit_s: float, memory_mb: int) -> int:

@@ -21,7 +21,7 @@ from headwater.spec.errors import ModelError, NotRebuildableError
 from headwater.spec.outputs import where_to_look
 from headwater.spec.serving.serving import Serving
 
-__all__ = ["Trial", "try_state"]
+__all__ = ["Row", "Trial", "try_state"]
 
 _WITHIN_S = 1.0
 _ENDED = (TimeoutError, EOFError, OSError, msgspec.DecodeError, UnicodeDecodeError)
@@ -68,9 +68,9 @@ class _TrialProcess:
                     self._process.ask(command)
                     replies.append(self._process.reply())
             except _ENDED as error:
-                how = f"did not answer within {limits[0]:g} s"
-                how = how if isinstance(error, TimeoutError) else f"failed: its process {self._end()}"
-                self._end()
+                slow = isinstance(error, TimeoutError)
+                end = self._end(ends=not slow)
+                how = f"did not answer within {limits[0]:g} s" if slow else f"failed: its process {end}"
                 raise ModelError(how) from error
         return replies
 
@@ -79,9 +79,9 @@ class _TrialProcess:
         with self._lock:
             self._end()
 
-    def _end(self) -> str:
+    def _end(self, *, ends: bool = False) -> str:
         process, self._process = self._process, None
-        return "" if process is None else process.kill()
+        return "" if process is None else process.kill(ends=ends)
 
 
 _PROCESS = _TrialProcess()

@@ -28,7 +28,7 @@ __all__ = ["FailedRow", "LoadWork", "ModelThread", "ProcessFault", "RowWork"]
 _logger = logging.getLogger("headwater.serving")
 _SLICE_S = 0.02
 _MOST_TOGETHER = 32
-_FIRST_WAIT_S, _LONGEST_WAIT_S, _COUNTED_S = 0.5, 30.0, 60.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _COUNTED_S = 0.5, 4.0, 60.0
 _ENDED = (EOFError, OSError, msgspec.DecodeError, UnicodeDecodeError)
 
 Row = dict[str, FeatureValue]
@@ -249,7 +249,7 @@ class ModelThread:
             self._end_process()
             raise self._noted(self.too_slow(state.version), state) from error
         except _ENDED as error:
-            how = self._end_process()
+            how = self._end_process(ends=True)
             what = f"the process of version {state.version} of {self._name!r} {how}"
             hint = f"look at the model; or roll back: headwater rollback {self._name}"
             raise self._noted(ModelError(what, hint), state) from error
@@ -268,10 +268,10 @@ class ModelThread:
             _logger.error("%s", error.what, extra={"json_fields": fields})
         return error
 
-    def _end_process(self) -> str:
+    def _end_process(self, *, ends: bool = False) -> str:
         process, self._process = self._process, None
         self._loaded = set()
-        return "" if process is None else process.kill()
+        return "" if process is None else process.kill(ends=ends)
 
 
 def _settle(work: RowWork | LoadWork, found: Output | FailedRow | HeadwaterError | None) -> None:

@@ -25,6 +25,7 @@ from headwater.serving.published.published_models import PublishedModels
 from headwater.spec.errors import DeclarationError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange, Recipe
+from headwater.spec.serving.serving import Serving
 
 EACH = replace(PIPELINE, learn="each label", batch_rows=10)
 
@@ -69,12 +70,13 @@ def folded(bound: Bound, recipe: Recipe) -> str:
     return fold(recipe, bound.log, base)[0].digest()
 
 
+@pytest.mark.parametrize("isolated", [False, True])
 def test_labels_are_learned_and_the_learned_state_serves(
-    each: Bound, open_service: Opener, eventually: Callable[..., None]
+    isolated: bool, each: Bound, open_service: Opener, eventually: Callable[..., None]
 ) -> None:
     with Keeper(each) as keeper:
         keeper.step()
-        client = open_service(EACH)
+        client = open_service(replace(EACH, serving=Serving(isolated=isolated)))
         before = client.post("/predict", json={"features": {"a": 1, "b": 0}}).json()["output"]
         send(client, 0, 45)
         assert keeper.step()
