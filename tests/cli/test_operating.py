@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 from tests.cli.conftest import TOY, Run, history
 
@@ -60,9 +61,21 @@ def test_what_is_suspect_is_found_and_nothing_is_quarantined(run: Run, tmp_path:
     run("import", TOY, history(tmp_path / "a.parquet"))
     run("collect", TOY)
     assert run("quarantine", TOY, "--find").out == "no example is suspect\n"
-    assert run("quarantine", TOY, "--find", "--json").json == []
+    assert run("quarantine", TOY, "--find", "--json").json == {"suspects": [], "unusual": []}
     assert "nothing to quarantine" in run("quarantine", TOY).err
     assert "takes no offsets" in run("quarantine", TOY, "3:5", "--find").err
+
+
+def test_what_is_unusual_is_shown_apart_and_not_proposed(run: Run, tmp_path: Path) -> None:
+    odd = pl.when(pl.int_range(pl.len()) < 175).then(pl.col("x")).otherwise(60.0)
+    run("import", TOY, history(tmp_path / "odd.parquet", x=odd))
+    run("collect", TOY)
+    shown = run("quarantine", TOY, "--find").out
+    assert shown.startswith("no example is suspect\nunusual, may be true")
+    assert ("feature 'x' is 60, unusual" in shown, "Next:" in shown) == (True, False)
+    assert "and 5 more" in shown
+    found = run("quarantine", TOY, "--find", "--json").json
+    assert (found["suspects"], len(found["unusual"])) == ([], 25)
 
 
 @pytest.mark.usefixtures("two")
