@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from headwater.loop.training.update import UpdateResult
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
+    from headwater.serving.published.alarms import Alarm
     from headwater.spec.rulings import AppearedClass, Learning, RoutingStatus
     from headwater.spec.serving.queue_results import QueueStatistics
     from headwater.spec.updating.decision import Decision
 
 __all__ = [
+    "alarm_lines",
     "batch_lines",
     "busy",
     "classes_table",
@@ -235,6 +237,15 @@ def _becomes(one: "AppearedClass") -> str:
     if one.becomes is None:
         return "not named"
     return "itself" if one.becomes == one.name else one.becomes
+
+
+def alarm_lines(alarms: Iterable["Alarm"]) -> list[str]:
+    """Describe the alarms that hold, each with the next step."""
+    lines = []
+    for alarm in alarms:
+        lines.append(f"alarm: {alarm.kind} since {alarm.since:%Y-%m-%d %H:%M} UTC: {alarm.what}")
+        lines.append(f"next: {alarm.hint}")
+    return lines
 
 
 def learning_lines(learning: "Learning") -> list[str]:
