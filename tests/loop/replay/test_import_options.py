@@ -16,7 +16,9 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.replay.history import Columns, History
 from headwater.loop.replay.import_history import import_history, preview_import
+from headwater.loop.replay.import_remarks import RemarkedLabels
 from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ChangedError, ConflictError, DeclarationError, SchemaError
 from headwater.spec.pipeline import Pipeline
 
@@ -191,6 +193,40 @@ def test_a_dry_run_says_what_would_be_recorded_and_records_nothing(log: FeatureL
     with pytest.raises(ConflictError):
         preview_import(log, HISTORY.with_columns(pl.lit(9.0).alias("Price (EUR)")))
     assert log.inbox.end() == 5
+
+
+def test_a_dry_run_remarks_on_labels_beyond_the_wait(log: FeatureLog) -> None:
+    wait = timedelta(hours=2)
+    known = [START + wait, START + wait + timedelta(seconds=1), START - wait, START - 2 * wait]
+    labels = pl.Series([True] * 4)
+    rows = HISTORY.with_columns(id=pl.Series(list("abcd")), label=labels, known_at=pl.Series(known))
+    preview = preview_import(log, rows)
+    assert preview.late == RemarkedLabels(rows=1, prediction_id="b")
+    assert preview.expired == RemarkedLabels(rows=1, prediction_id="d")
+    assert preview.undeclared is None
+    import_history(log, rows)
+    found = examples(log)
+    assert dict(zip(found["prediction_id"], found["late"], strict=True)) == {
+        "a": False,
+        "b": True,
+        "c": False,
+    }
+
+
+def test_a_dry_run_remarks_on_classes_that_are_not_declared(
+    log: FeatureLog, settings: Settings, clock: SimulatedClock
+) -> None:
+    rows = HISTORY.head(2).with_columns(known_at=pl.lit(KNOWN), label=pl.Series(["red", "gren"]))
+    for rule, told in (
+        (LabelRule(wait="2h", classes=("red", "blue"), open=True), ("gren",)),
+        (LabelRule(wait="2h"), None),
+    ):
+        shades = replace(log.pipeline, name="shades", task="multiclass", label=rule)
+        other = FeatureLog(shades, settings, clock, log.database)
+        undeclared = preview_import(other, rows).undeclared
+        assert (None if undeclared is None else undeclared.classes) == told
+        assert undeclared is None or (undeclared.rows, undeclared.prediction_id) == (1, "b")
+        other.close()
 
 
 def test_a_dry_run_puts_no_declaration_in_force(
