@@ -229,7 +229,7 @@ class LabelItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     prediction_id: Id
     value: SentLabel
-    known_at: datetime | UnsetType = UNSET
+    known_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
     source: Source = "natural"
     key: Id | UnsetType = UNSET
 
@@ -251,7 +251,7 @@ class LabelRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     labels: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ITEMS)] | UnsetType = UNSET
     prediction_id: Id | UnsetType = UNSET
     value: SentLabel | UnsetType = UNSET
-    known_at: datetime | UnsetType = UNSET
+    known_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
     source: Source = "natural"
     key: Id | UnsetType = UNSET
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headwater.features.record.checks import plain_words
+from headwater.features.record.checks import hint_of, plain_words
 from headwater.serving.access.authentication import BY
 from headwater.serving.api.problems import FAILED, PROBLEM_TYPE, Problem, log_problem, problem_of
 from headwater.serving.api.reply import Headers, Reply
@@ -307,7 +307,7 @@ def _decoded(decoder: "msgspec.json.Decoder[_Request]", body: bytes) -> _Request
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise SchemaError(plain_words(error), hint="see /docs") from error
+        raise SchemaError(plain_words(error), hint=hint_of(error, "see /docs")) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(
             f"the body is not JSON: {error}{json_fault(body)}", hint="see /docs"
