@@ -65,7 +65,7 @@ class Rewards:
     It begins with the examples that come after its first step, and begins anew if the reward rule or its
     scale changes. A revised label corrects its count. A label that makes no reward is counted as such. A
     prediction whose newest example is quarantined has no reward; a later quarantine has all rewards
-    counted anew.
+    counted anew, a few thousand a step, while the counts before it hold.
 
     Parameters
     ----------
@@ -76,6 +76,7 @@ class Rewards:
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self._counts: _Counts | None = None
+        self._recount: tuple[_Counts, _Counts] | None = None  # of which counts, and how far it is
 
     def step(self, reward: RewardRule, scale: float | None = None) -> BanditState:
         """Count new records, a few thousand at most, and return the counts.
@@ -103,10 +104,15 @@ class Rewards:
         return counted.state
 
     def _counted(self, counts: _Counts) -> _Counts:
-        log, quarantined = self._bound.log, _Quarantined(self._bound.registry.quarantine.ranges())
+        quarantined = _Quarantined(self._bound.registry.quarantine.ranges())
         if counts.left_out != quarantined.ranges:
-            counts = self._recounted(counts, quarantined)
-        state, offset = counts.state, min(log.stop(), counts.next_offset + _BATCH)
+            recount = self._recounted(counts, quarantined)
+            if recount.next_offset < counts.next_offset:
+                self._recount = counts, recount
+                return counts  # what is known holds until then
+            counts, self._recount = recount, None
+        log, state = self._bound.log, counts.state
+        offset = min(log.stop(), counts.next_offset + _BATCH)
         position = min(log.positions(), counts.next_position + _BATCH)
         if counts.next_position < position:
             served = log.served(counts.next_position, position, ("version", "role"))
@@ -118,16 +124,17 @@ class Rewards:
         return counts._replace(next_offset=offset, next_position=position, state=state)
 
     def _recounted(self, counts: _Counts, quarantined: _Quarantined) -> _Counts:
-        """Count all rewards anew, without what is quarantined now."""
-        new = counts._replace(
-            next_offset=counts.first_offset,
-            state=without_rewards(counts.state),
-            left_out=quarantined.ranges,
-        )
-        while new.next_offset < counts.next_offset:
-            stop = min(counts.next_offset, new.next_offset + _BATCH)
-            new = new._replace(state=self._rewarded(new, stop, quarantined), next_offset=stop)
-        return new
+        """Count a few thousand rewards more of all, anew, without what is quarantined now."""
+        before, recount = self._recount or (None, counts)
+        if before is not counts or recount.left_out != quarantined.ranges:
+            recount = counts._replace(
+                next_offset=counts.first_offset,
+                state=without_rewards(counts.state),
+                left_out=quarantined.ranges,
+            )
+        stop = min(counts.next_offset, recount.next_offset + _BATCH)
+        state = self._rewarded(recount, stop, quarantined)
+        return recount._replace(state=state, next_offset=stop)
 
     def _rewarded(self, counts: _Counts, stop: int, quarantined: _Quarantined) -> BanditState:
         """Count the rewards from the next offset to `stop`."""

@@ -164,6 +164,29 @@ def test_what_is_quarantined_leaves_the_rewards_also_once_it_was_counted(bound: 
     assert rewards.step("correct") == state == Rewards(bound).step("correct")
 
 
+def test_a_long_recount_goes_in_steps_while_the_counts_before_hold(
+    bound: Bound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = Rewards(bound)
+    rewards.step("correct")
+    for name in "pqrst":
+        served(bound, name, "1", 0.9)
+        labelled(bound, name, True)
+    sequenced(bound)
+    assert rewards.step("correct").arm("1").labels == 5
+    monkeypatch.setattr("headwater.loop.operator.rewards._BATCH", 2)
+    quarantined(bound, 0)
+    served(bound, "u", "1", 0.9)
+    labelled(bound, "u", True)
+    sequenced(bound)
+    labels = [rewards.step("correct").arm("1").labels for _ in range(3)]
+    assert labels == [5, 5, 5]  # four of five, then the new one
+    quarantined(bound, 1)  # the recount begins anew
+    labels = [rewards.step("correct").arm("1").labels for _ in range(4)]
+    assert labels == [5, 5, 4, 4]
+    assert Rewards(bound).step("correct").arm("1") == Arm(pulls=6, labels=4, gained_ppm=4_000_000)
+
+
 def test_the_newest_label_says_whether_a_prediction_is_quarantined(bound: Bound) -> None:
     rewards = Rewards(bound)
     rewards.step("correct")
