@@ -1,5 +1,6 @@
 """How an import reads a file: its options, columns of other names, and the dry run."""
 
+import gzip
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,32 @@ def test_a_table_that_was_not_split_says_how(
     with pytest.raises(SchemaError, match="has no column") as refused:
         import_history(log, tmp_path / name)
     assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["h.csv", "h.csv.gz"])
+@pytest.mark.parametrize(
+    ("rows", "where"),
+    [
+        (b"a,,,,1,,x\nb\xed\xa0\x80,,,,1,,x\n", r"line 3, column 'id', 'b\xed\xa0\x80' is not UTF-8"),
+        (b'a,,,,1,,"x\ny"\n\nb,,,caf\xe9,1,,x\n', r"line 5, column 'label', 'caf\xe9' is not UTF-8"),
+        (b"a,,,\xc3\xa9,1,,x,\xe9\n", r"line 2, '\xe9' is not UTF-8"),
+    ],
+)
+def test_what_is_not_utf_8_is_refused_by_its_line_and_column(
+    rows: bytes, where: str, name: str, log: FeatureLog, tmp_path: Path
+) -> None:
+    body = b"id,served_at,known_at,label,Price (EUR),b,more\n" + rows
+    (tmp_path / name).write_bytes(gzip.compress(body) if name.endswith("gz") else body)
+    with pytest.raises(SchemaError, match="cannot be read") as refused:
+        import_history(log, tmp_path / name)
+    assert where in refused.value.what
+    assert "UTF-8" in refused.value.hint
+
+
+def test_a_line_of_names_that_is_not_utf_8_is_refused(log: FeatureLog, tmp_path: Path) -> None:
+    (tmp_path / "h.csv").write_bytes("id,served_at,caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(SchemaError, match=r"line 1, 'caf.xe9' is not UTF-8"):
+        import_history(log, tmp_path / "h.csv")
 
 
 @pytest.mark.parametrize("table", [pl.LazyFrame({"id": ["a"]}), {"id": ["a"]}, [], None, 7, b"a.csv"])
