@@ -23,7 +23,7 @@ from headwater.spec.errors import NonFiniteError, SchemaError, few
 from headwater.spec.outputs import misfit_of_output
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["Checks", "check_entity", "plain_words"]
+__all__ = ["Checks", "check_entity", "hint_of", "plain_words"]
 
 _LONGEST = 300  # what is wrong may quote a value
 _MOST_KEYS = 20
@@ -37,6 +37,8 @@ _LABEL_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+_NAIVE = ("`datetime` with a timezone component", "a time with a zone")
+_NO_TIME = ("Invalid RFC3339 encoded datetime", "it is no ISO time")
 _OUTPUT_HINTS: dict[str, str] = {
     "binary": "send the chance of True, from 0 to 1; if a model made it, look at the model",
     "multiclass": "send a chance by class; if a model made it, look at the model",
@@ -282,9 +284,21 @@ def plain_words(error: msgspec.ValidationError, within: str = "") -> str:
     text, _, place = str(error).partition(" - at `$")
     text = text.replace("Object missing required field", "it lacks")
     text = text.replace("Object contains unknown field", "it holds the unknown field")
-    text = text.replace("Invalid enum value", "it may not be")[:_LONGEST]
+    text = text.replace("Invalid enum value", "it may not be")
+    text = text.replace(*_NAIVE).replace(*_NO_TIME).replace("`datetime`", "a time")[:_LONGEST]
     where = (within + place.rstrip("`").removeprefix(".")).rstrip(".")
     return f"{where}: {text[0].lower()}{text[1:]}" if where else text
+
+
+def hint_of(error: msgspec.ValidationError, otherwise: str) -> str:
+    """Return what to send instead, if a time is wrong, in the words of a door that takes JSON.
+
+    >>> hint_of(msgspec.ValidationError("Invalid RFC3339 encoded datetime"), "see /docs")
+    'send an ISO time with a zone, such as 2026-01-01T00:00:00Z'
+    """
+    if "datetime" in str(error).partition(" - at `$")[0]:
+        return "send an ISO time with a zone, such as 2026-01-01T00:00:00Z"
+    return otherwise
 
 
 def _not_declared(rule: LabelRule, prediction_id: str, value: str) -> SchemaError:

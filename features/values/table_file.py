@@ -9,6 +9,7 @@ import csv
 import gzip
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -27,6 +28,7 @@ _PARQUET = (".parquet", ".pq")
 _TEXT = {".csv": ",", ".tsv": "\t"}
 _CHUNK_ROWS = 20_000
 _BLOCK_BYTES = 4 << 20
+_SHOWN = 60
 
 
 class Table:
@@ -209,7 +211,7 @@ def _of_text(path: Path, split: str, names: list[str], null: Sequence[str], *, p
     from pyarrow import csv as arrow_csv  # noqa: PLC0415
 
     lines = _Lines(path, split, packed=packed)
-    reading_errors = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error)
+    reading_errors = (pa.ArrowException, OSError, EOFError, csv.Error)
     options = arrow_csv.ConvertOptions(
         include_columns=names,
         column_types=dict.fromkeys(names, pa.string()),
@@ -232,12 +234,16 @@ def _of_text(path: Path, split: str, names: list[str], null: Sequence[str], *, p
                 yield 0, pl.DataFrame(schema=dict.fromkeys(names, pl.String))
                 for batch in reader:
                     yield file.tell(), _as_frame(pa.Table.from_batches([batch]))
+        except UnicodeDecodeError as error:
+            raise lines.not_utf_8() from error
         except reading_errors as error:
             hint = lines.uneven() or "give a line of names, text in UTF-8"
             raise _unreadable(path, error, hint) from error
 
     try:
         present = lines.names()
+    except UnicodeDecodeError as error:
+        raise lines.not_utf_8() from error
     except reading_errors as error:
         raise _unreadable(path, error, "give a line of names, text in UTF-8") from error
     _check_names(present, names)
@@ -294,9 +300,26 @@ class _Lines:
             return ""
         return f"mend line {line}: it has {count} fields, the line of names {width}" if line else ""
 
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+    def not_utf_8(self) -> SchemaError:
+        """Return the refusal that names the first field which is not UTF-8."""
+        rows, where = self._rows("surrogateescape"), "its end"
+        _, names = first = next(rows)
+        for line, fields in chain([first], rows):
+            wrong = ((place, field) for place, field in enumerate(fields) if not _is_utf_8(field))
+            place, field = next(wrong, (0, ""))
+            if field:
+                named = fields is not names and place < len(names)
+                column = f", column {names[place]!r}" if named else ""
+                shown = field.encode(errors="surrogateescape").decode(errors="backslashreplace")
+                where = f"line {line}{column}, '{shown[:_SHOWN]}'"
+                break
+        return SchemaError(
+            f"{self._path} cannot be read: {where} is not UTF-8", hint="write the file as text in UTF-8"
+        )
+
+    def _rows(self, errors: str = "strict") -> Iterator[tuple[int, list[str]]]:
         """Yield each row's first line, from 1, and its fields; empty lines are skipped."""
-        with self._opened() as text:
+        with self._opened(errors) as text:
             reader = csv.reader(text, delimiter=self._split)
             line = 1
             for fields in reader:
@@ -304,10 +327,15 @@ class _Lines:
                     yield line, fields
                 line = reader.line_num + 1
 
-    def _opened(self) -> TextIO:
+    def _opened(self, errors: str = "strict") -> TextIO:
         if self._packed:
-            return gzip.open(self._path, "rt", encoding="utf-8-sig", newline="")
-        return self._path.open(encoding="utf-8-sig", newline="")
+            return gzip.open(self._path, "rt", encoding="utf-8-sig", errors=errors, newline="")
+        return self._path.open(encoding="utf-8-sig", errors=errors, newline="")
+
+
+def _is_utf_8(field: str) -> bool:
+    """Return whether text that was read with escapes of what is not UTF-8 has none."""
+    return field.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in field)
 
 
 def _row(row: int) -> str:

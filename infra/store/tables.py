@@ -304,6 +304,12 @@ bandit = Table(
     Column("next_offset", BigInteger, nullable=False),
     Column("next_position", BigInteger, nullable=False),
     Column("state", LargeBinary, nullable=False, comment="JSON, counts by version"),
+    Column(
+        "left_out",
+        BigInteger,
+        nullable=False,
+        comment="how many ranges of the quarantine its rewards leave out",
+    ),
 )
 
 batch_run = Table(

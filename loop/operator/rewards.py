@@ -1,7 +1,9 @@
 """Rewards for a bandit: those of the versions that answered, counted from labels as they come."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -12,14 +14,17 @@ from headwater.infra.store import tables
 from headwater.loop.binding import Bound
 from headwater.spec.data.records import LabelValue, Output
 from headwater.spec.errors import FencedError, SchemaError
+from headwater.spec.recipe import OffsetRange
 from headwater.spec.serving.bandit import (
     BanditState,
     RewardRule,
     observe,
     pulled,
+    retract,
     revise,
     reward_of,
     unrewarded,
+    without_rewards,
 )
 
 __all__ = ["Rewards"]
@@ -30,7 +35,7 @@ _OUTPUT = msgspec.json.Decoder(dict[str, float])
 
 
 class _Counts(NamedTuple):
-    """The counts, and up to which offset and position."""
+    """The counts, up to which offset and position, and how many quarantined ranges they leave out."""
 
     reward: RewardRule
     scale: float | None
@@ -38,13 +43,29 @@ class _Counts(NamedTuple):
     next_offset: int
     next_position: int
     state: BanditState = BanditState()
+    left_out: int = 0
+
+
+class _Quarantined:
+    """Ranges of offsets, of which some may overlap."""
+
+    def __init__(self, spans: list[OffsetRange]) -> None:
+        self.ranges = len(spans)
+        self._starts = [span.start for span in spans]
+        self._stops = list(accumulate((span.stop for span in spans), max))
+
+    def __contains__(self, offset: int) -> bool:
+        before = bisect_right(self._starts, offset)
+        return before > 0 and offset < self._stops[before - 1]
 
 
 class Rewards:
     """Counts the rewards of one pipeline's versions; the counts survive restarts.
 
     It begins with the examples that come after its first step, and begins anew if the reward rule or its
-    scale changes. A revised label corrects its count. A label that makes no reward is counted as such.
+    scale changes. A revised label corrects its count. A label that makes no reward is counted as such. A
+    prediction whose newest example is quarantined has no reward; a later quarantine has all rewards
+    counted anew, a few thousand a step, while the counts before it hold.
 
     Parameters
     ----------
@@ -55,6 +76,7 @@ class Rewards:
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self._counts: _Counts | None = None
+        self._recount: tuple[_Counts, _Counts] | None = None  # of which counts, and how far it is
 
     def step(self, reward: RewardRule, scale: float | None = None) -> BanditState:
         """Count new records, a few thousand at most, and return the counts.
@@ -82,6 +104,13 @@ class Rewards:
         return counted.state
 
     def _counted(self, counts: _Counts) -> _Counts:
+        quarantined = _Quarantined(self._bound.registry.quarantine.ranges())
+        if counts.left_out != quarantined.ranges:
+            recount = self._recounted(counts, quarantined)
+            if recount.next_offset < counts.next_offset:
+                self._recount = counts, recount
+                return counts  # what is known holds until then
+            counts, self._recount = recount, None
         log, state = self._bound.log, counts.state
         offset = min(log.stop(), counts.next_offset + _BATCH)
         position = min(log.positions(), counts.next_position + _BATCH)
@@ -91,22 +120,38 @@ class Rewards:
             for version, times in pulls.iter_rows():
                 state = pulled(state, version, times)
         if counts.next_offset < offset:
-            state = self._rewarded(counts, log.examples(counts.next_offset, offset, _COLUMNS), state)
+            state = self._rewarded(counts._replace(state=state), offset, quarantined)
         return counts._replace(next_offset=offset, next_position=position, state=state)
 
-    def _rewarded(self, counts: _Counts, examples: pl.DataFrame, state: BanditState) -> BanditState:
+    def _recounted(self, counts: _Counts, quarantined: _Quarantined) -> _Counts:
+        """Count a few thousand rewards more of all, anew, without what is quarantined now."""
+        before, recount = self._recount or (None, counts)
+        if before is not counts or recount.left_out != quarantined.ranges:
+            recount = counts._replace(
+                next_offset=counts.first_offset,
+                state=without_rewards(counts.state),
+                left_out=quarantined.ranges,
+            )
+        stop = min(counts.next_offset, recount.next_offset + _BATCH)
+        state = self._rewarded(recount, stop, quarantined)
+        return recount._replace(state=state, next_offset=stop)
+
+    def _rewarded(self, counts: _Counts, stop: int, quarantined: _Quarantined) -> BanditState:
+        """Count the rewards from the next offset to `stop`."""
+        state, examples = counts.state, self._bound.log.examples(counts.next_offset, stop, _COLUMNS)
         labels: dict[int, LabelValue] = dict(examples.select("offset", "label").iter_rows())
         for offset, supersedes, label, output, version in _answered_examples(examples):
             if supersedes is not None and supersedes < counts.first_offset:
                 continue
-            try:
-                reward = reward_of(counts.reward, output, label, counts.scale)
-            except SchemaError as error:
-                state = unrewarded(state, offset, error.what)
-                continue
-            before = None if supersedes is None else self._superseded(counts, output, supersedes, labels)
-            counted = observe(state, version, reward)
-            state = counted if before is None else revise(state, version, before, reward)
+            before = after = None
+            if supersedes is not None and supersedes not in quarantined:
+                before = self._superseded(counts, output, supersedes, labels)
+            if offset not in quarantined:
+                try:
+                    after = reward_of(counts.reward, output, label, counts.scale)
+                except SchemaError as error:
+                    state = unrewarded(state, offset, error.what)
+            state = _corrected(state, version, before, after)
         return state
 
     def _superseded(
@@ -161,13 +206,24 @@ class Rewards:
                 table.c.scale.is_not_distinct_from(counts.scale),
                 table.c.next_offset == counts.next_offset,
                 table.c.next_position == counts.next_position,
+                table.c.left_out == counts.left_out,
             )
             .values(
                 next_offset=counted.next_offset,
                 next_position=counted.next_position,
                 state=msgspec.json.encode(counted.state),
+                left_out=counted.left_out,
             )
         ).rowcount
+
+
+def _corrected(
+    state: BanditState, version: str, before: float | None, after: float | None
+) -> BanditState:
+    """Count that the reward of a prediction was `before` and is `after`; None is no reward."""
+    if before is None:
+        return state if after is None else observe(state, version, after)
+    return retract(state, version, before) if after is None else revise(state, version, before, after)
 
 
 def _answered_examples(

@@ -10,6 +10,7 @@ import polars as pl
 from headwater.features.record.import_draft import ImportCounts
 from headwater.features.record.log_writer import LogWriter
 from headwater.loop.replay.history import Columns, History, Progress, untold
+from headwater.loop.replay.import_remarks import LabelRemarks, RemarkedLabels
 from headwater.spec.data.records import Label, Prediction
 
 __all__ = ["ImportPreview", "import_history", "preview_import"]
@@ -31,6 +32,12 @@ class ImportPreview(msgspec.Struct, frozen=True, kw_only=True):
         How many rows have no label: their predictions are recorded, and wait for it.
     unused
         The table's columns that are not read.
+    late
+        The labels that come after the pipeline's wait: they are recorded, and marked as late.
+    expired
+        The labels whose prediction comes after the wait: they are recorded, and make no example.
+    undeclared
+        The labels of classes that are not declared, if any classes are.
     """
 
     first: tuple[tuple[Prediction, Label | None], ...]
@@ -38,6 +45,9 @@ class ImportPreview(msgspec.Struct, frozen=True, kw_only=True):
     counts: ImportCounts
     unlabelled: int
     unused: tuple[str, ...]
+    late: RemarkedLabels | None = None
+    expired: RemarkedLabels | None = None
+    undeclared: RemarkedLabels | None = None
 
 
 def import_history(
@@ -103,15 +113,18 @@ def preview_import(
     """
     history = History(log.pipeline, source, columns, told)
     shown: list[tuple[Prediction, Label | None]] = []
-    unlabelled = 0
+    remarks, unlabelled = LabelRemarks(log.pipeline.label), 0
 
     def watched() -> Iterator[tuple[Prediction, Label | None]]:
         nonlocal unlabelled
-        for record in history.records():
-            unlabelled += record[1] is None
+        for prediction, label in history.records():
+            if label is None:
+                unlabelled += 1
+            else:
+                remarks.see(prediction, label)
             if len(shown) < first:
-                shown.append(record)
-            yield record
+                shown.append((prediction, label))
+            yield prediction, label
 
     with history.placing():
         counts = log.preview_import(watched(), history.tell)
@@ -121,4 +134,7 @@ def preview_import(
         counts=counts,
         unlabelled=unlabelled,
         unused=history.unused,
+        late=remarks.late,
+        expired=remarks.expired,
+        undeclared=remarks.undeclared,
     )

@@ -38,7 +38,7 @@ _PART = 1_024
 _PROBES = 128
 _REHEARSED = 512
 _RARE = 0.005
-_OUT_RANGES, _FAR_RANGES, _LEAST_RANGE = 3.0, 100.0, 0.1
+_UNUSUAL_RANGES, _OUT_RANGES, _FAR_RANGES, _LEAST_RANGE = 2.0, 3.0, 100.0, 0.1
 _MOVED = 0.1
 _SURE, _LITTLE = 4.0, 0.05
 _BREAK_TIMES = 20.0
@@ -96,7 +96,7 @@ class LearningGuard:
         """
         if len(labels) > _PART:
             return self._out_in_parts(features, labels)
-        found = self._beyond(features, labels, _OUT_RANGES).values()
+        found = self._beyond(features, labels, _OUT_RANGES, _BREAK_TIMES).values()
         return None if not found else pl.select(pl.any_horizontal(*found)).to_series()
 
     def _out_in_parts(self, features: pl.DataFrame, labels: pl.Series) -> pl.Series | None:
@@ -111,7 +111,15 @@ class LearningGuard:
 
     def far_columns(self, features: pl.DataFrame, labels: pl.Series) -> dict[str, pl.Series]:
         """Return which numbers of a column are far out, by name where any are; the label's is ``""``."""
-        return self._beyond(features, labels, _FAR_RANGES)
+        return self._beyond(features, labels, _FAR_RANGES, _BREAK_TIMES)
+
+    def unusual_columns(self, features: pl.DataFrame, labels: pl.Series) -> dict[str, pl.Series]:
+        """Return which numbers lie more than two ranges beyond, as :meth:`far_columns` does.
+
+        Those of labels, too, which need not be many times the largest: such a number may well be true,
+        so the guard does not go by it, and a person looks at it.
+        """
+        return self._beyond(features, labels, _UNUSUAL_RANGES, 0.0)
 
     def harm(self, without: Sequence[Output], with_them: Sequence[Output]) -> str | None:
         """Return in words how much worse examples make the outputs for :attr:`probes`; None if little.
@@ -179,8 +187,13 @@ class LearningGuard:
             )
         return None
 
-    def _beyond(self, features: pl.DataFrame, labels: pl.Series, ranges: float) -> dict[str, pl.Series]:
-        """Return which numbers are so many ranges beyond the known ones, by column where any are."""
+    def _beyond(
+        self, features: pl.DataFrame, labels: pl.Series, ranges: float, label_times: float
+    ) -> dict[str, pl.Series]:
+        """Return which numbers are so many ranges beyond the known ones, by column where any are.
+
+        A label must also be so many times the largest.
+        """
         if not self._knows_enough:
             return {}
         columns = {
@@ -188,7 +201,7 @@ class LearningGuard:
         }
         columns[""] = labels, self._labels
         found = {
-            name: _outside(column, known, ranges, 0.0 if name else _BREAK_TIMES)
+            name: _outside(column, known, ranges, 0.0 if name else label_times)
             for name, (column, known) in columns.items()
             if column.dtype.is_numeric()
         }

@@ -28,19 +28,23 @@ class Suspect(msgspec.Struct, frozen=True, kw_only=True):
         What is wrong with it, in words.
     learnable
         Whether learners take it: then one of its numbers is *far out* of the examples before it, as
-        :mod:`headwater.loop.training.learning_guard` has it.
+        :mod:`headwater.loop.training.learning_guard` has it, or unusual.
+    unusual
+        Whether it may be true, and is only to look at: one of its numbers lies more than two ranges
+        beyond nearly all of those of the newest 2,048 examples before it.
     """
 
     offset: int
     prediction_id: str
     what: str
     learnable: bool
+    unusual: bool = False
 
 
 def find_suspects(
     log: LogReader, task: Task, span: OffsetRange, *, far_out: bool = True
 ) -> Iterator[Suspect]:
-    """Find examples of a range that no learner takes, or that are far out, by offset.
+    """Find examples of a range that no learner takes, that are far out, or unusual, by offset.
 
     Those that are quarantined already are left out. An example has one reason, its label's
     if that is one.
@@ -52,7 +56,8 @@ def find_suspects(
     span
         Which offsets.
     far_out
-        Whether to find those that are far out, too.
+        Whether to find those that are far out or unusual, too. The first hundred examples are judged
+        by none before them.
 
     Raises
     ------
@@ -64,15 +69,15 @@ def find_suspects(
         flat = frame.drop("features").hstack(frame["features"].struct.unnest())
         numbers = [name for name in flat.columns[2:] if flat[name].dtype.is_numeric()]
         wrong = {name: _beyond(flat[name]) for name in numbers}
-        suspects = list(_suspects(flat, wrong, learnable=False))
+        suspects = [_suspect(*row, learnable=False) for row in _rows(flat, wrong)]
         sound = flat.filter(~pl.col("offset").is_in([one.offset for one in suspects]))
-        features, labels = sound.drop("offset", "prediction_id", "label"), sound["label"]
         if far_out and sound.height:
-            far = guard.far_columns(features, labels)
-            of_column = {name or "label": mask for name, mask in far.items()}
-            suspects += _suspects(sound, of_column, learnable=True)
-            near = ~sound["offset"].is_in([one.offset for one in suspects])
-            guard = guard.after(features.filter(near), labels.filter(near))
+            rows = list(_rows(sound, _by_column(guard.far_columns(*_example(sound)))))
+            suspects += [_suspect(*row, ", far out", learnable=True) for row in rows]
+            near = sound.filter(~pl.col("offset").is_in([offset for offset, *_ in rows]))
+            rows = list(_rows(near, _by_column(guard.unusual_columns(*_example(near)))))
+            suspects += [_suspect(*row, ", unusual", learnable=True, unusual=True) for row in rows]
+            guard = guard.after(*_example(near))  # the unusual become usual if there are many
         yield from sorted(suspects, key=lambda suspect: suspect.offset)
 
 
@@ -82,20 +87,37 @@ def _pieces(log: LogReader, span: OffsetRange) -> Iterator[pl.DataFrame]:
         yield from frame.iter_slices(_PIECE_ROWS)
 
 
-def _suspects(flat: pl.DataFrame, wrong: dict[str, pl.Series], *, learnable: bool) -> Iterator[Suspect]:
-    """Yield the rows of which a column is wrong, once each."""
+def _example(flat: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+    return flat.drop("offset", "prediction_id", "label"), flat["label"]
+
+
+def _by_column(masks: dict[str, pl.Series]) -> dict[str, pl.Series]:
+    return {name or "label": mask for name, mask in masks.items()}
+
+
+def _rows(flat: pl.DataFrame, wrong: dict[str, pl.Series]) -> Iterator[tuple[int, str, str, float]]:
+    """Yield the rows of which a column is wrong, once each: offset, id, column and number."""
     seen: set[int] = set()
     for name, mask in wrong.items():
         for offset, id_, value in flat.filter(mask).select("offset", "prediction_id", name).iter_rows():
             if offset not in seen:
                 seen.add(offset)
-                subject = "the label" if name == "label" else f"feature {name!r}"
-                yield Suspect(
-                    offset=offset,
-                    prediction_id=id_,
-                    what=f"{subject} is {value:g}" + (", far out" if learnable else ""),
-                    learnable=learnable,
-                )
+                yield offset, id_, name, value
+
+
+def _suspect(
+    offset: int,
+    id_: str,
+    column: str,
+    value: float,
+    why: str = "",
+    *,
+    learnable: bool,
+    unusual: bool = False,
+) -> Suspect:
+    subject = "the label" if column == "label" else f"feature {column!r}"
+    what = f"{subject} is {value:g}{why}"
+    return Suspect(offset=offset, prediction_id=id_, what=what, learnable=learnable, unusual=unusual)
 
 
 def _beyond(column: pl.Series) -> pl.Series:

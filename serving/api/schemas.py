@@ -50,8 +50,8 @@ class PredictItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     features
         Values by name, as the pipeline declares them; left out if all are looked up.
     id
-        The client's id; the service makes one if there is none. The same id with the same features
-        gets the same answer, so that a request may be sent again.
+        The client's id; without it, that of a header ``Idempotency-Key``, or one that the service makes.
+        The same id with the same features gets the same answer, so that a request may be sent again.
     entity
         Entity keys by name, by which batch features are looked up.
     unit
@@ -229,7 +229,7 @@ class LabelItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     prediction_id: Id
     value: SentLabel
-    known_at: datetime | UnsetType = UNSET
+    known_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
     source: Source = "natural"
     key: Id | UnsetType = UNSET
 
@@ -251,7 +251,7 @@ class LabelRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     labels: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ITEMS)] | UnsetType = UNSET
     prediction_id: Id | UnsetType = UNSET
     value: SentLabel | UnsetType = UNSET
-    known_at: datetime | UnsetType = UNSET
+    known_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
     source: Source = "natural"
     key: Id | UnsetType = UNSET
 

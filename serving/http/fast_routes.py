@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headwater.features.record.checks import plain_words
+from headwater.features.record.checks import hint_of, plain_words
 from headwater.serving.access.authentication import BY
 from headwater.serving.api.problems import FAILED, PROBLEM_TYPE, Problem, log_problem, problem_of
 from headwater.serving.api.reply import Headers, Reply
@@ -176,18 +176,20 @@ class FastRoutes:
 def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> FastRoute:
     """Make ``POST /predict``."""
 
-    async def predict(body: bytes, _by: str, _headers: Headers) -> object:
+    async def predict(body: bytes, _by: str, headers: Headers) -> object:
         request = _decoded(_PREDICT, body)
         try:
-            return await answer(request)
+            return await answer(request, idempotency_key(headers))
         except HeadwaterError as error:
             log_problem(error, pipeline=request.pipeline, prediction_id=request.id)
             raise
 
-    async def answer(request: PredictRequest) -> object:
+    async def answer(request: PredictRequest, key: str | None) -> object:
         pipeline = named(pipelines, request.pipeline)
         if request.predictions is not UNSET:
             _check_alone(request.features is UNSET and request.id is UNSET, "predictions", "features")
+            if key is not None:
+                _identify(request.predictions, key)
             return PredictionAnswers(await pipeline.predictor.predict(request.predictions))
         features = request.features
         if features is UNSET:
@@ -196,11 +198,19 @@ def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) ->
                     "features: it is missing", hint="send features, or many in predictions"
                 )
             features = NO_FEATURES
-        item = PredictItem(features, request.id, request.entity, request.unit)
+        id_ = key if request.id is UNSET and key is not None else request.id
+        item = PredictItem(features, id_, request.entity, request.unit)
         (prediction,) = await pipeline.predictor.predict([item])
         return prediction
 
     return FastRoute(predict, limits, metrics)
+
+
+def _identify(items: Sequence[PredictItem], key: str) -> None:
+    """Give each request without an id one of the key and its place, as labels get keys."""
+    for place, item in enumerate(items):
+        if item.id is UNSET:
+            item.id = f"{key}/{place}"
 
 
 def labels_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) -> FastRoute:
@@ -307,7 +317,7 @@ def _decoded(decoder: "msgspec.json.Decoder[_Request]", body: bytes) -> _Request
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise SchemaError(plain_words(error), hint="see /docs") from error
+        raise SchemaError(plain_words(error), hint=hint_of(error, "see /docs")) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(
             f"the body is not JSON: {error}{json_fault(body)}", hint="see /docs"

@@ -1,4 +1,4 @@
-"""The ``Idempotency-Key`` of a request: the client's key for its labels, as a header."""
+"""The ``Idempotency-Key`` of a request: a header for its labels' keys, or its predictions' ids."""
 
 from headwater.serving.api.reply import Headers
 from headwater.spec.data.values import LONGEST_NAME
@@ -9,7 +9,7 @@ __all__ = ["HEADER", "LONGEST", "idempotency_key"]
 HEADER = "Idempotency-Key"
 
 LONGEST = LONGEST_NAME - 10
-"""How many characters it may have: a label of many has a key of it, a slash and the label's place."""
+"""How many characters it may have: one of many has a key or id of it, a slash and its place."""
 
 _NAME = HEADER.lower().encode()
 

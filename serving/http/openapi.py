@@ -50,18 +50,25 @@ _LABELS: dict[Task, dict[str, Any]] = {
 _EXAMPLES: dict[str, object] = {"float": 1.5, "int": 2, "str": "text", "bool": True}
 _TRUTHS: dict[Task, LabelValue] = {"binary": True, "multiclass": "red", "regression": 3.5}
 _IDEMPOTENCY = {
-    "name": HEADER,
-    "in": "header",
-    "required": False,
-    "description": "The key of the label, if it has none of its own; each label of many gets a key of "
-    "this, a slash and its place from 0. The same request with the same key is recorded once",
-    "schema": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": LONGEST,
-        "pattern": "^[!-~]([ -~]*[!-~])?$",
-    },
-    "example": "order-17-first",
+    row: {
+        "name": HEADER,
+        "in": "header",
+        "required": False,
+        "description": words,
+        "schema": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": LONGEST,
+            "pattern": "^[!-~]([ -~]*[!-~])?$",
+        },
+        "example": "order-17-first",
+    }
+    for row, words in {
+        PREDICT: "The id of the prediction, if it has none of its own; each one of many gets an id of "
+        "this, a slash and its place from 0. The same request with the same key gets the same answer",
+        LABEL: "The key of the label, if it has none of its own; each label of many gets a key of "
+        "this, a slash and its place from 0. The same request with the same key is recorded once",
+    }.items()
 }
 _STATUSES = {
     "401": "A key is needed, once the first was made",
@@ -143,7 +150,7 @@ def _operation(
     if not row.scopes:
         found["security"] = [{}]
     parameters = [*_path_parameters(path, pipelines), *_query_parameters(row, pipelines)]
-    if parameters := parameters + ([_IDEMPOTENCY] if row is LABEL else []):
+    if parameters := parameters + ([_IDEMPOTENCY[row]] if row in _IDEMPOTENCY else []):
         found["parameters"] = parameters
     if row.method != "GET":
         found["requestBody"] = {"required": True, "content": _request(row, pipelines, schemas)}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import UNSET
 
-from headwater.features.record.checks import plain_words
+from headwater.features.record.checks import hint_of, plain_words
 from headwater.features.record.encoder import RecordEncoder
 from headwater.features.record.entries import Entry
 from headwater.infra.clock import Clock, to_us
@@ -97,9 +97,8 @@ class LabelRecorder:
         try:
             label = _LABEL.decode(item)
         except msgspec.ValidationError as error:
-            return LabelResult(
-                _id_in(item), "refused", plain_words(error), "send prediction_id and value"
-            )
+            hint = hint_of(error, "send prediction_id and value")
+            return LabelResult(_id_in(item), "refused", plain_words(error), hint)
         except UnicodeDecodeError:
             return LabelResult("", "refused", "the label is not UTF-8", "send UTF-8")
         if label.key is UNSET and key is not None:

@@ -56,7 +56,8 @@ def utc(moment: datetime, field: str) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError as error:
         raise SchemaError(
-            f"{field}={moment!r} is no time in UTC", hint="send a time between the years 1 and 9999"
+            f"{field}={moment.isoformat()} is no time in UTC",
+            hint="send a time between the years 1 and 9999",
         ) from error
 
 

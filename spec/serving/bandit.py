@@ -24,10 +24,12 @@ __all__ = [
     "merge",
     "observe",
     "pulled",
+    "retract",
     "revise",
     "reward_of",
     "thompson",
     "unrewarded",
+    "without_rewards",
 ]
 
 Policy = Literal["thompson", "ucb"]
@@ -158,6 +160,27 @@ def revise(state: BanditState, version: str, before: float, after: float) -> Ban
         If a reward is not within 0 and 1.
     """
     return _plus(state, version, Arm(gained_ppm=_ppm(after) - _ppm(before)))
+
+
+def retract(state: BanditState, version: str, reward: float) -> BanditState:
+    """Take back a reward that was observed, since its label makes none any more.
+
+    Raises
+    ------
+    SchemaError
+        If the reward is not within 0 and 1.
+
+    Examples
+    --------
+    >>> retract(observe(BanditState(), "7", 1.0), "7", 1.0).arm("7")
+    Arm(pulls=0, labels=0, gained_ppm=0)
+    """
+    return _plus(state, version, Arm(labels=-1, gained_ppm=-_ppm(reward)))
+
+
+def without_rewards(state: BanditState) -> BanditState:
+    """Return how often each version was chosen, without any reward, to count rewards anew."""
+    return BanditState({version: Arm(pulls=arm.pulls) for version, arm in state.arms.items()})
 
 
 def merge(*states: BanditState) -> BanditState:

@@ -119,6 +119,24 @@ def test_a_model_that_rebuilds_is_not_warned_of(run: Run, tmp_path: Path) -> Non
     assert "warning" not in result.err
 
 
+def test_a_dry_run_remarks_on_what_may_be_a_mistake(run: Run, tmp_path: Path) -> None:
+    empty, table = tmp_path / "empty.csv", tmp_path / "shades.csv"
+    empty.write_text("id,served_at,known_at,label,x,y\n")
+    told = run("import", TOY, str(empty), "--dry-run")
+    assert (told.status, told.out) == (0, "the table has no rows: there is nothing to import\n")
+    assert run("import", TOY, str(empty), "--dry-run", "--json").json["rows"] == 0
+    table.write_text(
+        "id,served_at,known_at,label,x,y\n"
+        "a,2024-02-01T12:00Z,2024-02-01T13:00Z,red,1,2\n"
+        "b,2024-02-01T12:00Z,2024-03-01T13:00Z,gren,1,2\n"
+        "c,2024-02-05T12:00Z,2024-02-01T13:00Z,red,1,2\n"
+    )
+    said = run("import", TOY.replace(":toy", ":shades"), str(table), "--dry-run").out
+    assert "1 labels come after the wait, and are marked as late; the first is that of 'b'" in said
+    assert "1 labels are dropped: their prediction comes after the wait; the first is that of 'c" in said
+    assert "1 labels are of classes that are not declared ('gren'); the first is that of 'b'" in said
+
+
 def test_a_dry_run_of_a_text_file_shows_it_as_it_would_be_recorded(run: Run, tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text(

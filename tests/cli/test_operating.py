@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 from tests.cli.conftest import TOY, Run, history
 
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
+from headwater.serving.published.alarms import Alarm, KeeperStatus, KeeperStatusFile
 from headwater.spec.data.records import Label, Prediction
 from headwater.spec.loading import load_pipeline
 
@@ -60,9 +62,21 @@ def test_what_is_suspect_is_found_and_nothing_is_quarantined(run: Run, tmp_path:
     run("import", TOY, history(tmp_path / "a.parquet"))
     run("collect", TOY)
     assert run("quarantine", TOY, "--find").out == "no example is suspect\n"
-    assert run("quarantine", TOY, "--find", "--json").json == []
+    assert run("quarantine", TOY, "--find", "--json").json == {"suspects": [], "unusual": []}
     assert "nothing to quarantine" in run("quarantine", TOY).err
     assert "takes no offsets" in run("quarantine", TOY, "3:5", "--find").err
+
+
+def test_what_is_unusual_is_shown_apart_and_not_proposed(run: Run, tmp_path: Path) -> None:
+    odd = pl.when(pl.int_range(pl.len()) < 175).then(pl.col("x")).otherwise(60.0)
+    run("import", TOY, history(tmp_path / "odd.parquet", x=odd))
+    run("collect", TOY)
+    shown = run("quarantine", TOY, "--find").out
+    assert shown.startswith("no example is suspect\nunusual, may be true")
+    assert ("feature 'x' is 60, unusual" in shown, "Next:" in shown) == (True, False)
+    assert "and 5 more" in shown
+    found = run("quarantine", TOY, "--find", "--json").json
+    assert (found["suspects"], len(found["unusual"])) == ([], 25)
 
 
 @pytest.mark.usefixtures("two")
@@ -76,6 +90,19 @@ def test_a_name_that_is_not_enough_is_refused_with_a_hint(run: Run, tmp_path: Pa
     run("import", TOY, history(tmp_path / "a.parquet"))
     refused = run("routing", "toy", "--set", "champion")
     assert (refused.status, "module:attribute or path.py:attribute" in refused.err) == (1, True)
+
+
+def test_status_shows_the_alarms_that_hold_though_no_service_runs(run: Run, home: Settings) -> None:
+    assert run("status", TOY, "--json").json["alarms"] == []
+    assert "alarm" not in run("status", TOY).out
+    with Bound(load_pipeline(TOY), home) as bound:
+        now = bound.clock.now()
+    alarm = Alarm(kind="learning", what="example 7 is out", hint="quarantine it", since=now)
+    KeeperStatusFile("toy", home).publish(KeeperStatus(alarms=(alarm,)))
+    (shown,) = run("status", TOY, "--json").json["alarms"]
+    assert (shown["kind"], shown["what"], shown["hint"]) == ("learning", alarm.what, alarm.hint)
+    told = run("status", TOY).out
+    assert all(word in told for word in ("learning", f"{now:%Y-%m-%d %H:%M}", alarm.what, alarm.hint))
 
 
 def test_a_new_class_is_listed_and_named(run: Run, home: Settings) -> None:

@@ -1,6 +1,7 @@
 """Commands that operate serving models; every ruling is audited."""
 
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +29,12 @@ from headwater.cli.stores import (
 )
 from headwater.spec.errors import DeclarationError
 
+if TYPE_CHECKING:
+    from headwater.loop.training.suspects import Suspect
+
 __all__ = ["commands"]
+
+_UNUSUAL_SHOWN = 20
 
 commands = typer.Typer()
 shadow = typer.Typer(no_args_is_help=True, help="Versions that predict beside the answer: add, drop.")
@@ -248,7 +254,8 @@ def quarantine(
 
     A service that learns each label excludes them at once. A version that has learned them keeps them:
     headwater rollback returns to an earlier version. --find, with a reference to the declaration, lists
-    the examples that no learner takes, or whose numbers are far beyond those before them.
+    the examples that no learner takes, or whose numbers are far beyond those before them; and apart from
+    these, those whose numbers are unusual, which may be true.
     """
     if find == bool(spans):
         raise DeclarationError(
@@ -272,17 +279,31 @@ def _show_suspects(pipeline: str, json: bool) -> None:
     with bound_to(pipeline) as bound, busy("reading the examples", json):
         name, whole = bound.pipeline.name, OffsetRange(0, bound.log.stop())
         suspects = list(find_suspects(bound.log, bound.pipeline.task, whole))
-    rows = [
-        (f"{one.offset}:{one.offset + 1}", one.prediction_id, one.what, "yes" if one.learnable else "no")
-        for one in suspects
-    ]
-    found = table(("offsets", "prediction", "what", "learnable"), rows)
-    show(
-        suspects,
-        json,
-        lambda: (
-            [found, f"Next: headwater quarantine {name} START:STOP"]
-            if suspects
-            else ["no example is suspect"]
-        ),
-    )
+    groups = {
+        "suspects": [one for one in suspects if not one.unusual],
+        "unusual": [one for one in suspects if one.unusual],
+    }
+    show(groups, json, lambda: _suspects_lines(name, groups["suspects"], groups["unusual"]))
+
+
+def _suspects_lines(
+    name: str, suspects: Sequence["Suspect"], unusual: Sequence["Suspect"]
+) -> Iterator[object]:
+    """List what to quarantine, and then what may be true."""
+    if suspects:
+        yield table(
+            ("offsets", "prediction", "what", "learnable"),
+            [(*_cells(one), "yes" if one.learnable else "no") for one in suspects],
+        )
+        yield f"Next: headwater quarantine {name} START:STOP"
+    else:
+        yield "no example is suspect"
+    if unusual:
+        yield "unusual, may be true: nothing to quarantine unless you know that it is wrong"
+        yield table(("offsets", "prediction", "what"), [_cells(one) for one in unusual[:_UNUSUAL_SHOWN]])
+    if len(unusual) > _UNUSUAL_SHOWN:
+        yield f"and {len(unusual) - _UNUSUAL_SHOWN:,} more, which --json has"
+
+
+def _cells(one: "Suspect") -> tuple[str, str, str]:
+    return f"{one.offset}:{one.offset + 1}", one.prediction_id, one.what

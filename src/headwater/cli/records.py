@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater.cli.screen import busy, plain, preview_lines, progress, show, show_lines, table
+from headwater.cli.screen import (
+    alarm_lines,
+    busy,
+    plain,
+    preview_lines,
+    progress,
+    show,
+    show_lines,
+    table,
+)
 from headwater.cli.stores import AsJson, Declared, bound_to, by_flow
 
 __all__ = ["commands"]
@@ -128,19 +137,25 @@ def collect(pipeline: Declared, json: AsJson = False) -> None:
 
 @commands.command()
 def status(pipeline: Declared, json: AsJson = False) -> None:
-    """Count the records of the log, and show the champion."""
+    """Count the records of the log, and show the champion and the alarms that hold.
+
+    The alarms are those of the service, as it wrote them last; it need not run.
+    """
+    from headwater.serving.published.alarms import KeeperStatusFile
+
     with bound_to(pipeline) as bound:
         counts = bound.log.counts()
         registry = bound.registry
         reign, spans = registry.championship.reign(), registry.quarantine.ranges()
+        alarms = KeeperStatusFile(bound.pipeline.name, bound.settings).read().alarms
     rows = [(name, f"{value:,}") for name, value in plain(counts).items()]
     champion = (
         "none" if reign is None else f"version {reign.version} since {reign.since:%Y-%m-%d %H:%M} UTC"
     )
     show(
-        {"counts": counts, "champion": reign, "quarantined": spans},
+        {"counts": counts, "champion": reign, "quarantined": spans, "alarms": alarms},
         json,
-        lambda: [table(("records", "count"), rows), f"champion: {champion}"],
+        lambda: [table(("records", "count"), rows), f"champion: {champion}", *alarm_lines(alarms)],
     )
 
 

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from headwater.loop.training.update import UpdateResult
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
+    from headwater.serving.published.alarms import Alarm
     from headwater.spec.rulings import AppearedClass, Learning, RoutingStatus
     from headwater.spec.serving.queue_results import QueueStatistics
     from headwater.spec.updating.decision import Decision
 
 __all__ = [
+    "alarm_lines",
     "batch_lines",
     "busy",
     "classes_table",
@@ -237,6 +239,15 @@ def _becomes(one: "AppearedClass") -> str:
     return "itself" if one.becomes == one.name else one.becomes
 
 
+def alarm_lines(alarms: Iterable["Alarm"]) -> list[str]:
+    """Describe the alarms that hold, each with the next step."""
+    lines = []
+    for alarm in alarms:
+        lines.append(f"alarm: {alarm.kind} since {alarm.since:%Y-%m-%d %H:%M} UTC: {alarm.what}")
+        lines.append(f"next: {alarm.hint}")
+    return lines
+
+
 def learning_lines(learning: "Learning") -> list[str]:
     """Describe the pause of learning, and the quarantined offsets."""
     pause, lines = learning.pause, [f"{learning.pipeline} learns"]
@@ -294,6 +305,8 @@ def rebuilt_lines(rebuilt: "RebuildResult") -> list[str]:
 
 def preview_lines(preview: "ImportPreview", import_: str) -> list[str]:
     """Describe what an import would record, what it would leave out, and the command that imports."""
+    if not preview.rows:
+        return ["the table has no rows: there is nothing to import"]
     lines = ["the first rows, as they would be recorded:"]
     for prediction, label in preview.first:
         lines.append(f"  {msgspec.json.encode(prediction).decode()}")
@@ -310,6 +323,15 @@ def preview_lines(preview: "ImportPreview", import_: str) -> list[str]:
         (counts.labels_known, f"labels are left out: {known}"),
     )
     lines += [f"{count:,} {why}" for count, why in left_out if count]
+    for labels, why in (
+        (preview.late, "come after the wait, and are marked as late"),
+        (preview.expired, "are dropped: their prediction comes after the wait"),
+        (preview.undeclared, "are of classes that are not declared"),
+    ):
+        if labels is not None:
+            classes = f" ({', '.join(map(repr, labels.classes))})" if labels.classes else ""
+            first = f"the first is that of {labels.prediction_id!r}"
+            lines.append(f"{labels.rows:,} labels {why}{classes}; {first}")
     if preview.unused:
         lines.append(f"columns that are not read: {', '.join(preview.unused)}")
     return [*lines, f"nothing was recorded. Next: {import_}"]

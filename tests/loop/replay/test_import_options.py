@@ -1,5 +1,6 @@
 """How an import reads a file: its options, columns of other names, and the dry run."""
 
+import gzip
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.replay.history import Columns, History
 from headwater.loop.replay.import_history import import_history, preview_import
+from headwater.loop.replay.import_remarks import RemarkedLabels
 from headwater.spec.data.feature import Feature
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ChangedError, ConflictError, DeclarationError, SchemaError
 from headwater.spec.pipeline import Pipeline
 
@@ -193,6 +196,40 @@ def test_a_dry_run_says_what_would_be_recorded_and_records_nothing(log: FeatureL
     assert log.inbox.end() == 5
 
 
+def test_a_dry_run_remarks_on_labels_beyond_the_wait(log: FeatureLog) -> None:
+    wait = timedelta(hours=2)
+    known = [START + wait, START + wait + timedelta(seconds=1), START - wait, START - 2 * wait]
+    labels = pl.Series([True] * 4)
+    rows = HISTORY.with_columns(id=pl.Series(list("abcd")), label=labels, known_at=pl.Series(known))
+    preview = preview_import(log, rows)
+    assert preview.late == RemarkedLabels(rows=1, prediction_id="b")
+    assert preview.expired == RemarkedLabels(rows=1, prediction_id="d")
+    assert preview.undeclared is None
+    import_history(log, rows)
+    found = examples(log)
+    assert dict(zip(found["prediction_id"], found["late"], strict=True)) == {
+        "a": False,
+        "b": True,
+        "c": False,
+    }
+
+
+def test_a_dry_run_remarks_on_classes_that_are_not_declared(
+    log: FeatureLog, settings: Settings, clock: SimulatedClock
+) -> None:
+    rows = HISTORY.head(2).with_columns(known_at=pl.lit(KNOWN), label=pl.Series(["red", "gren"]))
+    for rule, told in (
+        (LabelRule(wait="2h", classes=("red", "blue"), open=True), ("gren",)),
+        (LabelRule(wait="2h"), None),
+    ):
+        shades = replace(log.pipeline, name="shades", task="multiclass", label=rule)
+        other = FeatureLog(shades, settings, clock, log.database)
+        undeclared = preview_import(other, rows).undeclared
+        assert (None if undeclared is None else undeclared.classes) == told
+        assert undeclared is None or (undeclared.rows, undeclared.prediction_id) == (1, "b")
+        other.close()
+
+
 def test_a_dry_run_puts_no_declaration_in_force(
     log: FeatureLog, pipeline: Pipeline, settings: Settings, clock: SimulatedClock
 ) -> None:
@@ -282,6 +319,32 @@ def test_a_table_that_was_not_split_says_how(
     with pytest.raises(SchemaError, match="has no column") as refused:
         import_history(log, tmp_path / name)
     assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["h.csv", "h.csv.gz"])
+@pytest.mark.parametrize(
+    ("rows", "where"),
+    [
+        (b"a,,,,1,,x\nb\xed\xa0\x80,,,,1,,x\n", r"line 3, column 'id', 'b\xed\xa0\x80' is not UTF-8"),
+        (b'a,,,,1,,"x\ny"\n\nb,,,caf\xe9,1,,x\n', r"line 5, column 'label', 'caf\xe9' is not UTF-8"),
+        (b"a,,,\xc3\xa9,1,,x,\xe9\n", r"line 2, '\xe9' is not UTF-8"),
+    ],
+)
+def test_what_is_not_utf_8_is_refused_by_its_line_and_column(
+    rows: bytes, where: str, name: str, log: FeatureLog, tmp_path: Path
+) -> None:
+    body = b"id,served_at,known_at,label,Price (EUR),b,more\n" + rows
+    (tmp_path / name).write_bytes(gzip.compress(body) if name.endswith("gz") else body)
+    with pytest.raises(SchemaError, match="cannot be read") as refused:
+        import_history(log, tmp_path / name)
+    assert where in refused.value.what
+    assert "UTF-8" in refused.value.hint
+
+
+def test_a_line_of_names_that_is_not_utf_8_is_refused(log: FeatureLog, tmp_path: Path) -> None:
+    (tmp_path / "h.csv").write_bytes("id,served_at,caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(SchemaError, match=r"line 1, 'caf.xe9' is not UTF-8"):
+        import_history(log, tmp_path / "h.csv")
 
 
 @pytest.mark.parametrize("table", [pl.LazyFrame({"id": ["a"]}), {"id": ["a"]}, [], None, 7, b"a.csv"])

@@ -107,6 +107,32 @@ def test_suspects_are_found_once_by_offset(bind: Binder) -> None:
     assert not list(find_suspects(bound.log, "regression", OffsetRange(0, bound.log.stop())))
 
 
+def test_unusual_numbers_are_found_apart_until_they_are_usual(bind: Binder) -> None:
+    bound = bind(**MINUTES)
+    fill(bound, 0, 500)  # labels of about 5 to 35
+    for number in (500, 501, 502):
+        fill(bound, number, number + 1, label=130.0)
+    fill(bound, 503, 504, b=40.0)
+    fill(bound, 504, 505, label=70.0)
+    fill(bound, 505, 506, a=1e12)
+    fill(bound, 506, 650)
+    whole = OffsetRange(0, bound.log.stop())
+    found = list(find_suspects(bound.log, "regression", whole))
+    assert [(one.offset, one.unusual) for one in found] == [
+        (500, True),
+        (501, True),
+        (502, True),
+        (503, True),
+        (505, False),
+    ]
+    assert found[0].what == "the label is 130, unusual"
+    assert found[3].what == "feature 'b' is 40, unusual"
+    assert not list(find_suspects(bound.log, "regression", whole, far_out=False))
+    fill(bound, 650, 950, label=130.0)  # a break
+    newest = list(find_suspects(bound.log, "regression", OffsetRange(0, bound.log.stop())))[-1]
+    assert newest.offset < 800
+
+
 def test_what_is_quarantined_leaves_stored_and_new_metrics(bind: Binder) -> None:
     clock = SimulatedClock(START)
     watched = Monitoring(window="1d", least=20)

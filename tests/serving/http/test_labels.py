@@ -51,6 +51,56 @@ def test_each_of_many_has_its_own_result(client: httpx.Client) -> None:
     assert all(one["detail"] for one in found if one["status"] in ("conflict", "refused"))
 
 
+def times_of(schema: object) -> set[str]:
+    """Return the names of a schema's fields that are times."""
+    if isinstance(schema, list):
+        return set().union(*map(times_of, schema))
+    if not isinstance(schema, dict):
+        return set()
+    found = set().union(*map(times_of, schema.values()))
+    timed = {n for n, s in schema.items() if isinstance(s, dict) and s.get("format") == "date-time"}
+    return found | timed
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "2024-01-01T00:00:00",
+        "2024-01-01",
+        "2024-02-30T00:00:00Z",
+        "soon",
+        1704067200,
+        {},
+    ],
+)
+def test_what_is_no_instant_is_refused_in_the_words_of_each_door_that_takes_times(
+    client: httpx.Client, sent: object
+) -> None:
+    operations = client.get("/openapi.json").json()["paths"]
+    doors = [
+        (path, method, times_of([operation.get("requestBody"), operation.get("parameters")]))
+        for path, methods in operations.items()
+        for method, operation in methods.items()
+        if isinstance(operation, dict)
+    ]
+    assert [door for door in doors if door[2]] == [("/labels", "post", {"known_at"})]
+    label = {"prediction_id": "one", "value": True, "known_at": sent}
+    answer = client.post("/labels", json=label)
+    assert answer.status_code == 422
+    (one,) = client.post("/labels", json={"labels": [label]}).json()["labels"]
+    for found in (answer.json(), one):
+        assert found["hint"] == "send an ISO time with a zone, such as 2026-01-01T00:00:00Z"
+        assert "known_at" in found["detail"]
+        assert "datetime" not in found["detail"]
+
+
+def test_a_time_before_or_after_all_years_is_refused_in_words(client: httpx.Client) -> None:
+    label = {"prediction_id": "one", "value": True, "known_at": "9999-12-31T23:59:59-01:00"}
+    found = client.post("/labels", json=label).json()
+    assert found["detail"] == "known_at=9999-12-31T23:59:59-01:00 is no time in UTC"
+    assert found["hint"] == "send a time between the years 1 and 9999"
+
+
 def test_a_revision_has_its_own_key(client: httpx.Client, bound: Bound) -> None:
     client.post("/predict", json=ONE)
     for key, value in (("first", True), ("second", False)):

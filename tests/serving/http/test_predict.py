@@ -207,3 +207,20 @@ def test_one_label_that_is_not_utf8_is_refused_alone(client: httpx.Client) -> No
     body = b'{"labels":[{"prediction_id":"p","value":true},' + bad + b"]}"
     answer = client.post("/labels", content=body)
     assert [one["status"] for one in answer.json()["labels"]] == ["recorded", "refused"]
+
+
+def test_the_idempotency_key_is_the_id_of_predictions_that_have_none(client: httpx.Client) -> None:
+    features = {"a": 1.0, "b": 2.0}
+    header = {"Idempotency-Key": "order 17"}
+    first = client.post("/predict", json={"features": features}, headers=header).json()
+    assert first["id"] == "order 17"
+    assert client.post("/predict", json={"features": features}, headers=header).json() == first
+    other = client.post("/predict", json={"features": {**features, "a": 3.0}}, headers=header)
+    assert other.status_code == 409
+    assert client.post("/predict", json=ONE, headers=header).json()["id"] == "one"
+    many = {"predictions": [{"features": features}, {**ONE, "id": "own"}, {"features": features}]}
+    answer = client.post("/predict", json=many, headers={"Idempotency-Key": "m"}).json()
+    assert [one["id"] for one in answer["predictions"]] == ["m/0", "own", "m/2"]
+    for bad in ({"Idempotency-Key": "k" * 191}, [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]):
+        refused = client.post("/predict", json={"features": features}, headers=bad)
+        assert (refused.status_code, "Idempotency-Key" in refused.json()["detail"]) == (422, True)
