@@ -12,19 +12,23 @@ KEPT: list[bytes] = []
 
 
 class Bad(linear_model.LogisticRegression):
-    """Predicts quickly where `act` is 0, and else does what its number says."""
+    """Predicts quickly where `act` is 0, else does what its number says; 100 more: to learn."""
 
     def predict_proba_one(self, x: dict[str, float]) -> dict[bool, float]:
         """Predict, or do harm."""
-        act = int(x["act"])
-        if act:
-            list(HARM.values())[act - 1]()
+        _act(x["act"])
         found: dict[bool, float] = super().predict_proba_one(x)
         return found
 
     def learn_one(self, x: dict[str, float], y: bool, w: float = 1.0) -> None:
-        """Learn; it does no harm."""
+        """Learn, or do harm."""
+        _act(x["act"] - 100)
         super().learn_one({**x, "act": 0.0}, y, w)
+
+
+def _act(number: float) -> None:
+    if 0 < number < 100:
+        list(HARM.values())[int(number) - 1]()
 
 
 def _hang() -> None:

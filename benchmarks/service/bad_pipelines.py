@@ -1,5 +1,6 @@
 """Three pipelines of models that do harm on request; each starts quick, on the loop of its worker."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,8 +39,8 @@ REFERENCES = [f"{Path(__file__)}:{one.name}" for one in (first, second, third)]
 """Where `headwater serve` finds them."""
 
 
-def publish(settings: Settings) -> None:
-    """Train a version of each, and publish it to the workers."""
+def publish(settings: Settings, pipelines: Sequence[Pipeline] = ()) -> None:
+    """Train a version of each, of the three if none are given, and publish it to the workers."""
     history = []
     for row in range(_ROWS):
         at = _START + timedelta(minutes=row)
@@ -47,7 +48,7 @@ def publish(settings: Settings) -> None:
             id=f"past-{row}", features={"act": 0.0, "a": row % 7.0}, output=0.5, served_at=at
         )
         history.append((prediction, Label(prediction_id=f"past-{row}", value=row % 7 > 3, known_at=at)))
-    for pipeline in (first, second, third):
+    for pipeline in pipelines or (first, second, third):
         with Bound(pipeline, settings, SimulatedClock(_START + timedelta(days=7))) as bound:
             bound.log.import_history(history)
             collect(bound.log)

@@ -1,58 +1,86 @@
-"""What the loop of a worker works on, in memory that its parent shares.
+"""What a process works on with a user's model, in memory that the process that watches it shares.
 
-So the parent knows which version a worker died of, or stands still in.
+So the one that watches knows which pipeline's model a process died of, or stands still in.
 """
 
+import itertools
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import Array, c_char, create_string_buffer
+from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["LENGTH", "LoopWork", "mark_of", "marked", "share", "work_of"]
+__all__ = ["LENGTH", "ModelWork", "mapped", "mark_of", "marked", "share", "work_of", "working"]
 
 LENGTH = 256
 """The size of the memory, in bytes."""
 
 _shared: "Array[c_char]" = create_string_buffer(LENGTH)
+_numbers = itertools.count()
 
 
-class LoopWork(NamedTuple):
-    """A prediction of a version on the loop.
+class ModelWork(NamedTuple):
+    """Work that a model does.
 
     Parameters
     ----------
-    pipeline, version
-        The pipeline's name, and the version's number.
-    deadline_s
-        How many seconds it may take before its worker is replaced.
+    pipeline
+        The pipeline's name.
+    at
+        The version that predicts, or the offset from which is learned.
+    limit_s
+        How many seconds it may take before its process is replaced.
+    number
+        Tells one work from the next.
     """
 
     pipeline: str
-    version: str
-    deadline_s: float
+    at: str
+    limit_s: float
+    number: int = 0
 
 
 def share(memory: "Array[c_char]") -> None:
     """Let this process mark its work in such memory, before it loads any version."""
-    global _shared  # noqa: PLW0603 - one worker has one loop
+    global _shared  # noqa: PLW0603 - a process works on one thing at a time
     _shared = memory
 
 
+def mapped(path: Path) -> "Array[c_char]":
+    """Return the memory of a file, which is made; all that map it share it."""
+    with path.open("a+b") as file:
+        file.truncate(LENGTH)
+        return (c_char * LENGTH).from_buffer(mmap.mmap(file.fileno(), LENGTH))
+
+
 def marked() -> "Array[c_char]":
-    """Return the memory: its value is a mark, or empty while no version predicts."""
+    """Return the memory: its value is a mark, or empty while no model works."""
     return _shared
 
 
-def mark_of(work: LoopWork) -> bytes:
+@contextmanager
+def working(pipeline: str, at: object, limit_s: float) -> Iterator[None]:
+    """Mark that a model works, until the block ends."""
+    _shared.value = mark_of(ModelWork(pipeline, str(at), limit_s, next(_numbers)))
+    try:
+        yield
+    finally:
+        _shared.value = b""
+
+
+def mark_of(work: ModelWork) -> bytes:
     """Return the mark of some work."""
-    return f"{work.pipeline} {work.version} {work.deadline_s}".encode()
+    return " ".join(map(str, work)).encode()
 
 
-def work_of(mark: bytes) -> LoopWork | None:
+def work_of(mark: bytes) -> ModelWork | None:
     """Return the work that is marked; None if none is.
 
-    >>> work_of(mark_of(LoopWork("fraud", "7", 10.0)))
-    LoopWork(pipeline='fraud', version='7', deadline_s=10.0)
+    >>> work_of(mark_of(ModelWork("fraud", "7", 10.0)))
+    ModelWork(pipeline='fraud', at='7', limit_s=10.0, number=0)
     """
     parts = mark.decode(errors="replace").split(" ")
-    if len(parts) != 3:
+    if len(parts) != len(ModelWork._fields):
         return None
-    return LoopWork(parts[0], parts[1], float(parts[2]))
+    return ModelWork(parts[0], parts[1], float(parts[2]), int(parts[3]))

@@ -10,7 +10,7 @@ from headwater.loop.training.catch_up import CatchUp
 from headwater.loop.training.checkpoint import SERVICE
 from headwater.registry.registry import Registry
 from headwater.registry.version import Version
-from headwater.serving.keeper.online_learning import LearnedState, OnlineLearning
+from headwater.serving.keeper.online_learning import LearnedState, OnlineLearning, working_on
 from headwater.serving.keeper.served_champion import ServedChampion
 from headwater.serving.published.alarms import Alarms
 from headwater.serving.published.published_models import PublishedModels
@@ -85,7 +85,8 @@ class ChampionFollower:
         if self._learning is not None and self._learning.read_rulings() and self._catch_up is not None:
             self._catch_up = self._new_catch_up(self._catch_up.reign)  # without what is quarantined now
         championship = self._bound.registry.championship
-        if championship.epoch() == self._seen or self._waits():
+        waits = self._retry_at is not None and self._bound.clock.now() < self._retry_at
+        if waits or championship.epoch() == self._seen:
             return False
         reign = championship.reign()
         if reign is None:
@@ -152,9 +153,6 @@ class ChampionFollower:
             return False
         return learning.pause is None or reign.epoch <= learning.pause.epoch
 
-    def _waits(self) -> bool:
-        return self._retry_at is not None and self._bound.clock.now() < self._retry_at
-
     def _new_catch_up(self, reign: Reign) -> CatchUp:
         """Begin to catch a champion up; a version that reigned before passed the gate then."""
         registry = self._bound.registry
@@ -169,7 +167,10 @@ class ChampionFollower:
         """Let a new champion learn the next part of the catch-up, and serve once it has caught up."""
         version, reign = catch_up.version, catch_up.reign
         try:
-            if not catch_up.advance(learning.limit(reign.epoch, version.examples.stop)):
+            stop = version.examples.stop
+            with working_on(self._bound, stop):
+                done = catch_up.advance(learning.limit(reign.epoch, stop))
+            if not done:
                 return True
             if catch_up.folding.learned:
                 self._publish_child(catch_up)

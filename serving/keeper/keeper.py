@@ -25,6 +25,7 @@ from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound
 from headwater.loop.training.catch_up import check_served
 from headwater.serving.access.key_store import KeyWatch
+from headwater.serving.isolation.at_work import mapped, share
 from headwater.serving.keeper.alias_follower import AliasFollower
 from headwater.serving.keeper.batch_publisher import BatchPublisher
 from headwater.serving.keeper.champion_follower import ChampionFollower
@@ -34,17 +35,22 @@ from headwater.serving.keeper.queue_filler import QueueFiller
 from headwater.serving.keeper.routing_follower import RoutingFollower
 from headwater.serving.keeper.table_publisher import TablePublisher
 from headwater.serving.published.alarms import Alarms, KeeperStatus, KeeperStatusFile
+from headwater.serving.published.keeper_part import part_of_this_keeper
 from headwater.serving.published.published_batch import PublishedBatch
 from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
 from headwater.serving.published.published_tables import PublishedTables
 from headwater.serving.published.refused import Refused, refused_file
 from headwater.spec.errors import ChangedError, HeadwaterError, IdentityError, StorageError
 from headwater.spec.loading import load_pipeline
+from headwater.spec.pipeline import Pipeline
 
 __all__ = ["Keeper", "looked_file", "main"]
 
 _logger = logging.getLogger("headwater.keeper")
 _LOOK_S, _LEARN_S = 0.25, 0.1
+_LOOK_AT_EXAMPLES = (
+    "look at the model and at the examples there, or quarantine them; it is tried again by itself"
+)
 
 
 class Keeper:
@@ -56,6 +62,8 @@ class Keeper:
     ----------
     bound
         The pipeline with its stores.
+    alone
+        Why it has a keeper of its own, which is an alarm until it learns again; empty if it has not.
 
     Raises
     ------
@@ -63,7 +71,7 @@ class Keeper:
         If the files published in the home belong to another log.
     """
 
-    def __init__(self, bound: Bound) -> None:
+    def __init__(self, bound: Bound, alone: str = "") -> None:
         self._bound = bound
         self._live = PublishedModels(bound.pipeline, bound.settings)
         self._published = self._published_before()
@@ -76,6 +84,9 @@ class Keeper:
         self._follower = ChampionFollower(bound, self._live, self._learning, self._alarms, served)
         self._routing = RoutingFollower(bound, self._live, self._alarms)
         self._aliases = AliasFollower(bound.registry, bound.clock, self._alarms)
+        if alone:
+            self._alarms.sound("learning", HeadwaterError(alone, _LOOK_AT_EXAMPLES))
+            self._write_status()  # before it learns, which may not come back
 
     def __enter__(self) -> Self:
         if self._learning is not None:
@@ -186,10 +197,12 @@ def main(references: Sequence[str]) -> int:
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())
     end_with_parent()
+    part, pipelines = part_of_this_keeper(), [load_pipeline(reference) for reference in references]
+    share(mapped(settings().root / "live" / part.only / "keeper.work"))
+    if part.only:
+        return _keep_alone(next(one for one in pipelines if one.name == part.only), part.reason, ended)
     with ExitStack() as stack:
-        bounds = [
-            stack.enter_context(Bound(load_pipeline(reference), settings())) for reference in references
-        ]
+        bounds = [stack.enter_context(Bound(one, settings())) for one in pipelines]
         if refusal := _reason_to_refuse(bounds):
             with replacing(refused_file(settings())) as draft:  # the process that waits reads all of it
                 draft.write_bytes(msgspec.json.encode(refusal))
@@ -200,9 +213,9 @@ def main(references: Sequence[str]) -> int:
         stack.enter_context(OperatorSocket([bound.pipeline for bound in bounds], settings()))
         stack.enter_context(BatchPublisher(bounds))
         stack.enter_context(QueueFiller(bounds))
-        keepers = [stack.enter_context(Keeper(bound)) for bound in bounds]
-        learns = any(bound.pipeline.learn == "each label" for bound in bounds)
-        wait_s = _LEARN_S if learns else _LOOK_S
+        kept = [bound for bound in bounds if bound.pipeline.name not in part.without]
+        keepers = [stack.enter_context(Keeper(bound)) for bound in kept]
+        learns = any(bound.pipeline.learn == "each label" for bound in kept)
         looked = False
         while not ended.is_set():
             busy = [keeper for keeper in keepers if keeper.step()]
@@ -210,7 +223,16 @@ def main(references: Sequence[str]) -> int:
                 looked_file(settings()).write_text(str(os.getpid()))
                 looked = True
             if not busy:
-                ended.wait(wait_s)
+                ended.wait(_LEARN_S if learns else _LOOK_S)
+    return 0
+
+
+def _keep_alone(pipeline: Pipeline, reason: str, ended: threading.Event) -> int:
+    """Keep one pipeline whose learning harmed the keeper of all."""
+    with Bound(pipeline, settings()) as bound, Keeper(bound, reason) as keeper:
+        while not ended.is_set():
+            if not keeper.step():
+                ended.wait(_LEARN_S)
     return 0
 
 

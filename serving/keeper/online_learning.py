@@ -1,6 +1,7 @@
 """Online learning, for ``learn="each label"``: learn each example as it comes, and let it serve."""
 
 import logging
+from contextlib import AbstractContextManager
 from datetime import datetime
 
 import msgspec
@@ -12,12 +13,15 @@ from headwater.loop.training.checkpoint import checkpoint
 from headwater.loop.training.incremental_fold import IncrementalFold
 from headwater.registry.proof import prove
 from headwater.registry.version import Version
+from headwater.serving.isolation.at_work import working
 from headwater.spec.duration import duration
 from headwater.spec.errors import BusyError, ConflictError, UnlearnableError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.rulings import Pause
 
-__all__ = ["LearnedState", "OnlineLearning"]
+__all__ = ["LearnedState", "OnlineLearning", "working_on"]
+
+_TIMES_DEADLINE = 6
 
 _logger = logging.getLogger("headwater.learning")
 
@@ -121,7 +125,8 @@ class OnlineLearning:
         DigestError, NotRebuildableError, StorageError
             If its state cannot be loaded: learning goes on from the state before.
         """
-        self._folding = fold_from(self._bound, champion)
+        with self._working(champion.examples.stop):
+            self._folding = fold_from(self._bound, champion)
         self._parent, self._epoch = champion, epoch
         self._checkpointed_at = self._bound.clock.now()
         self.blocked = None
@@ -147,12 +152,14 @@ class OnlineLearning:
         if folding is None or parent is None or self.blocked is not None:
             return None
         before, refolded = folding.learned, self._refolded
-        try:
-            folding.advance(self.limit(self._epoch, parent.examples.stop))
-        except UnlearnableError as error:
-            self.blocked = error
-        self._refolded = False
-        return self._learned_state(folding, parent) if refolded or folding.learned != before else None
+        with self._working(folding.learned_to):
+            try:
+                folding.advance(self.limit(self._epoch, parent.examples.stop))
+            except UnlearnableError as error:
+                self.blocked = error
+            self._refolded = False
+            changed = refolded or folding.learned != before
+            return self._learned_state(folding, parent) if changed else None
 
     def due(self) -> bool:
         """Return whether a version is due."""
@@ -181,6 +188,9 @@ class OnlineLearning:
         except (BusyError, ConflictError) as error:
             _logger.info("%s: no checkpoint now: %s", bound.pipeline.name, error)
 
+    def _working(self, offset: int) -> AbstractContextManager[None]:
+        return working_on(self._bound, offset)
+
     def _apply_quarantine(self, folding: IncrementalFold) -> None:
         """Exclude the quarantined offsets; if they were learned already, fold anew without them."""
         self.blocked = None
@@ -197,3 +207,12 @@ class OnlineLearning:
         state, recipe = folding.learner.dump(), folding.recipe.to_json()
         proof = prove(bound.settings.key(), bound.pipeline.name, folding.learner.digest(), state, recipe)
         return LearnedState(state, recipe, msgspec.json.encode(proof), folding.learned_to)
+
+
+def working_on(bound: Bound, offset: int) -> AbstractContextManager[None]:
+    """Mark that a pipeline's model learns from an offset on, where the keeper's parent sees it.
+
+    A part of learning may take six times as long as the models of a request.
+    """
+    pipeline = bound.pipeline
+    return working(pipeline.name, offset, _TIMES_DEADLINE * pipeline.serving.deadline_s)

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from multiprocessing import forkserver, get_context
@@ -15,17 +13,17 @@ from uvicorn import Config, _subprocess
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from headwater.infra.logs import log_as
-from headwater.infra.processes import Child, allow_files, end_with_parent
+from headwater.infra.processes import allow_files, end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.serving.access.authentication import Access
 from headwater.serving.http.fast_protocol import http_protocol
-from headwater.serving.isolation.at_work import LoopWork
+from headwater.serving.isolation.at_work import ModelWork
 from headwater.serving.isolation.isolated_versions import IsolatedVersions, forget_isolated
 from headwater.serving.metrics.counters import forget_counters
 from headwater.serving.process.app import create_app
 from headwater.serving.process.graceful_shutdown import GracefulShutdown
+from headwater.serving.process.keepers import NOT_OF_A_MODEL, Keepers
 from headwater.serving.process.worker_process import Beating, WorkerProcess
-from headwater.serving.published.refused import check_not_refused, refused_file
 from headwater.spec.errors import ServerError
 from headwater.spec.loading import load_pipeline
 
@@ -36,11 +34,8 @@ _ACCESS = "HEADWATER_SERVED_ACCESS"
 _DRAIN_S = 1.0
 _GRACE_S = 20
 _START_S = 60
-_CHECKPOINT_S = 60.0
-_KEEPER_S = 300  # a machine that is busy takes minutes to import MLflow
 _BACKLOG = 2_048
 _FILES = 4_096  # what a worker's connections and stores take; many machines allow 1,024
-_NOT_OF_A_MODEL = (0, None, -signal.SIGKILL, -signal.SIGTERM)  # others end processes so, too
 _logger = logging.getLogger("headwater.serving")
 
 
@@ -122,7 +117,7 @@ def serve(
     try:
         processes.run()
     finally:
-        processes.end_keeper()
+        processes.keepers.end()
     if processes.failed:
         raise ServerError("the workers do not start", hint="the lines above say why")
 
@@ -180,7 +175,7 @@ class Workers(Multiprocess):
             if self.should_exit.is_set():
                 return
             work = process.work
-            longest_s = self.longest_stall_s if work is None else work.deadline_s
+            longest_s = self.longest_stall_s if work is None else work.limit_s
             stands = process.stands_still(longest_s, time.monotonic())
             if process.process.is_alive() and not stands:
                 continue
@@ -193,24 +188,18 @@ class Workers(Multiprocess):
                 return
             what = "stood still" if stands else f"ended with status {process.exitcode}"
             _logger.warning("a worker %s: another takes its place", what)
-            if work is not None and (stands or process.exitcode not in _NOT_OF_A_MODEL):
+            if work is not None and (stands or process.exitcode not in NOT_OF_A_MODEL):
                 self.found_at_fault(work, f"a worker {what} while it predicted")
             self.processes[place] = WorkerProcess(self.config, self.sockets)
             self.processes[place].start()
 
-    def found_at_fault(self, work: LoopWork, reason: str) -> None:
+    def found_at_fault(self, work: ModelWork, reason: str) -> None:
         """Note at which version a worker was lost: from now on it predicts in a process of its own."""
-        IsolatedVersions(work.pipeline, settings()).add(work.version, reason)
-
-
-def _keeper_has_begun(where: Settings) -> bool:
-    """Return whether the keeper has begun; raise its refusal if it refuses."""
-    check_not_refused(where)
-    return (where.root / "live" / "looked").exists()
+        IsolatedVersions(work.pipeline, settings()).add(work.at, reason)
 
 
 class _Processes(Workers):
-    """The workers, and the keeper beside them, which is started again if it dies."""
+    """The workers, and the keepers beside them."""
 
     def __init__(
         self,
@@ -221,20 +210,9 @@ class _Processes(Workers):
     ) -> None:
         super().__init__(config, sockets)
         forget_isolated(where)
-        for left in (where.root / "live" / "looked", refused_file(where)):
-            left.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "headwater.serving.keeper", *references]
-        self._keeper = Child("keeper", command, os.environ, where.root / "logs" / "keeper.log")
-        # A worker loads the published versions before it takes requests: wait until there are some.
-        self._keeper.await_answer(lambda: _keeper_has_begun(where), _KEEPER_S)
+        self.keepers = Keepers(references, where)
 
     def keep_subprocess_alive(self) -> None:
         """Replace the processes that died."""
         super().keep_subprocess_alive()
-        if self._keeper.status is not None:
-            _logger.warning("the keeper ended with status %s: it starts again", self._keeper.status)
-            self._keeper.start_again()
-
-    def end_keeper(self) -> None:
-        """End the keeper, which stores what it has learned as a version before it ends."""
-        self._keeper.end(_CHECKPOINT_S)
+        self.keepers.check(time.monotonic())

@@ -53,7 +53,7 @@ class WorkerProcess(Process):
         return bool(self._beat.value)
 
     @property
-    def work(self) -> at_work.LoopWork | None:
+    def work(self) -> at_work.ModelWork | None:
         """The prediction that its loop works on, or that it died of; None if it is at none."""
         return at_work.work_of(self._at_work.value)
 

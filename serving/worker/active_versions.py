@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msgspec import UnsetType
 
 from headwater.infra.store.published_file import LOAD_ERRORS
-from headwater.serving.isolation.at_work import LoopWork
+from headwater.serving.isolation.at_work import ModelWork
 from headwater.serving.isolation.isolated_versions import IsolatedVersions
 from headwater.serving.isolation.loop_cost import LoopCost
 from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
@@ -203,7 +203,7 @@ class VersionLoader:
                 hint=f"look at the model, or roll back: headwater rollback {self._pipeline.name}",
             ) from error
         version, serving = state.version, self._pipeline.serving
-        work = LoopWork(self._pipeline.name, version, serving.deadline_s)
+        work = ModelWork(self._pipeline.name, version, serving.deadline_s)
         cost = self._costs.setdefault(version, LoopCost())  # of a version, however often it learns
         model = LoopModel(learner, cost, work, lambda reason: self._leave(version, reason))
         self._on_loop[state.name] = model

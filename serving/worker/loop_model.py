@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from headwater.learners.learner import Learner
-from headwater.serving.isolation.at_work import LoopWork, mark_of, marked
+from headwater.serving.isolation.at_work import ModelWork, mark_of, marked
 from headwater.serving.isolation.loop_cost import LOOP_S, LoopCost
 from headwater.spec.data.records import FeatureValue, Output
 from headwater.spec.data.scalars import plain_output
@@ -31,7 +31,7 @@ class LoopModel:
     __slots__ = ("_cost", "_learner", "_leave", "_mark", "_memory", "_pid")
 
     def __init__(
-        self, learner: Learner, cost: LoopCost, work: LoopWork, leave: Callable[[str], None]
+        self, learner: Learner, cost: LoopCost, work: ModelWork, leave: Callable[[str], None]
     ) -> None:
         self._learner = learner
         self._cost = cost
