@@ -40,6 +40,7 @@ CLAIMS = {
     "parity": "lineage",
     "claim-latency": "service",
     "health": "service",
+    "many-pipelines": "service",
     "swap": "service",
     "durability": "service",
     "syncs": "service",

@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, insert, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from headwater.infra.store.sqlite import BUSY_S, prepare, together
 from headwater.spec.errors import StorageError
@@ -43,6 +43,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._marking: PoolProxiedConnection | None = None
         try:
             self.engine = _engine(url)
             _migrate(self.engine)
@@ -84,8 +85,32 @@ class Database:
             with connection.begin():
                 yield connection
 
+    def mark(self) -> str:
+        """Return a mark that is another one after each commit of another connection, for one thread.
+
+        One who follows many rows need not look at them while it stays.
+
+        Raises
+        ------
+        StorageError
+            If the database is away or corrupt.
+        """
+        with _guarded():
+            if self.engine.dialect.name != "sqlite":
+                with self.engine.connect() as connection:
+                    connection.execution_options(**_reading(connection.dialect))
+                    return str(connection.scalar(text("SELECT pg_current_snapshot()::text")))
+            if self._marking is None:
+                self._marking = self.engine.raw_connection()
+            try:  # it counts the commits of others for one connection
+                return str(self._marking.cursor().execute("PRAGMA data_version").fetchone()[0])
+            except sqlite3.Error as error:
+                raise StorageError(f"the operational database refuses: {error}") from error
+
     def close(self) -> None:
         """Close the connections."""
+        if self._marking is not None:
+            self._marking.close()
         self.engine.dispose()
 
 

@@ -5,10 +5,12 @@ small, and go on answering while either is away.
 """
 
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ from msgspec.structs import replace
 from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
+from headwater.infra.store.database import Database
 from headwater.infra.store.published_file import replacing
 from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound
@@ -47,7 +50,7 @@ from headwater.spec.pipeline import Pipeline
 __all__ = ["Keeper", "looked_file", "main"]
 
 _logger = logging.getLogger("headwater.keeper")
-_LOOK_S, _LEARN_S = 0.25, 0.1
+_LOOK_S, _LEARN_S, _ALL_S = 0.25, 0.1, 5.0
 _LOOK_AT_EXAMPLES = (
     "look at the model and at the examples there, or quarantine them; it is tried again by itself"
 )
@@ -105,6 +108,11 @@ class Keeper:
         except StorageError as error:
             _logger.warning("%s: published anew: %s", self._bound.pipeline.name, error)
             return None
+
+    @property
+    def follows_records(self) -> bool:
+        """Whether it follows what is recorded, and not only what is decided."""
+        return self._learning is not None or self._routing.adds_versions
 
     def step(self) -> bool:
         """Follow the champion, learn new examples, and publish what is to serve.
@@ -216,15 +224,38 @@ def main(references: Sequence[str]) -> int:
         kept = [bound for bound in bounds if bound.pipeline.name not in part.without]
         keepers = [stack.enter_context(Keeper(bound)) for bound in kept]
         learns = any(bound.pipeline.learn == "each label" for bound in kept)
-        looked = False
+        due, looked = _Due(bounds[0].database), False
         while not ended.is_set():
-            busy = [keeper for keeper in keepers if keeper.step()]
+            everyone = due.now()
+            busy = [one for one in keepers if (everyone or one.follows_records) and one.step()]
             if not looked:
                 looked_file(settings()).write_text(str(os.getpid()))
                 looked = True
             if not busy:
                 ended.wait(_LEARN_S if learns else _LOOK_S)
     return 0
+
+
+class _Due:
+    """Whether all keepers are to look: once anything was committed, and every few seconds.
+
+    A hundred pipelines of which nothing is asked cost a keeper nothing then.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._mark, self._all_s = "", -math.inf
+
+    def now(self) -> bool:
+        try:
+            mark = self._database.mark()
+        except StorageError:
+            return True  # their looks say it
+        now_s = time.monotonic()
+        if mark == self._mark and now_s - self._all_s < _ALL_S:
+            return False
+        self._mark, self._all_s = mark, now_s
+        return True
 
 
 def _keep_alone(pipeline: Pipeline, reason: str, ended: threading.Event) -> int:

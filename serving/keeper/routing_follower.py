@@ -18,7 +18,7 @@ from headwater.spec.errors import DeclarationError, HeadwaterError, SchemaError
 from headwater.spec.pipeline import METRICS
 from headwater.spec.serving.bandit import BanditState
 from headwater.spec.serving.plan import Aliases, plan
-from headwater.spec.serving.routing import Bandit, Routing, Shadow, check_routing
+from headwater.spec.serving.routing import Bandit, ChampionOnly, Routing, Shadow, check_routing
 
 __all__ = ["RoutingFollower"]
 
@@ -94,6 +94,11 @@ class RoutingFollower:
     def close(self) -> None:
         """End the process of the shadows."""
         self._shadow_runner.close()
+
+    @property
+    def adds_versions(self) -> bool:
+        """Whether the routing adds versions to the champion, which move as records come."""
+        return not isinstance(self._routing, ChampionOnly)
 
     def complete(self, serving: ServingFile) -> ServingFile:
         """Return what is to serve, with all that the routing adds to the champion."""
