@@ -28,9 +28,9 @@ from headwater.infra.settings import Settings
 from headwater.infra.store.tables import prediction
 from headwater.loop.binding import Bound
 
-__all__ = ["Load", "Loaded", "Running", "await_ready", "loading", "serving", "wrong_in_log"]
+__all__ = ["TOY", "Load", "Loaded", "Running", "await_ready", "loading", "serving", "wrong_in_log"]
 
-_TOY = f"{Path(__file__).parent / 'serving_toy.py'}:pipeline"
+TOY = f"{Path(__file__).parent / 'serving_toy.py'}:pipeline"
 _FEATURES = msgspec.json.encode({f"x{n}": n / 20 for n in range(20)})
 _PAUSE_S = 0.02
 _TRIES = 3_000
@@ -121,7 +121,7 @@ class Load:
 
 @contextmanager
 def serving(
-    settings: Settings, workers: int = 2, references: Sequence[str] = (_TOY,)
+    settings: Settings, workers: int = 2, references: Sequence[str] = (TOY,)
 ) -> Iterator[Running]:
     """Start the service of pipelines that have a version, on one core; end it with Ctrl-C."""
     command = [sys.executable, "-m", "headwater.cli", "serve", *references, "--port", "0"]
@@ -300,14 +300,15 @@ class _Sender:
 
     async def _pair(self, wire: Wire, place: int, due: float) -> None:
         id_ = f"r-{place:09}"
-        asked = b'{"id":"%b","features":%b}' % (id_.encode(), _FEATURES)
+        asked = b'{"pipeline":"served","id":"%b","features":%b}' % (id_.encode(), _FEATURES)
         answer = await self._ask(wire, "/predict", asked, due)
         if answer is None:
             return
         version = msgspec.json.decode(answer, type=_Answer).version
         self._found.versions[version] = self._found.versions.get(version, 0) + 1
         self._found.acknowledged.append(id_)
-        told = {"prediction_id": id_, "value": place % 2 == 0, "key": f"k-{place:09}"}
+        told = {"pipeline": "served", "prediction_id": id_, "value": place % 2 == 0}
+        told["key"] = f"k-{place:09}"
         due = asyncio.get_running_loop().time()
         if await self._ask(wire, "/labels", msgspec.json.encode(told), due) is not None:
             self._found.labelled.append(id_)

@@ -3,20 +3,26 @@
 ``python -m benchmarks.service.soak MINUTES`` runs it for another time.
 """
 
+import itertools
 import random
 import statistics
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+import httpx
 import numpy as np
 import psutil
 
+from benchmarks.bad_models import HARM
 from benchmarks.claim import Outcome, at_most, fresh_home, mlflow_database, say
+from benchmarks.service import bad_pipelines
 from benchmarks.service.durability import await_load
-from benchmarks.service.serving import Load, Loaded, Running, loading, serving, wrong_in_log
+from benchmarks.service.serving import TOY, Load, Loaded, Running, loading, serving, wrong_in_log
 from benchmarks.service.serving_toy import pipeline, publish
 from headwater.infra.offline import quiet
 from headwater.loop.binding import Bound
@@ -70,12 +76,14 @@ def soak(length_s: float, full_s: float = _FULL_S) -> Outcome:
     Sixty-four connections of another process predict, and label what they have predicted. First as
     fast as two workers answer, to find the saturating load; then at two thirds of it. In every 150
     seconds one worker is killed with SIGKILL, at a moment drawn from the middle of them; every half
-    minute the other one of two versions is promoted.
+    minute the other one of two versions is promoted. Beside it a second pipeline of the same service is
+    asked for harm of every kind (:data:`benchmarks.bad_models.HARM`), one request after the other.
 
-    ``ratio`` is by how much the resident memory of all processes would grow in ten minutes, as a share,
-    see :func:`growth`. Also, each acknowledged prediction and label must be in the log once, and the
-    99th percentile of the last quarter (five minutes) within 1.2 of the first quarter's. A latency
-    counts from when a request was due, through kills and repetitions. Both quarters have as many kills.
+    ``ratio`` is by how much the resident memory of all processes but that pipeline's own would grow in
+    ten minutes, as a share, see :func:`growth`. Also, each acknowledged prediction and label must be in
+    the log once, and the 99th percentile of the last quarter (five minutes) within 1.2 of the first
+    quarter's. A latency counts from when a request was due, through kills and repetitions. Both quarters
+    have as many kills.
 
     Parameters
     ----------
@@ -84,9 +92,11 @@ def soak(length_s: float, full_s: float = _FULL_S) -> Outcome:
     """
     with fresh_home(mlflow_database()) as settings:
         publish(settings)
+        bad_pipelines.publish(settings, [bad_pipelines.first])
         with Bound(pipeline, settings) as bound:
             begun = bound.log.stop()
-            with serving(settings, _WORKERS) as to:
+            references = [TOY, bad_pipelines.REFERENCES[0]]
+            with serving(settings, _WORKERS, references) as to, _harm(to) as harmed:
                 rate = _saturating(to, full_s) * 2 / 3
                 say(f"  {rate:.0f} predictions a second, each with its label")
                 with loading(to, _CONNECTIONS, retry=True, rate=rate, first=_FIRST) as load:
@@ -105,6 +115,7 @@ def soak(length_s: float, full_s: float = _FULL_S) -> Outcome:
         p99_last_over_first=round(last_ms / first_ms, 3),
         median_ms=round(statistics.median(found.latencies_ms), 1),
         wrong=missing,
+        harmed=dict(harmed),
         acknowledged=len(found.acknowledged),
         labelled=len(found.labelled),
         sent_again=found.failed,
@@ -192,6 +203,31 @@ def _disturb(
     return samples, kills, swaps
 
 
+@contextmanager
+def _harm(to: Running) -> Iterator[Counter[str]]:
+    """Ask another pipeline for harm until the block ends; count the requests by kind and status."""
+    ends, counts = threading.Event(), Counter[str]()
+
+    def ask() -> None:
+        kinds = itertools.cycle(enumerate(HARM, 1))
+        while not ends.is_set():
+            act, kind = next(kinds)
+            body = {"pipeline": "first", "features": {"act": float(act), "a": 1.0}}
+            status = "lost"
+            with suppress(httpx.TransportError):
+                status = str(httpx.post(f"{to.address}/predict", json=body, timeout=60).status_code)
+            counts[f"{kind}: {status}"] += 1
+            ends.wait(_LOOK_S)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        ends.set()
+        thread.join()
+
+
 def _moments(drawn: random.Random, length_s: float, every_s: float) -> Iterator[float]:
     """Draw a moment from the middle three fifths of each stretch; one stretch at the least."""
     stretches = max(1, round(length_s / every_s))
@@ -200,11 +236,13 @@ def _moments(drawn: random.Random, length_s: float, every_s: float) -> Iterator[
 
 
 def look(to: Running) -> list[Sample]:
-    """Give what each process of the service holds now."""
+    """Give what each process of the service holds now, but for those of models at fault."""
     workers = {one.pid for one in to.workers()}
     found, now = [], time.time()
     for one in (to.process, *to.process.children(recursive=True)):
         with suppress(psutil.Error):  # it may just have ended
+            if "headwater.serving.isolation.model_process" in one.cmdline():
+                continue
             role = "worker" if one.pid in workers else str(one.pid)
             resident = one.memory_info().rss
             found.append(Sample(role, one.pid, now - one.create_time(), resident))

@@ -124,7 +124,7 @@ class VersionLoader:
     isolated
         Which versions are, and why.
     leave
-        Called on the loop with a version that must leave it, and why.
+        Called on the loop with a version that must leave it, and why; returns what takes its place.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class VersionLoader:
         live: PublishedModels,
         models: IsolatedModels,
         isolated: IsolatedVersions,
-        leave: Callable[[str, str], None],
+        leave: Callable[[str, str], IsolatedModel | None],
     ) -> None:
         self.left_out: list[Exception] = []
         self._pipeline = pipeline

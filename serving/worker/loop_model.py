@@ -7,6 +7,7 @@ from time import perf_counter
 from headwater.learners.learner import Learner
 from headwater.serving.isolation.at_work import ModelWork, mark_of, marked
 from headwater.serving.isolation.loop_cost import LOOP_S, LoopCost
+from headwater.serving.worker.isolated_models import IsolatedModel
 from headwater.spec.data.records import FeatureValue, Output
 from headwater.spec.data.scalars import plain_output
 
@@ -25,13 +26,22 @@ class LoopModel:
     work
         Whose work it does.
     leave
-        Called with the reason once its version must leave the loop.
+        Called with the reason once its version must leave the loop; returns what takes its place.
+
+    Attributes
+    ----------
+    moved_to
+        What has taken its place; None while it is on the loop.
     """
 
-    __slots__ = ("_cost", "_learner", "_leave", "_mark", "_memory", "_pid")
+    __slots__ = ("_cost", "_learner", "_leave", "_mark", "_memory", "_pid", "moved_to")
 
     def __init__(
-        self, learner: Learner, cost: LoopCost, work: ModelWork, leave: Callable[[str], None]
+        self,
+        learner: Learner,
+        cost: LoopCost,
+        work: ModelWork,
+        leave: Callable[[str], IsolatedModel | None],
     ) -> None:
         self._learner = learner
         self._cost = cost
@@ -39,6 +49,7 @@ class LoopModel:
         self._memory = marked()
         self._leave = leave
         self._pid = os.getpid()
+        self.moved_to: IsolatedModel | None = None
 
     def predict_one(self, features: dict[str, FeatureValue]) -> Output:
         """Return the output for some features; the model may raise anything."""
@@ -62,4 +73,4 @@ class LoopModel:
         if took_s > LOOP_S:
             reason = reason or self._cost.slow(took_s)
         if reason:
-            self._leave(reason)
+            self.moved_to = self._leave(reason)

@@ -53,26 +53,24 @@ class ModelOutputs:
 
         On the loop other requests have their turn every few milliseconds.
         """
-        asked: dict[str, list[tuple[int, CheckedRequest]]] = {}
+        isolated: dict[str, tuple[IsolatedModel, list[int]]] = {}
         outputs: list[Output] = [0.0] * len(requests)
         turn_s = perf_counter()
         for place, request in enumerate(requests):
-            if isinstance(request.loaded.model, IsolatedModel):
-                asked.setdefault(request.loaded.version, []).append((place, request))
+            model = request.loaded.model
+            if isinstance(model, LoopModel) and model.moved_to is not None:  # by a request before
+                model = model.moved_to
+            if isinstance(model, IsolatedModel):
+                isolated.setdefault(model.state.name, (model, []))[1].append(place)
                 continue
             outputs[place] = self.output_on_loop(request)
             if perf_counter() - turn_s > _TURN_S:
                 await asyncio.sleep(0)
                 turn_s = perf_counter()
-        for together in asked.values():
-            model = together[0][1].loaded.model
-            assert isinstance(model, IsolatedModel)  # noqa: S101 - chosen above
-            found = await model.predict([request.values for _, request in together])
-            for (place, request), output in zip(together, found, strict=True):
-                if isinstance(output, FailedRow):
-                    _logger.error("a model fails:\n%s", output.trace)
-                    raise self._refused(request, f" ({output.error})", output.error)
-                outputs[place] = self._valid(request, output)
+        for model, places in isolated.values():
+            found = await model.predict([requests[place].values for place in places])
+            for place, output in zip(places, found, strict=True):
+                outputs[place] = self._answered(requests[place], output)
         return outputs
 
     def output_on_loop(self, request: CheckedRequest) -> Output:
@@ -85,6 +83,12 @@ class ModelOutputs:
             name = type(error).__name__
             _logger.exception("version %s fails on prediction %s", request.loaded.version, request.id)
             raise self._refused(request, f" ({name})") from error
+        return self._valid(request, output)
+
+    def _answered(self, request: CheckedRequest, output: Output | FailedRow) -> Output:
+        if isinstance(output, FailedRow):
+            _logger.error("a model fails:\n%s", output.trace)
+            raise self._refused(request, f" ({output.error})", output.error)
         return self._valid(request, output)
 
     def _valid(self, request: CheckedRequest, output: Output) -> Output:

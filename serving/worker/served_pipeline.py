@@ -134,18 +134,19 @@ class ServedPipeline:
         learned_to = 0 if self.champion is None else self.champion.learned_to
         self.metrics.sample(self._commit.waiting, self._commit.syncs, learned_to)
 
-    def _leave_loop(self, version: str, reason: str) -> None:
+    def _leave_loop(self, version: str, reason: str) -> IsolatedModel | None:
         """Let a version predict in a process of its own from the next request on, in every worker."""
         active = self.active
         loaded = None if active is None else active.versions.get(version)
         if active is None or loaded is None:
-            return
+            return None
         model = self._loader.isolate(loaded.state)
         self.predictor.active = active.with_version(loaded._replace(model=model))
         self._isolated.add(version, reason)
         what = f"version {version} predicts in a process of its own from now on: {reason}"
         fields = {"pipeline": self.pipeline.name, "version": version}
         _logger.warning("%s", what, extra={"json_fields": fields})
+        return model
 
     async def _swap(self) -> None:
         """Load the published versions beside the serving ones; serve them from the next request on."""

@@ -133,6 +133,14 @@ def test_a_version_that_is_slow_or_takes_memory_leaves_the_loop(
     assert status(other, "second")["isolated"] == {"1": reason}
 
 
+def test_of_many_requests_the_first_stall_moves_the_others(home: Settings, open_service: Opener) -> None:
+    client = open_service(replace(second, serving=Serving(deadline="2s")), third, home=home)
+    rows = [{"features": {"act": ACTS["takes 5 s"], "a": 1.0}}] * 50
+    answer = client.post("/predict", json={"pipeline": "second", "predictions": rows})
+    assert (answer.status_code, answer.json()["code"]) == (503, "ModelError")  # not after 250 s
+    assert ask(client, pipeline="third").status_code == 200
+
+
 def test_what_a_model_raises_on_the_loop_is_refused(home: Settings, open_service: Opener) -> None:
     client, pid = open_service(second, third, home=home), os.getpid()
     for act in ("raises SystemExit", "raises"):
