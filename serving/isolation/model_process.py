@@ -21,6 +21,7 @@ import msgspec
 from headwater.infra.processes import end_with_parent
 from headwater.learners.learner import Learner
 from headwater.registry.restore import restore
+from headwater.serving.isolation.loop_cost import Stopwatch
 from headwater.spec.data.records import FeatureValue, Output
 from headwater.spec.data.scalars import plain_output
 from headwater.spec.errors import HeadwaterError
@@ -91,7 +92,7 @@ class PredictReply(msgspec.Struct, frozen=True, tag=True):
     outputs
         One a row; None for a row that failed.
     took_s
-        Seconds that each took.
+        Seconds that each took, as :class:`~headwater.serving.isolation.loop_cost.Stopwatch` has it.
     failures
         The name of the error of each row that failed, by its place.
     trace
@@ -280,7 +281,7 @@ def _predict(command: PredictCommand, learners: dict[str, Learner]) -> PredictRe
     learner, pid, until_s = learners[command.name], os.getpid(), time.monotonic() + command.within_s
     reply = PredictReply([], [])
     for place, row in enumerate(command.rows):
-        began_s = time.perf_counter()
+        watch = Stopwatch.start()
         output = None
         try:
             output = plain_output(learner.predict_one(row))
@@ -294,7 +295,7 @@ def _predict(command: PredictCommand, learners: dict[str, Learner]) -> PredictRe
         if os.getpid() != pid:  # the model forked: the copy must not answer, too
             os._exit(0)
         reply.outputs.append(output)
-        reply.took_s.append(time.perf_counter() - began_s)
+        reply.took_s.append(watch.took_s())
         if time.monotonic() > until_s:
             break
     return reply

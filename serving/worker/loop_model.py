@@ -6,7 +6,7 @@ from time import perf_counter
 
 from headwater.learners.learner import Learner
 from headwater.serving.isolation.at_work import ModelWork, mark_of, marked
-from headwater.serving.isolation.loop_cost import LOOP_S, LoopCost
+from headwater.serving.isolation.loop_cost import LOOP_S, LoopCost, Stopwatch
 from headwater.serving.worker.isolated_models import IsolatedModel
 from headwater.spec.data.records import FeatureValue, Output
 from headwater.spec.data.scalars import plain_output
@@ -54,7 +54,7 @@ class LoopModel:
     def predict_one(self, features: dict[str, FeatureValue]) -> Output:
         """Return the output for some features; the model may raise anything."""
         memory = self._memory
-        looks_at_memory = self._cost.begin()
+        watch = self._cost.begin()
         memory.value = self._mark
         began_s = perf_counter()
         try:
@@ -65,12 +65,10 @@ class LoopModel:
             if os.getpid() != self._pid:
                 os._exit(0)  # the model forked: the copy must not answer, too
             memory.value = b""
-            if took_s > LOOP_S or looks_at_memory:
-                self._judge(took_s, looks_at_memory=looks_at_memory)
+            if took_s > LOOP_S or watch is not None:
+                self._judge(took_s, watch)
 
-    def _judge(self, took_s: float, *, looks_at_memory: bool) -> None:
-        reason = self._cost.grew() if looks_at_memory else ""
-        if took_s > LOOP_S:
-            reason = reason or self._cost.slow(took_s)
+    def _judge(self, took_s: float, watch: Stopwatch | None) -> None:
+        reason = self._cost.end(took_s, watch)
         if reason:
             self.moved_to = self._leave(reason)
