@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -31,8 +30,11 @@ from headwater.flows.stack.record import (
     write_record,
 )
 from headwater.flows.stack.supervision import Supervision
+from headwater.infra.clock import SystemClock
+from headwater.infra.operator_key import operator_key_file
 from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.settings import Settings
+from headwater.serving.access.local_operator import keep_operator_key
 
 __all__ = ["Stack", "running_stack"]
 
@@ -46,18 +48,19 @@ class Stack:
 
     Parameters
     ----------
-    root
-        The home folder whose stack it is.
+    settings
+        Of the home whose stack it is.
     addresses
         Its addresses.
     children
         Its processes, in the order in which they were started.
     """
 
-    def __init__(self, root: Path, addresses: Addresses, children: list[Child]) -> None:
+    def __init__(self, settings: Settings, addresses: Addresses, children: list[Child]) -> None:
         self.addresses = addresses
         self.children = children
-        self._root = root
+        self._root = settings.root
+        self._key_file = operator_key_file(settings)
 
     def wait(self) -> None:
         """Show the addresses, start ended processes again, and wait for Ctrl-C or SIGTERM.
@@ -87,6 +90,7 @@ class Stack:
         table.add_row("MLflow: models, versions, runs", self.addresses.mlflow_ui)
         if self.addresses.service is not None:
             table.add_row("service: predict, label", f"{self.addresses.service}/docs")
+        table.add_row("key: to operate the service", str(self._key_file))
         for child in self.children:
             table.add_row(f"log of {child.name}, process {child.pid}", str(child.log))
         return table
@@ -103,7 +107,7 @@ def running_stack(
     """Start Prefect, MLflow, a worker and the service; end them all when the block ends.
 
     SIGTERM and a closed terminal end the block as Ctrl-C does. Processes that a killed stack left
-    running are ended first.
+    running are ended first. The operator's key is made if there is none.
 
     Parameters
     ----------
@@ -122,6 +126,7 @@ def running_stack(
     root = settings.root
     with only_stack(root), _ended_by_signals():
         end_leftovers(root)
+        keep_operator_key(settings, SystemClock(), by="headwater up")
         prefect = free_port(prefect_port, "--prefect-port")
         mlflow = None if _is_remote(settings) else free_port(mlflow_port, "--mlflow-port")
         service = free_port(service_port, "--service-port") if serves else None
@@ -137,7 +142,7 @@ def running_stack(
             if service is not None:
                 _start_service(settings, prefect, service, serves, children)
             write_record(root, addresses, children)
-            yield Stack(root, addresses, children)
+            yield Stack(settings, addresses, children)
         finally:
             _ignore_signals()
             for child in reversed(children):
