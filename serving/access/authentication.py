@@ -203,9 +203,10 @@ def _is_of_protocol(path: str) -> bool:
 def _check_scopes(key: KeyHash | None, required: frozenset[operation.Scope]) -> None:
     """Accept the key of a request that needs one, or raise."""
     if key is None:
+        kept = "operator.key of the home has one, " if "operate" in required else ""
         raise UnauthorizedError(
             "the request has no key, and needs one",
-            hint="send Authorization: Bearer KEY; headwater keys add makes one",
+            hint=f"send Authorization: Bearer KEY; {kept}headwater keys add makes one",
         )
     if required.isdisjoint(key.scopes):
         raise ForbiddenError(
