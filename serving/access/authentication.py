@@ -17,6 +17,7 @@ from headwater.infra.clock import Clock
 from headwater.infra.same_origin import SameOrigin
 from headwater.infra.settings import Settings
 from headwater.infra.store.published_file import LOAD_ERRORS, Follower, reason_of
+from headwater.serving.access.cross_origin import CrossOrigin
 from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, find_key
 from headwater.serving.access.rate_limits import RateLimits
 from headwater.serving.access.required_scopes import scopes_of
@@ -72,6 +73,11 @@ class Authentication:
         The home folder, which holds the keys, and the time.
     refused
         Called with the status of each refusal.
+
+    Attributes
+    ----------
+    cross_origin
+        Shares answers with pages of the hosts that the settings list; None if they list none.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class Authentication:
         self._refused = refused
         self._access = access
         self._same_origin = SameOrigin(settings.served_hosts)
+        self.cross_origin = CrossOrigin(self._same_origin) if settings.served_hosts else None
         self._keys: dict[int, KeyHash] = {}
         self._follower = Follower(self._file)
         self._closed: frozenset[operation.Scope] = frozenset()
@@ -122,6 +129,12 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the start and end of the service."""
         if scope["type"] == "http":
+            if self.cross_origin is not None:
+                leave = self.cross_origin.preflight(scope["method"], scope["headers"])
+                if leave is not None:
+                    await leave.send(send)
+                    return
+                send = self.cross_origin.sharing(scope["headers"], send)
             try:
                 by = self.admit(scope["method"], scope["path"], scope["headers"])
             except HeadwaterError as error:
