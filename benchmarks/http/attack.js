@@ -1,5 +1,6 @@
 // What a page can send without asking anybody: attack(way, requests) sends each request in one way.
-// A request has an address, a method and a body; each body has one "=" in a text, at which a form cuts it.
+// A request has an address, a method, a body, and messages if it opens a socket. EVIL in them becomes a text
+// that no other request has, with the "=" at which a form cuts a body; NUMBER becomes a number.
 
 const PATIENCE_MS = 15000;
 const AT_ONCE = 6;
@@ -89,8 +90,10 @@ async function attack(way, requests) {
   const one = async () => {
     while (waiting.length) {
       const request = waiting.shift();
-      const body = request.body.replaceAll("EVIL", `e=${Date.now()}-${made++}`);
-      await settled(WAYS[way]({ ...request, body }));
+      const number = `${Date.now()}${made++}`;
+      const own = (text) => text.replaceAll("EVIL", `evil=${number}`).replaceAll("NUMBER", number);
+      const messages = request.messages.map(own);
+      await settled(WAYS[way]({ ...request, body: own(request.body), messages }));
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, one));

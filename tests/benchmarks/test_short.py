@@ -23,6 +23,7 @@ _PARTS = {
     "faults/poisoned_pipeline",
     "faults/poisons",
     "faults/postgres_server",
+    "http/attacked_servers",
     "http/attacks",
     "http/chromium",
     "http/raw_bodies",
