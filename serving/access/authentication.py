@@ -181,9 +181,12 @@ class Authentication:
         UnauthorizedError
             If it is not valid.
         """
-        sent = [value for name, value in headers if name == b"authorization"]
-        if not sent:
+        for name, _ in headers:  # of every prediction
+            if name == b"authorization":
+                break
+        else:
             return None
+        sent = [value for name, value in headers if name == b"authorization"]
         bears = len(sent) == 1 and sent[0][:7].lower() == b"bearer "
         key = find_key(self._keys, sent[0][7:].strip()) if bears else None
         if key is None:
