@@ -117,7 +117,7 @@ def test_keys_from_before_close_everything(home: Settings, clock: SimulatedClock
     KeyStore(database, clock).add("old", ["read"], by="test", closes=["read"])
     with database.transaction() as connection:  # as a home of an earlier commit has it
         connection.execute(text("ALTER TABLE api_key DROP COLUMN closes"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0014'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0015'"))
     database.close()
     migrated = Database(home.operational_url)
     store = KeyStore(migrated, clock)
