@@ -13,10 +13,10 @@ _PAGES = 3
 _SHORT_WAYS = ("form as text", "fetch without a type", "fetch as it is")
 _ALL = {
     "service": tuple(way for way in WAYS if way not in {"form by name", "form in parts"}),
-    "prefect": ("fetch as it is", "socket"),
+    "prefect": ("fetch as it is",),
     "mlflow": ("fetch as it is",),
 }
-"""The ways in which each server obeys if nothing is before it; others it does not understand."""
+"""The ways in which each server obeys at once if nothing is before it."""
 
 
 def measure(*, short: bool) -> Outcome:
@@ -31,8 +31,8 @@ def measure(*, short: bool) -> Outcome:
     operator's key, too.
 
     ``ratio`` is the number of rows in the stores that changed. Also, the same attacks change rows in
-    each of the three if nothing is before it, in every way that it understands: ``undefended`` has them.
-    Prefect stores some of what it takes seconds later, under a way that comes after.
+    each of the three if nothing is before it, in every way that it obeys at once (``undefended``).
+    Prefect stores events, those of sockets too, seconds later, under a way that comes after.
     """
     ways = _SHORT_WAYS if short else WAYS
     sent, effects, undefended = 0, Counter[str](), Counter[str]()
