@@ -23,6 +23,7 @@ CLAIMS = {
     "memory": "learning",
     "doors": "service",
     "raw-http": "http",
+    "browser": "http",
     "import-stream": "learning",
     "rebuild": "lineage",
     "rebuildable": "lineage",

@@ -12,7 +12,7 @@ from prefect.types import DateTime
 
 from headwater.flows.events import UPDATE_REQUESTED, resource
 from headwater.flows.guard import guarded
-from headwater.flows.stack.record import find_stack
+from headwater.flows.stack.record import find_stack, prefect_key
 from headwater.infra.settings import Settings
 
 __all__ = ["automate", "failures", "failures_now", "remove_automation"]
@@ -124,7 +124,8 @@ def failures_now(settings: Settings) -> dict[str, list[str]]:
     stack = find_stack(settings)
     if stack is None:
         return {}
-    with guarded(stack.prefect_api), SyncPrefectClient(stack.prefect_api) as client:
+    api = stack.prefect_api
+    with guarded(api), SyncPrefectClient(api, auth_string=prefect_key(api, settings)) as client:
         automations = [
             automation for automation in client.read_automations() if automation.name.startswith(_NAME)
         ]

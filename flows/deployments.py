@@ -16,7 +16,6 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCre
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.settings import PREFECT_API_AUTH_STRING
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
@@ -34,7 +33,7 @@ from headwater.flows.loop_flows import (
 )
 from headwater.flows.stack.commands import POOL
 from headwater.flows.stack.prefect_environment import environment
-from headwater.flows.stack.record import find_stack
+from headwater.flows.stack.record import find_stack, prefect_key
 from headwater.flows.stack.runs import FLOWS
 from headwater.flows.stack.silent_runs import HEARTBEATS
 from headwater.infra.settings import Settings
@@ -130,7 +129,7 @@ def deploy(
         "env": environment(settings, secrets=False) | HEARTBEATS,
         "working_dir": str(Path.cwd()),
     }
-    with guarded(api), SyncPrefectClient(api, auth_string=PREFECT_API_AUTH_STRING.value()) as client:
+    with guarded(api), SyncPrefectClient(api, auth_string=prefect_key(api, settings)) as client:
         _ensure_pool(client)
         deployed = [_put(client, deployment, variables) for deployment in deployments]
         _remove_others(client, deployed)

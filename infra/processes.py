@@ -1,5 +1,6 @@
 """Processes that the stack starts, watches and ends."""
 
+import base64
 import http.client
 import logging
 import os
@@ -250,11 +251,23 @@ def free_port(wanted: int, option: str) -> int:
     )
 
 
-def fetch(port: int, path: str, body: bytes | None = None) -> bytes | None:
-    """Send a request to a local server; None if it does not answer with status 200."""
+def fetch(port: int, path: str, body: bytes | None = None, basic: str | None = None) -> bytes | None:
+    """Send a request to a local server; None if it does not answer with status 200.
+
+    Parameters
+    ----------
+    port, path
+        Where it goes.
+    body
+        JSON, for a POST.
+    basic
+        What the server asks for by HTTP's basic authentication.
+    """
     connection = http.client.HTTPConnection(_HOST, port, timeout=5)
     try:
         headers = {} if body is None else {"Content-Type": "application/json"}
+        if basic is not None:
+            headers["Authorization"] = f"Basic {base64.b64encode(basic.encode()).decode()}"
         connection.request("GET" if body is None else "POST", path, body, headers)
         answer = connection.getresponse()
         content = answer.read()

@@ -165,6 +165,18 @@ class SameOrigin:
         if host is not None and host not in self._known:
             self._check_host(host)
 
+    def lists_page(self, origin: bytes) -> bool:
+        """Return whether an origin is a page of a listed host.
+
+        >>> rule = SameOrigin(parse_hosts("shop.example, localhost:3000"))
+        >>> [rule.lists_page(b"http://" + host) for host in (b"shop.example:8080", b"localhost:3000")]
+        [True, True]
+        >>> [rule.lists_page(origin) for origin in (b"null", b"http://localhost", b"shop.example")]
+        [False, False, False]
+        """
+        page = _Page.parse(origin)
+        return page is not None and self._lists(page.host)
+
     def _check_host(self, value: bytes) -> None:
         host = Host.parse(value.decode("latin-1"))
         if host is None or not (host.is_loopback or self._lists(host)):
@@ -185,7 +197,7 @@ class SameOrigin:
             self._check_host(values[b"host"])
         if b"origin" in values:
             page = _Page.parse(values[b"origin"])
-            if page is not None and self._lists(page.host):
+            if self.lists_page(values[b"origin"]):
                 return
             if page is None or page != _Page.parse(b"http://" + values.get(b"host", b"")):
                 raise ForeignRequestError(

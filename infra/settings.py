@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     hosts
         Hosts, besides loopback, by which the service, Prefect and MLflow are asked where they need no
         key: ``shop.example,10.0.0.7:8000``.
+    api_key
+        The key that clients send to the service; not given, the operator's of the home where it is
+        needed, and none elsewhere.
     group
         A group of the machine that may read and write a new home, too; its owner alone if not given.
     """
@@ -73,6 +76,7 @@ class Settings(BaseSettings):
     log: Literal["text", "json"] = "text"
     otel: bool = False
     hosts: str = ""
+    api_key: SecretStr | None = None
     group: str = ""
 
     @field_validator("hosts")

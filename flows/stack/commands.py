@@ -11,6 +11,7 @@ from headwater.infra.settings import Settings
 
 __all__ = [
     "POOL",
+    "key_variables",
     "mlflow_command",
     "mlflow_variables",
     "server_command",
@@ -81,6 +82,11 @@ def stack_variables(settings: Settings, prefect: int) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def key_variables(key: str) -> dict[str, str]:
+    """Return the variables by which Prefect's server asks for a key, and everything else sends it."""
+    return {"PREFECT_SERVER_API_AUTH_STRING": key, "PREFECT_API_AUTH_STRING": key}
 
 
 def _pages(port: int) -> list[str]:

@@ -8,12 +8,21 @@ from pathlib import Path
 
 import msgspec
 
+from headwater.infra.operator_key import read_operator_key
 from headwater.infra.processes import Child, Mark, end_marked
 from headwater.infra.settings import Settings
 from headwater.infra.store.published_file import replacing
 from headwater.spec.errors import ServerError
 
-__all__ = ["Addresses", "end_leftovers", "find_stack", "only_stack", "remove_record", "write_record"]
+__all__ = [
+    "Addresses",
+    "end_leftovers",
+    "find_stack",
+    "only_stack",
+    "prefect_key",
+    "remove_record",
+    "write_record",
+]
 
 _NAME = "stack.json"
 
@@ -47,6 +56,25 @@ def find_stack(settings: Settings) -> Addresses | None:
     """Return the addresses of the stack that runs on these settings; None if none runs."""
     record = _read(settings.place)
     return record.addresses if record is not None and record.owner.lives() else None
+
+
+def prefect_key(api: str, settings: Settings) -> str | None:
+    """Return the key of the home if Prefect at an address is its stack's; else what Prefect is told.
+
+    Parameters
+    ----------
+    api
+        Address of Prefect's API.
+    settings
+        The settings of the stack.
+    """
+    stack = find_stack(settings)
+    if stack is not None and stack.prefect_api == api:
+        return read_operator_key(settings)
+    from prefect.settings import PREFECT_API_AUTH_STRING  # noqa: PLC0415 - not before its address is set
+
+    told: str | None = PREFECT_API_AUTH_STRING.value()
+    return told
 
 
 def write_record(root: Path, addresses: Addresses | None, children: Sequence[Child]) -> None:

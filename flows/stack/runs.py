@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 from headwater.flows.stack.prefect_environment import environment, within
-from headwater.flows.stack.record import find_stack
+from headwater.flows.stack.record import find_stack, prefect_key
 from headwater.infra.offline import quiet
 from headwater.infra.settings import Settings
 from headwater.spec.errors import NotFoundError, ServerError, few
@@ -60,11 +60,18 @@ def run_flow(name: str, reference: str, settings: Settings) -> dict[str, Any]:
         "PREFECT_API_URL": stack.prefect_api,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the caller shows errors itself
     }
+    key = prefect_key(stack.prefect_api, settings)
+    if key is not None:
+        variables["PREFECT_API_AUTH_STRING"] = key
     with within(variables):
-        from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - not before
+        from prefect.settings import (  # noqa: PLC0415 - not before
+            PREFECT_API_AUTH_STRING,
+            PREFECT_API_URL,
+            temporary_settings,
+        )
 
         module, _, function = FLOWS[name].partition(":")
-        with temporary_settings({PREFECT_API_URL: stack.prefect_api}):
+        with temporary_settings({PREFECT_API_URL: stack.prefect_api, PREFECT_API_AUTH_STRING: key}):
             flow = getattr(importlib.import_module(module), function)
             result: dict[str, Any] = flow(reference)
     return result

@@ -4,10 +4,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from headwater.flows.stack.commands import (
     POOL,
+    key_variables,
     mlflow_command,
     mlflow_variables,
     server_command,
@@ -31,13 +31,17 @@ from headwater.flows.stack.record import (
     write_record,
 )
 from headwater.flows.stack.supervision import Supervision
+from headwater.infra.clock import SystemClock
+from headwater.infra.operator_key import operator_key_file
 from headwater.infra.processes import Child, Mark, end_marked, fetch, free_port
 from headwater.infra.settings import Settings
+from headwater.serving.access.local_operator import keep_operator_key
 
 __all__ = ["Stack", "running_stack"]
 
 _START_LIMIT_S = 600.0  # a machine that is busy takes minutes to import Prefect and MLflow
 _POLL_S = 0.5
+_WIDEST = 500
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -46,18 +50,19 @@ class Stack:
 
     Parameters
     ----------
-    root
-        The home folder whose stack it is.
+    settings
+        Of the home whose stack it is.
     addresses
         Its addresses.
     children
         Its processes, in the order in which they were started.
     """
 
-    def __init__(self, root: Path, addresses: Addresses, children: list[Child]) -> None:
+    def __init__(self, settings: Settings, addresses: Addresses, children: list[Child]) -> None:
         self.addresses = addresses
         self.children = children
-        self._root = root
+        self._root = settings.root
+        self._key_file = operator_key_file(settings)
 
     def wait(self) -> None:
         """Show the addresses, start ended processes again, and wait for Ctrl-C or SIGTERM.
@@ -67,7 +72,7 @@ class Stack:
         ServerError
             If a process ends again and again; the error has its name and the end of its log.
         """
-        console = Console(soft_wrap=True)
+        console = Console(soft_wrap=True, width=_WIDEST)  # a path that is cut leads nowhere
         console.print(self._table())
         supervisions = [Supervision(child) for child in self.children]
         try:
@@ -87,6 +92,7 @@ class Stack:
         table.add_row("MLflow: models, versions, runs", self.addresses.mlflow_ui)
         if self.addresses.service is not None:
             table.add_row("service: predict, label", f"{self.addresses.service}/docs")
+        table.add_row("key: for Prefect's pages, and to operate", str(self._key_file))
         for child in self.children:
             table.add_row(f"log of {child.name}, process {child.pid}", str(child.log))
         return table
@@ -103,7 +109,7 @@ def running_stack(
     """Start Prefect, MLflow, a worker and the service; end them all when the block ends.
 
     SIGTERM and a closed terminal end the block as Ctrl-C does. Processes that a killed stack left
-    running are ended first.
+    running are ended first. The operator's key is made if there is none.
 
     Parameters
     ----------
@@ -122,6 +128,7 @@ def running_stack(
     root = settings.root
     with only_stack(root), _ended_by_signals():
         end_leftovers(root)
+        key = keep_operator_key(settings, SystemClock(), by="headwater up")
         prefect = free_port(prefect_port, "--prefect-port")
         mlflow = None if _is_remote(settings) else free_port(mlflow_port, "--mlflow-port")
         service = free_port(service_port, "--service-port") if serves else None
@@ -133,11 +140,12 @@ def running_stack(
         )
         children: list[Child] = []
         try:
-            _start(settings, prefect, mlflow, children)
+            shared = stack_variables(settings, prefect) | key_variables(key)
+            _start(settings, prefect, mlflow, shared, children)
             if service is not None:
-                _start_service(settings, prefect, service, serves, children)
+                _start_service(settings, service, serves, shared, children)
             write_record(root, addresses, children)
-            yield Stack(root, addresses, children)
+            yield Stack(settings, addresses, children)
         finally:
             _ignore_signals()
             for child in reversed(children):
@@ -146,14 +154,20 @@ def running_stack(
             remove_record(root)
 
 
-def _start(settings: Settings, prefect: int, mlflow: int | None, children: list[Child]) -> None:
+def _start(
+    settings: Settings,
+    prefect: int,
+    mlflow: int | None,
+    shared: Mapping[str, str],
+    children: list[Child],
+) -> None:
     """Start the servers side by side, then the worker; wait until each answers."""
-    logs, shared = settings.root / "logs", stack_variables(settings, prefect)
+    logs = settings.root / "logs"
     console = Console(stderr=True)
     waiting: list[tuple[Child, Callable[[], bool]]] = []
 
     def start(name: str, command: list[str], extra: dict[str, str], answers: Callable[[], bool]) -> None:
-        child = Child(name, command, shared | extra, logs / f"{name}.log")
+        child = Child(name, command, {**shared, **extra}, logs / f"{name}.log")
         children.append(child)
         waiting.append((child, answers))
         write_record(settings.root, None, children)
@@ -170,25 +184,30 @@ def _start(settings: Settings, prefect: int, mlflow: int | None, children: list[
         start("mlflow", command, variables, lambda: fetch(mlflow, "/health") is not None)
     await_answers()
     began = datetime.now(UTC)  # of this machine, as Prefect's heartbeats are
-    start("worker", worker_command(), {}, lambda: _works(prefect, began))
+    key = shared["PREFECT_API_AUTH_STRING"]
+    start("worker", worker_command(), {}, lambda: _works(prefect, key, began))
     await_answers()
 
 
 def _start_service(
-    settings: Settings, prefect: int, port: int, serves: Sequence[str], children: list[Child]
+    settings: Settings,
+    port: int,
+    serves: Sequence[str],
+    shared: Mapping[str, str],
+    children: list[Child],
 ) -> None:
     """Start the service after the stores; wait until it answers, if only that nothing serves yet."""
-    command, variables = service_command(serves, port), stack_variables(settings, prefect)
-    child = Child("service", command, variables, settings.root / "logs" / "service.log")
+    command = service_command(serves, port)
+    child = Child("service", command, shared, settings.root / "logs" / "service.log")
     children.append(child)
     write_record(settings.root, None, children)
     with Console(stderr=True).status("starting service ..."):
         child.await_answer(lambda: fetch(port, "/v2/health/live") is not None, _START_LIMIT_S)
 
 
-def _works(prefect: int, began: datetime) -> bool:
+def _works(prefect: int, key: str, began: datetime) -> bool:
     """Tell whether the worker has polled for work since it was started."""
-    answer = fetch(prefect, f"/api/work_pools/{POOL}/workers/filter", b"{}")
+    answer = fetch(prefect, f"/api/work_pools/{POOL}/workers/filter", b"{}", basic=key)
     beats = [worker.get("last_heartbeat_time") for worker in msgspec.json.decode(answer or b"[]")]
     return any(datetime.fromisoformat(beat) > began for beat in beats if beat)
 

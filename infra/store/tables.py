@@ -340,6 +340,13 @@ api_key = Table(
     Column("made_at_us", BigInteger, nullable=False),
     Column("made_by", String(200), nullable=False),
     Column("revoked_at_us", BigInteger),
+    Column(
+        "closes",
+        String(200),
+        nullable=False,
+        server_default="predict,label,operate,read",
+        comment="the scopes for which requests need a key since, with commas between",
+    ),
     Index(
         "api_key_by_name",
         "name",

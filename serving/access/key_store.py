@@ -39,6 +39,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
         Its owner's name; labels that it sends are recorded under this name.
     scopes
         The requests that it allows.
+    closes
+        The scopes for which requests need a key, this or another, since it was made.
     made_at, made_by
         When it was made, and by whom.
     revoked_at
@@ -48,6 +50,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     name: str
     scopes: tuple[Scope, ...]
+    closes: tuple[Scope, ...]
     made_at: datetime
     made_by: str
     revoked_at: datetime | None = None
@@ -66,7 +69,7 @@ class KeyStore:
         self._database = database
         self._clock = clock
 
-    def add(self, name: str, scopes: Iterable[str], *, by: str) -> str:
+    def add(self, name: str, scopes: Iterable[str], *, by: str, closes: Iterable[str] = SCOPES) -> str:
         """Make a key and return it. It is stored as a hash: nothing can return it again.
 
         Parameters
@@ -77,6 +80,8 @@ class KeyStore:
             The requests that it allows.
         by
             The maker's name, for the audit.
+        closes
+            The scopes for which requests need a key from now on, even after this one is revoked.
 
         Raises
         ------
@@ -85,7 +90,9 @@ class KeyStore:
         ConflictError
             If a valid key has that name already.
         """
-        checked = _check_key(name, list(scopes))
+        _check_key_name(name)
+        checked = _check_scopes("--scope", list(scopes), "a key without a scope allows nothing")
+        closed = _check_scopes("--closes", list(closes), "a key that closes nothing is not needed")
         check_note(by)
         secret, now_us = secrets.token_urlsafe(32), to_us(self._clock.now())
         with self._database.transaction() as connection:
@@ -102,11 +109,13 @@ class KeyStore:
                     name=name,
                     sha256=hash_of(key.encode()),
                     scopes=",".join(checked),
+                    closes=",".join(closed),
                     made_at_us=now_us,
                     made_by=by,
                 )
             )
-            note(connection, now_us, by, "add key", detail={"key": name, "scopes": checked})
+            detail = {"key": name, "scopes": checked, "closes": closed}
+            note(connection, now_us, by, "add key", detail=detail)
         return key
 
     def revoke(self, name: str, *, by: str) -> None:
@@ -141,6 +150,7 @@ class KeyStore:
                 number=row.number,
                 name=row.name,
                 scopes=_scopes(row.scopes),
+                closes=_scopes(row.closes),
                 made_at=from_us(row.made_at_us),
                 made_by=row.made_by,
                 revoked_at=None if row.revoked_at_us is None else from_us(row.revoked_at_us),
@@ -152,7 +162,7 @@ class KeyStore:
         """Return the hashes of the valid keys, for the workers."""
         rows = self._rows()
         return KeyHashes(
-            closed=bool(rows),
+            closed=frozenset(scope for row in rows for scope in _scopes(row.closes)),
             keys=tuple(
                 KeyHash(
                     number=row.number,
@@ -222,15 +232,18 @@ def _scopes(stored: str) -> tuple[Scope, ...]:
     return tuple(scope for scope in SCOPES if scope in stored.split(","))
 
 
-def _check_key(name: str, scopes: Sequence[str]) -> tuple[Scope, ...]:
+def _check_key_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise DeclarationError(
             f"{name[:100]!r} cannot name a key", hint="use up to 100 letters, digits and . _ @ -"
         )
+
+
+def _check_scopes(option: str, scopes: Sequence[str], empty: str) -> tuple[Scope, ...]:
     wrong = [scope for scope in scopes if scope not in SCOPES]
     if wrong or not scopes:
-        fault = f"there is no scope {wrong[0]!r}" if wrong else "a key without a scope allows nothing"
-        raise DeclarationError(fault, hint=f"give --scope one of {', '.join(SCOPES)}, or several")
+        fault = f"there is no scope {wrong[0]!r}" if wrong else empty
+        raise DeclarationError(fault, hint=f"give {option} one of {', '.join(SCOPES)}, or several")
     return tuple(scope for scope in SCOPES if scope in scopes)
 
 

@@ -43,12 +43,12 @@ class KeyHashes(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     closed
-        Whether a key was ever made: from then on requests need one, even after all are revoked.
+        The scopes that any key closes, the revoked ones too: for these, requests need a key.
     keys
         The valid keys.
     """
 
-    closed: bool
+    closed: frozenset[Scope]
     keys: tuple[KeyHash, ...] = ()
 
 

@@ -16,6 +16,9 @@ def scopes_of(method: str, path: str) -> frozenset[Scope]:
     >>> sorted(scopes_of("POST", "/predict")), sorted(scopes_of("DELETE", "/anything"))
     (['predict'], ['operate'])
     """
+    hot = _EXACT.get((method, path))
+    if hot is not None:
+        return hot
     path = path.removesuffix("\n")  # a route's pattern ends before it, too
     reads = method in _READING_METHODS
     method = "GET" if reads else method

@@ -21,15 +21,17 @@ from headwater.serving.api.operations import V2_READY
 from headwater.serving.api.schemas import BatchAnswer, LabelResult, PredictionAnswer
 from headwater.serving.client import calls
 from headwater.serving.client.calls import Call, Features
+from headwater.serving.client.credentials import Credentials
 from headwater.serving.client.operator_client import AsyncOperatorClient, OperatorClient
 from headwater.serving.client.queue_client import AsyncQueueClient, QueueClient
 from headwater.serving.client.sending import RetryPolicy, read_answer, trace_headers, unreachable
 from headwater.spec.data.records import LabelValue, Recorded, Source
-from headwater.spec.errors import SchemaError
 
 __all__ = ["AsyncClient", "Client"]
 
 Found = TypeVar("Found")
+
+_JSON = {"content-type": "application/json"}
 
 
 class Client:
@@ -40,7 +42,7 @@ class Client:
     address
         Address of the service, such as ``http://127.0.0.1:8000``.
     key
-        The API key, if the service needs one.
+        The API key, if the service needs one; if not given, as :class:`Credentials` has it.
     retries
         How often a request is sent again, if it got no answer or the service was busy.
     timeout_s
@@ -51,7 +53,8 @@ class Client:
         self, address: str, *, key: str | None = None, retries: int = 8, timeout_s: float = 10.0
     ) -> None:
         self._retry = RetryPolicy(retries)
-        self._http = httpx.Client(base_url=address, headers=_headers(key), timeout=timeout_s)
+        self._credentials = Credentials(address, key)
+        self._http = httpx.Client(base_url=address, timeout=timeout_s, mounts=self._credentials.mounts)
         self.operate = OperatorClient(self._send)
         """Requests of operators: routing, shadows, learning, champions."""
         self.queue = QueueClient(self._send)
@@ -218,7 +221,7 @@ class Client:
                     call.path,
                     content=call.body,
                     params=call.params,
-                    headers=trace_headers(),
+                    headers=_JSON | trace_headers() | self._credentials.headers(call.operation),
                 )
             except httpx.TransportError as error:
                 failure = error
@@ -244,7 +247,9 @@ class AsyncClient:
         self, address: str, *, key: str | None = None, retries: int = 8, timeout_s: float = 10.0
     ) -> None:
         self._retry = RetryPolicy(retries)
-        self._http = httpx.AsyncClient(base_url=address, headers=_headers(key), timeout=timeout_s)
+        self._credentials = Credentials(address, key)
+        mounts = self._credentials.mounts
+        self._http = httpx.AsyncClient(base_url=address, timeout=timeout_s, mounts=mounts)
         self.operate = AsyncOperatorClient(self._send)
         """Requests of operators, as :attr:`Client.operate`."""
         self.queue = AsyncQueueClient(self._send)
@@ -334,7 +339,7 @@ class AsyncClient:
                     call.path,
                     content=call.body,
                     params=call.params,
-                    headers=trace_headers(),
+                    headers=_JSON | trace_headers() | self._credentials.headers(call.operation),
                 )
             except httpx.TransportError as error:
                 failure = error
@@ -345,12 +350,3 @@ class AsyncClient:
                 raise unreachable(failure) from failure
             await asyncio.sleep(pause_s)
             attempt += 1
-
-
-def _headers(key: str | None) -> dict[str, str]:
-    if key is not None and not (key.isascii() and key.isprintable() and key == key.strip()):
-        raise SchemaError(
-            "key: it is not a key that the service made", hint="headwater keys add makes one"
-        )
-    headers = {"content-type": "application/json"}
-    return headers if key is None else {**headers, "authorization": f"Bearer {key}"}

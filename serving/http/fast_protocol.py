@@ -76,8 +76,11 @@ class ShortWay:
         try:
             by = self._guard.admit("POST", name, headers)
         except HeadwaterError as error:
-            return self._guard.refusal(error, name)
-        return await route.reply(body, by, headers)
+            reply = self._guard.refusal(error, name)
+        else:
+            reply = await route.reply(body, by, headers)
+        cross_origin = self._guard.cross_origin
+        return reply if cross_origin is None else cross_origin.share(reply, headers)
 
 
 class _Exchange:

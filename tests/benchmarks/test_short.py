@@ -23,6 +23,9 @@ _PARTS = {
     "faults/poisoned_pipeline",
     "faults/poisons",
     "faults/postgres_server",
+    "http/attacked_servers",
+    "http/attacks",
+    "http/chromium",
     "http/raw_bodies",
     "http/raw_cases",
     "imported",
@@ -40,8 +43,8 @@ _PARTS = {
     "speed/peer_servers",
 }
 _PEERS = "speed/peer_setups/"
-_HERE = tuple(claim for claim in CLAIMS if claim != "peers")
-"""What runs on what is installed: `peers` installs three servers first."""
+_HERE = tuple(claim for claim in CLAIMS if claim not in {"peers", "browser"})
+"""What runs on what is installed: `peers` installs three servers first, `browser` needs Chromium."""
 
 
 @pytest.fixture(scope="module")

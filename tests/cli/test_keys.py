@@ -58,3 +58,12 @@ def test_a_revoked_key_does_not_allow_another_host(run: Run) -> None:
     result = run("serve", TOY, "--host", "0.0.0.0")
     assert result.status == 1
     assert "no key" in result.err
+
+
+def test_a_key_closes_what_it_is_told_and_the_list_shows_it(run: Run) -> None:
+    run("keys", "add", "ops", "--scope", "operate", "--closes", "operate")
+    run("keys", "add", "shop", "--scope", "predict")
+    closed = [row["closes"] for row in run("keys", "list", "--json").json]
+    assert closed == [["operate"], ["predict", "label", "operate", "read"]]
+    assert "closes" in run("keys", "list").out
+    assert run("keys", "add", "x", "--scope", "read", "--closes", "all").status == 1

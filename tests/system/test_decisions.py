@@ -20,7 +20,6 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.patience import PATIENCE_S, await_
 from tests.system.schedules import unhurried
 from tests.system.up import Up, tell_all
@@ -151,7 +150,7 @@ def test_the_automation_of_the_guide_sends_its_message(up, bound, channel):
             tell_decided(msgspec.structs.replace(decision, id=told[-1], fired=False))
         return channel.heard
 
-    with temporary_settings({PREFECT_API_URL: up[-1].addresses().prefect_api}):
+    with up[-1].told():
         made = _of_the_guide("tell_of_drift")("watched", channel.url)
         assert made.trigger.within == timedelta(hours=1)
         (text,) = await_(tells, saw=lambda: f"{len(told)} events told")
@@ -159,7 +158,7 @@ def test_the_automation_of_the_guide_sends_its_message(up, bound, channel):
 
 
 def test_a_failing_automation_is_shown(up, bound, watched, settings, capsys, monkeypatch):
-    with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
+    with up[-1].prefect() as client:
         _break_automation(client)
     serve(bound, "moved back", at=-4.0)
     decision = _decide(watched, settings)
@@ -178,7 +177,7 @@ def test_a_failing_automation_is_shown(up, bound, watched, settings, capsys, mon
 
 def test_a_decision_without_a_run_survives_the_death_of_the_stack(up, bound, watched, settings):
     (decision,) = bound.decisions.unended()
-    with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
+    with up[-1].prefect() as client:
         assert request_again(bound, client, decision.at + timedelta(seconds=100)) == []
         assert request_again(bound, client, decision.at + LATER) == [decision.id]
         lease = await_(lambda: _take_slot(client, "monitor/watched"))
@@ -188,7 +187,7 @@ def test_a_decision_without_a_run_survives_the_death_of_the_stack(up, bound, wat
     _kill_worker(settings)
     assert up[-1].process.wait(PATIENCE_S) == -signal.SIGKILL
     up.append(Up(settings))
-    with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
+    with up[-1].prefect() as client:
         again = request_again(bound, client, bound.clock.now() + LATER)
         assert bound.decisions.get(decision.id).outcome is not None or again == [decision.id]
         assert _still_holds(client, lease)
@@ -202,7 +201,7 @@ def test_a_decision_without_a_run_survives_the_death_of_the_stack(up, bound, wat
 
 
 def test_a_run_waits_for_a_taken_slot(up, bound):
-    with SyncPrefectClient(up[-1].addresses().prefect_api) as client:
+    with up[-1].prefect() as client:
         lease = await_(lambda: _take_slot(client, "collect/watched"))
         tries: list[str | None] = []
 

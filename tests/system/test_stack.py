@@ -4,7 +4,8 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -17,12 +18,11 @@ import pytest
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.deployments import run_deployment
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 from tests.patience import PATIENCE_S, await_
 from tests.system.schedules import ANCHOR, unhurried
 from tests.system.up import Up
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from headwater.features.log import FeatureLog
@@ -31,6 +31,7 @@ from headwater.flows.stack.record import Addresses, find_stack
 from headwater.flows.stack.runs import run_flow
 from headwater.flows.stack.silent_runs import close_silent
 from headwater.flows.stack.stack import running_stack
+from headwater.infra.operator_key import operator_key_file
 from headwater.infra.processes import fetch
 from headwater.infra.settings import Settings
 from headwater.spec.data.records import Label, Prediction
@@ -101,9 +102,9 @@ def test_a_deployment_runs_on_the_worker_and_shows_everywhere(up, toy, settings)
     deployed = deploy([toy], settings, collect_every=EVERY)
     assert deploy([toy], settings, collect_every=EVERY) == deployed  # again is the same
     assert [each.name for each in deployed] == ["fine-tune/toy", "collect/toy"]
-    with SyncPrefectClient(stack.prefect_api) as client:
+    with up.prefect() as client:
         assert [len(client.read_deployment(each.id).schedules) for each in deployed] == [1, 1]
-        with temporary_settings({PREFECT_API_URL: stack.prefect_api}):
+        with up.told():
             run = run_deployment("fine-tune/toy", timeout=0)
         state = await_(lambda: _final(client, run.id))
         assert state.is_completed(), (state, (settings.root / "logs" / "worker.log").read_text())
@@ -114,7 +115,7 @@ def test_a_deployment_runs_on_the_worker_and_shows_everywhere(up, toy, settings)
     assert tags["headwater.examples"] == "0:300"
     assert "300" in artifacts["toy-collected"]
     assert tags["headwater.digest"] in artifacts["toy-update"]
-    made = await_(lambda: _assets(stack, {"headwater://toy/examples", "headwater://toy/model"}))
+    made = await_(lambda: _assets(up, {"headwater://toy/examples", "headwater://toy/model"}))
     model = made["headwater://toy/model"]
     assert model["payload"]["version"] == "1"
     assert "headwater://toy/examples" in [each["prefect.resource.id"] for each in model["related"]]
@@ -145,11 +146,14 @@ def test_no_page_elsewhere_gets_anything_of_prefect_or_mlflow(up):
             for name in ("127.0.0.1", "localhost"):  # what its own pages do, and what a link does
                 page = own.copy_with(host=name)
                 lines = {"origin": str(page).rstrip("/"), "sec-fetch-site": "same-origin"}
-                assert browser.post(page.join(path), headers=lines, json={}).status_code in {400, 422}
+                auth = None if own == mlflow else _basic(up.key())
+                answer = browser.post(page.join(path), headers=lines, json={}, auth=auth)
+                assert answer.status_code in {400, 422}
                 link = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
                 link["sec-fetch-site"] = "cross-site"
                 assert b"<html" in browser.get(page, headers=link, follow_redirects=True).content
-        made = browser.post(f"{stack.prefect_api}/flows/filter", json={}).raise_for_status().text
+        made = browser.post(f"{stack.prefect_api}/flows/filter", json={}, auth=_basic(up.key()))
+        made = made.raise_for_status().text
         search = mlflow.join("/api/2.0/mlflow/experiments/search?max_results=100")
         assert "from-elsewhere" not in made + browser.get(search).raise_for_status().text
 
@@ -160,16 +164,38 @@ def test_a_socket_is_for_prefects_own_pages(up):
     address = f"{stack.prefect_api.replace('http', 'ws', 1)}/events/in"
     localhost = stack.prefect_ui.replace("127.0.0.1", "localhost")
     for origin in (None, stack.prefect_ui, localhost):
-        with connect(address, origin=origin) as socket_:
-            assert socket_.response is not None
+        for key, let_in in ((up.key(), True), ("hw_1_wrong", False), (None, False)):
+            with connect(address, origin=origin, subprotocols=["prefect"]) as socket_:
+                socket_.send(msgspec.json.encode({"type": "auth", "token": key}).decode())
+                if let_in:
+                    assert msgspec.json.decode(socket_.recv(PATIENCE_S)) == {"type": "auth_success"}
+                else:
+                    with pytest.raises(ConnectionClosedError, match="1008"):
+                        socket_.recv(PATIENCE_S)
     for origin in ("http://evil.example", "null", stack.mlflow_ui):
         with pytest.raises(InvalidStatus, match="403"), connect(address, origin=origin):
             pytest.fail("it is let in")
 
 
+def test_prefect_needs_the_key_of_the_home_and_nothing_shows_it(up):
+    """Its own pages ask for it; it stands in no table, log, command line or database."""
+    stack, key = up.addresses(), up.key()
+    with httpx.Client(base_url=stack.prefect_api, timeout=PATIENCE_S) as client:
+        assert client.get("/health").status_code == 200
+        for sent in (None, _basic("hw_1_wrong"), _basic(f"headwater:{key}")):
+            assert client.post("/flows/filter", json={}, auth=sent).status_code == 401
+        answer = client.post("/flows/filter", json={}, auth=_basic(key))
+        assert answer.status_code == 200
+        assert key not in client.get("/admin/settings", auth=_basic(key)).raise_for_status().text
+    assert str(operator_key_file(up.settings)) in up.output.read_text()
+    for path in up.settings.root.rglob("*"):
+        if path.is_file() and path != operator_key_file(up.settings):
+            assert key.encode() not in path.read_bytes(), path
+    assert not any(key in " ".join(each.cmdline()) for each in up.left())
+
+
 def test_schedules_make_runs(up, toy, settings):
-    stack = up.addresses()
-    with SyncPrefectClient(stack.prefect_api) as client:
+    with up.prefect() as client:
         # Prefect 3.8's scheduler fails with SQLAlchemy 2.1
         for each in deploy([toy], settings, collect_every=EVERY):
             runs = await_(lambda: _scheduled(client, each.id))  # noqa: B023 - called at once
@@ -180,12 +206,12 @@ def test_schedules_make_runs(up, toy, settings):
 
 def test_a_run_that_sends_heartbeats_is_not_closed(up):
     stack = up.addresses()
-    with SyncPrefectClient(stack.prefect_api) as client:
+    with up.prefect() as client:
         run = client.create_flow_run(
             Flow(lambda: None, name="asleep"), tags=["headwater", "asleep"], state=Running()
         )
         now = datetime.now(UTC)
-        _heartbeat(stack, str(run.id), now + timedelta(minutes=3))
+        _heartbeat(stack, up.key(), str(run.id), now + timedelta(minutes=3))
         assert close_silent(client, "asleep", now + timedelta(minutes=6)) == []
         assert close_silent(client, "asleep", now + timedelta(minutes=9)) == [run.name]
 
@@ -198,7 +224,7 @@ def test_a_flow_of_this_process_is_a_run_of_the_stack(up, toy, settings):
     assert ended["version"]["examples"] == {"start": 300, "stop": 500}
     assert run_flow("fine-tune", toy, settings)["version"] is None  # nothing new
     assert {version["version"] for version in _versions(stack)} == {"1", "2"}
-    with SyncPrefectClient(stack.prefect_api) as client:
+    with up.prefect() as client:
         runs = [run for run in client.read_flow_runs() if "asleep" not in run.tags]
         assert len([run for run in runs if run.deployment_id is None]) == 2
     with pytest.raises(NotFoundError, match="no flow 'finetune'"):
@@ -249,8 +275,8 @@ def test_a_process_that_dies_is_started_again(again, toy, settings):
         os.killpg(before[name], signal.SIGKILL)
     await_(lambda: not {before["mlflow"], before["worker"]} & set(_pids(settings).values()))
     with (
-        SyncPrefectClient(stack.prefect_api) as client,
-        temporary_settings({PREFECT_API_URL: stack.prefect_api}),
+        again.prefect() as client,
+        again.told(),
     ):
         run = run_deployment("collect/toy", timeout=0)
         assert await_(lambda: _final(client, run.id)).is_completed()
@@ -307,12 +333,22 @@ def _pids(settings: Settings) -> dict[str, int]:
     return dict(msgspec.json.decode((settings.root / "stack.json").read_bytes())["pids"])
 
 
+def _basic(key: str) -> Callable[[httpx.Request], httpx.Request]:
+    """Give the key as Prefect wants it: it is all of what is encoded, without a name before it."""
+
+    def bears(request: httpx.Request) -> httpx.Request:
+        request.headers["authorization"] = f"Basic {b64encode(key.encode()).decode()}"
+        return request
+
+    return bears
+
+
 def _final(client: SyncPrefectClient, run_id: Any) -> Any:
     state = client.read_flow_run(run_id).state
     return state if state is not None and state.is_final() else None
 
 
-def _heartbeat(stack: Addresses, run: str, at: datetime) -> None:
+def _heartbeat(stack: Addresses, key: str, run: str, at: datetime) -> None:
     """Tell that a run lives, as its process does, and wait until the server has kept it."""
     event = {
         "id": str(uuid4()),
@@ -321,7 +357,7 @@ def _heartbeat(stack: Addresses, run: str, at: datetime) -> None:
         "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
     }
     told = {"filter": {"id": {"id": [event["id"]]}, "occurred": {"until": event["occurred"]}}}
-    with httpx.Client(base_url=stack.prefect_api, timeout=PATIENCE_S) as client:
+    with httpx.Client(base_url=stack.prefect_api, timeout=PATIENCE_S, auth=_basic(key)) as client:
         client.post("/events", json=[event]).raise_for_status()
         await_(lambda: client.post("/events/filter", json=told).json()["total"])
 
@@ -336,11 +372,11 @@ def _fetched(page: str, path: str) -> bytes:
     return await_(lambda: fetch(urlsplit(page).port or 0, path))
 
 
-def _assets(stack: Addresses, keys: set[str]) -> dict[str, Any] | None:
+def _assets(up: Up, keys: set[str]) -> dict[str, Any] | None:
     """Give the newest materialisation of each asset, once all of them are made."""
     wanted = {"filter": {"event": {"name": ["prefect.asset.materialization.succeeded"]}}}
-    port = urlsplit(stack.prefect_api).port or 0
-    answer = fetch(port, "/api/events/filter", msgspec.json.encode(wanted))
+    port = urlsplit(up.addresses().prefect_api).port or 0
+    answer = fetch(port, "/api/events/filter", msgspec.json.encode(wanted), basic=up.key())
     events = msgspec.json.decode(answer or b"{}").get("events", [])
     made = {event["resource"]["prefect.resource.id"]: event for event in reversed(events)}
     return made if keys <= set(made) else None

@@ -3,12 +3,17 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.worker import EventsWorker
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from tests.patience import PATIENCE_S, await_
 
 from headwater.flows.stack.record import Addresses, find_stack
+from headwater.infra.operator_key import read_operator_key
 from headwater.infra.settings import Settings
 
 UP = """
@@ -45,6 +50,22 @@ class Up:
             return find_stack(self.settings)
 
         return await_(found, self.output.read_text)
+
+    def key(self) -> str:
+        """Give the operator's key, which Prefect asks for."""
+        key = read_operator_key(self.settings)
+        assert key is not None
+        return key
+
+    def prefect(self) -> SyncPrefectClient:
+        return SyncPrefectClient(self.addresses().prefect_api, auth_string=self.key())
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Let what this process asks of Prefect go to the stack's."""
+        api = self.addresses().prefect_api
+        with temporary_settings({PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: self.key()}):
+            yield
 
     def end(self, sign: signal.Signals) -> int:
         tell_all()

@@ -53,7 +53,8 @@ def serve(
 
     Each pipeline serves its champion; a new champion is swapped in between two requests. Ctrl-C drains,
     then ends. kill -HUP replaces the workers one by one. Once a key is made (headwater keys add), every
-    request needs one. If other machines can reach the address, a key is needed from the start.
+    request needs one, or those that the key closes. If other machines can reach the address, every
+    request needs a key from the start.
 
     Try it: curl localhost:8000/docs
     """
@@ -179,41 +180,57 @@ def add_key(
         list[str],
         typer.Option(help="predict, label, operate or read; can be repeated, none includes another"),
     ],
+    closes: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Scope whose requests need a key from now on, this or another; can be repeated. All "
+            "four by default"
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Make a key, and print it once.
 
-    A client sends it as Authorization: Bearer KEY. From the first key on, every request needs one.
+    A client sends it as Authorization: Bearer KEY. From then on every request needs a key, or, with
+    --closes operate, only those that operate: predicting, labelling and reading stay open to programs of
+    this machine. What a key closed stays closed when it is revoked.
 
     To replace a key, add another under a new name, hand it out, then revoke the old one.
     """
+    from headwater.serving.api.operation import SCOPES
+
+    closed = list(closes or SCOPES)
     with _key_store() as store:
-        key = store.add(name, scope, by=user())
-    show({"name": name, "scopes": scope, "key": key}, json, lambda: [key])
+        key = store.add(name, scope, by=user(), closes=closed)
+    show({"name": name, "scopes": scope, "closes": closed, "key": key}, json, lambda: [key])
 
 
 @keys.command("list")
 def list_keys(json: AsJson = False) -> None:
-    """List the keys, the revoked ones too; the keys themselves are not stored."""
+    """List the keys, the revoked ones too; the keys themselves are not stored.
+
+    A request needs a key if all scopes that allow it are closed, by whichever key.
+    """
     with _key_store() as store:
         listed = store.keys()
     rows = [
         (
             key.name,
             ", ".join(key.scopes),
+            ", ".join(key.closes),
             f"{key.made_at:{_SHOWN}}",
             key.made_by,
             "-" if key.revoked_at is None else f"{key.revoked_at:{_SHOWN}}",
         )
         for key in listed
     ]
-    heads = ("name", "may", "made (UTC)", "by", "revoked (UTC)")
+    heads = ("name", "may", "closes", "made (UTC)", "by", "revoked (UTC)")
     show(listed, json, lambda: [table(heads, rows)])
 
 
 @keys.command("revoke")
 def revoke_key(name: Annotated[str, typer.Argument(help="Of the key")], json: AsJson = False) -> None:
-    """Revoke a key: the service refuses it within a second. If none is left, no request is let in."""
+    """Revoke a key: the service refuses it within a second. What it closed stays closed."""
     with _key_store() as store:
         store.revoke(name, by=user())
     show({"revoked": name}, json, lambda: [f"{name} is revoked"])

@@ -78,6 +78,10 @@ def up(
     """Start Prefect, MLflow, a worker, and the service.
 
     All of them listen on loopback only. A process that ends is started again. Ctrl-C ends all.
+
+    What operates the service needs a key from then on: the one in operator.key of the home, which only
+    you can read. Clients on this machine send it by themselves. Predicting, labelling and reading stay
+    open.
     """
     from headwater.flows.stack.stack import running_stack
 
