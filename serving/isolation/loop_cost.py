@@ -14,7 +14,7 @@ LOOP_S = 0.002
 _STALL_S, _FIRST_STALL_S = 0.25, 2.0  # a first prediction may import
 _NEWEST = 1_000
 _FEWEST_SLOW = 5
-_SAMPLED, _LOOKED_AT = 16, 64
+_SAMPLED, _LOOKED_AT = 64, 64
 _MOST_MB, _FEWEST_GROWTHS = 256.0, 4
 
 
@@ -72,8 +72,8 @@ def slow_probes(took_s: list[float]) -> str:
 class LoopCost:
     """What a version costs the loop of its worker, prediction by prediction.
 
-    One prediction of sixteen is looked at closely, and so are those after one that took long. Growth of
-    memory in one of sixteen counts for all sixteen.
+    One prediction of 64 is looked at closely, and so are those after one that took long. Growth of
+    memory in one of 64 counts for all of them.
     """
 
     __slots__ = ("_calls", "_grown_mb", "_growths", "_looks", "_slow")

@@ -9,7 +9,7 @@ from headwater.spec.errors import HeadwaterError, StorageError
 
 __all__ = ["AliasFollower"]
 
-_EVERY = timedelta(seconds=20)
+_EVERY = timedelta(seconds=40)
 
 
 class AliasFollower:

@@ -58,6 +58,7 @@ from headwater.spec.pipeline import Pipeline
 __all__ = ["create_app"]
 
 _FOLLOW_S, _LOAD_S = 0.1, 10.0
+_FOLLOW_EACH_S = 0.0025  # for many pipelines: four hundred looks a second
 _COLLECTED_TOGETHER = 10_000  # objects; at the usual 700 a twentieth of a request is collecting
 
 
@@ -110,8 +111,9 @@ def create_app(
         )  # a slow one must not hold up the others
         for task in loaded:
             task.result()
+        every_s = max(_FOLLOW_S, _FOLLOW_EACH_S * len(served))
         following = [
-            asyncio.create_task(one.follow(_FOLLOW_S, after))
+            asyncio.create_task(one.follow(every_s, after))
             for one, after in zip(served.values(), loading, strict=True)
         ]
         following += [asyncio.create_task(one.follow(_FOLLOW_S)) for one in batches.values()]

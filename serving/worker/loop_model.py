@@ -13,6 +13,17 @@ from headwater.spec.data.scalars import plain_output
 
 __all__ = ["LoopModel"]
 
+_forks = 0
+"""How often the processes down to this one were forked since the import."""
+
+
+def _note_fork() -> None:
+    global _forks  # noqa: PLW0603 - as of the process
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
 
 class LoopModel:
     """A learner on the loop. What it works on is marked for the worker's parent, and its cost is kept.
@@ -34,7 +45,7 @@ class LoopModel:
         What has taken its place; None while it is on the loop.
     """
 
-    __slots__ = ("_cost", "_learner", "_leave", "_mark", "_memory", "_pid", "moved_to")
+    __slots__ = ("_cost", "_forks", "_learner", "_leave", "_mark", "_memory", "moved_to")
 
     def __init__(
         self,
@@ -48,7 +59,7 @@ class LoopModel:
         self._mark = mark_of(work)
         self._memory = marked()
         self._leave = leave
-        self._pid = os.getpid()
+        self._forks = _forks
         self.moved_to: IsolatedModel | None = None
 
     def predict_one(self, features: dict[str, FeatureValue]) -> Output:
@@ -62,7 +73,7 @@ class LoopModel:
             return output
         finally:
             took_s = perf_counter() - began_s
-            if os.getpid() != self._pid:
+            if _forks != self._forks:
                 os._exit(0)  # the model forked: the copy must not answer, too
             memory.value = b""
             if took_s > LOOP_S or watch is not None:
