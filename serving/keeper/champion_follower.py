@@ -70,6 +70,7 @@ class ChampionFollower:
         self._bound = bound
         self._learning = learning
         self._alarms = alarms
+        self._span_fields: SpanAttributes = {"pipeline": bound.pipeline.name}
         self._seen: int | None = None
         self._retry_at: datetime | None = None
         self._catch_up: CatchUp | None = None
@@ -93,7 +94,7 @@ class ChampionFollower:
             return False
         self._catch_up = None
         try:
-            with span("follow champion", {**self._span_fields(), "epoch": reign.epoch}):
+            with span("follow champion", {**self._span_fields, "epoch": reign.epoch}):
                 self._begin_reign(reign)
         except StorageError:
             self._retry_at = self._bound.clock.now() + _RETRY_AFTER
@@ -122,11 +123,11 @@ class ChampionFollower:
         else:
             self._alarms.clear("learning")
         if learned is not None and parent is not None:
-            past_span("learn", began_ns, {**self._span_fields(), "learned_to": learned.learned_to})
-            self.served.serve(parent.number, learned)
+            past_span("learn", began_ns, {**self._span_fields, "learned_to": learned.learned_to})
+            self.served.serve_learned(parent.number, learned, self._alarms)
         if self._catch_up is None:
             if learning.due():
-                with span("checkpoint", self._span_fields()):
+                with span("checkpoint", self._span_fields):
                     learning.checkpoint()  # a new reign, which the next step follows
             return learned is not None
         return self._continue_catch_up(self._catch_up, learning) or learned is not None
@@ -230,9 +231,6 @@ class ChampionFollower:
         name, number = self._bound.pipeline.name, champion.number
         fields = {"pipeline": name, "version": number, "epoch": reign.epoch}
         _logger.info("%s: version %s serves", name, number, extra={"json_fields": fields})
-
-    def _span_fields(self) -> SpanAttributes:
-        return {"pipeline": self._bound.pipeline.name}
 
 
 def _show_stop(registry: Registry, alarms: Alarms) -> None:

@@ -130,6 +130,7 @@ class Keeper:
             self._follower.learn,
             self._route,
             self._count,
+            self._show_lag,
         )
         done, failure = [], None
         for part in parts:
@@ -158,6 +159,15 @@ class Keeper:
     def _count(self) -> bool:
         """Count the labels that expired; nothing is to be done about them."""
         self._expired = self._bound.log.repository.expired()
+        return False
+
+    def _show_lag(self) -> bool:
+        """Raise an alarm while learning is behind; nothing is to be done about it here."""
+        lag = None if self._learning is None else self._learning.lag()
+        if lag is None:
+            self._alarms.clear("lag")
+        else:
+            self._alarms.sound("lag", lag)
         return False
 
     def _publish(self, champion: ServedState) -> bool:

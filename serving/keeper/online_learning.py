@@ -2,7 +2,7 @@
 
 import logging
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -15,13 +15,14 @@ from headwater.registry.proof import prove
 from headwater.registry.version import Version
 from headwater.serving.isolation.at_work import working
 from headwater.spec.duration import duration
-from headwater.spec.errors import BusyError, ConflictError, UnlearnableError
+from headwater.spec.errors import BusyError, ConflictError, HeadwaterError, UnlearnableError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.rulings import Pause
 
 __all__ = ["LearnedState", "OnlineLearning", "working_on"]
 
 _TIMES_DEADLINE = 6
+_LONGEST_LAG = timedelta(minutes=1)
 
 _logger = logging.getLogger("headwater.learning")
 
@@ -64,6 +65,7 @@ class OnlineLearning:
         self._epoch = 0
         self._spans: tuple[OffsetRange, ...] = ()
         self._refolded = False
+        self._goal: tuple[datetime, int] | None = None
         self._checkpointed_at = bound.clock.now()
         self.stop = 0
         """The offset behind the last example that was sequenced."""
@@ -160,6 +162,24 @@ class OnlineLearning:
             self._refolded = False
             changed = refolded or folding.learned != before
             return self._learned_state(folding, parent) if changed else None
+
+    def lag(self) -> HeadwaterError | None:
+        """Return that learning is behind, if for a minute it did not reach what was there at its start.
+
+        Learning that is paused, or stands still at an example, is not behind.
+        """
+        folding, now = self._folding, self._bound.clock.now()
+        if folding is None or self.pause is not None or self.blocked is not None:
+            self._goal = None
+            return None
+        if self._goal is None or folding.learned_to >= self._goal[1]:
+            self._goal = now, folding.cut(self.stop)
+        if now - self._goal[0] < _LONGEST_LAG:
+            return None
+        return HeadwaterError(
+            f"learning has been behind since {self._goal[0]:%Y-%m-%d %H:%M:%S} UTC",
+            hint="give the keeper processor time, or learn in larger batches: batch_rows",
+        )
 
     def due(self) -> bool:
         """Return whether a version is due."""

@@ -3,8 +3,10 @@
 from headwater.loop.binding import Bound
 from headwater.serving.keeper.online_learning import LearnedState
 from headwater.serving.keeper.trials import try_state
+from headwater.serving.published.alarms import Alarms
 from headwater.serving.published.published_models import PublishedModels, ServedState
 from headwater.spec.data.records import FeatureValue
+from headwater.spec.errors import ModelError, NotRebuildableError
 
 __all__ = ["ServedChampion"]
 
@@ -63,3 +65,12 @@ class ServedChampion:
             isolated=trial.isolated,
         )
         self.number = version
+
+    def serve_learned(self, version: str, learned: LearnedState, alarms: Alarms) -> None:
+        """Let a learned state serve; if it fails its trial, the state before stays, with an alarm."""
+        try:
+            self.serve(version, learned)
+        except (ModelError, NotRebuildableError) as error:
+            alarms.sound("model", error)
+        else:
+            alarms.clear("model")

@@ -28,9 +28,18 @@ __all__ = [
     "cells_of",
 ]
 
-AlarmKind = Literal["swap", "learning", "shadow", "reward", "stores", "alias", "disk", "model"]
-_KINDS: tuple[AlarmKind, ...] = ("swap", "learning", "shadow", "reward", "stores", "alias")  # keeper's
-_OF_WORKERS: tuple[AlarmKind, ...] = ("disk", "model")
+AlarmKind = Literal["swap", "learning", "shadow", "reward", "stores", "alias", "lag", "disk", "model"]
+_KINDS: tuple[AlarmKind, ...] = (
+    "swap",
+    "learning",
+    "shadow",
+    "reward",
+    "stores",
+    "alias",
+    "lag",
+    "model",
+)  # keeper's
+_OF_WORKERS: tuple[AlarmKind, ...] = ("disk",)
 _logger = logging.getLogger("headwater.keeper")
 
 
@@ -43,8 +52,10 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
         ``"swap"``: a version could not take over. ``"learning"``: an example cannot be learned.
         ``"shadow"``: a shadow was dropped or fails. ``"reward"``: a bandit's rule makes no reward of
         some labels. ``"stores"``: a store is away, or another service does the same work. ``"alias"``:
-        an alias moved in MLflow was refused. ``"disk"``: the disk refuses records. ``"model"``: the
-        process of an isolated version ended, or does not answer. A worker raises the last two.
+        an alias moved in MLflow was refused. ``"lag"``: learning is behind for more than a
+        minute. ``"disk"``: the disk refuses records; a worker raises it. ``"model"``: the process of an
+        isolated version ended, or does not answer; a worker raises it, and the keeper does if a learned
+        state fails its trial.
     what, hint
         The fault, and the next step.
     since

@@ -21,8 +21,10 @@ from headwater.loop.training.incremental_fold import IncrementalFold
 from headwater.loop.training.plan import UpdatePlan, recipe_of
 from headwater.registry.restore import fresh, restore
 from headwater.serving.keeper.keeper import Keeper
+from headwater.serving.keeper.trials import Trial
+from headwater.serving.published.alarms import KeeperStatusFile
 from headwater.serving.published.published_models import PublishedModels
-from headwater.spec.errors import DeclarationError
+from headwater.spec.errors import DeclarationError, ModelError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.serving.serving import Serving
@@ -172,3 +174,50 @@ def test_a_pipeline_that_cannot_learn_each_label_is_refused(
     pipeline: Pipeline = replace(EACH, **changes)
     with pytest.raises(DeclarationError, match=words):
         Bound(pipeline, home)
+
+
+def test_learning_that_is_behind_for_a_minute_is_an_alarm_until_it_has_caught_up(
+    each: Bound, clock: SimulatedClock, open_service: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Keeper(each) as keeper:
+        keeper.step()
+        send(open_service(EACH), 0, 40)
+        with monkeypatch.context() as slow:
+            slow.setattr(IncrementalFold, "advance", lambda _self, _stop: 0)
+            keeper.step()
+            assert alarms(each) == []
+            clock.advance_to(NOW + timedelta(minutes=1))
+            keeper.step()
+            keeper.step()
+            (alarm,) = alarms(each)
+            assert alarm.startswith("lag: learning has been behind since")
+        keeper.step()
+        keeper.step()
+        assert alarms(each) == []
+
+
+def test_a_learned_state_that_fails_its_trial_leaves_the_one_before(
+    each: Bound, open_service: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Trial:
+        raise ModelError("version 1 did not answer within 10 s")
+
+    with Keeper(each) as keeper:
+        keeper.step()
+        before = live_digest(each)
+        client = open_service(EACH)
+        with monkeypatch.context() as failing:
+            failing.setattr("headwater.serving.keeper.served_champion.try_state", fail)
+            send(client, 0, 40)
+            keeper.step()
+            assert live_digest(each) == before
+            assert alarms(each) == ["model: version 1 did not answer within 10 s"]
+        send(client, 40, 60)
+        keeper.step()
+        assert live_digest(each)[0] == 260
+        assert alarms(each) == []
+
+
+def alarms(bound: Bound) -> list[str]:
+    status = KeeperStatusFile(bound.pipeline.name, bound.settings).read()
+    return [f"{alarm.kind}: {alarm.what}" for alarm in status.alarms]
