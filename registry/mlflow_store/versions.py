@@ -181,13 +181,22 @@ class VersionStore:
         return restore(files.state, files.recipe, files.proof, self._key, factory)
 
     def aliases(self) -> dict[str, str]:
-        """Return the aliases with their version numbers."""
+        """Return the aliases with their version numbers; none before the first version.
+
+        Raises
+        ------
+        StorageError
+            If MLflow is away.
+        """
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
-        try:
-            model = self._client.get_registered_model(self.pipeline)
-        except MlflowException:
-            return {}
+        with guarded(self._settings):
+            try:
+                model = self._client.get_registered_model(self.pipeline)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return {}
         return {str(name): str(number) for name, number in dict(model.aliases).items()}
 
     def _fetch(self, version: Version, *names: str) -> list[bytes]:

@@ -51,6 +51,9 @@ __all__ = ["Keeper", "looked_file", "main"]
 
 _logger = logging.getLogger("headwater.keeper")
 _LOOK_S, _LEARN_S, _ALL_S = 0.25, 0.1, 5.0
+_BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""MLflow's patience with a server that is away: the keeper tries again by itself, for all pipelines."""
+
 _LOOK_AT_EXAMPLES = (
     "look at the model and at the examples there, or quarantine them; it is tried again by itself"
 )
@@ -215,6 +218,8 @@ def main(references: Sequence[str]) -> int:
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())
     end_with_parent()
+    for name, value in _BRIEF.items():
+        os.environ.setdefault(name, value)
     part, pipelines = part_of_this_keeper(), [load_pipeline(reference) for reference in references]
     share(mapped(settings().root / "live" / part.only / "keeper.work"))
     if part.only:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from tests.conftest import later
 from tests.serving.flow import history_of
 from tests.serving.keeper.test_catch_up import alarms, champion, served, settle
@@ -67,3 +68,23 @@ def test_an_alias_that_asks_for_a_damaged_version_is_refused_with_an_alarm(
     later(clock, minutes=1)
     settle(keeper)
     assert (served(two), alarms(two)) == ("1", [])
+
+
+def test_mlflow_that_is_away_is_an_alarm_and_moves_nothing(
+    two: Bound, keeper: Keeper, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move(two, "1")
+
+    def away(_name: str) -> None:
+        raise MlflowException("the server does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(two.registry.mlflow.client, "get_registered_model", away)
+        later(clock, minutes=1)
+        keeper.step()
+        ((kind, what, _),) = alarms(two)
+        assert (kind, "does not answer" in what) == ("stores", True)
+        assert served(two) == "2"
+    later(clock, minutes=1)
+    settle(keeper)
+    assert (alarms(two), served(two)) == ([], "1")
