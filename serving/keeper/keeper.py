@@ -43,6 +43,7 @@ from headwater.serving.published.published_batch import PublishedBatch
 from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
 from headwater.serving.published.published_tables import PublishedTables
 from headwater.serving.published.refused import Refused, refused_file
+from headwater.serving.published.repeating import Repeating
 from headwater.spec.errors import ChangedError, HeadwaterError, IdentityError, StorageError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
@@ -71,6 +72,11 @@ class Keeper:
     alone
         Why it has a keeper of its own, which is an alarm until it learns again; empty if it has not.
 
+    Attributes
+    ----------
+    name, aliases
+        Of the pipeline, and what follows its aliases.
+
     Raises
     ------
     IdentityError
@@ -89,7 +95,8 @@ class Keeper:
         served = None if self._published is None else self._published.states[0].version
         self._follower = ChampionFollower(bound, self._live, self._learning, self._alarms, served)
         self._routing = RoutingFollower(bound, self._live, self._alarms)
-        self._aliases = AliasFollower(bound.registry, bound.clock, self._alarms)
+        self.name = bound.pipeline.name
+        self.aliases = AliasFollower(bound.registry, bound.clock, self._alarms)
         if alone:
             self._alarms.sound("learning", HeadwaterError(alone, _LOOK_AT_EXAMPLES))
             self._write_status()  # before it learns, which may not come back
@@ -128,7 +135,7 @@ class Keeper:
             Whether anything was done, so that there may be more to do.
         """
         parts = (
-            self._aliases.step,
+            self.aliases.step,
             self._follower.follow,
             self._follower.learn,
             self._route,
@@ -238,6 +245,7 @@ def main(references: Sequence[str]) -> int:
         stack.enter_context(QueueFiller(bounds))
         kept = [bound for bound in bounds if bound.pipeline.name not in part.without]
         keepers = [stack.enter_context(Keeper(bound)) for bound in kept]
+        stack.enter_context(_look_at_aliases(keepers))
         learns = any(bound.pipeline.learn == "each label" for bound in kept)
         due, looked = _Due(bounds[0].database), False
         while not ended.is_set():
@@ -271,6 +279,15 @@ class _Due:
             return False
         self._mark, self._all_s = mark, now_s
         return True
+
+
+def _look_at_aliases(keepers: Sequence[Keeper]) -> Repeating:
+    """Look at the aliases of all pipelines from a thread: MLflow's server may be silent."""
+    looks = {}
+    for one in keepers:
+        one.aliases.in_thread = True
+        looks[f"{one.name}: its alias is not followed now"] = one.aliases.look
+    return Repeating("aliases", _LOOK_S, looks, _logger)
 
 
 def _keep_alone(pipeline: Pipeline, reason: str, ended: threading.Event) -> int:
