@@ -44,6 +44,7 @@ _WAIT_S = 0.02
 _END_S = 1.0
 _ALARM_FACTOR = 2
 _OUT_OF_MEMORY = 77
+_NICE = 5  # a loop, which answers for all pipelines, goes first
 _MOST_TRACE = 4_000
 
 
@@ -233,6 +234,7 @@ def main(handle: int, limit_s: float, memory_mb: int) -> int:
         How much memory it may take, in megabytes.
     """
     end_with_parent()
+    os.nice(_NICE)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * 1_000_000, most))
     pipe = Connection(handle)
