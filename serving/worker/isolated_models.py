@@ -96,10 +96,9 @@ class IsolatedModels:
         return None if self._thread.last_fault is None else self._thread.last_fault.error
 
     @property
-    def last_fault(self) -> ModelError | None:
-        """How the process ended last; None once it answers again."""
-        fault = self._thread.last_fault
-        return None if fault is None else fault.error
+    def recent_fault(self) -> ModelError | None:
+        """How the process ended last, within a minute; also if it answers again."""
+        return self._thread.ends.recent()
 
     async def close(self) -> None:
         """End the process and the thread."""

@@ -23,7 +23,7 @@ from headwater.spec.data.records import FeatureValue, Output
 from headwater.spec.errors import HeadwaterError, ModelError, NotRebuildableError
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["FailedRow", "LoadWork", "ModelThread", "ProcessFault", "RowWork"]
+__all__ = ["FailedRow", "LoadWork", "ModelThread", "ProcessEnds", "ProcessFault", "RowWork"]
 
 _logger = logging.getLogger("headwater.serving")
 _SLICE_S = 0.02
@@ -74,6 +74,33 @@ class ProcessFault(NamedTuple):
     again_s: float
 
 
+class ProcessEnds:
+    """How a process ended within the last minute."""
+
+    def __init__(self) -> None:
+        self._newest: ModelError | None = None
+        self._times_s: deque[float] = deque()
+
+    def note(self, error: ModelError, state: ServedState) -> ProcessFault:
+        """Note an end; return the fault, with when the process may start again."""
+        now_s = time.monotonic()
+        self._times_s.append(now_s)
+        while self._times_s[0] < now_s - _COUNTED_S:
+            self._times_s.popleft()
+        self._newest, often = error, len(self._times_s) - 2
+        wait_s = 0.0 if often < 0 else min(_FIRST_WAIT_S * 2.0**often, _LONGEST_WAIT_S)
+        return ProcessFault(error, state, now_s + wait_s)
+
+    def recent(self) -> ModelError | None:
+        """Return how it ended last, and how often it did; None if it did not."""
+        earliest_s = time.monotonic() - _COUNTED_S
+        times = sum(end_s >= earliest_s for end_s in tuple(self._times_s))
+        if self._newest is None or not times:
+            return None
+        often = f", {times} times within a minute" if times > 1 else ""
+        return ModelError(f"{self._newest.what}{often}", self._newest.hint)
+
+
 class ModelThread:
     """The thread and the process of one pipeline's isolated versions in one worker.
 
@@ -90,11 +117,14 @@ class ModelThread:
         The states that may be asked for, by name.
     last_fault
         How the process ended last; None once it answers again.
+    ends
+        How it ended of late, also if it answers again.
     """
 
     def __init__(self, pipeline: Pipeline, settings: Settings, live: PublishedModels) -> None:
         self.states: dict[str, ServedState] = {}
         self.last_fault: ProcessFault | None = None
+        self.ends = ProcessEnds()
         self._name = pipeline.name
         self._serving = pipeline.serving
         self._settings = settings
@@ -103,7 +133,6 @@ class ModelThread:
         self._process: ModelProcess | None = None
         self._queue: deque[RowWork | LoadWork] = deque()
         self._tokens = threading.Semaphore(0)
-        self._ends: deque[float] = deque()
         self._ended = False
         self._thread: threading.Thread | None = None
 
@@ -256,13 +285,7 @@ class ModelThread:
 
     def _noted(self, error: ModelError, state: ServedState) -> ModelError:
         """Note a fault. The process starts again at once, but later and later if it ends often."""
-        now_s = time.monotonic()
-        self._ends.append(now_s)
-        while self._ends[0] < now_s - _COUNTED_S:
-            self._ends.popleft()
-        often = len(self._ends) - 2
-        wait_s = 0.0 if often < 0 else min(_FIRST_WAIT_S * 2.0**often, _LONGEST_WAIT_S)
-        self.last_fault = ProcessFault(error, state, now_s + wait_s)
+        self.last_fault = self.ends.note(error, state)
         if not self._ended:
             fields = {"pipeline": self._name, "version": state.version}
             _logger.error("%s", error.what, extra={"json_fields": fields})

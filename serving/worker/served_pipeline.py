@@ -128,7 +128,7 @@ class ServedPipeline:
         """Set the gauges to their present values, and note since when faults hold."""
         faults: dict[AlarmKind, HeadwaterError | None] = {
             "disk": self._commit.refused,
-            "model": self._models.last_fault,
+            "model": self._models.recent_fault,
         }
         self._alarms.note(faults, self._clock.now())
         learned_to = 0 if self.champion is None else self.champion.learned_to

@@ -203,6 +203,11 @@ def add_key(
     with _key_store() as store:
         key = store.add(name, scope, by=user(), closes=closed)
     show({"name": name, "scopes": scope, "closes": closed, "key": key}, json, lambda: [key])
+    sys.stderr.write(
+        f"note: {', '.join(closed)}: closed from now on to requests without a key, also once this "
+        "one is revoked.\n"
+        + ("" if closes else "next: to close less, add keys with --closes operate.\n")
+    )
 
 
 @keys.command("list")
