@@ -21,7 +21,16 @@ import psutil
 
 from headwater.spec.errors import ServerError
 
-__all__ = ["Child", "Mark", "allow_files", "end_marked", "end_with_parent", "fetch", "free_port"]
+__all__ = [
+    "PARENT",
+    "Child",
+    "Mark",
+    "allow_files",
+    "end_marked",
+    "end_with_parent",
+    "fetch",
+    "free_port",
+]
 
 _HOST = "127.0.0.1"
 _logger = logging.getLogger("headwater.processes")
@@ -29,6 +38,10 @@ _MARK = "_HEADWATER_STACK"
 _END_S = 15.0
 _POLL_S = 0.2
 _WATCH_S = 1.0
+_LAST_S = 120.0
+PARENT = "_HEADWATER_PARENT"
+"""The environment variable that tells a process the id of the one that started it."""
+
 _TAIL_LINES = 15
 _PORTS = range(20_000, 32_768)
 
@@ -166,7 +179,7 @@ class Child:
         with self.log.open("ab") as file:
             return subprocess.Popen(  # noqa: S603 - our own commands
                 self._command,
-                env=self._variables,
+                env={**self._variables, PARENT: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -206,12 +219,12 @@ def allow_files(count: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Send this process SIGTERM once the process that started it is gone.
+    """Send this process SIGTERM once the process that started it is gone, and SIGKILL two minutes later.
 
     Where multiprocessing started it, that is not the process that it was forked from.
     """
     started_by = parent_process()
-    parent = os.getppid()
+    parent = int(os.environ.get(PARENT, os.getppid()))  # it may be gone before this process looks
 
     def watch() -> None:
         if started_by is not None:
@@ -219,6 +232,8 @@ def end_with_parent() -> None:
         while started_by is None and os.getppid() == parent:
             time.sleep(_WATCH_S)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_LAST_S)
+        os.kill(os.getpid(), signal.SIGKILL)  # what a model holds, or lets ignore signals
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
 

@@ -11,11 +11,26 @@ from ctypes import Array, c_char, create_string_buffer
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["LENGTH", "ModelWork", "mapped", "mark_of", "marked", "share", "work_of", "working"]
+__all__ = [
+    "LENGTH",
+    "OVER",
+    "ModelWork",
+    "last_work_of",
+    "mapped",
+    "mark_of",
+    "marked",
+    "share",
+    "work_of",
+    "working",
+]
 
 LENGTH = 256
 """The size of the memory, in bytes."""
 
+OVER = b"\0"
+"""The first byte of a mark whose work is over; the rest stays, for :func:`last_work_of`."""
+
+_BEGIN = "+"
 _shared: "Array[c_char]" = create_string_buffer(LENGTH)
 _numbers = itertools.count()
 
@@ -66,12 +81,12 @@ def working(pipeline: str, at: object, limit_s: float) -> Iterator[None]:
     try:
         yield
     finally:
-        _shared.value = b""
+        _shared[0] = OVER
 
 
 def mark_of(work: ModelWork) -> bytes:
     """Return the mark of some work."""
-    return " ".join(map(str, work)).encode()
+    return " ".join((_BEGIN, *map(str, work))).encode()
 
 
 def work_of(mark: bytes) -> ModelWork | None:
@@ -80,7 +95,16 @@ def work_of(mark: bytes) -> ModelWork | None:
     >>> work_of(mark_of(ModelWork("fraud", "7", 10.0)))
     ModelWork(pipeline='fraud', at='7', limit_s=10.0, number=0)
     """
-    parts = mark.decode(errors="replace").split(" ")
+    parts = mark.decode(errors="replace").split(" ")[1:]
     if len(parts) != len(ModelWork._fields):
         return None
     return ModelWork(parts[0], parts[1], float(parts[2]), int(parts[3]))
+
+
+def last_work_of(raw: bytes) -> ModelWork | None:
+    """Return the work of the newest mark, also if it is over: then its first byte alone is removed.
+
+    >>> last_work_of(OVER + mark_of(ModelWork("fraud", "7", 10.0))[1:] + OVER)
+    ModelWork(pipeline='fraud', at='7', limit_s=10.0, number=0)
+    """
+    return work_of(raw[1:].partition(b"\0")[0])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from headwater.infra.processes import end_with_parent
+from headwater.infra.processes import PARENT, end_with_parent
 from headwater.learners.learner import Learner
 from headwater.registry.restore import restore
 from headwater.serving.isolation.loop_cost import Stopwatch
@@ -134,9 +134,10 @@ class ModelProcess:
         self._here, there = Pipe()
         command = [sys.executable, "-m", "headwater.serving.isolation.model_process"]
         paths = os.pathsep.join(path for path in sys.path if path)
+        own = {"HEADWATER_HOME": str(home), "PYTHONPATH": paths, PARENT: str(os.getpid())}
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             [*command, str(there.fileno()), str(limit_s), str(memory_mb)],
-            env={**os.environ, "HEADWATER_HOME": str(home), "PYTHONPATH": paths},
+            env=os.environ | own,
             stdin=subprocess.DEVNULL,
             pass_fds=(there.fileno(),),
             start_new_session=True,

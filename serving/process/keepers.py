@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from headwater.infra.processes import Child
 from headwater.infra.settings import Settings
-from headwater.serving.isolation.at_work import ModelWork, mapped, work_of
+from headwater.serving.isolation.at_work import OVER, ModelWork, mapped, work_of
 from headwater.serving.published.keeper_part import VARIABLE, KeeperPart
 from headwater.serving.published.refused import check_not_refused, refused_file
 
@@ -86,7 +86,7 @@ class _Watched:
     def start_again(self) -> None:
         """Start it again, with its part."""
         self.due_s = None
-        self._memory.value, self._seen = b"", None
+        self._memory[0], self._seen = OVER, None
         self.child.start_again()
 
 

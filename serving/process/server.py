@@ -188,14 +188,17 @@ class Workers(Multiprocess):
                 return
             what = "stood still" if stands else f"ended with status {process.exitcode}"
             _logger.warning("a worker %s: another takes its place", what)
-            if work is not None and (stands or process.exitcode not in NOT_OF_A_MODEL):
-                self.found_at_fault(work, f"a worker {what} while it predicted")
+            if stands or process.exitcode not in NOT_OF_A_MODEL:
+                self.found_at_fault(process, work, what)
             self.processes[place] = WorkerProcess(self.config, self.sockets)
             self.processes[place].start()
 
-    def found_at_fault(self, work: ModelWork, reason: str) -> None:
-        """Note at which version a worker was lost: from now on it predicts in a process of its own."""
-        IsolatedVersions(work.pipeline, settings()).add(work.at, reason)
+    def found_at_fault(self, process: WorkerProcess, work: ModelWork | None, what: str) -> None:
+        """Note at or after which version a worker was lost: it predicts in a process of its own now."""
+        last = work or process.last_work
+        if last is not None:
+            when = "while it predicted" if work is not None else "after it predicted"
+            IsolatedVersions(last.pipeline, settings()).add(last.at, f"a worker {what} {when}")
 
 
 class _Processes(Workers):

@@ -1,6 +1,10 @@
 """A worker as its parent sees it: whether it has served, and whether its loop goes on."""
 
 import asyncio
+import logging
+import os
+import time
+from contextlib import suppress
 from ctypes import c_char, c_double
 from multiprocessing import get_context
 from socket import socket
@@ -14,7 +18,9 @@ from headwater.serving.isolation import at_work
 __all__ = ["Beating", "WorkerProcess"]
 
 _BEAT_S = 0.25
+_LONGEST_END_S = 40.0  # it drains for twenty
 _BETWEEN_LOOKS_S = 1.0
+_logger = logging.getLogger("headwater.serving")
 
 
 class WorkerProcess(Process):
@@ -33,6 +39,8 @@ class WorkerProcess(Process):
         self._beat = forked.RawValue(c_double, 0.0)
         self._at_work = forked.RawArray(c_char, at_work.LENGTH)
         self._seen_beat, self._looked_s, self._still_s = 0.0, 0.0, 0.0
+        self._told_s = 0.0
+        self.longest_end_s = _LONGEST_END_S
         super().__init__(config, sockets)
 
     def start(self) -> None:
@@ -40,6 +48,20 @@ class WorkerProcess(Process):
         super().start()
         # While the child's end is open here too, a wait for its answer does not notice its death.
         self.child_conn.close()
+
+    def terminate(self) -> None:
+        """Tell it to end."""
+        self._told_s = time.monotonic()
+        super().terminate()
+
+    def join(self) -> None:
+        """Wait until it has ended; kill it if it does not: a model may hold it, or ignore signals."""
+        left_s = self.longest_end_s - (time.monotonic() - self._told_s) if self._told_s else None
+        self.process.join(left_s if left_s is None else max(0.0, left_s))
+        if self.process.is_alive():
+            _logger.warning("a worker did not end within %g s: it is killed", self.longest_end_s)
+            self.process.kill()
+            self.process.join()
 
     def target(self, sockets: list[socket] | None = None) -> None:
         """Serve; in the worker."""
@@ -54,8 +76,13 @@ class WorkerProcess(Process):
 
     @property
     def work(self) -> at_work.ModelWork | None:
-        """The prediction that its loop works on, or that it died of; None if it is at none."""
+        """The prediction that its loop works on; None if it is at none."""
         return at_work.work_of(self._at_work.value)
+
+    @property
+    def last_work(self) -> at_work.ModelWork | None:
+        """The prediction that its loop worked on last; what it left behind may end the worker later."""
+        return at_work.last_work_of(self._at_work.raw)
 
     def stands_still(self, longest_s: float, now_s: float) -> bool:
         """Return whether its loop stood still for so many seconds while its parent looked.
@@ -119,5 +146,7 @@ class Beating:
 
 async def _go_on(beat: c_double) -> None:
     while True:
-        beat.value += 1.0
+        with suppress(OSError):  # without a free descriptor no connection is taken: it stands still, too
+            os.close(os.dup(2))
+            beat.value += 1.0
         await asyncio.sleep(_BEAT_S)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from headwater.learners.learner import Learner
-from headwater.serving.isolation.at_work import ModelWork, mark_of, marked
+from headwater.serving.isolation.at_work import OVER, ModelWork, mark_of, marked
 from headwater.serving.isolation.loop_cost import LOOP_S, LoopCost, Stopwatch
 from headwater.serving.worker.isolated_models import IsolatedModel
 from headwater.spec.data.records import FeatureValue, Output
@@ -75,7 +75,7 @@ class LoopModel:
             took_s = perf_counter() - began_s
             if _forks != self._forks:
                 os._exit(0)  # the model forked: the copy must not answer, too
-            memory.value = b""
+            memory[0] = OVER
             if took_s > LOOP_S or watch is not None:
                 self._judge(took_s, watch)
 

@@ -1,6 +1,8 @@
 """Applications of a worker that does what it should not."""
 
 import os
+import resource
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +27,19 @@ async def stand(_request: Request) -> Response:
     raise AssertionError
 
 
+async def deaf(_request: Request) -> Response:
+    """Ignore what ends processes, as a model may."""
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, signal.SIG_IGN)
+    return PlainTextResponse("")
+
+
+async def leak(_request: Request) -> Response:
+    """Leave the process no file that it may open."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return PlainTextResponse("")
+
+
 async def pid(_request: Request) -> Response:
     """Tell which worker answers."""
     return PlainTextResponse(str(os.getpid()))
@@ -32,7 +47,8 @@ async def pid(_request: Request) -> Response:
 
 def odd() -> ASGIApp:
     """Make an application that ends, stands still, or is well."""
-    return Beating(Starlette(routes=[Route("/end", end), Route("/stand", stand), Route("/pid", pid)]))
+    ways = {"/end": end, "/stand": stand, "/pid": pid, "/deaf": deaf, "/leak": leak}
+    return Beating(Starlette(routes=[Route(path, way) for path, way in ways.items()]))
 
 
 def unloadable() -> ASGIApp:

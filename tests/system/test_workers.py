@@ -4,7 +4,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 import psutil
@@ -80,6 +80,28 @@ def test_a_worker_whose_loop_stands_still_is_replaced() -> None:
             assert isinstance(stands.exception(PATIENCE_S), httpx.TransportError)
         workers.longest_stall_s = PATIENCE_S
         assert pid_of(address) == workers.processes[0].pid
+
+
+def test_a_worker_without_a_free_file_is_replaced() -> None:
+    with working("odd") as (workers, address):
+        pid = pid_of(address)
+        await_(lambda: workers.processes[0].has_served)
+        with suppress(httpx.TransportError):
+            httpx.get(f"{address}/leak", timeout=PATIENCE_S)
+        workers.longest_stall_s = 2.0
+        await_(lambda: replaced(workers, pid))
+        workers.longest_stall_s = PATIENCE_S
+        assert pid_of(address) == workers.processes[0].pid
+
+
+def test_a_worker_that_ignores_signals_is_killed_in_the_end() -> None:
+    with working("odd") as (workers, address):
+        process = workers.processes[0]
+        httpx.get(f"{address}/deaf", timeout=PATIENCE_S)
+        process.longest_end_s = 1.0
+        process.terminate()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
 
 
 def test_what_sighup_begins_is_watched_too() -> None:
