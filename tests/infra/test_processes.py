@@ -2,6 +2,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import time
 
@@ -9,7 +10,7 @@ import psutil
 import pytest
 from tests.patience import PATIENCE_S
 
-from headwater.infra.processes import Child, Mark, allow_files, end_marked, fetch, free_port
+from headwater.infra.processes import PARENT, Child, Mark, allow_files, end_marked, fetch, free_port
 from headwater.spec.errors import ServerError
 
 FAMILY = """
@@ -131,3 +132,13 @@ def test_a_process_may_open_more_files_and_never_fewer() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (400, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_process_whose_parent_is_gone_before_it_looks_ends() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    program = (
+        "from headwater.infra.processes import end_with_parent as e; e(); import time; time.sleep(9e5)"
+    )
+    orphan = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {PARENT: str(gone.pid)})
+    assert orphan.wait(PATIENCE_S) == -signal.SIGTERM
