@@ -137,8 +137,6 @@ def test_a_process_may_open_more_files_and_never_fewer() -> None:
 def test_a_process_whose_parent_is_gone_before_it_looks_ends() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    program = (
-        "from headwater.infra.processes import end_with_parent as e; e(); import time; time.sleep(9e5)"
-    )
+    program = "from headwater.infra.processes import end_with_parent; end_with_parent()"
     orphan = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {PARENT: str(gone.pid)})
     assert orphan.wait(PATIENCE_S) == -signal.SIGTERM
