@@ -14,6 +14,7 @@ from benchmarks.__main__ import CLAIMS, main
 _ROOT = Path(__file__).parents[2]
 _PARTS = {
     "__main__",
+    "bad_models",
     "claim",
     "faults/crashing",
     "faults/false_stops",
@@ -36,6 +37,7 @@ _PARTS = {
     "monitoring/preset",
     "monitoring/shifts",
     "routing/trials",
+    "service/bad_pipelines",
     "service/in_thread",
     "service/load",
     "service/serving",
