@@ -63,9 +63,17 @@ def share(memory: "Array[c_char]") -> None:
 
 
 def mapped(path: Path) -> "Array[c_char]":
-    """Return the memory of a file, which is made; all that map it share it."""
+    """Return the memory of a file, which is made; all that map it share it.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses it: its space is taken now, since a write to the memory cannot be refused.
+    """
     with path.open("a+b") as file:
-        file.truncate(LENGTH)
+        if file.tell() < LENGTH:
+            file.write(bytes(LENGTH))
+            file.flush()
         return (c_char * LENGTH).from_buffer(mmap.mmap(file.fileno(), LENGTH))
 
 

@@ -1,5 +1,6 @@
 """The versions that no loop of a worker runs any more, as small files that all workers see."""
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from headwater.infra.store.published_file import replacing
 __all__ = ["IsolatedVersions", "forget_isolated"]
 
 _MOST_BYTES = 1_000
+_logger = logging.getLogger("headwater.serving")
 
 
 class IsolatedVersions:
@@ -38,13 +40,18 @@ class IsolatedVersions:
         return changed
 
     def add(self, version: str, reason: str) -> None:
-        """Add a version; the first reason stays."""
+        """Add a version; the first reason stays. A disk that refuses is no reason to end a process."""
         path = self._folder / version
         if path.exists():
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft:
-            draft.write_bytes(reason.encode()[:_MOST_BYTES])
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as draft:
+                draft.write_bytes(reason.encode()[:_MOST_BYTES])
+        except OSError as error:
+            _logger.warning(
+                "version %s is isolated (%s), which is not noted: %s", version, reason, error
+            )
 
     def reasons(self) -> Mapping[str, str]:
         """Return why each version is isolated, by its number."""

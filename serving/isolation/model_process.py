@@ -33,6 +33,7 @@ __all__ = [
     "ModelProcess",
     "PredictCommand",
     "PredictReply",
+    "Row",
     "main",
 ]
 
@@ -46,6 +47,10 @@ _ALARM_FACTOR = 2
 _OUT_OF_MEMORY = 77
 _NICE = 5  # a loop, which answers for all pipelines, goes first
 _MOST_TRACE = 4_000
+
+
+Row = dict[str, FeatureValue]
+"""The features of one prediction, by name."""
 
 
 class LoadCommand(msgspec.Struct, frozen=True, tag=True):
@@ -75,7 +80,7 @@ class PredictCommand(msgspec.Struct, frozen=True, tag=True):
     """Predict with a loaded state: as many rows as fit into so many seconds, but one at least."""
 
     name: str
-    rows: list[dict[str, FeatureValue]]
+    rows: list[Row]
     within_s: float
 
 

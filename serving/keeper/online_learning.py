@@ -127,7 +127,7 @@ class OnlineLearning:
         DigestError, NotRebuildableError, StorageError
             If its state cannot be loaded: learning goes on from the state before.
         """
-        with self._working(champion.examples.stop):
+        with working_on(self._bound, champion.examples.stop):
             self._folding = fold_from(self._bound, champion)
         self._parent, self._epoch = champion, epoch
         self._checkpointed_at = self._bound.clock.now()
@@ -154,7 +154,7 @@ class OnlineLearning:
         if folding is None or parent is None or self.blocked is not None:
             return None
         before, refolded = folding.learned, self._refolded
-        with self._working(folding.learned_to):
+        with working_on(self._bound, folding.learned_to):
             try:
                 folding.advance(self.limit(self._epoch, parent.examples.stop))
             except UnlearnableError as error:
@@ -207,9 +207,6 @@ class OnlineLearning:
             checkpoint(bound, folding, parent)
         except (BusyError, ConflictError) as error:
             _logger.info("%s: no checkpoint now: %s", bound.pipeline.name, error)
-
-    def _working(self, offset: int) -> AbstractContextManager[None]:
-        return working_on(self._bound, offset)
 
     def _apply_quarantine(self, folding: IncrementalFold) -> None:
         """Exclude the quarantined offsets; if they were learned already, fold anew without them."""

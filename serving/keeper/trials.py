@@ -14,19 +14,17 @@ from headwater.serving.isolation.model_process import (
     ModelProcess,
     PredictCommand,
     PredictReply,
+    Row,
 )
 from headwater.serving.published.published_models import Probe
-from headwater.spec.data.records import FeatureValue
 from headwater.spec.errors import ModelError, NotRebuildableError
 from headwater.spec.outputs import where_to_look
 from headwater.spec.serving.serving import Serving
 
-__all__ = ["Row", "Trial", "try_state"]
+__all__ = ["Trial", "try_state"]
 
 _WITHIN_S = 1.0
-_ENDED = (TimeoutError, EOFError, OSError, msgspec.DecodeError, UnicodeDecodeError)
-
-Row = dict[str, FeatureValue]
+_ENDED = (EOFError, OSError, msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -55,23 +53,43 @@ class _TrialProcess:
     def ask(
         self, commands: Sequence[LoadCommand | PredictCommand], serving: Serving, settings: Settings
     ) -> list[LoadReply | PredictReply]:
+        """Send commands, and return the replies.
+
+        Raises
+        ------
+        ModelError
+            If the process ends or does not reply in time. One that ended after earlier trials, which
+            may have left it little memory, is started again first.
+        """
         limits = (serving.deadline_s, serving.memory_mb)
         with self._lock:
             if self._limits != limits:
                 self._end()
+            was_used = self._process is not None
             try:
-                if self._process is None:
-                    self._process, self._limits = ModelProcess(settings.root, *limits), limits
-                    self._process.reply()
-                replies = []
-                for command in commands:
-                    self._process.ask(command)
-                    replies.append(self._process.reply())
+                return self._replies(commands, limits, settings)
+            except TimeoutError as error:
+                self._end()
+                raise ModelError(f"did not answer within {limits[0]:g} s") from error
             except _ENDED as error:
-                slow = isinstance(error, TimeoutError)
-                end = self._end(ends=not slow)
-                how = f"did not answer within {limits[0]:g} s" if slow else f"failed: its process {end}"
-                raise ModelError(how) from error
+                end = self._end(ends=True)
+                if not was_used:
+                    raise ModelError(f"failed: its process {end}") from error
+        return self.ask(commands, serving, settings)
+
+    def _replies(
+        self,
+        commands: Sequence[LoadCommand | PredictCommand],
+        limits: tuple[float, int],
+        settings: Settings,
+    ) -> list[LoadReply | PredictReply]:
+        if self._process is None:
+            self._process, self._limits = ModelProcess(settings.root, *limits), limits
+            self._process.reply()
+        replies = []
+        for command in commands:
+            self._process.ask(command)
+            replies.append(self._process.reply())
         return replies
 
     def close(self) -> None:

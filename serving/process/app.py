@@ -106,9 +106,8 @@ def create_app(
             if pipeline.batch is not None:
                 batches[pipeline.name] = BatchAnswers(pipeline, pipeline.batch, settings, clock)
         loading = [asyncio.create_task(one.reload()) for one in served.values()]
-        loaded, _ = await asyncio.wait(
-            loading, timeout=_LOAD_S
-        )  # a slow one must not hold up the others
+        # A slow one must not hold up the others.
+        loaded, _ = await asyncio.wait(loading, timeout=_LOAD_S)
         for task in loaded:
             task.result()
         every_s = max(_FOLLOW_S, _FOLLOW_EACH_S * len(served))

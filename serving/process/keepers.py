@@ -146,10 +146,15 @@ class Keepers:
         name = work.pipeline
         part = KeeperPart(only=name, reason=_reason(work, how))
         _logger.warning("%s has a keeper of its own from now on: %s", name, part.reason)
-        self._main.take(replace(self._main.part, without=(*self._main.part.without, name)))
         self._main.child.end(0.0)  # what it holds must be free before another takes it
         folder = self._live / name
-        self._apart[name] = _Watched(self._references, part, f"keeper-{name}", folder, self._where)
+        try:
+            alone = _Watched(self._references, part, f"keeper-{name}", folder, self._where)
+        except OSError as error:
+            _logger.warning("%s stays with the others: %s", name, error)
+            return
+        self._apart[name] = alone
+        self._main.take(replace(self._main.part, without=(*self._main.part.without, name)))
 
     def _check_apart(self, name: str, watched: _Watched, now_s: float) -> None:
         if watched.due_s is not None:

@@ -143,9 +143,9 @@ class PublishedModels(OwnedFile[ServingFile]):
         StorageError
             If its files are missing.
         """
-        state, recipe, proof = self.files(served)
-        learner = restore(state, recipe, proof, self._key)
-        check_answers(Recipe.from_json(recipe), self._pipeline, served.version)
+        content = self.files(served)
+        learner = restore(*content, self._key)
+        self.check_answers(content, served)
         outputs = [learner.predict_one(probe.features) for probe in served.probes]
         check_probes(self._pipeline.name, served.version, served.probes, outputs)
         return learner
@@ -172,6 +172,16 @@ class PublishedModels(OwnedFile[ServingFile]):
             ) from error
         _check_owner(proof, self._pipeline.name)
         return state, recipe, proof
+
+    def check_answers(self, content: tuple[bytes, bytes, bytes], served: ServedState) -> None:
+        """Check that a state whose signature holds answers the requests that are declared.
+
+        Raises
+        ------
+        ChangedError
+            If it learned other features.
+        """
+        check_answers(Recipe.from_json(content[1]), self._pipeline, served.version)
 
 
 def check_probes(

@@ -7,15 +7,14 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from headwater.infra.settings import Settings
+from headwater.serving.isolation.model_process import Row
 from headwater.serving.published.published_models import PublishedModels, ServedState
 from headwater.serving.worker.model_thread import FailedRow, LoadWork, ModelThread, ProcessFault, RowWork
-from headwater.spec.data.records import FeatureValue, Output
+from headwater.spec.data.records import Output
 from headwater.spec.errors import HeadwaterError, ModelError, OverloadedError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["IsolatedModel", "IsolatedModels"]
-
-Row = dict[str, FeatureValue]
 
 
 class IsolatedModels:
@@ -80,6 +79,8 @@ class IsolatedModels:
         fault = self._thread.last_fault
         if fault is None or fault is self._tried or time.monotonic() < fault.again_s:
             return
+        if fault.state.name not in self._thread.states:
+            return  # it serves no more
         self._tried = fault  # once; another try ends in another fault
         with suppress(HeadwaterError):
             await self.load(fault.state)

@@ -17,9 +17,10 @@ from headwater.serving.isolation.model_process import (
     ModelProcess,
     PredictCommand,
     PredictReply,
+    Row,
 )
 from headwater.serving.published.published_models import PublishedModels, ServedState, check_probes
-from headwater.spec.data.records import FeatureValue, Output
+from headwater.spec.data.records import Output
 from headwater.spec.errors import HeadwaterError, ModelError, NotRebuildableError
 from headwater.spec.pipeline import Pipeline
 
@@ -30,8 +31,6 @@ _SLICE_S = 0.02
 _MOST_TOGETHER = 32
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _COUNTED_S = 0.5, 4.0, 60.0
 _ENDED = (EOFError, OSError, msgspec.DecodeError, UnicodeDecodeError)
-
-Row = dict[str, FeatureValue]
 
 
 class FailedRow(NamedTuple):
@@ -223,11 +222,12 @@ class ModelThread:
                 f"version {state.version} does not load: {reply.failure}",
                 hint=f"look at the model, or roll back: headwater rollback {self._name}",
             )
-        self._loaded.add(state.name)
+        self._live.check_answers(content, state)
         for probe in state.probes:
             tried = self._ask(PredictCommand(state.name, [probe.features], 0.0), state)
-            if isinstance(tried, PredictReply):
-                check_probes(self._name, state.version, [probe], tried.outputs)
+            outputs = tried.outputs if isinstance(tried, PredictReply) else [None]
+            check_probes(self._name, state.version, [probe], outputs)
+        self._loaded.add(state.name)  # one that fails its probes is not
         self.last_fault = None
 
     def _do_rows(self, works: list[RowWork]) -> None:

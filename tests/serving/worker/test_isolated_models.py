@@ -1,6 +1,8 @@
 """Models that misbehave, in a process of their own and on the loop, cost their own requests."""
 
+import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -13,14 +15,17 @@ from benchmarks.service.bad_pipelines import first, publish, second, third
 from msgspec.structs import replace
 from tests.patience import await_
 from tests.serving.conftest import Opener
+from tests.serving.metrics.test_metrics import totals
 from tests.serving.running import running
 
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.serving.isolation.isolated_versions import forget_isolated
-from headwater.serving.keeper.trials import Row, try_state
+from headwater.serving.isolation.model_process import Row
+from headwater.serving.keeper.trials import try_state
 from headwater.serving.process.app import create_app
-from headwater.serving.published.published_models import PublishedModels
+from headwater.serving.published.published_models import Probe, PublishedModels
+from headwater.spec.data.feature import Feature
 from headwater.spec.errors import ModelError
 from headwater.spec.serving.serving import Serving
 
@@ -214,3 +219,62 @@ def test_slow_probes_isolate_a_version_before_it_serves(
     assert status(client, "second")["isolated"] == {"1": trial.isolated}
     live.publish(serving)
     assert await_(lambda: status(client, "second")["isolated"] == {})
+
+
+def test_an_isolated_state_that_fails_its_probes_never_serves(
+    published: Settings, open_service: Opener
+) -> None:
+    """Not at the second try, either, when the process has it already."""
+    live = PublishedModels(APART, published)
+    serving = live.read()
+    assert serving is not None
+    wrong = replace(serving.states[0], probes=(Probe({"act": 0.0, "a": 1.0}, 0.123),))
+    live.publish(replace(serving, states=(wrong,)))
+    try:
+        client = open_service(APART, home=published)
+        for tries in (1, 2):
+            await_(lambda tries=tries: totals(client)["headwater_swap_failures_total first"] == tries)
+            assert "for a probe" in status(client)["swap_failure"]
+            assert ask(client).json()["code"] == "NotReadyError"
+            live.publish(replace(serving, states=(wrong,)))
+    finally:
+        live.publish(serving)
+    assert await_(lambda: ask(client).status_code == 200)
+
+
+def test_an_isolated_state_of_other_features_is_refused(
+    published: Settings, open_service: Opener
+) -> None:
+    other = replace(APART, features=(*APART.features, Feature("b", float)))
+    client = open_service(other, home=published)
+    body = {"features": {"act": 0.0, "a": 1.0, "b": 1.0}}
+    assert client.post("/predict", json=body).json()["code"] == "NotReadyError"
+    assert "feature 'b' was not there" in status(client)["swap_failure"]
+
+
+def test_a_disk_that_refuses_keeps_no_version_on_the_loop(
+    home: Settings, open_service: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = open_service(second, third, home=home)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("headwater.serving.isolation.isolated_versions.replacing", refuse)
+    assert ask(client, "takes 5 s", "second").status_code == 200
+    began_s = time.monotonic()
+    assert ask(client, pipeline="third").status_code == 200
+    assert ask(client, "takes 5 s", "second").status_code == 200
+    assert time.monotonic() - began_s >= 5  # the second is answered, by its process
+    assert len(models_of(os.getpid())) >= 1
+
+
+def test_a_trial_that_earlier_ones_left_no_memory_is_made_again(published: Settings) -> None:
+    with Bound(first, published) as bound:
+        files = bound.registry.store.verified_files(bound.registry.store.get("1"))
+    content = (files.state, files.recipe, files.proof)
+    rows: list[Row] = [{"act": 0.0, "a": 1.0}]
+    hungry: list[Row] = [{"act": ACTS["takes 20 MB each"], "a": 1.0}] * 20
+    for _ in range(6):  # 400 MB each, of 1,500
+        assert try_state("1", content, hungry, APART.serving, published).probes
+    assert try_state("1", content, rows, APART.serving, published).probes
