@@ -189,3 +189,25 @@ def test_a_log_and_its_database_share_a_file(settings: Settings, sqlite: Databas
     with sqlite3.connect(path) as plain:
         assert plain.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     plain.close()
+
+
+def test_a_mark_changes_with_each_commit_of_others_and_with_nothing_else(database: Database) -> None:
+    """Also with one that had begun before the mark was read."""
+    other = Database(database.url)
+    try:
+        marks = [database.mark()]
+        with other.reading() as connection:
+            names(connection)
+        assert database.mark() == marks[0]
+        for name in ("one", "two"):
+            with other.transaction() as connection:
+                add(connection, name)
+                marks.append(database.mark())
+            marks.append(database.mark())
+            assert marks[-1] not in marks[:-1]
+        with database.transaction() as connection:
+            add(connection, "three")
+        assert database.mark() != marks[-1]
+        assert database.mark() == database.mark()
+    finally:
+        other.close()
