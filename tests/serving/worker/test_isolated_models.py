@@ -209,7 +209,7 @@ def test_slow_probes_isolate_a_version_before_it_serves(
     content = (files.state, files.recipe, files.proof)
     rows: list[Row] = [{"act": ACTS["takes 10 ms"], "a": 1.0}] * 3
     trial = try_state("1", content, rows, second.serving, published)
-    assert "half of its probes took 1" in trial.isolated
+    assert "each of its probes took 1" in trial.isolated
     live = PublishedModels(second, published)
     serving = live.read()
     assert serving is not None
