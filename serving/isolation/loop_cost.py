@@ -12,7 +12,6 @@ LOOP_S = 0.002
 
 _STALL_S, _FIRST_STALL_S = 0.25, 2.0  # a first prediction may import
 _NEWEST = 1_000
-_FEWEST_SLOW = 5
 _SAMPLED, _LOOKED_AT = 64, 64
 _MOST_MB, _FEWEST_GROWTHS = 256.0, 4
 
@@ -72,8 +71,9 @@ def slow_probes(took_s: list[float]) -> str:
 class LoopCost:
     """What a version costs the loop of its worker, prediction by prediction.
 
-    One prediction of 64 is looked at closely, and so are those after one that took long. Growth of
-    memory in one of 64 counts for all of them.
+    One prediction of 64 is looked at closely, and so are those after one that took long. Slow ones
+    count once they have cost the loop as much as one stall: a few may wait for a busy machine. Growth
+    of memory in one of 64 counts for all of them.
     """
 
     __slots__ = ("_calls", "_grown_mb", "_growths", "_looks", "_slow")
@@ -81,7 +81,7 @@ class LoopCost:
     def __init__(self) -> None:
         self._calls = 0
         self._looks = 0
-        self._slow: deque[int] = deque()
+        self._slow: deque[tuple[int, float]] = deque()
         self._grown_mb = 0.0
         self._growths = 0
 
@@ -120,12 +120,16 @@ class LoopCost:
         if took_s <= LOOP_S:
             return ""
         self._looks = _LOOKED_AT
-        self._slow.append(self._calls)
-        while self._slow[0] <= self._calls - _NEWEST:
+        self._slow.append((self._calls, took_s))
+        while self._slow[0][0] <= self._calls - _NEWEST:
             self._slow.popleft()
-        newest = min(self._calls, _NEWEST)
-        if len(self._slow) >= _FEWEST_SLOW and len(self._slow) > newest / 100:
-            return f"{len(self._slow)} of its last {newest} predictions took more than 2 ms"
+        newest, slow = min(self._calls, _NEWEST), len(self._slow)
+        together_s = sum(one_s for _, one_s in self._slow)
+        if slow > newest / 100 and together_s > _STALL_S:
+            return (
+                f"{slow} of its last {newest} predictions took more than 2 ms each, "
+                f"{together_s:.2f} s together"
+            )
         return ""
 
     def _growth(self, grown_mb: float) -> str:

@@ -47,7 +47,7 @@ class IsolatedModels:
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Output | FailedRow]] = [loop.create_future() for _ in rows]
         for row, future in zip(rows, futures, strict=True):
-            self._thread.put(RowWork(state.name, row, future))
+            self._thread.put(RowWork(state, row, future))
         try:
             async with asyncio.timeout(self._serving.deadline_s):
                 found = await asyncio.gather(*futures, return_exceptions=True)

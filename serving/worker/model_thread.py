@@ -41,9 +41,9 @@ class FailedRow(NamedTuple):
 
 
 class RowWork(NamedTuple):
-    """A row that a request waits for."""
+    """A row that a request waits for, of a state that may serve no more by the time it is asked."""
 
-    name: str
+    state: ServedState
     row: Row
     future: "asyncio.Future[Output | FailedRow]"
 
@@ -113,7 +113,7 @@ class ModelThread:
     Attributes
     ----------
     states
-        The states that may be asked for, by name.
+        The states that the process keeps, by name; it forgets the others with the next load.
     last_fault
         How the process ended last; None once it answers again.
     ends
@@ -179,17 +179,17 @@ class ModelThread:
             if isinstance(work, LoadWork):
                 self._do_load(work)
             else:
-                self._do_rows([work, *self._more_of(work.name)])
+                self._do_rows([work, *self._more_of(work.state)])
         self._end_process()
         for left in self._queue:
             _settle(left, ModelError("the service ends", hint="send the request again"))
 
-    def _more_of(self, name: str) -> list[RowWork]:
+    def _more_of(self, state: ServedState) -> list[RowWork]:
         """Take the next rows of the queue that are for the same state."""
         more: list[RowWork] = []
         while self._queue and len(more) < _MOST_TOGETHER - 1:
             following = self._queue[0]
-            if not isinstance(following, RowWork) or following.name != name:
+            if not isinstance(following, RowWork) or following.state.name != state.name:
                 break
             self._tokens.acquire()
             more.append(following)
@@ -241,9 +241,7 @@ class ModelThread:
                 _settle(work, error)
 
     def _do_slice(self, works: list[RowWork]) -> list[RowWork]:
-        state = self.states.get(works[0].name)
-        if state is None:
-            raise ModelError("the version serves no more", hint="send the request again")
+        state = works[0].state
         if not self.has_loaded(state.name):
             self._load(state)
         command = PredictCommand(state.name, [work.row for work in works], _SLICE_S)

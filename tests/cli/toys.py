@@ -10,6 +10,7 @@ from headwater import (
     ParquetSource,
     People,
     Pipeline,
+    Serving,
     Stateful,
     Volume,
 )
@@ -44,6 +45,7 @@ toy = Pipeline(
     model=sgd,
     update=Stateful(),
 )
+apart = replace(toy, serving=Serving(isolated=True))
 by_hand = replace(toy, name="by-hand", promotion="by hand")
 fitted = replace(toy, name="fitted", model=forest)
 unseeded = replace(toy, name="unseeded", model=unseeded_net, triggers=(Volume(50),))

@@ -111,8 +111,9 @@ def home(tmp_path: Path, mlflow_template: Path) -> Settings:
 
 
 @pytest.fixture
-def service(home: Settings, eventually: Eventually) -> Iterator[Service]:
-    command = [sys.executable, "-m", "headwater.cli", "serve", "tests/cli/toys.py:toy", "--port", "0"]
+def service(home: Settings, eventually: Eventually, request: pytest.FixtureRequest) -> Iterator[Service]:
+    served = f"tests/cli/toys.py:{getattr(request, 'param', 'toy')}"
+    command = [sys.executable, "-m", "headwater.cli", "serve", served, "--port", "0"]
     variables = {**os.environ, "HEADWATER_HOME": str(home.root)}
     process = subprocess.Popen(
         [*command, "--workers", "2"], env=variables, stdout=subprocess.PIPE, text=True
@@ -130,6 +131,7 @@ def service(home: Settings, eventually: Eventually) -> Iterator[Service]:
         process.communicate(timeout=PATIENCE_S)
 
 
+@pytest.mark.parametrize("service", ["toy", "apart"], indirect=True)
 def test_swaps_and_rolling_restarts_fail_no_request(
     service: Service, home: Settings, eventually: Eventually
 ) -> None:
