@@ -109,6 +109,7 @@ def played(*, short: bool) -> list[Tally]:
 
 def _play(stream: Stream, make: Callable[[], object]) -> Tally:
     features, labels = stream.frame.drop("label"), stream.frame["label"]
+    offsets = pl.int_range(len(labels), eager=True)
     kinds = tuple(Feature(name, float, nullable=True) for name in features.columns)
     guard = LearningGuard(stream.task, pl.DataFrame(), pl.Series())
     learner = GuardedLearner(RiverLearner(Schema(stream.task, kinds), make()), guard)
@@ -117,7 +118,7 @@ def _play(stream: Stream, make: Callable[[], object]) -> Tally:
         stop = min(len(labels), start + drawn.choice(_STEPS))
         while start < stop:
             try:
-                learner.learn(features[start:stop], labels[start:stop])
+                learner.learn(features[start:stop], labels[start:stop], offsets[start:stop])
             except SchemaError as error:
                 if stop - start > 1:
                     stop = start + (stop - start) // 2  # closer to the one at fault

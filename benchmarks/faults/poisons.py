@@ -21,6 +21,7 @@ __all__ = ["KINDS", "PIPELINES", "POISON", "Poison", "Row", "drawn", "good_rows"
 POISON = "x-"
 """What ids of poison begin with."""
 
+_LARGEST_LABEL = 45.0
 _COLOURS = {"red": 0.0, "green": 1.0, "blue": -1.0}
 _LONG_TEXT = 100_000
 
@@ -123,7 +124,7 @@ def drawn(rng: random.Random, pipeline: Pipeline, kind: str, number: int, *, tab
 
 
 def _power(rng: random.Random) -> float:
-    """Draw a number; ten times what is usual would be an honest outlier, or the first of a break."""
+    """Draw a number that is far from what is usual."""
     return rng.choice((1, -1)) * 10.0 ** rng.choice((3, 4, 5, 6, 9, 12, 20, 30, 37, 38))
 
 
@@ -143,8 +144,9 @@ def _labels(rng: random.Random, pipeline: Pipeline, row: Row) -> Poison:
         "multiclass": (3, True, 1.5),
     }[pipeline.task]
     value = rng.choice(odd)
-    if pipeline.task == "regression" and rng.random() < 0.7:
-        value = _power(rng)
+    if pipeline.task == "regression" and rng.random() < 0.8:
+        few_times = rng.choice((1, -1)) * rng.uniform(3.0, 20.0) * _LARGEST_LABEL
+        value = rng.choice((_power(rng), few_times))
     return Poison("labels", (replace(row, label=value),), r"label|value", repr(value))
 
 

@@ -150,7 +150,10 @@ class CatchUp:
         bound, judged = self._bound, self.judge()
         metrics = {} if judged is None else {"gate_worse": judged.worse, "gate_error": judged.error}
         candidate = candidate_of(self.folding, self.version, bound.clock, metrics)
-        if judged is not None and not judged.passes and serving is not None:
+        jump = self.folding.jump()
+        if jump is not None and serving is not None:
+            candidate = replace(candidate, refused=f"refused: {jump.what}")
+        elif judged is not None and not judged.passes and serving is not None:
             candidate = replace(candidate, refused=f"refused by the gate: {judged.reason}")
         bound.log.collect()
         with trainer(bound) as lease:

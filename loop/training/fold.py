@@ -24,7 +24,7 @@ from headwater.spec.errors import (
 )
 from headwater.spec.recipe import OffsetRange, Recipe
 
-__all__ = ["Computing", "fold", "guard_at", "unlearnable"]
+__all__ = ["Computing", "fold", "guard_at", "jump_in_words", "unlearnable"]
 
 _NAMED = 5
 _PART = 1_024
@@ -82,6 +82,8 @@ def fold(
                 except SchemaError as error:
                     raise _with_offsets(log, recipe) or error from error
                 learned += len(batch.labels)
+    if isinstance(learns, GuardedLearner) and recipe.parent is not None:
+        _check_jump(learns, recipe)
     return learner, learned
 
 
@@ -113,27 +115,14 @@ def unlearnable(
     )
 
 
-def _learn(learner: Learner | GuardedLearner, batch: Batch, recipe: Recipe) -> None:
-    """Learn a batch; under a guard in parts, if they may be, so that one example is named."""
-    rows, start = len(batch.labels), 0
-    guarded = isinstance(learner, GuardedLearner)
-    divisible = guarded and is_batch_free(recipe) and recipe.batch_rows is not None
-    most = _PART if divisible else rows
-    while start < rows:
-        part = slice(start, min(rows, start + most))
-        try:
-            learner.learn(batch.features[part], batch.labels[part])
-        except SchemaError as error:
-            if not guarded:
-                raise
-            if divisible and part.stop - start > 1:
-                most = max(1, (part.stop - start) // 2)  # closer to the one at fault
-                continue
-            offsets = batch.offsets[part]
-            out = offsets.gather(error.rows) if isinstance(error, RuinError) else None
-            span = OffsetRange(int(offsets[0]), int(offsets[-1]) + 1)
-            raise unlearnable(recipe.pipeline, span, error, out) from error
-        start = part.stop
+def jump_in_words(pipeline: str, unusual: Sequence[int], why: str) -> tuple[str, str]:
+    """Return what is wrong with a state that has jumped at unusual examples, and what to do."""
+    examples = f"{'example' if len(unusual) == 1 else 'examples'} {few(unusual)}"
+    offsets = " ".join(f"{one.start}:{one.stop}" for one in _spans(unusual))
+    return (
+        f"what {pipeline!r} learned from the unusual {examples} on is not served: {why}",
+        f"more examples may mend it; if they are wrong: headwater quarantine {pipeline} {offsets}",
+    )
 
 
 def _spans(offsets: Sequence[int]) -> list[OffsetRange]:
@@ -145,6 +134,40 @@ def _spans(offsets: Sequence[int]) -> list[OffsetRange]:
         else:
             spans.append(OffsetRange(offset, offset + 1))
     return spans
+
+
+def _check_jump(learner: GuardedLearner, recipe: Recipe) -> None:
+    """Refuse a state that unusual examples have made much worse."""
+    unusual, why = tuple(learner.unusual), learner.jumped()
+    if why is not None:
+        what, hint = jump_in_words(recipe.pipeline, unusual, why)
+        raise UnlearnableError(what, hint, recipe.examples.start, recipe.examples.stop)
+
+
+def _learn(learner: Learner | GuardedLearner, batch: Batch, recipe: Recipe) -> None:
+    """Learn a batch; under a guard in parts, if they may be, so that one example is named."""
+    rows, start = len(batch.labels), 0
+    guarded = isinstance(learner, GuardedLearner)
+    divisible = guarded and is_batch_free(recipe) and recipe.batch_rows is not None
+    most = _PART if divisible else rows
+    while start < rows:
+        part = slice(start, min(rows, start + most))
+        features, labels, offsets = batch.features[part], batch.labels[part], batch.offsets[part]
+        try:
+            if isinstance(learner, GuardedLearner):
+                learner.learn(features, labels, offsets)
+            else:
+                learner.learn(features, labels)
+        except SchemaError as error:
+            if not guarded:
+                raise
+            if divisible and part.stop - start > 1:
+                most = max(1, (part.stop - start) // 2)  # closer to the one at fault
+                continue
+            out = offsets.gather(error.rows) if isinstance(error, RuinError) else None
+            span = OffsetRange(int(offsets[0]), int(offsets[-1]) + 1)
+            raise unlearnable(recipe.pipeline, span, error, out) from error
+        start = part.stop
 
 
 def _with_offsets(log: LogReader, recipe: Recipe) -> NonFiniteError | None:

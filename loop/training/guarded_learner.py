@@ -12,6 +12,8 @@ from headwater.spec.errors import NonFiniteError, SchemaError
 
 __all__ = ["GuardedLearner", "RuinError"]
 
+_MOST_NAMED = 5
+
 
 class RuinError(SchemaError):
     """A batch would ruin the learned state.
@@ -38,14 +40,31 @@ class GuardedLearner:
         The learner; changed by :meth:`learn`.
     guard
         Knows the examples that were learned last.
+    waits
+        Whether the caller asks :meth:`jumped` before it serves the state, and waits. A batch in which no
+        number is out is not refused then, whatever it does.
+
+    Attributes
+    ----------
+    unusual
+        Offsets of the first examples that are unusual, as :mod:`~headwater.loop.training.learning_guard`
+        has it, or that have ruined the outputs for now; empty again once :meth:`jumped` gives None.
     """
 
-    def __init__(self, learner: Learner, guard: LearningGuard) -> None:
+    def __init__(self, learner: Learner, guard: LearningGuard, *, waits: bool = False) -> None:
+        self._waits = waits
+        self.unusual: list[int] = []
         self._learner = learner
         self._guard = guard
+        self._before_unusual: bytes | None = None
 
-    def learn(self, features: pl.DataFrame, labels: pl.Series) -> None:
+    def learn(self, features: pl.DataFrame, labels: pl.Series, offsets: pl.Series) -> None:
         """Learn a batch, in its order.
+
+        Parameters
+        ----------
+        features, labels, offsets
+            Of the examples.
 
         Raises
         ------
@@ -55,19 +74,45 @@ class GuardedLearner:
             As :meth:`~headwater.learners.learner.Learner.learn` does.
         """
         learner, guard = self._learner, self._guard
-        after, out = guard.after(features, labels), guard.out(features, labels)
-        before = learner.dump() if out is not None or after.watches_outputs else b""
+        after, (out, unusual) = guard.after(features, labels), guard.marks(features, labels)
+        watched = unusual is not None or after.watches_outputs
+        before = learner.dump() if watched else b""
+        spoilt = False
         if not before:
             learner.learn(features, labels)
         else:
             try:
-                self._learn_or_refuse(features, labels, out, before, after)
+                spoilt = self._learn_or_refuse(features, labels, out, before, after)
             except Exception as error:
                 learner.load(before)
                 if isinstance(error, NonFiniteError) and out is not None:
                     raise RuinError(error.what, out.arg_true().to_list()) from error
                 raise
         self._guard = after
+        if unusual is not None or spoilt:
+            self._before_unusual = self._before_unusual or before
+            self.unusual += (offsets if unusual is None else offsets.filter(unusual)).to_list()
+            del self.unusual[_MOST_NAMED:]
+
+    def jumped(self) -> str | None:
+        """Return in words how unusual examples made the state worse; None if they did not, or no more.
+
+        It is compared with the state before them, on the newest examples. Once it is not so much
+        worse, that state is forgotten.
+        """
+        learner, before = self._learner, self._before_unusual
+        if before is None:
+            return None
+        with generators_put_back():
+            now, learned = learner.predict(self._guard.probes), learner.dump()
+            learner.load(before)
+            then = learner.predict(self._guard.probes)
+            why = self._guard.jumped(then, now) or self._guard.ruin(now, then)
+            learner.load(learned)
+        if why is None:
+            self._before_unusual = None
+            self.unusual.clear()
+        return why
 
     def _learn_or_refuse(
         self,
@@ -76,7 +121,11 @@ class GuardedLearner:
         out: pl.Series | None,
         before: bytes,
         after: LearningGuard,
-    ) -> None:
+    ) -> bool:
+        """Learn a batch; return whether outputs are ruined now, though no number is out.
+
+        So they are for a while where a feature begins to change, and a line swings.
+        """
         why = None
         if out is None:
             self._learner.learn(features, labels)
@@ -84,9 +133,12 @@ class GuardedLearner:
             why = self._learn_twice(features, labels, out, before)
         if why is None and after.watches_outputs:
             why = self._ruin(after, before)
+        if why is not None and out is None and self._waits:
+            return True
         if why is not None:
             rows = [] if out is None else out.arg_true().to_list()
             raise RuinError(f"it would ruin the learned state: {why}", rows)
+        return False
 
     def _learn_twice(
         self, features: pl.DataFrame, labels: pl.Series, out: pl.Series, before: bytes
@@ -120,15 +172,14 @@ class GuardedLearner:
         return list(self._learner.predict(judging.probes))
 
     def _ruin(self, after: LearningGuard, before: bytes) -> str | None:
-        """Return in words why the outputs are ruined now; None if they are not, or were before."""
+        """Return in words why outputs are ruined now; None if they are not, or nearly were before."""
         learner = self._learner
         with generators_put_back():
-            why = after.ruin(learner.predict(after.probes))
-            if why is None:
+            outputs = learner.predict(after.probes)
+            if after.ruin(outputs) is None:
                 return None
             learned = learner.dump()
             learner.load(before)
-            if after.ruin(learner.predict(after.probes)) is None:
-                return why
-        learner.load(learned)
-        return None
+            why = after.ruin(outputs, learner.predict(after.probes))
+            learner.load(learned)
+        return why

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.loop.training.assemble import Offsets, batches, is_batch_free, unlearned
-from headwater.loop.training.fold import Computing, guard_at, unlearnable
+from headwater.loop.training.fold import Computing, guard_at, jump_in_words, unlearnable
 from headwater.loop.training.guarded_learner import GuardedLearner, RuinError
 from headwater.spec.errors import HeadwaterError, SchemaError, UnlearnableError
 from headwater.spec.recipe import OffsetRange, Recipe
@@ -51,7 +51,7 @@ class IncrementalFold:
         self._learned_to = recipe.examples.start
         self._any = is_batch_free(recipe)
         self._computing = Computing(recipe.seed, recipe.threads)
-        self._learner = self._guarded_learner() if guarded else learner
+        self._guarded = self._guarded_learner() if guarded else None
 
     @property
     def learned_to(self) -> int:
@@ -94,6 +94,20 @@ class IncrementalFold:
             self.learned += count
         self.train_cpu_s += time.process_time() - started_s
         return learned
+
+    def jump(self) -> HeadwaterError | None:
+        """Return that the state has jumped, and at which examples; None if it has not, or no more.
+
+        See :mod:`~headwater.loop.training.learning_guard`.
+        """
+        if self._guarded is None or not self._guarded.unusual:
+            return None
+        unusual = tuple(self._guarded.unusual)
+        with self._computing:
+            why = self._guarded.jumped()
+        if why is None:
+            return None
+        return HeadwaterError(*jump_in_words(self._recipe.pipeline, unusual, why))
 
     def exclude(self, exclusions: tuple[OffsetRange, ...]) -> bool:
         """Exclude offsets from here on; return False if this fold learned some of them.
@@ -143,7 +157,10 @@ class IncrementalFold:
         try:
             with self._computing:
                 for batch in batches(self._log, self._range(self._learned_to, stop)):
-                    self._learner.learn(batch.features, batch.labels)
+                    if self._guarded is None:
+                        self.learner.learn(batch.features, batch.labels)
+                    else:
+                        self._guarded.learn(*batch)
                     learned += len(batch.labels)
         except Exception as error:
             if isinstance(error, HeadwaterError) and not isinstance(error, SchemaError):
@@ -157,7 +174,8 @@ class IncrementalFold:
     def _guarded_learner(self) -> GuardedLearner:
         """Return the learner with a guard that knows the examples before the range."""
         start = self._learned_to
-        return GuardedLearner(self.learner, guard_at(self._log, self._range(start, start)))
+        guard = guard_at(self._log, self._range(start, start))
+        return GuardedLearner(self.learner, guard, waits=True)
 
     def _range(self, start: int, stop: int) -> Recipe:
         exclusions = tuple(

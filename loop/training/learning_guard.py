@@ -13,13 +13,21 @@ of types, and ruins the state of most learners. Two signs are looked for, on the
   outputs differ by more than a tenth of their own range, or are worse, or one is *wild*.
 - In a regression, outputs become *wild*: more than ten spreads of the newest labels beyond them, a
   spread being that from their 5th to their 95th percentile; or the mean error is above three spreads. A
-  state that was so before is not ruined by the example.
+  state that was half as bad before is not ruined by the example.
+
+A label between three ranges and twenty times the largest, or a feature between two ranges and three, is
+*unusual*: it may be true, or the first of a break, and is learned. If the loss on the newest examples is
+then more than twice that of the state before it, the state has *jumped*: live learning goes on, and
+what served before serves until the state is no longer so much worse, on what is the newest then. Live
+outputs that become wild though no number is out are held back, too: so a line swings for some examples
+where a feature begins to change.
 
 A break of the stream, where all examples change, is none of these: labels of the new kind explain
 outputs of the new kind. Neither is a learner that starts anew, as those with drift detectors do.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +36,7 @@ import polars as pl
 from headwater.spec.data.records import Output
 from headwater.spec.pipeline import Task
 
-__all__ = ["KNOWN", "LearningGuard"]
+__all__ = ["KNOWN", "LearningGuard", "Marks"]
 
 KNOWN = 2_048
 """How many of the newest examples it judges by."""
@@ -43,13 +51,22 @@ _MOVED = 0.1
 _SURE, _LITTLE = 4.0, 0.05
 _BREAK_TIMES = 20.0
 _HARMED, _HARMED_REGRESSION = 1.5, 1.2  # a log loss near none rises by half for nothing
+_JUMPED = 2.0
 _LIKELY = 2.0
 _LEAST_CHANCE = 0.01
 _WILD_SPREADS, _WILD_ROWS = 10.0, 2
 _WRONG_SPREADS = 3.0
+_DOUBLED = 2.0
 _TRIMMED = 30  # of so many losses, the largest one does not count
 
 _Numbers = npt.NDArray[np.float64]
+
+
+class Marks(NamedTuple):
+    """Which examples of a batch are out, and which are unusual, or out; None if none is."""
+
+    out: pl.Series | None
+    unusual: pl.Series | None
 
 
 class LearningGuard:
@@ -89,25 +106,28 @@ class LearningGuard:
         """Whether outputs can be wild: those of a regression, of which enough labels are known."""
         return self._task == "regression" and self._knows_enough
 
-    def out(self, features: pl.DataFrame, labels: pl.Series) -> pl.Series | None:
-        """Return for each example whether one of its numbers is out; None if none is.
+    def marks(self, features: pl.DataFrame, labels: pl.Series) -> Marks:
+        """Return which examples are out, and which are unusual.
 
         A long batch is looked at in parts, each by the examples before it that are not out.
         """
         if len(labels) > _PART:
-            return self._out_in_parts(features, labels)
-        found = self._beyond(features, labels, _OUT_RANGES, _BREAK_TIMES).values()
-        return None if not found else pl.select(pl.any_horizontal(*found)).to_series()
+            return self._marks_in_parts(features, labels)
+        unusual = _any(self.unusual_columns(features, labels))
+        if unusual is None:
+            return Marks(None, None)  # what is out is unusual, too
+        return Marks(_any(self._beyond(features, labels, _OUT_RANGES, _BREAK_TIMES)), unusual)
 
-    def _out_in_parts(self, features: pl.DataFrame, labels: pl.Series) -> pl.Series | None:
-        guard, masks = self, []
+    def _marks_in_parts(self, features: pl.DataFrame, labels: pl.Series) -> Marks:
+        guard, parts = self, []
         for start in range(0, len(labels), _PART):
             part, truth = features[start : start + _PART], labels[start : start + _PART]
-            mask = guard.out(part, truth)
-            masks.append(pl.repeat(False, len(truth), eager=True) if mask is None else mask)
-            guard = guard.after(part.filter(~masks[-1]), truth.filter(~masks[-1]))
-        found = pl.concat(masks)
-        return found if found.any() else None
+            marks = guard.marks(part, truth)
+            none = pl.repeat(False, len(truth), eager=True)
+            parts.append([none if mask is None else mask for mask in marks])
+            guard = guard.after(part.filter(~parts[-1][0]), truth.filter(~parts[-1][0]))
+        out, unusual = map(pl.concat, zip(*parts, strict=True))
+        return Marks(out if out.any() else None, unusual if unusual.any() else None)
 
     def far_columns(self, features: pl.DataFrame, labels: pl.Series) -> dict[str, pl.Series]:
         """Return which numbers of a column are far out, by name where any are; the label's is ``""``."""
@@ -129,21 +149,37 @@ class LearningGuard:
         without, with_them
             Outputs of the state without and with the examples.
         """
-        new = self._numbers(with_them)
-        if not np.isfinite(new).all():
-            return "outputs are not finite then"
-        before, after = self._losses(self._numbers(without)), self._losses(new)
+        harmed = _HARMED_REGRESSION if self._task == "regression" else _HARMED
+        worse = self._worse(without, with_them, harmed)
+        return None if worse is None else worse.format("with it", "without")
+
+    def jumped(self, before: Sequence[Output], now: Sequence[Output]) -> str | None:
+        """Return in words how much worse outputs for :attr:`probes` are than before; None if little.
+
+        Parameters
+        ----------
+        before, now
+            Outputs of the state before unusual examples, and of the present one.
+        """
+        worse = self._worse(before, now, _JUMPED)
+        return None if worse is None else worse.format("now", "of the state before")
+
+    def _worse(self, old: Sequence[Output], new: Sequence[Output], times: float) -> str | None:
+        """Return a text with places for the names of both states if the new loss is so much higher."""
+        numbers = self._numbers(new)
+        if not np.isfinite(numbers).all():
+            return "outputs are not finite {}"
+        before, after = self._losses(self._numbers(old)), self._losses(numbers)
         # Without the worst ones: an outlier that was learned without harm must not hide the next.
         kept = np.argsort(before)[: len(before) - len(before) // _TRIMMED]
         before, after = before[kept], after[kept]
         risen = after - before
         sure = float(risen.mean()) > _LIKELY * float(risen.std(ddof=1)) / np.sqrt(len(risen))
-        harmed = _HARMED_REGRESSION if self._task == "regression" else _HARMED
-        if not sure or after.mean() <= harmed * before.mean():
+        if not sure or after.mean() <= times * before.mean():
             return None
         return (
-            f"the loss on the newest {len(risen)} examples is {after.mean():.3g} with it, and "
-            f"{before.mean():.3g} without"
+            f"the loss on the newest {len(risen)} examples is {after.mean():.3g} {{}}, and "
+            f"{before.mean():.3g} {{}}"
         )
 
     def jump(self, without: Sequence[Output], with_them: Sequence[Output]) -> str | None:
@@ -169,20 +205,30 @@ class LearningGuard:
             return "outputs are then far beyond all labels"
         return None
 
-    def ruin(self, outputs: Sequence[Output]) -> str | None:
-        """Return in words why outputs for :attr:`probes` are beyond the labels; None if they are not."""
+    def ruin(self, outputs: Sequence[Output], before: Sequence[Output] = ()) -> str | None:
+        """Return in words why outputs for :attr:`probes` are beyond the labels; None if they are not.
+
+        Parameters
+        ----------
+        outputs
+            Of a state.
+        before
+            Of the state before it, if known: what is not twice as bad as that was bad before.
+        """
         numbers = self._numbers(outputs)
-        wild = self._wild(numbers)
-        if wild.sum() > _WILD_ROWS:
+        wild, error = self._wild(numbers), self._usual_error(numbers)
+        old = self._numbers(before) if len(before) else None
+        wild_before = 0 if old is None else self._wild(old).sum()
+        if wild.sum() > max(_WILD_ROWS, _DOUBLED * wild_before):
             low, high, _ = self._explained()
             return (
                 f"{wild.sum()} of the outputs on the newest {len(wild)} examples, such as "
                 f"{numbers[wild][0]:g}, are far beyond the labels, most of which are {low:g} to {high:g}"
             )
-        errors = np.sort(self._errors(numbers))[: len(numbers) - len(numbers) // _TRIMMED]
-        if errors.mean() > _WRONG_SPREADS * self._explained()[2]:
+        error_before = 0.0 if old is None else self._usual_error(old)
+        if error > max(_WRONG_SPREADS * self._explained()[2], _DOUBLED * error_before):
             return (
-                f"the mean error on the newest {len(errors)} examples is {errors.mean():g}, more than "
+                f"the mean error on the newest {len(numbers)} examples is {error:g}, more than "
                 f"{_WRONG_SPREADS:g} times the spread of their labels"
             )
         return None
@@ -233,6 +279,11 @@ class LearningGuard:
             return 1.0 - numbers
         return np.abs(numbers - self._label_numbers()[-len(numbers) :])
 
+    def _usual_error(self, numbers: _Numbers) -> float:
+        """Return the mean error of outputs for the newest examples, without the largest ones."""
+        errors = np.sort(self._errors(numbers))
+        return float(errors[: len(errors) - len(errors) // _TRIMMED].mean())
+
     def _losses(self, numbers: _Numbers) -> _Numbers:
         """Return the log loss of the outputs for the newest examples, or the error in a regression."""
         errors = self._errors(numbers)
@@ -250,6 +301,11 @@ class LearningGuard:
             for output, label in zip(outputs, labels, strict=True)
         ]
         return np.array(numbers, dtype=np.float64)
+
+
+def _any(masks: dict[str, pl.Series]) -> pl.Series | None:
+    """Return which rows any mask marks; None without masks."""
+    return pl.select(pl.any_horizontal(*masks.values())).to_series() if masks else None
 
 
 def _is_worse(old: _Numbers, new: _Numbers) -> bool:

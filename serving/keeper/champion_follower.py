@@ -118,8 +118,9 @@ class ChampionFollower:
             return False
         began_ns = time.time_ns()
         learned, parent = learning.step(), learning.parent
-        if learning.blocked is not None:
-            self._alarms.sound("learning", learning.blocked)
+        stands = learning.blocked or learning.jump
+        if stands is not None:
+            self._alarms.sound("learning", stands)
         else:
             self._alarms.clear("learning")
         if learned is not None and parent is not None:

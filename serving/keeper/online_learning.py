@@ -73,6 +73,8 @@ class OnlineLearning:
         """The pause that is in force."""
         self.blocked: UnlearnableError | None = None
         """The example at which learning stands still, until somebody quarantines it."""
+        self.jump: HeadwaterError | None = None
+        """Why the learned state is not served, until it is better again; learning goes on."""
 
     @property
     def parent(self) -> Version | None:
@@ -131,16 +133,17 @@ class OnlineLearning:
             self._folding = fold_from(self._bound, champion)
         self._parent, self._epoch = champion, epoch
         self._checkpointed_at = self._bound.clock.now()
-        self.blocked = None
+        self.blocked = self.jump = None
 
     def keep(self, epoch: int) -> None:
         """Go on with the present state in a new reign of the same version."""
         self._epoch = epoch
 
     def step(self) -> LearnedState | None:
-        """Sequence and learn new examples; return the state if it has changed.
+        """Sequence and learn new examples; return the state if it has changed, and may be served.
 
         At an example that cannot be learned, the state stays before it, and :attr:`blocked` names it.
+        While :attr:`jump` says that the state became much worse, none is returned.
 
         Raises
         ------
@@ -159,8 +162,12 @@ class OnlineLearning:
                 folding.advance(self.limit(self._epoch, parent.examples.stop))
             except UnlearnableError as error:
                 self.blocked = error
-            self._refolded = False
             changed = refolded or folding.learned != before
+            if changed:
+                self.jump = folding.jump()
+            self._refolded = changed and self.jump is not None
+            if self.jump is not None:
+                return None
             return self._learned_state(folding, parent) if changed else None
 
     def lag(self) -> HeadwaterError | None:
@@ -190,12 +197,13 @@ class OnlineLearning:
     def checkpoint(self) -> None:
         """Make a version of the learned state, which becomes champion.
 
-        No version is made if nothing was learned, if another trainer works, or if another version
-        became champion: the keeper follows that version, and learns on from it.
+        No version is made if nothing was learned, if the state is not to be served, if another trainer
+        works, or if another version became champion: the keeper follows that version, and learns on
+        from it.
         """
         bound, folding, parent = self._bound, self._folding, self._parent
         self._checkpointed_at = bound.clock.now()
-        if folding is None or parent is None or not folding.learned:
+        if folding is None or parent is None or not folding.learned or self.jump is not None:
             return
         reign = bound.registry.championship.reign()
         if reign is None or reign.version != parent.number:

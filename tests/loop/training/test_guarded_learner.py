@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 import pytest
+from benchmarks.faults.false_stops import taxi
 from tests.learners.estimators import STATEFUL
 from tests.learners.test_contract import data, fresh
 from tests.loop import models
@@ -28,11 +29,15 @@ def rides(rows: int, seed: int) -> tuple[pl.DataFrame, pl.Series]:
     return features, pl.Series(20 + 5 * a + rng.normal(size=rows))
 
 
+def learn(guarded: GuardedLearner, features: pl.DataFrame, labels: pl.Series) -> None:
+    guarded.learn(features, labels, pl.int_range(len(labels), eager=True))
+
+
 @pytest.fixture
 def guarded() -> GuardedLearner:
     learner = wrap(Schema("regression", FEATURES), models.linear, batch_rows=1, seed=0, threads=1)
     guarded = GuardedLearner(learner, LearningGuard("regression", pl.DataFrame(), pl.Series()))
-    guarded.learn(*rides(600, seed=0))
+    learn(guarded, *rides(600, seed=0))
     return guarded
 
 
@@ -42,13 +47,13 @@ def test_an_outlier_that_did_no_harm_hides_no_poison(
     guarded: GuardedLearner, harmless: float, poison: float
 ) -> None:
     features, labels = rides(1, seed=1)
-    guarded.learn(features.with_columns(useless=pl.lit(harmless)), labels)
-    guarded.learn(*rides(40, seed=2))
+    learn(guarded, features.with_columns(useless=pl.lit(harmless)), labels)
+    learn(guarded, *rides(40, seed=2))
     features, labels = rides(1, seed=3)
     with pytest.raises(RuinError, match="would ruin"):
-        guarded.learn(features, pl.Series([poison]))
+        learn(guarded, features, pl.Series([poison]))
     with pytest.raises(RuinError, match="would ruin"):
-        guarded.learn(features.with_columns(a=pl.lit(50.0)), labels)
+        learn(guarded, features.with_columns(a=pl.lit(50.0)), labels)
 
 
 def test_outliers_that_each_do_a_little_harm_hardly_add_up() -> None:
@@ -67,9 +72,9 @@ def test_outliers_that_each_do_a_little_harm_hardly_add_up() -> None:
     for seed in range(10):
         rows = noisy(100, seed)
         clean.learn(*rows)
-        guarded.learn(*rows)
+        learn(guarded, *rows)
         with contextlib.suppress(RuinError):
-            guarded.learn(rides(1, seed=1_000 + seed)[0], pl.Series([900.0]))
+            learn(guarded, rides(1, seed=1_000 + seed)[0], pl.Series([900.0]))
     assert loss(poisoned) < 1.7 * loss(clean)
 
 
@@ -78,7 +83,7 @@ def test_in_a_batch_the_rows_that_are_out_are_named(guarded: GuardedLearner) -> 
     labels[1_200] = 1e9
     labels[1_300] = 1e7
     with pytest.raises(RuinError) as refused:
-        guarded.learn(features, labels)
+        learn(guarded, features, labels)
     assert refused.value.rows == [1_200, 1_300]
 
 
@@ -86,7 +91,37 @@ def test_in_a_batch_the_rows_that_are_out_are_named(guarded: GuardedLearner) -> 
 def test_a_break_is_no_poison(guarded: GuardedLearner, times: float) -> None:
     features, labels = rides(400, seed=5)
     for row in range(400):
-        guarded.learn(features[row : row + 1], labels[row : row + 1] * times)
+        learn(guarded, features[row : row + 1], labels[row : row + 1] * times)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stream_with_true_outliers_never_stops(seed: int) -> None:
+    """One ride of 200 is ten times as long: a line jumps at the first ones, and no other is to blame."""
+    stream = taxi(1_500, seed, 3.0)
+    schema = Schema("regression", tuple(Feature(name, float) for name in ("hour", "day", "km")))
+    learner = wrap(schema, models.linear, batch_rows=1, seed=0, threads=1)
+    guard = LearningGuard("regression", pl.DataFrame(), pl.Series())
+    guarded = GuardedLearner(learner, guard, waits=True)
+    for row in range(stream.height):
+        learn(guarded, stream.drop("label")[row : row + 1], stream["label"][row : row + 1])
+
+
+@pytest.mark.parametrize("times", [4.0, 6.0, 10.0, 19.0])
+def test_an_unusual_label_is_learned_and_the_state_has_jumped_until_it_is_better(
+    guarded: GuardedLearner, times: float
+) -> None:
+    features, labels = rides(1, seed=6)
+    learn(guarded, features, labels)
+    assert not guarded.unusual
+    assert guarded.jumped() is None
+    learn(guarded, features, pl.Series([35.0 * times]))
+    assert guarded.unusual == [0]
+    why = guarded.jumped()
+    assert why is not None
+    assert "the loss on the newest" in why
+    learn(guarded, *rides(2_000, seed=7))
+    assert guarded.jumped() is None
+    assert not guarded.unusual
 
 
 @pytest.mark.parametrize("rows", [300, 1_800])
@@ -110,7 +145,7 @@ def test_under_a_guard_each_learner_learns_the_same_or_keeps_its_state(
         piece = slice(start, start + rows)
         try:
             with of_guarded:
-                guarded.learn(features[piece], labels[piece])
+                learn(guarded, features[piece], labels[piece])
         except RuinError:
             pass
         else:

@@ -89,6 +89,54 @@ def test_a_label_that_ruins_waits_for_its_quarantine(minutes: Bound, label: floa
         assert digest == folded(minutes, recipe)
 
 
+@pytest.mark.parametrize("label", [180.0, 350.0, -600.0])
+def test_what_an_unusual_label_spoils_is_not_served_until_it_is_better(
+    home: Settings, label: float
+) -> None:
+    """A few times the largest label may be true: it is learned, and what serves stays meanwhile."""
+    with begin(MINUTES, home) as bound:
+        keeper = Keeper(bound)
+        keeper.__enter__()
+        settle(keeper)
+        drive(bound, 300, 340)
+        settle(keeper)
+        serving = live_digest(bound)
+        drive(bound, 340, 341, label=label)
+        settle(keeper)
+        drive(bound, 341, 350)
+        settle(keeper)
+        ((kind, what, hint),) = alarms(bound)
+        assert kind == "learning"
+        assert "what 'minutes' learned from the unusual example 340 on is not served: the loss" in what
+        assert "headwater quarantine minutes 340:341" in hint
+        assert live_digest(bound) == serving
+        reign = bound.registry.championship.reign()
+        keeper.__exit__(None, None, None)
+        assert bound.registry.championship.reign() == reign  # no version was made of it
+    with Bound(MINUTES, home, SimulatedClock(NOW)) as bound, Keeper(bound) as keeper:
+        for first in range(350, 1_800, 50):
+            drive(bound, first, first + 50)
+            settle(keeper)
+        learned_to, digest, recipe = live_digest(bound)
+        assert (learned_to, alarms(bound)) == (1_800, [])
+        assert digest == folded(bound, recipe)
+
+
+def test_a_quarantine_ends_what_an_unusual_label_began(home: Settings) -> None:
+    with begin(MINUTES, home) as bound, Keeper(bound) as keeper:
+        settle(keeper)
+        drive(bound, 300, 340)
+        drive(bound, 340, 341, label=400.0)
+        drive(bound, 341, 350)
+        settle(keeper)
+        assert alarms(bound)
+        bound.registry.quarantine.add([OffsetRange(340, 341)], by="test", reason="poison")
+        settle(keeper)
+        learned_to, digest, recipe = live_digest(bound)
+        assert (learned_to, alarms(bound)) == (350, [])
+        assert digest == folded(bound, recipe)
+
+
 @pytest.mark.parametrize("times", [0.2, 3.0, 10.0])
 def test_a_break_of_the_stream_is_learned(minutes: Bound, times: float) -> None:
     with Keeper(minutes) as keeper:
@@ -135,6 +183,24 @@ def test_scheduled_learning_ends_at_what_would_ruin_it(home: Settings) -> None:
         assert made is not None
         assert (made.examples.stop, alarms(bound)) == (400, [])
         assert made.digest == folded(bound, bound.registry.store.recipe(made))
+
+
+def test_scheduled_learning_waits_while_an_unusual_label_spoils_what_it_learns(home: Settings) -> None:
+    with begin(replace(MINUTES, learn="on schedule"), home) as bound, Keeper(bound) as keeper:
+        drive(bound, 300, 340)
+        drive(bound, 340, 341, label=500.0)
+        collect(bound.log)
+        with pytest.raises(UnlearnableError, match="from the unusual example 340 on is not served"):
+            train(bound)
+        settle(keeper)
+        ((kind, _, hint),) = alarms(bound)
+        assert (kind, "headwater quarantine minutes 340:341" in hint) == ("learning", True)
+        drive(bound, 341, 1_800)
+        collect(bound.log)
+        made = train(bound).version
+        settle(keeper)
+        assert made is not None
+        assert (made.examples.stop, alarms(bound)) == (1_800, [])
 
 
 def test_a_feature_that_ruins_is_named_in_its_batch_and_no_draw_is_lost(
