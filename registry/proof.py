@@ -7,7 +7,7 @@ import msgspec
 
 from headwater.spec.errors import DigestError
 
-__all__ = ["Proof", "prove", "read_proof", "verify"]
+__all__ = ["Proof", "is_signed_by", "prove", "read_proof", "verify"]
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +73,12 @@ def read_proof(text: bytes) -> Proof:
         ) from error
 
 
+def is_signed_by(key: bytes, proof: Proof) -> bool:
+    """Return whether a key signed a proof; whether it is of the state beside it is not checked."""
+    unsigned = msgspec.structs.replace(proof, signature="")
+    return hmac.compare_digest(_sign(key, unsigned), proof.signature)
+
+
 def verify(key: bytes, proof: Proof, pipeline: str, state: bytes | None, recipe: bytes) -> None:
     """Refuse a state that is not the registered one, without parsing it.
 
@@ -88,9 +94,8 @@ def verify(key: bytes, proof: Proof, pipeline: str, state: bytes | None, recipe:
     DigestError
         If the signature or a hash does not hold.
     """
-    unsigned = msgspec.structs.replace(proof, signature="")
     reason = None
-    if not hmac.compare_digest(_sign(key, unsigned), proof.signature):
+    if not is_signed_by(key, proof):
         reason = "its signature does not hold under this signing key"
     elif proof.pipeline != pipeline:
         reason = f"it was made for pipeline {proof.pipeline!r}"
