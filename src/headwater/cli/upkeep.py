@@ -1,4 +1,4 @@
-"""Commands of upkeep: backup, restore."""
+"""Commands of upkeep: backup, restore, the signing key."""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwater.cli.screen import show, table
-from headwater.cli.stores import AsJson, settings_now
+from headwater.cli.stores import AsJson, Named, name_of, settings_now
+from headwater.spec.errors import few
 
 if TYPE_CHECKING:
     from headwater.loop.upkeep.manifest import Manifest, Told
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 commands = typer.Typer()
+signing_key = typer.Typer(
+    no_args_is_help=True, help="The key that signs states: put another one in its place."
+)
+commands.add_typer(signing_key, name="signing-key")
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup")]
 
@@ -72,6 +77,62 @@ def restore(
             "next: headwater doctor; then headwater up, and headwater deploy for the schedules",
         ],
     )
+
+
+@signing_key.command("rotate")
+def rotate(json: AsJson = False) -> None:
+    """Draw another signing key, and sign the state of every version with it.
+
+    What serves and trains must be ended first, and is started with the new key afterwards. If it is
+    interrupted, run it again: it goes on. Backups made before need the old key.
+    """
+    from headwater.loop.upkeep.signing import rotate_key
+
+    with _steps(json) as told:
+        result = rotate_key(settings_now(), told)
+    lines = [f"{result.signed + result.already:,} states are signed with the new key"]
+    if result.by_settings:
+        lines.append(f"next: set HEADWATER_SIGNING_KEY to what {result.key_file} holds, then remove it")
+    else:
+        lines.append(f"the new key is in {result.key_file}. Next: headwater up")
+    if result.refused:
+        lines.append(
+            f"{len(result.refused):,} were refused before, and are still: {few(result.refused)}"
+        )
+    show(result, json, lambda: lines)
+
+
+@signing_key.command("renew")
+def renew(
+    pipeline: Named,
+    yes: Annotated[bool, typer.Option("--yes", help="Run the recipes' code without asking")] = False,
+    json: AsJson = False,
+) -> None:
+    """Fold every state again that the signing key did not sign, and sign it: for a key that is lost.
+
+    The recipes' code is run, which no signature vouches for then, but only its hash in MLflow. Do it
+    where you trust who can write MLflow's records.
+    """
+    from headwater.loop.upkeep.signing import renew_states
+
+    name = name_of(pipeline)
+    if not yes:
+        typer.confirm(
+            f"Run the code of every recipe of {name}, which no signature vouches for?",
+            abort=True,
+            err=True,
+        )
+    with _steps(json) as told:
+        result = renew_states(name, settings_now(), told)
+    show(
+        result,
+        json,
+        lambda: [
+            f"{len(result.folded):,} states were folded again and signed; {len(result.held):,} held",
+            *(f"version {number} is still refused: {why}" for number, why in result.left.items()),
+        ],
+    )
+    raise typer.Exit(1 if result.left else 0)
 
 
 @contextmanager
