@@ -12,9 +12,12 @@ from pydantic import AwareDatetime, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headwater.infra.same_origin import Host, parse_hosts
-from headwater.spec.errors import DeclarationError
+from headwater.spec.errors import DeclarationError, IntegrityError
 
-__all__ = ["Settings", "settings"]
+__all__ = ["RESTORING", "Settings", "settings"]
+
+RESTORING = "restoring"
+"""The file that marks a home as not restored as a whole yet."""
 
 
 _OF_GROUP = 0o2770  # what is made in it is of its group, too
@@ -94,8 +97,19 @@ class Settings(BaseSettings):
 
     @property
     def root(self) -> Path:
-        """The home folder as an absolute path; made if it is missing, for its owner or group alone."""
+        """The home folder as an absolute path; made if it is missing, for its owner or group alone.
+
+        Raises
+        ------
+        IntegrityError
+            If a backup is being restored into it, or that was interrupted.
+        """
         root = self.place
+        if (root / RESTORING).exists():
+            raise IntegrityError(
+                f"the home {root} is not whole: a backup is being restored, or that was interrupted",
+                hint="wait for it to end; if it was killed, remove the folder, and restore again",
+            )
         if not root.exists():
             root.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):  # another process made it just now
@@ -146,6 +160,11 @@ class Settings(BaseSettings):
     def served_hosts(self) -> frozenset[Host]:
         """The hosts, besides loopback, that servers without keys answer to."""
         return parse_hosts(self.hosts)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a signing key already."""
+        return self.signing_key is not None or (self.place / "signing.key").exists()
 
     def key(self) -> bytes:
         """Return the secret that signs states; made on first use, readable by its owner alone."""

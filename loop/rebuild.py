@@ -28,7 +28,14 @@ from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import Recipe
 from headwater.spec.updating.update import Stateless
 
-__all__ = ["RebuildResult", "RebuiltVersion", "rebuild", "rebuild_here"]
+__all__ = [
+    "RebuildResult",
+    "RebuiltVersion",
+    "check_libraries",
+    "declared_by",
+    "rebuild",
+    "rebuild_here",
+]
 
 
 class RebuiltVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,8 +145,8 @@ def rebuild_here(
         line = _line(store, target) if from_root else [target]
         for version in line:
             recipe = store.recipe(version)
-            _check(version, recipe)
-            log = log or FeatureLog(_declared(recipe), settings, database=database)
+            check_libraries(version, recipe)
+            log = log or FeatureLog(declared_by(recipe), settings, database=database)
             if recipe.parent is None:
                 learner = None
             elif learner is None:
@@ -169,7 +176,14 @@ def _line(store: VersionStore, version: Version) -> list[Version]:
     return line
 
 
-def _check(version: Version, recipe: Recipe) -> None:
+def check_libraries(version: Version, recipe: Recipe) -> None:
+    """Refuse a recipe that is not the version's, or that other libraries computed.
+
+    Raises
+    ------
+    DigestError, NotRebuildableError
+        If so.
+    """
     if recipe.id != version.recipe_id:
         raise DigestError(
             f"the recipe of version {version.number} is not the one that was registered",
@@ -188,7 +202,7 @@ def _check(version: Version, recipe: Recipe) -> None:
         )
 
 
-def _declared(recipe: Recipe) -> Pipeline:
+def declared_by(recipe: Recipe) -> Pipeline:
     """Make a pipeline that suffices to read its log, in which a feature is the served value."""
     return Pipeline(
         name=recipe.pipeline,

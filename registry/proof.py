@@ -7,7 +7,7 @@ import msgspec
 
 from headwater.spec.errors import DigestError
 
-__all__ = ["Proof", "prove", "read_proof", "verify"]
+__all__ = ["Proof", "is_signed_by", "prove", "read_proof", "signed", "verify"]
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +54,12 @@ def prove(key: bytes, pipeline: str, digest: str, state: bytes, recipe: bytes) -
         digest=digest,
         state_sha256=hashlib.sha256(state).hexdigest(),
     )
-    return msgspec.structs.replace(proof, signature=_sign(key, proof))
+    return signed(key, proof)
+
+
+def signed(key: bytes, proof: Proof) -> Proof:
+    """Return a proof with the signature of a key."""
+    return msgspec.structs.replace(proof, signature=_sign(key, _unsigned(proof)))
 
 
 def read_proof(text: bytes) -> Proof:
@@ -73,6 +78,11 @@ def read_proof(text: bytes) -> Proof:
         ) from error
 
 
+def is_signed_by(key: bytes, proof: Proof) -> bool:
+    """Return whether a key signed a proof; whether it is of the state beside it is not checked."""
+    return hmac.compare_digest(_sign(key, _unsigned(proof)), proof.signature)
+
+
 def verify(key: bytes, proof: Proof, pipeline: str, state: bytes | None, recipe: bytes) -> None:
     """Refuse a state that is not the registered one, without parsing it.
 
@@ -88,9 +98,8 @@ def verify(key: bytes, proof: Proof, pipeline: str, state: bytes | None, recipe:
     DigestError
         If the signature or a hash does not hold.
     """
-    unsigned = msgspec.structs.replace(proof, signature="")
     reason = None
-    if not hmac.compare_digest(_sign(key, unsigned), proof.signature):
+    if not is_signed_by(key, proof):
         reason = "its signature does not hold under this signing key"
     elif proof.pipeline != pipeline:
         reason = f"it was made for pipeline {proof.pipeline!r}"
@@ -102,8 +111,13 @@ def verify(key: bytes, proof: Proof, pipeline: str, state: bytes | None, recipe:
         raise DigestError(
             f"the state of pipeline {pipeline!r} is refused: {reason}",
             hint="rebuild it from the log with headwater rebuild, or roll back; if the key was "
-            "changed, set HEADWATER_SIGNING_KEY to the key that signed it",
+            "changed, set HEADWATER_SIGNING_KEY to the key that signed it (headwater signing-key rotate "
+            "goes on if it was interrupted; headwater signing-key renew is for a key that is lost)",
         )
+
+
+def _unsigned(proof: Proof) -> Proof:
+    return msgspec.structs.replace(proof, signature="")
 
 
 def _sign(key: bytes, proof: Proof) -> str:

@@ -24,7 +24,7 @@ from headwater.features.record.inbox_transaction import InboxTransaction
 from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
 from headwater.infra.store.sqlite import BUSY_S, prepare
-from headwater.infra.store.turns import WriterQueue
+from headwater.infra.store.turns import WriterQueue, present
 from headwater.spec.errors import ConflictError
 
 __all__ = ["Inbox", "inbox_file"]
@@ -49,6 +49,8 @@ class Inbox(InboxReader):
         If the file cannot be opened, or is not an inbox.
     IdentityError
         If it was made before inboxes had ids.
+    BusyError
+        If a command has the inbox to itself: one that deletes the pipeline, or signs its states anew.
 
     Attributes
     ----------
@@ -58,7 +60,13 @@ class Inbox(InboxReader):
 
     def __init__(self, path: Path) -> None:
         try:
-            connection, self.identity = _opened(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._present = present(path)
+            try:
+                connection, self.identity = _opened(path)
+            except BaseException:
+                self._present.close()
+                raise
             self._turns = WriterQueue(path)
         except (sqlite3.Error, OSError) as error:
             raise refused(path, error) from error
@@ -215,10 +223,10 @@ class Inbox(InboxReader):
         self._imported.close()
         self._connection.close()
         self._turns.close()
+        self._present.close()
 
 
 def _opened(path: Path) -> tuple[sqlite3.Connection, InboxIdentity]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         prepare(connection)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, insert, text
 from sqlalchemy.engine import URL, make_url
@@ -19,7 +20,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from headwater.infra.store.sqlite import BUSY_S, prepare, together
 from headwater.spec.errors import StorageError
 
-__all__ = ["Database", "insert_many"]
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+__all__ = ["Database", "insert_many", "revisions"]
 
 _READING = "headwater_reading"
 _TURN = text(
@@ -202,14 +206,27 @@ def _begin(connection: Connection) -> None:
 
 def _migrate(engine: Engine) -> None:
     from alembic import command  # noqa: PLC0415 - half a second that most commands need not spend
-    from alembic.config import Config  # noqa: PLC0415
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+    config = _migrations()
     with engine.begin() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         if current != ScriptDirectory.from_config(config).get_current_head():
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def revisions() -> set[str]:
+    """Return the revisions of the schema that this version knows."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    return {script.revision for script in ScriptDirectory.from_config(_migrations()).walk_revisions()}
+
+
+def _migrations() -> "Config":
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+    return config

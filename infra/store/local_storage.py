@@ -65,6 +65,17 @@ class LocalStorage(Storage):
         with _local(file, "write"):
             shutil.copyfile(self._path(*parts), file)
 
+    def names(self, *parts: str) -> list[str]:
+        """Walk through a folder."""
+        folder = self._path(*parts)
+        with _local(folder, "read"):
+            return sorted(
+                (Path(parent) / name).relative_to(folder).as_posix()
+                for parent, _, names in os.walk(folder)
+                for name in names
+                if not name.endswith(".new")
+            )
+
     def remove(self, *parts: str) -> None:
         """Remove a folder with all that is in it."""
         folder = self._path(*parts)

@@ -75,14 +75,22 @@ class S3Storage(Storage):
         with self._reached() as client:
             client.download_file(**self._object(*parts), Filename=str(file))
 
+    def names(self, *parts: str) -> list[str]:
+        """List the objects below a prefix; a missing bucket has none."""
+        folder = self._folder(*parts)
+        with self._reached() as client:
+            try:
+                return [key.removeprefix(folder) for key in _keys(client, self._bucket, folder)]
+            except client.exceptions.ClientError as error:
+                if _status(error) != _MISSING:
+                    raise
+                return []
+
     def remove(self, *parts: str) -> None:
         """Delete all objects below a prefix."""
-        folder = f"{self._object(*parts)['Key']}/"
         with self._reached() as client:
-            pages = client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=folder):
-                for entry in page.get("Contents", ()):
-                    client.delete_object(Bucket=self._bucket, Key=entry["Key"])
+            for key in _keys(client, self._bucket, self._folder(*parts)):
+                client.delete_object(Bucket=self._bucket, Key=key)
 
     def remove_file(self, *parts: str) -> None:
         """Delete an object."""
@@ -135,6 +143,11 @@ class S3Storage(Storage):
     def _object(self, *parts: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": "/".join((self._prefix, *parts)).lstrip("/")}
 
+    def _folder(self, *parts: str) -> str:
+        """Return the beginning of all keys below a folder; of all in the bucket, where that is it."""
+        folder = "/".join(part for part in (self._prefix, *parts) if part)
+        return f"{folder}/" if folder else ""
+
     @contextmanager
     def _reached(self) -> Iterator[Any]:
         """Yield a client; errors within become :class:`StorageError`."""
@@ -157,6 +170,12 @@ class S3Storage(Storage):
                 f"cannot reach the bucket {self._bucket!r} at {self.endpoint or 'S3'}: {error}",
                 hint="check that the service runs, HEADWATER_S3_ENDPOINT and the AWS_* variables",
             ) from error
+
+
+def _keys(client: Any, bucket: str, prefix: str) -> Iterator[str]:
+    """Yield the keys below a prefix, page by page."""
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        yield from (entry["Key"] for entry in page.get("Contents", ()))
 
 
 def _put_new(client: Any, place: dict[str, str], content: bytes) -> bool:

@@ -95,6 +95,13 @@ class Storage(ABC):
         """Copy a file from below the root, which must be there, to a local one, however long it is."""
 
     @abstractmethod
+    def names(self, *parts: str) -> list[str]:
+        """Return the paths of all files in a folder below the root, in order, as they are below it.
+
+        A missing folder has none; a draft that is being written is no file yet.
+        """
+
+    @abstractmethod
     def remove(self, *parts: str) -> None:
         """Remove a folder below the root with all that is in it; a missing folder is no fault."""
 

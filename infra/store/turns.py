@@ -1,14 +1,19 @@
-"""A fair queue of processes that write one file: none writes twice while another one waits."""
+"""The processes that use one file: a fair queue of those that write, and whether there are any."""
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
 from typing import IO, Self
 
-from headwater.infra.store.sqlite import BUSY_S
+import psutil
 
-__all__ = ["WriterQueue"]
+from headwater.infra.store.sqlite import BUSY_S
+from headwater.spec.errors import BusyError
+
+__all__ = ["WriterQueue", "alone", "present"]
 
 _LOOK_S = 0.0005
 
@@ -60,6 +65,69 @@ class WriterQueue:
         """Close the files."""
         self._turn.close()
         self._next.close()
+
+
+def present(path: Path) -> IO[bytes]:
+    """Be known to use a file, until what is returned is closed or the process ends.
+
+    Parameters
+    ----------
+    path
+        Of the file. Beside it an empty ``.open`` is made, whose lock says so.
+
+    Raises
+    ------
+    BusyError
+        If another process has the file to itself.
+    OSError
+        If it cannot be made.
+    """
+    mark = _mark(path).open("ab")
+    try:
+        fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        mark.close()
+        raise BusyError(
+            f"another process has {path} to itself", hint="wait for the command that works on it to end"
+        ) from error
+    return mark
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Have a file to oneself for the length of a block, which need not be there.
+
+    Raises
+    ------
+    BusyError
+        If a process uses it; the error says which.
+    """
+    if not path.parent.exists():
+        yield
+        return
+    with _mark(path).open("ab") as mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(
+                f"{path} is in use{_by(_mark(path))}",
+                hint="end what serves, trains or records there (headwater up, headwater serve) first",
+            ) from error
+        yield
+
+
+def _mark(path: Path) -> Path:
+    return path.with_suffix(".open")
+
+
+def _by(mark: Path) -> str:
+    """Name the processes that have a file open, as far as this user may see them."""
+    found = [
+        f"{process.info['pid']} ({process.info['name']})"
+        for process in psutil.process_iter(["pid", "name", "open_files"])
+        if any(file.path == str(mark.resolve()) for file in process.info["open_files"] or ())
+    ]
+    return f" by process {', '.join(found)}" if found else ""
 
 
 def _lock(file: IO[bytes], until: float) -> None:

@@ -10,7 +10,7 @@ from headwater.registry.mlflow_store.connection import PAGE_ROWS, MlflowConnecti
 from headwater.registry.proof import read_proof, verify
 from headwater.registry.restore import restore
 from headwater.registry.version import Version
-from headwater.spec.errors import DigestError, NotFoundError, few
+from headwater.spec.errors import DigestError, NotFoundError, StorageError, few
 from headwater.spec.recipe import Recipe
 
 __all__ = ["CHALLENGER", "CHAMPION", "FILES", "RECIPE_TAG", "StoredVersion", "VersionStore", "damaged"]
@@ -198,6 +198,34 @@ class VersionStore:
                     raise
                 return {}
         return {str(name): str(number) for name, number in dict(model.aliases).items()}
+
+    def unverified(self, version: Version, name: str) -> bytes:
+        """Return a file of a version whose signature was not checked: nothing of it may be run.
+
+        Raises
+        ------
+        StorageError
+            If it is gone.
+        """
+        (content,) = self._fetch(version, name)
+        return content
+
+    def folder_of(self, version: Version, root: str) -> list[str]:
+        """Return the path of a version's files below the root of all states.
+
+        Raises
+        ------
+        StorageError
+            If they are elsewhere.
+        """
+        with guarded(self._settings):
+            where = str(self._client.get_logged_model(version.model_id).artifact_location)
+        if not where.startswith(f"{root}/"):
+            raise StorageError(
+                f"the files of version {version.number} are at {where}, not below {root}",
+                hint="correct HEADWATER_ARTIFACTS; if the home was moved: headwater moved",
+            )
+        return [*where.removeprefix(f"{root}/").split("/"), "artifacts"]
 
     def _fetch(self, version: Version, *names: str) -> list[bytes]:
         from mlflow.artifacts import download_artifacts  # noqa: PLC0415 - heavy

@@ -43,6 +43,7 @@ _PARTS = {
     "service/serving",
     "service/serving_toy",
     "speed/peer_servers",
+    "stores/growing",
 }
 _PEERS = "speed/peer_setups/"
 _HERE = tuple(claim for claim in CLAIMS if claim not in {"peers", "browser"})

@@ -13,6 +13,7 @@ from headwater.cli.screen import print_json, warnings_shown
 from headwater.cli.serving import commands as serving_commands
 from headwater.cli.stack import commands as stack_commands
 from headwater.cli.updates import commands as updates_commands
+from headwater.cli.upkeep import commands as upkeep_commands
 from headwater.cli.versions import commands as versions_commands
 from headwater.infra.offline import quiet
 from headwater.spec.errors import HeadwaterError
@@ -38,6 +39,7 @@ for _commands in (
     stack_commands,
     operator_commands,
     serving_commands,
+    upkeep_commands,
 ):
     app.add_typer(_commands)
 app.add_typer(features_commands, name="features")

@@ -1,0 +1,1 @@
+"""Claims on what may happen to the stores."""
