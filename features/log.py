@@ -1,10 +1,14 @@
 """The feature log of one pipeline: record predictions, label them when their truth is known."""
 
+from datetime import timedelta
+
 from headwater.features.identity.belonging import check_absent
 from headwater.features.label_queue.label_queue import LabelQueue
 from headwater.features.label_queue.question_selection import STEP_RECORDS
 from headwater.features.read.archive import COMPACT_FROM_FILES, Archive
 from headwater.features.read.archive_writer import ArchiveWriter
+from headwater.features.read.compaction import KEEP_REPLACED
+from headwater.features.read.file_seals import FileSeals
 from headwater.features.read.log_reader import LogReader
 from headwater.features.read.new_classes import NewClasses
 from headwater.features.read.repository import LogCounts, register
@@ -41,8 +45,9 @@ class FeatureLog(LogWriter, LogReader):
         Gives the time of receipt; the machine's if none is given.
     database
         An open operational database, to share one; opened from the settings if none is given.
-    compact_from_files
-        How many files a table of the archive has at least before they are compacted.
+    compact_from_files, keep_replaced
+        How many files a table of the archive has at least before they are compacted, and how long the
+        files that are replaced by that stay.
 
     Raises
     ------
@@ -60,6 +65,7 @@ class FeatureLog(LogWriter, LogReader):
         database: Database | None = None,
         *,
         compact_from_files: int = COMPACT_FROM_FILES,
+        keep_replaced: timedelta = KEEP_REPLACED,
     ) -> None:
         clock = clock or SystemClock()
         database = database or Database(settings.operational_url)
@@ -67,7 +73,13 @@ class FeatureLog(LogWriter, LogReader):
         inbox = open_inbox(pipeline, settings)
         id_ = _registered(database, pipeline, inbox)
         self.identity = identity_of(database, id_)
-        archive = Archive(open_storage(settings), self.identity, compact_from_files=compact_from_files)
+        archive = Archive(
+            open_storage(settings),
+            self.identity,
+            FileSeals(database, id_),
+            compact_from_files=compact_from_files,
+            keep_replaced=keep_replaced,
+        )
         declared = Declared(pipeline, id_, inbox, database, clock)
         LogWriter.__init__(self, pipeline, inbox, declared, clock)
         LogReader.__init__(self, pipeline, id_, declared, database, archive)

@@ -30,7 +30,7 @@ def check_continues(bound: Bound, parent: Version, recipe: Recipe) -> None:
     ChangedError
         If task, features or learner differ.
     """
-    learned = Recipe.from_json(bound.registry.store.verified_files(parent).recipe)
+    learned = bound.registry.store.recipe(parent)
     differences = schema_differences(learned, declaration_of(bound.pipeline)) + learner_differences(
         learned, recipe
     )
@@ -49,7 +49,7 @@ def check_champion(bound: Bound) -> Version | None:
     bound.log.agree()
     champion = bound.registry.champion()
     if champion is not None:
-        learned = Recipe.from_json(bound.registry.store.verified_files(champion).recipe)
+        learned = bound.registry.store.recipe(champion)
         if differences := schema_differences(learned, declaration_of(bound.pipeline)):
             raise refusal(bound.pipeline.name, f"version {champion.number}, the champion", differences)
     return champion

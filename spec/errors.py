@@ -15,6 +15,7 @@
     ├── FencedError           another process took over: this one must not write
     │   └── BusyError         another process holds the lease, and lives
     ├── IntegrityError        stored data that is not what was written
+    │   ├── DamagedError      records that are damaged, and of which no whole copy was found
     │   ├── DigestError       a state whose digest or signature does not hold
     │   ├── IdentityError     a store that belongs to another log
     │   └── TableError        a table that is corrupt, cut or missing a range
@@ -46,6 +47,7 @@ __all__ = [
     "BusyError",
     "ChangedError",
     "ConflictError",
+    "DamagedError",
     "DeclarationError",
     "DigestError",
     "FencedError",
@@ -74,6 +76,7 @@ __all__ = [
     "UnauthorizedError",
     "UnlearnableError",
     "few",
+    "spans_of",
 ]
 
 _SHOWN = 5
@@ -89,6 +92,21 @@ def few(items: Iterable[object], shown: int = _SHOWN) -> str:
     rest = len(names) - shown
     text = ", ".join(names[:shown])
     return f"{text} and {rest} more" if rest > 0 else text
+
+
+def spans_of(places: Iterable[int]) -> str:
+    """Name places as ranges, at most a handful, and count the rest.
+
+    >>> spans_of([3, 4, 5, 9])
+    '[3, 6), [9, 10)'
+    """
+    spans: list[list[int]] = []
+    for place in places:
+        if spans and spans[-1][1] == place:
+            spans[-1][1] = place + 1
+        else:
+            spans.append([place, place + 1])
+    return few(f"[{start}, {stop})" for start, stop in spans)
 
 
 class HeadwaterError(Exception):
@@ -205,6 +223,22 @@ class BusyError(FencedError):
 
 class IntegrityError(HeadwaterError):
     """Stored data is not what was written."""
+
+
+class DamagedError(IntegrityError):
+    """Records are damaged.
+
+    Parameters
+    ----------
+    what, hint
+        What is damaged, and what to do.
+    places
+        The offsets or positions that are damaged.
+    """
+
+    def __init__(self, what: str, hint: str = "", places: Iterable[int] = ()) -> None:
+        super().__init__(what, hint)
+        self.places = tuple(places)
 
 
 class DigestError(IntegrityError):

@@ -9,10 +9,12 @@ from random import Random
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 from sqlalchemy import update
 
 from benchmarks.models import river_regression
 from headwater.features.log import FeatureLog
+from headwater.features.sequence.join_records import NewExample, NewLabel, NewPrediction
 from headwater.infra.clock import to_us
 from headwater.infra.store import tables
 from headwater.infra.store.database import insert_many
@@ -78,11 +80,12 @@ def _records(start: int, stop: int) -> Iterator[tuple[int, Prediction, Label]]:
 def _add(rows: _Rows, pipeline_id: int, offset: int, prediction: Prediction, label: Label) -> None:
     """Add one example: its prediction and its label take the next two positions."""
     at_us, position = to_us(label.known_at), 2 * offset
-    rows.predictions.append((pipeline_id, position, prediction.id, at_us, _ENCODER.encode(prediction)))
-    rows.labels.append(
-        (pipeline_id, position + 1, position, None, 0, at_us, False, _ENCODER.encode(label), None)
-    )
-    rows.examples.append((pipeline_id, offset, position, position + 1, at_us, None))
+    for kind, row in (
+        (rows.predictions, NewPrediction(position, prediction.id, at_us, _ENCODER.encode(prediction))),
+        (rows.labels, NewLabel(position + 1, position, None, 0, at_us, False, _ENCODER.encode(label))),
+        (rows.examples, NewExample(offset, position, position + 1, at_us, None)),
+    ):
+        kind.append((pipeline_id, *astuple(row), row.checksum))
 
 
 def _write(log: FeatureLog, rows: _Rows, stop: int) -> None:

@@ -1,9 +1,12 @@
 """The archive: Delta tables of predictions, labels and examples, written after the fact by range."""
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import Literal
 
 from headwater.features.read.archive_table import ArchiveTable
+from headwater.features.read.compaction import KEEP_REPLACED, Compaction
+from headwater.features.read.file_seals import FileSeals, SealedFiles
 from headwater.infra.store.identity import Claim, Identity
 from headwater.infra.store.storage import Storage
 from headwater.spec.errors import StorageError, TableError
@@ -27,8 +30,11 @@ class Archive:
         The root.
     identity
         The log; its pipeline's name is the folder of the tables.
-    compact_from_files
-        How many files a table has at least before they are compacted.
+    seals
+        The seals of its files; None for a reader that checks none, and writes nothing.
+    compact_from_files, keep_replaced
+        How many files a table has at least before they are compacted, and how long the files that are
+        replaced by that stay.
 
     Attributes
     ----------
@@ -37,15 +43,28 @@ class Archive:
     """
 
     def __init__(
-        self, storage: Storage, identity: Identity, *, compact_from_files: int = COMPACT_FROM_FILES
+        self,
+        storage: Storage,
+        identity: Identity,
+        seals: FileSeals | None = None,
+        *,
+        compact_from_files: int = COMPACT_FROM_FILES,
+        keep_replaced: timedelta = KEEP_REPLACED,
     ) -> None:
         self.claim = Claim(storage, identity)
         self._storage = storage
         self._prepared = False
+
+        def care_of(name: Archived) -> tuple[SealedFiles, Compaction] | None:
+            if seals is None:
+                return None
+            place = ("tables", identity.pipeline, name)
+            files = SealedFiles(storage, place, seals.of(name))
+            address, options = storage.address(*place), storage.options
+            return files, Compaction(address, options, files, compact_from_files, keep_replaced)
+
         self._tables = {
-            name: ArchiveTable(
-                name, key, storage, identity, self.claim, self._prepare, compact_from_files
-            )
+            name: ArchiveTable(name, key, storage, identity, self.claim, self._prepare, care_of(name))
             for name, key in _KEYS.items()
         }
 

@@ -14,6 +14,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from polars.exceptions import PolarsError
 
+from headwater.features.read.compaction import Compaction
+from headwater.features.read.file_seals import SealedFiles
 from headwater.infra.commit_points import reached
 from headwater.infra.store.identity import Claim, Identity
 from headwater.infra.store.s3_storage import S3Storage
@@ -21,7 +23,7 @@ from headwater.infra.store.storage import Storage
 from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, TableError
 from headwater.spec.recipe import OffsetRange
 
-__all__ = ["ArchiveTable"]
+__all__ = ["ArchiveTable", "check_files"]
 
 _ACROSS_SCHEMAS = pl.ScanCastOptions(missing_struct_fields="insert", extra_struct_fields="ignore")
 
@@ -37,13 +39,15 @@ class ArchiveTable:
         Where it is, whose it is, and the log's claim, which is taken before the table is made.
     prepare
         Called before it is opened first.
-    compact_from_files
-        How many files it has at least before they are compacted.
+    care
+        Its files with their seals, and their compaction; None for a reader that needs neither.
 
     Attributes
     ----------
     address
         For any reader of Delta Lake.
+    files
+        Its files with their seals.
     """
 
     def __init__(
@@ -54,9 +58,10 @@ class ArchiveTable:
         identity: Identity,
         claim: Claim,
         prepare: Callable[[], None],
-        compact_from_files: int,
+        care: tuple[SealedFiles, Compaction] | None,
     ) -> None:
         self.address = storage.address("tables", identity.pipeline, name)
+        self.files = None if care is None else care[0]
         self._name = name
         self._at = f"table {name!r} at {self.address}"
         self._named = f"table {name!r} of {identity.pipeline!r}"
@@ -65,7 +70,7 @@ class ArchiveTable:
         self._identity = identity
         self._claim = claim
         self._prepare = prepare
-        self._compact_from_files = compact_from_files
+        self._compaction = None if care is None else care[1]
         self._app = f"headwater/{identity.log}"
         self._open: DeltaTable | None = None
 
@@ -137,8 +142,11 @@ class ArchiveTable:
                     table, frame, mode="append", schema_mode="merge", commit_properties=commit
                 )
             reached("collect.after_append")
-        if table is not None and len(table.file_uris()) >= self._compact_from_files:
-            self._compact()
+        table = self._table()
+        if table is not None and self._compaction is not None:
+            with self._guarded():
+                if self._compaction.after_append(table):
+                    self._open = None
 
     def read(self, offsets: OffsetRange, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
         """Read a range, opening only the files that hold it.
@@ -169,6 +177,8 @@ class ArchiveTable:
             paths = [f"{self.address}/{path}" for path in files["path"]]
             if not paths:
                 raise self._missing(offsets, 0)
+            if self.files is not None:
+                check_files(self._named, self.address, self.files, files, key)
             options = self._storage.reader_options_for(self._storage.root)
             within = pl.col(key).is_between(offsets.start, offsets.stop, closed="left")
             of_files = {key: pl.Int64(), **schema}
@@ -210,13 +220,6 @@ class ArchiveTable:
             configuration={"delta.dataSkippingStatsColumns": self._key},
         )
 
-    def _compact(self) -> None:
-        with self._guarded():
-            self._open = None  # an object older than a schema change cannot compact
-            fresh = DeltaTable(self.address, storage_options=self._storage.options)
-            fresh.optimize.compact()
-            fresh.create_checkpoint()
-
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
@@ -245,6 +248,37 @@ def _refusal(error: Exception, named: str, at: str, storage: Storage) -> Headwat
 
 def _is_network(text: str) -> bool:
     return any(word in text for word in ("Generic S3 error", "error sending request", "retries"))
+
+
+def check_files(
+    named: str, address: str, sealed: SealedFiles, files: pl.DataFrame, key: str, *, again: bool = False
+) -> None:
+    """Refuse files that are not what was written.
+
+    Parameters
+    ----------
+    named, address, sealed
+        The table, and its files.
+    files
+        Delta's record of each file.
+    key
+        The column by which rows rise.
+    again
+        Whether to look at files that were whole before.
+
+    Raises
+    ------
+    TableError
+        If there are such; it names the first, and the range that it holds.
+    """
+    damaged = sealed.damaged(files["path"].to_list(), again=again)
+    if damaged:
+        (row,) = files.filter(pl.col("path") == damaged[0]).iter_rows(named=True)
+        raise TableError(
+            f"{named} cannot be read: {address}/{damaged[0]}, which holds "
+            f"[{row[f'min.{key}']}, {row[f'max.{key}'] + 1}), is damaged",
+            hint="write the table anew from the database: headwater doctor --repair",
+        )
 
 
 def _scan(

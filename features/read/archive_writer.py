@@ -2,12 +2,14 @@
 
 from contextlib import suppress
 
+import polars as pl
+
 from headwater.features.read.archive import Archived
 from headwater.features.read.frames import Frames
 from headwater.features.read.log_reader import LogReader
 from headwater.features.read.same_rows import frame_of
 from headwater.infra.commit_points import reached
-from headwater.spec.errors import StorageError, TableError
+from headwater.spec.errors import DamagedError, StorageError, TableError
 
 __all__ = ["ArchiveWriter"]
 
@@ -64,7 +66,18 @@ class ArchiveWriter:
         frames = Frames(declared.archived()) if declared.stored.dropped else log.frames
         while start < stop:
             end = min(start + _CHUNK, stop)
-            log.archive[name].append(frame_of(name, log.repository, frames, start, end), start, end)
+            log.archive[name].append(self._frame(name, frames, start, end), start, end)
             log.same_rows.written(name, end)
             start = end
         return stop - first
+
+    def _frame(self, name: Archived, frames: Frames, start: int, stop: int) -> pl.DataFrame:
+        """Return the rows to write; damaged examples that people quarantined are left out."""
+        log = self._log
+        try:
+            return frame_of(name, log.repository, frames, start, stop)
+        except DamagedError as error:
+            without = log.quarantined(start, stop)
+            if not set(without).issuperset(error.places):
+                raise
+            return frame_of(name, log.repository, frames, start, stop, without)

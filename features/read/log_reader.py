@@ -1,5 +1,6 @@
 """Reading the feature log: examples by offset, and predictions by position, labelled or not."""
 
+import logging
 from bisect import bisect_left
 from collections.abc import Collection
 from datetime import datetime
@@ -15,11 +16,13 @@ from headwater.features.read.shadow_outputs import ShadowOutputs
 from headwater.features.record.declared import Declared
 from headwater.infra.clock import from_us, to_us
 from headwater.infra.store.database import Database
-from headwater.spec.errors import NotFoundError
+from headwater.spec.errors import DamagedError, NotFoundError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
 
 __all__ = ["LogReader"]
+
+_logger = logging.getLogger("headwater.log")
 
 
 class LogReader:
@@ -81,6 +84,9 @@ class LogReader:
     ) -> pl.DataFrame:
         """Return the examples of a range of offsets, which never change.
 
+        What is damaged in the archive is read from the database. What is damaged there too, and was
+        quarantined, is left out.
+
         Parameters
         ----------
         start, stop
@@ -100,8 +106,10 @@ class LogReader:
         ------
         NotFoundError
             If the range is not there yet.
-        TableError, StorageError
-            If the archive cannot be read.
+        DamagedError
+            If an example is damaged of which no whole copy is left.
+        IdentityError, StorageError
+            If the archive is another log's, or a store is away.
         """
         end = self.stop()
         stop = end if stop is None else stop
@@ -110,15 +118,42 @@ class LogReader:
                 f"pipeline {self.pipeline.name!r} has no examples [{start}, {stop}); it has [0, {end})",
                 hint="ask for a range within, or run headwater collect first",
             )
-        archived = min(stop, self.same_rows.check("examples", self.frames)) if start < stop else start
-        if archived <= start:
-            return self.frames.examples(self.repository.examples(start, stop), columns)
-        schema = self.frames.schema(columns)
-        old = self.archive["examples"].read(OffsetRange(start, archived), schema).select(list(columns))
-        if archived == stop:
+        archived = self._archived(start, stop, columns) if start < stop else None
+        if archived is None:
+            return self._stored(start, stop, columns)
+        old, old_stop = archived
+        if old_stop == stop:
             return old
-        new = self.frames.examples(self.repository.examples(archived, stop), columns)
-        return pl.concat([old, new], how="vertical_relaxed")
+        return pl.concat([old, self._stored(old_stop, stop, columns)], how="vertical_relaxed")
+
+    def _archived(
+        self, start: int, stop: int, columns: Collection[str]
+    ) -> tuple[pl.DataFrame, int] | None:
+        """Return the archived examples of a range, and where they stop.
+
+        Return None if none is archived, or the table is damaged: the database has them all.
+        """
+        try:
+            end = min(stop, self.same_rows.check("examples", self.frames))
+            if end <= start:
+                return None
+            schema = self.frames.schema(columns)
+            frame = self.archive["examples"].read(OffsetRange(start, end), schema)
+        except TableError as error:
+            _logger.warning("%s: read from the database: %s", self.pipeline.name, error.what)
+            return None
+        return frame.select(list(columns)), end
+
+    def _stored(self, start: int, stop: int, columns: Collection[str]) -> pl.DataFrame:
+        """Return the examples of a range as the database has them, without quarantined damaged ones."""
+        try:
+            rows = self.repository.examples(start, stop)
+        except DamagedError as error:
+            left_out = set(self.quarantined(start, stop))
+            if not left_out.issuperset(error.places):
+                raise
+            rows = self.repository.examples(start, stop, left_out)
+        return self.frames.examples(rows, columns)
 
     def judged(self, start: int, stop: int, columns: Collection[str] = EXAMPLE) -> pl.DataFrame:
         """Return the examples of a range as :meth:`examples` does, without the quarantined ones."""
@@ -126,6 +161,10 @@ class LogReader:
         frame = self.examples(start, stop, ("offset", *(name for name in wanted if name != "offset")))
         left_out = self._quarantined.offsets(start, stop)
         return frame.filter(~pl.col("offset").is_in(left_out)).select(wanted)
+
+    def quarantined(self, start: int, stop: int) -> list[int]:
+        """Return the quarantined offsets of a range, rising."""
+        return self._quarantined.offsets(start, stop)
 
     def position_at(self, moment: datetime) -> int:
         """Return the position from which on predictions were recorded at `moment` or later."""

@@ -1,13 +1,15 @@
 """The sequenced records in the operational database, read by range."""
 
 from bisect import bisect_left
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, func, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, func, insert, select
 
 from headwater.features.identity.belonging import check_home, check_inbox, check_new
 from headwater.features.read.frames import ExampleRow, LabelOfRow, LabelRow, PredictionRow
+from headwater.features.read.stored_rows import StoredRows
 from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.commit_points import reached
 from headwater.infra.ids import new_id
@@ -16,10 +18,10 @@ from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
 from headwater.spec.declaration import declaration_of
-from headwater.spec.errors import NotFoundError, few
+from headwater.spec.errors import DamagedError, NotFoundError, few, spans_of
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["LogCounts", "LogRepository", "find", "register", "registered"]
+__all__ = ["LogCounts", "LogRepository", "damaged_examples", "find", "register", "registered"]
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -66,6 +68,11 @@ class LogRepository:
     ----------
     database, pipeline_id
         Where they are.
+
+    Attributes
+    ----------
+    rows
+        Those that are whole, by range.
     """
 
     def __init__(self, database: Database, pipeline_id: int) -> None:
@@ -76,7 +83,7 @@ class LogRepository:
         self._select_ends = select(place.next_position, place.next_offset).where(
             place.pipeline_id == pipeline_id
         )
-        self._select_examples = _examples_of(pipeline_id)
+        self.rows = StoredRows(database, pipeline_id)
 
     def ends(self) -> tuple[int, int]:
         """Return the next position and the next offset."""
@@ -184,13 +191,8 @@ class LogRepository:
             )
 
     def predictions(self, start: int, stop: int) -> list[PredictionRow]:
-        """Return the predictions of a range of positions, in order."""
-        table = tables.prediction.c
-        return self._rows(
-            select(table.position, table.effective_at_us, table.payload)
-            .where(*self._within(table.position, start, stop))
-            .order_by(table.position)
-        )
+        """Return the predictions of a range of positions, in order, without damaged ones."""
+        return self.rows.predictions(start, stop)
 
     def recorded(self, position: int, skipped: int = 0) -> tuple[int, int] | None:
         """Return position and time, in microseconds, of the prediction at `position` or the next one.
@@ -227,17 +229,31 @@ class LogRepository:
         )
 
     def labels(self, start: int, stop: int) -> list[LabelRow]:
-        """Return the labels of a range of positions, in order."""
-        table = tables.label.c
-        return self._rows(
-            select(table.position, table.revision, table.effective_at_us, table.late, table.payload)
-            .where(*self._within(table.position, start, stop))
-            .order_by(table.position)
-        )
+        """Return the labels of a range of positions, in order, without damaged ones."""
+        return self.rows.labels(start, stop)
 
-    def examples(self, start: int, stop: int) -> list[ExampleRow]:
-        """Return the examples of a range of offsets, in order, with both their halves."""
-        return self._rows(self._select_examples, {"start": start, "stop": stop})
+    def examples(self, start: int, stop: int, without: Collection[int] = ()) -> list[ExampleRow]:
+        """Return the examples of a range of offsets, in order, with both their halves.
+
+        Parameters
+        ----------
+        start, stop
+            The range.
+        without
+            The offsets that are left out where they are damaged.
+
+        Raises
+        ------
+        DamagedError
+            If others are damaged; it names them.
+        """
+        rows = self.rows.examples(start, stop)
+        if len(rows) < stop - start:
+            there = {row[0] for row in rows}.union(without)
+            damaged = [offset for offset in range(start, stop) if offset not in there]
+            if damaged:
+                raise damaged_examples(damaged)
+        return rows
 
     def _within(self, column: Column[Any], start: int, stop: int) -> list[ColumnElement[bool]]:
         """Select this pipeline's rows of a range, by a column of their table."""
@@ -248,34 +264,15 @@ class LogRepository:
             return list(connection.execute(statement, values).tuples().all())
 
 
-def _examples_of(pipeline_id: int) -> Select[ExampleRow]:
-    """Select the examples from offset ``start`` up to ``stop``."""
-    example, prediction, label = tables.example.c, tables.prediction.c, tables.label.c
-    return (
-        select(
-            example.offset,
-            example.emitted_at_us,
-            example.supersedes,
-            label.revision,
-            label.late,
-            prediction.payload,
-            label.payload,
-        )
-        .join(
-            tables.prediction,
-            (prediction.pipeline_id == example.pipeline_id)
-            & (prediction.position == example.prediction_position),
-        )
-        .join(
-            tables.label,
-            (label.pipeline_id == example.pipeline_id) & (label.position == example.label_position),
-        )
-        .where(
-            example.pipeline_id == pipeline_id,
-            example.offset >= bindparam("start"),
-            example.offset < bindparam("stop"),
-        )
-        .order_by(example.offset)
+def damaged_examples(offsets: Collection[int]) -> DamagedError:
+    """Return the error of examples of which no whole copy was found."""
+    spans = spans_of(offsets)
+    return DamagedError(
+        f"the examples {spans} are damaged, in the database and where they were archived: nothing is "
+        "learned over them",
+        hint="mend them from the inbox: headwater doctor --repair; if that cannot, leave them out: "
+        "headwater quarantine PIPELINE START:STOP",
+        places=offsets,
     )
 
 

@@ -4,12 +4,14 @@ A copy of a home is of the same log. Logs that were one share their beginning, s
 both have tells: it is the same, or one of them has gone on by itself.
 """
 
+from collections.abc import Collection
+
 import polars as pl
 
 from headwater.features.read.archive import Archive, Archived
 from headwater.features.read.frames import EXAMPLE, Frames
 from headwater.features.read.repository import LogRepository
-from headwater.spec.errors import IdentityError
+from headwater.spec.errors import DamagedError, IdentityError, TableError
 from headwater.spec.recipe import OffsetRange
 
 __all__ = ["SameRows", "frame_of"]
@@ -97,8 +99,16 @@ class SameRows:
 
     def _is_same(self, name: Archived, place: int, frames: Frames) -> bool:
         columns = _COLUMNS[name]
-        archived = self._archive[name].read(OffsetRange(place, place + 1), frames.schema(columns))
-        stored = frame_of(name, self._stored, frames, place, place + 1)
+        try:
+            stored = frame_of(name, self._stored, frames, place, place + 1)
+        except DamagedError:
+            return True  # a damaged row tells nothing, in either; whoever reads it is told
+        if stored.is_empty():
+            return True
+        try:
+            archived = self._archive[name].read(OffsetRange(place, place + 1), frames.schema(columns))
+        except TableError:
+            return True
         return _rows(archived, columns) == _rows(stored, columns)
 
     def _gone_on(self, name: Archived, place: int) -> IdentityError:
@@ -113,14 +123,25 @@ class SameRows:
 
 
 def frame_of(
-    name: Archived, stored: LogRepository, frames: Frames, start: int, stop: int
+    name: Archived,
+    stored: LogRepository,
+    frames: Frames,
+    start: int,
+    stop: int,
+    without: Collection[int] = (),
 ) -> pl.DataFrame:
-    """Return the rows of a range as the database has them, and as an archive's table is to have them."""
+    """Return the rows of a range as the database has them, and as an archive's table is to have them.
+
+    Raises
+    ------
+    DamagedError
+        If examples are damaged that are not among `without`.
+    """
     if name == "predictions":
         return frames.predictions(stored.predictions(start, stop))
     if name == "labels":
         return frames.labels(stored.labels(start, stop))
-    return frames.examples(stored.examples(start, stop), EXAMPLE)
+    return frames.examples(stored.examples(start, stop, without), EXAMPLE)
 
 
 def _rows(frame: pl.DataFrame, columns: tuple[str, ...]) -> list[tuple[object, ...]]:

@@ -11,6 +11,7 @@ from msgspec.structs import astuple, replace
 
 from headwater.infra.ids import new_id
 from headwater.infra.store.sqlite import together
+from headwater.spec.data.checksum import entry_checksum
 from headwater.spec.data.records import LabelValue, Source
 from headwater.spec.errors import ConflictError, few
 
@@ -21,7 +22,9 @@ __all__ = [
     "SCHEMA",
     "Elsewhere",
     "Entry",
+    "EntryRow",
     "InboxRow",
+    "StoredRow",
     "any_unkeyed",
     "conflicts_among",
     "has_any",
@@ -29,17 +32,25 @@ __all__ = [
     "insert_all",
     "insert_each",
     "insert_new",
+    "is_whole",
     "known_payloads",
     "label_key",
     "newest_of_source",
     "refuse",
+    "row_of",
 ]
+
+EntryRow = tuple[int, str, str, int, bytes, int]
+"""An entry's fields and its checksum."""
 
 PREDICTION = 0
 LABEL = 1
 
 InboxRow = tuple[int, int, str, int, bytes]
 """Position, kind, id, time of receipt in microseconds, payload."""
+
+StoredRow = tuple[int, int, str, int, bytes, str, int | None]
+"""The same as a file holds it, with its key and its checksum; None for an entry of before those."""
 
 SCHEMA = (
     """
@@ -49,7 +60,8 @@ CREATE TABLE entry (
     id TEXT NOT NULL,
     key TEXT NOT NULL,
     received_at_us INTEGER NOT NULL,
-    payload BLOB NOT NULL
+    payload BLOB NOT NULL,
+    checksum INTEGER
 )
 """,
     "CREATE UNIQUE INDEX entry_by_id ON entry (id, kind, key)",
@@ -58,8 +70,8 @@ _NEWEST_OF_SOURCE = (
     "SELECT position, payload FROM entry WHERE id = ? AND kind = ? AND key > ? AND key < ? "
     "ORDER BY position DESC LIMIT 1"
 )
-_INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload) VALUES"
-_ROW = "(?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload, checksum) VALUES"
+_ROW = "(?, ?, ?, ?, ?, ?)"
 _ONCE = "ON CONFLICT DO NOTHING"
 _INSERT_FROM = f"{_INSERT.removesuffix('VALUES')} SELECT * FROM"
 _LOOKED_UP = 500
@@ -95,6 +107,21 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     def identity(self) -> tuple[str, int, str]:
         """Id, kind and key: an inbox holds them once."""
         return self.id, self.kind, self.key
+
+
+def row_of(entry: Entry) -> EntryRow:
+    """Return an entry as its row, with the checksum by which damage is found."""
+    fields: tuple[int, str, str, int, bytes] = astuple(entry)
+    return *fields, entry_checksum(*fields)
+
+
+def is_whole(row: StoredRow) -> bool:
+    """Return whether a row is what was stored, by its checksum."""
+    _, kind, id_, received_at_us, payload, key, checksum = row
+    try:
+        return checksum is None or entry_checksum(kind, id_, key, received_at_us, payload) == checksum
+    except TypeError:  # the damage is in a value's type
+        return False
 
 
 class _StoredValue(msgspec.Struct, gc=False):
@@ -176,18 +203,23 @@ def _insert_unkeyed(connection: sqlite3.Connection, label: Entry, elsewhere: Els
     """Insert a label unless it repeats the last one of its source; return whether it was inserted."""
     found = [newest_of_source(connection, label), elsewhere.newest_of_source(label)]
     _, newest = max((one for one in found if one is not None), default=(0, None))
-    if (
-        newest is not None
-        and _STORED_VALUE.decode(newest).value == _STORED_VALUE.decode(label.payload).value
-    ):
+    if newest is not None and _value_of(newest) == _value_of(label.payload):
         return False
-    insert_all(connection, [astuple(replace(label, key=f"{label.key}{new_id()}"))])
+    insert_all(connection, [row_of(replace(label, key=f"{label.key}{new_id()}"))])
     return True
+
+
+def _value_of(payload: bytes) -> LabelValue | None:
+    """Return a stored label's value; None if the label is damaged."""
+    try:
+        return _STORED_VALUE.decode(payload).value
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _insert_keyed(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
     before = connection.total_changes
-    for statement, values in together(_INSERT, _ROW, list(map(astuple, entries)), _ONCE):
+    for statement, values in together(_INSERT, _ROW, list(map(row_of, entries)), _ONCE):
         connection.executemany(statement, values)
     added = connection.total_changes - before
     if added < len(entries):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
-from msgspec.structs import astuple
 
 from headwater.features.record.entries import (
     LABEL,
@@ -19,6 +18,7 @@ from headwater.features.record.entries import (
     insert_all,
     known_payloads,
     refuse,
+    row_of,
 )
 from headwater.features.record.imported_files import folder_of
 from headwater.features.record.inbox import Inbox
@@ -44,8 +44,9 @@ _LIGHT = (
 
 _RAW = SCHEMA[0].replace("TABLE entry", "TABLE raw.entry")
 _SORTED = """
-INSERT INTO main.entry (kind, id, key, received_at_us, payload)
-SELECT kind, id, key, received_at_us, payload FROM raw.entry ORDER BY received_at_us, kind, position
+INSERT INTO main.entry (kind, id, key, received_at_us, payload, checksum)
+SELECT kind, id, key, received_at_us, payload, checksum FROM raw.entry
+ORDER BY received_at_us, kind, position
 """
 _TWICE = """
 SELECT kind, id, key, received_at_us, payload FROM raw.entry
@@ -114,7 +115,7 @@ class ImportDraft:
         for entry in entries:
             self._added[entry.kind] += 1
         unknown = self._inbox.unknown(entries) if self._checked_to else entries
-        insert_all(self._connection, list(map(astuple, unknown)), "raw.entry")
+        insert_all(self._connection, list(map(row_of, unknown)), "raw.entry")
 
     def settle(self) -> ImportCounts:
         """Sort the records by their times, and keep once what comes twice; called once, at the end.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from headwater.features.record.entries import (
     Entry,
-    InboxRow,
+    StoredRow,
     conflicts_among,
     has_any,
     known_payloads,
@@ -22,7 +22,7 @@ from headwater.features.record.entries import (
 )
 from headwater.spec.errors import IntegrityError
 
-__all__ = ["IMPORTED", "ImportedFile", "ImportedFiles", "folder_of"]
+__all__ = ["IMPORTED", "ImportedFile", "ImportedFiles", "folder_of", "has_checksums"]
 
 IMPORTED = """
 CREATE TABLE IF NOT EXISTS imported (
@@ -38,6 +38,12 @@ SELECT coalesce(sum(max(0, last_position - max(first_position, ? + 1))), 0) FROM
 """
 
 
+def has_checksums(connection: sqlite3.Connection) -> bool:
+    """Return whether a file's entries have checksums; one that was made before has none."""
+    columns = connection.execute("SELECT name FROM pragma_table_info('entry')").fetchall()
+    return ("checksum",) in columns
+
+
 def folder_of(inbox: Path) -> Path:
     """Return the folder of an inbox's imported files; it need not be there."""
     return inbox.with_suffix(".imported")
@@ -50,20 +56,21 @@ class ImportedFile(NamedTuple):
     last: int
     connection: sqlite3.Connection
 
-    def read(self, after: int, limit: int) -> list[InboxRow]:
+    def read(self, after: int, limit: int) -> list[StoredRow]:
         """Return at most `limit` records behind a position of the inbox, with their positions there."""
         before = self.first - 1
-        rows = self.connection.execute(
-            "SELECT position + ?, kind, id, received_at_us, payload FROM entry "
-            "WHERE position > ? ORDER BY position LIMIT ?",
-            (before, after - before, limit),
-        )
-        return rows.fetchall()
+        values = (before, after - before, limit)
+        return self._select("WHERE position > ? ORDER BY position LIMIT ?", values)
 
-    def of(self, id_: str) -> list[tuple[int, int, int, bytes]]:
-        """Return the records of a prediction's id: position, kind, time of receipt, payload."""
-        statement = "SELECT position + ?, kind, received_at_us, payload FROM entry WHERE id = ?"
-        return self.connection.execute(statement, (self.first - 1, id_)).fetchall()
+    def of(self, id_: str) -> list[StoredRow]:
+        """Return the records of a prediction's id."""
+        return self._select("WHERE id = ?", (self.first - 1, id_))
+
+    def _select(self, where: str, values: tuple[object, ...]) -> list[StoredRow]:
+        checksum = "checksum" if has_checksums(self.connection) else "NULL"
+        columns = f"position + ?, kind, id, received_at_us, payload, key, {checksum}"
+        statement = f"SELECT {columns} FROM entry {where}"  # noqa: S608 - ours
+        return self.connection.execute(statement, values).fetchall()
 
 
 class ImportedFiles:

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from msgspec.structs import astuple
-
 from headwater.features.record.entries import (
     ONE_STATEMENT,
     SCHEMA,
@@ -16,8 +14,9 @@ from headwater.features.record.entries import (
     insert_all,
     insert_each,
     insert_new,
+    row_of,
 )
-from headwater.features.record.imported_files import IMPORTED
+from headwater.features.record.imported_files import IMPORTED, has_checksums
 from headwater.features.record.inbox_identity import InboxIdentity, identity_in, set_log
 from headwater.features.record.inbox_reader import InboxReader, refused
 from headwater.features.record.inbox_transaction import InboxTransaction
@@ -157,7 +156,7 @@ class Inbox(InboxReader):
         and not for each part of a transaction.
         """
         entries = [entry for batch in batches for entry in batch]
-        rows = list(map(astuple, entries))
+        rows = list(map(row_of, entries))
         counts: list[int | ConflictError] = [len(batch) for batch in batches]
         reached("record.before_sync")
         with suppress(sqlite3.IntegrityError):
@@ -184,7 +183,7 @@ class Inbox(InboxReader):
         first = self.end() + 1
         stop = first + count - 1
         self._connection.execute("INSERT INTO imported VALUES (?, ?, ?)", (name, first, stop))
-        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", (stop, *astuple(last)))
+        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", (stop, *row_of(last)))
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:
@@ -232,7 +231,20 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, InboxIdentity]:
         prepare(connection)
         identity = identity_in(connection, path, SCHEMA)
         connection.execute(IMPORTED)
+        _add_checksums(connection)
     except BaseException:
         connection.close()
         raise
     return connection, identity
+
+
+def _add_checksums(connection: sqlite3.Connection) -> None:
+    """Give an inbox that was made before entries had checksums the column; its old ones have none."""
+    if has_checksums(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")  # another process may do so at the same time
+    try:
+        if not has_checksums(connection):
+            connection.execute("ALTER TABLE entry ADD COLUMN checksum INTEGER")
+    finally:
+        connection.execute("COMMIT")

@@ -2,24 +2,42 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
+from typing import NamedTuple
 
 from headwater.features.record.entries import (
     Entry,
     InboxRow,
+    StoredRow,
     conflicts_among,
+    is_whole,
     known_payloads,
     refuse,
 )
 from headwater.features.record.imported_files import ImportedFiles
-from headwater.spec.errors import StorageError
+from headwater.spec.errors import DamagedError, StorageError, spans_of
 
-__all__ = ["InboxReader", "refused"]
+__all__ = ["InboxReader", "ScannedEntries", "damaged_at", "lost_entries", "refused"]
 
 _NO_END = 2**63 - 1
 _AT_ONCE = 5_000
+_STORED = "position, kind, id, received_at_us, payload, key, checksum"
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, None}
+"""SQLite's code of a damaged page; Python gives none where a text is not UTF-8."""
+
+
+class ScannedEntries(NamedTuple):
+    """Entries of an inbox, the positions of those that are damaged, and the last position looked at."""
+
+    entries: list[InboxRow]
+    damaged: tuple[int, ...]
+    stop: int
+
+    def read_to(self, count: int) -> int:
+        """Return the last position before the first entry that is not among the first `count`."""
+        return self.stop if count == len(self.entries) else self.entries[count][0] - 1
 
 
 class InboxReader:
@@ -40,32 +58,81 @@ class InboxReader:
         self._lock = lock
 
     def read(self, after: int, limit: int) -> list[InboxRow]:
-        """Return at most `limit` entries behind position `after`, in order."""
-        found: list[InboxRow] = []
+        """Return the entries behind position `after`, in order, without damaged ones.
+
+        Look at `limit` entries at most.
+        """
+        return self.scan(after, limit).entries
+
+    def scan(self, after: int, limit: int) -> ScannedEntries:
+        """Return the entries behind position `after`, and the positions of damaged ones.
+
+        Positions rise by one: one that is not there is damaged, too.
+
+        Parameters
+        ----------
+        after, limit
+            How many to look at, at most, behind which position.
+        """
         with self._reading():
-            while len(found) < limit:
-                file = self._imported.following(after)
-                stop = _NO_END if file is None else file.first
-                found += self._connection.execute(
-                    "SELECT position, kind, id, received_at_us, payload FROM entry "
-                    "WHERE position > ? AND position < ? ORDER BY position LIMIT ?",
-                    (after, stop, limit - len(found)),
-                ).fetchall()
-                if file is None or len(found) >= limit:
-                    break
-                found += file.read(max(after, file.first - 1), limit - len(found))
-                after = found[-1][0]
+            try:
+                stored = self._stored(after, limit)
+                stop = max(after, stored[-1][0]) if stored else after
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", None) not in _DAMAGED:
+                    raise
+                stop = min(self._end(), after + limit)
+                stored = self._one_by_one(after, stop)
+        whole = [row for row in stored if is_whole(row)]
+        if len(whole) == stop - after:  # nearly always
+            return ScannedEntries([row[:5] for row in whole], (), stop)
+        there = {row[0] for row in whole}
+        damaged = tuple(position for position in range(after + 1, stop + 1) if position not in there)
+        return ScannedEntries([row[:5] for row in whole], damaged, stop)
+
+    def _stored(self, after: int, limit: int) -> list[StoredRow]:
+        found: list[StoredRow] = []
+        while len(found) < limit:
+            file = self._imported.following(after)
+            stop = _NO_END if file is None else file.first
+            found += self._connection.execute(
+                f"SELECT {_STORED} FROM entry "  # noqa: S608 - ours
+                "WHERE position > ? AND position < ? ORDER BY position LIMIT ?",
+                (after, stop, limit - len(found)),
+            ).fetchall()
+            if file is None or len(found) >= limit:
+                break
+            found += file.read(max(after, file.first - 1), limit - len(found))
+            after = max(after, file.last - 1)
+        return found
+
+    def _one_by_one(self, after: int, stop: int) -> list[StoredRow]:
+        """Read around a damaged page: what cannot be read is left out."""
+        found: list[StoredRow] = []
+        for position in range(after, stop):
+            with suppress(sqlite3.DatabaseError):
+                found += [row for row in self._stored(position, 1) if row[0] == position + 1]
         return found
 
     def entries_of(self, id_: str) -> list[tuple[int, int, bytes]]:
-        """Return the entries of a prediction's id, in order: kind, time of receipt, payload."""
+        """Return the entries of a prediction's id, in order: kind, time of receipt, payload.
+
+        Raises
+        ------
+        DamagedError
+            If one is damaged.
+        """
         with self._reading():
-            found: list[tuple[int, int, int, bytes]] = self._connection.execute(
-                "SELECT position, kind, received_at_us, payload FROM entry WHERE id = ?", (id_,)
+            found: list[StoredRow] = self._connection.execute(
+                f"SELECT {_STORED} FROM entry WHERE id = ?",  # noqa: S608 - ours
+                (id_,),
             ).fetchall()
             for file in self._imported:
                 found += file.of(id_)
-        return [(kind, received_at_us, payload) for _, kind, received_at_us, payload in sorted(found)]
+        damaged = [row[0] for row in found if not is_whole(row)]
+        if damaged:
+            raise damaged_at(self.path, damaged)
+        return [(row[1], row[3], row[4]) for row in sorted(found)]
 
     def count_after(self, position: int) -> int:
         """Count the entries behind a position."""
@@ -77,8 +144,11 @@ class InboxReader:
     def end(self) -> int:
         """Return the position of the newest entry; 0 if there is none."""
         with self._reading():
-            statement = "SELECT coalesce(max(position), 0) FROM entry"
-            ((position,),) = self._connection.execute(statement).fetchall()
+            return self._end()
+
+    def _end(self) -> int:
+        statement = "SELECT coalesce(max(position), 0) FROM entry"
+        ((position,),) = self._connection.execute(statement).fetchall()
         return int(position)
 
     def unknown(self, entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -109,6 +179,13 @@ class InboxReader:
                 (position, _AT_ONCE),
             ).fetchall()
 
+    def _end_reading(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.DatabaseError:  # a statement that met a damaged page makes it fail
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """See the own file and the list of imported ones as they are at one moment."""
@@ -121,9 +198,28 @@ class InboxReader:
                 try:
                     yield
                 finally:
-                    self._connection.execute("COMMIT")
+                    self._end_reading()
         except (sqlite3.Error, OSError) as error:
             raise refused(self.path, error) from error
+
+
+def damaged_at(path: Path, positions: Sequence[int]) -> DamagedError:
+    """Return the error of damaged entries of an inbox."""
+    return DamagedError(
+        f"the inbox {path} is damaged at the positions {spans_of(positions)}",
+        hint="mend it from the database: headwater doctor --repair",
+        places=positions,
+    )
+
+
+def lost_entries(path: Path, positions: Sequence[int]) -> DamagedError:
+    """Return the error of entries that were damaged before the database had read them."""
+    return DamagedError(
+        f"{len(positions)} records of the inbox {path} are lost: they were damaged, at the positions "
+        f"{spans_of(positions)}, before they were sequenced; the others go on",
+        hint="check the disk; record them again if their senders have them",
+        places=positions,
+    )
 
 
 def refused(path: Path, error: Exception) -> StorageError:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from headwater.infra.clock import to_us
+from headwater.spec.data.checksum import example_checksum, label_checksum, prediction_checksum
 from headwater.spec.data.records import LabelValue, Source
 
 __all__ = [
@@ -89,6 +90,11 @@ class NewPrediction(msgspec.Struct, frozen=True, gc=False):
     effective_at_us: int
     payload: bytes
 
+    @property
+    def checksum(self) -> int:
+        """The row's checksum."""
+        return prediction_checksum(self.position, self.id, self.effective_at_us, self.payload)
+
 
 class NewLabel(msgspec.Struct, frozen=True, gc=False):
     """A row to insert; it names its prediction by position, or by id where that has not come."""
@@ -101,6 +107,13 @@ class NewLabel(msgspec.Struct, frozen=True, gc=False):
     late: bool
     payload: bytes
     held_class: str | None = None
+
+    @property
+    def checksum(self) -> int:
+        """The row's checksum, without the class for which it is held."""
+        of = self.prediction_id if self.prediction_position is None else self.prediction_position
+        revision, us = self.revision, self.effective_at_us
+        return label_checksum(self.position, of, revision, us, self.late, self.payload)
 
 
 class NewClass(msgspec.Struct, frozen=True, gc=False):
@@ -120,6 +133,12 @@ class NewExample(msgspec.Struct, frozen=True, gc=False):
     label_position: int
     emitted_at_us: int
     supersedes: int | None
+
+    @property
+    def checksum(self) -> int:
+        """The row's checksum."""
+        places = self.offset, self.prediction_position, self.label_position
+        return example_checksum(*places, self.emitted_at_us, self.supersedes)
 
 
 class HeldLabel(msgspec.Struct, frozen=True, gc=False):

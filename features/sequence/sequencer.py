@@ -1,5 +1,6 @@
 """The sequencer: the one process per pipeline that assigns offsets."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, select
 from headwater.features.identity.belonging import check_inbox
 from headwater.features.record.entries import LABEL, InboxRow
 from headwater.features.record.inbox import Inbox
+from headwater.features.record.inbox_reader import lost_entries
 from headwater.features.sequence.class_names import ClassNames, Naming
 from headwater.features.sequence.join_records import Arrival, Deadline, Joined
 from headwater.features.sequence.joining import Joiner
@@ -24,6 +26,8 @@ from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["BATCH_ENTRIES", "Sequencer"]
+
+_logger = logging.getLogger("headwater.sequencer")
 
 BATCH_ENTRIES = 5_000
 """How many entries one transaction sequences at most."""
@@ -130,23 +134,24 @@ class Sequencer:
         with self._database.transaction() as connection:
             keep(connection, self._clock, lease)
             before = self._row.read(connection)
-            entries = self._inbox.read(before.inbox_position, self._batch_entries)
-            more = len(entries) == self._batch_entries
-            arrivals = _arrivals(entries, before.horizon_us)
+            scanned = self._inbox.scan(before.inbox_position, self._batch_entries)
+            more = scanned.stop - before.inbox_position == self._batch_entries
+            arrivals = _arrivals(scanned.entries, before.horizon_us)
             last_us = arrivals[-1].effective_at_us if arrivals else before.horizon_us
             until_us = last_us if more else max(last_us, to_us(self._clock.now()))
             deadlines = self._deadlines(connection, before, until_us)
             if len(deadlines) > self._batch_entries:
                 more, until_us = True, deadlines[self._batch_entries - 1].due_us + 1
                 arrivals = [a for a in arrivals if a.effective_at_us < until_us]
+            read_to = scanned.read_to(len(arrivals))
             namings = [] if more else self._names.pending(connection)
-            if not arrivals and not deadlines and not namings:
+            if read_to == before.inbox_position and not deadlines and not namings:
                 return 0, not more
             joiner = self._join(connection, before, arrivals, deadlines, until_us)
             self._write(connection, joiner.take_rows())
             self._release(connection, joiner, namings, until_us)
             horizon_us = until_us if self._watches or namings else last_us
-            read_to = entries[len(arrivals) - 1][0] if arrivals else before.inbox_position
+            self._pass_over(connection, scanned.damaged, before.inbox_position, read_to)
             self._row.move(connection, before, _after(before, joiner, horizon_us, read_to))
             reached("sequence.before_commit")
         reached("sequence.after_commit")
@@ -206,11 +211,28 @@ class Sequencer:
                 joiner.release(one, naming.becomes, now_us)
             self._write(connection, joiner.take_rows())
 
+    def _pass_over(
+        self, connection: Connection, damaged: Sequence[int], after: int, read_to: int
+    ) -> None:
+        """Write down the entries that are damaged before they were sequenced, and so are lost."""
+        now_us, inbox = to_us(self._clock.now()), self._inbox.identity.inbox
+        lost = [
+            (self._pipeline_id, inbox, position, now_us)
+            for position in damaged
+            if after < position <= read_to
+        ]
+        insert_many(connection, tables.lost_entry, lost)
+        if lost:
+            _logger.error("%s: %s", self._name, lost_entries(self._inbox.path, [row[2] for row in lost]))
+
     def _write(self, connection: Connection, joined: Joined) -> None:
         id_ = self._pipeline_id
-        insert_many(connection, tables.prediction, [(id_, *astuple(row)) for row in joined.predictions])
-        insert_many(connection, tables.label, [(id_, *astuple(row)) for row in joined.labels])
-        insert_many(connection, tables.example, [(id_, *astuple(row)) for row in joined.examples])
+        for table, rows in (
+            (tables.prediction, joined.predictions),
+            (tables.label, joined.labels),
+            (tables.example, joined.examples),
+        ):
+            insert_many(connection, table, [(id_, *astuple(row), row.checksum) for row in rows])
         self._names.write(connection, joined.classes)
 
 

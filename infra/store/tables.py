@@ -18,6 +18,7 @@ from sqlalchemy import (
 
 __all__ = [
     "api_key",
+    "archive_file",
     "audit",
     "bandit",
     "batch_run",
@@ -30,6 +31,7 @@ __all__ = [
     "learning_stop",
     "lease",
     "log",
+    "lost_entry",
     "materialisation",
     "metadata",
     "of_pipeline",
@@ -102,6 +104,26 @@ inbox_position = Table(
     Column("position", BigInteger, nullable=False),
 )
 
+archive_file = Table(
+    "archive_file",
+    metadata,
+    of_pipeline(),
+    Column("table_name", String(20), primary_key=True),
+    Column("path", String(200), primary_key=True, comment="below the table's folder"),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
+    Column("replaced_at_us", BigInteger, comment="when compaction replaced it; null while it is read"),
+)
+
+lost_entry = Table(
+    "lost_entry",
+    metadata,
+    of_pipeline(),
+    Column("inbox", String(200), primary_key=True, comment="the id in its file"),
+    place("position"),
+    Column("since_us", BigInteger, nullable=False, comment="when it was passed over"),
+)
+
 prediction = Table(
     "prediction",
     metadata,
@@ -110,6 +132,7 @@ prediction = Table(
     Column("id", String(200), nullable=False),
     Column("effective_at_us", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+    Column("checksum", BigInteger, comment="null for a row of before checksums"),
     Index("prediction_by_id", "pipeline_id", "id", unique=True),
     sqlite_with_rowid=False,
 )
@@ -126,6 +149,7 @@ label = Table(
     Column("late", Boolean, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("held_class", String(64), comment="digest of its class, if it is held back for that"),
+    Column("checksum", BigInteger),
     Index(
         "label_held",
         "pipeline_id",
@@ -176,6 +200,7 @@ example = Table(
     Column("label_position", BigInteger, nullable=False),
     Column("emitted_at_us", BigInteger, nullable=False),
     Column("supersedes", BigInteger),
+    Column("checksum", BigInteger),
     Index("example_by_prediction", "pipeline_id", "prediction_position"),
     sqlite_with_rowid=False,
 )

@@ -1,13 +1,17 @@
 """Decide on updates: gather evidence, let the triggers answer, and store the decision."""
 
+from datetime import datetime
+
 import msgspec
 
 from headwater.infra.store.lease import holding
 from headwater.infra.store.open_storage import open_storage
 from headwater.loop.binding import Bound
 from headwater.loop.decision.rehearse import rehearse
+from headwater.loop.training.parent_state import learned_state
 from headwater.monitoring.evidence import DecisionHistory, EvidenceFrames, gather
 from headwater.monitoring.report import report_html
+from headwater.spec.errors import DigestError
 from headwater.spec.updating.decision import Decision, decision_of
 from headwater.spec.updating.evidence import REHEARSALS, Evidence, Rehearsal
 from headwater.spec.updating.trigger import decide as answer
@@ -41,17 +45,12 @@ def decide(bound: Bound) -> Decision:
         now = bound.clock.now()
         unended = bound.decisions.unended()
         last = next((d.evidence for d in bound.decisions.newest(1)), None)
-        evidence, frames = gather(
-            pipeline,
-            bound.log,
-            bound.registry,
-            now,
-            DecisionHistory(
-                fired=bound.decisions.fired_since(now - pipeline.pace.horizon),
-                open=unended[0].id if unended else None,
-                last=last,
-            ),
+        history = DecisionHistory(
+            fired=bound.decisions.fired_since(now - pipeline.pace.horizon),
+            open=unended[0].id if unended else None,
+            last=last,
         )
+        evidence, frames = _gather(bound, now, history)
         if frames is not None:
             rehearsal = rehearse(bound, evidence, frames.mature, last)
             earlier = _rehearsed(last, evidence)
@@ -62,6 +61,20 @@ def decide(bound: Bound) -> Decision:
         decision = decision_of(evidence, trigger_answer)
         bound.decisions.store(decision)
     return decision
+
+
+def _gather(
+    bound: Bound, now: datetime, history: DecisionHistory
+) -> tuple[Evidence, EvidenceFrames | None]:
+    """Gather evidence; a champion whose state is damaged is folded again first."""
+    try:
+        return gather(bound.pipeline, bound.log, bound.registry, now, history)
+    except DigestError:
+        champion = bound.registry.champion()
+        if champion is None:
+            raise
+        learned_state(bound, champion)
+    return gather(bound.pipeline, bound.log, bound.registry, now, history)
 
 
 def _rehearsed(last: Evidence | None, evidence: Evidence) -> tuple[Rehearsal, ...]:

@@ -7,6 +7,7 @@ from headwater.infra.store.lease import Lease
 from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
 from headwater.loop.training.gate import GateResult, held_back, judge
+from headwater.loop.training.parent_state import learned_state
 from headwater.loop.training.plan import UpdatePlan, check_update, plan_update, recipe_of
 from headwater.loop.training.update import UpdateResult, learn, served_since, trainer, warned
 from headwater.registry.decisions import Work
@@ -133,7 +134,7 @@ def _work(bound: Bound, decision: Decision, work: Work, lease: Lease, by: str) -
         learner, candidate = _candidate(bound, decision, work, work.recipe, served)
         version = bound.registry.publish(candidate, lease)
     else:  # a run published it, and was killed before it ended the decision
-        learner = store.learner(version, bound.pipeline.model)
+        learner = learned_state(bound, version)
     cautions = warned(bound, learner)
     if version.refused is not None:
         promoted, reason = False, version.refused
@@ -168,7 +169,7 @@ def _candidate(
     if gate is None or work.champion is None:
         return learner, candidate
     store = bound.registry.store
-    champion = store.learner(store.get(work.champion), bound.pipeline.model)
+    champion = learned_state(bound, store.get(work.champion))
     examples = bound.log.judged(work.judged.start, work.judged.stop, _COLUMNS)
     verdict = judge(gate, bound.pipeline.task, learner, champion, examples)
     metrics = candidate.metrics | {"gate_worse": verdict.worse, "gate_error": verdict.error}

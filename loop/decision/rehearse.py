@@ -6,6 +6,7 @@ import polars as pl
 
 from headwater.loop.binding import Bound
 from headwater.loop.training.fold import fold
+from headwater.loop.training.parent_state import learned_state
 from headwater.loop.training.plan import plan_update, recipe_of
 from headwater.monitoring.measure.scores import as_logged, gained
 from headwater.spec.updating.evidence import Evidence, Rehearsal
@@ -58,7 +59,7 @@ def rehearse(
     recipe = recipe_of(bound, plan, bound.log.offset_at(window.start), window.start)
     if not len(recipe.examples):
         return None
-    base = None if plan.parent is None else bound.registry.store.learner(plan.parent, pipeline.model)
+    base = None if plan.parent is None else learned_state(bound, plan.parent)
     learner, learned = fold(recipe, bound.log, base, pipeline.model)
     outputs = as_logged(learner.predict(mature["features"].struct.unnest()))
     gain = gained(pipeline.task, pipeline.judged_by[0], outputs, mature["output"], mature["label"])

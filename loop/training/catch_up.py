@@ -8,6 +8,7 @@ from headwater.loop.changes import check_champion
 from headwater.loop.training.checkpoint import SERVICE, candidate_of
 from headwater.loop.training.gate import GateResult, judge_outputs
 from headwater.loop.training.incremental_fold import IncrementalFold
+from headwater.loop.training.parent_state import learned_state
 from headwater.loop.training.plan import UpdatePlan, recipe_of
 from headwater.loop.training.update import trainer
 from headwater.monitoring.measure.scores import as_logged
@@ -48,7 +49,7 @@ def fold_from(bound: Bound, version: Version) -> IncrementalFold:
         If its state does not hold, or cannot be loaded.
     """
     recipe = _recipe_from(bound, version)
-    learner = bound.registry.store.learner(version, bound.pipeline.model)
+    learner = learned_state(bound, version)
     spans = tuple(bound.registry.quarantine.ranges())
     guarded = bound.pipeline.serving.guard
     return IncrementalFold(replace(recipe, exclusions=spans), bound.log, learner, guarded=guarded)

@@ -15,10 +15,11 @@ from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
 from headwater.loop.training.evaluate import served_scores
 from headwater.loop.training.fold import fold
+from headwater.loop.training.parent_state import learned_state
 from headwater.loop.training.plan import plan_update, recipe_of
 from headwater.registry.mlflow_store.housekeeping import close_leftovers
 from headwater.registry.version import Candidate, Version
-from headwater.spec.errors import NotEnoughError, SchemaError
+from headwater.spec.errors import HeadwaterError, HeadwaterWarning, NotEnoughError, SchemaError
 from headwater.spec.recipe import Recipe
 
 __all__ = ["UpdateResult", "learn", "served_since", "train", "trainer", "warned"]
@@ -84,6 +85,11 @@ def train(bound: Bound, *, by: str = "headwater train", from_scratch: bool = Fal
 def trainer(bound: Bound) -> Iterator[Lease]:
     """Hold the lease of the pipeline's one trainer, and tidy up after a killed one.
 
+    Warns
+    -----
+    HeadwaterWarning
+        If an alias that was moved in MLflow is refused, for whatever reason; it is put back.
+
     Raises
     ------
     IdentityError
@@ -94,8 +100,17 @@ def trainer(bound: Bound) -> Iterator[Lease]:
     bound.check()
     with holding(bound.database, bound.clock, f"train/{bound.pipeline.name}") as lease:
         close_leftovers(bound.registry.mlflow)
-        bound.registry.heed_aliases()
+        _heed_aliases(bound)
         yield lease
+
+
+def _heed_aliases(bound: Bound) -> None:
+    """Follow an alias that was moved in MLflow; one that is refused, and put back, stops no training."""
+    try:
+        bound.registry.heed_aliases()
+    except HeadwaterError as error:
+        what = f"the alias 'champion' that was moved in MLflow is refused: {error.what}"
+        warnings.warn(HeadwaterWarning(what, error.hint), stacklevel=4)
 
 
 def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> UpdateResult:
@@ -177,7 +192,7 @@ def learn(
     """
     store = bound.registry.store
     parent = None if recipe.parent is None else store.get(recipe.parent)
-    base = None if parent is None else store.learner(parent, bound.pipeline.model)
+    base = None if parent is None else learned_state(bound, parent)
     reached("train.before_learn")
     started_s = time.process_time()
     try:

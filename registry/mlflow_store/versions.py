@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from headwater.learners.learner import Learner
 from headwater.registry.mlflow_store.connection import PAGE_ROWS, MlflowConnection, guarded
-from headwater.registry.proof import read_proof, verify
+from headwater.registry.proof import prove, read_proof, verify
 from headwater.registry.restore import restore
 from headwater.registry.version import Version
 from headwater.spec.errors import DigestError, NotFoundError, StorageError, few
@@ -179,6 +181,24 @@ class VersionStore:
         """
         files = self.verified_files(version)
         return restore(files.state, files.recipe, files.proof, self._key, factory)
+
+    def put_back(self, version: Version, state: bytes) -> None:
+        """Store a state anew, signed, in place of a damaged one of the same digest.
+
+        Raises
+        ------
+        DigestError, StorageError
+            If the recipe is damaged too, or MLflow refuses.
+        """
+        (recipe,) = self._fetch(version, "recipe")
+        proof = prove(self._key, self.pipeline, version.digest, state, recipe)
+        if proof.recipe_id != version.recipe_id:
+            raise damaged(version)
+        contents = {"state": state, "proof": msgspec.json.encode(proof)}
+        with guarded(self._settings), tempfile.TemporaryDirectory() as folder:
+            for name, content in contents.items():
+                (Path(folder) / FILES[name]).write_bytes(content)
+            self._client.log_model_artifacts(version.model_id, folder, "artifacts")
 
     def aliases(self) -> dict[str, str]:
         """Return the aliases with their version numbers; none before the first version.

@@ -18,6 +18,7 @@ from headwater.spec.declaration import check_answers
 from headwater.spec.errors import (
     BusyError,
     ConflictError,
+    DigestError,
     FencedError,
     HeadwaterError,
     StorageError,
@@ -99,6 +100,11 @@ class ChampionFollower:
         except StorageError:
             self._retry_at = self._bound.clock.now() + _RETRY_AFTER
             raise
+        except DigestError as error:  # its files may be put back
+            self._refuse(reign, error)
+            if self._learning is None:
+                self._retry_at = self._bound.clock.now() + _RETRY_AFTER
+                return False
         except HeadwaterError as error:
             self._refuse(reign, error)  # once a reign
         self._seen, self._retry_at = reign.epoch, None

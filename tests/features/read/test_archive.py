@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from headwater.infra.store.open_storage import open_storage
 from headwater.infra.store.s3_storage import S3Storage
 from headwater.spec.errors import BusyError, FencedError, StorageError, TableError
 from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import OffsetRange
 
 Opener = Callable[..., FeatureLog]
 
@@ -75,7 +77,54 @@ def test_many_small_files_are_compacted_and_read_the_same(
     log.database.close()
 
 
-def test_a_cut_file_is_named_and_nothing_of_the_range_is_given(log: FeatureLog) -> None:
+def size_of(log: FeatureLog) -> int:
+    folder = Path(log.archive["examples"].address)
+    return sum(path.stat().st_size for path in folder.glob("*.parquet"))
+
+
+def test_compaction_removes_what_it_replaced_after_a_while(
+    pipeline: Pipeline, settings: Settings, clock: SimulatedClock
+) -> None:
+    log = FeatureLog(pipeline, settings, clock, compact_from_files=4, keep_replaced=timedelta(0))
+    for start in range(0, 40, 10):
+        fill(log, start, start + 10)
+        log.collect()
+    before = size_of(log)  # what was compacted, and what that replaced
+    fill(log, 40, 50)
+    log.collect()
+    folder = Path(log.archive["examples"].address)
+    table = DeltaTable(str(folder))
+    assert {path.name for path in folder.glob("*.parquet")} == {
+        Path(uri).name for uri in table.file_uris()
+    }
+    assert size_of(log) < before
+    assert log.examples()["offset"].to_list() == list(range(50))
+    log.close()
+    log.database.close()
+
+
+def test_a_damaged_file_is_not_compacted_into_another(
+    pipeline: Pipeline, settings: Settings, clock: SimulatedClock
+) -> None:
+    log = FeatureLog(pipeline, settings, clock, compact_from_files=4)
+    for start in range(0, 30, 10):
+        fill(log, start, start + 10)
+        log.collect()
+    again = FeatureLog(pipeline, settings, clock, log.database, compact_from_files=4)
+    path = next(Path(log.archive["examples"].address).glob("*.parquet"))
+    path.write_bytes(path.read_bytes().replace(b"p", b"q", 1))
+    fill(again, 30, 40)
+    again.collect()
+    assert len(DeltaTable(again.archive["examples"].address).file_uris()) == 4
+    assert again.examples()["offset"].to_list() == list(range(40))
+    log.close()
+    again.close()
+    log.database.close()
+
+
+def test_a_cut_file_is_named_and_its_range_is_read_from_the_database(
+    log: FeatureLog, caplog: pytest.LogCaptureFixture
+) -> None:
     fill(log, 0, 10)
     log.collect()
     fill(log, 10, 20)
@@ -83,18 +132,21 @@ def test_a_cut_file_is_named_and_nothing_of_the_range_is_given(log: FeatureLog) 
     folder = Path(log.archive["examples"].address)
     newest = max(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
     newest.write_bytes(newest.read_bytes()[:100])
-    with pytest.raises(TableError, match="examples"):
-        log.examples(5, 15)
+    assert log.examples(5, 15)["offset"].to_list() == list(range(5, 15))
+    assert newest.name in caplog.text
+    caplog.clear()
     assert log.examples(0, 10).height == 10
+    assert not caplog.text
 
 
-def test_a_lost_file_is_an_error(log: FeatureLog) -> None:
+def test_lost_files_are_refused_and_read_from_the_database(log: FeatureLog) -> None:
     fill(log, 0, 10)
     log.collect()
     for path in Path(log.archive["examples"].address).glob("*.parquet"):
         path.unlink()
     with pytest.raises(TableError):
-        log.examples(0, 10)
+        log.archive["examples"].read(OffsetRange(0, 10), log.frames.schema(("label",)))
+    assert log.examples(0, 10).height == 10
 
 
 def test_a_feature_added_later_is_null_before(

@@ -1,0 +1,1 @@
+"""Damage of the stores: found, named, and mended from a whole copy."""

@@ -1,0 +1,221 @@
+"""The rows of predictions, labels and examples in the database, each held against its checksum.
+
+A row that fails its checksum, or that lies in a damaged page, is left out; an example whose prediction
+or label is left out is, too. Whoever needs every row compares what came with what there must be.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, bindparam, select
+
+from headwater.features.read.frames import ExampleRow, LabelRow, PredictionRow
+from headwater.infra.store import tables
+from headwater.infra.store.database import Database
+from headwater.spec.data.checksum import example_checksum, label_checksum, prediction_checksum
+from headwater.spec.errors import StorageError
+
+__all__ = ["StoredRows", "is_damage"]
+
+_Row = TypeVar("_Row", bound=tuple[Any, ...])
+
+_POSTGRES_DAMAGED = {"XX001", "XX002"}  # data_corrupted, index_corrupted
+
+
+class StoredRows:
+    """One pipeline's whole rows, by range.
+
+    Parameters
+    ----------
+    database, pipeline_id
+        Where they are, and whose.
+    """
+
+    def __init__(self, database: Database, pipeline_id: int) -> None:
+        self._database = database
+        # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to run it.
+        self._predictions = _predictions_of(pipeline_id)
+        self._labels = _labels_of(pipeline_id)
+        self._examples = _examples_of(pipeline_id)
+
+    def predictions(self, start: int, stop: int) -> list[PredictionRow]:
+        """Return the whole predictions of a range of positions, in order."""
+        rows = self._read(self._predictions, start, stop)
+        return [(row[0], row[1], row[2]) for row in rows if _is_whole_prediction(*row)]
+
+    def labels(self, start: int, stop: int) -> list[LabelRow]:
+        """Return the whole labels of a range of positions, in order."""
+        rows = self._read(self._labels, start, stop)
+        return [
+            (position, revision, us, late, payload)
+            for position, revision, us, late, payload, of, id_, checksum in rows
+            if _is_whole_label(position, revision, us, late, payload, _of(of, id_), checksum)
+        ]
+
+    def examples(self, start: int, stop: int) -> list[ExampleRow]:
+        """Return the whole examples of a range of offsets, in order, with both their halves."""
+        rows = self._read(self._examples, start, stop)
+        return [
+            (row[0], row[1], row[2], row[12], row[14], row[7], row[15])
+            for row in rows
+            if _is_whole_example(row)
+        ]
+
+    def damaged(self, start: int, stop: int) -> list[int]:
+        """Return the positions of a range at which no whole row stands."""
+        there = {row[0] for row in self.predictions(start, stop)}
+        there.update(row[0] for row in self.labels(start, stop))
+        return [position for position in range(start, stop) if position not in there]
+
+    def damaged_examples(self, start: int, stop: int) -> list[int]:
+        """Return the offsets of a range at which no whole example stands."""
+        there = {row[0] for row in self.examples(start, stop)}
+        return [offset for offset in range(start, stop) if offset not in there]
+
+    def _read(self, statement: Select[_Row], start: int, stop: int) -> list[_Row]:
+        """Read around damaged pages: halve the range until what cannot be read is one row."""
+
+        def within(first: int, end: int) -> list[_Row]:
+            with self._database.reading() as connection:
+                values = {"start": first, "stop": end}
+                return list(connection.execute(statement, values).tuples().all())
+
+        return _around_damage(within, start, stop)
+
+
+def is_damage(error: StorageError) -> bool:
+    """Return whether a database refused since a page or a text of it is damaged."""
+    original = getattr(error.__cause__, "orig", None)
+    if isinstance(original, sqlite3.Error):
+        code = getattr(original, "sqlite_errorcode", None)
+        return code == sqlite3.SQLITE_CORRUPT or str(original).startswith("Could not decode")
+    return getattr(original, "sqlstate", None) in _POSTGRES_DAMAGED
+
+
+def _around_damage(read: Callable[[int, int], list[_Row]], start: int, stop: int) -> list[_Row]:
+    try:
+        return read(start, stop)
+    except StorageError as error:
+        if not is_damage(error):
+            raise
+    if stop - start <= 1:
+        return []
+    middle = (start + stop) // 2
+    return _around_damage(read, start, middle) + _around_damage(read, middle, stop)
+
+
+def _is_whole_prediction(
+    position: int, effective_us: int, payload: bytes, id_: str, checksum: int | None
+) -> bool:
+    if checksum is None:
+        return True
+    try:
+        return prediction_checksum(position, id_, effective_us, payload) == checksum
+    except TypeError:  # the damage is in a value's type
+        return False
+
+
+def _is_whole_label(
+    position: int,
+    revision: int,
+    effective_us: int,
+    late: bool,
+    payload: bytes,
+    of: int | str | None,
+    checksum: int | None,
+) -> bool:
+    if checksum is None:
+        return True
+    try:
+        return label_checksum(position, of, revision, effective_us, late, payload) == checksum
+    except TypeError:
+        return False
+
+
+def _is_whole_example(row: Sequence[Any]) -> bool:
+    offset, emitted_us, supersedes, prediction, label, checksum = row[:6]
+    if checksum is not None and (
+        example_checksum(offset, prediction, label, emitted_us, supersedes) != checksum
+    ):
+        return False
+    if not _is_whole_prediction(prediction, row[6], row[7], row[8], row[9]):
+        return False
+    revision, us, late, payload, of_label = row[12:17]
+    return _is_whole_label(label, revision, us, late, payload, _of(row[10], row[11]), of_label)
+
+
+def _of(prediction: int | None, id_: str | None) -> int | str | None:
+    return id_ if prediction is None else prediction
+
+
+def _within(table: Any, key: str, pipeline_id: int) -> tuple[Any, ...]:
+    column = table.c[key]
+    return (
+        table.c.pipeline_id == pipeline_id,
+        column >= bindparam("start"),
+        column < bindparam("stop"),
+    )
+
+
+def _predictions_of(pipeline_id: int) -> Select[tuple[int, int, bytes, str, int | None]]:
+    row = tables.prediction.c
+    return (
+        select(row.position, row.effective_at_us, row.payload, row.id, row.checksum)
+        .where(*_within(tables.prediction, "position", pipeline_id))
+        .order_by(row.position)
+    )
+
+
+def _labels_of(
+    pipeline_id: int,
+) -> Select[tuple[int, int, int, bool, bytes, int | None, str | None, int | None]]:
+    row = tables.label.c
+    return (
+        select(
+            row.position,
+            row.revision,
+            row.effective_at_us,
+            row.late,
+            row.payload,
+            row.prediction_position,
+            row.prediction_id,
+            row.checksum,
+        )
+        .where(*_within(tables.label, "position", pipeline_id))
+        .order_by(row.position)
+    )
+
+
+def _examples_of(pipeline_id: int) -> Select[Any]:
+    """Select the examples from offset ``start`` up to ``stop``, with all that their checksums cover."""
+    example, prediction, label = tables.example.c, tables.prediction.c, tables.label.c
+    of_prediction = (prediction.pipeline_id == example.pipeline_id) & (
+        prediction.position == example.prediction_position
+    )
+    of_label = (label.pipeline_id == example.pipeline_id) & (label.position == example.label_position)
+    return (
+        select(
+            example.offset,
+            example.emitted_at_us,
+            example.supersedes,
+            example.prediction_position,
+            example.label_position,
+            example.checksum,
+            prediction.effective_at_us,
+            prediction.payload,
+            prediction.id,
+            prediction.checksum,
+            label.prediction_position,
+            label.prediction_id,
+            label.revision,
+            label.effective_at_us,
+            label.late,
+            label.payload,
+            label.checksum,
+        )
+        .join(tables.prediction, of_prediction)
+        .join(tables.label, of_label)
+        .where(*_within(tables.example, "offset", pipeline_id))
+        .order_by(example.offset)
+    )
