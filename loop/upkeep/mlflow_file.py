@@ -52,7 +52,7 @@ def readdress(path: Path, states: tuple[str, str], tables: tuple[str, str]) -> i
     path
         The file; no process of MLflow may use it meanwhile.
     states, tables
-        The old address and the new one: of the states, and of the storage.
+        The old address and the new one: of the states, and of the storage; empty for no change.
 
     Raises
     ------
@@ -67,9 +67,9 @@ def readdress(path: Path, states: tuple[str, str], tables: tuple[str, str]) -> i
 
 def _replace(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> int:
     """Put a new address in the place of an old one, where it is the beginning of a path."""
-    old, new = f"{old.rstrip('/')}/", f"{new.rstrip('/')}/"
-    if old == new:
+    if not old or old == new:
         return 0
+    old, new = f"{old.rstrip('/')}/", f"{new.rstrip('/')}/"
     return connection.execute(
         f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?) > 0",  # noqa: S608 - ours
         (old, new, old),

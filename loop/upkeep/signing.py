@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -19,11 +19,11 @@ from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
 from headwater.infra.store.published_file import replacing
-from headwater.infra.store.turns import alone
 from headwater.loop.rebuild import check_libraries, declared_by
 from headwater.loop.training.fold import fold
 from headwater.loop.upkeep.manifest import Told
-from headwater.loop.upkeep.places import ARTIFACTS, INBOX, names_in, storages_of
+from headwater.loop.upkeep.places import ARTIFACTS, names_in, storages_of
+from headwater.loop.upkeep.use import home_alone
 from headwater.registry.mlflow_store.connection import MlflowConnection, guarded
 from headwater.registry.mlflow_store.versions import FILES, VersionStore
 from headwater.registry.proof import is_signed_by, prove, read_proof, signed
@@ -89,7 +89,7 @@ def rotate_key(settings: Settings, told: Told = lambda *_: None) -> SignedStates
     """
     if not settings.has_key:
         raise NotFoundError("there is no signing key yet", hint="it is made when it is first needed")
-    with _home_alone(settings):
+    with home_alone(settings):
         old, path = settings.key(), settings.root / _NEW
         new = _drawn(path)
         counts = {"signed": 0, "already": 0}
@@ -224,12 +224,3 @@ def _set_tags(settings: Settings, key: bytes) -> None:
                     with guarded(settings):
                         client = connection.client
                         client.set_model_version_tag(pipeline, version.number, _TAG, signature)
-
-
-@contextmanager
-def _home_alone(settings: Settings) -> Iterator[None]:
-    """Have every pipeline of the home to oneself: who serves or trains holds the old key in memory."""
-    with ExitStack() as held:
-        for path in sorted((settings.root / INBOX).glob("*.sqlite")):
-            held.enter_context(alone(path))
-        yield

@@ -1,12 +1,15 @@
 """The experiment and registered model under a pipeline's name in MLflow, and the log that owns them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from sqlalchemy.engine import make_url
 
 from headwater.infra.settings import Settings
 from headwater.infra.store.identity import Identity
+from headwater.spec.errors import IntegrityError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,6 +40,7 @@ class Owned:
         self._settings = settings
         self._name = f"headwater/{identity.pipeline}"
         self._model_exists = False
+        self._place = ""
 
     def check(self) -> None:
         """Refuse an experiment or a model that is not this log's; neither need exist.
@@ -56,13 +60,17 @@ class Owned:
         ------
         IdentityError
             If another log was faster.
+        IntegrityError
+            If the states are gone from where MLflow keeps them: the home was moved.
         """
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy
 
         existing = self._find_experiment()
         if existing is not None:
+            if _is_gone(self._place):
+                self.check_place()
             return existing
-        location = f"{self._settings.artifact_uri}/{self._identity.pipeline}"
+        location = self._location
         try:
             experiment_id = self._client.create_experiment(
                 self._name, artifact_location=location, tags=self._tags()
@@ -101,6 +109,7 @@ class Owned:
         if experiment is None:
             return None
         self._check(f"MLflow's experiment {self._name!r}", experiment.tags)
+        self._place = str(experiment.artifact_location)
         return str(experiment.experiment_id)
 
     def _find_model(self) -> None:
@@ -115,6 +124,39 @@ class Owned:
             return
         self._check(f"MLflow's registered model {name!r}", tags)
 
+    @property
+    def _location(self) -> str:
+        """The place of the pipeline's states, by the settings."""
+        return f"{self._settings.artifact_uri}/{self._identity.pipeline}"
+
+    def check_place(self) -> None:
+        """Refuse the records of a home that was moved or copied: a new state would go to the old place.
+
+        Raises
+        ------
+        IntegrityError
+            If MLflow keeps the states at another place than the settings say.
+        """
+        place = self._place
+        if not place.startswith(("/", "file:", "s3:")) or _path(place) == _path(self._location):
+            return
+        raise IntegrityError(
+            f"MLflow keeps the states of {self._identity.pipeline!r} at {place}, and the settings say "
+            f"{self._location}",
+            hint="if the home or its storage was moved or copied: headwater moved; otherwise correct "
+            "HEADWATER_ARTIFACTS or HEADWATER_STORAGE",
+        )
+
     def _check(self, kind: str, tags: Mapping[str, str]) -> None:
         where = make_url(self._settings.tracking_uri).render_as_string(hide_password=True)
         self._identity.check(kind, where, tags.get(_LOG_TAG), "HEADWATER_MLFLOW_URI")
+
+
+def _is_gone(place: str) -> bool:
+    """Return whether a place is a folder of this machine, and neither it nor its parent is there."""
+    return _path(place).startswith("/") and not Path(_path(place)).parent.exists()
+
+
+def _path(place: str) -> str:
+    """Return an address without what MLflow may write in another way: scheme of files, quoting."""
+    return unquote(place.removeprefix("file://")).rstrip("/")

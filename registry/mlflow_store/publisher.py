@@ -52,11 +52,14 @@ class VersionPublisher:
         ------
         FencedError
             If `publish` refuses; the upload is left to the janitor then.
+        IntegrityError
+            If MLflow's records name another place for states than the settings.
         StorageError
             If MLflow refuses.
         """
         recipe = Recipe.from_json(candidate.recipe)
         connection = self._connection
+        connection.owned.check_place()
         proof = prove(
             connection.key, connection.pipeline, candidate.digest, candidate.state, candidate.recipe
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from tests.conftest import START
+from tests.homes import copy_home
 from tests.loop.batch_killed import ROWS, bind
 from tests.loop.conftest import PIPELINE, day
 
@@ -82,7 +83,7 @@ def with_version(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path
 
 @pytest.fixture
 def folder(with_version: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(with_version, tmp_path / "home"))
+    return copy_home(with_version, tmp_path / "home")
 
 
 def in_inbox(bound: Bound) -> list[str]:

@@ -13,6 +13,7 @@ from deltalake import write_deltalake
 from msgspec.structs import replace
 from tests.conftest import START
 from tests.features.conftest import S3, on_s3, s3
+from tests.homes import copy_home
 from tests.loop.conftest import PIPELINE, Binder, day
 
 from headwater.features.batch.batch_files import AnswerTable, BatchFiles
@@ -84,7 +85,7 @@ def with_version(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path
 
 @pytest.fixture
 def trained(with_version: Path, home: Settings, bind: Binder, table: Path) -> Bound:
-    shutil.copytree(with_version, home.root, dirs_exist_ok=True)
+    copy_home(with_version, home.root)
     return bind(SimulatedClock(START + timedelta(days=1)), batch=of(ParquetSource(str(table))))
 
 

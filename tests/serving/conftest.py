@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.conftest import START
+from tests.homes import copy_home
 from tests.loop.conftest import PIPELINE, mlflow_template
 from tests.patience import await_
 from tests.serving.flow import history_of
@@ -45,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> 
 
 @pytest.fixture
 def home(tmp_path: Path, trained: Path) -> Settings:
-    shutil.copytree(trained, tmp_path / "home")
+    copy_home(trained, tmp_path / "home")
     return Settings(home=tmp_path / "home")
 
 

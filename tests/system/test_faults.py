@@ -1,7 +1,6 @@
 """A real process is killed at each commit point: the next goes on, nothing is lost or doubled."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.homes import copy_home
 from tests.loop.conftest import PIPELINE
 
 from headwater.infra.clock import SystemClock
@@ -67,8 +67,7 @@ def test_a_kill_at_a_commit_point_loses_and_doubles_nothing(
     point: str, workers: Workers, first_day: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    shutil.copytree(first_day, home)
-    _move_artifacts(home, first_day)
+    copy_home(first_day, home)
     status, said = workers.work(home, 2, kill_at=point)
     assert status == -signal.SIGKILL, said
     status, said = workers.work(home, 2)
@@ -90,19 +89,3 @@ def test_a_kill_at_a_commit_point_loses_and_doubles_nothing(
         assert fired.outcome is not None
         assert (fired.outcome.version, fired.outcome.promoted) == ("2", True)
         assert versions[1].decision == fired.id
-
-
-def _move_artifacts(home: Path, origin: Path) -> None:
-    """MLflow notes where artifacts are by absolute path: let the copy have its own."""
-    import sqlite3  # noqa: PLC0415
-
-    with sqlite3.connect(home / "mlflow.sqlite") as database:
-        for table, column in [
-            ("experiments", "artifact_location"),
-            ("runs", "artifact_uri"),
-            ("logged_models", "artifact_location"),
-        ]:
-            database.execute(  # the names are the constants above
-                f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(origin), str(home))
-            )
-    database.close()

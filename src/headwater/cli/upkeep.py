@@ -1,4 +1,4 @@
-"""Commands of upkeep: backup, restore, the signing key."""
+"""Commands of upkeep: backup, restore, moving, the signing key."""
 
 import sys
 from collections.abc import Iterator
@@ -75,6 +75,26 @@ def restore(
             _positions(manifest),
             *_notes(manifest),
             "next: headwater doctor; then headwater up, and headwater deploy for the schedules",
+        ],
+    )
+
+
+@commands.command()
+def moved(json: AsJson = False) -> None:
+    """Follow a home or storage that was moved: change the addresses in MLflow's records.
+
+    Everything else is found by the settings: move the folder, set HEADWATER_HOME or HEADWATER_STORAGE,
+    and run this once.
+    """
+    from headwater.loop.upkeep.moving import follow_move
+
+    result = follow_move(settings_now())
+    show(
+        result,
+        json,
+        lambda: [
+            f"states are at {result.after}: {result.changed:,} addresses were changed",
+            "next: headwater up, and headwater deploy, since schedules name the home",
         ],
     )
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from shutil import copytree
 from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies
 from msgspec.structs import replace
+from tests.homes import copy_home
 from tests.loop import models_at_fault
 from tests.serving.conftest import NOW, Opener
 from tests.serving.examples import fill
@@ -55,7 +55,7 @@ ACTIONS = strategies.one_of(
 def test_no_order_of_pauses_loses_an_example(trained: Path, actions: list[int | str]) -> None:
     """In any order of actions, the state is the fold of its recipe, up to the last whole batch."""
     with TemporaryDirectory() as folder, ExitStack() as stack:
-        home = Settings(home=Path(copytree(trained, Path(folder) / "home")))
+        home = Settings(home=copy_home(trained, Path(folder) / "home"))
         bound = stack.enter_context(Bound(EACH, home, SimulatedClock(NOW)))
         keeper, sent, halted = Keeper(bound), 0, None
         keeper.__enter__()

@@ -1,7 +1,6 @@
 """Routing over HTTP: the answering version, its log record, and the outputs of shadows."""
 
 import random
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from msgspec.structs import replace
+from tests.homes import copy_home
 from tests.loop import models_at_fault
 from tests.loop.conftest import PIPELINE
 from tests.serving.conftest import NOW, Opener
@@ -35,7 +35,7 @@ Eventually = Callable[[Callable[[], bool]], None]
 def two_versions(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     """Return a home with a good version 1, which serves, and a version 2 that learned the opposite."""
     home = tmp_path_factory.mktemp("two") / "home"
-    shutil.copytree(trained, home)
+    copy_home(trained, home)
     with Bound(PIPELINE, Settings(home=home), SimulatedClock(NOW)) as bound:
         history = [
             (prediction, replace(label, value=not label.value))
@@ -50,7 +50,7 @@ def two_versions(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Pat
 
 @pytest.fixture
 def home(tmp_path: Path, two_versions: Path) -> Settings:
-    shutil.copytree(two_versions, tmp_path / "home")
+    copy_home(two_versions, tmp_path / "home")
     return Settings(home=tmp_path / "home")
 
 

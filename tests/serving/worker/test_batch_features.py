@@ -12,6 +12,7 @@ import msgspec
 import polars as pl
 import pytest
 from msgspec.structs import replace
+from tests.homes import copy_home
 from tests.serving.conftest import NOW, Opener
 from tests.serving.flow import history_of
 from tests.serving.http.test_fuzz import finds_nothing
@@ -49,7 +50,7 @@ def shop_trained(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path
 
 @pytest.fixture
 def home(tmp_path: Path, shop_trained: Path) -> Settings:
-    shutil.copytree(shop_trained, tmp_path / "home")
+    copy_home(shop_trained, tmp_path / "home")
     return Settings(home=tmp_path / "home")
 
 
