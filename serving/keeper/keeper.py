@@ -13,12 +13,15 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Self
 
 import msgspec
 from msgspec.structs import replace
 
+from headwater.features.integrity.scrub import Scrub
+from headwater.features.read.stored_rows import is_damage
 from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
@@ -51,7 +54,7 @@ from headwater.spec.pipeline import Pipeline
 __all__ = ["Keeper", "looked_file", "main"]
 
 _logger = logging.getLogger("headwater.keeper")
-_LOOK_S, _LEARN_S, _ALL_S = 0.25, 0.1, 5.0
+_LOOK_S, _LEARN_S, _ALL_S, _SCRUB_S = 0.25, 0.1, 5.0, 1.0
 _BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """MLflow's patience with a server that is away: the keeper tries again by itself, for all pipelines."""
 
@@ -95,6 +98,7 @@ class Keeper:
         served = None if self._published is None else self._published.states[0].version
         self._follower = ChampionFollower(bound, self._live, self._learning, self._alarms, served)
         self._routing = RoutingFollower(bound, self._live, self._alarms)
+        self._scrub = Scrub(bound.log)
         self.name = bound.pipeline.name
         self.aliases = AliasFollower(bound.registry, bound.clock, self._alarms)
         if alone:
@@ -154,6 +158,19 @@ class Keeper:
             self._alarms.sound("stores", failure)
         self._write_status()
         return any(done)
+
+    def scrub(self) -> None:
+        """Look for damage in a part of each store; an alarm names what is found and cannot be mended."""
+        damage: HeadwaterError | None
+        try:
+            damage = self._scrub.step()
+        except StorageError as error:
+            damage = error if is_damage(error) else None
+        if damage is None:
+            self._alarms.clear("damage")
+        else:
+            self._alarms.sound("damage", damage)
+        self._write_status()
 
     def _route(self) -> bool:
         """Follow the routing, and publish; if the routing fails, the champion still serves."""
@@ -247,10 +264,11 @@ def main(references: Sequence[str]) -> int:
         keepers = [stack.enter_context(Keeper(bound)) for bound in kept]
         stack.enter_context(_look_at_aliases(keepers))
         learns = any(bound.pipeline.learn == "each label" for bound in kept)
-        due, looked = _Due(bounds[0].database), False
+        due, looked, scrubbing = _Due(bounds[0].database), False, _Scrubbing(keepers)
         while not ended.is_set():
             everyone = due.now()
             busy = [one for one in keepers if (everyone or one.follows_records) and one.step()]
+            scrubbing.take_turn()
             if not looked:
                 looked_file(settings()).write_text(str(os.getpid()))
                 looked = True
@@ -281,6 +299,21 @@ class _Due:
         return True
 
 
+class _Scrubbing:
+    """The turns of pipelines at the scrub: one a second, however many there are."""
+
+    def __init__(self, keepers: Sequence[Keeper]) -> None:
+        self._keepers = cycle(keepers)
+        self._any = bool(keepers)
+        self._last_s = -math.inf
+
+    def take_turn(self) -> None:
+        now_s = time.monotonic()
+        if self._any and now_s - self._last_s >= _SCRUB_S:
+            self._last_s = now_s
+            next(self._keepers).scrub()
+
+
 def _look_at_aliases(keepers: Sequence[Keeper]) -> Repeating:
     """Look at the aliases of all pipelines from a thread: MLflow's server may be silent."""
     looks = {}
@@ -293,7 +326,9 @@ def _look_at_aliases(keepers: Sequence[Keeper]) -> Repeating:
 def _keep_alone(pipeline: Pipeline, reason: str, ended: threading.Event) -> int:
     """Keep one pipeline whose learning harmed the keeper of all."""
     with Bound(pipeline, settings()) as bound, Keeper(bound, reason) as keeper:
+        scrubbing = _Scrubbing([keeper])
         while not ended.is_set():
+            scrubbing.take_turn()
             if not keeper.step():
                 ended.wait(_LEARN_S)
     return 0
