@@ -40,14 +40,12 @@ class ArchiveTable:
     prepare
         Called before it is opened first.
     care
-        Its files with their seals, and their compaction; None for a reader that needs neither.
+        Its files with their seals, and their compaction; None checks and compacts nothing.
 
     Attributes
     ----------
-    address
-        For any reader of Delta Lake.
-    files
-        Its files with their seals.
+    address, files
+        For any reader of Delta Lake; its files with their seals.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from headwater.features.record.entries import (
     refuse,
 )
 from headwater.features.record.imported_files import ImportedFiles
+from headwater.infra.clock import Clock, ReceiptClock
 from headwater.spec.errors import DamagedError, StorageError, spans_of
 
 __all__ = ["InboxReader", "ScannedEntries", "damaged_at", "lost_entries", "refused"]
@@ -164,6 +165,14 @@ class InboxReader:
         statement = "SELECT coalesce(max(position), 0) FROM entry"
         ((position,),) = self._connection.execute(statement).fetchall()
         return int(position)
+
+    def receipt_clock(self, clock: Clock) -> ReceiptClock:
+        """Return a clock for times of receipt, which holds another against the newest entry's."""
+        row = None
+        with suppress(StorageError), self._reading():  # a damaged page is found by whoever reads it
+            statement = "SELECT received_at_us FROM entry ORDER BY position DESC LIMIT 1"
+            row = self._connection.execute(statement).fetchone()
+        return ReceiptClock(clock, self.path.parent, 0 if row is None else int(row[0]))
 
     def unknown(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Return the entries that are not there.

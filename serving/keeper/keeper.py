@@ -47,7 +47,7 @@ from headwater.serving.published.published_models import PublishedModels, Served
 from headwater.serving.published.published_tables import PublishedTables
 from headwater.serving.published.refused import Refused, refused_file
 from headwater.serving.published.repeating import Repeating
-from headwater.spec.errors import ChangedError, HeadwaterError, IdentityError, StorageError
+from headwater.spec.errors import ChangedError, DigestError, HeadwaterError, IdentityError, StorageError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
 
@@ -90,6 +90,7 @@ class Keeper:
         self._bound = bound
         self._live = PublishedModels(bound.pipeline, bound.settings)
         self._published = self._published_before()
+        self._publication = self._live.publication()
         self._file = KeeperStatusFile(bound.pipeline.name, bound.settings)
         self._status = self._file.read()
         self._expired = self._status.expired
@@ -119,7 +120,7 @@ class Keeper:
         """Return what an earlier keeper published; a damaged file is published anew."""
         try:
             return self._live.read()
-        except StorageError as error:
+        except (StorageError, DigestError) as error:
             _logger.warning("%s: published anew: %s", self._bound.pipeline.name, error)
             return None
 
@@ -198,17 +199,18 @@ class Keeper:
         return False
 
     def _publish(self, champion: ServedState) -> bool:
-        """Publish what is to serve, if it differs from the last publication."""
+        """Publish what is to serve, if it differs from the last publication, or that is gone."""
         before, epoch = self._published, self._follower.epoch
         if epoch is None:
             return False
         number = 0 if before is None else before.number
         serving = self._routing.complete(ServingFile(number=number, epoch=epoch, states=(champion,)))
-        if serving == before:
+        if serving == before and self._live.publication() == self._publication:
             return False
         self._published = replace(serving, number=number + 1)
         with span("publish", {"pipeline": self._bound.pipeline.name, "version": champion.version}):
             self._live.publish(self._published)
+        self._publication = self._live.publication()
         return True
 
     def _write_status(self) -> None:
@@ -343,7 +345,7 @@ def _check(bound: Bound) -> None:
         If there are such. A store that is damaged or away is no reason to refuse here.
     """
     bound.check()
-    with suppress(StorageError):
+    with suppress(StorageError, DigestError):
         PublishedModels(bound.pipeline, bound.settings).read()
     with suppress(StorageError):
         PublishedTables(bound.pipeline, bound.settings).read()
