@@ -22,6 +22,7 @@
     ├── NotRebuildableError   a recipe that this environment cannot fold again
     ├── StorageError          storage that is away, or refuses
     ├── NotReadyError         a service that has no version to answer with yet
+    ├── ClockError            a clock that is further on than it can be
     ├── StaleError            a value that is older than it may be served
     ├── OverloadedError       more than a service takes at a time: come back later
     ├── ModelError            a model's process that ended, or did not answer in time
@@ -33,8 +34,7 @@
     ├── TooOftenError         a key that asks more often than it may
     └── ServerError           a local server that does not start, or a port that is taken
 
-Each is a record first: ``what`` is wrong, and ``hint`` says what to do next. What goes on
-all the same is a ``HeadwaterWarning``, such a record, too.
+Each is a record: ``what`` is wrong, and ``hint`` says what to do next. So is a HeadwaterWarning.
 """
 
 from collections.abc import Iterable
@@ -46,6 +46,7 @@ from headwater.spec.difference import Difference
 __all__ = [
     "BusyError",
     "ChangedError",
+    "ClockError",
     "ConflictError",
     "DamagedError",
     "DeclarationError",
@@ -341,6 +342,10 @@ class StorageError(HeadwaterError):
 
 class NotReadyError(HeadwaterError):
     """The service has no version to answer with yet."""
+
+
+class ClockError(HeadwaterError):
+    """A clock is further on than it can be."""
 
 
 class StaleError(HeadwaterError):

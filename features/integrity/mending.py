@@ -1,11 +1,11 @@
 """Mending of damaged predictions and labels in the database, from the inbox that they came by."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from headwater.features.read.stored_rows import StoredRows, is_damage
+from headwater.features.read.stored_rows import is_damage
 from headwater.features.record.entries import LABEL, PREDICTION
 from headwater.features.record.inbox import Inbox
 from headwater.infra.store import tables
@@ -16,8 +16,8 @@ from headwater.spec.errors import DamagedError, StorageError
 __all__ = ["mend"]
 
 
-def mend(database: Database, pipeline_id: int, inbox: Inbox, start: int, stop: int) -> list[int]:
-    """Mend the damaged rows of a range of positions, and return the positions that were mended.
+def mend(database: Database, pipeline_id: int, inbox: Inbox, positions: Sequence[int]) -> list[int]:
+    """Mend damaged rows of the database, and return the positions that were mended.
 
     The inbox has each record once more. A copy counts as the row's own only if the row's checksum holds
     for it: of a row whose checksum or time is damaged, both must have the same record.
@@ -26,8 +26,8 @@ def mend(database: Database, pipeline_id: int, inbox: Inbox, start: int, stop: i
     ----------
     database, pipeline_id, inbox
         Where the rows are, whose, and where the copies are.
-    start, stop
-        The range.
+    positions
+        Of the damaged rows.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def mend(database: Database, pipeline_id: int, inbox: Inbox, start: int, stop: i
         If the database is away, or refuses to write.
     """
     mended = []
-    for position in StoredRows(database, pipeline_id).damaged(start, stop):
+    for position in positions:
         try:
             with database.transaction() as connection:
                 if _mend_prediction(connection, pipeline_id, inbox, position) or _mend_label(

@@ -14,7 +14,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from polars.exceptions import PolarsError
 
-from headwater.features.read.compaction import Compaction
+from headwater.features.read.compaction import Compaction, sizes_of
 from headwater.features.read.file_seals import SealedFiles
 from headwater.infra.commit_points import reached
 from headwater.infra.store.identity import Claim, Identity
@@ -40,14 +40,12 @@ class ArchiveTable:
     prepare
         Called before it is opened first.
     care
-        Its files with their seals, and their compaction; None for a reader that needs neither.
+        Its files with their seals, and their compaction; None checks and compacts nothing.
 
     Attributes
     ----------
-    address
-        For any reader of Delta Lake.
-    files
-        Its files with their seals.
+    address, files
+        For any reader of Delta Lake; its files with their seals.
     """
 
     def __init__(
@@ -176,7 +174,7 @@ class ArchiveTable:
             files = pl.DataFrame(table.get_add_actions(flatten=True)).filter(held)
             paths = [f"{self.address}/{path}" for path in files["path"]]
             if not paths:
-                raise self._missing(offsets, 0)
+                raise _missing(self._named, self.address, offsets, 0)
             if self.files is not None:
                 check_files(self._named, self.address, self.files, files, key)
             options = self._storage.reader_options_for(self._storage.root)
@@ -184,14 +182,14 @@ class ArchiveTable:
             of_files = {key: pl.Int64(), **schema}
             frame = _scan(self._named, paths, within, of_files, options).sort(key)
         if key == "offset" and not frame[key].equals(pl.Series(key, range(offsets.start, offsets.stop))):
-            raise self._missing(offsets, frame[key].n_unique())
+            raise _missing(self._named, self.address, offsets, frame[key].n_unique())
         return frame
 
-    def _missing(self, offsets: OffsetRange, count: int) -> TableError:
-        return TableError(
-            f"{self._named} holds {count} of the {len(offsets)} offsets {offsets}",
-            hint=f"restore the files of {self.address}; nothing is trained over this range",
-        )
+    def list_files(self, column: str = "size_bytes") -> dict[str, int]:
+        """Return the sizes of its files, by path below its folder; none if there is no table yet."""
+        table = self._table()
+        with self._guarded():
+            return {} if table is None else sizes_of(table, column)
 
     def _table(self) -> DeltaTable | None:
         """Open a table, or bring the open one up to date; None if there is none yet."""
@@ -231,6 +229,13 @@ class ArchiveTable:
             raise _refusal(error, self._named, self._at, self._storage) from error
 
 
+def _missing(named: str, address: str, offsets: OffsetRange, count: int) -> TableError:
+    return TableError(
+        f"{named} holds {count} of the {len(offsets)} offsets {offsets}",
+        hint=f"write {address} anew from the database: headwater doctor --repair",
+    )
+
+
 def _refusal(error: Exception, named: str, at: str, storage: Storage) -> HeadwaterError:
     if isinstance(error, CommitFailedError):
         return ConflictError(f"another process wrote {named} at the same time", hint="collect again")
@@ -242,7 +247,7 @@ def _refusal(error: Exception, named: str, at: str, storage: Storage) -> Headwat
         )
     return TableError(
         f"{at} cannot be read: {first[:200]}",
-        hint="restore the named file from a copy; the log itself is in the database",
+        hint="write the table anew from the database: headwater doctor --repair",
     )
 
 
@@ -250,9 +255,7 @@ def _is_network(text: str) -> bool:
     return any(word in text for word in ("Generic S3 error", "error sending request", "retries"))
 
 
-def check_files(
-    named: str, address: str, sealed: SealedFiles, files: pl.DataFrame, key: str, *, again: bool = False
-) -> None:
+def check_files(named: str, address: str, sealed: SealedFiles, files: pl.DataFrame, key: str) -> None:
     """Refuse files that are not what was written.
 
     Parameters
@@ -263,15 +266,13 @@ def check_files(
         Delta's record of each file.
     key
         The column by which rows rise.
-    again
-        Whether to look at files that were whole before.
 
     Raises
     ------
     TableError
         If there are such; it names the first, and the range that it holds.
     """
-    damaged = sealed.damaged(files["path"].to_list(), again=again)
+    damaged = sealed.damaged(files["path"].to_list())
     if damaged:
         (row,) = files.filter(pl.col("path") == damaged[0]).iter_rows(named=True)
         raise TableError(
@@ -303,7 +304,7 @@ def _scan(
         if len(paths) == 1 and not _is_network(str(error)):
             raise TableError(
                 f"{named} cannot be read: {paths[0]} is damaged",
-                hint="restore that file from a copy; the log itself is in the database",
+                hint="write the table anew from the database: headwater doctor --repair",
             ) from error
         for path in () if len(paths) == 1 else paths:
             _scan(named, [path], within, schema, options)  # raises for the one that is damaged

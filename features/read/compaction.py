@@ -7,7 +7,7 @@ from deltalake import DeltaTable
 
 from headwater.features.read.file_seals import SealedFiles
 
-__all__ = ["KEEP_REPLACED", "Compaction", "paths_of"]
+__all__ = ["KEEP_REPLACED", "Compaction", "sizes_of"]
 
 KEEP_REPLACED = timedelta(hours=1)
 """How long replaced files stay, for readers that listed them before."""
@@ -53,13 +53,13 @@ class Compaction:
         bool
             Whether the table was compacted or cleared, so that it must be opened anew.
         """
-        paths = paths_of(table)
+        paths = list(sizes_of(table))
         self._files.seal_new(paths)
         if len(paths) >= self._from_files and not self._files.damaged(paths):
             fresh = self._fresh()  # an object older than a schema change cannot compact
-            before = paths_of(fresh)
+            before = list(sizes_of(fresh))
             fresh.optimize.compact()
-            self._files.replace(before, paths_of(fresh))
+            self._files.replace(before, list(sizes_of(fresh)))
             fresh.create_checkpoint()
             return True
         return self._files.remove_replaced(self._keep_replaced.total_seconds(), self._vacuum)
@@ -72,6 +72,7 @@ class Compaction:
         return DeltaTable(self._address, storage_options=self._options)
 
 
-def paths_of(table: DeltaTable) -> list[str]:
-    """Return the paths of a table's files, below its folder."""
-    return [str(path) for path in pl.DataFrame(table.get_add_actions(flatten=True))["path"]]
+def sizes_of(table: DeltaTable, column: str = "size_bytes") -> dict[str, int]:
+    """Return the sizes of a table's files, in bytes or in ``num_records``, by path below its folder."""
+    files = pl.DataFrame(table.get_add_actions(flatten=True))
+    return dict(files.select("path", column).rows())

@@ -41,8 +41,8 @@ class LogReader:
         The records in the database, by range.
     same_rows
         The check that archive and database are of one log, still.
-    shadows
-        The outputs of shadows.
+    shadows, quarantined
+        The outputs of shadows; the function that returns the quarantined offsets of a range, rising.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class LogReader:
         self.same_rows = SameRows(archive, self.repository)
         self.shadows = ShadowOutputs(database, pipeline_id)
         self._quarantined = QuarantinedRows(database, pipeline_id)
+        self.quarantined = self._quarantined.offsets
         self._framed, self._frames = declared.stored, Frames(declared.readable())
 
     @property
@@ -84,8 +85,7 @@ class LogReader:
     ) -> pl.DataFrame:
         """Return the examples of a range of offsets, which never change.
 
-        What is damaged in the archive is read from the database. What is damaged there too, and was
-        quarantined, is left out.
+        What is damaged in both archive and database is left out once it is quarantined.
 
         Parameters
         ----------
@@ -129,20 +129,17 @@ class LogReader:
     def _archived(
         self, start: int, stop: int, columns: Collection[str]
     ) -> tuple[pl.DataFrame, int] | None:
-        """Return the archived examples of a range, and where they stop.
-
-        Return None if none is archived, or the table is damaged: the database has them all.
-        """
+        """Return the archived examples of a range and their stop; None if there are none, or damaged."""
         try:
             end = min(stop, self.same_rows.check("examples", self.frames))
             if end <= start:
                 return None
             schema = self.frames.schema(columns)
             frame = self.archive["examples"].read(OffsetRange(start, end), schema)
+            return frame.select(list(columns)), end
         except TableError as error:
             _logger.warning("%s: read from the database: %s", self.pipeline.name, error.what)
             return None
-        return frame.select(list(columns)), end
 
     def _stored(self, start: int, stop: int, columns: Collection[str]) -> pl.DataFrame:
         """Return the examples of a range as the database has them, without quarantined damaged ones."""
@@ -161,10 +158,6 @@ class LogReader:
         frame = self.examples(start, stop, ("offset", *(name for name in wanted if name != "offset")))
         left_out = self._quarantined.offsets(start, stop)
         return frame.filter(~pl.col("offset").is_in(left_out)).select(wanted)
-
-    def quarantined(self, start: int, stop: int) -> list[int]:
-        """Return the quarantined offsets of a range, rising."""
-        return self._quarantined.offsets(start, stop)
 
     def position_at(self, moment: datetime) -> int:
         """Return the position from which on predictions were recorded at `moment` or later."""

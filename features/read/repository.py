@@ -235,12 +235,7 @@ class LogRepository:
     def examples(self, start: int, stop: int, without: Collection[int] = ()) -> list[ExampleRow]:
         """Return the examples of a range of offsets, in order, with both their halves.
 
-        Parameters
-        ----------
-        start, stop
-            The range.
-        without
-            The offsets that are left out where they are damaged.
+        Those of `without` that are damaged are left out.
 
         Raises
         ------

@@ -20,6 +20,7 @@ __all__ = ["StoredRows", "is_damage"]
 
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
+_SQLITE_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _POSTGRES_DAMAGED = {"XX001", "XX002"}  # data_corrupted, index_corrupted
 
 
@@ -86,10 +87,10 @@ class StoredRows:
 
 def is_damage(error: StorageError) -> bool:
     """Return whether a database refused since a page or a text of it is damaged."""
-    original = getattr(error.__cause__, "orig", None)
+    original = getattr(error.__cause__, "orig", error.__cause__)
     if isinstance(original, sqlite3.Error):
-        code = getattr(original, "sqlite_errorcode", None)
-        return code == sqlite3.SQLITE_CORRUPT or str(original).startswith("Could not decode")
+        code = getattr(original, "sqlite_errorcode", None) or 0
+        return code & 0xFF in _SQLITE_DAMAGED or str(original).startswith("Could not decode")
     return getattr(original, "sqlstate", None) in _POSTGRES_DAMAGED
 
 

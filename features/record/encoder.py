@@ -101,12 +101,17 @@ class RecordEncoder:
         Where they go.
     clock
         Gives the time of receipt.
+
+    Attributes
+    ----------
+    receipts
+        The clock, which refuses a time that cannot be.
     """
 
     def __init__(self, pipeline: Pipeline, inbox: Inbox, clock: Clock) -> None:
         self.pipeline = pipeline
         self.inbox = inbox
-        self._clock = clock
+        self.receipts = inbox.receipt_clock(clock)
         self._checks = Checks(pipeline)
         self._request = self._checks.request
         self._fit, self._decode = self._request.fit, msgspec.json.Decoder(self._request.type).decode
@@ -280,8 +285,8 @@ class RecordEncoder:
         return Recorded(prediction=prediction, labels=tuple(labels))
 
     def now_us(self) -> int:
-        """Return the clock's present in microseconds since 1970, UTC."""
-        return to_us(self._clock.now())
+        """Return the time of receipt in microseconds since 1970, UTC; ClockError if it cannot be."""
+        return to_us(self.receipts.now())
 
 
 def _plain_prediction(prediction: Prediction) -> Prediction:

@@ -185,6 +185,24 @@ class Inbox(InboxReader):
         self._connection.execute("INSERT INTO imported VALUES (?, ?, ?)", (name, first, stop))
         self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", (stop, *row_of(last)))
 
+    def mend(self, position: int, payload: bytes | None) -> None:
+        """Put the whole payload of a damaged entry in its place, or remove an entry that is lost.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses, or the entry lies in a damaged page.
+        """
+        try:
+            with self._transaction:
+                if payload is None:
+                    self._connection.execute("DELETE FROM entry WHERE position = ?", (position,))
+                else:
+                    statement = "UPDATE entry SET payload = ? WHERE position = ?"
+                    self._connection.execute(statement, (payload, position))
+        except (sqlite3.Error, OSError) as error:
+            raise refused(self.path, error) from error
+
     @contextmanager
     def one_sync(self) -> Iterator[None]:
         """Open one transaction around several appends, which are durable together when it ends.

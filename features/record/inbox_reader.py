@@ -17,6 +17,7 @@ from headwater.features.record.entries import (
     refuse,
 )
 from headwater.features.record.imported_files import ImportedFiles
+from headwater.infra.clock import Clock, ReceiptClock
 from headwater.spec.errors import DamagedError, StorageError, spans_of
 
 __all__ = ["InboxReader", "ScannedEntries", "damaged_at", "lost_entries", "refused"]
@@ -24,8 +25,7 @@ __all__ = ["InboxReader", "ScannedEntries", "damaged_at", "lost_entries", "refus
 _NO_END = 2**63 - 1
 _AT_ONCE = 5_000
 _STORED = "position, kind, id, received_at_us, payload, key, checksum"
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, None}
-"""SQLite's code of a damaged page; Python gives none where a text is not UTF-8."""
+_DAMAGED = sqlite3.SQLITE_CORRUPT  # Python gives no code where a text is not UTF-8
 
 
 class ScannedEntries(NamedTuple):
@@ -79,7 +79,7 @@ class InboxReader:
                 stored = self._stored(after, limit)
                 stop = max(after, stored[-1][0]) if stored else after
             except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", None) not in _DAMAGED:
+                if (getattr(error, "sqlite_errorcode", None) or _DAMAGED) & 0xFF != _DAMAGED:
                     raise
                 stop = min(self._end(), after + limit)
                 stored = self._one_by_one(after, stop)
@@ -134,6 +134,21 @@ class InboxReader:
             raise damaged_at(self.path, damaged)
         return [(row[1], row[3], row[4]) for row in sorted(found)]
 
+    def damaged_row(self, position: int) -> StoredRow | None:
+        """Return an entry of the own file as it stands, damaged or not; None if there is none.
+
+        Raises
+        ------
+        StorageError
+            If it lies in a damaged page.
+        """
+        with self._reading():
+            row: StoredRow | None = self._connection.execute(
+                f"SELECT {_STORED} FROM entry WHERE position = ?",  # noqa: S608 - ours
+                (position,),
+            ).fetchone()
+        return row
+
     def count_after(self, position: int) -> int:
         """Count the entries behind a position."""
         with self._reading():
@@ -150,6 +165,14 @@ class InboxReader:
         statement = "SELECT coalesce(max(position), 0) FROM entry"
         ((position,),) = self._connection.execute(statement).fetchall()
         return int(position)
+
+    def receipt_clock(self, clock: Clock) -> ReceiptClock:
+        """Return a clock for times of receipt, which holds another against the newest entry's."""
+        row = None
+        with suppress(StorageError), self._reading():  # a damaged page is found by whoever reads it
+            statement = "SELECT received_at_us FROM entry ORDER BY position DESC LIMIT 1"
+            row = self._connection.execute(statement).fetchone()
+        return ReceiptClock(clock, self.path.parent, 0 if row is None else int(row[0]))
 
     def unknown(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Return the entries that are not there.

@@ -158,7 +158,7 @@ class LogWriter:
     def _drafted(
         self, history: Iterable[tuple[Prediction, Label | None]], told: Callable[[], None]
     ) -> Iterator[ImportDraft]:
-        now_us = to_us(self.clock.now())
+        now_us = self.recorder.now_us()
         with drafting(self.inbox, told) as draft:
             entries: list[Entry] = []
             for prediction, label in history:

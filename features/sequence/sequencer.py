@@ -70,6 +70,7 @@ class Sequencer:
         self._inbox = inbox
         self._database = database
         self._clock = clock
+        self._receipts = inbox.receipt_clock(clock)
         self._watches = self._rule.maturity == "window" or self._rule.timeout is not None
         self._lease: Lease | None = None
         self._known = KnownRecords(pipeline_id)
@@ -138,7 +139,7 @@ class Sequencer:
             more = scanned.stop - before.inbox_position == self._batch_entries
             arrivals = _arrivals(scanned.entries, before.horizon_us)
             last_us = arrivals[-1].effective_at_us if arrivals else before.horizon_us
-            until_us = last_us if more else max(last_us, to_us(self._clock.now()))
+            until_us = last_us if more else max(last_us, to_us(self._receipts.now()))
             deadlines = self._deadlines(connection, before, until_us)
             if len(deadlines) > self._batch_entries:
                 more, until_us = True, deadlines[self._batch_entries - 1].due_us + 1
@@ -216,14 +217,11 @@ class Sequencer:
     ) -> None:
         """Write down the entries that are damaged before they were sequenced, and so are lost."""
         now_us, inbox = to_us(self._clock.now()), self._inbox.identity.inbox
-        lost = [
-            (self._pipeline_id, inbox, position, now_us)
-            for position in damaged
-            if after < position <= read_to
-        ]
-        insert_many(connection, tables.lost_entry, lost)
+        lost = [position for position in damaged if after < position <= read_to]
+        rows = [(self._pipeline_id, inbox, position, now_us) for position in lost]
+        insert_many(connection, tables.lost_entry, rows)
         if lost:
-            _logger.error("%s: %s", self._name, lost_entries(self._inbox.path, [row[2] for row in lost]))
+            _logger.error("%s: %s", self._name, lost_entries(self._inbox.path, lost))
 
     def _write(self, connection: Connection, joined: Joined) -> None:
         id_ = self._pipeline_id

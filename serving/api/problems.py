@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from headwater.spec.errors import (
+    ClockError,
     ConflictError,
     FencedError,
     ForbiddenError,
@@ -54,6 +55,7 @@ _TITLES: tuple[tuple[type[HeadwaterError], int, str], ...] = (
     (TooOftenError, 429, "too many requests"),
     (OverloadedError, 503, "overloaded"),
     (NotReadyError, 503, "not ready"),
+    (ClockError, 503, "the clock is ahead"),
     (StaleError, 503, "a looked-up value is too old"),
     (ModelError, 503, "the model does not answer"),
     (StorageError, 503, "storage is unavailable"),

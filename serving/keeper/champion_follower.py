@@ -100,13 +100,11 @@ class ChampionFollower:
         except StorageError:
             self._retry_at = self._bound.clock.now() + _RETRY_AFTER
             raise
-        except DigestError as error:  # its files may be put back
-            self._refuse(reign, error)
-            if self._learning is None:
-                self._retry_at = self._bound.clock.now() + _RETRY_AFTER
-                return False
         except HeadwaterError as error:
-            self._refuse(reign, error)  # once a reign
+            self._refuse(reign, error)
+            if isinstance(error, DigestError) and self._learning is None:  # its files may be put back
+                self._retry_at = self._bound.clock.now() + _RETRY_AFTER
+                return False  # others are refused once a reign
         self._seen, self._retry_at = reign.epoch, None
         return True
 
@@ -209,8 +207,8 @@ class ChampionFollower:
         """Sound the alarm; if labels are learned, make the serving version champion again."""
         name, registry = self._bound.pipeline.name, self._bound.registry
         if not isinstance(error, HeadwaterError):
-            what = f"version {reign.version} fails: {type(error).__name__}: {error}"[:1_000]
-            error = HeadwaterError(what, f"look at the model, or roll back: headwater rollback {name}")
+            what = f"version {reign.version} fails: {type(error).__name__}: {error}"
+            error = HeadwaterError(what[:1_000], f"look at it, or roll back: headwater rollback {name}")
         self._alarms.sound("swap", error)
         if self._learning is None or self.served.number in {None, reign.version}:
             return
@@ -235,9 +233,8 @@ class ChampionFollower:
         self.epoch = reign.epoch
         if not goes_on:  # else the version that failed to take over still fails
             self._alarms.clear("swap")
-        name, number = self._bound.pipeline.name, champion.number
-        fields = {"pipeline": name, "version": number, "epoch": reign.epoch}
-        _logger.info("%s: version %s serves", name, number, extra={"json_fields": fields})
+        fields = {**self._span_fields, "version": champion.number, "epoch": reign.epoch}
+        _logger.info("%s: version %s serves", *list(fields.values())[:2], extra={"json_fields": fields})
 
 
 def _show_stop(registry: Registry, alarms: Alarms) -> None:

@@ -13,12 +13,15 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Self
 
 import msgspec
 from msgspec.structs import replace
 
+from headwater.features.integrity.scrub import Scrub
+from headwater.features.read.stored_rows import is_damage
 from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
@@ -44,14 +47,14 @@ from headwater.serving.published.published_models import PublishedModels, Served
 from headwater.serving.published.published_tables import PublishedTables
 from headwater.serving.published.refused import Refused, refused_file
 from headwater.serving.published.repeating import Repeating
-from headwater.spec.errors import ChangedError, HeadwaterError, IdentityError, StorageError
+from headwater.spec.errors import ChangedError, DigestError, HeadwaterError, IdentityError, StorageError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["Keeper", "looked_file", "main"]
 
 _logger = logging.getLogger("headwater.keeper")
-_LOOK_S, _LEARN_S, _ALL_S = 0.25, 0.1, 5.0
+_LOOK_S, _LEARN_S, _ALL_S, _SCRUB_S = 0.25, 0.1, 5.0, 1.0
 _BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """MLflow's patience with a server that is away: the keeper tries again by itself, for all pipelines."""
 
@@ -87,6 +90,7 @@ class Keeper:
         self._bound = bound
         self._live = PublishedModels(bound.pipeline, bound.settings)
         self._published = self._published_before()
+        self._publication = self._live.publication()
         self._file = KeeperStatusFile(bound.pipeline.name, bound.settings)
         self._status = self._file.read()
         self._expired = self._status.expired
@@ -95,6 +99,7 @@ class Keeper:
         served = None if self._published is None else self._published.states[0].version
         self._follower = ChampionFollower(bound, self._live, self._learning, self._alarms, served)
         self._routing = RoutingFollower(bound, self._live, self._alarms)
+        self._scrub = Scrub(bound.log)
         self.name = bound.pipeline.name
         self.aliases = AliasFollower(bound.registry, bound.clock, self._alarms)
         if alone:
@@ -115,7 +120,7 @@ class Keeper:
         """Return what an earlier keeper published; a damaged file is published anew."""
         try:
             return self._live.read()
-        except StorageError as error:
+        except (StorageError, DigestError) as error:
             _logger.warning("%s: published anew: %s", self._bound.pipeline.name, error)
             return None
 
@@ -155,6 +160,19 @@ class Keeper:
         self._write_status()
         return any(done)
 
+    def scrub(self) -> None:
+        """Look for damage in a part of each store; an alarm names what is found and cannot be mended."""
+        damage: HeadwaterError | None
+        try:
+            damage = self._scrub.step()
+        except StorageError as error:
+            damage = error if is_damage(error) else None
+        if damage is None:
+            self._alarms.clear("damage")
+        else:
+            self._alarms.sound("damage", damage)
+        self._write_status()
+
     def _route(self) -> bool:
         """Follow the routing, and publish; if the routing fails, the champion still serves."""
         champion = self._follower.served.state
@@ -181,17 +199,18 @@ class Keeper:
         return False
 
     def _publish(self, champion: ServedState) -> bool:
-        """Publish what is to serve, if it differs from the last publication."""
+        """Publish what is to serve, if it differs from the last publication, or that is gone."""
         before, epoch = self._published, self._follower.epoch
         if epoch is None:
             return False
         number = 0 if before is None else before.number
         serving = self._routing.complete(ServingFile(number=number, epoch=epoch, states=(champion,)))
-        if serving == before:
+        if serving == before and self._live.publication() == self._publication:
             return False
         self._published = replace(serving, number=number + 1)
         with span("publish", {"pipeline": self._bound.pipeline.name, "version": champion.version}):
             self._live.publish(self._published)
+        self._publication = self._live.publication()
         return True
 
     def _write_status(self) -> None:
@@ -247,10 +266,11 @@ def main(references: Sequence[str]) -> int:
         keepers = [stack.enter_context(Keeper(bound)) for bound in kept]
         stack.enter_context(_look_at_aliases(keepers))
         learns = any(bound.pipeline.learn == "each label" for bound in kept)
-        due, looked = _Due(bounds[0].database), False
+        due, looked, scrubbing = _Due(bounds[0].database), False, _Scrubbing(keepers)
         while not ended.is_set():
             everyone = due.now()
             busy = [one for one in keepers if (everyone or one.follows_records) and one.step()]
+            scrubbing.take_turn()
             if not looked:
                 looked_file(settings()).write_text(str(os.getpid()))
                 looked = True
@@ -281,6 +301,21 @@ class _Due:
         return True
 
 
+class _Scrubbing:
+    """The turns of pipelines at the scrub: one a second, however many there are."""
+
+    def __init__(self, keepers: Sequence[Keeper]) -> None:
+        self._keepers = cycle(keepers)
+        self._any = bool(keepers)
+        self._last_s = -math.inf
+
+    def take_turn(self) -> None:
+        now_s = time.monotonic()
+        if self._any and now_s - self._last_s >= _SCRUB_S:
+            self._last_s = now_s
+            next(self._keepers).scrub()
+
+
 def _look_at_aliases(keepers: Sequence[Keeper]) -> Repeating:
     """Look at the aliases of all pipelines from a thread: MLflow's server may be silent."""
     looks = {}
@@ -293,7 +328,9 @@ def _look_at_aliases(keepers: Sequence[Keeper]) -> Repeating:
 def _keep_alone(pipeline: Pipeline, reason: str, ended: threading.Event) -> int:
     """Keep one pipeline whose learning harmed the keeper of all."""
     with Bound(pipeline, settings()) as bound, Keeper(bound, reason) as keeper:
+        scrubbing = _Scrubbing([keeper])
         while not ended.is_set():
+            scrubbing.take_turn()
             if not keeper.step():
                 ended.wait(_LEARN_S)
     return 0
@@ -308,7 +345,7 @@ def _check(bound: Bound) -> None:
         If there are such. A store that is damaged or away is no reason to refuse here.
     """
     bound.check()
-    with suppress(StorageError):
+    with suppress(StorageError, DigestError):
         PublishedModels(bound.pipeline, bound.settings).read()
     with suppress(StorageError):
         PublishedTables(bound.pipeline, bound.settings).read()

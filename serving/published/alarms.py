@@ -28,7 +28,9 @@ __all__ = [
     "cells_of",
 ]
 
-AlarmKind = Literal["swap", "learning", "shadow", "reward", "stores", "alias", "lag", "disk", "model"]
+AlarmKind = Literal[
+    "swap", "learning", "shadow", "reward", "stores", "alias", "lag", "disk", "model", "damage", "clock"
+]
 _KINDS: tuple[AlarmKind, ...] = (
     "swap",
     "learning",
@@ -38,8 +40,9 @@ _KINDS: tuple[AlarmKind, ...] = (
     "alias",
     "lag",
     "model",
+    "damage",
 )  # keeper's
-_OF_WORKERS: tuple[AlarmKind, ...] = ("disk",)
+_OF_WORKERS: tuple[AlarmKind, ...] = ("disk", "clock")
 _logger = logging.getLogger("headwater.keeper")
 
 
@@ -55,7 +58,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
         an alias moved in MLflow was refused. ``"lag"``: learning is behind for more than a
         minute. ``"disk"``: the disk refuses records; a worker raises it. ``"model"``: the process of an
         isolated version ended, or does not answer; a worker raises it, and the keeper does if a learned
-        state fails its trial.
+        state fails its trial. ``"damage"``: records or files of a store are damaged. ``"clock"``: the
+        machine's clock is ahead of what it can be; a worker raises it.
     what, hint
         The fault, and the next step.
     since

@@ -6,6 +6,7 @@ file of that folder it bears the log's id: files of another log are not served.
 """
 
 import hashlib
+import hmac
 from collections.abc import Sequence
 from typing import Literal
 
@@ -94,6 +95,13 @@ class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
     bandit: BanditState = BanditState()
 
 
+class _Signed(msgspec.Struct, frozen=True):
+    """What the file holds, and its HMAC-SHA256 under the signing key."""
+
+    content: msgspec.Raw
+    signature: str
+
+
 class PublishedModels(OwnedFile[ServingFile]):
     """The file that names the states to serve of one pipeline, and the files of the states.
 
@@ -109,6 +117,33 @@ class PublishedModels(OwnedFile[ServingFile]):
         self.folder = settings.root / "live" / pipeline.name
         hint, home = "start the service again: headwater serve", HomeLog(pipeline.name, settings)
         super().__init__(self.folder / "serving.json", ServingFile, hint, home)
+
+    def encode(self, value: ServingFile) -> bytes:
+        """Return what the file holds for a value, signed."""
+        content = msgspec.json.encode(value)
+        signed = _Signed(msgspec.Raw(content), self._sign(content))
+        return self._home.wrap(msgspec.json.encode(signed))
+
+    def decode(self, content: bytes) -> ServingFile:
+        """Return the value of what the file holds.
+
+        Raises
+        ------
+        DigestError
+            If its signature does not hold: somebody edited it.
+        IdentityError, msgspec.DecodeError
+            If it is another log's, or damaged.
+        """
+        signed = msgspec.json.decode(self._home.unwrap(content, self.path), type=_Signed)
+        if not hmac.compare_digest(self._sign(bytes(signed.content)), signed.signature):
+            raise DigestError(
+                f"{self.path} is not what the keeper published: its signature does not hold",
+                hint="do nothing: the keeper publishes it anew",
+            )
+        return msgspec.json.decode(signed.content, type=ServingFile)
+
+    def _sign(self, content: bytes) -> str:
+        return hmac.new(self._key, content, hashlib.sha256).hexdigest()
 
     def put(self, state: bytes, recipe: bytes, proof: bytes) -> str:
         """Store a signed state; return its name."""

@@ -8,7 +8,7 @@ from msgspec import UNSET
 from headwater.features.record.checks import hint_of, plain_words
 from headwater.features.record.encoder import RecordEncoder
 from headwater.features.record.entries import Entry
-from headwater.infra.clock import Clock, to_us
+from headwater.infra.clock import to_us
 from headwater.serving.api.schemas import LabelItem, LabelResult
 from headwater.serving.metrics.service_metrics import PipelineMetrics
 from headwater.serving.worker.group_commit import AppendResult, GroupCommit
@@ -28,17 +28,14 @@ class LabelRecorder:
     ----------
     recorder, commit
         Encodes labels, and makes them durable.
-    clock, metrics
-        The time, and what counts labels.
+    metrics
+        Counts labels.
     """
 
-    def __init__(
-        self, recorder: RecordEncoder, commit: GroupCommit, clock: Clock, metrics: PipelineMetrics
-    ) -> None:
+    def __init__(self, recorder: RecordEncoder, commit: GroupCommit, metrics: PipelineMetrics) -> None:
         self.pipeline = recorder.pipeline
         self._recorder = recorder
         self._commit = commit
-        self._clock = clock
         self._metrics = metrics
 
     async def record(
@@ -109,7 +106,7 @@ class LabelRecorder:
             return LabelResult(label.prediction_id, "refused", error.what, error.hint)
 
     def _entry(self, item: LabelItem, by: str) -> Entry:
-        now = self._clock.now()
+        now = self._recorder.receipts.now()
         label = Label(
             prediction_id=item.prediction_id,
             value=item.value,

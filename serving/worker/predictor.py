@@ -12,7 +12,6 @@ from msgspec import UNSET
 from headwater.features.record.checks import plain_words
 from headwater.features.record.encoder import RecordEncoder
 from headwater.features.record.entries import Entry
-from headwater.infra.clock import Clock
 from headwater.infra.ids import new_id
 from headwater.serving.api.schemas import PredictionAnswer, PredictItem, answer_of, check_names
 from headwater.serving.metrics.service_metrics import PipelineMetrics
@@ -49,8 +48,8 @@ class Predictor:
         Encodes predictions, and makes them durable.
     tables
         Looks features up, if the pipeline declares tables.
-    clock, metrics
-        The time, and what counts predictions.
+    metrics
+        Counts predictions.
 
     Attributes
     ----------
@@ -65,7 +64,6 @@ class Predictor:
         recorder: RecordEncoder,
         commit: GroupCommit,
         tables: FeatureLookup | None,
-        clock: Clock,
         metrics: PipelineMetrics,
     ) -> None:
         self.active: ActiveVersions | None = None
@@ -74,7 +72,6 @@ class Predictor:
         self._recorder = recorder
         self._commit = commit
         self._tables = tables
-        self._clock = clock
         self._metrics = metrics
         self._models = ModelOutputs(self.pipeline.task)
         self._hint = _hint(self.pipeline)
@@ -95,9 +92,9 @@ class Predictor:
             If features or entity keys do not fit; the text names the field, and the place among many.
         ConflictError
             If an id came before with other features.
-        NotReadyError, StaleError, OverloadedError, ModelError, StorageError
+        NotReadyError, StaleError, OverloadedError, ModelError, StorageError, ClockError
             If no version serves yet, a looked-up value is too old, too many records wait, the process
-            of an isolated version does not answer, or the disk refuses.
+            of an isolated version does not answer, the disk refuses, or the clock is ahead.
         """
         active = self.active
         if active is None:
@@ -105,7 +102,7 @@ class Predictor:
                 f"pipeline {self.pipeline.name!r} has no version that serves",
                 hint=self.why_none or "train one: headwater train",
             )
-        now, began_s = self._clock.now(), perf_counter()
+        now, began_s = self._recorder.receipts.now(), perf_counter()
         many = len(items) > 1
         requests = [
             self._checked(active, item, now, f"predictions[{place}]." if many else "")

@@ -79,8 +79,8 @@ class ServedPipeline:
         serving = pipeline.serving
         window_s = serving.window_ms / 1_000 if serving.durability == "batch" else 0.0
         self._commit = self.commits(self.recorder.inbox, serving.most_waiting, window_s)
-        self.predictor = self.predictors(self.recorder, self._commit, self.tables, clock, metrics)
-        self.labels = self.label_recorders(self.recorder, self._commit, clock, metrics)
+        self.predictor = self.predictors(self.recorder, self._commit, self.tables, metrics)
+        self.labels = self.label_recorders(self.recorder, self._commit, metrics)
 
     async def follow(self, every_s: float, after: "asyncio.Task[None]") -> None:
         """Load published versions and tables whenever they change, until cancelled.
@@ -129,6 +129,7 @@ class ServedPipeline:
         faults: dict[AlarmKind, HeadwaterError | None] = {
             "disk": self._commit.refused,
             "model": self._models.recent_fault,
+            "clock": self.recorder.receipts.fault(),
         }
         self._alarms.note(faults, self._clock.now())
         learned_to = 0 if self.champion is None else self.champion.learned_to

@@ -14,6 +14,7 @@ from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import DeclarationError, SchemaError, TableError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import OffsetRange
 from headwater.spec.updating.triggers.schedule import Cron
 
 
@@ -94,7 +95,8 @@ def test_a_file_that_took_the_place_of_another_is_noticed(log: FeatureLog) -> No
     )
     files[1].write_bytes(files[0].read_bytes())
     with pytest.raises(TableError):
-        log.examples(5, 15)
+        log.archive["examples"].read(OffsetRange(5, 15), log.frames.schema(("label",)))
+    assert log.examples(5, 15)["prediction_id"].to_list() == [str(i) for i in range(5, 15)]
 
 
 def test_a_file_is_not_taken_for_another_of_its_name(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.features.records import drain, label, prediction, seen
 
 from headwater.features.integrity.mending import mend
+from headwater.features.integrity.scrub import Scrub
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
@@ -98,7 +99,7 @@ def test_a_damaged_row_is_refused_by_its_offset_and_mended_from_the_inbox(
         log.examples()
     assert refused.value.places == (2,)
     assert log.examples(3, 9).equals(before[3:])
-    assert mend(log.database, log.pipeline_id, log.inbox, 0, 18) == [position]
+    assert mend(log.database, log.pipeline_id, log.inbox, [position]) == [position]
     assert log.examples().equals(before)
 
 
@@ -125,7 +126,7 @@ def test_quarantine_is_the_way_on_where_no_copy_is_left(log: FeatureLog, clock: 
     before = log.examples()
     change(database_of(log), CHANGES["payload"].format("prediction"), 4)
     change(log.inbox.path, CHANGES["payload"].format("entry"), 5)
-    assert mend(log.database, log.pipeline_id, log.inbox, 0, 10) == []
+    assert mend(log.database, log.pipeline_id, log.inbox, [4]) == []
     with pytest.raises(DamagedError):
         log.collect()
     quarantine = Quarantine(log.pipeline_id, log.database, clock)
@@ -134,6 +135,38 @@ def test_quarantine_is_the_way_on_where_no_copy_is_left(log: FeatureLog, clock: 
     assert log.examples().equals(expected)
     log.collect()
     assert log.examples().equals(expected)
+
+
+def test_the_scrub_finds_mends_and_names_what_it_cannot_mend(log: FeatureLog) -> None:
+    fill(log, 0, 9)
+    drain(log)
+    log.collect()
+    before = log.examples()
+    scrub = Scrub(log, rows=4)
+    assert scrub.whole() is None
+    change(database_of(log), CHANGES["payload"].format("prediction"), 4)
+    change(log.inbox.path, CHANGES["cut"].format("entry"), 8)
+    assert scrub.whole() is None  # each was mended from the other
+    assert log.inbox.scan(0, 100).damaged == ()
+    assert log.repository.rows.damaged(0, 18) == []
+    change(database_of(log), CHANGES["payload"].format("prediction"), 4)
+    change(log.inbox.path, CHANGES["payload"].format("entry"), 5)
+    (file,) = Path(log.archive["examples"].address).glob("*.parquet")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    found = None
+    for _ in range(12):  # in steps, as the keeper takes them
+        found = scrub.step()
+    assert found is not None
+    for words in ("toy.sqlite at the positions [5, 6)", "at the positions [4, 5)", "examples [2, 3)"):
+        assert words in found.what
+    assert file.name in found.what
+    assert found.places == (2,)
+    file.write_bytes(content)
+    found = scrub.whole()
+    assert found is not None
+    assert file.name not in found.what
+    assert log.examples().equals(before)  # from the archive
 
 
 def test_rows_of_before_checksums_are_read_as_they_are(log: FeatureLog) -> None:

@@ -1,7 +1,7 @@
 """The time of receipt decides; a clock that goes back puts nothing out of order."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -9,8 +9,9 @@ from tests.conftest import START, later
 from tests.features.records import drain, label, prediction, seen
 
 from headwater.features.log import FeatureLog
-from headwater.infra.clock import SimulatedClock
+from headwater.infra.clock import SimulatedClock, SystemClock
 from headwater.infra.settings import Settings
+from headwater.spec.errors import ClockError
 from headwater.spec.pipeline import Pipeline
 
 Opener = Callable[..., FeatureLog]
@@ -80,3 +81,43 @@ def test_predictions_sequenced_before_their_deadline_time_out_in_order(
     later(clock, days=1)
     drain(log)
     assert seen(log) == [("a", False), ("b", True), ("c", False)]
+
+
+def test_a_clock_ahead_records_nothing_and_moves_no_horizon(
+    pipeline: Pipeline, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    by_window = msgspec.structs.replace(pipeline.label, maturity="window")
+    log = FeatureLog(msgspec.structs.replace(pipeline, label=by_window), settings)
+    log.record([prediction("a")])
+    log.label([label("a")])
+    assert drain(log) == 0  # its wait has not passed
+    monkeypatch.setattr(SystemClock, "now", lambda _: now + timedelta(days=365))
+    with pytest.raises(ClockError):
+        log.record([prediction("b")])
+    with pytest.raises(ClockError):
+        log.label([label("b")])
+    with pytest.raises(ClockError):
+        drain(log)
+    monkeypatch.undo()
+    assert drain(log) == 0
+    log.record([prediction("b")])
+    assert log.inbox.end() == 3
+    log.close()
+    log.database.close()
+
+
+def test_a_clock_before_1970_keeps_records_in_order(
+    pipeline: Pipeline, settings: Settings, clock: SimulatedClock, log: FeatureLog
+) -> None:
+    log.record([prediction("a")])
+    log.label([label("a")])
+    early = FeatureLog(
+        pipeline, settings, SimulatedClock(datetime(1969, 1, 1, tzinfo=UTC)), log.database
+    )
+    early.record([prediction("b")])
+    early.label([label("b")])
+    assert drain(early) == 2
+    assert [id_ for id_, _ in seen(early)] == ["a", "b"]
+    assert early.examples()["emitted_at"].to_list() == [clock.now()] * 2
+    early.close()
