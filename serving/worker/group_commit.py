@@ -6,8 +6,6 @@ wait.
 """
 
 import asyncio
-import os
-import tempfile
 import threading
 import time
 from collections import deque
@@ -18,6 +16,7 @@ from typing import NamedTuple
 
 from headwater.features.record.entries import Entry
 from headwater.features.record.inbox import Inbox
+from headwater.infra.store.local_storage import refusal_of
 from headwater.spec.errors import ConflictError, HeadwaterError, OverloadedError, StorageError
 
 __all__ = ["AppendResult", "GroupCommit"]
@@ -27,7 +26,6 @@ AppendResult = int | ConflictError
 
 _MOST_TOGETHER = 2_000
 _SYNCS_A_COPY = 64
-_TRIED_BYTES = 262_144
 
 
 class _Waiting(NamedTuple):
@@ -115,20 +113,11 @@ class GroupCommit:
     async def try_disk(self) -> None:
         """Try a disk that refused: a service of which nothing is asked must notice that it has room."""
         refused = self.refused
-        takes = refused is not None and await asyncio.to_thread(self._disk_takes)
-        if takes and self.refused is refused:
+        if refused is None:
+            return
+        refusal: str | None = await asyncio.to_thread(refusal_of, self._inbox.path.parent)
+        if refusal is None and self.refused is refused:
             self.refused = None
-
-    def _disk_takes(self) -> bool:
-        """Return whether a file of some size can be written beside the inbox."""
-        try:
-            with tempfile.TemporaryFile(dir=self._inbox.path.parent) as file:
-                file.write(bytes(_TRIED_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            return False
-        return True
 
     async def close(self) -> None:
         """Write the waiting entries, and end the threads."""
