@@ -113,6 +113,13 @@ class Child:
         """The exit status, below 0 if a signal ended the process; None while it runs."""
         return self._process.poll()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped it, such as SIGSTOP: it runs no further, and has not ended."""
+        with suppress(psutil.Error):
+            return bool(psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
+        return False
+
     def start_again(self) -> None:
         """End what is left of the process group, and start the process again.
 
@@ -221,15 +228,16 @@ def allow_files(count: int) -> None:
 def end_with_parent() -> None:
     """Send this process SIGTERM once the process that started it is gone, and SIGKILL two minutes later.
 
-    Where multiprocessing started it, that is not the process that it was forked from.
+    Where multiprocessing started it, that is not the process that it was forked from. It ends with
+    either, since without the one that forked it nobody can wait for it or replace it.
     """
     started_by = parent_process()
-    parent = int(os.environ.get(PARENT, os.getppid()))  # it may be gone before this process looks
+    parent = os.getppid()
+    if started_by is None:
+        parent = int(os.environ.get(PARENT, parent))  # it may be gone before this process looks
 
     def watch() -> None:
-        if started_by is not None:
-            started_by.join()
-        while started_by is None and os.getppid() == parent:
+        while os.getppid() == parent and (started_by is None or started_by.is_alive()):
             time.sleep(_WATCH_S)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_LAST_S)
