@@ -1,5 +1,6 @@
 """Processes that the stack starts, watches and ends."""
 
+import atexit
 import base64
 import http.client
 import logging
@@ -28,6 +29,7 @@ __all__ = [
     "allow_files",
     "end_marked",
     "end_with_parent",
+    "exit_despite_threads",
     "fetch",
     "free_port",
 ]
@@ -39,6 +41,7 @@ _END_S = 15.0
 _POLL_S = 0.2
 _WATCH_S = 1.0
 _LAST_S = 120.0
+_THREADS_S = 3.0
 PARENT = "_HEADWATER_PARENT"
 """The environment variable that tells a process the id of the one that started it."""
 
@@ -244,6 +247,23 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # what a model holds, or lets ignore signals
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def exit_despite_threads(status: int, within_s: float = _THREADS_S) -> None:
+    """Let this process end with a status soon, although threads of a user's module may run on.
+
+    Python waits without end for threads that are no daemons. Called last: what ends by itself before is
+    not cut off, nor what was registered to be done at the exit.
+    """
+    over = threading.Event()
+    atexit.register(over.set)  # the last one registered is called first
+
+    def end() -> None:
+        if not over.wait(within_s):
+            _logger.warning("threads that a module started do not end: the process ends without them")
+            os._exit(status)
+
+    threading.Thread(target=end, name="exit", daemon=True).start()
 
 
 def free_port(wanted: int, option: str) -> int:

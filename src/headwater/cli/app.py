@@ -18,7 +18,7 @@ from headwater.cli.versions import commands as versions_commands
 from headwater.infra.offline import quiet
 from headwater.spec.errors import HeadwaterError, StorageError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="headwater",
@@ -68,6 +68,19 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("stopped: nothing unfinished was stored\n")
         raise SystemExit(130) from None
+
+
+def run() -> None:
+    """Run a command as a process of its own, which ends whatever a pipeline's module has started."""
+    try:
+        main()
+    except SystemExit as ended:
+        from headwater.infra.processes import exit_despite_threads
+
+        sys.stdout.flush()
+        sys.stderr.flush()
+        exit_despite_threads(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        raise
 
 
 def _show(error: HeadwaterError) -> None:
