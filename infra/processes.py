@@ -1,5 +1,6 @@
 """Processes that the stack starts, watches and ends."""
 
+import atexit
 import base64
 import http.client
 import logging
@@ -28,6 +29,7 @@ __all__ = [
     "allow_files",
     "end_marked",
     "end_with_parent",
+    "exit_despite_threads",
     "fetch",
     "free_port",
 ]
@@ -39,6 +41,7 @@ _END_S = 15.0
 _POLL_S = 0.2
 _WATCH_S = 1.0
 _LAST_S = 120.0
+_THREADS_S = 3.0
 PARENT = "_HEADWATER_PARENT"
 """The environment variable that tells a process the id of the one that started it."""
 
@@ -112,6 +115,13 @@ class Child:
     def status(self) -> int | None:
         """The exit status, below 0 if a signal ended the process; None while it runs."""
         return self._process.poll()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped it, such as SIGSTOP: it runs no further, and has not ended."""
+        with suppress(psutil.Error):
+            return bool(psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
+        return False
 
     def start_again(self) -> None:
         """End what is left of the process group, and start the process again.
@@ -221,21 +231,39 @@ def allow_files(count: int) -> None:
 def end_with_parent() -> None:
     """Send this process SIGTERM once the process that started it is gone, and SIGKILL two minutes later.
 
-    Where multiprocessing started it, that is not the process that it was forked from.
+    Where multiprocessing started it, that is not the process that it was forked from. It ends with
+    either, since without the one that forked it nobody can wait for it or replace it.
     """
     started_by = parent_process()
-    parent = int(os.environ.get(PARENT, os.getppid()))  # it may be gone before this process looks
+    parent = os.getppid()
+    if started_by is None:
+        parent = int(os.environ.get(PARENT, parent))  # it may be gone before this process looks
 
     def watch() -> None:
-        if started_by is not None:
-            started_by.join()
-        while started_by is None and os.getppid() == parent:
+        while os.getppid() == parent and (started_by is None or started_by.is_alive()):
             time.sleep(_WATCH_S)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_LAST_S)
         os.kill(os.getpid(), signal.SIGKILL)  # what a model holds, or lets ignore signals
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def exit_despite_threads(status: int, within_s: float = _THREADS_S) -> None:
+    """Let this process end with a status soon, although threads of a user's module may run on.
+
+    Python waits without end for threads that are no daemons. Called last: what ends by itself before is
+    not cut off, nor what was registered to be done at the exit.
+    """
+    over = threading.Event()
+    atexit.register(over.set)  # the last one registered is called first
+
+    def end() -> None:
+        if not over.wait(within_s):
+            _logger.warning("threads that a module started do not end: the process ends without them")
+            os._exit(status)
+
+    threading.Thread(target=end, name="exit", daemon=True).start()
 
 
 def free_port(wanted: int, option: str) -> int:

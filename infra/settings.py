@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headwater.infra.same_origin import Host, parse_hosts
-from headwater.spec.errors import DeclarationError, IntegrityError
+from headwater.spec.errors import DeclarationError, IntegrityError, StorageError
 
 __all__ = ["RESTORING", "Settings", "settings"]
 
@@ -21,6 +21,18 @@ RESTORING = "restoring"
 
 
 _OF_GROUP = 0o2770  # what is made in it is of its group, too
+_NOT_IN_A_PATH = frozenset("%#?\\[]^|")
+"""SQLite's addresses, MLflow or Delta take these as something else: another file would be opened."""
+
+
+def _check_path(path: Path) -> None:
+    name = str(path.expanduser().resolve())
+    taken = sorted({char for char in name if char in _NOT_IN_A_PATH or not char.isprintable()})
+    if taken:
+        raise ValueError(
+            f"the path {name!a} holds {' '.join(map(ascii, taken))}, which its stores cannot have "
+            "in their address: take a folder without % # ? \\ [ ] ^ | and control characters"
+        )
 
 
 def _number_of_group(name: str) -> int:
@@ -66,7 +78,9 @@ class Settings(BaseSettings):
         A group of the machine that may read and write a new home, too; its owner alone if not given.
     """
 
-    model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="HEADWATER_", frozen=True, extra="forbid", validate_default=True
+    )
 
     home: Path = Path(".headwater")
     storage: str | None = None
@@ -81,6 +95,19 @@ class Settings(BaseSettings):
     hosts: str = ""
     api_key: SecretStr | None = None
     group: str = ""
+
+    @field_validator("home")
+    @classmethod
+    def _check_home(cls, home: Path) -> Path:
+        _check_path(home)
+        return home
+
+    @field_validator("storage", "artifacts")
+    @classmethod
+    def _check_folder(cls, address: str | None) -> str | None:
+        if address is not None and "://" not in address:
+            _check_path(Path(address))
+        return address
 
     @field_validator("hosts")
     @classmethod
@@ -103,6 +130,8 @@ class Settings(BaseSettings):
         ------
         IntegrityError
             If a backup is being restored into it, or that was interrupted.
+        StorageError
+            If it cannot be made.
         """
         root = self.place
         if (root / RESTORING).exists():
@@ -110,14 +139,27 @@ class Settings(BaseSettings):
                 f"the home {root} is not whole: a backup is being restored, or that was interrupted",
                 hint="wait for it to end; if it was killed, remove the folder, and restore again",
             )
-        if not root.exists():
-            root.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):  # another process made it just now
-                root.mkdir(mode=0o700)
-                if self.group:
-                    os.chown(root, -1, _number_of_group(self.group))
-                    root.chmod(_OF_GROUP)
+        if not root.is_dir():
+            try:
+                self._make(root)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot make the home {root}: {error.strerror or error}",
+                    hint="set HEADWATER_HOME to a folder that can be written",
+                ) from error
         return root
+
+    def _make(self, root: Path) -> None:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(mode=0o700)
+        except FileExistsError:
+            if not root.is_dir():  # else another process made it just now
+                raise
+            return
+        if self.group:
+            os.chown(root, -1, _number_of_group(self.group))
+            root.chmod(_OF_GROUP)
 
     @property
     def place(self) -> Path:
@@ -203,4 +245,6 @@ def settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "HEADWATER_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise DeclarationError(f"{name}: {first['msg']}", hint=f"correct or unset {name}") from error
+        raise DeclarationError(
+            f"{name}: {first['msg'].removeprefix('Value error, ')}", hint=f"correct or unset {name}"
+        ) from error

@@ -8,6 +8,7 @@ neither read nor written.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -18,6 +19,7 @@ from headwater.features.read.compaction import Compaction, sizes_of
 from headwater.features.read.file_seals import SealedFiles
 from headwater.infra.commit_points import reached
 from headwater.infra.store.identity import Claim, Identity
+from headwater.infra.store.local_storage import LocalStorage, refusal_of
 from headwater.infra.store.s3_storage import S3Storage
 from headwater.infra.store.storage import Storage
 from headwater.spec.errors import ConflictError, HeadwaterError, StorageError, TableError
@@ -244,6 +246,12 @@ def _refusal(error: Exception, named: str, at: str, storage: Storage) -> Headwat
         return StorageError(
             f"storage at {storage.root} does not answer: {first[:200]}",
             hint="check that the service runs and HEADWATER_S3_ENDPOINT; nothing was lost",
+        )
+    refusal = refusal_of(Path(storage.root)) if isinstance(storage, LocalStorage) else None
+    if refusal is not None:
+        return StorageError(
+            f"{at} cannot be written: {refusal}",
+            hint="check the disk, then try again; the records are in the database",
         )
     return TableError(
         f"{at} cannot be read: {first[:200]}",

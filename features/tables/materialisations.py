@@ -72,9 +72,22 @@ class Materialisations:
 
     @contextmanager
     def drafting(self) -> Iterator[Path]:
-        """Yield a path for a file that is to be put, and remove its folder at the end."""
-        self._scratch.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+        """Yield a path for a file that is to be put, and remove its folder at the end.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        try:
+            self._scratch.mkdir(exist_ok=True)
+            drafts = tempfile.TemporaryDirectory(dir=self._scratch)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write in {self._scratch}: {error.strerror or error}",
+                hint="check the disk, then materialise again",
+            ) from error
+        with drafts as folder:
             yield Path(folder) / "table.sqlite"
 
     def put(self, table: str, file: Path, read_at: datetime, rows: int, source: str) -> Materialised:

@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from headwater.infra.store.local_storage import refusal_of
 from headwater.infra.store.sqlite import BUSY_S, prepare, together
 from headwater.spec.errors import StorageError
 
@@ -57,11 +58,7 @@ class Database:
                 hint="pip install 'headwater[postgres]'; HEADWATER_DATABASE_URL begins with postgresql://",
             ) from error
         except (SQLAlchemyError, OSError) as error:
-            raise StorageError(
-                f"cannot open the database {make_url(url).render_as_string(hide_password=True)}: "
-                f"{_first_line(error)}",
-                hint="check HEADWATER_DATABASE_URL, and that its server runs or its folder exists",
-            ) from error
+            raise _unopened(make_url(url), error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -155,6 +152,19 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[objec
 def _insert(table: Table, dialect: Dialect) -> tuple[str, bool]:
     compiled = insert(table).compile(dialect=dialect)
     return str(compiled), bool(compiled.positional)
+
+
+def _unopened(url: URL, error: Exception) -> StorageError:
+    """Return the error of a database that cannot be opened; SQLite does not say what the disk says."""
+    reason, hint = _first_line(error), "that its server runs or its folder exists"
+    if url.get_backend_name() == "sqlite" and url.database:
+        refusal = refusal_of(Path(url.database).parent)
+        if refusal is not None:
+            reason, hint = f"its folder cannot be written: {refusal}", "the disk"
+    return StorageError(
+        f"cannot open the database {url.render_as_string(hide_password=True)}: {reason}",
+        hint=f"check HEADWATER_DATABASE_URL or HEADWATER_HOME, and {hint}",
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ from headwater.infra.store.published_file import replacing
 from headwater.infra.store.storage import Storage
 from headwater.spec.errors import StorageError
 
-__all__ = ["LocalStorage"]
+__all__ = ["LocalStorage", "refusal_of"]
+
+_TRIED_BYTES = 262_144
 
 
 class LocalStorage(Storage):
@@ -91,6 +94,18 @@ class LocalStorage(Storage):
 
     def _path(self, *parts: str) -> Path:
         return Path(self.address(*parts))
+
+
+def refusal_of(folder: Path) -> str | None:
+    """Return why a folder takes no file of some size, as on a full disk; None if it takes one."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_TRIED_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 @contextmanager

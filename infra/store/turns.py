@@ -10,12 +10,12 @@ from typing import IO, Self
 
 import psutil
 
-from headwater.infra.store.sqlite import BUSY_S
 from headwater.spec.errors import BusyError
 
 __all__ = ["WriterQueue", "alone", "present"]
 
 _LOOK_S = 0.0005
+_PATIENCE_S = 2.0
 
 
 class WriterQueue:
@@ -26,7 +26,8 @@ class WriterQueue:
     stands at a door, and who has just had its turn stands behind it.
 
     It is a courtesy, and SQLite's own lock the rule: after `patience_s` the block is entered without a
-    turn. A process that is killed gives its places up. One thread at a time.
+    turn, and so is each later one at once, until there is a turn again: the process that has it may have
+    been stopped. A process that is killed gives its places up. One thread at a time.
 
     Source: the turnstile of A. B. Downey, "The Little Book of Semaphores", section 3.7.
 
@@ -35,8 +36,7 @@ class WriterQueue:
     path
         Of the file that is written. Beside it are made a ``.turn`` and a ``.next``, which stay empty.
     patience_s
-        How many seconds the block waits for its turn before it is entered without one; by default as
-        many as SQLite waits for its lock.
+        How many seconds the block waits for its turn before it is entered without one.
 
     Raises
     ------
@@ -44,15 +44,16 @@ class WriterQueue:
         If they cannot be made.
     """
 
-    def __init__(self, path: Path, *, patience_s: float = BUSY_S) -> None:
+    def __init__(self, path: Path, *, patience_s: float = _PATIENCE_S) -> None:
         self._patience_s = patience_s
+        self._hopes = True
         self._turn = path.with_suffix(".turn").open("ab")
         self._next = path.with_suffix(".next").open("ab")
 
     def __enter__(self) -> Self:
-        until = monotonic() + self._patience_s
-        _lock(self._next, until)
-        _lock(self._turn, until)
+        until = monotonic() + (self._patience_s if self._hopes else 0.0)
+        is_next = _lock(self._next, until)
+        self._hopes = _lock(self._turn, until) and is_next
         fcntl.flock(self._next, fcntl.LOCK_UN)
         return self
 
@@ -130,12 +131,14 @@ def _by(mark: Path) -> str:
     return f" by process {', '.join(found)}" if found else ""
 
 
-def _lock(file: IO[bytes], until: float) -> None:
-    """Wait for a lock with a limit, since the process that holds it may have been stopped."""
+def _lock(file: IO[bytes], until: float) -> bool:
+    """Wait for a lock with a limit; return whether it is held."""
     while True:
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if monotonic() > until:
-                return None
+                return False
             sleep(_LOOK_S)
+        else:
+            return True

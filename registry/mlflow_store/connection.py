@@ -21,6 +21,7 @@ __all__ = ["PAGE_ROWS", "MlflowConnection", "check_owned", "check_reachable", "g
 PAGE_ROWS = 1_000
 """How many rows one query returns."""
 
+_NOT_THE_REASON = "(raised as a result of Query-invoked autoflush"
 _LIBRARIES = ("mlflow", "sqlalchemy", "botocore", "boto3", "requests")
 
 
@@ -121,7 +122,8 @@ def _address(settings: Settings) -> str:
 
 def _refused(settings: Settings, error: Exception) -> StorageError:
     where, password = _address(settings), make_url(settings.tracking_uri).password
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    lines = str(error).splitlines() or [type(error).__name__]
+    first = lines[1] if len(lines) > 1 and lines[0].startswith(_NOT_THE_REASON) else lines[0]
     first = first.replace(settings.tracking_uri, where)
     if password:
         first = first.replace(str(password), "***")

@@ -2,6 +2,9 @@
 
 import sys
 
+from headwater.infra.processes import exit_despite_threads
 from headwater.serving.keeper.keeper import main
 
-sys.exit(main(sys.argv[1:]))
+status = main(sys.argv[1:])
+exit_despite_threads(status)
+sys.exit(status)

@@ -130,6 +130,8 @@ class ChampionFollower:
         if learned is not None and parent is not None:
             past_span("learn", began_ns, {**self._span_fields, "learned_to": learned.learned_to})
             self.served.serve_learned(parent.number, learned, self._alarms)
+        else:
+            self.served.serve_unserved(self._alarms)
         if self._catch_up is None:
             if learning.due():
                 with span("checkpoint", self._span_fields):

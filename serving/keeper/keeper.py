@@ -153,6 +153,8 @@ class Keeper:
                 done.append(part())
             except HeadwaterError as error:
                 failure = error
+            except OSError as error:
+                failure = _disk_refuses(error)
         if failure is None:
             self._alarms.clear("stores")
         else:
@@ -225,9 +227,14 @@ class Keeper:
             raised=self._alarms.raised,
             expired=self._expired,
         )
-        if status != self._status:
+        if status == self._status:
+            return
+        try:
             self._file.publish(status)
-            self._status = status
+        except OSError as error:  # it is written with the next step; workers see a full disk, too
+            _logger.warning("%s: its status is not shown: %s", self.name, error)
+            return
+        self._status = status
 
 
 def main(references: Sequence[str]) -> int:
@@ -277,6 +284,14 @@ def main(references: Sequence[str]) -> int:
             if not busy:
                 ended.wait(_LEARN_S if learns else _LOOK_S)
     return 0
+
+
+def _disk_refuses(error: OSError) -> StorageError:
+    at = "" if error.filename is None else f" {error.filename}"
+    return StorageError(
+        f"the disk refuses{at}: {error.strerror or error}",
+        hint="make room on the disk of the home, or check its rights; the keeper tries again by itself",
+    )
 
 
 class _Due:

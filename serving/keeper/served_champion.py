@@ -37,6 +37,7 @@ class ServedChampion:
         self.probe_rows: list[dict[str, FeatureValue]] = []
         self._bound = bound
         self._live = live
+        self._unserved: tuple[str, LearnedState] | None = None
 
     def read_probes(self) -> None:
         """Read the features of the newest predictions."""
@@ -52,6 +53,8 @@ class ServedChampion:
         ------
         ModelError, NotRebuildableError
             If it does not answer in a process of its own: the state before stays.
+        StorageError
+            If the disk refuses it.
         """
         content = learned.state, learned.recipe, learned.proof
         bound = self._bound
@@ -65,12 +68,32 @@ class ServedChampion:
             isolated=trial.isolated,
         )
         self.number = version
+        self._unserved = None
 
     def serve_learned(self, version: str, learned: LearnedState, alarms: Alarms) -> None:
-        """Let a learned state serve; if it fails its trial, the state before stays, with an alarm."""
+        """Let a learned state serve; if it fails its trial, the state before stays, with an alarm.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses it: :meth:`serve_unserved` tries again.
+        """
+        self._unserved = version, learned
         try:
             self.serve(version, learned)
         except (ModelError, NotRebuildableError) as error:
+            self._unserved = None
             alarms.sound("model", error)
         else:
             alarms.clear("model")
+
+    def serve_unserved(self, alarms: Alarms) -> None:
+        """Let the learned state serve that the disk refused, if there is one.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses it again.
+        """
+        if self._unserved is not None:
+            self.serve_learned(*self._unserved, alarms)

@@ -31,6 +31,7 @@ _CHECKPOINT_S = 60.0
 _BETWEEN_LOOKS_S = 1.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
 _MOST_TIMES_LIMIT = 64.0
+_LONGEST_STOP_S = 5.0
 _logger = logging.getLogger("headwater.serving")
 
 
@@ -61,7 +62,7 @@ class _Watched:
         self.times = 0
         self.due_s: float | None = None
         self._seen: ModelWork | None = None
-        self._looked_s, self._still_s = 0.0, 0.0
+        self._looked_s, self._still_s, self._stopped_s = 0.0, 0.0, 0.0
 
     def take(self, part: KeeperPart) -> None:
         """Take another part, with the next start."""
@@ -73,10 +74,15 @@ class _Watched:
         work, status = work_of(self._memory.value), self.child.status
         if status is not None:
             return (None if status in NOT_OF_A_MODEL else work), f"ended with status {status}"
+        passed_s = min(now_s - self._looked_s, _BETWEEN_LOOKS_S)  # so counts a pause of the machine
+        self._stopped_s = self._stopped_s + passed_s if self.child.is_stopped else 0.0
+        if self._stopped_s > _LONGEST_STOP_S:
+            self.child.end(0.0)  # so that it never goes on beside the next
+            return None, "was stopped by a signal"
         if work is None or work != self._seen:
             self._seen, self._still_s = work, 0.0
-        else:  # a pause of the whole machine counts for a second at most
-            self._still_s += min(now_s - self._looked_s, _BETWEEN_LOOKS_S)
+        else:
+            self._still_s += passed_s
         self._looked_s = now_s
         longer = min(2.0**self.times, _MOST_TIMES_LIMIT)  # long work ends some time
         if work is not None and self._still_s > work.limit_s * longer:
@@ -86,7 +92,7 @@ class _Watched:
     def start_again(self) -> None:
         """Start it again, with its part."""
         self.due_s = None
-        self._memory[0], self._seen = OVER, None
+        self._memory[0], self._seen, self._stopped_s = OVER, None, 0.0
         self.child.start_again()
 
 

@@ -146,12 +146,24 @@ class PublishedModels(OwnedFile[ServingFile]):
         return hmac.new(self._key, content, hashlib.sha256).hexdigest()
 
     def put(self, state: bytes, recipe: bytes, proof: bytes) -> str:
-        """Store a signed state; return its name."""
+        """Store a signed state; return its name.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
         name = hashlib.sha256(proof).hexdigest()[:32]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for kind, content in (("state", state), ("recipe", recipe), ("proof", proof)):
-            with replacing(self.folder / f"{name}.{kind}") as draft:
-                draft.write_bytes(content)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for kind, content in (("state", state), ("recipe", recipe), ("proof", proof)):
+                with replacing(self.folder / f"{name}.{kind}") as draft:
+                    draft.write_bytes(content)
+        except OSError as error:
+            raise StorageError(
+                f"no state can be written in {self.folder}: {error.strerror or error}",
+                hint="make room on the disk of the home; it is tried again by itself",
+            ) from error
         return name
 
     def publish(self, value: ServingFile) -> None:

@@ -6,8 +6,7 @@ wait.
 """
 
 import asyncio
-import os
-import tempfile
+import math
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 from headwater.features.record.entries import Entry
 from headwater.features.record.inbox import Inbox
+from headwater.infra.store.local_storage import refusal_of
 from headwater.spec.errors import ConflictError, HeadwaterError, OverloadedError, StorageError
 
 __all__ = ["AppendResult", "GroupCommit"]
@@ -27,7 +27,7 @@ AppendResult = int | ConflictError
 
 _MOST_TOGETHER = 2_000
 _SYNCS_A_COPY = 64
-_TRIED_BYTES = 262_144
+_LONGEST_WRITE_S = 5.0
 
 
 class _Waiting(NamedTuple):
@@ -71,6 +71,7 @@ class GroupCommit:
         self.refused: StorageError | None = None
         self.waiting = 0
         self.syncs = 0
+        self._began_s = math.inf
         self._thread = threading.Thread(
             target=self._write, name=f"commit {inbox.path.stem}", daemon=True
         )
@@ -109,26 +110,25 @@ class GroupCommit:
         self._put(batches, None)
 
     def fault(self) -> HeadwaterError | None:
-        """Return why a record would be refused now: the disk refused the last ones, or too many wait."""
-        return self._overloaded() if self.waiting >= self._most_waiting else self.refused
+        """Return why a record would be refused now, or wait long: too many wait, or the disk refuses."""
+        if self.waiting >= self._most_waiting:
+            return self._overloaded()
+        if time.monotonic() - self._began_s < _LONGEST_WRITE_S:
+            return self.refused
+        return StorageError(
+            f"the inbox {self._inbox.path} has taken no record for {_LONGEST_WRITE_S:.0f} s",
+            hint="look for a process that holds it and was stopped; what waits is written "
+            "or refused within a minute",
+        )
 
     async def try_disk(self) -> None:
         """Try a disk that refused: a service of which nothing is asked must notice that it has room."""
         refused = self.refused
-        takes = refused is not None and await asyncio.to_thread(self._disk_takes)
-        if takes and self.refused is refused:
+        if refused is None:
+            return
+        refusal: str | None = await asyncio.to_thread(refusal_of, self._inbox.path.parent)
+        if refusal is None and self.refused is refused:
             self.refused = None
-
-    def _disk_takes(self) -> bool:
-        """Return whether a file of some size can be written beside the inbox."""
-        try:
-            with tempfile.TemporaryFile(dir=self._inbox.path.parent) as file:
-                file.write(bytes(_TRIED_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            return False
-        return True
 
     async def close(self) -> None:
         """Write the waiting entries, and end the threads."""
@@ -172,10 +172,13 @@ class GroupCommit:
     def _write_together(self, together: list[_Waiting]) -> None:
         batches = [batch for waiting in together for batch in waiting.batches]
         failure, results = None, []
+        self._began_s = time.monotonic()
         try:
             results = self._inbox.append_each(batches)
         except StorageError as error:
             failure = error
+        finally:
+            self._began_s = math.inf
         self._loop.call_soon_threadsafe(self._deliver, together, results, failure)
 
     def _copy(self) -> None:

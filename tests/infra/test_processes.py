@@ -140,3 +140,19 @@ def test_a_process_whose_parent_is_gone_before_it_looks_ends() -> None:
     program = "from headwater.infra.processes import end_with_parent; end_with_parent()"
     orphan = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {PARENT: str(gone.pid)})
     assert orphan.wait(PATIENCE_S) == -signal.SIGTERM
+
+
+def test_a_thread_of_a_module_does_not_hold_up_the_end_of_a_process() -> None:
+    program = """
+import atexit, sys, threading
+from headwater.infra.processes import exit_despite_threads
+if sys.argv[1] == "thread":
+    threading.Thread(target=threading.Event().wait).start()
+atexit.register(print, "done")
+exit_despite_threads(3, 0.2)
+sys.exit(3)
+"""
+    for word, said in (("thread", ""), ("none", "done\n")):
+        command = [sys.executable, "-c", program, word]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        assert (ended.returncode, ended.stdout) == (3, said)

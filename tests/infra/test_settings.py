@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from headwater.infra.settings import Settings, settings
-from headwater.spec.errors import DeclarationError
+from headwater.spec.errors import DeclarationError, StorageError
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +132,30 @@ def test_a_home_of_a_group_is_that_group_s_too(tmp_path: Path, monkeypatch: pyte
     settings.cache_clear()
     with pytest.raises(DeclarationError, match=r"^HEADWATER_GROUP: .*no group 'nobody-has-this'"):
         settings()
+
+
+@pytest.mark.parametrize("name", ["HOME", "STORAGE", "ARTIFACTS"])
+@pytest.mark.parametrize("taken", [*"%#?\\[]^|", "\n", "\x7f", "\udcff"])
+def test_a_path_that_a_store_would_take_for_another_is_refused_before_any_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, taken: str
+) -> None:
+    monkeypatch.setenv(f"HEADWATER_{name}", f"{tmp_path}/a{taken}b")
+    with pytest.raises(DeclarationError, match=f"HEADWATER_{name}: the path .* holds"):
+        settings()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_default_home_below_such_a_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a#b").mkdir()
+    monkeypatch.chdir(tmp_path / "a#b")
+    with pytest.raises(DeclarationError, match="HEADWATER_HOME"):
+        settings()
+
+
+def test_a_home_that_cannot_be_made_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for home in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StorageError, match="cannot make the home"):
+            Settings(home=home).root  # noqa: B018 - made when it is asked for

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -8,10 +9,12 @@ from tests.conftest import START
 from tests.loop import models
 from tests.loop.conftest import PIPELINE, Binder, day
 
+from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.decision.execute import carry_out
-from headwater.loop.rebuild import rebuild
+from headwater.loop.rebuild import rebuild, rebuild_here
 from headwater.loop.training.plan import plan_update
 from headwater.loop.training.update import train
 from headwater.registry.version import Version
@@ -319,3 +322,16 @@ def test_a_stored_state_that_was_changed_is_never_parsed(bind: Binder) -> None:
     with pytest.warns(HeadwaterWarning, match="folded again"):
         train(again)
     assert not (bound.settings.root / "exploded").exists()
+
+
+@pytest.mark.parametrize("folder", ['it\'s "mine" $HOME', "é & <a> {b}; ~ + , @ : = 'x' `y` !"])
+def test_a_home_of_any_other_name_learns_and_rebuilds(
+    folder: str, mlflow_template: Path, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path / folder)
+    shutil.copy(mlflow_template, settings.root / "mlflow.sqlite")
+    with Bound(PIPELINE, settings, SimulatedClock(START)) as bound:
+        day(bound)
+        train(bound)
+    assert all(one.equal for one in rebuild_here("line", "1", settings).versions)
+    assert [path.name for path in tmp_path.iterdir()] == [folder]

@@ -1,5 +1,5 @@
 """The command line."""
 
-from headwater.cli.app import app, main
+from headwater.cli.app import app, main, run
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]

@@ -1,5 +1,5 @@
 """``python -m headwater.cli``: run the command ``headwater``."""
 
-from headwater.cli import main
+from headwater.cli import run
 
-main()
+run()

@@ -1,5 +1,6 @@
 """The command line: thin commands by subject, which import heavy libraries when they need them."""
 
+import errno
 import os
 import sys
 
@@ -16,9 +17,9 @@ from headwater.cli.updates import commands as updates_commands
 from headwater.cli.upkeep import commands as upkeep_commands
 from headwater.cli.versions import commands as versions_commands
 from headwater.infra.offline import quiet
-from headwater.spec.errors import HeadwaterError
+from headwater.spec.errors import HeadwaterError, StorageError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="headwater",
@@ -46,6 +47,9 @@ app.add_typer(features_commands, name="features")
 app.add_typer(batch_commands, name="batch")
 
 
+_OF_THE_DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES)
+
+
 def main() -> None:
     """Run a command; an expected error ends with the next step and status 1."""
     quiet()
@@ -55,13 +59,34 @@ def main() -> None:
         with warnings_shown():
             app()
     except HeadwaterError as error:
-        if "--json" in sys.argv:
-            print_json({"error": type(error).__name__, "what": error.what, "hint": error.hint})
-        else:
-            sys.stderr.write(
-                f"error: {error.what}.\n" + (f"next: {error.hint}.\n" if error.hint else "")
-            )
+        _show(error)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        at = "" if error.filename is None else f" {error.filename}"
+        _show(StorageError(f"the disk refuses{at}: {error.strerror}", "check the disk, then try again"))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write("stopped: nothing unfinished was stored\n")
         raise SystemExit(130) from None
+
+
+def run() -> None:
+    """Run a command as a process of its own, which ends whatever a pipeline's module has started."""
+    try:
+        main()
+    except SystemExit as ended:
+        from headwater.infra.processes import exit_despite_threads
+
+        sys.stdout.flush()
+        sys.stderr.flush()
+        exit_despite_threads(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        raise
+
+
+def _show(error: HeadwaterError) -> None:
+    if "--json" in sys.argv:
+        print_json({"error": type(error).__name__, "what": error.what, "hint": error.hint})
+    else:
+        sys.stderr.write(f"error: {error.what}.\n" + (f"next: {error.hint}.\n" if error.hint else ""))

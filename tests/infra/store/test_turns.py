@@ -47,10 +47,18 @@ def test_a_stopped_process_is_not_waited_for_without_end(tmp_path: Path) -> None
     process = _holder(path)
     os.kill(process.pid or 0, signal.SIGSTOP)
 
-    with closing(WriterQueue(path, patience_s=0.01)) as mine, mine:
-        assert _held(path.with_suffix(".turn"))
-    process.kill()
-    process.join()
+    with closing(WriterQueue(path, patience_s=0.01)) as mine:
+        with mine:
+            assert _held(path.with_suffix(".turn"))
+        mine._patience_s = PATIENCE_S  # it has waited once, and does not again
+        for _ in range(3):
+            with mine:
+                assert _held(path.with_suffix(".turn"))
+        process.kill()
+        process.join()
+        with mine:
+            pass
+        assert mine._hopes
 
 
 def _holder(path: Path) -> multiprocessing.process.BaseProcess:

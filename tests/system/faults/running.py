@@ -1,0 +1,158 @@
+"""A real service, and a small disk of its own for a home."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from tests.cli import toys
+from tests.patience import PATIENCE_S, await_
+from tests.serving.flow import history_of
+
+from headwater.infra.settings import Settings
+from headwater.loop.binding import Bound
+from headwater.loop.collect import collect
+from headwater.loop.training.update import train
+from headwater.spec.pipeline import Pipeline
+
+__all__ = ["ROOT", "Disk", "Running", "command", "first_version", "running"]
+
+ROOT = Path(__file__).parents[3]
+
+
+class Disk:
+    """A disk in memory that can be filled, to the last byte or the last name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        mount = ["mount", "-t", "tmpfs", "-o", "size=200m,nr_inodes=1000,mode=700", "tmpfs", str(folder)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("a disk of its own for this test needs the right to mount one")
+
+    def fill(self, what: str = "bytes", leave_bytes: int = 0) -> None:
+        filler = self.folder / "filler"
+        filler.mkdir()
+        number = 0
+        with suppress(OSError):
+            while what == "names":
+                (filler / str(number)).touch()
+                number += 1
+        with suppress(OSError), (filler / "bytes").open("wb", buffering=0) as file:
+            while self.free_bytes() > leave_bytes:
+                file.write(bytes(4096))
+
+    def free_bytes(self) -> int:
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize
+
+    def free(self) -> None:
+        for file in (self.folder / "filler").iterdir():
+            file.unlink()
+        (self.folder / "filler").rmdir()
+
+    def allow_reading_only(self) -> None:
+        where = str(self.folder)
+        for options in (["--bind", where, where], ["-o", "remount,bind,ro", where]):
+            subprocess.run(["mount", *options], check=True)
+
+    def end(self) -> None:
+        while self.folder.is_mount():
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+class Running:
+    """A running ``headwater serve``."""
+
+    def __init__(self, process: "subprocess.Popen[str]", address: str) -> None:
+        self.process = psutil.Process(process.pid)
+        self.address = address
+        self.client = httpx.Client(base_url=address, timeout=PATIENCE_S)
+        self.acknowledged: list[str] = []
+
+    def is_ready(self) -> bool:
+        try:
+            return self.client.get("/v2/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def record(self, name: str) -> int:
+        """Predict and label once; return the status of the answer that was not good, or 200."""
+        x = hash(name) % 7 / 7
+        body = {"id": name, "features": {"x": x, "y": 0.5}}
+        predicted = self.client.post("/predict", json=body)
+        if predicted.status_code != 200:
+            return predicted.status_code
+        self.acknowledged.append(name)
+        label = {"prediction_id": name, "value": x > 0.5}
+        return self.client.post("/labels", json=label).status_code
+
+    def status(self) -> dict[str, Any]:
+        found: list[dict[str, Any]] = self.client.get("/pipelines").json()
+        return found[0]
+
+    def alarms(self) -> set[str]:
+        return {alarm["kind"] for alarm in self.status()["alarms"]}
+
+    def below(self, what: str) -> list[psutil.Process]:
+        """Give its processes of a kind, by their command lines."""
+        found = []
+        for child in self.process.children(recursive=True):
+            with suppress(psutil.Error):
+                if what in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
+
+
+def command(settings: Settings, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run ``headwater`` on a home."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "headwater.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HEADWATER_HOME": str(settings.home)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def first_version(settings: Settings, template: Path, pipeline: Pipeline = toys.toy) -> None:
+    """Train a first version, whose MLflow is a copy."""
+    (settings.root / "mlflow.sqlite").write_bytes(template.read_bytes())
+    with Bound(pipeline, settings) as bound:
+        bound.log.import_history(history_of(("x", "y"), 0, 100))
+        collect(bound.log)
+        train(bound)
+
+
+@contextmanager
+def running(settings: Settings, *references: str) -> Iterator[Running]:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "headwater.cli", "serve", *references, "--port", "0"],
+        cwd=ROOT,
+        env={**os.environ, "HEADWATER_HOME": str(settings.home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = re.findall(r"http://\S+?:\d+", process.stdout.readline())[0]
+        service = Running(process, address)
+        await_(service.is_ready)
+        yield service
+        service.client.close()
+    finally:
+        for stopped in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                stopped.resume()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
