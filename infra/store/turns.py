@@ -10,9 +10,9 @@ from typing import IO, Self
 
 import psutil
 
-from headwater.spec.errors import BusyError
+from headwater.spec.errors import BusyError, ConflictError
 
-__all__ = ["WriterQueue", "alone", "present"]
+__all__ = ["WriterQueue", "alone", "deleting", "present"]
 
 _LOOK_S = 0.0005
 _PATIENCE_S = 2.0
@@ -80,6 +80,8 @@ def present(path: Path) -> IO[bytes]:
     ------
     BusyError
         If another process has the file to itself.
+    ConflictError
+        If a deletion of the file was interrupted.
     OSError
         If it cannot be made.
     """
@@ -91,7 +93,18 @@ def present(path: Path) -> IO[bytes]:
         raise BusyError(
             f"another process has {path} to itself", hint="wait for the command that works on it to end"
         ) from error
+    if deleting(path).exists():
+        mark.close()
+        raise ConflictError(
+            f"the pipeline of {path} is half deleted: that was interrupted",
+            hint=f"go on with it: headwater pipelines delete {path.stem}",
+        )
     return mark
+
+
+def deleting(path: Path) -> Path:
+    """Return the file that marks another one as half deleted; it need not be there."""
+    return path.with_suffix(".deleting")
 
 
 @contextmanager
