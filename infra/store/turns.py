@@ -1,6 +1,7 @@
 """The processes that use one file: a fair queue of those that write, and whether there are any."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,11 +137,11 @@ def _mark(path: Path) -> Path:
 
 def _by(mark: Path) -> str:
     """Name the processes that have a file open, as far as this user may see them."""
-    found = [
-        f"{process.info['pid']} ({process.info['name']})"
-        for process in psutil.process_iter(["pid", "name", "open_files"])
-        if any(file.path == str(mark.resolve()) for file in process.info["open_files"] or ())
-    ]
+    found, path, mine = [], str(mark.resolve()), os.getpid()
+    for process in psutil.process_iter(["pid", "name", "open_files"]):
+        opened = [file for file in process.info["open_files"] or () if file.path == path]
+        if len(opened) > (process.info["pid"] == mine):  # this one has it open to try its lock
+            found.append(f"{process.info['pid']} ({process.info['name']})")
     return f" by process {', '.join(found)}" if found else ""
 
 
