@@ -1,7 +1,7 @@
 """Deploy pipelines on their schedules: updates, collects, and what else they declare."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,6 +135,23 @@ def deploy(
         _remove_others(client, deployed)
         _automate(client, deployments, deployed)
     return deployed
+
+
+def undeploy(pipeline: str, settings: Settings) -> bool:
+    """Remove the deployments of a pipeline from the running stack; return whether one runs.
+
+    Raises
+    ------
+    ServerError
+        If Prefect refuses.
+    """
+    if find_stack(settings) is None:
+        return False
+    api = _running_api(settings)
+    with guarded(api), SyncPrefectClient(api, auth_string=prefect_key(api, settings)) as client:
+        _remove(client, pipeline, kept=())
+        remove_automation(client, pipeline)
+    return True
 
 
 def schedule_of(trigger: Every | Cron) -> IntervalSchedule | CronSchedule:
@@ -299,13 +316,16 @@ def _remove_others(client: SyncPrefectClient, deployed: Sequence[DeployResult]) 
     """Remove deployments that a pipeline no longer declares, for example after a change to stateless."""
     names = {deployment.name for deployment in deployed}
     for name in {deployment.pipeline for deployment in deployed}:
-        for flow in (retrain, fine_tune, monitor, update, materialise, batch_predict):
-            if f"{flow.name}/{name}" in names:
-                continue
-            try:
-                client.delete_deployment(client.read_deployment_by_name(f"{flow.name}/{name}").id)
-            except ObjectNotFound:
-                continue
+        _remove(client, name, names)
+
+
+def _remove(client: SyncPrefectClient, pipeline: str, kept: Collection[str]) -> None:
+    """Remove the deployments of a pipeline, but for some."""
+    for flow in (collect, retrain, fine_tune, monitor, update, materialise, batch_predict):
+        name = f"{flow.name}/{pipeline}"
+        if name not in kept:
+            with suppress(ObjectNotFound):
+                client.delete_deployment(client.read_deployment_by_name(name).id)
 
 
 def _ensure_pool(client: SyncPrefectClient) -> None:

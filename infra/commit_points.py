@@ -7,7 +7,7 @@ to ``name`` or ``name:n`` the process kills itself, as a power cut would, the *n
 import os
 import signal
 
-__all__ = ["BATCH_POINTS", "COMMIT_POINTS", "IDENTITY_POINTS", "reached"]
+__all__ = ["BATCH_POINTS", "COMMIT_POINTS", "DELETE_POINTS", "IDENTITY_POINTS", "reached"]
 
 COMMIT_POINTS = (
     "record.before_sync",
@@ -42,6 +42,16 @@ IDENTITY_POINTS = (
     "collect.after_claim",
 )
 """Those of a log's first moments: its id goes from the database into inbox and storage."""
+
+DELETE_POINTS = (
+    "delete.after_mark",
+    "delete.after_tables",
+    "delete.after_states",
+    "delete.after_records",
+    "delete.after_rows",
+    "delete.after_inbox",
+)
+"""Those of the deletion of a pipeline."""
 
 BATCH_POINTS = (
     "batch.after_begin",

@@ -2,8 +2,9 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from headwater.features.record.entries import (
     ONE_STATEMENT,
@@ -46,10 +47,8 @@ class Inbox(InboxReader):
     ------
     StorageError
         If the file cannot be opened, or is not an inbox.
-    IdentityError
-        If it was made before inboxes had ids.
-    BusyError
-        If a command has the inbox to itself: one that deletes the pipeline, or signs its states anew.
+    IdentityError, BusyError
+        If it was made before inboxes had ids; if a command such as a deletion has it to itself.
 
     Attributes
     ----------
@@ -59,13 +58,7 @@ class Inbox(InboxReader):
 
     def __init__(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._present = present(path)
-            try:
-                connection, self.identity = _opened(path)
-            except BaseException:
-                self._present.close()
-                raise
+            self._present, connection, self.identity = _opened(path)
             self._turns = WriterQueue(path)
         except (sqlite3.Error, OSError) as error:
             raise refused(path, error) from error
@@ -243,17 +236,18 @@ class Inbox(InboxReader):
         self._present.close()
 
 
-def _opened(path: Path) -> tuple[sqlite3.Connection, InboxIdentity]:
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-    try:
+def _opened(path: Path) -> tuple[IO[bytes], sqlite3.Connection, InboxIdentity]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opened:
+        mark = opened.enter_context(present(path))
+        connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        opened.callback(connection.close)
         prepare(connection)
         identity = identity_in(connection, path, SCHEMA)
         connection.execute(IMPORTED)
         _add_checksums(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection, identity
+        opened.pop_all()
+    return mark, connection, identity
 
 
 def _add_checksums(connection: sqlite3.Connection) -> None:

@@ -1,6 +1,7 @@
 """The processes that use one file: a fair queue of those that write, and whether there are any."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import IO, Self
 
 import psutil
 
-from headwater.spec.errors import BusyError
+from headwater.spec.errors import BusyError, ConflictError
 
-__all__ = ["WriterQueue", "alone", "present"]
+__all__ = ["WriterQueue", "alone", "deleting", "present"]
 
 _LOOK_S = 0.0005
 _PATIENCE_S = 2.0
@@ -80,6 +81,8 @@ def present(path: Path) -> IO[bytes]:
     ------
     BusyError
         If another process has the file to itself.
+    ConflictError
+        If a deletion of the file was interrupted.
     OSError
         If it cannot be made.
     """
@@ -91,7 +94,18 @@ def present(path: Path) -> IO[bytes]:
         raise BusyError(
             f"another process has {path} to itself", hint="wait for the command that works on it to end"
         ) from error
+    if deleting(path).exists():
+        mark.close()
+        raise ConflictError(
+            f"the pipeline of {path} is half deleted: that was interrupted",
+            hint=f"go on with it: headwater pipelines delete {path.stem}",
+        )
     return mark
+
+
+def deleting(path: Path) -> Path:
+    """Return the file that marks another one as half deleted; it need not be there."""
+    return path.with_suffix(".deleting")
 
 
 @contextmanager
@@ -123,11 +137,11 @@ def _mark(path: Path) -> Path:
 
 def _by(mark: Path) -> str:
     """Name the processes that have a file open, as far as this user may see them."""
-    found = [
-        f"{process.info['pid']} ({process.info['name']})"
-        for process in psutil.process_iter(["pid", "name", "open_files"])
-        if any(file.path == str(mark.resolve()) for file in process.info["open_files"] or ())
-    ]
+    found, path, mine = [], str(mark.resolve()), os.getpid()
+    for process in psutil.process_iter(["pid", "name", "open_files"]):
+        opened = [file for file in process.info["open_files"] or () if file.path == path]
+        if len(opened) > (process.info["pid"] == mine):  # this one has it open to try its lock
+            found.append(f"{process.info['pid']} ({process.info['name']})")
     return f" by process {', '.join(found)}" if found else ""
 
 

@@ -25,7 +25,7 @@ from headwater.loop.upkeep.manifest import Told
 from headwater.loop.upkeep.places import ARTIFACTS, names_in, storages_of
 from headwater.loop.upkeep.use import home_alone
 from headwater.registry.mlflow_store.connection import MlflowConnection, guarded
-from headwater.registry.mlflow_store.versions import FILES, VersionStore
+from headwater.registry.mlflow_store.versions import FILES, VersionStore, folder_of
 from headwater.registry.proof import is_signed_by, prove, read_proof, signed
 from headwater.registry.version import Version
 from headwater.spec.errors import DigestError, HeadwaterError, NotFoundError
@@ -124,7 +124,8 @@ def renew_states(pipeline: str, settings: Settings, told: Told = lambda *_: None
     folded, held, left = [], [], {}
     with closing(Database(settings.operational_url)) as database:
         identity = identity_of(database, find(database, pipeline, settings))
-        store = VersionStore(MlflowConnection(identity, settings))
+        connection = MlflowConnection(identity, settings)
+        store = VersionStore(connection)
         versions = store.versions()
         for number, version in enumerate(versions, 1):
             try:
@@ -132,7 +133,7 @@ def renew_states(pipeline: str, settings: Settings, told: Told = lambda *_: None
                 held.append(version.number)
             except DigestError:
                 try:
-                    _renew(store, version, database, settings)
+                    _renew(connection, store, version, database)
                     folded.append(version.number)
                 except HeadwaterError as error:
                     left[version.number] = error.what
@@ -140,9 +141,11 @@ def renew_states(pipeline: str, settings: Settings, told: Told = lambda *_: None
     return RenewedStates(folded=tuple(folded), held=tuple(held), left=left)
 
 
-def _renew(store: VersionStore, version: Version, database: Database, settings: Settings) -> None:
+def _renew(
+    connection: MlflowConnection, store: VersionStore, version: Version, database: Database
+) -> None:
     """Fold a version again from its parent, whose signature holds already, and replace its files."""
-    text = store.unverified(version, "recipe")
+    text, settings = store.unverified(version, "recipe"), connection.settings
     if hashlib.sha256(text).hexdigest() != version.recipe_id:
         raise DigestError(
             f"the recipe of version {version.number} is not the one that was registered",
@@ -160,7 +163,7 @@ def _renew(store: VersionStore, version: Version, database: Database, settings: 
         )
     state = learner.dump()
     proof = prove(settings.key(), version.pipeline, version.digest, state, text)
-    artifacts, below = storages_of(settings)[ARTIFACTS], store.folder_of(version, settings.artifact_uri)
+    artifacts, below = storages_of(settings)[ARTIFACTS], folder_of(connection, version)
     artifacts.write(state, *below, FILES["state"])
     artifacts.write(msgspec.json.encode(proof), *below, FILES["proof"])
 

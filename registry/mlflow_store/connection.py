@@ -16,7 +16,7 @@ from headwater.spec.errors import HeadwaterError, StorageError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["PAGE_ROWS", "MlflowConnection", "check_owned", "check_reachable", "guarded"]
+__all__ = ["PAGE_ROWS", "MlflowConnection", "check_owned", "check_reachable", "forget", "guarded"]
 
 PAGE_ROWS = 1_000
 """How many rows one query returns."""
@@ -74,6 +74,25 @@ def check_owned(identity: Identity, settings: Settings) -> None:
     """
     with guarded(settings):
         Owned(_client(settings), identity, settings).check()
+
+
+def forget(identity: Identity, settings: Settings) -> int:
+    """Delete a log's registered model and experiment; return how many versions the model had.
+
+    MLflow keeps a deleted experiment under its name, so that it gets another name first: a new pipeline
+    may take the old one. ``mlflow gc`` removes what is deleted for good.
+
+    Raises
+    ------
+    IdentityError
+        If they belong to another log.
+    StorageError
+        If MLflow's store refuses.
+    """
+    with guarded(settings):
+        owned = Owned(_client(settings), identity, settings)
+        owned.check()
+        return owned.forget()
 
 
 def check_reachable(settings: Settings) -> str:

@@ -101,6 +101,23 @@ class Owned:
             self._find_model()
         self._model_exists = True
 
+    def forget(self) -> int:
+        """Delete the model and the experiment, and free its name; return the number of versions."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy
+
+        name, versions = self._identity.pipeline, 0
+        try:
+            versions = len(self._client.search_model_versions(f"name = '{name}'"))
+            self._client.delete_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != _ABSENT:
+                raise
+        experiment = self._find_experiment()
+        if experiment is not None:
+            self._client.rename_experiment(experiment, f"{self._name} deleted {self._identity.log}")
+            self._client.delete_experiment(experiment)
+        return versions
+
     def _tags(self) -> dict[str, str]:
         return {PIPELINE_TAG: self._identity.pipeline, _LOG_TAG: self._identity.log}
 

@@ -15,7 +15,16 @@ from headwater.registry.version import Version
 from headwater.spec.errors import DigestError, NotFoundError, StorageError, few
 from headwater.spec.recipe import Recipe
 
-__all__ = ["CHALLENGER", "CHAMPION", "FILES", "RECIPE_TAG", "StoredVersion", "VersionStore", "damaged"]
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "FILES",
+    "RECIPE_TAG",
+    "StoredVersion",
+    "VersionStore",
+    "damaged",
+    "folder_of",
+]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """The aliases of the version that serves, and of the one that may."""
@@ -227,25 +236,7 @@ class VersionStore:
         StorageError
             If it is gone.
         """
-        (content,) = self._fetch(version, name)
-        return content
-
-    def folder_of(self, version: Version, root: str) -> list[str]:
-        """Return the path of a version's files below the root of all states.
-
-        Raises
-        ------
-        StorageError
-            If they are elsewhere.
-        """
-        with guarded(self._settings):
-            where = str(self._client.get_logged_model(version.model_id).artifact_location)
-        if not where.startswith(f"{root}/"):
-            raise StorageError(
-                f"the files of version {version.number} are at {where}, not below {root}",
-                hint="correct HEADWATER_ARTIFACTS; if the home was moved: headwater moved",
-            )
-        return [*where.removeprefix(f"{root}/").split("/"), "artifacts"]
+        return self._fetch(version, name)[0]
 
     def _fetch(self, version: Version, *names: str) -> list[bytes]:
         from mlflow.artifacts import download_artifacts  # noqa: PLC0415 - heavy
@@ -268,3 +259,22 @@ def damaged(version: Version) -> DigestError:
         f"version {version.number} of {version.pipeline!r} holds the files of another version",
         hint="rebuild it with headwater rebuild, or roll back with headwater rollback",
     )
+
+
+def folder_of(connection: MlflowConnection, version: Version) -> list[str]:
+    """Return the path of a version's files below the root of all states.
+
+    Raises
+    ------
+    StorageError
+        If they are elsewhere.
+    """
+    root = connection.settings.artifact_uri
+    with guarded(connection.settings):
+        where = str(connection.client.get_logged_model(version.model_id).artifact_location)
+    if not where.startswith(f"{root}/"):
+        raise StorageError(
+            f"the files of version {version.number} are at {where}, not below {root}",
+            hint="correct HEADWATER_ARTIFACTS; if the home was moved: headwater moved",
+        )
+    return [*where.removeprefix(f"{root}/").split("/"), "artifacts"]

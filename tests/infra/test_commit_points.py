@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from headwater.infra.commit_points import COMMIT_POINTS
+from headwater.infra.commit_points import COMMIT_POINTS, DELETE_POINTS
 
 _PASS = """
 from headwater.infra.commit_points import reached
@@ -37,4 +37,5 @@ def test_a_process_dies_at_its_commit_point(kill_at: str, status: int, last: str
 
 
 def test_no_point_is_named_twice() -> None:
-    assert len(set(COMMIT_POINTS)) == len(COMMIT_POINTS)
+    points = COMMIT_POINTS + DELETE_POINTS
+    assert len(set(points)) == len(points)

@@ -1,4 +1,4 @@
-"""Commands of upkeep: backup, restore, moving, the signing key."""
+"""Commands of upkeep: backup, restore, moving, deleting, the signing key."""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwater.cli.screen import show, table
-from headwater.cli.stores import AsJson, Named, name_of, settings_now
+from headwater.cli.stores import AsJson, Named, name_of, settings_now, user
 from headwater.spec.errors import few
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 commands = typer.Typer()
+pipelines = typer.Typer(no_args_is_help=True, help="The pipelines of a home: delete one.")
+commands.add_typer(pipelines, name="pipelines")
 signing_key = typer.Typer(
     no_args_is_help=True, help="The key that signs states: put another one in its place."
 )
@@ -97,6 +99,35 @@ def moved(json: AsJson = False) -> None:
             "next: headwater up, and headwater deploy, since schedules name the home",
         ],
     )
+
+
+@pipelines.command("delete")
+def delete(
+    pipeline: Named,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it without asking")] = False,
+    json: AsJson = False,
+) -> None:
+    """Delete a pipeline with all that was recorded and learned; its name can be used afresh then.
+
+    Inbox, rows, tables, states, and records of MLflow go, and schedules if the stack runs. What serves,
+    trains or records it must be ended first. If it is interrupted, run it again: it goes on.
+    """
+    from headwater.flows.deployments import undeploy
+    from headwater.loop.upkeep.deletion import delete_pipeline
+
+    name, settings = name_of(pipeline), settings_now()
+    if not yes:
+        typer.confirm(f"Delete {name} with all that it recorded and learned?", abort=True, err=True)
+    undeployed: list[bool] = []
+    result = delete_pipeline(
+        name, settings, by=user(), first=lambda: undeployed.append(undeploy(name, settings))
+    )
+    lines = [f"{name} is deleted, with {result.versions:,} versions; backups may still hold it"]
+    if undeployed != [True] and (settings.place / "prefect").exists():
+        lines.append(
+            "its schedules stay with Prefect, if it was deployed: remove them on Prefect's page"
+        )
+    show(result, json, lambda: lines)
 
 
 @signing_key.command("rotate")

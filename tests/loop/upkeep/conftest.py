@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.conftest import START
 from tests.infra.conftest import new_postgres, on_s3, s3
@@ -43,7 +44,8 @@ def open_bound() -> Iterator[Callable[..., Bound]]:
     opened: list[Bound] = []
 
     def opener(settings: Settings, clock: SimulatedClock | None = None, **changes: object) -> Bound:
-        opened.append(Bound(PIPELINE, settings, clock or SimulatedClock(START)))
+        pipeline = msgspec.structs.replace(PIPELINE, **changes)
+        opened.append(Bound(pipeline, settings, clock or SimulatedClock(START)))
         return opened[-1]
 
     yield opener

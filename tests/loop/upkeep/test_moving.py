@@ -26,7 +26,7 @@ def test_a_moved_home_goes_on_after_one_command(
     bound = open_bound(home)
     grow(bound)
     bound.close()
-    new = Settings(home=tmp_path / "elsewhere, with % and space")
+    new = Settings(home=tmp_path / "elsewhere, with a space")
     before = home.artifact_uri
     shutil.move(home.root, new.home)
     moved = open_bound(new, SimulatedClock(bound.clock.now()))
