@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_an_inbox_that_lost_its_log_is_refilled_from_the_database(
     found = check(killed)
     assert all(found.values())
     assert any("put back into the inbox" in text for text in found)
-    bound = bind()
+    bound = bind(SimulatedClock(START + timedelta(days=9)))
     assert bound.log.inbox.end() == 100
     day(bound, 5)
     assert bound.log.examples().height == 55
@@ -89,7 +90,7 @@ def test_a_database_that_lost_its_log_is_made_level_from_the_inbox(
     killed: Settings, bind: Binder, damage: Callable[[Path], None]
 ) -> None:
     damage(killed.root / "headwater.sqlite-wal")
-    bound = bind()
+    bound = bind(SimulatedClock(START + timedelta(days=9)))
     before = bound.log.examples()
     with pytest.raises(IdentityError):
         day(bound, 5)
@@ -97,7 +98,7 @@ def test_a_database_that_lost_its_log_is_made_level_from_the_inbox(
     found = check(killed)
     assert all(found.values())
     assert any("made again from the inbox" in text for text in found)
-    again = bind()
+    again = bind(bound.clock)
     assert again.log.examples(0, before.height).equals(before)
     day(again, 5)
     assert again.log.examples().height == 60  # 5 were recorded before it was mended
