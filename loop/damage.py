@@ -10,10 +10,13 @@ from contextlib import closing
 from sqlalchemy import select
 
 from headwater.features.integrity.inbox_mending import lost_positions, mend_inbox
+from headwater.features.integrity.refill import refill
 from headwater.features.integrity.scrub import Scrub
 from headwater.features.log import FeatureLog
 from headwater.features.read.archive import Archived
 from headwater.features.read.repository import damaged_examples, registered
+from headwater.features.record.encoder import open_inbox
+from headwater.features.sequence.sequencer import Sequencer
 from headwater.infra.clock import SystemClock, to_us
 from headwater.infra.settings import Settings
 from headwater.infra.store import tables
@@ -22,9 +25,8 @@ from headwater.infra.store.database import Database
 from headwater.infra.store.open_storage import open_storage
 from headwater.loop.doctor import CheckResult
 from headwater.spec.data.feature import RequestFeature
-from headwater.spec.data.label import LabelRule
 from headwater.spec.declaration import Declaration
-from headwater.spec.errors import HeadwaterError, TableError
+from headwater.spec.errors import HeadwaterError, IdentityError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.updating.update import Stateless
 
@@ -65,8 +67,9 @@ def _of_log(
     try:
         pipeline, done = _stored_pipeline(name, database), []
         if repair:
+            done = _brought_level(pipeline, settings, database)
             with closing(FeatureLog(pipeline, settings, database=database)) as log:
-                done = _repaired(log, settings, by)
+                done += _repaired(log, settings, by)
         with closing(FeatureLog(pipeline, settings, database=database)) as log:
             found = Scrub(log).whole()
         for text in done:
@@ -77,6 +80,35 @@ def _of_log(
             yield CheckResult(what=what, good=True, found="none")
     except HeadwaterError as error:
         yield CheckResult(what=what, good=False, found=error.what, hint=error.hint)
+
+
+def _brought_level(pipeline: Pipeline, settings: Settings, database: Database) -> list[str]:
+    """Refill an inbox that is behind the database, and sequence again what a database has lost.
+
+    An inbox has every record, and joining depends on the entries and their times alone: the rows that it
+    makes are those that were archived. If they are not, the archive is refused, as before.
+    """
+    done = []
+    number = registered(database)[pipeline.name]
+    with closing(open_inbox(pipeline, settings)) as inbox:
+        if refilled := refill(database, number, inbox):
+            done.append(f"{refilled} entries were put back into the inbox")
+    with closing(FeatureLog(pipeline, settings, database=database)) as log:
+        try:
+            log.same_rows.check_all(log.frames)
+        except TableError:
+            return done  # a table is damaged, and not ahead
+        except IdentityError:
+            if not log.unsequenced():
+                raise
+        else:
+            return done
+        sequencer = Sequencer(pipeline, number, log.inbox, database, log.clock, lambda: None)
+        with sequencer:
+            emitted = sequencer.drain()
+    with closing(FeatureLog(pipeline, settings, database=database)) as log:
+        log.same_rows.check_all(log.frames)
+    return [*done, f"{emitted} examples that the database had lost were made again from the inbox"]
 
 
 def _repaired(log: FeatureLog, settings: Settings, by: str) -> list[str]:
@@ -150,7 +182,7 @@ def _stored_pipeline(name: str, database: Database) -> Pipeline:
         name=name,
         task=declaration.task,
         features=tuple(RequestFeature(f.name, f.dtype, f.nullable) for f in declaration.features),
-        label=LabelRule(wait="1d"),
+        label=declaration.label,
         model=_no_model,
         update=Stateless(),
     )
