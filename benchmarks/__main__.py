@@ -31,6 +31,7 @@ CLAIMS = {
     "crash": "faults",
     "exactly-once": "faults",
     "storm": "faults",
+    "adopt": "faults",
     "poison": "faults",
     "prediction-cost": "speed",
     "peers": "speed",

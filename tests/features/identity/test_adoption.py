@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 from tests.conftest import START
-from tests.loop.conftest import PIPELINE, day
+from tests.loop.conftest import PIPELINE, day, mlflow_template
 
 from headwater.features.record.inbox import inbox_file
 from headwater.infra.clock import SimulatedClock
@@ -28,6 +28,8 @@ from headwater.spec.errors import (
     IdentityError,
     NotFoundError,
 )
+
+__all__ = ["mlflow_template"]
 
 Opener = Callable[[str], Settings]
 
