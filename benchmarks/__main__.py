@@ -32,6 +32,7 @@ CLAIMS = {
     "exactly-once": "faults",
     "storm": "faults",
     "restore": "stores",
+    "adopt": "faults",
     "poison": "faults",
     "prediction-cost": "speed",
     "peers": "speed",

@@ -13,7 +13,11 @@ from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.spec.errors import IdentityError, IntegrityError, StorageError
 
-__all__ = ["check_absent", "check_file", "check_home", "check_inbox", "check_new"]
+__all__ = ["RETIRED", "check_absent", "check_file", "check_home", "check_inbox", "check_new"]
+
+
+RETIRED = "retired/"
+"""Before the ids of inboxes in whose place ``headwater adopt`` has put another."""
 
 
 def check_absent(database: Database, pipeline: str, path: Path) -> None:
@@ -151,8 +155,24 @@ def _check_known(connection: Connection, pipeline_id: int, identity: InboxIdenti
         select(read.position).where(read.pipeline_id == pipeline_id, read.inbox == identity.inbox)
     ).scalar_one_or_none()
     if log is None or read_to is None or identity.log not in {None, log}:
+        retired = select(read.inbox).where(
+            read.pipeline_id == pipeline_id, read.inbox == f"{RETIRED}{identity.inbox}"
+        )
+        if connection.execute(retired).first() is not None:
+            raise _replaced(path, identity)
         raise _stray(path, identity.log, log)
     return int(read_to)
+
+
+def _replaced(path: Path, identity: InboxIdentity) -> IdentityError:
+    return IdentityError(
+        f"the inbox {path} was replaced: another home took over its log by headwater adopt",
+        hint="go on with that home (headwater audit says which), and record there again what only this "
+        "one has",
+        thing="the inbox",
+        where=str(path),
+        log=identity.log,
+    )
 
 
 def _stray(path: Path, whose: str | None, log: str | None, state: str = "is new") -> IdentityError:
@@ -165,7 +185,8 @@ def _stray(path: Path, whose: str | None, log: str | None, state: str = "is new"
     return IdentityError(
         f"the inbox {path} {bears}, and the database {keeps}: records would be lost between them",
         hint="point HEADWATER_HOME and HEADWATER_DATABASE_URL at the home and the database that belong "
-        "together (headwater doctor lists their logs), or give the pipeline another name",
+        "together (headwater doctor lists their logs), give the pipeline another name, or, if the home "
+        f"of the log is gone, take it over: headwater adopt {path.stem}",
         thing="the inbox",
         where=str(path),
         whose=whose,

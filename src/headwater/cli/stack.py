@@ -1,4 +1,4 @@
-"""Commands of the stack and its schedules: doctor, deploy, up."""
+"""Commands of the stores, the stack and its schedules: doctor, adopt, deploy, up."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headwater.cli.screen import busy, show, table
-from headwater.cli.stores import AsJson, settings_now, user
+from headwater.cli.stores import AsJson, Named, database_now, name_of, settings_now, user
 from headwater.spec.errors import HeadwaterError
 
 if TYPE_CHECKING:
+    from headwater.loop.adopt import AdoptedLog
     from headwater.loop.doctor import CheckResult
 
 __all__ = ["RENEW_HINT", "commands", "failing_automations"]
@@ -45,6 +46,31 @@ def doctor(
     rows = [("ok" if f.good else "BAD", f.what, f.found, f.hint) for f in findings]
     show(findings, json, lambda: [table(("", "what", "found", "next"), rows)])
     raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+
+
+@commands.command()
+def adopt(
+    pipeline: Named,
+    new_key: Annotated[
+        bool,
+        typer.Option("--new-key", help="The signing key is lost, too: no version of it is loaded again"),
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Take over the log of a home that is gone, from its database, its storage and its MLflow.
+
+    Positions and offsets go on where they ended. What is missing is named: what the lost inbox had
+    acknowledged behind the position that the database has read is lost. The old home is refused from
+    then on, should it turn up again.
+
+    It needs the signing key of the lost home: copy its signing.key here, or set HEADWATER_SIGNING_KEY.
+    """
+    from headwater.loop.adopt import adopt as adopt_now
+
+    name = name_of(pipeline)
+    with database_now() as database, busy(f"adopting {name}", json):
+        adopted = adopt_now(name, settings_now(), database, by=user(), new_key=new_key)
+    show(adopted, json, lambda: list(_adopted_lines(adopted)))
 
 
 @commands.command()
@@ -127,3 +153,17 @@ def _check_automations() -> "Iterator[CheckResult]":
     for name, messages in failures.items():
         state, hint = (messages[0], RENEW_HINT) if messages else ("it works", "")
         yield CheckResult(what=f"automation of {name}", good=not messages, found=state, hint=hint)
+
+
+def _adopted_lines(adopted: "AdoptedLog") -> "Iterator[str]":
+    """Say what was taken over, and what is missing."""
+    yield f"log {adopted.log} of {adopted.pipeline} goes on here, at offset {adopted.offset:,}"
+    yield f"{adopted.archived:,} examples are archived, {adopted.versions} versions hold under the key"
+    for lost in adopted.lost:
+        until = lost.received_until
+        since = "" if until is None else f", received {until:%Y-%m-%d %H:%M:%S} UTC"
+        yield f"lost: what inbox {lost.inbox} acknowledged behind position {lost.read_to:,}{since}"
+    if adopted.refused:
+        yield f"not loaded again: versions {', '.join(adopted.refused)}"
+    if adopted.gone:
+        yield f"gone from MLflow: versions {', '.join(adopted.gone)}"

@@ -10,6 +10,7 @@ import pytest
 
 from headwater.features.record.entries import PREDICTION, Entry
 from headwater.features.record.inbox import Inbox
+from headwater.serving.worker import group_commit
 from headwater.serving.worker.group_commit import GroupCommit
 
 
@@ -77,3 +78,25 @@ def in_file_alone(path: Path, folder: Path) -> int:
     ((count,),) = connection.execute("SELECT count(*) FROM entry").fetchall()
     connection.close()
     return int(count)
+
+
+def test_a_write_that_takes_long_is_a_fault_while_it_does(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "_LONGEST_WRITE_S", 0.0)
+    other = Inbox(inbox.path)
+
+    async def main() -> None:
+        commit = GroupCommit(inbox, most_waiting=10_000)
+        assert commit.fault() is None
+        with other.one_sync():
+            waiting = asyncio.ensure_future(commit.append([[entry(1)]]))
+            while (fault := commit.fault()) is None:
+                await asyncio.sleep(0)
+            assert "has taken no record for" in fault.what
+        assert await waiting == [1]
+        assert commit.fault() is None
+        await commit.close()
+
+    asyncio.run(main())
+    other.close()
