@@ -97,17 +97,19 @@ class GuardedLearner:
     def jumped(self) -> str | None:
         """Return in words how unusual examples made the state worse; None if they did not, or no more.
 
-        It is compared with the state before them, on the newest examples. Once it is not so much
-        worse, that state is forgotten.
+        It is compared with the state before them, on the newest examples, now and after both have
+        learned those once more. Once it is not so much worse, that state is forgotten.
         """
-        learner, before = self._learner, self._before_unusual
+        learner, guard, before = self._learner, self._guard, self._before_unusual
         if before is None:
             return None
         with generators_put_back():
-            now, learned = learner.predict(self._guard.probes), learner.dump()
+            learned, now = learner.dump(), learner.predict(guard.probes)
+            later = self._later(guard)
             learner.load(before)
-            then = learner.predict(self._guard.probes)
-            why = self._guard.jumped(then, now) or self._guard.ruin(now, then)
+            then = learner.predict(guard.probes)
+            why = guard.jumped(then, now) or guard.ruin(now, then)
+            why = why or guard.jumped(self._later(guard), later)
             learner.load(learned)
         if why is None:
             self._before_unusual = None

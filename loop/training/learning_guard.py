@@ -17,10 +17,10 @@ of types, and ruins the state of most learners. Two signs are looked for, on the
 
 A label between three ranges and twenty times the largest, or a feature between two ranges and three, is
 *unusual*: it may be true, or the first of a break, and is learned. If the loss on the newest examples is
-then more than twice that of the state before it, the state has *jumped*: live learning goes on, and
-what served before serves until the state is no longer so much worse, on what is the newest then. Live
-outputs that become wild though no number is out are held back, too: so a line swings for some examples
-where a feature begins to change.
+then a third as large again as that of the state before it, now or once those are learned again, the
+state has *jumped*: live learning goes on, and what served before serves until the state is no longer so
+much worse, on what is the newest then. Live outputs that become wild though no number is out are held
+back, too: so a line swings for some examples where a feature begins to change.
 
 A break of the stream, where all examples change, is none of these: labels of the new kind explain
 outputs of the new kind. Neither is a learner that starts anew, as those with drift detectors do.
@@ -51,7 +51,7 @@ _MOVED = 0.1
 _SURE, _LITTLE = 4.0, 0.05
 _BREAK_TIMES = 20.0
 _HARMED, _HARMED_REGRESSION = 1.5, 1.2  # a log loss near none rises by half for nothing
-_JUMPED = 2.0
+_JUMPED = 1.3
 _LIKELY = 2.0
 _LEAST_CHANCE = 0.01
 _WILD_SPREADS, _WILD_ROWS = 10.0, 2
