@@ -108,8 +108,8 @@ class GuardedLearner:
             later = self._later(guard)
             learner.load(before)
             then = learner.predict(guard.probes)
-            why = guard.jumped(then, now) or guard.ruin(now, then)
-            why = why or guard.jumped(self._later(guard), later)
+            why = guard.harm(then, now) or guard.ruin(now, then)
+            why = why or guard.harm(self._later(guard), later)
             learner.load(learned)
         if why is None:
             self._before_unusual = None

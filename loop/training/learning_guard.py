@@ -17,8 +17,8 @@ of types, and ruins the state of most learners. Two signs are looked for, on the
 
 A label between three ranges and twenty times the largest, or a feature between two ranges and three, is
 *unusual*: it may be true, or the first of a break, and is learned. If the loss on the newest examples is
-then a third as large again as that of the state before it, now or once those are learned again, the
-state has *jumped*: live learning goes on, and what served before serves until the state is no longer so
+then as much larger than that of the state before it, now or once those are learned again, the state has
+*jumped*: live learning goes on, and what served before serves until the state is no longer so
 much worse, on what is the newest then. Live outputs that become wild though no number is out are held
 back, too: so a line swings for some examples where a feature begins to change.
 
@@ -51,7 +51,6 @@ _MOVED = 0.1
 _SURE, _LITTLE = 4.0, 0.05
 _BREAK_TIMES = 20.0
 _HARMED, _HARMED_REGRESSION = 1.5, 1.2  # a log loss near none rises by half for nothing
-_JUMPED = 1.3
 _LIKELY = 2.0
 _LEAST_CHANCE = 0.01
 _WILD_SPREADS, _WILD_ROWS = 10.0, 2
@@ -149,37 +148,21 @@ class LearningGuard:
         without, with_them
             Outputs of the state without and with the examples.
         """
-        harmed = _HARMED_REGRESSION if self._task == "regression" else _HARMED
-        worse = self._worse(without, with_them, harmed)
-        return None if worse is None else worse.format("with it", "without")
-
-    def jumped(self, before: Sequence[Output], now: Sequence[Output]) -> str | None:
-        """Return in words how much worse outputs for :attr:`probes` are than before; None if little.
-
-        Parameters
-        ----------
-        before, now
-            Outputs of the state before unusual examples, and of the present one.
-        """
-        worse = self._worse(before, now, _JUMPED)
-        return None if worse is None else worse.format("now", "of the state before")
-
-    def _worse(self, old: Sequence[Output], new: Sequence[Output], times: float) -> str | None:
-        """Return a text with places for the names of both states if the new loss is so much higher."""
-        numbers = self._numbers(new)
-        if not np.isfinite(numbers).all():
-            return "outputs are not finite {}"
-        before, after = self._losses(self._numbers(old)), self._losses(numbers)
+        new = self._numbers(with_them)
+        if not np.isfinite(new).all():
+            return "outputs are not finite then"
+        before, after = self._losses(self._numbers(without)), self._losses(new)
         # Without the worst ones: an outlier that was learned without harm must not hide the next.
         kept = np.argsort(before)[: len(before) - len(before) // _TRIMMED]
         before, after = before[kept], after[kept]
         risen = after - before
         sure = float(risen.mean()) > _LIKELY * float(risen.std(ddof=1)) / np.sqrt(len(risen))
-        if not sure or after.mean() <= times * before.mean():
+        harmed = _HARMED_REGRESSION if self._task == "regression" else _HARMED
+        if not sure or after.mean() <= harmed * before.mean():
             return None
         return (
-            f"the loss on the newest {len(risen)} examples is {after.mean():.3g} {{}}, and "
-            f"{before.mean():.3g} {{}}"
+            f"the loss on the newest {len(risen)} examples is {after.mean():.3g} with it, and "
+            f"{before.mean():.3g} without"
         )
 
     def jump(self, without: Sequence[Output], with_them: Sequence[Output]) -> str | None:
