@@ -75,7 +75,7 @@ class GuardedLearner:
         """
         learner, guard = self._learner, self._guard
         after, (out, unusual) = guard.after(features, labels), guard.marks(features, labels)
-        watched = unusual is not None or after.watches_outputs
+        watched = not (out is None and unusual is None) or after.watches_outputs
         before = learner.dump() if watched else b""
         spoilt = False
         if not before:

@@ -15,7 +15,7 @@ of types, and ruins the state of most learners. Two signs are looked for, on the
   spread being that from their 5th to their 95th percentile; or the mean error is above three spreads. A
   state that was half as bad before is not ruined by the example.
 
-A label between three ranges and twenty times the largest, or a feature between two ranges and three, is
+A label between two ranges beyond the others and twenty times the largest is
 *unusual*: it may be true, or the first of a break, and is learned. If the loss on the newest examples is
 then as much larger than that of the state before it, now or once those are learned again, the state has
 *jumped*: live learning goes on, and what served before serves until the state is no longer so
@@ -47,7 +47,7 @@ _BREAK_TIMES = 20.0
 
 
 class Marks(NamedTuple):
-    """Which examples of a batch are out, and which are unusual, or out; None if none is."""
+    """Which examples of a batch are out, and which have an unusual label; None if none has."""
 
     out: pl.Series | None
     unusual: pl.Series | None
@@ -92,10 +92,11 @@ class LearningGuard(OutputJudge):
         """
         if len(labels) > _PART:
             return self._marks_in_parts(features, labels)
-        unusual = _any(self.unusual_columns(features, labels))
-        if unusual is None:
+        unusual = self.unusual_columns(features, labels)
+        if not unusual:
             return Marks(None, None)  # what is out is unusual, too
-        return Marks(_any(self._beyond(features, labels, _OUT_RANGES, _BREAK_TIMES)), unusual)
+        out = _any(self._beyond(features, labels, _OUT_RANGES, _BREAK_TIMES))
+        return Marks(out, unusual.get(""))
 
     def _marks_in_parts(self, features: pl.DataFrame, labels: pl.Series) -> Marks:
         guard, parts = self, []
