@@ -15,12 +15,12 @@ of types, and ruins the state of most learners. Two signs are looked for, on the
   spread being that from their 5th to their 95th percentile; or the mean error is above three spreads. A
   state that was half as bad before is not ruined by the example.
 
-A label between two ranges beyond the others and twenty times the largest is
-*unusual*: it may be true, or the first of a break, and is learned. If the loss on the newest examples is
-then as much larger than that of the state before it, now or once those are learned again, the state has
-*jumped*: live learning goes on, and what served before serves until the state is no longer so
-much worse, on what is the newest then. Live outputs that become wild though no number is out are held
-back, too: so a line swings for some examples where a feature begins to change.
+A label that is more than two ranges beyond the others, and is not out, is *unusual*: it may be true, or
+the first of a break, and is learned. If the loss on the newest examples is then as much larger than that
+of the state before it, now or once those are learned again, the state has *jumped*: live learning goes
+on, and what served before serves until the state is no longer so much worse, on what is the newest then.
+Live outputs that become wild though no number is out are held back, too: so a line swings for some
+examples where a feature begins to change.
 
 A break of the stream, where all examples change, is none of these: labels of the new kind explain
 outputs of the new kind. Neither is a learner that starts anew, as those with drift detectors do.
