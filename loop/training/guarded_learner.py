@@ -75,7 +75,7 @@ class GuardedLearner:
         """
         learner, guard = self._learner, self._guard
         after, (out, unusual) = guard.after(features, labels), guard.marks(features, labels)
-        watched = unusual is not None or after.watches_outputs
+        watched = not (out is None and unusual is None) or after.watches_outputs
         before = learner.dump() if watched else b""
         spoilt = False
         if not before:
@@ -100,21 +100,30 @@ class GuardedLearner:
         It is compared with the state before them, on the newest examples, now and after both have
         learned those once more. Once it is not so much worse, that state is forgotten.
         """
-        learner, guard, before = self._learner, self._guard, self._before_unusual
+        learner, before = self._learner, self._before_unusual
         if before is None:
             return None
         with generators_put_back():
-            learned, now = learner.dump(), learner.predict(guard.probes)
-            later = self._later(guard)
-            learner.load(before)
-            then = learner.predict(guard.probes)
-            why = guard.harm(then, now) or guard.ruin(now, then)
-            why = why or guard.harm(self._later(guard), later)
-            learner.load(learned)
+            learned = learner.dump()
+            try:
+                why = self._worse_than(before)
+            except Exception as error:  # noqa: BLE001 - whatever a model does, its state is put back
+                why = f"the newest examples cannot be learned again: {type(error).__name__}: {error}"
+            finally:
+                learner.load(learned)
         if why is None:
             self._before_unusual = None
             self.unusual.clear()
         return why
+
+    def _worse_than(self, before: bytes) -> str | None:
+        """Return in words how much worse the state is than an earlier one, which it becomes."""
+        learner, guard = self._learner, self._guard
+        now, later = learner.predict(guard.probes), self._later(guard)
+        learner.load(before)
+        then = learner.predict(guard.probes)
+        why = guard.harm(then, now) or guard.ruin(now, then)
+        return why or guard.harm(self._later(guard), later)
 
     def _learn_or_refuse(
         self,

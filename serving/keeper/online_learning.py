@@ -203,7 +203,10 @@ class OnlineLearning:
         """
         bound, folding, parent = self._bound, self._folding, self._parent
         self._checkpointed_at = bound.clock.now()
-        if folding is None or parent is None or not folding.learned or self.jump is not None:
+        if folding is None or parent is None or not folding.learned:
+            return
+        if self.jump is not None:
+            _logger.info("%s: no checkpoint now: %s", bound.pipeline.name, self.jump.what)
             return
         reign = bound.registry.championship.reign()
         if reign is None or reign.version != parent.number:

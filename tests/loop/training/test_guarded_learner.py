@@ -124,6 +124,25 @@ def test_an_unusual_label_is_learned_and_the_state_has_jumped_until_it_is_better
     assert not guarded.unusual
 
 
+def test_a_model_that_cannot_learn_again_keeps_its_state_and_has_jumped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner = wrap(Schema("regression", FEATURES), models.linear, batch_rows=1, seed=0, threads=1)
+    guarded = GuardedLearner(learner, LearningGuard("regression", pl.DataFrame(), pl.Series()))
+    learn(guarded, *rides(600, seed=0))
+    learn(guarded, rides(1, seed=6)[0], pl.Series([35.0 * 10]))
+    digest = learner.digest()
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no more")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learner, "learn", refuse)
+        assert guarded.jumped() == "the newest examples cannot be learned again: RuntimeError: no more"
+    assert learner.digest() == digest
+    assert "the loss on the newest" in str(guarded.jumped())
+
+
 @pytest.mark.parametrize("rows", [300, 1_800])
 @pytest.mark.parametrize(
     ("task", "make"), [pytest.param(t, m, id=f"{m.__name__}-{t}") for t, m in STATEFUL]
