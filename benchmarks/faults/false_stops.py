@@ -18,8 +18,8 @@ from benchmarks import models
 from benchmarks.imported import context
 from headwater.learners.learner import Schema
 from headwater.learners.river_learner import RiverLearner
-from headwater.loop.training.guarded_learner import GuardedLearner
-from headwater.loop.training.learning_guard import LearningGuard
+from headwater.loop.training.guard.guarded_learner import GuardedLearner
+from headwater.loop.training.guard.learning_guard import LearningGuard
 from headwater.spec.data.feature import Feature
 from headwater.spec.errors import SchemaError
 from headwater.spec.pipeline import Factory, Task

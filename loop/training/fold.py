@@ -11,9 +11,9 @@ from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.learners.process_state import SeededGenerators
 from headwater.loop.training.assemble import Batch, batches, classes, is_batch_free
-from headwater.loop.training.guarded_learner import GuardedLearner, RuinError
-from headwater.loop.training.learning_guard import KNOWN, LearningGuard
-from headwater.loop.training.suspects import find_suspects
+from headwater.loop.training.guard.guarded_learner import GuardedLearner, RuinError
+from headwater.loop.training.guard.learning_guard import KNOWN, LearningGuard
+from headwater.loop.training.guard.suspects import find_suspects
 from headwater.registry.restore import fresh
 from headwater.spec.errors import (
     HeadwaterError,
@@ -52,7 +52,7 @@ def fold(
         Makes the unfitted estimator; if it is None, the stored code does.
     guarded
         Whether examples that would ruin the state are refused, as
-        :mod:`~headwater.loop.training.learning_guard` has it; what is learned is the same.
+        :mod:`~headwater.loop.training.guard.learning_guard` has it; what is learned is the same.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.loop.training.assemble import Offsets, batches, is_batch_free, unlearned
 from headwater.loop.training.fold import Computing, guard_at, jump_in_words, unlearnable
-from headwater.loop.training.guarded_learner import GuardedLearner, RuinError
+from headwater.loop.training.guard.guarded_learner import GuardedLearner, RuinError
 from headwater.spec.errors import HeadwaterError, SchemaError, UnlearnableError
 from headwater.spec.recipe import OffsetRange, Recipe
 
@@ -32,7 +32,7 @@ class IncrementalFold:
         The parent's state; the fold changes it.
     guarded
         Whether examples that would ruin the state are refused, as
-        :mod:`~headwater.loop.training.learning_guard` has it.
+        :mod:`~headwater.loop.training.guard.learning_guard` has it.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class IncrementalFold:
     def jump(self) -> HeadwaterError | None:
         """Return that the state has jumped, and at which examples; None if it has not, or no more.
 
-        See :mod:`~headwater.loop.training.learning_guard`.
+        See :mod:`~headwater.loop.training.guard.learning_guard`.
         """
         if self._guarded is None or not self._guarded.unusual:
             return None

@@ -207,10 +207,8 @@ class ChampionFollower:
 
     def _refuse(self, reign: Reign, error: Exception) -> None:
         """Sound the alarm; if labels are learned, make the serving version champion again."""
-        name, registry = self._bound.pipeline.name, self._bound.registry
-        if not isinstance(error, HeadwaterError):
-            what = f"version {reign.version} fails: {type(error).__name__}: {error}"
-            error = HeadwaterError(what[:1_000], f"look at it, or roll back: headwater rollback {name}")
+        registry = self._bound.registry
+        error = _named(error, reign.version, self._bound.pipeline.name)
         self._alarms.sound("swap", error)
         if self._learning is None or self.served.number in {None, reign.version}:
             return
@@ -237,6 +235,14 @@ class ChampionFollower:
             self._alarms.clear("swap")
         fields = {**self._span_fields, "version": champion.number, "epoch": reign.epoch}
         _logger.info("%s: version %s serves", *list(fields.values())[:2], extra={"json_fields": fields})
+
+
+def _named(error: Exception, version: str, pipeline: str) -> HeadwaterError:
+    """Return what a version did wrong as an error of ours, with the way on."""
+    if isinstance(error, HeadwaterError):
+        return error
+    what = f"version {version} fails: {type(error).__name__}: {error}"
+    return HeadwaterError(what[:1_000], f"look at it, or roll back: headwater rollback {pipeline}")
 
 
 def _show_stop(registry: Registry, alarms: Alarms) -> None:

@@ -38,7 +38,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         How much memory a process of models may take, in megabytes.
     guard
         Whether learning, of each label or on schedule, stops with an alarm before an example that would
-        ruin the learned state, as :mod:`headwater.loop.training.learning_guard` tells it.
+        ruin the learned state, as :mod:`headwater.loop.training.guard.learning_guard` tells it.
     """
 
     durability: Durability = "synced"

@@ -30,7 +30,7 @@ from headwater.cli.stores import (
 from headwater.spec.errors import DeclarationError
 
 if TYPE_CHECKING:
-    from headwater.loop.training.suspects import Suspect
+    from headwater.loop.training.guard.suspects import Suspect
 
 __all__ = ["commands"]
 
@@ -273,7 +273,7 @@ def quarantine(
 
 def _show_suspects(pipeline: str, json: bool) -> None:
     """List the examples that may have to be quarantined."""
-    from headwater.loop.training.suspects import find_suspects
+    from headwater.loop.training.guard.suspects import find_suspects
     from headwater.spec.recipe import OffsetRange
 
     with bound_to(pipeline) as bound, busy("reading the examples", json):

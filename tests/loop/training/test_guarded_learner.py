@@ -14,8 +14,8 @@ from tests.loop import models
 from headwater.learners.learner import Learner, Schema
 from headwater.learners.wrap import wrap
 from headwater.loop.training.fold import Computing
-from headwater.loop.training.guarded_learner import GuardedLearner, RuinError
-from headwater.loop.training.learning_guard import LearningGuard
+from headwater.loop.training.guard.guarded_learner import GuardedLearner, RuinError
+from headwater.loop.training.guard.learning_guard import LearningGuard
 from headwater.spec.data.feature import Feature
 from headwater.spec.pipeline import Task
 

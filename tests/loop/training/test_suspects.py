@@ -15,7 +15,7 @@ from headwater.infra.store.open_storage import open_storage
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.decision.performance import keep_performance
-from headwater.loop.training.suspects import find_suspects
+from headwater.loop.training.guard.suspects import find_suspects
 from headwater.loop.training.update import train
 from headwater.monitoring.performance.performance_table import read_performance
 from headwater.serving.keeper.keeper import Keeper

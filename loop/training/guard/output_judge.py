@@ -1,6 +1,6 @@
 """How a state's outputs on the newest examples compare with those of another, and with the labels.
 
-The rules are those of :mod:`headwater.loop.training.learning_guard`.
+The rules are those of :mod:`headwater.loop.training.guard.learning_guard`.
 """
 
 from collections.abc import Sequence

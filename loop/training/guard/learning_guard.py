@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from headwater.loop.training.output_judge import PROBES, OutputJudge
+from headwater.loop.training.guard.output_judge import PROBES, OutputJudge
 from headwater.spec.pipeline import Task
 
 __all__ = ["KNOWN", "LearningGuard", "Marks"]

@@ -6,7 +6,7 @@ import msgspec
 import polars as pl
 
 from headwater.features.read.log_reader import LogReader
-from headwater.loop.training.learning_guard import LearningGuard
+from headwater.loop.training.guard.learning_guard import LearningGuard
 from headwater.spec.data.values import LARGEST
 from headwater.spec.pipeline import Task
 from headwater.spec.recipe import OffsetRange
@@ -28,7 +28,7 @@ class Suspect(msgspec.Struct, frozen=True, kw_only=True):
         What is wrong with it, in words.
     learnable
         Whether learners take it: then one of its numbers is *far out* of the examples before it, as
-        :mod:`headwater.loop.training.learning_guard` has it, or unusual.
+        :mod:`headwater.loop.training.guard.learning_guard` has it, or unusual.
     unusual
         Whether it may be true, and is only to look at: one of its numbers lies more than two ranges
         beyond nearly all of those of the newest 2,048 examples before it.

@@ -6,7 +6,7 @@ import polars as pl
 
 from headwater.learners.learner import Learner
 from headwater.learners.process_state import generators_put_back
-from headwater.loop.training.learning_guard import LearningGuard
+from headwater.loop.training.guard.learning_guard import LearningGuard
 from headwater.spec.data.records import Output
 from headwater.spec.errors import NonFiniteError, SchemaError
 
@@ -47,8 +47,9 @@ class GuardedLearner:
     Attributes
     ----------
     unusual
-        Offsets of the first examples that are unusual, as :mod:`~headwater.loop.training.learning_guard`
-        has it, or that have ruined the outputs for now; empty again once :meth:`jumped` gives None.
+        Offsets of the first examples that are unusual, as
+        :mod:`~headwater.loop.training.guard.learning_guard` has it, or that have ruined the outputs for
+        now; empty again once :meth:`jumped` gives None.
     """
 
     def __init__(self, learner: Learner, guard: LearningGuard, *, waits: bool = False) -> None:
