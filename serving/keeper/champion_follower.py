@@ -8,7 +8,6 @@ from headwater.infra.tracing import SpanAttributes, past_span, span
 from headwater.loop.binding import Bound
 from headwater.loop.training.catch_up import CatchUp
 from headwater.loop.training.checkpoint import SERVICE
-from headwater.registry.registry import Registry
 from headwater.registry.version import Version
 from headwater.serving.keeper.online_learning import LearnedState, OnlineLearning, working_on
 from headwater.serving.keeper.served_champion import ServedChampion
@@ -118,15 +117,11 @@ class ChampionFollower:
         """
         learning = self._learning
         if learning is None:
-            _show_stop(self._bound.registry, self._alarms)
+            _show(self._bound.registry.learning_stops.in_force(), self._alarms)
             return False
         began_ns = time.time_ns()
         learned, parent = learning.step(), learning.parent
-        stands = learning.blocked or learning.jump
-        if stands is not None:
-            self._alarms.sound("learning", stands)
-        else:
-            self._alarms.clear("learning")
+        _show(learning.blocked or learning.jump, self._alarms)
         if learned is not None and parent is not None:
             past_span("learn", began_ns, {**self._span_fields, "learned_to": learned.learned_to})
             self.served.serve_learned(parent.number, learned, self._alarms)
@@ -245,9 +240,8 @@ def _named(error: Exception, version: str, pipeline: str) -> HeadwaterError:
     return HeadwaterError(what[:1_000], f"look at it, or roll back: headwater rollback {pipeline}")
 
 
-def _show_stop(registry: Registry, alarms: Alarms) -> None:
-    """Raise an alarm while the updates of flows end at examples that cannot be learned."""
-    stop = registry.learning_stops.in_force()
+def _show(stop: HeadwaterError | None, alarms: Alarms) -> None:
+    """Raise an alarm while learning, live or by flows, stands at examples; clear it otherwise."""
     if stop is None:
         alarms.clear("learning")
     else:
