@@ -198,8 +198,10 @@ def test_a_request_of_a_version_that_serves_no_more_is_answered(home: Settings) 
     assert serving is not None
     row: Row = {"act": 0.0, "a": 1.0}
 
+    patient = replace(APART, serving=Serving(isolated=True, deadline="1m"))  # it must not fail here
+
     async def asked_before_a_swap() -> list[object]:
-        models = IsolatedModels(APART, home, live)
+        models = IsolatedModels(patient, home, live)
         asked = []
         for _ in range(2):  # what comes while the process begins waits for it
             asked.append(asyncio.create_task(models.predict(serving.states[0], [row])))
