@@ -239,6 +239,24 @@ def test_a_champion_is_caught_up_past_no_poison(home: Settings) -> None:
         assert live_digest(bound)[1] == serving
 
 
+def test_a_champion_that_an_unusual_label_spoils_while_it_is_caught_up_never_serves(
+    home: Settings,
+) -> None:
+    with begin(MINUTES, home) as bound, Keeper(bound) as keeper:
+        settle(keeper)
+        drive(bound, 300, 340)
+        settle(keeper)
+        serving = live_digest(bound)[1]
+        made = train(bound, from_scratch=True).version
+        assert made is not None
+        drive(bound, 340, 341, label=400.0)
+        drive(bound, 341, 350)
+        settle(keeper)
+        whats = [what for kind, what, _ in alarms(bound) if kind == "swap"]
+        assert any("from the unusual example 340 on is not served" in what for what in whats), whats
+        assert live_digest(bound)[1] == serving
+
+
 def test_without_the_guard_it_is_learned(home: Settings) -> None:
     unguarded = replace(MINUTES, serving=Serving(guard=False))
     with begin(unguarded, home) as bound, Keeper(bound) as keeper:
