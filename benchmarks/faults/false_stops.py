@@ -54,13 +54,19 @@ class Stream(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What the guard made of a stream: how many examples it stopped at, and the first of them."""
+    """What the guard made of a stream: where it stopped, and how long it held states back.
+
+    `stops` counts the examples that it stopped at, `first` says what of the first one; `held` counts the
+    examples that were learned into states that live learning did not serve, for the time being.
+    """
 
     stream: str
     model: str
+    live: bool
     rows: int
     stops: int
     first: str
+    held: int
 
 
 def streams(*, short: bool) -> Iterator[Stream]:
@@ -95,25 +101,26 @@ def taxi(rows: int, seed: int, times: float) -> pl.DataFrame:
 
 
 def played(*, short: bool) -> list[Tally]:
-    """Play each stream through learners of its task, in steps of random size, as live learning would."""
-    pairs = [
-        (stream, make)
+    """Play each stream through learners of its task, in random steps, live and as flows would."""
+    plays = [
+        (stream, make, live)
         for stream in streams(short=short)
+        for live in (True, False)
         for make in (_REGRESSORS if stream.task == "regression" else _CLASSIFIERS)[: 2 if short else 4]
     ]
     if short:
-        return [_play(stream, make) for stream, make in pairs]
+        return [_play(*one) for one in plays]
     with ProcessPoolExecutor(2, mp_context=context()) as pool:
-        return list(pool.map(_play, *zip(*pairs, strict=True)))
+        return list(pool.map(_play, *zip(*plays, strict=True)))
 
 
-def _play(stream: Stream, make: Callable[[], object]) -> Tally:
+def _play(stream: Stream, make: Callable[[], object], live: bool) -> Tally:
     features, labels = stream.frame.drop("label"), stream.frame["label"]
     offsets = pl.int_range(len(labels), eager=True)
     kinds = tuple(Feature(name, float, nullable=True) for name in features.columns)
     guard = LearningGuard(stream.task, pl.DataFrame(), pl.Series())
-    learner = GuardedLearner(RiverLearner(Schema(stream.task, kinds), make()), guard)
-    drawn, start, stops = random.Random(stream.name), 0, []
+    learner = GuardedLearner(RiverLearner(Schema(stream.task, kinds), make()), guard, waits=live)
+    drawn, start, stops, held = random.Random(stream.name), 0, [], 0
     while start < len(labels):
         stop = min(len(labels), start + drawn.choice(_STEPS))
         while start < stop:
@@ -124,6 +131,7 @@ def _play(stream: Stream, make: Callable[[], object]) -> Tally:
                     stop = start + (stop - start) // 2  # closer to the one at fault
                     continue
                 stops.append(f"{start}: {error.what[:150]}")
+            held += stop - start if live and learner.jumped() is not None else 0
             start = stop
     first = stops[0] if stops else ""
-    return Tally(stream.name, make.__name__, len(labels), len(stops), first)
+    return Tally(stream.name, make.__name__, live, len(labels), len(stops), first, held)

@@ -168,7 +168,8 @@ def measure(*, short: bool) -> Outcome:
     say(f"poisoned in {time.monotonic() - began_s:.0f} s")
     tallies = played(short=short)
     for tally in tallies:
-        say(f"{tally.stream}, {tally.model}: {tally.stops} stops of {tally.rows} {tally.first}")
+        how = f"live, {tally.held} held back" if tally.live else "as flows would"
+        say(f"{tally.stream}, {tally.model}, {how}: {tally.stops} stops of {tally.rows} {tally.first}")
     counts = sum((one.counts for one in found), Counter())
     faults = Counter(fault.fault for one in found for fault in one.faults)
     faults["false stop"] += sum(tally.stops for tally in tallies)
@@ -181,6 +182,7 @@ def measure(*, short: bool) -> Outcome:
         **{name.replace(" ", "_"): count for name, count in sorted(counts.items())},
         backends=sorted({home.backend for home in homes}),
         rows_without_poison=sum(tally.rows for tally in tallies),
+        rows_held_back=sum(tally.held for tally in tallies),
         elec2="measured" if elec2 else f"not measured: {VARIABLE} names no file",
     )
 
