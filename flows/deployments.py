@@ -40,6 +40,7 @@ from headwater.infra.settings import Settings
 from headwater.learners.cautions import warn_of
 from headwater.learners.wrap import check_bound
 from headwater.loop.binding import Bound
+from headwater.loop.declaring.edit_plan import declare
 from headwater.loop.training.plan import check_update
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError, ServerError, StorageError
@@ -228,6 +229,7 @@ def _check_declared(references: Sequence[str], settings: Settings) -> None:
             bound.log.agree()
             if bound.log.declared.is_learned():  # without a version there is nothing to ask MLflow
                 check_update(bound)
+            declare(bound, by="headwater deploy")
 
 
 def _every(

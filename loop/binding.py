@@ -12,6 +12,7 @@ from headwater.learners.cautions import warn_of
 from headwater.learners.learner import Capabilities
 from headwater.learners.wrap import check_bound, check_folds
 from headwater.registry.decisions import Decisions
+from headwater.registry.declarations import Declarations
 from headwater.registry.registry import Registry
 from headwater.spec.errors import HeadwaterWarning, StorageError
 from headwater.spec.pipeline import Pipeline
@@ -73,7 +74,9 @@ class Bound:
             if self._owns_database:
                 self.database.close()
             raise
-        self.decisions = Decisions(pipeline.name, self.log.pipeline_id, self.database, self.clock)
+        id_ = self.log.pipeline_id
+        self.decisions = Decisions(pipeline.name, id_, self.database, self.clock)
+        self.declarations = Declarations(pipeline.name, id_, self.database, self.clock)
 
     @cached_property
     def registry(self) -> Registry:

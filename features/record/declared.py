@@ -165,7 +165,7 @@ class Declared:
         refused = needing_a_word(
             changes,
             learned=not fresh and self.is_learned(),
-            waiting=rule and self._waits(),
+            waiting=rule and self.waits(),
         )
         if refused:
             raise refusal(self._pipeline.name, "its records", refused)
@@ -210,7 +210,7 @@ class Declared:
         with self._database.reading() as connection:
             return connection.execute(select(tables.champion.c.version).where(mine)).first() is not None
 
-    def _waits(self) -> bool:
+    def waits(self) -> bool:
         """Return whether the two label rules could join a waiting record differently."""
         rules, now_us = (self.stored.label, self._declared.label), to_us(self._clock.now())
         with self._database.reading() as connection:

@@ -23,7 +23,7 @@ from headwater.infra.store.open_storage import open_storage
 from headwater.learners.learner import Learner
 from headwater.loop.batch.batch_source import Chunk, read_chunks
 from headwater.loop.binding import Bound
-from headwater.loop.changes import check_champion
+from headwater.loop.declaring.changes import check_champion
 from headwater.spec.data.records import Output, Prediction
 from headwater.spec.data.scalars import plain_output
 from headwater.spec.errors import (

@@ -6,9 +6,10 @@ from headwater.infra.store.audit import check_note
 from headwater.infra.store.lease import Lease
 from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
+from headwater.loop.declaring.edit_plan import declare
 from headwater.loop.training.gate import GateResult, held_back, judge
 from headwater.loop.training.parent_state import learned_state
-from headwater.loop.training.plan import UpdatePlan, check_update, plan_update, recipe_of
+from headwater.loop.training.plan import UpdatePlan, check_update, planned
 from headwater.loop.training.update import UpdateResult, learn, served_since, trainer, warned
 from headwater.registry.decisions import Work
 from headwater.registry.version import Candidate, Version
@@ -61,7 +62,9 @@ def carry_out(bound: Bound, id_: str, *, by: str) -> UpdateResult:
         decision = bound.decisions.get(id_)  # another run may have ended it
         if decision.outcome is not None:
             return _earlier_result(bound, decision.outcome)
-        bound.log.agree()  # if this raises, the decision stays open until the declaration is put back
+        declare(
+            bound, by=by
+        )  # if this raises, the decision stays open until the declaration is put back
         check_update(bound, from_scratch=decision.update == "stateless")
         try:
             updated = _work(bound, decision, _claim(bound, decision, by, lease), lease, by)
@@ -104,10 +107,9 @@ def _fresh_work(bound: Bound, decision: Decision) -> Work:
     champion = bound.registry.champion()
     scratch = decision.update == "stateless"
     stop, now = bound.log.stop(), bound.clock.now()
-    plan = plan_update(bound.pipeline, champion, now, from_scratch=scratch)
     new_examples = stop - (champion.examples.stop if champion else 0)
     recipe_stop = stop - held_back(bound.pipeline.gate if champion else None, new_examples)
-    recipe = recipe_of(bound, plan, recipe_stop, now)
+    plan, recipe = planned(bound, champion, recipe_stop, now, from_scratch=scratch)
     return Work(
         recipe=recipe if len(recipe.examples) else None,
         judged=OffsetRange(recipe_stop, stop),

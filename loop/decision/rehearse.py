@@ -7,7 +7,7 @@ import polars as pl
 from headwater.loop.binding import Bound
 from headwater.loop.training.fold import fold
 from headwater.loop.training.parent_state import learned_state
-from headwater.loop.training.plan import plan_update, recipe_of
+from headwater.loop.training.plan import planned
 from headwater.monitoring.measure.scores import as_logged, gained
 from headwater.spec.updating.evidence import Evidence, Rehearsal
 from headwater.spec.updating.trigger import Trigger, leaves
@@ -55,8 +55,8 @@ def rehearse(
     if mature.height < pipeline.monitoring.least:
         return None
     champion = bound.registry.champion()
-    plan = plan_update(pipeline, champion, window.start, from_scratch="stateless" in kinds)
-    recipe = recipe_of(bound, plan, bound.log.offset_at(window.start), window.start)
+    stop, scratch = bound.log.offset_at(window.start), "stateless" in kinds
+    plan, recipe = planned(bound, champion, stop, window.start, from_scratch=scratch)
     if not len(recipe.examples):
         return None
     base = None if plan.parent is None else learned_state(bound, plan.parent)

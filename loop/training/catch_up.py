@@ -4,7 +4,7 @@ import polars as pl
 from msgspec.structs import replace
 
 from headwater.loop.binding import Bound
-from headwater.loop.changes import check_champion
+from headwater.loop.declaring.edit_plan import declare
 from headwater.loop.training.checkpoint import SERVICE, candidate_of
 from headwater.loop.training.gate import GateResult, judge_outputs
 from headwater.loop.training.incremental_fold import IncrementalFold
@@ -13,6 +13,7 @@ from headwater.loop.training.plan import UpdatePlan, recipe_of
 from headwater.loop.training.update import trainer
 from headwater.monitoring.measure.scores import as_logged
 from headwater.registry.version import Version
+from headwater.spec.declaration import check_answers
 from headwater.spec.recipe import Recipe
 from headwater.spec.rulings import Reign
 from headwater.spec.updating.gate import Gate
@@ -26,16 +27,23 @@ _COLUMNS = ("offset", "features", "role", "output", "label")
 
 
 def check_served(bound: Bound) -> None:
-    """Check that a service may begin: the champion fits the declaration, and a fold may go on from it.
+    """Check that a service may begin: the champion can answer, and where labels are learned, learn on.
+
+    A feature that the champion has not learned is recorded, and not given to it.
 
     Raises
     ------
     ChangedError
         If the records or the champion are of another declaration.
     """
-    champion = check_champion(bound)
-    if champion is not None and bound.pipeline.learn == "each label":
-        _recipe_from(bound, champion)
+    pipeline = bound.pipeline
+    bound.log.agree()
+    champion = bound.registry.champion()
+    if champion is not None:
+        check_answers(bound.registry.store.recipe(champion), pipeline, champion.number)
+        if pipeline.learn == "each label":
+            _recipe_from(bound, champion)
+    declare(bound, by=SERVICE)
 
 
 def fold_from(bound: Bound, version: Version) -> IncrementalFold:

@@ -1,26 +1,25 @@
 """The plan of an update, and its recipe: which examples, from which state, by which code."""
 
-import inspect
-import sys
 from datetime import datetime
 
 import msgspec
 from msgspec import UNSET
 
-from headwater.learners.parameters import parameters_of
-from headwater.learners.wrap import Adapter, adapter_of
+from headwater.learners.wrap import adapter_of
 from headwater.loop.binding import Bound
-from headwater.loop.changes import check_continues
+from headwater.loop.declaring.changes import check_continues
+from headwater.loop.declaring.edit_plan import may_begin_line
+from headwater.loop.declaring.learner_code import learner_code
 from headwater.registry.restore import library_versions
 from headwater.registry.version import Version
 from headwater.spec.data.feature import bare
 from headwater.spec.duration import Duration, duration
-from headwater.spec.errors import DeclarationError
+from headwater.spec.errors import ChangedError, few
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.recipe import LearnerCode, OffsetRange, Recipe
+from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.updating.update import Stateless, Subsample
 
-__all__ = ["UpdatePlan", "check_update", "plan_update", "recipe_of"]
+__all__ = ["UpdatePlan", "check_update", "plan_update", "planned", "recipe_of"]
 
 
 class UpdatePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,10 +98,47 @@ def check_update(bound: Bound, *, from_scratch: bool = False) -> None:
     ChangedError
         If the learner or the features are not those of the version to fine-tune.
     """
-    champion, now = bound.registry.champion(), bound.clock.now()
-    plan = plan_update(bound.pipeline, champion, now, from_scratch=from_scratch)
-    if plan.parent is not None:
-        recipe_of(bound, plan, plan.parent.examples.stop, now)
+    champion = bound.registry.champion()
+    stop = 0 if champion is None else champion.examples.stop
+    planned(bound, champion, stop, bound.clock.now(), from_scratch=from_scratch)
+
+
+def planned(
+    bound: Bound, champion: Version | None, stop: int, at: datetime, *, from_scratch: bool = False
+) -> tuple[UpdatePlan, Recipe]:
+    """Plan an update on the examples below an offset, and write its recipe.
+
+    Where the declaration does not fit the champion, it begins a new line if somebody said that it may.
+
+    Parameters
+    ----------
+    bound
+        The pipeline with its stores.
+    champion
+        The version that serves, if there is one.
+    stop
+        The offset.
+    at
+        When the update counts as made: windows are counted back from it.
+    from_scratch
+        Whether it starts from scratch, whatever the pipeline says.
+
+    Raises
+    ------
+    ChangedError
+        If it would continue from a version of another learner or other features.
+    DeclarationError
+        If the code that makes the model cannot be kept.
+    """
+    plan = plan_update(bound.pipeline, champion, at, from_scratch=from_scratch)
+    try:
+        return plan, recipe_of(bound, plan, stop, at)
+    except ChangedError as error:
+        if plan.parent is None or not may_begin_line(bound):
+            raise
+        plan = plan_update(bound.pipeline, champion, at, from_scratch=True)
+        plan = msgspec.structs.replace(plan, reason=f"a new line: {few(error.differences, 3)}")
+        return plan, recipe_of(bound, plan, stop, at)
 
 
 def recipe_of(bound: Bound, plan: UpdatePlan, stop: int, at: datetime) -> Recipe:
@@ -140,7 +176,7 @@ def recipe_of(bound: Bound, plan: UpdatePlan, stop: int, at: datetime) -> Recipe
         passes=pipeline.passes,
         seed=pipeline.seed,
         threads=pipeline.threads,
-        learner=_code_of(pipeline, adapter),
+        learner=learner_code(pipeline, adapter),
         features=tuple(map(bare, pipeline.features)),
         libraries=library_versions(adapter),
         classes=UNSET if bound.capabilities.open_labels else pipeline.label.known_classes or UNSET,
@@ -148,33 +184,3 @@ def recipe_of(bound: Bound, plan: UpdatePlan, stop: int, at: datetime) -> Recipe
     if plan.parent is not None:
         check_continues(bound, plan.parent, recipe)
     return recipe
-
-
-def _code_of(pipeline: Pipeline, adapter: Adapter) -> LearnerCode:
-    """Take the text of the factory's module, if it can run again elsewhere."""
-    factory = pipeline.model
-    module = sys.modules.get(factory.__module__)
-    hint = f"put {factory.__name__} and the pipeline into a file of their own, and import or name that"
-    if factory.__module__ == "__main__":
-        raise DeclarationError(
-            f"the model of pipeline {pipeline.name!r} is made in a script or a notebook: "
-            "a rebuild would run all of it again",
-            hint,
-        )
-    try:
-        source = inspect.getsource(module) if module is not None else ""
-    except (OSError, TypeError):
-        source = ""
-    if not source or getattr(module, factory.__name__, None) is None:
-        raise DeclarationError(
-            f"the model of pipeline {pipeline.name!r} cannot be kept: the text of module "
-            f"{factory.__module__!r} is not there, or has no {factory.__name__}",
-            hint,
-        )
-    return LearnerCode(
-        module=factory.__module__,
-        function=factory.__name__,
-        source=source,
-        adapter=adapter,
-        parameters=parameters_of(factory),
-    )

@@ -13,10 +13,11 @@ from headwater.infra.store.lease import Lease, holding
 from headwater.learners.cautions import cautions_of_state
 from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
+from headwater.loop.declaring.edit_plan import declare
 from headwater.loop.training.evaluate import served_scores
 from headwater.loop.training.fold import fold
 from headwater.loop.training.parent_state import learned_state
-from headwater.loop.training.plan import plan_update, recipe_of
+from headwater.loop.training.plan import planned
 from headwater.registry.mlflow_store.housekeeping import close_leftovers
 from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import HeadwaterError, HeadwaterWarning, NotEnoughError, SchemaError
@@ -116,8 +117,9 @@ def _heed_aliases(bound: Bound) -> None:
 def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> UpdateResult:
     bound.log.agree(fresh=from_scratch)
     champion = bound.registry.champion()
-    plan = plan_update(bound.pipeline, champion, bound.clock.now(), from_scratch=from_scratch)
-    recipe = recipe_of(bound, plan, bound.log.stop(), bound.clock.now())
+    stop, now = bound.log.stop(), bound.clock.now()
+    plan, recipe = planned(bound, champion, stop, now, from_scratch=from_scratch)
+    declare(bound, by=by)
     served = served_since(bound, champion, recipe.examples.stop)
     if not len(recipe.examples):
         if plan.parent is None:

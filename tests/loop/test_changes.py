@@ -116,9 +116,9 @@ def test_a_nullable_feature_is_recorded_at_once_and_learned_in_a_new_line(
     wider = (A, B, Feature("c", str, nullable=True))
     changed = again(bind, first, features=wider, model=models.river_hat)
     collect(changed.log)
-    for door in (train, check_served):
-        with pytest.raises(ChangedError, match=r"version 1.*feature 'c' was not there.*--fresh"):
-            door(changed)
+    check_served(changed)  # the champion answers without it
+    with pytest.raises(ChangedError, match=r"version 1.*feature 'c' was not there.*--fresh"):
+        train(changed)
     assert train(changed, from_scratch=True).promoted
     check_served(changed)
 

@@ -1,13 +1,16 @@
 """Commands that update a model: train; monitor, decisions and update, as triggers decide."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.cli.screen import busy, decision_lines, decisions_table, show, update_lines
+from headwater.cli.screen import busy, decision_lines, decisions_table, show, table, update_lines
 from headwater.cli.stack import RENEW_HINT, failing_automations
 from headwater.cli.stores import AsJson, Declared, Named, bound_to, by_flow, stored, user
+
+if TYPE_CHECKING:
+    from headwater.loop.declaring.edit_plan import EditPlan
 
 __all__ = ["commands"]
 
@@ -28,6 +31,7 @@ def train(
     If the stack runs (headwater up), this is a flow run that its Prefect page shows.
     """
     from headwater.loop.collect import collect as collect_now
+    from headwater.loop.declaring.edit_plan import declare
     from headwater.loop.training.plan import check_update
     from headwater.loop.training.update import UpdateResult
     from headwater.loop.training.update import train as train_now
@@ -37,6 +41,8 @@ def train(
         scratch = fresh or isinstance(bound.pipeline.update, Stateless)
         bound.log.agree(fresh=fresh)
         check_update(bound, from_scratch=scratch)
+        for edit in declare(bound, by=user()):
+            sys.stderr.write(f"declared: {edit}: {edit.means}\n")
         updated = by_flow("retrain" if scratch else "fine-tune", pipeline, UpdateResult)
         if updated is None:
             collect_now(bound.log)
@@ -48,6 +54,33 @@ def train(
         if text not in shown:  # only the flow saw it
             sys.stderr.write(f"warning: {text}\n")
     show(updated, json, lambda: update_lines(updated))
+
+
+@commands.command()
+def plan(
+    pipeline: Declared,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Put it in force; the next update may begin a new line")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Show what an edited declaration will do, before it does anything.
+
+    Each edit is listed with its kind: it is refused until its way on is taken; the next update begins a
+    new line; the next update learns it; or it has no effect on what is learned. Below stands what the
+    next update, the running service and the archive will do, and the commands that carry it out.
+
+    Training, deploying and serving put a declaration in force by themselves, but for one that begins a
+    new line: that needs --apply, or headwater train --fresh. Exits with 1 if an edit is refused.
+    """
+    from headwater.loop.declaring.edit_plan import declare, plan_edits
+
+    with bound_to(pipeline) as bound, busy("planning", json):
+        if apply and not plan_edits(bound).refused:
+            declare(bound, by=user(), apply=True)
+        planned = plan_edits(bound)
+    show(planned, json, lambda: _lines(planned))
+    raise typer.Exit(1 if planned.refused else 0)
 
 
 @commands.command()
@@ -119,3 +152,19 @@ def update(
         updated = carry_out(bound, waiting[0], by=user()) if waiting else None
     nothing = f"no decision waits. Next: headwater monitor {pipeline}, or headwater train {pipeline}"
     show(updated, json, lambda: [nothing] if updated is None else update_lines(updated))
+
+
+def _lines(plan: "EditPlan") -> list[object]:
+    """List what an edited declaration will do."""
+    force = "nothing was put in force yet"
+    if plan.in_force is not None:
+        force = f"declaration {plan.in_force} is in force since {plan.since}, by {plan.by}"
+    lines: list[object] = [f"{plan.pipeline}: {force}"]
+    rows = [(edit.kind, edit.field, edit.was, edit.now, edit.means) for edit in plan.edits]
+    lines.append(table(("kind", "field", "was", "is", "what it does"), rows) if rows else "No edits.")
+    lines += [
+        f"next update: {plan.next_update}",
+        f"service: {plan.service}",
+        f"archive: {plan.archive}",
+    ]
+    return lines + [f"Next: {step}" for step in plan.do]

@@ -1,0 +1,1 @@
+"""What a pipeline says now, against what was in force and what was learned."""
