@@ -9,7 +9,10 @@ __all__ = ["FRESH", "Difference", "Way"]
 Way = Literal["free", "fresh", "wait", "back"]
 """The way on from a difference: none is needed; a new line; when no record waits; to put it back."""
 
-FRESH = "start a new line: headwater train PIPELINE --fresh; or put it back"
+FRESH = (
+    "start a new line: headwater train PIPELINE --fresh, or headwater plan PIPELINE --apply and the next "
+    "update; or put it back"
+)
 """How a new line is started, in words."""
 
 _LONGEST = 60

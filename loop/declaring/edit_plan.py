@@ -155,7 +155,6 @@ def _edits(
     edits = list(
         edits_of_what_is_learned(
             tuple(changes.values()),
-            pipeline=pipeline.name,
             learned=learned is not None,
             waiting=any(change.way == "wait" for change in changes.values()) and declared.waits(),
         )
@@ -184,8 +183,7 @@ def _next_update(
     if champion is None:
         return "makes the first version"
     if asks:
-        say = f"headwater plan {bound.pipeline.name} --apply"
-        return f"is refused until you say that a new line may begin: {say}"
+        return "is refused until you say that a new line may begin: headwater plan PIPELINE --apply"
     if isinstance(bound.pipeline.update, Stateless):
         return "learns from scratch, as always"
     return "begins a new line" if renews else f"fine-tunes version {champion.number}"

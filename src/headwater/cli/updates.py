@@ -79,7 +79,7 @@ def plan(
         if apply and not plan_edits(bound).refused:
             declare(bound, by=user(), apply=True)
         planned = plan_edits(bound)
-    show(planned, json, lambda: _lines(planned))
+    show(planned, json, lambda: _lines(planned, pipeline))
     raise typer.Exit(1 if planned.refused else 0)
 
 
@@ -154,8 +154,8 @@ def update(
     show(updated, json, lambda: [nothing] if updated is None else update_lines(updated))
 
 
-def _lines(plan: "EditPlan") -> list[object]:
-    """List what an edited declaration will do."""
+def _lines(plan: "EditPlan", reference: str) -> list[object]:
+    """List what an edited declaration will do; commands name it as it was named."""
     force = "nothing was put in force yet"
     if plan.in_force is not None:
         force = f"declaration {plan.in_force} is in force since {plan.since}, by {plan.by}"
@@ -163,8 +163,8 @@ def _lines(plan: "EditPlan") -> list[object]:
     rows = [(edit.kind, edit.field, edit.was, edit.now, edit.means) for edit in plan.edits]
     lines.append(table(("kind", "field", "was", "is", "what it does"), rows) if rows else "No edits.")
     lines += [
-        f"next update: {plan.next_update}",
+        f"next update: {plan.next_update}".replace("PIPELINE", reference),
         f"service: {plan.service}",
         f"archive: {plan.archive}",
     ]
-    return lines + [f"Next: {step}" for step in plan.do]
+    return lines + [f"Next: {step}".replace("PIPELINE", reference) for step in plan.do]
