@@ -10,8 +10,8 @@ Way = Literal["free", "fresh", "wait", "back"]
 """The way on from a difference: none is needed; a new line; when no record waits; to put it back."""
 
 FRESH = (
-    "start a new line: headwater train PIPELINE --fresh, or headwater plan PIPELINE --apply and the next "
-    "update; or put it back"
+    "start a new line: headwater train PIPELINE --fresh, or headwater plan PIPELINE --apply and the "
+    "next update; or put it back"
 )
 """How a new line is started, in words."""
 

@@ -57,7 +57,7 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.field} was {self.was}, is {self.now}"
 
 
-class Rule(NamedTuple):
+class EditRule(NamedTuple):
     """The rule for edits of a field: what they are, what they do, and what carries them out."""
 
     kind: EditKind
@@ -65,45 +65,49 @@ class Rule(NamedTuple):
     do: str = ""
 
 
-_DOOR = Rule(_NONE, "the service takes other values from its next start on; records stay", _AGAIN)
-_COLUMN = Rule(_NONE, "imports and tables are read by it from now on; records stay")
-_RECIPE = Rule(_ON, "the next version's recipe has it; earlier ones rebuild by theirs")
-_ASKED = Rule(_NONE, "the next decision goes by it", _DEPLOY)
-_ANSWERS = Rule(_NONE, "requests are answered by it from the service's next start on", _AGAIN)
+_DOOR = EditRule(_NONE, "the service takes other values from its next start on; records stay", _AGAIN)
+_COLUMN = EditRule(_NONE, "imports and tables are read by it from now on; records stay")
+_RECIPE = EditRule(_ON, "the next version's recipe has it; earlier ones rebuild by theirs")
+_ASKED = EditRule(_NONE, "the next decision goes by it", _DEPLOY)
+_ANSWERS = EditRule(_NONE, "requests are answered by it from the service's next start on", _AGAIN)
 
-RULES: dict[str, Rule] = {
-    "update": Rule(_ON, "the next update goes by it", _DEPLOY),
+RULES: dict[str, EditRule] = {
+    "update": EditRule(_ON, "the next update goes by it", _DEPLOY),
     "triggers": _ASKED,
     "pace": _ASKED,
     "monitoring": _ASKED,
-    "gate": Rule(_NONE, "the next candidate is judged by it"),
-    "metrics": Rule(_NONE, "what is measured from now on; what was measured stays"),
+    "gate": EditRule(_NONE, "the next candidate is judged by it"),
+    "metrics": EditRule(_NONE, "what is measured from now on; what was measured stays"),
     "batch_rows": _RECIPE,
     "passes": _RECIPE,
     "seed": _RECIPE,
     "threads": _RECIPE,
-    "learn": Rule(_NONE, "the same examples, learned as they come or by flows", f"{_DEPLOY}; {_AGAIN}"),
+    "learn": EditRule(
+        _NONE, "the same examples, learned as they come or by flows", f"{_DEPLOY}; {_AGAIN}"
+    ),
     "serving": _ANSWERS,
-    "routing": Rule(_NONE, "it holds until headwater routing puts another in its place", _AGAIN),
-    "people": Rule(_NONE, "the label queue asks by it", _AGAIN),
-    "tables": Rule(_NONE, "values are looked up by it; those that were served are recorded", _DEPLOY),
-    "batch": Rule(_NONE, "the next batch is scored by it", _DEPLOY),
-    "promotion": Rule(_NONE, "the next version becomes champion by it"),
+    "routing": EditRule(_NONE, "it holds until headwater routing puts another in its place", _AGAIN),
+    "people": EditRule(_NONE, "the label queue asks by it", _AGAIN),
+    "tables": EditRule(
+        _NONE, "values are looked up by it; those that were served are recorded", _DEPLOY
+    ),
+    "batch": EditRule(_NONE, "the next batch is scored by it", _DEPLOY),
+    "promotion": EditRule(_NONE, "the next version becomes champion by it"),
     "feature.nullable": _DOOR,
     "feature.low": _DOOR,
     "feature.high": _DOOR,
     "feature.categories": _DOOR,
     "feature.longest": _DOOR,
     "feature.column": _COLUMN,
-    "feature.table": Rule(_NONE, "its values are looked up there from now on", _DEPLOY),
+    "feature.table": EditRule(_NONE, "its values are looked up there from now on", _DEPLOY),
     "label.low": _DOOR,
     "label.high": _DOOR,
     "label.classes": _DOOR,
     "label.open": _DOOR,
-    "label.hold": Rule(_NONE, "what comes is held back or not; what is held stays so", _AGAIN),
+    "label.hold": EditRule(_NONE, "what comes is held back or not; what is held stays so", _AGAIN),
     "label.revision": _RECIPE,
-    "model.code": Rule(_ON, "the next version keeps the new text"),
-    "model.function": Rule(_ON, "the next version is made by it"),
+    "model.code": EditRule(_ON, "the next version keeps the new text"),
+    "model.function": EditRule(_ON, "the next version is made by it"),
 }
 """By field; those of a feature and of the label rule behind ``feature.`` and ``label.``."""
 
