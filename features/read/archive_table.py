@@ -175,17 +175,34 @@ class ArchiveTable:
         with self._guarded():
             files = pl.DataFrame(table.get_add_actions(flatten=True)).filter(held)
             paths = [f"{self.address}/{path}" for path in files["path"]]
-            if not paths:
+            if not paths and key == "offset":
                 raise _missing(self._named, self.address, offsets, 0)
             if self.files is not None:
                 check_files(self._named, self.address, self.files, files, key)
             options = self._storage.reader_options_for(self._storage.root)
+            if not paths:
+                return pl.DataFrame(schema={key: pl.Int64(), **schema})
             within = pl.col(key).is_between(offsets.start, offsets.stop, closed="left")
             of_files = {key: pl.Int64(), **schema}
             frame = _scan(self._named, paths, within, of_files, options).sort(key)
         if key == "offset" and not frame[key].equals(pl.Series(key, range(offsets.start, offsets.stop))):
             raise _missing(self._named, self.address, offsets, frame[key].n_unique())
         return frame
+
+    def cut(self, stop: int) -> None:
+        """Remove the rows from `stop` on, in one commit that says where the table stops now.
+
+        Raises
+        ------
+        ConflictError, IdentityError, TableError, StorageError
+            As for :meth:`append`.
+        """
+        table = self._table()
+        if table is None or (table.transaction_version(self._app) or 0) <= stop:
+            return
+        commit = CommitProperties(app_transactions=[Transaction(self._app, stop)], max_commit_retries=0)
+        with self._guarded():
+            table.delete(f"{self._key} >= {stop}", commit_properties=commit)
 
     def list_files(self, column: str = "size_bytes") -> dict[str, int]:
         """Return the sizes of its files, by path below its folder; none if there is no table yet."""

@@ -32,7 +32,13 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 RECIPE_TAG = "headwater.recipe_id"
 """The tag by which the version of a recipe is found."""
 
-FILES = {"state": "state.bin", "recipe": "recipe.json", "proof": "proof.json", "code": "model.py"}
+FILES = {
+    "state": "state.bin",
+    "recipe": "recipe.json",
+    "proof": "proof.json",
+    "code": "model.py",
+    "version": "version.json",
+}
 """The names of a version's files in MLflow, by what they hold."""
 
 
@@ -208,6 +214,12 @@ class VersionStore:
             for name, content in contents.items():
                 (Path(folder) / FILES[name]).write_bytes(content)
             self._client.log_model_artifacts(version.model_id, folder, "artifacts")
+
+    def forget(self, version: Version) -> None:
+        """Delete a version from MLflow's records; its number is not given again."""
+        self._known.pop(version.number, None)
+        with guarded(self._settings):
+            self._client.delete_model_version(self.pipeline, version.number)
 
     def aliases(self) -> dict[str, str]:
         """Return the aliases with their version numbers; none before the first version.
