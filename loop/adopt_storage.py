@@ -18,8 +18,9 @@ from headwater.infra.store.lease import Lease
 from headwater.infra.store.open_storage import states_of
 from headwater.infra.store.storage import Storage
 from headwater.registry.mlflow_store.kept_versions import KeptVersions
+from headwater.registry.mlflow_store.numbers import forget_version, reserve_numbers
 from headwater.registry.registry import Registry
-from headwater.registry.version import Version
+from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import ConflictError, DigestError, NotFoundError, StorageError
 from headwater.spec.recipe import Recipe
 
@@ -110,7 +111,7 @@ def register_again(
             _remove(registry, stored, made, folder)
             reached("adopt.after_version")
     if left:
-        registry.reserve(max(left, key=int))
+        reserve_numbers(registry.mlflow, int(max(left, key=int)) + 1)
     return tuple(again), left
 
 
@@ -160,7 +161,21 @@ def _register(
                 f"version {parent.number} is not the one that it was learned on from",
                 hint="learn a version anew: headwater train --fresh",
             )
-    return registry.publish_again(candidate, version.number, lease)
+    return _published(registry, candidate, version.number, lease)
+
+
+def _published(registry: Registry, candidate: Candidate, number: str, lease: Lease) -> Version:
+    """Register a version under its number, by which others name it; refuse to under another one."""
+    after = str(reserve_numbers(registry.mlflow, int(number)))
+    version = registry.publish(candidate, lease) if after == number else None
+    if version is not None and version.number == number:
+        return version
+    if version is not None and int(version.number) > int(number):
+        forget_version(registry.mlflow, version.number)
+    raise ConflictError(
+        f"its number is taken: it would get {after if version is None else version.number}",
+        hint="MLflow has given its number to another version, or to one that was deleted",
+    )
 
 
 def _remove(registry: Registry, stored: KeptVersions, version: Version, folder: str) -> None:

@@ -86,32 +86,6 @@ class Registry:
 
         return self._publisher.register(candidate, fenced)
 
-    def publish_again(self, candidate: Candidate, number: str, lease: Lease) -> Version:
-        """Register a version of a lost MLflow anew, under its number, by which others name it.
-
-        Raises
-        ------
-        ConflictError
-            If MLflow would give it another number; nothing is registered then.
-        FencedError, StorageError
-            As for :meth:`publish`.
-        """
-        after = str(self._publisher.reserve(int(number)))
-        version = self.publish(candidate, lease) if after == number else None
-        if version is None or version.number != number:
-            taken = after if version is None else version.number
-            if version is not None and int(taken) > int(number):
-                self.store.forget(version)
-            raise ConflictError(
-                f"version {number} of {self.pipeline!r} would get the number {taken}",
-                hint="MLflow has given its number to another version, or to one that was deleted",
-            )
-        return version
-
-    def reserve(self, number: str) -> None:
-        """Have versions that come get higher numbers than one that cannot be registered anew."""
-        self._publisher.reserve(int(number) + 1)
-
     def challenge(self, version: Version) -> None:
         """Point the alias ``challenger`` at a version that may become champion."""
         self._aliases.set(CHALLENGER, version.number)

@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
-import msgspec
 import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import DeltaError
 from msgspec.structs import astuple
 from sqlalchemy import Connection, func, insert, select
 
 from headwater.features.identity.kept_log import KEPT_TABLES, KeptLog
+from headwater.features.integrity.archived_rows import label_of, prediction_of
 from headwater.features.read.archive import Archive, Archived
 from headwater.features.read.frames import EXAMPLE, PREDICTION, Frames
-from headwater.features.sequence.join_records import NewExample, NewLabel, NewPrediction
-from headwater.infra.clock import from_us
+from headwater.features.sequence.join_records import NewExample
 from headwater.infra.store import tables
 from headwater.infra.store.database import insert_many
 from headwater.spec.data.feature import RequestFeature
-from headwater.spec.data.label import class_digest
 from headwater.spec.declaration import Declaration
 from headwater.spec.errors import TableError
 from headwater.spec.pipeline import Pipeline
@@ -32,7 +32,6 @@ __all__ = ["ArchivedLog"]
 
 _CHUNK = 20_000
 _LOOKED_UP = 1_000
-_ENCODER = msgspec.json.Encoder()
 _TIME = pl.Datetime("us", "UTC")
 
 
@@ -77,9 +76,28 @@ class ArchivedLog:
             self._check_files(name)
 
     def cut(self) -> None:
-        """Remove what a collect wrote that was killed before its end: its records are not all there."""
+        """Remove what a collect wrote that was killed before its end: its records are not all there.
+
+        Raises
+        ------
+        TableError
+            If a table cannot be written.
+        """
+        app, storage = f"headwater/{self._kept.log}", self._archive.storage
         for name, end in self._ends().items():
-            self._archive[name].cut(end)
+            table = self._archive[name]
+            if table.stop() <= end:
+                continue
+            key = "offset" if name == "examples" else "position"
+            commit = CommitProperties(app_transactions=[Transaction(app, end)], max_commit_retries=0)
+            try:
+                opened = DeltaTable(table.address, storage_options=storage.options)
+                opened.delete(f"{key} >= {end}", commit_properties=commit)
+            except (DeltaError, OSError) as error:
+                raise TableError(
+                    f"table {name!r} at {table.address} cannot be cut at {end}: {error}",
+                    hint="check the storage, then adopt again",
+                ) from error
 
     def write(self, connection: Connection) -> int:
         """Put the log into a database that has none of that name; return its number there.
@@ -155,7 +173,8 @@ class ArchivedLog:
 
     def _write_records(self, connection: Connection, id_: int, start: int, stop: int) -> int:
         """Write the records of a range of positions; return the newest time of receipt."""
-        predictions = [self._prediction(row) for row in self._rows("predictions", start, stop)]
+        dropped = {feature.name for feature in self._declaration.dropped}
+        predictions = [prediction_of(row, dropped) for row in self._rows("predictions", start, stop)]
         raw = list(self._rows("labels", start, stop))
         if len(predictions) + len(raw) != stop - start:
             raise TableError(
@@ -165,7 +184,7 @@ class ArchivedLog:
             )
         _insert(connection, tables.prediction, id_, predictions)
         places = _positions(connection, id_, [row["prediction_id"] for row in raw])
-        labels = [self._label(row, places.get(row["prediction_id"])) for row in raw]
+        labels = [label_of(row, places.get(row["prediction_id"])) for row in raw]
         _insert(connection, tables.label, id_, labels)
         times = [row.effective_at_us for row in predictions] + [row.effective_at_us for row in labels]
         return max(times)
@@ -204,53 +223,6 @@ class ArchivedLog:
         label = ("prediction_id", "revision", "late", "label", "source", "key", "known_at", "by")
         flags = {"on_receipt": pl.Boolean(), "held": pl.Boolean(), "instead_of": pl.Int64()}
         return {"position": pl.Int64(), "received_at": _TIME} | self._frames.schema(label) | flags
-
-    def _prediction(self, row: Mapping[str, Any]) -> NewPrediction:
-        """Write a prediction's payload again, in which defaults are left out."""
-        dropped = {feature.name for feature in self._declaration.dropped}
-        features = {k: v for k, v in row["features"].items() if v is not None or k not in dropped}
-        output = row["output"]
-        payload = {
-            "id": row["prediction_id"],
-            "features": features,
-            "output": msgspec.Raw(output.encode()) if isinstance(output, str) else output,
-            "served_at": from_us(row["served_at"]),
-        }
-        told = {
-            "version": row["version"] or None,
-            "role": None if row["role"] == "champion" else row["role"],
-            "propensity": None if row["propensity"] == 1.0 else row["propensity"],
-            "entity": None if row["entity"] in {None, "{}"} else msgspec.Raw(row["entity"].encode()),
-            "ages_s": None if row["ages_s"] is None else msgspec.Raw(row["ages_s"].encode()),
-        }
-        text = _ENCODER.encode(payload | {k: v for k, v in told.items() if v is not None})
-        return NewPrediction(row["position"], row["prediction_id"], row["recorded_at"], text)
-
-    def _label(self, row: Mapping[str, Any], prediction: int | None) -> NewLabel:
-        """Write a label's row again; a prediction that came later was not known to it."""
-        known = prediction is not None and prediction < row["position"]
-        payload = {
-            "prediction_id": row["prediction_id"],
-            "value": row["label"],
-            "known_at": from_us(row["known_at"]),
-        }
-        told = {
-            "source": None if row["source"] == "natural" else row["source"],
-            "key": row["key"],
-            "by": row["by"] or ("" if row["source"] == "timeout" else None),  # as the timeout writes it
-            "on_receipt": row["on_receipt"] or None,
-            "instead_of": row["instead_of"],
-        }
-        return NewLabel(
-            row["position"],
-            prediction if known else None,
-            None if known else row["prediction_id"],
-            row["revision"],
-            row["received_at"],
-            row["late"],
-            _ENCODER.encode(payload | {k: v for k, v in told.items() if v is not None}),
-            class_digest(str(row["label"])) if row["held"] else None,
-        )
 
 
 def _name(table: str) -> Archived:

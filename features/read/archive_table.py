@@ -167,8 +167,7 @@ class ArchiveTable:
         IdentityError, TableError, StorageError
             As for :meth:`stop`; TableError also if an offset of the range is not there.
         """
-        key = self._key
-        table = self._table()
+        key, table = self._key, self._table()
         if table is None:
             raise TableError(f"{self._named} does not exist", hint="run headwater collect")
         held = (pl.col(f"max.{key}") >= offsets.start) & (pl.col(f"min.{key}") < offsets.stop)
@@ -188,21 +187,6 @@ class ArchiveTable:
         if key == "offset" and not frame[key].equals(pl.Series(key, range(offsets.start, offsets.stop))):
             raise _missing(self._named, self.address, offsets, frame[key].n_unique())
         return frame
-
-    def cut(self, stop: int) -> None:
-        """Remove the rows from `stop` on, in one commit that says where the table stops now.
-
-        Raises
-        ------
-        ConflictError, IdentityError, TableError, StorageError
-            As for :meth:`append`.
-        """
-        table = self._table()
-        if table is None or (table.transaction_version(self._app) or 0) <= stop:
-            return
-        commit = CommitProperties(app_transactions=[Transaction(self._app, stop)], max_commit_retries=0)
-        with self._guarded():
-            table.delete(f"{self._key} >= {stop}", commit_properties=commit)
 
     def list_files(self, column: str = "size_bytes") -> dict[str, int]:
         """Return the sizes of its files, by path below its folder; none if there is no table yet."""

@@ -76,30 +76,6 @@ class VersionPublisher:
             reached("register.after_version")
         return versions[0]
 
-    def reserve(self, number: int) -> int:
-        """Use up the numbers below one that are free, so that the next version may get it.
-
-        Returns
-        -------
-        int
-            The number that the next version gets, as far as MLflow's records show it.
-
-        Raises
-        ------
-        StorageError
-            If MLflow refuses.
-        """
-        pipeline = self._connection.pipeline
-        with guarded(self._connection.settings):
-            self._connection.owned.name_model()
-            listed = self._client.search_model_versions(f"name = '{pipeline}'")
-            after = max((int(entry.version) for entry in listed), default=0) + 1
-            while after < number:
-                made = self._client.create_model_version(pipeline, source=f"{PIPELINE_TAG}:{pipeline}")
-                self._client.delete_model_version(pipeline, made.version)
-                after = int(made.version) + 1
-        return after
-
     def _keep(self, version: Version) -> None:
         """Put what MLflow's records say of a version beside its state, in case they are lost."""
         with tempfile.TemporaryDirectory() as folder:

@@ -215,12 +215,6 @@ class VersionStore:
                 (Path(folder) / FILES[name]).write_bytes(content)
             self._client.log_model_artifacts(version.model_id, folder, "artifacts")
 
-    def forget(self, version: Version) -> None:
-        """Delete a version from MLflow's records; its number is not given again."""
-        self._known.pop(version.number, None)
-        with guarded(self._settings):
-            self._client.delete_model_version(self.pipeline, version.number)
-
     def aliases(self) -> dict[str, str]:
         """Return the aliases with their version numbers; none before the first version.
 
