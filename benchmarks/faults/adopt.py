@@ -1,6 +1,4 @@
-"""A home is lost while PostgreSQL and S3 stay, or S3 alone: another adopts its log, and names what is
-missing.
-"""
+"""A home is lost, and PostgreSQL and S3 stay, or S3 alone: another adopts its log, and says what is gone."""
 
 import os
 import random
