@@ -1,4 +1,4 @@
-"""A home is lost, and PostgreSQL and S3 stay, or S3 alone: another adopts its log, and says what is gone."""
+"""A home is lost, and PostgreSQL and S3 stay, or S3 alone: another adopts its log, naming what is lost."""
 
 import os
 import random

@@ -27,6 +27,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.rebuild import rebuild_here
 from headwater.loop.training.update import train
+from headwater.loop.upkeep.signing import renew_states
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import Label, Prediction
@@ -114,6 +115,35 @@ def test_the_log_goes_on_from_its_archive_in_postgresql_and_s3(
     assert (made.number, made.parent, made.examples.start) == ("3", "2", 240)
     with pytest.raises(IdentityError, match="a copy of this home went on by itself"):
         day(open_bound(old), 3)
+
+
+def test_without_the_key_every_state_is_folded_again_and_learned_on_from(
+    home: Settings,
+    on_s3: Settings,
+    new_postgres: Callable[[], str],
+    open_bound: OpenBound,
+    tmp_path: Path,
+) -> None:
+    stores = {"storage": on_s3.storage, "s3_endpoint": on_s3.s3_endpoint, "database_url": new_postgres()}
+    old = home.model_copy(update=stores)
+    bound = open_bound(old)
+    grow(bound)
+    grow(bound)
+    digests = [version.digest for version in bound.registry.store.versions()]
+    bound.close()
+    new = Settings(home=tmp_path / "new", mlflow_uri=old.tracking_uri, **stores)
+    with closing(Database(new.operational_url)) as database:
+        adopted = adopt("line", new, database, SimulatedClock(START), by="test", new_key=True)
+    assert (adopted.refused, adopted.champion) == (("1", "2"), "2")
+    assert renew_states("line", new).folded == ("1", "2")
+    again = open_bound(new, SimulatedClock(START + timedelta(days=9)))
+    store = again.registry.store
+    assert [store.learner(version).digest() for version in store.versions()] == digests
+    day(again, 20)
+    made = train(again).version
+    assert made is not None
+    assert (made.number, made.parent) == ("3", "2")
+    assert rebuild_here("line", "3", new, from_root=True).equal
 
 
 def test_every_record_is_as_it_was(home: Settings, open_bound: OpenBound, new: Settings) -> None:
