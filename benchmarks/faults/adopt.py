@@ -1,4 +1,4 @@
-"""A home is lost, and PostgreSQL and S3 stay, or S3 alone: another adopts its log, and names the loss."""
+"""A home is lost, and PostgreSQL and S3 stay, or S3 alone: another adopts its log, and names a loss."""
 
 import os
 import random
