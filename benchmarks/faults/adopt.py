@@ -26,6 +26,7 @@ __all__ = ["measure"]
 _HOMES = 20
 _SHORT_HOMES = 3
 _START_S = 600.0
+_BATCHES = 4  # after the third one it has collected
 _WORKER = """
 import sys
 from datetime import UTC, datetime
@@ -86,7 +87,9 @@ def measure(*, short: bool) -> Outcome:
             if number and number % 2 == 0:
                 stores, alone = fresh(), alone + 1
             variables = {**stores, "HEADWATER_HOME": str(home)}
-            if number:
+            if not number:
+                Settings(home=home).key()  # also if it is killed before it has trained
+            else:
                 home.mkdir(mode=0o700)
                 (home / "signing.key").write_bytes(kept)
                 adopted = _adopt(variables)
@@ -108,7 +111,7 @@ def measure(*, short: bool) -> Outcome:
 
 
 def _killed(reference: str, variables: dict[str, str], number: int, after_s: float) -> list[str]:
-    """Let a process work for so long after its first batch, kill it, and return what it acknowledged."""
+    """Let a process work for so long after its first collect, kill it, and return what it acknowledged."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _WORKER, reference, str(number)],
         env={**os.environ, **variables},
@@ -116,7 +119,7 @@ def _killed(reference: str, variables: dict[str, str], number: int, after_s: flo
         text=True,
     )
     assert process.stdout is not None
-    lines = [process.stdout.readline()]
+    lines = [process.stdout.readline() for _ in range(_BATCHES)]
     try:
         process.wait(after_s)
     except subprocess.TimeoutExpired:
