@@ -111,7 +111,7 @@ def measure(*, short: bool) -> Outcome:
 
 
 def _killed(reference: str, variables: dict[str, str], number: int, after_s: float) -> list[str]:
-    """Let a process work for so long after its first collect, kill it, and return what it acknowledged."""
+    """Let a process work so long after its first collect, kill it; return what it acknowledged."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _WORKER, reference, str(number)],
         env={**os.environ, **variables},
