@@ -7,7 +7,14 @@ to ``name`` or ``name:n`` the process kills itself, as a power cut would, the *n
 import os
 import signal
 
-__all__ = ["BATCH_POINTS", "COMMIT_POINTS", "DELETE_POINTS", "IDENTITY_POINTS", "reached"]
+__all__ = [
+    "ADOPT_POINTS",
+    "BATCH_POINTS",
+    "COMMIT_POINTS",
+    "DELETE_POINTS",
+    "IDENTITY_POINTS",
+    "reached",
+]
 
 COMMIT_POINTS = (
     "record.before_sync",
@@ -42,6 +49,14 @@ IDENTITY_POINTS = (
     "collect.after_claim",
 )
 """Those of a log's first moments: its id goes from the database into inbox and storage."""
+
+ADOPT_POINTS = (
+    "adopt.after_cut",
+    "adopt.before_commit",
+    "adopt.after_commit",
+    "adopt.after_version",
+)
+"""Those of an adoption whose database is lost, before the points of a log's first moments."""
 
 DELETE_POINTS = (
     "delete.after_mark",

@@ -1,18 +1,19 @@
 """``headwater adopt``: a new home takes over the stores of one that is gone."""
 
-from contextlib import ExitStack
-
 import msgspec
 
 from headwater.features.identity.adoption import LostInbox, adopt_log, check_adoptable
+from headwater.features.identity.kept_log import find_kept
 from headwater.features.read.archive import Archive
 from headwater.features.read.repository import LogRepository, registered
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
-from headwater.infra.store.identity import identity_of
+from headwater.infra.store.identity import Identity, identity_of
 from headwater.infra.store.lease import holding
 from headwater.infra.store.open_storage import open_storage
+from headwater.loop.adopt_storage import is_from_archive, register_again, take_champion, write_archived
+from headwater.registry.mlflow_store.connection import check_owned
 from headwater.registry.registry import Registry
 from headwater.spec.errors import DigestError, NotFoundError, StorageError, few
 
@@ -38,6 +39,14 @@ class AdoptedLog(msgspec.Struct, frozen=True, kw_only=True):
         Numbers of the versions whose files are gone, or do not hold under the signing key.
     gone
         Numbers of the versions that were champion once, and that MLflow no longer has.
+    champion
+        Number of the version that serves; None if there is none.
+    again
+        Numbers of the versions that MLflow had lost, and that were registered anew from storage.
+    left
+        Those that could not be, by number, with the reason of each.
+    alone
+        Whether the database was lost, too, and the log was put into a new one from the archive.
     """
 
     pipeline: str
@@ -49,6 +58,10 @@ class AdoptedLog(msgspec.Struct, frozen=True, kw_only=True):
     versions: int
     refused: tuple[str, ...]
     gone: tuple[str, ...]
+    champion: str | None
+    again: tuple[str, ...]
+    left: dict[str, str]
+    alone: bool
 
 
 def adopt(
@@ -60,7 +73,11 @@ def adopt(
     by: str,
     new_key: bool = False,
 ) -> AdoptedLog:
-    """Take over a log whose home is gone: the database knows it, and storage and MLflow bear its id.
+    """Take over a log whose home is gone: storage and MLflow bear its id, and the database knows it.
+
+    If the database is lost, too, the log is put into a new one from the archive, up to the last collect.
+    Versions that MLflow does not know, and whose files hold, are registered anew. Whoever comes after a
+    kill goes on, or begins anew.
 
     Parameters
     ----------
@@ -69,7 +86,7 @@ def adopt(
     settings
         Of the new home, with the addresses of the stores that are left.
     database
-        The operational database that is left.
+        The operational database that is left, or a new one.
     clock
         The machine's if none is given.
     by
@@ -80,44 +97,42 @@ def adopt(
     Raises
     ------
     NotFoundError
-        If the database keeps no log of that pipeline.
+        If neither the database nor storage keeps a log of that pipeline.
     ConflictError
         If this home has an inbox of the pipeline already.
     BusyError
         If a process of the old home lives.
     IdentityError
         If storage or MLflow belong to another log.
+    TableError
+        If the database is lost, and the archive is damaged.
     DigestError
-        If the champion does not hold under the signing key, or there is none. Nothing is changed by any
-        of these.
+        If the champion does not hold under the signing key, or there is none. But for the rows of a
+        lost database, nothing is changed by any of these.
     """
     clock = clock or SystemClock()
     known = registered(database)
-    if pipeline not in known:
-        raise NotFoundError(
-            f"the database keeps no log of {pipeline!r}: there is nothing to adopt",
-            hint=f"set HEADWATER_DATABASE_URL to the database of the lost home{_others(known)}",
-        )
-    pipeline_id = known[pipeline]
-    identity = identity_of(database, pipeline_id)
-    check_adoptable(database, pipeline_id, pipeline, settings)
+    if pipeline not in known and find_kept(open_storage(settings), pipeline) is None:
+        raise _nothing(pipeline, settings.storage_uri, known)
+    check_adoptable(database, known.get(pipeline, 0), pipeline, settings)
     _check_key(settings, new_key)
+    pipeline_id = known.get(pipeline) or _written(pipeline, settings, database, clock, by=by)
+    identity = identity_of(database, pipeline_id)
     archive = Archive(open_storage(settings), identity)
     archive.check()
     registry = Registry(pipeline, pipeline_id, settings, database, clock)
-    numbers, refused = _verified(registry)
-    champion = registry.championship.reign()
-    if champion is not None and champion.version in refused and not new_key:
-        raise DigestError(
-            f"version {champion.version} of {pipeline!r}, the champion, does not hold under this key",
-            hint=_KEY_HINT,
-        )
-    with ExitStack() as leases:
-        for work in ("sequence", "train"):
-            leases.enter_context(holding(database, clock, f"{work}/{pipeline}"))
-        lost = adopt_log(database, pipeline_id, identity, settings, clock, by=by)
     position, offset = LogRepository(database, pipeline_id).ends()
-    reigned = {reign.version for reign in registry.championship.history()}
+    with (
+        holding(database, clock, f"sequence/{pipeline}"),
+        holding(database, clock, f"train/{pipeline}") as lease,
+    ):
+        again, left = register_again(registry, settings, offset, lease)
+        numbers, refused = _verified(registry)
+        if not _check_champion(registry, refused, new_key=new_key):
+            take_champion(registry, settings, refused, by=by)
+        lost = adopt_log(database, pipeline_id, identity, settings, clock, by=by)
+    reign = registry.championship.reign()
+    reigned = {past.version for past in registry.championship.history()}
     return AdoptedLog(
         pipeline=pipeline,
         log=identity.log,
@@ -128,12 +143,44 @@ def adopt(
         versions=len(numbers) - len(refused),
         refused=tuple(refused),
         gone=tuple(sorted(reigned - set(numbers), key=int)),
+        champion=None if reign is None else reign.version,
+        again=again,
+        left=left,
+        alone=is_from_archive(database, pipeline_id),
     )
+
+
+def _written(pipeline: str, settings: Settings, database: Database, clock: Clock, *, by: str) -> int:
+    """Put a log that the database has lost into it, from the archive."""
+    storage = open_storage(settings)
+    kept = find_kept(storage, pipeline)
+    if kept is None:
+        raise _nothing(pipeline, storage.root, {})
+    check_owned(Identity(pipeline, kept.log), settings)
+    return write_archived(pipeline, storage, kept, database, clock, by=by)
+
+
+def _check_champion(registry: Registry, refused: list[str], *, new_key: bool) -> bool:
+    """Refuse a champion that does not hold; return whether there is one.
+
+    Raises
+    ------
+    DigestError
+        If there is, and the key is not said to be lost.
+    """
+    champion = registry.championship.reign()
+    if champion is not None and champion.version in refused and not new_key:
+        raise DigestError(
+            f"version {champion.version} of {registry.pipeline!r}, the champion, does not hold under "
+            "this key",
+            hint=_KEY_HINT,
+        )
+    return champion is not None
 
 
 _KEY_HINT = (
     "copy signing.key of the lost home into this one, or set HEADWATER_SIGNING_KEY; if it is lost: "
-    "headwater adopt --new-key, then learn from the log again: headwater train --fresh"
+    "headwater adopt --new-key, then fold every state again: headwater signing-key renew"
 )
 
 
@@ -156,5 +203,13 @@ def _verified(registry: Registry) -> tuple[list[str], list[str]]:
     return numbers, refused
 
 
+def _nothing(pipeline: str, storage: str, known: dict[str, int]) -> NotFoundError:
+    return NotFoundError(
+        f"neither the database nor {storage} keeps a log of {pipeline!r}: there is nothing to adopt",
+        hint="set HEADWATER_DATABASE_URL to the database of the lost home, or HEADWATER_STORAGE to its "
+        f"storage{_others(known)}",
+    )
+
+
 def _others(known: dict[str, int]) -> str:
-    return f"; this one knows {few(sorted(known))}" if known else ""
+    return f"; this database knows {few(sorted(known))}" if known else ""

@@ -1,8 +1,13 @@
-"""The aliases in MLflow: they mirror the champion's row, and a changed one is a request to promote."""
+"""The aliases in MLflow: they mirror the champion's row, and a changed one is a request to promote.
+
+The champion's number is kept beside the states, too, in case database and MLflow are lost.
+"""
 
 from headwater.infra.commit_points import reached
+from headwater.infra.store.open_storage import states_of
 from headwater.registry.champion import Championship
 from headwater.registry.mlflow_store.connection import MlflowConnection, guarded
+from headwater.registry.mlflow_store.kept_versions import keep_champion
 from headwater.registry.mlflow_store.versions import CHALLENGER, CHAMPION, VersionStore
 from headwater.spec.rulings import Reign
 
@@ -26,6 +31,7 @@ class AliasMirror:
         self._connection = connection
         self._store = store
         self._championship = championship
+        self._states = states_of(connection.settings)
 
     def set(self, alias: str, number: str | None) -> None:
         """Point an alias at a version, or remove it.
@@ -73,4 +79,6 @@ class AliasMirror:
                 self.set(alias, None if deleted else number)
         reached("promote.after_mirror")
         if not self._championship.mirrored():
+            if self._states is not None:
+                keep_champion(self._states, self._connection.pipeline, reign.version)
             self._championship.note_mirrored(reign.epoch)

@@ -1,4 +1,4 @@
-"""A home is lost while PostgreSQL and S3 stay: another adopts its log, and names what is missing."""
+"""A home is lost, and PostgreSQL and S3 stay, or S3 alone: another adopts its log, and names a loss."""
 
 import os
 import random
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from headwater.loop.collect import collect
 __all__ = ["measure"]
 
 _HOMES = 20
-_SHORT_HOMES = 2
+_SHORT_HOMES = 3
 _START_S = 600.0
+_BATCHES = 4  # after the third one it has collected
 _WORKER = """
 import sys
 from datetime import UTC, datetime
@@ -69,20 +70,26 @@ kept = Pipeline(name="kept", task="binary", features=(Feature("x", float), Featu
 def measure(*, short: bool) -> Outcome:
     """Kill a process that records, collects and trains, delete its home, and adopt its log in the next.
 
+    Every second time the databases of headwater and of MLflow are lost, too: S3 is left alone.
+
     ``ratio`` is the share of homes after whose loss every record was there once that the lost inbox had
     acknowledged up to the stated position, and every version held and rebuilt from where the last ended.
     """
     homes = _SHORT_HOMES if short else _HOMES
     drawn, wrong, behind = random.Random(5), [], []
-    with tempfile.TemporaryDirectory(prefix="headwater-adopt-") as made, _stores(Path(made)) as stores:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="headwater-adopt-") as made, _stores(Path(made)) as fresh:
+        folder, stores, alone = Path(made), fresh(), 0
         (folder / "kept.py").write_text(_PIPELINE)
         reference, kept = f"{folder / 'kept.py'}:kept", b""
         expected, acknowledged = set[str](), list[str]()
         for number in range(homes):
             home = folder / f"home{number}"
+            if number and number % 2 == 0:
+                stores, alone = fresh(), alone + 1
             variables = {**stores, "HEADWATER_HOME": str(home)}
-            if number:
+            if not number:
+                Settings(home=home).key()  # also if it is killed before it has trained
+            else:
                 home.mkdir(mode=0o700)
                 (home / "signing.key").write_bytes(kept)
                 adopted = _adopt(variables)
@@ -97,13 +104,14 @@ def measure(*, short: bool) -> Outcome:
         1.0 - len(wrong) / (homes - 1),
         1.0,
         adopted=homes - 1,
+        of_s3_alone=alone,
         records_lost_and_named=behind,
         wrong=wrong[:10],
     )
 
 
 def _killed(reference: str, variables: dict[str, str], number: int, after_s: float) -> list[str]:
-    """Let a process work for so long after its first batch, kill it, and return what it acknowledged."""
+    """Let a process work so long after its first collect, kill it; return what it acknowledged."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _WORKER, reference, str(number)],
         env={**os.environ, **variables},
@@ -111,7 +119,7 @@ def _killed(reference: str, variables: dict[str, str], number: int, after_s: flo
         text=True,
     )
     assert process.stdout is not None
-    lines = [process.stdout.readline()]
+    lines = [process.stdout.readline() for _ in range(_BATCHES)]
     try:
         process.wait(after_s)
     except subprocess.TimeoutExpired:
@@ -160,7 +168,9 @@ def _wrong(
         return [
             f"{home.name}: {len(expected - set(found))} missing, {len(found) - len(set(found))} twice"
         ]
-    if adopted["refused"] or adopted["gone"] or adopted["versions"] != len(versions):
+    if any(adopted[name] for name in ("refused", "gone", "left")) or adopted["versions"] != len(
+        versions
+    ):
         return [f"{home.name}: versions {adopted}"]
     if versions and not rebuild_here("kept", versions[-1], settings).equal:
         return [f"{home.name}: version {versions[-1]} does not rebuild"]
@@ -168,8 +178,8 @@ def _wrong(
 
 
 @contextmanager
-def _stores(folder: Path) -> Iterator[dict[str, str]]:
-    """Start PostgreSQL and moto's S3, and yield the variables that say where they are."""
+def _stores(folder: Path) -> Iterator[Callable[[], dict[str, str]]]:
+    """Start PostgreSQL and moto's S3; what is yielded makes databases, and says where all stores are."""
     port = free_port(0, "")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -178,7 +188,7 @@ def _stores(folder: Path) -> Iterator[dict[str, str]]:
     try:
         moto.await_answer(lambda: fetch(port, "/moto-api/data.json") is not None, _START_S)
         with running_postgres() as postgres:
-            yield {
+            yield lambda: {
                 **keys,
                 "HEADWATER_DATABASE_URL": postgres.new_database(),
                 "HEADWATER_MLFLOW_URI": postgres.new_database(),

@@ -74,7 +74,7 @@ def _entries(rows: StoredRows, start: int, stop: int) -> list[Entry]:
     ]
     found += [
         (position, LABEL, us, payload)
-        for position, _, us, _, payload in rows.labels(max(0, start), stop)
+        for position, _, us, _, payload, _ in rows.labels(max(0, start), stop)
     ]
     entries = []
     for _, kind, us, payload in sorted(found):

@@ -38,7 +38,7 @@ class Archive:
 
     Attributes
     ----------
-    claim
+    claim, storage
         The log's claim to that folder; whoever writes something else of the log to storage takes it.
     """
 
@@ -52,7 +52,7 @@ class Archive:
         keep_replaced: timedelta = KEEP_REPLACED,
     ) -> None:
         self.claim = Claim(storage, identity)
-        self._storage = storage
+        self.storage = storage
         self._prepared = False
 
         def care_of(name: Archived) -> tuple[SealedFiles, Compaction] | None:
@@ -89,6 +89,6 @@ class Archive:
     def _prepare(self) -> None:
         """Make the storage, and check the claim, before the first table is opened."""
         if not self._prepared:
-            self._storage.prepare()
+            self.storage.prepare()
             self.claim.check()
             self._prepared = True

@@ -167,19 +167,20 @@ class ArchiveTable:
         IdentityError, TableError, StorageError
             As for :meth:`stop`; TableError also if an offset of the range is not there.
         """
-        key = self._key
-        table = self._table()
+        key, table = self._key, self._table()
         if table is None:
             raise TableError(f"{self._named} does not exist", hint="run headwater collect")
         held = (pl.col(f"max.{key}") >= offsets.start) & (pl.col(f"min.{key}") < offsets.stop)
         with self._guarded():
             files = pl.DataFrame(table.get_add_actions(flatten=True)).filter(held)
             paths = [f"{self.address}/{path}" for path in files["path"]]
-            if not paths:
+            if not paths and key == "offset":
                 raise _missing(self._named, self.address, offsets, 0)
             if self.files is not None:
                 check_files(self._named, self.address, self.files, files, key)
             options = self._storage.reader_options_for(self._storage.root)
+            if not paths:
+                return pl.DataFrame(schema={key: pl.Int64(), **schema})
             within = pl.col(key).is_between(offsets.start, offsets.stop, closed="left")
             of_files = {key: pl.Int64(), **schema}
             frame = _scan(self._named, paths, within, of_files, options).sort(key)

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import polars as pl
 
+from headwater.features.identity.kept_log import KeptLog, keep, read_log
 from headwater.features.read.archive import Archived
 from headwater.features.read.frames import Frames
 from headwater.features.read.log_reader import LogReader
@@ -27,6 +28,7 @@ class ArchiveWriter:
 
     def __init__(self, log: LogReader) -> None:
         self._log = log
+        self._kept: KeptLog | None = None
 
     def check(self) -> None:
         """Refuse an archive of another log, or one that a copy of the home went on with.
@@ -45,23 +47,30 @@ class ArchiveWriter:
     def write(self) -> int:
         """Write all tables up to what is sequenced now, and return how many examples were written.
 
+        What the tables do not tell is left beside them, at the end.
+
         Raises
         ------
         ConflictError, IdentityError, TableError, StorageError
             As for :meth:`headwater.features.log.FeatureLog.collect`.
         """
-        position, offset = self._log.repository.ends()
-        self._write("predictions", position)
-        self._write("labels", position)
+        kept = read_log(self._log.database, self._log.pipeline_id)
+        counts = [self._write("predictions", kept.position), self._write("labels", kept.position)]
         reached("collect.between_tables")
-        return self._write("examples", offset)
+        counts.append(self._write("examples", kept.offset))
+        if kept.position and kept != self._kept and min(counts) >= 0:
+            log = self._log
+            keep(kept, log.database, log.pipeline_id, log.pipeline.name, log.archive.storage)
+            self._kept = kept
+        return max(0, counts[-1])
 
     def _write(self, name: Archived, stop: int) -> int:
+        """Write a table up to `stop`; return the places written, below 0 if another process went on."""
         log = self._log
         first = start = log.same_rows.check(name, log.frames)
         if start > stop:  # unless another process sequenced and archived just now
             log.same_rows.check_behind(name, start)
-            return 0
+            return stop - start
         declared = log.declared
         frames = Frames(declared.archived()) if declared.stored.dropped else log.frames
         while start < stop:

@@ -29,8 +29,8 @@ __all__ = [
 PredictionRow = tuple[int, int, bytes]
 """Position, effective time in microseconds, payload."""
 
-LabelRow = tuple[int, int, int, bool, bytes]
-"""Position, revision, effective time in microseconds, late, payload."""
+LabelRow = tuple[int, int, int, bool, bytes, bool]
+"""Position, revision, effective time in microseconds, late, payload, held back for its class."""
 
 LabelOfRow = tuple[int, bool, bytes]
 """Position of the prediction, late, payload."""
@@ -51,12 +51,16 @@ _LABELS: dict[Task, type[pl.DataType]] = {
 }
 _TIME = pl.Datetime("us", "UTC")
 _Field = tuple[str, Any] | tuple[str, Any, Any]
+_TOLD = {"by": pl.String, "on_receipt": pl.Boolean, "instead_of": pl.Int64}
 _LABEL_FIELDS: dict[str, _Field] = {
     "prediction_id": ("prediction_id", str),
     "value": ("value", LabelValue),
     "known_at": ("known_at", str),
     "source": ("source", str, "natural"),
     "key": ("key", str | None, None),
+    "by": ("by", str, ""),
+    "on_receipt": ("on_receipt", bool, False),
+    "instead_of": ("instead_of", int | None, None),
 }
 
 
@@ -129,8 +133,9 @@ class Frames:
             "revision": pl.Series([row[1] for row in rows], dtype=pl.Int32),
             "received_at": _times([row[2] for row in rows]),
             "late": pl.Series([row[3] for row in rows], dtype=pl.Boolean),
+            "held": pl.Series([row[5] for row in rows], dtype=pl.Boolean),
         }
-        names = ("prediction_id", "label", "source", "key", "known_at")
+        names = ("prediction_id", "label", "source", "key", "known_at", *_TOLD)
         return pl.DataFrame(columns | self._label_columns([row[4] for row in rows], names))
 
     def served(
@@ -264,7 +269,7 @@ class Frames:
             elif name == "label":
                 made[name] = pl.Series(values, dtype=self._label, strict=False)
             else:
-                made[name] = pl.Series(values, dtype=pl.String)
+                made[name] = pl.Series(values, dtype=_TOLD.get(name, pl.String))
         return made
 
 

@@ -49,8 +49,8 @@ class StoredRows:
         """Return the whole labels of a range of positions, in order."""
         rows = self._read(self._labels, start, stop)
         return [
-            (position, revision, us, late, payload)
-            for position, revision, us, late, payload, of, id_, checksum in rows
+            (position, revision, us, late, payload, held is not None)
+            for position, revision, us, late, payload, of, id_, checksum, held in rows
             if _is_whole_label(position, revision, us, late, payload, _of(of, id_), checksum)
         ]
 
@@ -170,7 +170,7 @@ def _predictions_of(pipeline_id: int) -> Select[tuple[int, int, bytes, str, int 
 
 def _labels_of(
     pipeline_id: int,
-) -> Select[tuple[int, int, int, bool, bytes, int | None, str | None, int | None]]:
+) -> Select[tuple[int, int, int, bool, bytes, int | None, str | None, int | None, str | None]]:
     row = tables.label.c
     return (
         select(
@@ -182,6 +182,7 @@ def _labels_of(
             row.prediction_position,
             row.prediction_id,
             row.checksum,
+            row.held_class,
         )
         .where(*_within(tables.label, "position", pipeline_id))
         .order_by(row.position)

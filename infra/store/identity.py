@@ -91,9 +91,15 @@ class Claim:
     ----------
     storage, identity
         Where, and whose.
+
+    Attributes
+    ----------
+    pipeline
+        The name that is claimed.
     """
 
     def __init__(self, storage: Storage, identity: Identity) -> None:
+        self.pipeline = identity.pipeline
         self._storage = storage
         self._identity = identity
         self._place = ("tables", identity.pipeline, _FILE)

@@ -3,9 +3,7 @@
 from collections.abc import Collection
 
 from headwater.infra.settings import Settings
-from headwater.infra.store.local_storage import LocalStorage
-from headwater.infra.store.open_storage import open_storage
-from headwater.infra.store.s3_storage import S3Storage
+from headwater.infra.store.open_storage import open_storage, states_of
 from headwater.infra.store.storage import Storage
 from headwater.spec.errors import StorageError
 
@@ -48,14 +46,9 @@ def storages_of(settings: Settings) -> dict[str, Storage]:
     StorageError
         If states are kept where no file can be listed.
     """
-    artifacts, storage = (
-        settings.artifact_uri.removeprefix("file://").rstrip("/"),
-        open_storage(settings),
-    )
-    if artifacts.startswith("s3://"):
-        return {STORAGE: storage, ARTIFACTS: S3Storage(artifacts, settings.s3_endpoint)}
-    if artifacts.startswith("/"):
-        return {STORAGE: storage, ARTIFACTS: LocalStorage(artifacts, None)}
+    states = states_of(settings)
+    if states is not None:
+        return {STORAGE: open_storage(settings), ARTIFACTS: states}
     raise StorageError(
         f"MLflow's states are kept at {settings.artifact_uri}, which is neither a folder nor on S3",
         hint="set HEADWATER_ARTIFACTS to a folder or to s3://bucket/prefix",

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from headwater.registry.mlflow_store.owned import PIPELINE_TAG
 from headwater.registry.mlflow_store.versions import FILES, RECIPE_TAG, VersionStore, damaged
 from headwater.registry.proof import Proof, prove
 from headwater.registry.version import Candidate, Version
+from headwater.spec.errors import NotFoundError
 from headwater.spec.recipe import Recipe
 
 __all__ = ["VersionPublisher"]
@@ -71,8 +72,15 @@ class VersionPublisher:
             model_id = self._upload(recipe, candidate, proof)
             reached("register.after_upload")
             publish(lambda: versions.append(self._create(recipe, candidate, proof, model_id, run_id)))
+            self._keep(versions[0])
             reached("register.after_version")
         return versions[0]
+
+    def _keep(self, version: Version) -> None:
+        """Put what MLflow's records say of a version beside its state, in case they are lost."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / FILES["version"]).write_bytes(msgspec.json.encode(version))
+            self._client.log_model_artifacts(version.model_id, folder, "artifacts")
 
     @contextmanager
     def _run(self, recipe: Recipe, candidate: Candidate) -> Iterator[str]:
@@ -125,7 +133,9 @@ class VersionPublisher:
             source_type="delta_table",
             source=f'{{"path": "{storage}/tables/{pipeline}/examples"}}',
         )
-        parent = None if recipe.parent is None else self._store.remembered(recipe.parent)
+        parent = None
+        with suppress(NotFoundError):  # the parent of a version of a lost MLflow may be lost
+            parent = None if recipe.parent is None else self._store.remembered(recipe.parent)
         self._client.log_inputs(
             run_id,
             datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])],

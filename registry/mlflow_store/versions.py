@@ -32,7 +32,13 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 RECIPE_TAG = "headwater.recipe_id"
 """The tag by which the version of a recipe is found."""
 
-FILES = {"state": "state.bin", "recipe": "recipe.json", "proof": "proof.json", "code": "model.py"}
+FILES = {
+    "state": "state.bin",
+    "recipe": "recipe.json",
+    "proof": "proof.json",
+    "code": "model.py",
+    "version": "version.json",
+}
 """The names of a version's files in MLflow, by what they hold."""
 
 

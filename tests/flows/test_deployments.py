@@ -10,7 +10,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from pydantic import SecretStr
 
-from headwater.flows.deployments import DeployResult, absolute, deploy, schedule_of
+from headwater.flows.deployments import DeployResult, absolute, deploy, schedule_of, undeploy
+from headwater.flows.stack.record import Addresses, write_record
 from headwater.flows.stack.runs import FLOWS
 from headwater.flows.stack.silent_runs import HEARTBEATS
 from headwater.infra.settings import Settings
@@ -103,6 +104,28 @@ def test_deploying_again_replaces_the_deployment(toy, settings, prefect_api):
     without = deploy([f"{toy}:twin"], settings, prefect_api=prefect_api)
     assert without[0].id == first[0].id
     assert _read(prefect_api, without[0]).schedules == []
+
+
+def test_a_pipeline_is_taken_off_the_running_stack_and_another_stays(toy, settings, prefect_api):
+    assert not undeploy("watched", settings)  # no stack runs
+    deploy([f"{toy}:watched", f"{toy}:stateful"], settings, prefect_api=prefect_api)
+    write_record(
+        settings.root,
+        Addresses(prefect_api=prefect_api, prefect_ui=prefect_api, mlflow_ui=prefect_api),
+        [],
+    )
+    assert _of(prefect_api, "watched") > 2
+    assert undeploy("watched", settings)
+    assert _of(prefect_api, "watched") == 0
+    assert _of(prefect_api, "toy") == 2
+
+
+def _of(prefect_api: str, pipeline: str) -> int:
+    """Count what Prefect has of a pipeline: deployments and its automation."""
+    with SyncPrefectClient(prefect_api) as client:
+        deployments = [each.name for each in client.read_deployments()]
+        automations = client.request("POST", "/automations/filter", json={}).json()
+    return deployments.count(pipeline) + sum(pipeline in each["name"] for each in automations)
 
 
 def test_a_deployment_can_run_anywhere_and_once_at_a_time(toy, settings, prefect_api, monkeypatch):

@@ -7,11 +7,13 @@ import typer
 
 from headwater.cli.screen import busy, show, table
 from headwater.cli.stores import AsJson, Named, database_now, name_of, settings_now, user
+from headwater.cli.upkeep import renewed_lines
 from headwater.spec.errors import HeadwaterError
 
 if TYPE_CHECKING:
     from headwater.loop.adopt import AdoptedLog
     from headwater.loop.doctor import CheckResult
+    from headwater.loop.upkeep.signing import RenewedStates
 
 __all__ = ["RENEW_HINT", "commands", "failing_automations"]
 
@@ -53,7 +55,10 @@ def adopt(
     pipeline: Named,
     new_key: Annotated[
         bool,
-        typer.Option("--new-key", help="The signing key is lost, too: no version of it is loaded again"),
+        typer.Option("--new-key", help="The signing key is lost, too: each state must be folded again"),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --new-key: fold them now; it runs the recipes' code")
     ] = False,
     json: AsJson = False,
 ) -> None:
@@ -61,16 +66,25 @@ def adopt(
 
     Positions and offsets go on where they ended. What is missing is named: what the lost inbox had
     acknowledged behind the position that the database has read is lost. The old home is refused from
-    then on, should it turn up again.
+    then on, should it turn up again. If the database is lost, too, the log is read from the archive, up
+    to the last collect; if MLflow's records are, versions are registered anew from their files.
 
     It needs the signing key of the lost home: copy its signing.key here, or set HEADWATER_SIGNING_KEY.
+    Without it, --new-key: states are then refused until headwater signing-key renew has folded them.
     """
     from headwater.loop.adopt import adopt as adopt_now
+    from headwater.loop.upkeep.signing import renew_states
 
     name = name_of(pipeline)
     with database_now() as database, busy(f"adopting {name}", json):
         adopted = adopt_now(name, settings_now(), database, by=user(), new_key=new_key)
-    show(adopted, json, lambda: list(_adopted_lines(adopted)))
+    renewed = None
+    if yes and adopted.refused:
+        with busy(f"folding {name}", json):
+            renewed = renew_states(name, settings_now())
+    result = adopted if renewed is None else {"adopted": adopted, "renewed": renewed}
+    show(result, json, lambda: list(_adopted_lines(adopted, renewed)))
+    raise typer.Exit(1 if renewed is not None and renewed.left else 0)
 
 
 @commands.command()
@@ -155,7 +169,7 @@ def _check_automations() -> "Iterator[CheckResult]":
         yield CheckResult(what=f"automation of {name}", good=not messages, found=state, hint=hint)
 
 
-def _adopted_lines(adopted: "AdoptedLog") -> "Iterator[str]":
+def _adopted_lines(adopted: "AdoptedLog", renewed: "RenewedStates | None") -> "Iterator[str]":
     """Say what was taken over, and what is missing."""
     yield f"log {adopted.log} of {adopted.pipeline} goes on here, at offset {adopted.offset:,}"
     yield f"{adopted.archived:,} examples are archived, {adopted.versions} versions hold under the key"
@@ -163,7 +177,20 @@ def _adopted_lines(adopted: "AdoptedLog") -> "Iterator[str]":
         until = lost.received_until
         since = "" if until is None else f", received {until:%Y-%m-%d %H:%M:%S} UTC"
         yield f"lost: what inbox {lost.inbox} acknowledged behind position {lost.read_to:,}{since}"
-    if adopted.refused:
-        yield f"not loaded again: versions {', '.join(adopted.refused)}"
+    if adopted.alone:
+        yield (
+            "lost with the database: earlier champions, decisions, routings, pauses, shadows, rewards, "
+            "the label queue, API keys, batch runs, materialisations, the audit"
+        )
+    if adopted.again:
+        yield f"registered anew, without their metrics: versions {', '.join(adopted.again)}"
+    yield from (f"lost: version {number}: {why}" for number, why in adopted.left.items())
     if adopted.gone:
         yield f"gone from MLflow: versions {', '.join(adopted.gone)}"
+    if renewed is not None:
+        yield from renewed_lines(renewed)
+    elif adopted.refused:
+        yield f"refused under this key: versions {', '.join(adopted.refused)}"
+        yield f"next: headwater signing-key renew {adopted.pipeline}, which folds them again"
+    number = adopted.champion
+    yield "no version is champion" if number is None else f"version {number} is champion"

@@ -14,8 +14,9 @@ from headwater.spec.errors import few
 
 if TYPE_CHECKING:
     from headwater.loop.upkeep.manifest import Manifest, Told
+    from headwater.loop.upkeep.signing import RenewedStates
 
-__all__ = ["commands"]
+__all__ = ["commands", "renewed_lines"]
 
 commands = typer.Typer()
 pipelines = typer.Typer(no_args_is_help=True, help="The pipelines of a home: delete one.")
@@ -175,15 +176,14 @@ def renew(
         )
     with _steps(json) as told:
         result = renew_states(name, settings_now(), told)
-    show(
-        result,
-        json,
-        lambda: [
-            f"{len(result.folded):,} states were folded again and signed; {len(result.held):,} held",
-            *(f"version {number} is still refused: {why}" for number, why in result.left.items()),
-        ],
-    )
+    show(result, json, lambda: list(renewed_lines(result)))
     raise typer.Exit(1 if result.left else 0)
+
+
+def renewed_lines(result: "RenewedStates") -> "Iterator[str]":
+    """Say which states were folded again, and which could not be."""
+    yield f"{len(result.folded):,} states were folded again and signed; {len(result.held):,} held"
+    yield from (f"version {number} is still refused: {why}" for number, why in result.left.items())
 
 
 @contextmanager

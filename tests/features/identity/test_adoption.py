@@ -131,7 +131,7 @@ def test_what_cannot_be_adopted_is_refused_before_any_effect(
     refused(lost, ConflictError, "is of this log")
     alone = Settings(home=tmp_path / "alone")
     database = Database(alone.operational_url)
-    with pytest.raises(NotFoundError, match="keeps no log of 'line'"):
+    with pytest.raises(NotFoundError, match="keeps a log of 'line'"):
         adopt("line", alone, database, by="test")
     database.close()
     stranger = Settings(home=tmp_path / "stranger")
@@ -178,12 +178,20 @@ def test_without_the_key_no_version_is_loaded_again_and_a_new_line_is_learned(
         assert (made.number, made.parent, made.examples.stop) == ("3", None, 240)
 
 
-def test_a_version_that_is_gone_from_mlflow_is_named(
+def test_versions_that_mlflow_has_lost_are_registered_anew_and_one_without_files_is_named(
     at: Opener, lost: Settings, mlflow_template: Path
 ) -> None:
     new = at("new")
     bring_key(lost, new)
     shutil.copy(mlflow_template, new.root / "mlflow.sqlite")
     without = Settings(home=new.home, database_url=new.database_url, storage=new.storage)
+    states = sorted((Path(without.storage_uri) / "mlflow").rglob("state.bin"), key=_made_at)
+    states[0].unlink()
     adopted = taken(without)
-    assert (adopted.versions, adopted.gone) == (0, ("1", "2"))
+    assert (adopted.versions, adopted.again, adopted.gone) == (1, ("2",), ("1",))
+    assert list(adopted.left) == ["1"]
+    assert "state.bin is gone" in adopted.left["1"]
+
+
+def _made_at(path: Path) -> float:
+    return path.stat().st_mtime
