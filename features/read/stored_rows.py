@@ -13,7 +13,12 @@ from sqlalchemy import Select, bindparam, select
 from headwater.features.read.frames import ExampleRow, LabelRow, PredictionRow
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
-from headwater.spec.data.checksum import example_checksum, label_checksum, prediction_checksum
+from headwater.spec.data.checksum import (
+    example_checksum,
+    label_checksum,
+    payload_crc,
+    prediction_checksum,
+)
 from headwater.spec.errors import StorageError
 
 __all__ = ["StoredRows", "is_damage"]
@@ -43,25 +48,18 @@ class StoredRows:
     def predictions(self, start: int, stop: int) -> list[PredictionRow]:
         """Return the whole predictions of a range of positions, in order."""
         rows = self._read(self._predictions, start, stop)
-        return [(row[0], row[1], row[2]) for row in rows if _is_whole_prediction(*row)]
+        return [row[:3] for row in _whole(rows, _is_whole_prediction)]
 
     def labels(self, start: int, stop: int) -> list[LabelRow]:
         """Return the whole labels of a range of positions, in order."""
         rows = self._read(self._labels, start, stop)
-        return [
-            (position, revision, us, late, payload)
-            for position, revision, us, late, payload, of, id_, checksum in rows
-            if _is_whole_label(position, revision, us, late, payload, _of(of, id_), checksum)
-        ]
+        return [row[:5] for row in _whole(rows, _is_whole_label)]
 
     def examples(self, start: int, stop: int) -> list[ExampleRow]:
         """Return the whole examples of a range of offsets, in order, with both their halves."""
         rows = self._read(self._examples, start, stop)
-        return [
-            (row[0], row[1], row[2], row[12], row[14], row[7], row[15])
-            for row in rows
-            if _is_whole_example(row)
-        ]
+        whole = _whole(rows, _is_whole_example)
+        return [(row[0], row[1], row[2], row[10], row[12], row[7], row[13]) for row in whole]
 
     def damaged(self, start: int, stop: int) -> list[int]:
         """Return the positions of a range at which no whole row stands."""
@@ -106,48 +104,58 @@ def _around_damage(read: Callable[[int, int], list[_Row]], start: int, stop: int
     return _around_damage(read, start, middle) + _around_damage(read, middle, stop)
 
 
-def _is_whole_prediction(
-    position: int, effective_us: int, payload: bytes, id_: str, checksum: int | None
-) -> bool:
-    if checksum is None:
-        return True
+def _whole(rows: list[_Row], is_whole: Callable[[_Row], bool]) -> list[_Row]:
+    """Return the whole ones of some rows; a value of another type is damage, too."""
+
+    def decide(row: _Row) -> bool:
+        try:
+            return is_whole(row)
+        except TypeError:
+            return False
+
     try:
-        return prediction_checksum(position, id_, effective_us, payload) == checksum
-    except TypeError:  # the damage is in a value's type
-        return False
+        return [row for row in rows if is_whole(row)]
+    except TypeError:
+        return [row for row in rows if decide(row)]
+
+
+def _is_whole_prediction(row: tuple[int, int, bytes, str, int | None]) -> bool:
+    position, effective_us, payload, id_, checksum = row
+    return checksum is None or (
+        prediction_checksum(position, id_, effective_us, payload_crc(payload)) == checksum
+    )
 
 
 def _is_whole_label(
-    position: int,
-    revision: int,
-    effective_us: int,
-    late: bool,
-    payload: bytes,
-    of: int | str | None,
-    checksum: int | None,
+    row: tuple[int, int, int, bool, bytes, int | None, str | None, int | None],
 ) -> bool:
-    if checksum is None:
-        return True
-    try:
-        return label_checksum(position, of, revision, effective_us, late, payload) == checksum
-    except TypeError:
-        return False
+    position, revision, effective_us, late, payload, of, id_, checksum = row
+    named = of if of is not None else id_
+    return checksum is None or (
+        named is not None
+        and label_checksum(position, named, revision, effective_us, late, payload_crc(payload))
+        == checksum
+    )
 
 
 def _is_whole_example(row: Sequence[Any]) -> bool:
-    offset, emitted_us, supersedes, prediction, label, checksum = row[:6]
+    offset, emitted_us, supersedes, prediction, label, checksum, us, payload, id_ = row[:9]
+    of_prediction, revision, label_us, late, told, of_label = row[9:]
     if checksum is not None and (
         example_checksum(offset, prediction, label, emitted_us, supersedes) != checksum
     ):
         return False
-    if not _is_whole_prediction(prediction, row[6], row[7], row[8], row[9]):
+    if of_prediction is not None and (
+        prediction_checksum(prediction, id_, us, payload_crc(payload)) != of_prediction
+    ):
         return False
-    revision, us, late, payload, of_label = row[12:17]
-    return _is_whole_label(label, revision, us, late, payload, _of(row[10], row[11]), of_label)
-
-
-def _of(prediction: int | None, id_: str | None) -> int | str | None:
-    return id_ if prediction is None else prediction
+    if of_label is None:
+        return True
+    crc = payload_crc(told)
+    if label_checksum(label, prediction, revision, label_us, late, crc) == of_label:  # nearly always
+        return True
+    by_id: bool = label_checksum(label, id_, revision, label_us, late, crc) == of_label  # it came first
+    return by_id
 
 
 def _within(table: Any, key: str, pipeline_id: int) -> tuple[Any, ...]:
@@ -207,8 +215,6 @@ def _examples_of(pipeline_id: int) -> Select[Any]:
             prediction.payload,
             prediction.id,
             prediction.checksum,
-            label.prediction_position,
-            label.prediction_id,
             label.revision,
             label.effective_at_us,
             label.late,
