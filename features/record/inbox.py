@@ -173,12 +173,10 @@ class Inbox(InboxReader):
         count, last
             How many records are imported, and the last one of them, which the file does not hold.
         """
-        first = self.end() + 1
-        stop = first + count - 1
+        first, stop = self.end() + 1, self.end() + count
         self._connection.execute("INSERT INTO imported VALUES (?, ?, ?)", (name, first, stop))
-        self._connection.execute(
-            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", (stop, *rows_of([last])[0])
-        )
+        (row,) = rows_of([last])
+        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", (stop, *row))
 
     def mend(self, position: int, payload: bytes | None) -> None:
         """Put the whole payload of a damaged entry in its place, or remove an entry that is lost.
