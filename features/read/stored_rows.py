@@ -5,7 +5,7 @@ or label is left out is, too. Whoever needs every row compares what came with wh
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, bindparam, select
@@ -44,6 +44,7 @@ class StoredRows:
         self._predictions = _predictions_of(pipeline_id)
         self._labels = _labels_of(pipeline_id)
         self._examples = _examples_of(pipeline_id)
+        self._links = _links_of(pipeline_id)
 
     def predictions(self, start: int, stop: int) -> list[PredictionRow]:
         """Return the whole predictions of a range of positions, in order."""
@@ -66,6 +67,15 @@ class StoredRows:
         there = {row[0] for row in self.predictions(start, stop)}
         there.update(row[0] for row in self.labels(start, stop))
         return [position for position in range(start, stop) if position not in there]
+
+    def damaged_links(self, start: int, stop: int, damaged: Collection[int]) -> list[int]:
+        """Return the offsets of a range at which no whole example stands, given damaged positions.
+
+        It reads the examples' own rows, whose halves :meth:`damaged` reads.
+        """
+        rows = _whole(self._read(self._links, start, stop), _is_whole_link)
+        there = {row[0] for row in rows if row[3] not in damaged and row[4] not in damaged}
+        return [offset for offset in range(start, stop) if offset not in there]
 
     def damaged_examples(self, start: int, stop: int) -> list[int]:
         """Return the offsets of a range at which no whole example stands."""
@@ -138,12 +148,17 @@ def _is_whole_label(
     )
 
 
+def _is_whole_link(row: tuple[int, int, int | None, int, int, int | None]) -> bool:
+    offset, emitted_us, supersedes, prediction, label, checksum = row
+    return checksum is None or (
+        example_checksum(offset, prediction, label, emitted_us, supersedes) == checksum
+    )
+
+
 def _is_whole_example(row: Sequence[Any]) -> bool:
-    offset, emitted_us, supersedes, prediction, label, checksum, us, payload, id_ = row[:9]
+    _, _, _, prediction, label, _, us, payload, id_ = row[:9]
     of_prediction, revision, label_us, late, told, of_label = row[9:]
-    if checksum is not None and (
-        example_checksum(offset, prediction, label, emitted_us, supersedes) != checksum
-    ):
+    if not _is_whole_link(tuple(row[:6])):
         return False
     if of_prediction is not None and (
         prediction_checksum(prediction, id_, us, payload_crc(payload)) != of_prediction
@@ -193,6 +208,22 @@ def _labels_of(
         )
         .where(*_within(tables.label, "position", pipeline_id))
         .order_by(row.position)
+    )
+
+
+def _links_of(pipeline_id: int) -> Select[tuple[int, int, int | None, int, int, int | None]]:
+    row = tables.example.c
+    return (
+        select(
+            row.offset,
+            row.emitted_at_us,
+            row.supersedes,
+            row.prediction_position,
+            row.label_position,
+            row.checksum,
+        )
+        .where(*_within(tables.example, "offset", pipeline_id))
+        .order_by(row.offset)
     )
 
 
