@@ -1,10 +1,12 @@
 """Clocks: the one place that reads the time, so that a replay is a simulation."""
 
+import math
 import os
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import clock_gettime
 from typing import Protocol
 
 import msgspec
@@ -19,6 +21,7 @@ _DAY_US = 86_400_000_000
 _SECOND_US = 1_000_000
 _TOLERANCE_US = 60 * _SECOND_US
 _NOT_BEFORE = datetime(2026, 1, 1, tzinfo=UTC)  # this was written then: an earlier clock is behind
+_RUNNING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -118,6 +121,7 @@ class ReceiptClock:
         self._checks = isinstance(clock, SystemClock)
         self._floor_us = max(newest_us, to_us(_NOT_BEFORE))
         self._offset_us: int | None = None
+        self._limit_s = -math.inf if self._checks else math.inf
         self._file = None if folder is None else folder / "clock.json"
         if self._checks:
             self._begin()
@@ -131,7 +135,7 @@ class ReceiptClock:
             If the clock is ahead of what it can be.
         """
         now = self._clock.now()
-        if self._checks:
+        if now.timestamp() - clock_gettime(_RUNNING) > self._limit_s:
             self._check(to_us(now))
         return now
 
@@ -159,7 +163,7 @@ class ReceiptClock:
             return
         known = self._read()
         if known is not None and known.boot == _boot():
-            self._offset_us = known.offset_us
+            self._keep(known.offset_us)
         else:
             self._trust(now_us)
 
@@ -179,13 +183,19 @@ class ReceiptClock:
             )
 
     def _trust(self, now_us: int) -> None:
-        self._offset_us = now_us - _running_us()
+        offset_us = now_us - _running_us()
+        self._keep(offset_us)
         if self._file is None:
             return
         draft = self._file.with_name(f"{self._file.name}.{os.getpid()}.new")
         with suppress(OSError):  # a disk that refuses is told by whoever records
-            draft.write_bytes(msgspec.json.encode(_Reference(_boot(), self._offset_us)))
+            draft.write_bytes(msgspec.json.encode(_Reference(_boot(), offset_us)))
             draft.replace(self._file)
+
+    def _keep(self, offset_us: int) -> None:
+        """Keep the offset, and the limit that is compared at every call: each prediction makes one."""
+        self._offset_us = offset_us
+        self._limit_s = (offset_us + _TOLERANCE_US) / _SECOND_US
 
     def _read(self) -> _Reference | None:
         if self._file is None:
@@ -198,8 +208,7 @@ class ReceiptClock:
 
 def _running_us() -> int:
     """Return the microseconds since the machine was started, sleep included."""
-    kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime_ns(kind) // 1_000
+    return round(clock_gettime(_RUNNING) * _SECOND_US)
 
 
 def _boot() -> str:

@@ -23,6 +23,7 @@ from headwater.infra.store import tables
 from headwater.infra.store.audit import note
 from headwater.infra.store.database import Database
 from headwater.infra.store.open_storage import open_storage
+from headwater.loop.broken_files import open_database_again, open_inbox_again
 from headwater.loop.doctor import CheckResult
 from headwater.spec.data.feature import RequestFeature
 from headwater.spec.declaration import Declaration
@@ -49,15 +50,19 @@ def check_damage(settings: Settings, *, by: str, repair: bool = False) -> list[C
     repair
         Whether damaged tables of the archive are written anew, and lost entries removed from the inbox.
     """
+    found = []
     try:
+        done = open_database_again(settings) if repair else None
         database = Database(settings.operational_url)
         with closing(database):
-            names = sorted(registered(database))
-            return [
-                one for name in names for one in _of_log(name, settings, database, by, repair=repair)
-            ]
+            if done is not None:
+                found.append(CheckResult(what="damage", good=True, found=done))
+                _note(database, None, by, [done])
+            for name in sorted(registered(database)):
+                found += _of_log(name, settings, database, by, repair=repair)
     except HeadwaterError as error:
-        return [CheckResult(what="damage", good=False, found=error.what, hint=error.hint)]
+        found.append(CheckResult(what="damage", good=False, found=error.what, hint=error.hint))
+    return found
 
 
 def _of_log(
@@ -67,9 +72,11 @@ def _of_log(
     try:
         pipeline, done = _stored_pipeline(name, database), []
         if repair:
-            done = _brought_level(pipeline, settings, database)
+            again = open_inbox_again(name, settings, database, registered(database)[name])
+            done = [*filter(None, [again]), *_brought_level(pipeline, settings, database)]
             with closing(FeatureLog(pipeline, settings, database=database)) as log:
-                done += _repaired(log, settings, by)
+                done += _repaired(log, settings)
+                _note(database, log.pipeline_id, by, done)
         with closing(FeatureLog(pipeline, settings, database=database)) as log:
             found = Scrub(log).whole()
         for text in done:
@@ -111,7 +118,7 @@ def _brought_level(pipeline: Pipeline, settings: Settings, database: Database) -
     return [*done, f"{emitted} examples that the database had lost were made again from the inbox"]
 
 
-def _repaired(log: FeatureLog, settings: Settings, by: str) -> list[str]:
+def _repaired(log: FeatureLog, settings: Settings) -> list[str]:
     """Mend what can be, and return what was done."""
     Scrub(log).whole()  # mends rows and entries from each other
     done = []
@@ -122,11 +129,14 @@ def _repaired(log: FeatureLog, settings: Settings, by: str) -> list[str]:
         if _is_damaged(log, table):
             _write_anew(log, table, settings)
             done.append(f"the table {table!r} of the archive was written anew from the database")
-    if done:
-        with log.database.transaction() as connection:
-            now_us = to_us(SystemClock().now())
-            note(connection, now_us, by, "repair", pipeline_id=log.pipeline_id, detail={"done": done})
     return done
+
+
+def _note(database: Database, number: int | None, by: str, done: list[str]) -> None:
+    if done:
+        with database.transaction() as connection:
+            now_us = to_us(SystemClock().now())
+            note(connection, now_us, by, "repair", pipeline_id=number, detail={"done": done})
 
 
 def _is_damaged(log: FeatureLog, name: Archived) -> bool:

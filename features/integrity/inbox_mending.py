@@ -9,7 +9,7 @@ from headwater.features.record.entries import PREDICTION
 from headwater.features.record.inbox import Inbox
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
-from headwater.spec.data.checksum import entry_checksum
+from headwater.spec.data.checksum import entry_checksum, payload_crc
 from headwater.spec.errors import StorageError
 
 __all__ = ["lost_positions", "mend_inbox", "unmended"]
@@ -49,7 +49,7 @@ def mend_inbox(
                 continue
             with database.reading() as connection:
                 for payload in _copies(connection, pipeline_id, kind, id_):
-                    if entry_checksum(kind, id_, key, received_us, payload) == checksum:
+                    if entry_checksum(kind, id_, key, received_us, payload_crc(payload)) == checksum:
                         inbox.mend(position, payload)
                         mended.append(position)
                         break

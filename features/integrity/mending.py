@@ -10,7 +10,7 @@ from headwater.features.record.entries import LABEL, PREDICTION
 from headwater.features.record.inbox import Inbox
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
-from headwater.spec.data.checksum import label_checksum, prediction_checksum
+from headwater.spec.data.checksum import label_checksum, payload_crc, prediction_checksum
 from headwater.spec.errors import DamagedError, StorageError
 
 __all__ = ["mend"]
@@ -58,7 +58,7 @@ def _mend_prediction(connection: Connection, pipeline_id: int, inbox: Inbox, pos
         return False
     for received_us, payload in _copies(inbox, row.id, PREDICTION):
         for us in (row.effective_at_us, received_us):
-            checksum = prediction_checksum(position, row.id, us, payload)
+            checksum = prediction_checksum(position, row.id, us, payload_crc(payload))
             if checksum == row.checksum or (us == received_us and payload == row.payload):
                 values: dict[str, Any] = {"effective_at_us": us, "payload": payload}
                 connection.execute(update(table).where(mine).values(checksum=checksum, **values))
@@ -81,7 +81,7 @@ def _mend_label(connection: Connection, pipeline_id: int, inbox: Inbox, position
     of = row.prediction_id if row.prediction_position is None else row.prediction_position
     for received_us, payload in () if id_ is None else _copies(inbox, id_, LABEL):
         for us in (row.effective_at_us, received_us):
-            checksum = label_checksum(position, of, row.revision, us, row.late, payload)
+            checksum = label_checksum(position, of, row.revision, us, row.late, payload_crc(payload))
             if checksum == row.checksum or (us == received_us and payload == row.payload):
                 values = {"effective_at_us": us, "payload": payload}
                 connection.execute(update(table).where(mine).values(checksum=checksum, **values))

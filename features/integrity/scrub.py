@@ -8,18 +8,20 @@ from headwater.features.integrity.inbox_mending import mend_inbox, unmended
 from headwater.features.integrity.mending import mend
 from headwater.features.log import FeatureLog
 from headwater.features.read.archive import Archived
+from headwater.infra.clock import to_us
 from headwater.spec.errors import DamagedError, TableError, spans_of
 
 __all__ = ["Scrub"]
 
 _TABLES: tuple[Archived, ...] = ("predictions", "labels", "examples")
-_ROWS = 1_000
-_BYTES = 4_194_304
+_ROWS = 2_500
+_BYTES = 1_048_576
 
 
 class _Round(msgspec.Struct):
-    """A round over one store: how far it is, and what it found so far."""
+    """A round over one store: when it began, how far it is, and what it found so far."""
 
+    began_us: int = 0
     at: int = 0
     found: list[int | str] = []
 
@@ -40,11 +42,15 @@ class Scrub:
         The log.
     rows
         How many records of each store a step looks at.
+    round_s
+        How many seconds a round takes at least, by steps: a short log is not looked at all the time.
     """
 
-    def __init__(self, log: FeatureLog, rows: int = _ROWS) -> None:
+    def __init__(self, log: FeatureLog, rows: int = _ROWS, round_s: float = 0.0) -> None:
         self._log = log
         self._rows = rows
+        self._round_us = round(round_s * 1_000_000)
+        self._unknown = {"inbox", "positions", "examples", "archive"}
         self._looks: dict[str, Callable[[int], _Look]] = {
             "inbox": self._look_at_inbox,
             "positions": self._look_at_positions,
@@ -64,9 +70,19 @@ class Scrub:
         StorageError
             If a store is away, or cannot be read at all.
         """
-        for name in self._looks:
+        now_us = to_us(self._log.clock.now())
+        for name, one in self._rounds.items():
+            if one.at == 0:
+                if 0 <= now_us - one.began_us < self._round_us:
+                    continue
+                one.began_us = now_us
             self._advance(name)
         return self._damage()
+
+    @property
+    def knows(self) -> bool:
+        """Whether it has looked at all of it once, so that finding nothing means that all is whole."""
+        return not self._unknown
 
     def whole(self) -> DamagedError | None:
         """Look at all of it once; return what is damaged.
@@ -87,7 +103,9 @@ class Scrub:
         found, one.at, at_end = self._looks[name](one.at)
         one.found.extend(found)
         if at_end:
-            self._last[name], self._rounds[name] = one.found, _Round()
+            self._unknown.discard(name)
+            self._last[name] = one.found
+            self._rounds[name] = _Round(one.began_us)
         return at_end
 
     def _damage(self) -> DamagedError | None:
@@ -135,7 +153,9 @@ class Scrub:
         log = self._log
         _, end = log.repository.ends()
         stop = min(at + self._rows, end)
-        damaged = log.repository.rows.damaged_examples(at, stop)
+        found = (*self._rounds["positions"].found, *self._last["positions"])
+        positions = {int(position) for position in found}
+        damaged = log.repository.rows.damaged_links(at, stop, positions)
         left_out = log.quarantined(at, stop) if damaged else ()
         return [offset for offset in damaged if offset not in left_out], stop, stop >= end
 

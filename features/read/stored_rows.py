@@ -5,7 +5,7 @@ or label is left out is, too. Whoever needs every row compares what came with wh
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, bindparam, select
@@ -13,7 +13,12 @@ from sqlalchemy import Select, bindparam, select
 from headwater.features.read.frames import ExampleRow, LabelRow, PredictionRow
 from headwater.infra.store import tables
 from headwater.infra.store.database import Database
-from headwater.spec.data.checksum import example_checksum, label_checksum, prediction_checksum
+from headwater.spec.data.checksum import (
+    example_checksum,
+    label_checksum,
+    payload_crc,
+    prediction_checksum,
+)
 from headwater.spec.errors import StorageError
 
 __all__ = ["StoredRows", "is_damage"]
@@ -39,35 +44,38 @@ class StoredRows:
         self._predictions = _predictions_of(pipeline_id)
         self._labels = _labels_of(pipeline_id)
         self._examples = _examples_of(pipeline_id)
+        self._links = _links_of(pipeline_id)
 
     def predictions(self, start: int, stop: int) -> list[PredictionRow]:
         """Return the whole predictions of a range of positions, in order."""
         rows = self._read(self._predictions, start, stop)
-        return [(row[0], row[1], row[2]) for row in rows if _is_whole_prediction(*row)]
+        return [row[:3] for row in _whole(rows, _is_whole_prediction)]
 
     def labels(self, start: int, stop: int) -> list[LabelRow]:
         """Return the whole labels of a range of positions, in order."""
         rows = self._read(self._labels, start, stop)
-        return [
-            (position, revision, us, late, payload, held is not None)
-            for position, revision, us, late, payload, of, id_, checksum, held in rows
-            if _is_whole_label(position, revision, us, late, payload, _of(of, id_), checksum)
-        ]
+        return [(*row[:5], row[8] is not None) for row in _whole(rows, _is_whole_label)]
 
     def examples(self, start: int, stop: int) -> list[ExampleRow]:
         """Return the whole examples of a range of offsets, in order, with both their halves."""
         rows = self._read(self._examples, start, stop)
-        return [
-            (row[0], row[1], row[2], row[12], row[14], row[7], row[15])
-            for row in rows
-            if _is_whole_example(row)
-        ]
+        whole = _whole(rows, _is_whole_example)
+        return [(row[0], row[1], row[2], row[10], row[12], row[7], row[13]) for row in whole]
 
     def damaged(self, start: int, stop: int) -> list[int]:
         """Return the positions of a range at which no whole row stands."""
         there = {row[0] for row in self.predictions(start, stop)}
         there.update(row[0] for row in self.labels(start, stop))
         return [position for position in range(start, stop) if position not in there]
+
+    def damaged_links(self, start: int, stop: int, damaged: Collection[int]) -> list[int]:
+        """Return the offsets of a range at which no whole example stands, given damaged positions.
+
+        It reads the examples' own rows, whose halves :meth:`damaged` reads.
+        """
+        rows = _whole(self._read(self._links, start, stop), _is_whole_link)
+        there = {row[0] for row in rows if row[3] not in damaged and row[4] not in damaged}
+        return [offset for offset in range(start, stop) if offset not in there]
 
     def damaged_examples(self, start: int, stop: int) -> list[int]:
         """Return the offsets of a range at which no whole example stands."""
@@ -106,48 +114,63 @@ def _around_damage(read: Callable[[int, int], list[_Row]], start: int, stop: int
     return _around_damage(read, start, middle) + _around_damage(read, middle, stop)
 
 
-def _is_whole_prediction(
-    position: int, effective_us: int, payload: bytes, id_: str, checksum: int | None
-) -> bool:
-    if checksum is None:
-        return True
+def _whole(rows: list[_Row], is_whole: Callable[[_Row], bool]) -> list[_Row]:
+    """Return the whole ones of some rows; a value of another type is damage, too."""
+
+    def decide(row: _Row) -> bool:
+        try:
+            return is_whole(row)
+        except TypeError:
+            return False
+
     try:
-        return prediction_checksum(position, id_, effective_us, payload) == checksum
-    except TypeError:  # the damage is in a value's type
-        return False
+        return [row for row in rows if is_whole(row)]
+    except TypeError:
+        return [row for row in rows if decide(row)]
+
+
+def _is_whole_prediction(row: tuple[int, int, bytes, str, int | None]) -> bool:
+    position, effective_us, payload, id_, checksum = row
+    return checksum is None or (
+        prediction_checksum(position, id_, effective_us, payload_crc(payload)) == checksum
+    )
 
 
 def _is_whole_label(
-    position: int,
-    revision: int,
-    effective_us: int,
-    late: bool,
-    payload: bytes,
-    of: int | str | None,
-    checksum: int | None,
+    row: tuple[int, int, int, bool, bytes, int | None, str | None, int | None, str | None],
 ) -> bool:
-    if checksum is None:
-        return True
-    try:
-        return label_checksum(position, of, revision, effective_us, late, payload) == checksum
-    except TypeError:
-        return False
+    position, revision, effective_us, late, payload, of, id_, checksum, _ = row
+    named = of if of is not None else id_
+    return checksum is None or (
+        named is not None
+        and label_checksum(position, named, revision, effective_us, late, payload_crc(payload))
+        == checksum
+    )
+
+
+def _is_whole_link(row: tuple[int, int, int | None, int, int, int | None]) -> bool:
+    offset, emitted_us, supersedes, prediction, label, checksum = row
+    return checksum is None or (
+        example_checksum(offset, prediction, label, emitted_us, supersedes) == checksum
+    )
 
 
 def _is_whole_example(row: Sequence[Any]) -> bool:
-    offset, emitted_us, supersedes, prediction, label, checksum = row[:6]
-    if checksum is not None and (
-        example_checksum(offset, prediction, label, emitted_us, supersedes) != checksum
+    _, _, _, prediction, label, _, us, payload, id_ = row[:9]
+    of_prediction, revision, label_us, late, told, of_label = row[9:]
+    if not _is_whole_link(tuple(row[:6])):
+        return False
+    if of_prediction is not None and (
+        prediction_checksum(prediction, id_, us, payload_crc(payload)) != of_prediction
     ):
         return False
-    if not _is_whole_prediction(prediction, row[6], row[7], row[8], row[9]):
-        return False
-    revision, us, late, payload, of_label = row[12:17]
-    return _is_whole_label(label, revision, us, late, payload, _of(row[10], row[11]), of_label)
-
-
-def _of(prediction: int | None, id_: str | None) -> int | str | None:
-    return id_ if prediction is None else prediction
+    if of_label is None:
+        return True
+    crc = payload_crc(told)
+    if label_checksum(label, prediction, revision, label_us, late, crc) == of_label:  # nearly always
+        return True
+    by_id: bool = label_checksum(label, id_, revision, label_us, late, crc) == of_label  # it came first
+    return by_id
 
 
 def _within(table: Any, key: str, pipeline_id: int) -> tuple[Any, ...]:
@@ -189,6 +212,22 @@ def _labels_of(
     )
 
 
+def _links_of(pipeline_id: int) -> Select[tuple[int, int, int | None, int, int, int | None]]:
+    row = tables.example.c
+    return (
+        select(
+            row.offset,
+            row.emitted_at_us,
+            row.supersedes,
+            row.prediction_position,
+            row.label_position,
+            row.checksum,
+        )
+        .where(*_within(tables.example, "offset", pipeline_id))
+        .order_by(row.offset)
+    )
+
+
 def _examples_of(pipeline_id: int) -> Select[Any]:
     """Select the examples from offset ``start`` up to ``stop``, with all that their checksums cover."""
     example, prediction, label = tables.example.c, tables.prediction.c, tables.label.c
@@ -208,8 +247,6 @@ def _examples_of(pipeline_id: int) -> Select[Any]:
             prediction.payload,
             prediction.id,
             prediction.checksum,
-            label.prediction_position,
-            label.prediction_id,
             label.revision,
             label.effective_at_us,
             label.late,

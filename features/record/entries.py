@@ -1,7 +1,7 @@
 """The entries of an inbox: rows of its file, stored in transactions that the inbox opens."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain, groupby
 from typing import Protocol, get_args
@@ -11,7 +11,7 @@ from msgspec.structs import astuple, replace
 
 from headwater.infra.ids import new_id
 from headwater.infra.store.sqlite import together
-from headwater.spec.data.checksum import entry_checksum
+from headwater.spec.data.checksum import entry_checksum, entry_checksums, payload_crc
 from headwater.spec.data.records import LabelValue, Source
 from headwater.spec.errors import ConflictError, few
 
@@ -27,6 +27,7 @@ __all__ = [
     "StoredRow",
     "any_unkeyed",
     "conflicts_among",
+    "crcs_of",
     "has_any",
     "insert",
     "insert_all",
@@ -37,7 +38,7 @@ __all__ = [
     "label_key",
     "newest_of_source",
     "refuse",
-    "row_of",
+    "rows_of",
 ]
 
 EntryRow = tuple[int, str, str, int, bytes, int]
@@ -109,17 +110,30 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.id, self.kind, self.key
 
 
-def row_of(entry: Entry) -> EntryRow:
-    """Return an entry as its row, with the checksum by which damage is found."""
-    fields: tuple[int, str, str, int, bytes] = astuple(entry)
-    return *fields, entry_checksum(*fields)
+def rows_of(entries: Iterable[Entry]) -> list[EntryRow]:
+    """Return entries as rows, each with the checksum by which damage is found."""
+    return [
+        (kind, id_, key, us, payload, entry_checksum(kind, id_, key, us, payload_crc(payload)))
+        for kind, id_, key, us, payload in map(astuple, entries)
+    ]
+
+
+def crcs_of(rows: Sequence[StoredRow]) -> list[int] | None:
+    """Return the CRCs of the payloads of rows; None unless all are whole, and have a checksum."""
+    try:
+        crcs = [payload_crc(row[4]) for row in rows]
+        sums = entry_checksums(rows, crcs)
+    except TypeError:  # the damage is in a value's type
+        return None
+    return crcs if sums == [row[6] for row in rows] else None
 
 
 def is_whole(row: StoredRow) -> bool:
     """Return whether a row is what was stored, by its checksum."""
     _, kind, id_, received_at_us, payload, key, checksum = row
     try:
-        return checksum is None or entry_checksum(kind, id_, key, received_at_us, payload) == checksum
+        crc = payload_crc(payload)
+        return checksum is None or entry_checksum(kind, id_, key, received_at_us, crc) == checksum
     except TypeError:  # the damage is in a value's type
         return False
 
@@ -205,7 +219,7 @@ def _insert_unkeyed(connection: sqlite3.Connection, label: Entry, elsewhere: Els
     _, newest = max((one for one in found if one is not None), default=(0, None))
     if newest is not None and _value_of(newest) == _value_of(label.payload):
         return False
-    insert_all(connection, [row_of(replace(label, key=f"{label.key}{new_id()}"))])
+    insert_all(connection, rows_of([replace(label, key=f"{label.key}{new_id()}")]))
     return True
 
 
@@ -219,7 +233,7 @@ def _value_of(payload: bytes) -> LabelValue | None:
 
 def _insert_keyed(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:
     before = connection.total_changes
-    for statement, values in together(_INSERT, _ROW, list(map(row_of, entries)), _ONCE):
+    for statement, values in together(_INSERT, _ROW, rows_of(entries), _ONCE):
         connection.executemany(statement, values)
     added = connection.total_changes - before
     if added < len(entries):

@@ -18,7 +18,7 @@ from headwater.features.record.entries import (
     insert_all,
     known_payloads,
     refuse,
-    row_of,
+    rows_of,
 )
 from headwater.features.record.imported_files import folder_of
 from headwater.features.record.inbox import Inbox
@@ -115,7 +115,7 @@ class ImportDraft:
         for entry in entries:
             self._added[entry.kind] += 1
         unknown = self._inbox.unknown(entries) if self._checked_to else entries
-        insert_all(self._connection, list(map(row_of, unknown)), "raw.entry")
+        insert_all(self._connection, rows_of(unknown), "raw.entry")
 
     def settle(self) -> ImportCounts:
         """Sort the records by their times, and keep once what comes twice; called once, at the end.

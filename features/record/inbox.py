@@ -15,7 +15,7 @@ from headwater.features.record.entries import (
     insert_all,
     insert_each,
     insert_new,
-    row_of,
+    rows_of,
 )
 from headwater.features.record.imported_files import IMPORTED, has_checksums
 from headwater.features.record.inbox_identity import InboxIdentity, identity_in, set_log
@@ -149,7 +149,7 @@ class Inbox(InboxReader):
         and not for each part of a transaction.
         """
         entries = [entry for batch in batches for entry in batch]
-        rows = list(map(row_of, entries))
+        rows = rows_of(entries)
         counts: list[int | ConflictError] = [len(batch) for batch in batches]
         reached("record.before_sync")
         with suppress(sqlite3.IntegrityError):
@@ -173,10 +173,10 @@ class Inbox(InboxReader):
         count, last
             How many records are imported, and the last one of them, which the file does not hold.
         """
-        first = self.end() + 1
-        stop = first + count - 1
+        first, stop = self.end() + 1, self.end() + count
         self._connection.execute("INSERT INTO imported VALUES (?, ?, ?)", (name, first, stop))
-        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", (stop, *row_of(last)))
+        (row,) = rows_of([last])
+        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", (stop, *row))
 
     def mend(self, position: int, payload: bytes | None) -> None:
         """Put the whole payload of a damaged entry in its place, or remove an entry that is lost.

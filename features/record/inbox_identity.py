@@ -11,7 +11,7 @@ from headwater.infra.ids import new_id
 from headwater.infra.store.sqlite import BUSY_S
 from headwater.spec.errors import IdentityError
 
-__all__ = ["InboxIdentity", "identity_in", "read_identity", "set_log"]
+__all__ = ["InboxIdentity", "identity_in", "read_identity", "set_log", "take_identity"]
 
 _TABLE = "CREATE TABLE identity (inbox TEXT NOT NULL, log TEXT)"
 _SELECT = "SELECT inbox, log FROM identity"
@@ -69,6 +69,18 @@ def set_log(connection: sqlite3.Connection, log: str) -> InboxIdentity:
     """Store the log that the inbox belongs to, unless one is stored; return the identity then."""
     connection.execute("UPDATE identity SET log = ? WHERE log IS NULL", (log,))
     return _read(connection)
+
+
+def take_identity(path: Path, identity: InboxIdentity) -> None:
+    """Give a new inbox, which nobody uses, the identity of the one in whose place it is put.
+
+    Raises
+    ------
+    sqlite3.Error
+        If it is not there, or the disk refuses.
+    """
+    with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection, connection:
+        connection.execute("UPDATE identity SET inbox = ?, log = ?", (identity.inbox, identity.log))
 
 
 def read_identity(path: Path) -> InboxIdentity | None:

@@ -12,12 +12,14 @@ from headwater.features.record.entries import (
     InboxRow,
     StoredRow,
     conflicts_among,
+    crcs_of,
     is_whole,
     known_payloads,
     refuse,
 )
 from headwater.features.record.imported_files import ImportedFiles
 from headwater.infra.clock import Clock, ReceiptClock
+from headwater.spec.data.checksum import payload_crc
 from headwater.spec.errors import DamagedError, StorageError, spans_of
 
 __all__ = ["InboxReader", "ScannedEntries", "damaged_at", "lost_entries", "refused"]
@@ -29,9 +31,13 @@ _DAMAGED = sqlite3.SQLITE_CORRUPT  # Python gives no code where a text is not UT
 
 
 class ScannedEntries(NamedTuple):
-    """Entries of an inbox, the positions of those that are damaged, and the last position looked at."""
+    """Entries of an inbox, the positions of those that are damaged, and the last position looked at.
 
-    entries: list[InboxRow]
+    The entries are whole: `crcs` are those of their payloads.
+    """
+
+    entries: list[StoredRow]
+    crcs: list[int]
     damaged: tuple[int, ...]
     stop: int
 
@@ -62,7 +68,7 @@ class InboxReader:
 
         Look at `limit` entries at most.
         """
-        return self.scan(after, limit).entries
+        return [row[:5] for row in self.scan(after, limit).entries]
 
     def scan(self, after: int, limit: int) -> ScannedEntries:
         """Return the entries behind position `after`, and the positions of damaged ones.
@@ -83,12 +89,13 @@ class InboxReader:
                     raise
                 stop = min(self._end(), after + limit)
                 stored = self._one_by_one(after, stop)
+        crcs = crcs_of(stored) if len(stored) == stop - after else None
+        if crcs is not None:  # nearly always
+            return ScannedEntries(stored, crcs, (), stop)
         whole = [row for row in stored if is_whole(row)]
-        if len(whole) == stop - after:  # nearly always
-            return ScannedEntries([row[:5] for row in whole], (), stop)
         there = {row[0] for row in whole}
         damaged = tuple(position for position in range(after + 1, stop + 1) if position not in there)
-        return ScannedEntries([row[:5] for row in whole], damaged, stop)
+        return ScannedEntries(whole, [payload_crc(row[4]) for row in whole], damaged, stop)
 
     def _stored(self, after: int, limit: int) -> list[StoredRow]:
         found: list[StoredRow] = []

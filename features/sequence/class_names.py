@@ -9,6 +9,7 @@ from headwater.features.sequence.join_records import Arrival, HeldLabel, NewClas
 from headwater.features.sequence.known_records import STORED_LABEL
 from headwater.infra.store import tables
 from headwater.infra.store.database import insert_many
+from headwater.spec.data.checksum import payload_crc
 from headwater.spec.data.label import LabelRule, class_digest
 
 __all__ = ["ClassNames", "Naming"]
@@ -127,4 +128,5 @@ class ClassNames:
         )
         for position, id_, effective_us, late, payload in connection.execute(query).all():
             told = STORED_LABEL.decode(payload)
-            yield HeldLabel(position, Arrival(id_, effective_us, told, payload), told, late)
+            arrival = Arrival(id_, effective_us, told, payload, payload_crc(payload))
+            yield HeldLabel(position, arrival, told, late)

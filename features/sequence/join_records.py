@@ -1,9 +1,11 @@
 """What joining takes, knows and adds: arrivals and deadlines, known records, rows."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 
 from headwater.infra.clock import to_us
 from headwater.spec.data.checksum import example_checksum, label_checksum, prediction_checksum
@@ -21,6 +23,9 @@ __all__ = [
     "NewLabel",
     "NewPrediction",
     "StoredLabel",
+    "example_rows",
+    "label_rows",
+    "prediction_rows",
 ]
 
 
@@ -66,12 +71,16 @@ class StoredLabel(msgspec.Struct, gc=False):
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """An entry of the inbox with its effective time; `told` is None for a prediction."""
+    """An entry of the inbox with its effective time; `told` is None for a prediction.
+
+    `crc` is its payload's, which was held against the inbox's checksum.
+    """
 
     id: str
     effective_at_us: int
     told: StoredLabel | None
     payload: bytes
+    crc: int
 
 
 class Deadline(msgspec.Struct, frozen=True, gc=False):
@@ -89,11 +98,7 @@ class NewPrediction(msgspec.Struct, frozen=True, gc=False):
     id: str
     effective_at_us: int
     payload: bytes
-
-    @property
-    def checksum(self) -> int:
-        """The row's checksum."""
-        return prediction_checksum(self.position, self.id, self.effective_at_us, self.payload)
+    crc: int
 
 
 class NewLabel(msgspec.Struct, frozen=True, gc=False):
@@ -106,14 +111,8 @@ class NewLabel(msgspec.Struct, frozen=True, gc=False):
     effective_at_us: int
     late: bool
     payload: bytes
-    held_class: str | None = None
-
-    @property
-    def checksum(self) -> int:
-        """The row's checksum, without the class for which it is held."""
-        of = self.prediction_id if self.prediction_position is None else self.prediction_position
-        revision, us = self.revision, self.effective_at_us
-        return label_checksum(self.position, of, revision, us, self.late, self.payload)
+    held_class: str | None
+    crc: int
 
 
 class NewClass(msgspec.Struct, frozen=True, gc=False):
@@ -133,12 +132,6 @@ class NewExample(msgspec.Struct, frozen=True, gc=False):
     label_position: int
     emitted_at_us: int
     supersedes: int | None
-
-    @property
-    def checksum(self) -> int:
-        """The row's checksum."""
-        places = self.offset, self.prediction_position, self.label_position
-        return example_checksum(*places, self.emitted_at_us, self.supersedes)
 
 
 class HeldLabel(msgspec.Struct, frozen=True, gc=False):
@@ -181,3 +174,28 @@ class Joined(NamedTuple):
     labels: list[NewLabel]
     examples: list[NewExample]
     classes: list[NewClass]
+
+
+_Row = tuple[object, ...]
+
+
+def prediction_rows(pipeline_id: int, new: Sequence[NewPrediction]) -> list[_Row]:
+    """Return predictions as rows of their table, with checksums."""
+    return [
+        (pipeline_id, position, id_, us, payload, prediction_checksum(position, id_, us, crc))
+        for position, id_, us, payload, crc in map(astuple, new)
+    ]
+
+
+def label_rows(pipeline_id: int, new: Sequence[NewLabel]) -> list[_Row]:
+    """Return labels as rows of their table; a checksum does not cover the class of one that is held."""
+    rows: list[_Row] = []
+    for position, of, id_, revision, us, late, payload, held, crc in map(astuple, new):
+        checksum = label_checksum(position, id_ if of is None else of, revision, us, late, crc)
+        rows.append((pipeline_id, position, of, id_, revision, us, late, payload, held, checksum))
+    return rows
+
+
+def example_rows(pipeline_id: int, new: Sequence[NewExample]) -> list[_Row]:
+    """Return examples as rows of their table, with checksums."""
+    return [(pipeline_id, *row, example_checksum(*row)) for row in map(astuple, new)]

@@ -32,6 +32,7 @@ from headwater.features.sequence.join_records import (
     StoredLabel,
 )
 from headwater.infra.clock import from_us
+from headwater.spec.data.checksum import payload_crc
 from headwater.spec.data.label import LabelRule, class_digest
 from headwater.spec.data.records import Label, LabelValue
 from headwater.spec.duration import duration
@@ -155,7 +156,9 @@ class Joiner:
             return  # another host recorded it: the first one counts
         position, now_us = self.next_position, arrival.effective_at_us
         self.next_position += 1
-        self.joined.predictions.append(NewPrediction(position, arrival.id, now_us, arrival.payload))
+        self.joined.predictions.append(
+            NewPrediction(position, arrival.id, now_us, arrival.payload, arrival.crc)
+        )
         known.position, known.effective_at_us = position, now_us
         if self._watches:
             self._due.append(Deadline(now_us + self._wait_us, position, arrival.id))
@@ -194,7 +197,7 @@ class Joiner:
         told = msgspec.structs.replace(held.told, value=becomes, instead_of=held.position)
         stored = msgspec.json.decode(arrival.payload)
         payload = msgspec.json.encode(stored | {"value": becomes, "instead_of": held.position})
-        renamed = msgspec.structs.replace(arrival, told=told, payload=payload)
+        renamed = Arrival(arrival.id, arrival.effective_at_us, told, payload, payload_crc(payload))
         self._weigh(known, self._add_label(known, renamed, told, late=held.late), now_us)
 
     def _becomes(self, value: LabelValue, now_us: int) -> LabelValue | None:
@@ -229,7 +232,7 @@ class Joiner:
             elif not self._truth.in_time(known) and self._timeout is not None:
                 payload = _timed_out(prediction_id, self._timeout, due_us)
                 told = StoredLabel(self._timeout, from_us(due_us), "timeout")
-                arrival = Arrival(prediction_id, due_us, told, payload)
+                arrival = Arrival(prediction_id, due_us, told, payload, payload_crc(payload))
                 label = self._add_label(known, arrival, told, late=False)
                 self._emit(known, label, due_us)
 
@@ -255,6 +258,7 @@ class Joiner:
                 late,
                 arrival.payload,
                 class_digest(str(told.value)) if held else None,
+                arrival.crc,
             )
         )
         self.parked += known.position is None

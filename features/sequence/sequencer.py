@@ -4,15 +4,21 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from msgspec.structs import astuple
 from sqlalchemy import Connection, select
 
 from headwater.features.identity.belonging import check_inbox
-from headwater.features.record.entries import LABEL, InboxRow
+from headwater.features.record.entries import LABEL
 from headwater.features.record.inbox import Inbox
-from headwater.features.record.inbox_reader import lost_entries
+from headwater.features.record.inbox_reader import ScannedEntries, lost_entries
 from headwater.features.sequence.class_names import ClassNames, Naming
-from headwater.features.sequence.join_records import Arrival, Deadline, Joined
+from headwater.features.sequence.join_records import (
+    Arrival,
+    Deadline,
+    Joined,
+    example_rows,
+    label_rows,
+    prediction_rows,
+)
 from headwater.features.sequence.joining import Joiner
 from headwater.features.sequence.known_records import STORED_LABEL, KnownRecords
 from headwater.features.sequence.sequencer_row import SequencerRow, SequencerState
@@ -137,7 +143,7 @@ class Sequencer:
             before = self._row.read(connection)
             scanned = self._inbox.scan(before.inbox_position, self._batch_entries)
             more = scanned.stop - before.inbox_position == self._batch_entries
-            arrivals = _arrivals(scanned.entries, before.horizon_us)
+            arrivals = _arrivals(scanned, before.horizon_us)
             last_us = arrivals[-1].effective_at_us if arrivals else before.horizon_us
             until_us = last_us if more else max(last_us, to_us(self._receipts.now()))
             deadlines = self._deadlines(connection, before, until_us)
@@ -225,12 +231,9 @@ class Sequencer:
 
     def _write(self, connection: Connection, joined: Joined) -> None:
         id_ = self._pipeline_id
-        for table, rows in (
-            (tables.prediction, joined.predictions),
-            (tables.label, joined.labels),
-            (tables.example, joined.examples),
-        ):
-            insert_many(connection, table, [(id_, *astuple(row), row.checksum) for row in rows])
+        insert_many(connection, tables.prediction, prediction_rows(id_, joined.predictions))
+        insert_many(connection, tables.label, label_rows(id_, joined.labels))
+        insert_many(connection, tables.example, example_rows(id_, joined.examples))
         self._names.write(connection, joined.classes)
 
 
@@ -246,12 +249,14 @@ def _after(before: SequencerState, joiner: Joiner, horizon_us: int, read_to: int
     )
 
 
-def _arrivals(entries: Sequence[InboxRow], horizon_us: int) -> list[Arrival]:
+def _arrivals(scanned: ScannedEntries, horizon_us: int) -> list[Arrival]:
     """Return the entries with their effective times, which never fall."""
     arrivals = []
     decode = STORED_LABEL.decode
-    for _position, kind, id_, received_at_us, payload in entries:
+    for (_, kind, id_, received_at_us, payload, _, _), crc in zip(
+        scanned.entries, scanned.crcs, strict=True
+    ):
         horizon_us = max(horizon_us, received_at_us)
         told = decode(payload) if kind == LABEL else None
-        arrivals.append(Arrival(id_, horizon_us, told, payload))
+        arrivals.append(Arrival(id_, horizon_us, told, payload, crc))
     return arrivals

@@ -144,6 +144,9 @@ class KeeperStatusFile(OwnedFile[KeeperStatus]):
             return KeeperStatus()
 
 
+_KEPT = frozenset({"swap", "damage"})  # the next keeper needs a while to see them again
+
+
 class Alarms:
     """The alarms of one pipeline; each is logged and counted when raised, and holds until cleared.
 
@@ -152,14 +155,14 @@ class Alarms:
     pipeline, clock
         The pipeline's name, and the time.
     before
-        The status of an earlier keeper: its counts go on, and its alarms of swaps hold.
+        The status of an earlier keeper: its counts go on, and its alarms of swaps and damage hold.
     """
 
     def __init__(self, pipeline: str, clock: Clock, before: KeeperStatus) -> None:
         self._pipeline = pipeline
         self._clock = clock
         self._held: dict[tuple[AlarmKind, str | None], Alarm] = {
-            (one.kind, one.version): one for one in before.alarms if one.kind == "swap"
+            (one.kind, one.version): one for one in before.alarms if one.kind in _KEPT
         }
         self._raised = {kind: before.raised.get(kind, 0) for kind in _KINDS}
 

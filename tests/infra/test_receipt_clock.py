@@ -35,9 +35,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
     monkeypatch.setattr(SystemClock, "now", lambda _: machine.now)
-    monkeypatch.setattr(
-        clock_module, "_running_us", lambda: machine.running // timedelta(microseconds=1)
-    )
+    monkeypatch.setattr(clock_module, "clock_gettime", lambda _: machine.running.total_seconds())
     monkeypatch.setattr(clock_module, "_boot", lambda: machine.boot)
     return machine
 

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from headwater.features.sequence.join_records import Arrival, Deadline, KnownPrediction, StoredLabel
 from headwater.features.sequence.joining import Joiner
 from headwater.infra.clock import from_us
+from headwater.spec.data.checksum import payload_crc
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import LabelValue, Source
 
@@ -120,11 +121,12 @@ def fold(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) -> tuple[lis
 
 def _arrival(entry: Entry) -> Arrival:
     if entry.value is None:
-        return Arrival(entry.id, entry.at_us, None, b"{}")
+        return Arrival(entry.id, entry.at_us, None, b"{}", payload_crc(b"{}"))
     on_receipt = entry.known_us is None
     known_at = from_us(entry.at_us if entry.known_us is None else entry.known_us)
     told = StoredLabel(entry.value, known_at, entry.source, on_receipt)
-    return Arrival(entry.id, entry.at_us, told, msgspec.json.encode(told))
+    payload = msgspec.json.encode(told)
+    return Arrival(entry.id, entry.at_us, told, payload, payload_crc(payload))
 
 
 class TimedLabel(NamedTuple):

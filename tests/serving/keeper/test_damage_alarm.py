@@ -36,16 +36,21 @@ def test_a_damaged_file_of_the_archive_is_an_alarm_until_it_is_whole(
     bound: Bound, keeper: Keeper, client: httpx.Client
 ) -> None:
     (file,) = Path(bound.log.archive["examples"].address).glob("*.parquet")
-    content = file.read_bytes()
+    content, clock = file.read_bytes(), bound.clock
+    assert isinstance(clock, SimulatedClock)
     keeper.scrub()
     assert "damage" not in alarms(client)
     file.write_bytes(content[:-1])
     for _ in range(3):  # a file of one table after the other
         keeper.scrub()
     assert file.name in alarms(client)["damage"]
+    with Keeper(bound) as another:  # as after a kill: it knows nothing yet
+        another.scrub()
+    assert file.name in alarms(client)["damage"]
     assert client.post("/predict", json=ONE).status_code == 200
     file.write_bytes(content)
     for _ in range(9):  # a round over the three tables, and the next
+        clock.advance_to(clock.now() + timedelta(seconds=5))
         keeper.scrub()
     assert "damage" not in alarms(client)
 
