@@ -11,11 +11,13 @@ from sqlalchemy import select
 
 from headwater.features.integrity.inbox_mending import lost_positions, mend_inbox
 from headwater.features.integrity.refill import refill
+from headwater.features.integrity.salvage import salvage
 from headwater.features.integrity.scrub import Scrub
 from headwater.features.log import FeatureLog
 from headwater.features.read.archive import Archived
 from headwater.features.read.repository import damaged_examples, registered
 from headwater.features.record.encoder import open_inbox
+from headwater.features.record.inbox import inbox_file
 from headwater.features.sequence.sequencer import Sequencer
 from headwater.infra.clock import SystemClock, to_us
 from headwater.infra.settings import Settings
@@ -69,7 +71,7 @@ def _of_log(
         if repair:
             done = _brought_level(pipeline, settings, database)
             with closing(FeatureLog(pipeline, settings, database=database)) as log:
-                done += _repaired(log, settings, by)
+                done = _repaired(log, settings, by, done)
         with closing(FeatureLog(pipeline, settings, database=database)) as log:
             found = Scrub(log).whole()
         for text in done:
@@ -90,6 +92,11 @@ def _brought_level(pipeline: Pipeline, settings: Settings, database: Database) -
     """
     done = []
     number = registered(database)[pipeline.name]
+    if salvaged := salvage(inbox_file(pipeline.name, settings), database, number):
+        done.append(
+            f"the file of the inbox was written anew: {salvaged.whole} entries were whole, "
+            f"{salvaged.given_back} came from the database"
+        )
     with closing(open_inbox(pipeline, settings)) as inbox:
         if refilled := refill(database, number, inbox):
             done.append(f"{refilled} entries were put back into the inbox")
@@ -111,10 +118,10 @@ def _brought_level(pipeline: Pipeline, settings: Settings, database: Database) -
     return [*done, f"{emitted} examples that the database had lost were made again from the inbox"]
 
 
-def _repaired(log: FeatureLog, settings: Settings, by: str) -> list[str]:
-    """Mend what can be, and return what was done."""
+def _repaired(log: FeatureLog, settings: Settings, by: str, done: list[str]) -> list[str]:
+    """Mend what can be, and return what was done, together with what was done before."""
     Scrub(log).whole()  # mends rows and entries from each other
-    done = []
+    done = list(done)
     lost = sorted(lost_positions(log.database, log.pipeline_id, log.inbox))
     if removed := mend_inbox(log.database, log.pipeline_id, log.inbox, lost, removes_lost=True):
         done.append(f"{len(removed)} lost entries were removed from the inbox")

@@ -11,7 +11,7 @@ from headwater.infra.ids import new_id
 from headwater.infra.store.sqlite import BUSY_S
 from headwater.spec.errors import IdentityError
 
-__all__ = ["InboxIdentity", "identity_in", "read_identity", "set_log"]
+__all__ = ["InboxIdentity", "identity_in", "read_identity", "restore_identity", "set_log"]
 
 _TABLE = "CREATE TABLE identity (inbox TEXT NOT NULL, log TEXT)"
 _SELECT = "SELECT inbox, log FROM identity"
@@ -69,6 +69,12 @@ def set_log(connection: sqlite3.Connection, log: str) -> InboxIdentity:
     """Store the log that the inbox belongs to, unless one is stored; return the identity then."""
     connection.execute("UPDATE identity SET log = ? WHERE log IS NULL", (log,))
     return _read(connection)
+
+
+def restore_identity(connection: sqlite3.Connection, identity: InboxIdentity) -> None:
+    """Give a file that takes another one's place its identity."""
+    connection.execute(_TABLE)
+    connection.execute("INSERT INTO identity VALUES (?, ?)", (identity.inbox, identity.log))
 
 
 def read_identity(path: Path) -> InboxIdentity | None:
