@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.claim import Outcome, at_most, say
-from benchmarks.stores import damaged, machine_lines, version_lines
+from benchmarks.stores import damaged, disk_lines, machine_lines, version_lines
 from benchmarks.stores.backends import KINDS, backends
 from benchmarks.stores.course import Line, Row, play
 
 __all__ = ["measure", "played"]
 
-LINES: tuple[Line, ...] = (*damaged.LINES, *version_lines.LINES, *machine_lines.LINES)
+LINES: tuple[Line, ...] = (*damaged.LINES, *version_lines.LINES, *disk_lines.LINES, *machine_lines.LINES)
 _SHORT = ("a row of the database is changed",)
 
 
