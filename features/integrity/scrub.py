@@ -8,6 +8,7 @@ from headwater.features.integrity.inbox_mending import mend_inbox, unmended
 from headwater.features.integrity.mending import mend
 from headwater.features.log import FeatureLog
 from headwater.features.read.archive import Archived
+from headwater.features.read.stored_rows import StoredRows
 from headwater.spec.errors import DamagedError, TableError, spans_of
 
 __all__ = ["Scrub"]
@@ -44,6 +45,7 @@ class Scrub:
 
     def __init__(self, log: FeatureLog, rows: int = _ROWS) -> None:
         self._log = log
+        self._stored = StoredRows(log.database, log.pipeline_id, afresh=True)
         self._rows = rows
         self._looks: dict[str, Callable[[int], _Look]] = {
             "inbox": self._look_at_inbox,
@@ -114,6 +116,7 @@ class Scrub:
 
     def _look_at_inbox(self, at: int) -> _Look:
         log = self._log
+        log.inbox.forget_pages()
         scanned = log.inbox.scan(at, self._rows)
         damaged = unmended(log.database, log.pipeline_id, log.inbox, scanned.damaged)
         if damaged:
@@ -125,17 +128,17 @@ class Scrub:
         log = self._log
         end, _ = log.repository.ends()
         stop = min(at + self._rows, end)
-        damaged = log.repository.rows.damaged(at, stop)
+        damaged = self._stored.damaged(at, stop)
         if damaged:
             mend(log.database, log.pipeline_id, log.inbox, damaged)
-            damaged = log.repository.rows.damaged(at, stop)
+            damaged = self._stored.damaged(at, stop)
         return damaged, stop, stop >= end
 
     def _look_at_examples(self, at: int) -> _Look:
         log = self._log
         _, end = log.repository.ends()
         stop = min(at + self._rows, end)
-        damaged = log.repository.rows.damaged_examples(at, stop)
+        damaged = self._stored.damaged_examples(at, stop)
         left_out = log.quarantined(at, stop) if damaged else ()
         return [offset for offset in damaged if offset not in left_out], stop, stop >= end
 

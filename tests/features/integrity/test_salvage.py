@@ -84,3 +84,22 @@ def test_a_whole_inbox_is_left_and_a_used_one_is_refused(log: FeatureLog, open_l
     again.close()
     assert path.read_bytes() == content
     assert isinstance(salvage(path, log.database, log.pipeline_id), Salvaged)
+
+
+@pytest.mark.parametrize("store", ["inbox", "database"])
+def test_damage_is_found_although_the_pages_were_read_before(log: FeatureLog, store: str) -> None:
+    """SQLite keeps the pages that a connection has read, as long as no other one writes."""
+    fill(log, 0, 600)
+    drain(log)
+    path = log.inbox.path if store == "inbox" else Path(str(log.database.engine.url.database))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    scrub = Scrub(log)
+    assert scrub.whole() is None
+    at = path.read_bytes().find(b'"prediction_id":"p200"') // _PAGE * _PAGE
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\xff" * _PAGE)
+    found = scrub.whole()
+    assert found is not None
+    assert "positions" in found.what
