@@ -33,6 +33,7 @@ CLAIMS = {
     "storm": "faults",
     "restore": "stores",
     "adopt": "faults",
+    "stores": "stores",
     "poison": "faults",
     "prediction-cost": "speed",
     "peers": "speed",

@@ -11,11 +11,13 @@ from sqlalchemy import select
 
 from headwater.features.integrity.inbox_mending import lost_positions, mend_inbox
 from headwater.features.integrity.refill import refill
+from headwater.features.integrity.salvage import salvage
 from headwater.features.integrity.scrub import Scrub
 from headwater.features.log import FeatureLog
 from headwater.features.read.archive import Archived
 from headwater.features.read.repository import damaged_examples, registered
 from headwater.features.record.encoder import open_inbox
+from headwater.features.record.inbox import inbox_file
 from headwater.features.sequence.sequencer import Sequencer
 from headwater.infra.clock import SystemClock, to_us
 from headwater.infra.settings import Settings
@@ -97,6 +99,11 @@ def _brought_level(pipeline: Pipeline, settings: Settings, database: Database) -
     """
     done = []
     number = registered(database)[pipeline.name]
+    if salvaged := salvage(inbox_file(pipeline.name, settings), database, number):
+        done.append(
+            f"the file of the inbox was written anew: {salvaged.whole} entries were whole, "
+            f"{salvaged.given_back} came from the database"
+        )
     with closing(open_inbox(pipeline, settings)) as inbox:
         if refilled := refill(database, number, inbox):
             done.append(f"{refilled} entries were put back into the inbox")

@@ -7,6 +7,7 @@ import msgspec
 
 from headwater.features.sequence.join_records import NewLabel, NewPrediction
 from headwater.infra.clock import from_us
+from headwater.spec.data.checksum import payload_crc
 from headwater.spec.data.label import class_digest
 
 __all__ = ["label_of", "prediction_of"]
@@ -32,7 +33,8 @@ def prediction_of(row: Mapping[str, Any], dropped: Collection[str]) -> NewPredic
         "ages_s": None if row["ages_s"] is None else msgspec.Raw(row["ages_s"].encode()),
     }
     text = _ENCODER.encode(payload | {k: v for k, v in told.items() if v is not None})
-    return NewPrediction(row["position"], row["prediction_id"], row["recorded_at"], text)
+    crc = payload_crc(text)
+    return NewPrediction(row["position"], row["prediction_id"], row["recorded_at"], text, crc)
 
 
 def label_of(row: Mapping[str, Any], prediction: int | None) -> NewLabel:
@@ -50,6 +52,7 @@ def label_of(row: Mapping[str, Any], prediction: int | None) -> NewLabel:
         "on_receipt": row["on_receipt"] or None,
         "instead_of": row["instead_of"],
     }
+    text = _ENCODER.encode(payload | {k: v for k, v in told.items() if v is not None})
     return NewLabel(
         row["position"],
         prediction if known else None,
@@ -57,6 +60,7 @@ def label_of(row: Mapping[str, Any], prediction: int | None) -> NewLabel:
         row["revision"],
         row["received_at"],
         row["late"],
-        _ENCODER.encode(payload | {k: v for k, v in told.items() if v is not None}),
+        text,
         class_digest(str(row["label"])) if row["held"] else None,
+        payload_crc(text),
     )

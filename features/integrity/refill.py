@@ -11,7 +11,7 @@ from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.spec.data.records import Source
 
-__all__ = ["refill"]
+__all__ = ["entries_between", "refill"]
 
 _BESIDE = 10_000  # rows that no entry made, among the newest ones: timeouts, say
 
@@ -58,7 +58,7 @@ def refill(database: Database, pipeline_id: int, inbox: Inbox) -> int:
     missing = 0 if read_to is None else read_to - inbox.end()
     if missing <= 0 or count != 1:  # rows do not say by which inbox they came
         return 0
-    entries = _entries(StoredRows(database, pipeline_id), end - missing - _BESIDE, end)
+    entries = entries_between(StoredRows(database, pipeline_id), end - missing - _BESIDE, end)
     lost, before = entries[-missing:], entries[: -missing or None][-1:]
     newest = inbox.read(inbox.end() - 1, 1)
     if len(lost) != missing or [row[4] for row in newest] != [entry.payload for entry in before]:
@@ -66,8 +66,8 @@ def refill(database: Database, pipeline_id: int, inbox: Inbox) -> int:
     return inbox.append(lost, "record")
 
 
-def _entries(rows: StoredRows, start: int, stop: int) -> list[Entry]:
-    """Return the entries of which the rows of a range were made, in order."""
+def entries_between(rows: StoredRows, start: int, stop: int) -> list[Entry]:
+    """Return the entries of which the rows of a range of positions were made, in order."""
     found = [
         (position, PREDICTION, us, payload)
         for position, us, payload in rows.predictions(max(0, start), stop)

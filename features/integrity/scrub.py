@@ -8,6 +8,7 @@ from headwater.features.integrity.inbox_mending import mend_inbox, unmended
 from headwater.features.integrity.mending import mend
 from headwater.features.log import FeatureLog
 from headwater.features.read.archive import Archived
+from headwater.features.read.stored_rows import StoredRows
 from headwater.infra.clock import to_us
 from headwater.spec.errors import DamagedError, TableError, spans_of
 
@@ -48,6 +49,7 @@ class Scrub:
 
     def __init__(self, log: FeatureLog, rows: int = _ROWS, round_s: float = 0.0) -> None:
         self._log = log
+        self._stored = StoredRows(log.database, log.pipeline_id, afresh=True)
         self._rows = rows
         self._round_us = round(round_s * 1_000_000)
         self._unknown = {"inbox", "positions", "examples", "archive"}
@@ -132,6 +134,7 @@ class Scrub:
 
     def _look_at_inbox(self, at: int) -> _Look:
         log = self._log
+        log.inbox.forget_pages()
         scanned = log.inbox.scan(at, self._rows)
         damaged = unmended(log.database, log.pipeline_id, log.inbox, scanned.damaged)
         if damaged:
@@ -143,10 +146,10 @@ class Scrub:
         log = self._log
         end, _ = log.repository.ends()
         stop = min(at + self._rows, end)
-        damaged = log.repository.rows.damaged(at, stop)
+        damaged = self._stored.damaged(at, stop)
         if damaged:
             mend(log.database, log.pipeline_id, log.inbox, damaged)
-            damaged = log.repository.rows.damaged(at, stop)
+            damaged = self._stored.damaged(at, stop)
         return damaged, stop, stop >= end
 
     def _look_at_examples(self, at: int) -> _Look:
@@ -155,7 +158,7 @@ class Scrub:
         stop = min(at + self._rows, end)
         found = (*self._rounds["positions"].found, *self._last["positions"])
         positions = {int(position) for position in found}
-        damaged = log.repository.rows.damaged_links(at, stop, positions)
+        damaged = self._stored.damaged_links(at, stop, positions)
         left_out = log.quarantined(at, stop) if damaged else ()
         return [offset for offset in damaged if offset not in left_out], stop, stop >= end
 

@@ -36,10 +36,13 @@ class StoredRows:
     ----------
     database, pipeline_id
         Where they are, and whose.
+    afresh
+        Read the file, and not what this process has read of it before: who looks for damage does so.
     """
 
-    def __init__(self, database: Database, pipeline_id: int) -> None:
+    def __init__(self, database: Database, pipeline_id: int, *, afresh: bool = False) -> None:
         self._database = database
+        self._afresh = afresh
         # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to run it.
         self._predictions = _predictions_of(pipeline_id)
         self._labels = _labels_of(pipeline_id)
@@ -86,7 +89,7 @@ class StoredRows:
         """Read around damaged pages: halve the range until what cannot be read is one row."""
 
         def within(first: int, end: int) -> list[_Row]:
-            with self._database.reading() as connection:
+            with self._database.reading(afresh=self._afresh) as connection:
                 values = {"start": first, "stop": end}
                 return list(connection.execute(statement, values).tuples().all())
 

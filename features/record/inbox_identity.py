@@ -11,7 +11,14 @@ from headwater.infra.ids import new_id
 from headwater.infra.store.sqlite import BUSY_S
 from headwater.spec.errors import IdentityError
 
-__all__ = ["InboxIdentity", "identity_in", "read_identity", "set_log", "take_identity"]
+__all__ = [
+    "InboxIdentity",
+    "identity_in",
+    "read_identity",
+    "restore_identity",
+    "set_log",
+    "take_identity",
+]
 
 _TABLE = "CREATE TABLE identity (inbox TEXT NOT NULL, log TEXT)"
 _SELECT = "SELECT inbox, log FROM identity"
@@ -81,6 +88,12 @@ def take_identity(path: Path, identity: InboxIdentity) -> None:
     """
     with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection, connection:
         connection.execute("UPDATE identity SET inbox = ?, log = ?", (identity.inbox, identity.log))
+
+
+def restore_identity(connection: sqlite3.Connection, identity: InboxIdentity) -> None:
+    """Give a file that takes another one's place its identity."""
+    connection.execute(_TABLE)
+    connection.execute("INSERT INTO identity VALUES (?, ?)", (identity.inbox, identity.log))
 
 
 def read_identity(path: Path) -> InboxIdentity | None:

@@ -63,6 +63,11 @@ class InboxReader:
         self._imported = ImportedFiles(connection, path)
         self._lock = lock
 
+    def forget_pages(self) -> None:
+        """Read the file again from now on, and not the pages that were read of it before."""
+        with self._reading():
+            self._connection.execute("PRAGMA shrink_memory")
+
     def read(self, after: int, limit: int) -> list[InboxRow]:
         """Return the entries behind position `after`, in order, without damaged ones.
 

@@ -73,8 +73,13 @@ class Database:
             yield connection
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, *, afresh: bool = False) -> Iterator[Connection]:
         """Open one transaction that only reads, beside a writer.
+
+        Parameters
+        ----------
+        afresh
+            Read SQLite's file, and not the pages that an earlier transaction has read.
 
         Raises
         ------
@@ -84,6 +89,8 @@ class Database:
         with _guarded(), self.engine.connect() as connection:
             connection.execution_options(**_reading(connection.dialect))
             with connection.begin():
+                if afresh and connection.dialect.name == "sqlite":
+                    connection.exec_driver_sql("PRAGMA shrink_memory")
                 yield connection
 
     def mark(self) -> str:

@@ -43,7 +43,16 @@ _PARTS = {
     "service/serving",
     "service/serving_toy",
     "speed/peer_servers",
+    "stores/backends",
+    "stores/course",
+    "stores/damaged",
+    "stores/disk_lines",
     "stores/growing",
+    "stores/lined_pipeline",
+    "stores/machine_lines",
+    "stores/scene",
+    "stores/small_disk",
+    "stores/version_lines",
 }
 _PEERS = "speed/peer_setups/"
 _HERE = tuple(claim for claim in CLAIMS if claim not in {"peers", "browser"})

@@ -231,7 +231,7 @@ def test_a_flow_of_this_process_is_a_run_of_the_stack(up, toy, settings):
         run_flow("finetune", toy, settings)
 
 
-def test_a_second_start_is_refused(up, settings):
+def test_a_second_start_is_refused_and_another_home_s_on_a_port_that_is_taken(up, settings, tmp_path):
     stack = up.addresses()
     with (
         pytest.raises(ServerError, match=f"runs already.*{stack.prefect_ui}") as raised,
@@ -239,6 +239,9 @@ def test_a_second_start_is_refused(up, settings):
     ):
         pytest.fail("two stacks on one home")
     assert str(up.process.pid) in raised.value.what
+    port, other = urlsplit(stack.prefect_ui).port or 0, Settings(home=tmp_path / "other")
+    with pytest.raises(ServerError, match=f"port {port} is taken"), running_stack(other, port):
+        pytest.fail("two stacks on one port")
     assert find_stack(settings) == stack  # the first one goes on
 
 
@@ -267,24 +270,27 @@ def again(up: Up, settings: Settings) -> Iterator[Up]:
             again.end(signal.SIGTERM)
 
 
-def test_a_process_that_dies_is_started_again(again, toy, settings):
+def test_servers_and_worker_that_die_and_a_killed_up_are_started_again(again, toy, settings):
     stack = again.addresses()
     assert len(_versions(stack)) == 2
-    before = _pids(settings)
-    for name in ("mlflow", "worker"):
-        os.killpg(before[name], signal.SIGKILL)
-    await_(lambda: not {before["mlflow"], before["worker"]} & set(_pids(settings).values()))
-    with (
-        again.prefect() as client,
-        again.told(),
-    ):
+    before = set(_pids(settings).values())
+    for pid in before:
+        os.killpg(pid, signal.SIGKILL)
+    await_(lambda: not before & set(_pids(settings).values()))
+    _fetched(stack.prefect_ui, "/api/health")
+    with again.prefect() as client, again.told():
         run = run_deployment("collect/toy", timeout=0)
         assert await_(lambda: _final(client, run.id)).is_completed()
     assert len(_versions(stack)) == 2
     assert find_stack(settings) == stack  # where it was
-    assert again.end(signal.SIGTERM) == 0
     assert "worker ended with status -9, starts again in 1 s" in again.output.read_text()
-    assert again.left() == []
+    again.end(signal.SIGKILL)
+    killed = again.left()
+    third = Up(settings)
+    assert len(_versions(third.addresses())) == 2
+    assert not {one.pid for one in killed} & {one.pid for one in third.left()}
+    assert third.end(signal.SIGTERM) == 0
+    assert third.left() == []
 
 
 def test_ctrl_c_while_starting_leaves_no_process(tmp_path):

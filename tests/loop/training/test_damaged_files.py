@@ -127,3 +127,22 @@ def test_a_file_whose_first_page_is_overwritten_is_refused_by_name_until_it_is_p
         one.unlink(missing_ok=True)
     path.write_bytes(content)
     bind().registry.champion()
+
+
+def test_an_inbox_with_an_overwritten_page_is_written_anew(home: Settings, bind: Binder) -> None:
+    with Bound(PIPELINE, home, SimulatedClock(START)) as bound:
+        day(bound, 300)
+        before = bound.log.inbox.read(0, 1_000)
+    path = home.root / "inbox/line.sqlite"
+    content = bytearray(path.read_bytes())
+    page = content.find(b'"prediction_id":"02-100"') // 16_384
+    content[page * 16_384 : (page + 1) * 16_384] = b"\xff" * 16_384
+    path.write_bytes(content)
+    assert not all(one.good for one in check_damage(home, by="a test"))
+    found = check(home)
+    assert all(found.values())
+    assert any("the file of the inbox was written anew" in text for text in found)
+    bound = bind(SimulatedClock(START + timedelta(days=9)))
+    assert [row[1:] for row in bound.log.inbox.read(0, 1_000)] == [row[1:] for row in before]
+    day(bound, 5)
+    assert bound.log.examples().height == 305

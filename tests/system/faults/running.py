@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import psutil
-import pytest
 from tests.cli import toys
 from tests.patience import PATIENCE_S, await_
 from tests.serving.flow import history_of
@@ -23,49 +22,9 @@ from headwater.loop.collect import collect
 from headwater.loop.training.update import train
 from headwater.spec.pipeline import Pipeline
 
-__all__ = ["ROOT", "Disk", "Running", "command", "first_version", "running"]
+__all__ = ["ROOT", "Running", "command", "environment", "first_version", "running"]
 
 ROOT = Path(__file__).parents[3]
-
-
-class Disk:
-    """A disk in memory that can be filled, to the last byte or the last name."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        mount = ["mount", "-t", "tmpfs", "-o", "size=200m,nr_inodes=1000,mode=700", "tmpfs", str(folder)]
-        if subprocess.run(mount, capture_output=True, check=False).returncode:
-            pytest.skip("a disk of its own for this test needs the right to mount one")
-
-    def fill(self, what: str = "bytes", leave_bytes: int = 0) -> None:
-        filler = self.folder / "filler"
-        filler.mkdir()
-        number = 0
-        with suppress(OSError):
-            while what == "names":
-                (filler / str(number)).touch()
-                number += 1
-        with suppress(OSError), (filler / "bytes").open("wb", buffering=0) as file:
-            while self.free_bytes() > leave_bytes:
-                file.write(bytes(4096))
-
-    def free_bytes(self) -> int:
-        disk = os.statvfs(self.folder)
-        return disk.f_bavail * disk.f_frsize
-
-    def free(self) -> None:
-        for file in (self.folder / "filler").iterdir():
-            file.unlink()
-        (self.folder / "filler").rmdir()
-
-    def allow_reading_only(self) -> None:
-        where = str(self.folder)
-        for options in (["--bind", where, where], ["-o", "remount,bind,ro", where]):
-            subprocess.run(["mount", *options], check=True)
-
-    def end(self) -> None:
-        while self.folder.is_mount():
-            subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
 
 class Running:
@@ -111,12 +70,16 @@ class Running:
         return found
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    return {**os.environ, "HEADWATER_HOME": str(settings.home)}
+
+
 def command(settings: Settings, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run ``headwater`` on a home."""
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "headwater.cli", *arguments],
         cwd=ROOT,
-        env={**os.environ, "HEADWATER_HOME": str(settings.home)},
+        env=environment(settings),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -138,7 +101,7 @@ def running(settings: Settings, *references: str) -> Iterator[Running]:
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "headwater.cli", "serve", *references, "--port", "0"],
         cwd=ROOT,
-        env={**os.environ, "HEADWATER_HOME": str(settings.home)},
+        env=environment(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -151,8 +114,9 @@ def running(settings: Settings, *references: str) -> Iterator[Running]:
         yield service
         service.client.close()
     finally:
-        for stopped in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                stopped.resume()
+        with suppress(psutil.Error):
+            for stopped in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    stopped.resume()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=PATIENCE_S)
