@@ -16,7 +16,7 @@ os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 # looked through for doctests.
 collect_ignore_glob = [
     "infra/migrations/*",
-    "infra/store/queue_tables.py",
+    "infra/store/schema/queue_tables.py",
     "registry/pyfunc_model.py",
     "tests/system/zygote.py",
 ]

@@ -10,12 +10,12 @@ from headwater.features.read.archive import Archive
 from headwater.infra.clock import Clock, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.audit import note
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Identity
 from headwater.infra.store.lease import Lease
 from headwater.infra.store.open_storage import states_of
+from headwater.infra.store.schema import tables
 from headwater.infra.store.storage import Storage
 from headwater.registry.mlflow_store.kept_versions import KeptVersions
 from headwater.registry.mlflow_store.numbers import forget_version, reserve_numbers

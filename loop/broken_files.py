@@ -22,9 +22,9 @@ from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.features.record.inbox_identity import InboxIdentity, read_identity, take_identity
 from headwater.infra.clock import SystemClock, from_us
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
+from headwater.infra.store.schema import tables
 from headwater.infra.store.turns import alone
 from headwater.spec.errors import StorageError
 

@@ -21,10 +21,10 @@ from headwater.features.record.inbox import inbox_file
 from headwater.features.sequence.sequencer import Sequencer
 from headwater.infra.clock import SystemClock, to_us
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.audit import note
 from headwater.infra.store.database import Database
 from headwater.infra.store.open_storage import open_storage
+from headwater.infra.store.schema import tables
 from headwater.loop.broken_files import open_database_again, open_inbox_again
 from headwater.loop.doctor import CheckResult
 from headwater.spec.data.feature import RequestFeature

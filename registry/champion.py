@@ -6,11 +6,11 @@ from sqlalchemy import Connection, insert, select, update
 
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.commit_points import reached
-from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import Lease, check
-from headwater.registry.quarantine import Quarantine
+from headwater.infra.store.schema import tables
+from headwater.registry.rulings.quarantine import Quarantine
 from headwater.spec.errors import ConflictError
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.rulings import Reign

@@ -7,9 +7,9 @@ from sqlalchemy import Row, func, insert, select, update
 
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.commit_points import reached
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import Lease, check
+from headwater.infra.store.schema import tables
 from headwater.spec.errors import NotFoundError
 from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.updating.decision import Decision, Outcome

@@ -6,9 +6,9 @@ import msgspec
 from sqlalchemy import Connection, func, insert, select
 
 from headwater.infra.clock import Clock, from_us, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import declaration_tables
 from headwater.spec.errors import ConflictError
 from headwater.spec.statement import Statement
 
@@ -97,7 +97,7 @@ class Declarations:
             number = self._numbered(connection, statement, by, now_us)
             move = 1 if newest is None else newest.move + 1
             connection.execute(
-                insert(tables.declared).values(
+                insert(declaration_tables.declared).values(
                     pipeline_id=self._pipeline_id,
                     move=move,
                     declaration=number,
@@ -118,12 +118,12 @@ class Declarations:
         )
 
     def _newest(self, connection: Connection) -> InForce | None:
-        move, row = tables.declared.c, tables.declaration.c
+        move, row = declaration_tables.declared.c, declaration_tables.declaration.c
         query = (
             select(row.number, row.content, move.move, move.begins_line, move.since_us, move.by)
             .join_from(
-                tables.declared,
-                tables.declaration,
+                declaration_tables.declared,
+                declaration_tables.declaration,
                 (row.pipeline_id == move.pipeline_id) & (row.number == move.declaration),
             )
             .where(move.pipeline_id == self._pipeline_id)
@@ -144,7 +144,7 @@ class Declarations:
 
     def _numbered(self, connection: Connection, statement: Statement, by: str, now_us: int) -> int:
         """Return the number of a declaration, which is inserted if it is new."""
-        row = tables.declaration.c
+        row = declaration_tables.declaration.c
         mine = row.pipeline_id == self._pipeline_id
         known = connection.execute(
             select(row.number).where(mine, row.hash == statement.hash)
@@ -154,7 +154,7 @@ class Declarations:
         last = connection.execute(select(func.max(row.number)).where(mine)).scalar_one()
         number = (last or 0) + 1
         connection.execute(
-            insert(tables.declaration).values(
+            insert(declaration_tables.declaration).values(
                 pipeline_id=self._pipeline_id,
                 number=number,
                 hash=statement.hash,

@@ -3,8 +3,8 @@
 from sqlalchemy import delete, insert, select
 
 from headwater.infra.clock import Clock, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.errors import HeadwaterError, UnlearnableError
 
 __all__ = ["LearningStops"]

@@ -14,9 +14,9 @@ from headwater.registry.learning_stops import LearningStops
 from headwater.registry.mlflow_store.connection import MlflowConnection
 from headwater.registry.mlflow_store.publisher import VersionPublisher
 from headwater.registry.mlflow_store.versions import CHALLENGER, VersionStore
-from headwater.registry.pauses import Pauses
-from headwater.registry.quarantine import Quarantine
-from headwater.registry.routings import Routings
+from headwater.registry.rulings.pauses import Pauses
+from headwater.registry.rulings.quarantine import Quarantine
+from headwater.registry.rulings.routings import Routings
 from headwater.registry.version import Candidate, Version
 from headwater.spec.errors import ConflictError, HeadwaterError, NotFoundError
 from headwater.spec.recipe import OffsetRange

@@ -20,7 +20,7 @@ from benchmarks.models import scaled_sgd
 from headwater.features.read.archive import Archived
 from headwater.infra import commit_points
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
+from headwater.infra.store.schema import tables
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.decision.decide import decide

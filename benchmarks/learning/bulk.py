@@ -16,8 +16,8 @@ from benchmarks.models import river_regression
 from headwater.features.log import FeatureLog
 from headwater.features.sequence.join_records import NewExample, NewLabel, NewPrediction
 from headwater.infra.clock import to_us
-from headwater.infra.store import tables
 from headwater.infra.store.database import insert_many
+from headwater.infra.store.schema import tables
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import Label, Prediction

@@ -25,7 +25,7 @@ from sqlalchemy import select
 
 from benchmarks.service.load import LOAD_CORE, Wire, pin, pin_server
 from headwater.infra.settings import Settings
-from headwater.infra.store.tables import prediction
+from headwater.infra.store.schema.tables import prediction
 from headwater.loop.binding import Bound
 
 __all__ = ["TOY", "Load", "Loaded", "Running", "await_ready", "loading", "serving", "wrong_in_log"]

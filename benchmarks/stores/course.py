@@ -17,7 +17,7 @@ from benchmarks.stores.scene import Scene, await_true, grow, scene
 from benchmarks.stores.small_disk import SmallDisk
 from headwater.features.integrity.inbox_mending import lost_positions
 from headwater.features.integrity.scrub import Scrub
-from headwater.infra.store import tables
+from headwater.infra.store.schema import tables
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.training.update import train

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from benchmarks.stores.course import Course, Line
 from benchmarks.stores.scene import Scene
-from headwater.infra.store import tables
+from headwater.infra.store.schema import tables
 from headwater.loop.collect import collect
 from headwater.loop.training.update import train
 from headwater.spec.errors import IntegrityError, StorageError, TableError

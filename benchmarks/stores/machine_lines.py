@@ -17,8 +17,8 @@ from benchmarks.stores.lined_pipeline import pipeline
 from benchmarks.stores.scene import await_true
 from headwater.features.record.inbox import inbox_file
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.lease import holding
+from headwater.infra.store.schema import tables
 from headwater.infra.store.turns import WriterQueue
 from headwater.loop.binding import Bound
 from headwater.loop.training.update import train

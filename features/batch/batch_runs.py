@@ -12,9 +12,9 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from headwater.infra.clock import from_us, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import Lease, check
+from headwater.infra.store.schema import tables
 from headwater.spec.errors import FencedError
 
 __all__ = ["BatchRun", "BatchRuns", "State"]

@@ -12,10 +12,10 @@ from headwater.features.record.inbox_identity import read_identity
 from headwater.infra.clock import Clock, from_us, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.audit import note
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Identity
+from headwater.infra.store.schema import tables
 from headwater.spec.errors import ConflictError
 
 __all__ = ["LostInbox", "adopt_log", "check_adoptable"]

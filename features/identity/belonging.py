@@ -9,8 +9,8 @@ from headwater.features.record.entries import LABEL
 from headwater.features.record.inbox import Inbox
 from headwater.features.record.inbox_identity import InboxIdentity, read_identity
 from headwater.infra.ids import made_at
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.errors import IdentityError, IntegrityError, StorageError
 
 __all__ = ["RETIRED", "check_absent", "check_file", "check_home", "check_inbox", "check_new"]

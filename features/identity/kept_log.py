@@ -10,8 +10,8 @@ import msgspec
 from sqlalchemy import Connection, Table, select
 
 from headwater.features.identity.belonging import RETIRED
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.infra.store.storage import Storage
 from headwater.spec.errors import TableError
 

@@ -19,8 +19,8 @@ from headwater.features.integrity.archived_rows import label_of, prediction_of
 from headwater.features.read.archive import Archive, Archived
 from headwater.features.read.frames import EXAMPLE, PREDICTION, Frames
 from headwater.features.sequence.join_records import NewExample
-from headwater.infra.store import tables
 from headwater.infra.store.database import insert_many
+from headwater.infra.store.schema import tables
 from headwater.spec.data.feature import RequestFeature
 from headwater.spec.declaration import Declaration
 from headwater.spec.errors import TableError

@@ -7,8 +7,8 @@ from sqlalchemy import Connection, select
 
 from headwater.features.record.entries import PREDICTION
 from headwater.features.record.inbox import Inbox
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.data.checksum import entry_checksum, payload_crc
 from headwater.spec.errors import StorageError
 

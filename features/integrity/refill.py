@@ -7,8 +7,8 @@ from headwater.features.read.stored_rows import StoredRows
 from headwater.features.record.entries import LABEL, PREDICTION, Entry, label_key
 from headwater.features.record.inbox import Inbox
 from headwater.infra.ids import new_id
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.data.records import Source
 
 __all__ = ["entries_between", "refill"]

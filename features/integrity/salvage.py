@@ -20,9 +20,9 @@ from headwater.features.record.entries import PREDICTION, SCHEMA, StoredRow, is_
 from headwater.features.record.imported_files import IMPORTED
 from headwater.features.record.inbox_identity import InboxIdentity, restore_identity
 from headwater.features.record.inbox_reader import refused
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.published_file import replacing
+from headwater.infra.store.schema import tables
 from headwater.infra.store.sqlite import BUSY_S
 from headwater.infra.store.turns import alone
 

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from headwater.infra.clock import to_us
-from headwater.infra.store import queue_tables
+from headwater.infra.store.schema import queue_tables
 from headwater.spec.data.records import LabelValue, ReceivedLabel
 
 __all__ = ["Answers"]

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select, update
 
-from headwater.infra.store import queue_tables
+from headwater.infra.store.schema import queue_tables
 
 __all__ = ["Claims"]
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, update
 
-from headwater.infra.store import queue_tables
 from headwater.infra.store.database import insert_many
+from headwater.infra.store.schema import queue_tables
 
 __all__ = ["EqualPrediction", "EqualPredictions"]
 

@@ -12,8 +12,8 @@ from headwater.features.label_queue.equal_predictions import EqualPrediction
 from headwater.features.label_queue.questions import Question, Questions
 from headwater.features.label_queue.seen_classes import SeenClasses
 from headwater.features.label_queue.shared_answers import SharedAnswers
-from headwater.infra.store import queue_tables, tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import queue_tables, tables
 from headwater.spec.data.records import LabelValue, Output
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.queue import People, ask, places, question_key

@@ -10,8 +10,8 @@ from headwater.features.label_queue.claims import Claims
 from headwater.features.label_queue.equal_predictions import EqualPredictions
 from headwater.features.label_queue.person_labels import known_from_elsewhere
 from headwater.features.label_queue.queue_progress import QueueProgress
-from headwater.infra.store import queue_tables
 from headwater.infra.store.database import insert_many
+from headwater.infra.store.schema import queue_tables
 from headwater.spec.data.records import ReceivedLabel
 from headwater.spec.serving.queue import Closing, People, Why, closing, required_answers
 

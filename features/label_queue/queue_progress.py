@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
-from headwater.infra.store import queue_tables, tables
+from headwater.infra.store.schema import queue_tables, tables
 
 __all__ = ["QueuePosition", "QueueProgress"]
 

@@ -4,7 +4,7 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from headwater.features.label_queue.agreement import Pair, agreement
-from headwater.infra.store import queue_tables, tables
+from headwater.infra.store.schema import queue_tables, tables
 from headwater.spec.data.records import LabelValue
 from headwater.spec.serving.queue import People
 from headwater.spec.serving.queue_results import QueueStatistics

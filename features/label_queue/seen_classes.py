@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, select
 
-from headwater.infra.store import queue_tables, tables
 from headwater.infra.store.database import insert_many
+from headwater.infra.store.schema import queue_tables, tables
 from headwater.spec.data.label import class_digest
 from headwater.spec.errors import NotFoundError
 from headwater.spec.pipeline import Pipeline

@@ -7,8 +7,8 @@ import msgspec
 from sqlalchemy import delete, insert, select, update
 
 from headwater.infra.clock import SystemClock, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.infra.store.storage import Storage
 
 __all__ = ["FileSeals", "SealedFiles", "TableSeals"]

@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from headwater.infra.clock import Clock, from_us, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.data.label import LabelRule, class_digest
 from headwater.spec.declaration import Declaration
 from headwater.spec.errors import ConflictError, DeclarationError, NotFoundError, few

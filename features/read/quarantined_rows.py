@@ -2,8 +2,8 @@
 
 from sqlalchemy import select
 
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 
 __all__ = ["QuarantinedRows"]
 

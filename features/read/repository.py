@@ -14,9 +14,9 @@ from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.commit_points import reached
 from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import identity_of
+from headwater.infra.store.schema import tables
 from headwater.spec.declaration import declaration_of
 from headwater.spec.errors import DamagedError, NotFoundError, few, spans_of
 from headwater.spec.pipeline import Pipeline

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from sqlalchemy import insert, select, update
 
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database, insert_many
+from headwater.infra.store.schema import tables
 from headwater.spec.errors import FencedError
 
 __all__ = ["ShadowOutput", "ShadowOutputs", "ShadowPlace"]

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Select, bindparam, select
 
 from headwater.features.read.frames import ExampleRow, LabelRow, PredictionRow
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.data.checksum import (
     example_checksum,
     label_checksum,

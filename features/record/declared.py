@@ -8,9 +8,9 @@ from sqlalchemy import select, update
 from headwater.features.record.inbox import Inbox
 from headwater.features.record.waiting import is_waiting
 from headwater.infra.clock import Clock, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import holding
+from headwater.infra.store.schema import tables
 from headwater.spec.data.feature import FeatureKind, RequestFeature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.declaration import Declaration, declaration_of, differences, needing_a_word, refusal

@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, select
 
 from headwater.features.record.inbox import Inbox
-from headwater.infra.store import tables
+from headwater.infra.store.schema import tables
 from headwater.spec.data.label import LabelRule
 from headwater.spec.duration import duration
 

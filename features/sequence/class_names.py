@@ -7,8 +7,8 @@ from sqlalchemy import Connection, func, select, update
 
 from headwater.features.sequence.join_records import Arrival, HeldLabel, NewClass
 from headwater.features.sequence.known_records import STORED_LABEL
-from headwater.infra.store import tables
 from headwater.infra.store.database import insert_many
+from headwater.infra.store.schema import tables
 from headwater.spec.data.checksum import payload_crc
 from headwater.spec.data.label import LabelRule, class_digest
 

@@ -14,7 +14,7 @@ from headwater.features.sequence.join_records import (
     KnownPrediction,
     StoredLabel,
 )
-from headwater.infra.store import tables
+from headwater.infra.store.schema import tables
 
 __all__ = ["STORED_LABEL", "KnownRecords"]
 

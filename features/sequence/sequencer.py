@@ -24,9 +24,9 @@ from headwater.features.sequence.known_records import STORED_LABEL, KnownRecords
 from headwater.features.sequence.sequencer_row import SequencerRow, SequencerState
 from headwater.infra.clock import Clock, to_us
 from headwater.infra.commit_points import reached
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database, insert_many
 from headwater.infra.store.lease import Lease, acquire, keep, release
+from headwater.infra.store.schema import tables
 from headwater.spec.duration import duration
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline

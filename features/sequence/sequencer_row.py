@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from headwater.infra.store import tables
+from headwater.infra.store.schema import tables
 
 __all__ = ["SequencerRow", "SequencerState"]
 

@@ -12,11 +12,11 @@ from sqlalchemy import Row, func, insert, select
 
 from headwater.infra.clock import from_us, to_us
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Claim, identity_of
 from headwater.infra.store.open_storage import open_storage
 from headwater.infra.store.published_file import replacing
+from headwater.infra.store.schema import tables
 from headwater.spec.data.feature_table import Materialised
 from headwater.spec.errors import ConflictError, DigestError, StorageError
 

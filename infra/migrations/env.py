@@ -2,9 +2,8 @@
 
 from alembic import context
 
-from headwater.infra.store import queue_tables
+from headwater.infra.store.schema import every_table
 
-every_table = queue_tables.queue.metadata  # the module imports that of the other tables
 context.configure(connection=context.config.attributes["connection"], target_metadata=every_table)
 with context.begin_transaction():
     context.run_migrations()

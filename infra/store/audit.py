@@ -8,8 +8,8 @@ import msgspec
 from sqlalchemy import Connection, insert, select
 
 from headwater.infra.clock import from_us
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.data.values import check_name, misfit_of_text
 from headwater.spec.errors import SchemaError
 

@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from headwater.infra.commit_points import reached
 from headwater.infra.ids import made_at
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.infra.store.storage import Storage
 from headwater.spec.errors import IdentityError
 

@@ -16,8 +16,8 @@ import psutil
 from sqlalchemy import Connection, insert, select, update
 
 from headwater.infra.clock import Clock, from_us, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.errors import BusyError, FencedError
 
 __all__ = ["Lease", "acquire", "check", "holding", "is_held", "keep", "release", "renew"]

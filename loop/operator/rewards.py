@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 from sqlalchemy import Connection, delete, insert, select, update
 
-from headwater.infra.store import tables
+from headwater.infra.store.schema import tables
 from headwater.loop.binding import Bound
 from headwater.spec.data.records import LabelValue, Output
 from headwater.spec.errors import FencedError, SchemaError

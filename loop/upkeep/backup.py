@@ -21,8 +21,8 @@ from sqlalchemy import Connection, select
 from headwater.features.record.inbox import inbox_file
 from headwater.features.record.inbox_identity import read_identity
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.infra.store.storage import Storage
 from headwater.loop.upkeep.database_copy import copy_database, pin
 from headwater.loop.upkeep.manifest import LAYOUT, BackedUpLog, Manifest, Told, sums_of

@@ -5,10 +5,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import cast
 
-from sqlalchemy import Connection, MetaData, func, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 
-from headwater.infra.store import queue_tables, tables
 from headwater.infra.store.database import Database, insert_many
+from headwater.infra.store.schema import every_table, tables
 from headwater.loop.upkeep.manifest import Told
 from headwater.loop.upkeep.sqlite_copy import guarded, only_reading, write_copy
 
@@ -17,7 +17,6 @@ __all__ = ["copy_database", "load_database", "pin", "revision_of", "rows_in"]
 _AT_ONCE = 5_000
 _WHAT = "database"
 _REVISION = "SELECT version_num FROM alembic_version"
-_TABLES: MetaData = queue_tables.queue.metadata  # those of the other module, too
 
 
 def pin(connection: Connection) -> str:
@@ -76,16 +75,16 @@ def free_leases(connection: Connection) -> None:
 
 def copy_rows(source: Connection, target: Connection, told: Told) -> None:
     """Copy the rows of all tables, each after those that it refers to."""
-    for number, table in enumerate(_TABLES.sorted_tables):
+    for number, table in enumerate(every_table.sorted_tables):
         rows = source.execute(select(table).execution_options(yield_per=_AT_ONCE))
         for some in rows.partitions():
             insert_many(target, table, [tuple(row) for row in some])
-            told(f"{_WHAT}: {table.name}", number, len(_TABLES.sorted_tables))
+            told(f"{_WHAT}: {table.name}", number, len(every_table.sorted_tables))
 
 
 def rows_in(connection: Connection) -> str | None:
     """Return the name of a table that holds rows; None if the database is empty."""
-    for table in _TABLES.sorted_tables:
+    for table in every_table.sorted_tables:
         if connection.execute(select(func.count()).select_from(table)).scalar_one():
             return table.name
     return None
@@ -101,7 +100,7 @@ def _count_on(connection: Connection) -> None:
     """Let PostgreSQL number new rows from behind the copied ones; SQLite does so by itself."""
     if connection.dialect.name == "sqlite":
         return
-    for table in _TABLES.sorted_tables:
+    for table in every_table.sorted_tables:
         column = table.autoincrement_column
         if column is None or len(table.primary_key) > 1:
             continue

@@ -20,13 +20,13 @@ from headwater.features.record.inbox import inbox_file
 from headwater.infra.clock import SystemClock, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.settings import Settings
-from headwater.infra.store import queue_tables, tables
 from headwater.infra.store.audit import note
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Claim, Identity, identity_of
 from headwater.infra.store.lease import is_held
 from headwater.infra.store.open_storage import open_storage
 from headwater.infra.store.published_file import replacing
+from headwater.infra.store.schema import every_table, tables
 from headwater.infra.store.turns import alone, deleting
 from headwater.loop.upkeep.places import ARTIFACTS, storages_of
 from headwater.registry.mlflow_store.connection import check_owned, forget
@@ -166,7 +166,7 @@ def _delete_rows(connection: "Connection", number: int, identity: Identity, by: 
     """Delete the rows of a pipeline, but for the audit's, which lose its number."""
     audit = tables.audit
     connection.execute(update(audit).where(audit.c.pipeline_id == number).values(pipeline_id=None))
-    for table in reversed(queue_tables.queue.metadata.sorted_tables):
+    for table in reversed(every_table.sorted_tables):
         if table is not audit and "pipeline_id" in table.c:
             connection.execute(delete(table).where(table.c.pipeline_id == number))
     name, lease = identity.pipeline, tables.lease

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from headwater.infra.clock import Clock, SystemClock, from_us, to_us
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.serving.access.keys import KeyFile, KeyHash, KeyHashes, hash_of
 from headwater.serving.api.operation import SCOPES, Scope
 from headwater.serving.published.repeating import Repeating

@@ -7,10 +7,10 @@ from alembic.runtime.migration import MigrationContext
 
 from headwater.infra.clock import SimulatedClock, from_us, to_us
 from headwater.infra.settings import Settings, settings
-from headwater.infra.store import queue_tables, tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import acquire, check, release
 from headwater.infra.store.open_storage import open_storage
+from headwater.infra.store.schema import queue_tables, tables
 from headwater.spec.errors import DeclarationError, FencedError, HeadwaterError, StorageError
 
 

@@ -13,9 +13,9 @@ from tests.loop.conftest import PIPELINE, day, mlflow_template
 from headwater.features.record.inbox import inbox_file
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import acquire
+from headwater.infra.store.schema import tables
 from headwater.loop.adopt import AdoptedLog, adopt
 from headwater.loop.binding import Bound
 from headwater.loop.rebuild import rebuild_here

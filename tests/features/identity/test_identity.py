@@ -18,10 +18,10 @@ from headwater.features.read.repository import find
 from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Claim, Identity
 from headwater.infra.store.open_storage import open_storage
+from headwater.infra.store.schema import tables
 from headwater.loop.collect import collect
 from headwater.spec.errors import IdentityError, IntegrityError
 

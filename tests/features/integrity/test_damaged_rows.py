@@ -13,7 +13,7 @@ from headwater.features.integrity.scrub import Scrub
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.registry.quarantine import Quarantine
+from headwater.registry.rulings.quarantine import Quarantine
 from headwater.spec.errors import DamagedError
 from headwater.spec.recipe import OffsetRange
 

@@ -19,7 +19,7 @@ from tests.features.records import drain, label
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store import queue_tables
+from headwater.infra.store.schema import queue_tables
 from headwater.spec.data.records import LabelValue
 from headwater.spec.errors import ConflictError, NotFoundError
 from headwater.spec.serving.queue import People

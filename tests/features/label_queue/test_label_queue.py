@@ -15,7 +15,7 @@ from headwater.features.label_queue.label_queue import LabelQueue
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store import queue_tables
+from headwater.infra.store.schema import queue_tables
 from headwater.spec.data.records import Label, LabelValue, Prediction
 from headwater.spec.errors import (
     ConflictError,

@@ -13,8 +13,8 @@ from tests.features.records import label
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.lease import acquire, release
+from headwater.infra.store.schema import tables
 from headwater.loop.collect import collect
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.records import Prediction

@@ -10,8 +10,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, insert, select, text, update
 
 from headwater.infra.settings import Settings
-from headwater.infra.store import queue_tables, tables
 from headwater.infra.store.database import Database, insert_many
+from headwater.infra.store.schema import queue_tables, tables
 from headwater.spec.errors import StorageError
 
 

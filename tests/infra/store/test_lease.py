@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import insert, select
 
 from headwater.infra.clock import SimulatedClock
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
 from headwater.infra.store.lease import Lease, acquire, check, holding, is_held, keep, release, renew
+from headwater.infra.store.schema import tables
 from headwater.spec.errors import BusyError, FencedError
 
 NAME = "sequence/toy"

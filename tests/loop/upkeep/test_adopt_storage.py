@@ -19,8 +19,8 @@ from headwater.features.read.archive_writer import ArchiveWriter
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.commit_points import ADOPT_POINTS
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.loop import adopt_storage
 from headwater.loop.adopt import AdoptedLog, adopt
 from headwater.loop.binding import Bound

@@ -22,7 +22,7 @@ from headwater.features.record.import_draft import _FEW
 from headwater.features.record.inbox import inbox_file
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store import tables
+from headwater.infra.store.schema import tables
 from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.rebuild import rebuild, rebuild_here

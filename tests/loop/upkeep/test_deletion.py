@@ -14,11 +14,11 @@ from headwater.features.record.inbox import inbox_file
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.commit_points import DELETE_POINTS
 from headwater.infra.settings import Settings
-from headwater.infra.store import queue_tables, tables
 from headwater.infra.store.audit import audited
 from headwater.infra.store.database import Database
 from headwater.infra.store.identity import Claim
 from headwater.infra.store.open_storage import open_storage
+from headwater.infra.store.schema import every_table, tables
 from headwater.loop.binding import Bound
 from headwater.loop.rebuild import rebuild_here
 from headwater.loop.upkeep import deletion
@@ -34,7 +34,7 @@ def left(settings: Settings, name: str = "line") -> list[str]:
     found += [key for key in open_storage(settings).names() if f"/{name}/" in key]
     database = Database(settings.operational_url)
     with database.reading() as connection:
-        for table in queue_tables.queue.metadata.sorted_tables:
+        for table in every_table.sorted_tables:
             if "pipeline_id" in table.c:
                 owned = select(func.count()).where(table.c.pipeline_id.is_not(None))
                 if connection.execute(owned.select_from(table)).scalar_one():

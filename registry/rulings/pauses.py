@@ -3,9 +3,9 @@
 from sqlalchemy import Connection, insert, select
 
 from headwater.infra.clock import Clock, from_us, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.rulings import Pause
 
 __all__ = ["Pauses"]

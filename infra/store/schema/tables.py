@@ -24,8 +24,6 @@ __all__ = [
     "batch_run",
     "champion",
     "decision",
-    "declaration",
-    "declared",
     "example",
     "inbox_position",
     "label",
@@ -68,29 +66,6 @@ pipeline = Table(
     Column("id", Integer, primary_key=True),
     Column("name", String(63), nullable=False, unique=True),
     Column("declaration", Text, nullable=False, comment="JSON, the one in force"),
-)
-
-declaration = Table(
-    "declaration",
-    metadata,
-    of_pipeline(),
-    place("number"),
-    Column("hash", String(64), nullable=False, comment="of the content"),
-    Column("content", Text, nullable=False, comment="JSON, what the pipeline said"),
-    Column("since_us", BigInteger, nullable=False, comment="when it was first put in force"),
-    Column("by", String(200), nullable=False),
-    Index("declaration_by_hash", "pipeline_id", "hash", unique=True),
-)
-
-declared = Table(
-    "declared",
-    metadata,
-    of_pipeline(),
-    place("move"),
-    Column("declaration", BigInteger, nullable=False, comment="its number; the newest move counts"),
-    Column("begins_line", Boolean, nullable=False, comment="the next update may begin a new line"),
-    Column("since_us", BigInteger, nullable=False),
-    Column("by", String(200), nullable=False),
 )
 
 log = Table(

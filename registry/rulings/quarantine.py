@@ -6,9 +6,9 @@ from datetime import datetime
 from sqlalchemy import Connection, func, insert, select
 
 from headwater.infra.clock import Clock, from_us, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.spec.errors import NotFoundError
 from headwater.spec.recipe import OffsetRange
 

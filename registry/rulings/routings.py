@@ -3,9 +3,9 @@
 from sqlalchemy import func, insert, select
 
 from headwater.infra.clock import Clock, from_us, to_us
-from headwater.infra.store import tables
 from headwater.infra.store.audit import check_note, note
 from headwater.infra.store.database import Database
+from headwater.infra.store.schema import tables
 from headwater.registry.mlflow_store.versions import CHALLENGER, CHAMPION, VersionStore
 from headwater.spec.errors import ConflictError
 from headwater.spec.rulings import Ruling

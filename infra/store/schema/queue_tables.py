@@ -14,7 +14,7 @@ from sqlalchemy import (
     text,
 )
 
-from headwater.infra.store.tables import metadata, of_pipeline, place
+from headwater.infra.store.schema.tables import metadata, of_pipeline, place
 
 __all__ = ["answer", "claim", "equal_prediction", "question", "queue", "seen_class"]
 
