@@ -18,7 +18,12 @@ from headwater.features.identity.kept_log import KEPT_TABLES, KeptLog
 from headwater.features.integrity.archived_rows import label_of, prediction_of
 from headwater.features.read.archive import Archive, Archived
 from headwater.features.read.frames import EXAMPLE, PREDICTION, Frames
-from headwater.features.sequence.join_records import NewExample
+from headwater.features.sequence.join_records import (
+    NewExample,
+    example_rows,
+    label_rows,
+    prediction_rows,
+)
 from headwater.infra.store.database import insert_many
 from headwater.infra.store.schema import tables
 from headwater.spec.data.feature import RequestFeature
@@ -182,10 +187,10 @@ class ArchivedLog:
                 f"{self._archive.claim.pipeline!r} are not in the archive",
                 hint="put its files back, if the storage keeps versions of files",
             )
-        _insert(connection, tables.prediction, id_, predictions)
+        insert_many(connection, tables.prediction, prediction_rows(id_, predictions))
         places = _positions(connection, id_, [row["prediction_id"] for row in raw])
         labels = [label_of(row, places.get(row["prediction_id"])) for row in raw]
-        _insert(connection, tables.label, id_, labels)
+        insert_many(connection, tables.label, label_rows(id_, labels))
         times = [row.effective_at_us for row in predictions] + [row.effective_at_us for row in labels]
         return max(times)
 
@@ -206,7 +211,7 @@ class ArchivedLog:
                 )
             made = NewExample(row["offset"], prediction, label, row["emitted_at"], row["supersedes"])
             examples.append(made)
-        _insert(connection, tables.example, id_, examples)
+        insert_many(connection, tables.example, example_rows(id_, examples))
 
     def _rows(self, name: Archived, start: int, stop: int) -> Iterator[dict[str, Any]]:
         """Yield the rows of a range, times in microseconds."""
@@ -248,10 +253,6 @@ def _no_model() -> object:
 
 def _parts(stop: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + _CHUNK, stop)) for start in range(0, stop, _CHUNK))
-
-
-def _insert(connection: Connection, table: Any, id_: int, rows: Sequence[Any]) -> None:
-    insert_many(connection, table, [(id_, *astuple(row), row.checksum) for row in rows])
 
 
 def _positions(connection: Connection, id_: int, names: Sequence[str]) -> dict[str, int]:
