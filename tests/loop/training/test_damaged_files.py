@@ -1,10 +1,13 @@
 """SQLite's files cut, lost and overwritten: each has an outcome, and a whole copy makes it good."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 from tests.conftest import START
@@ -14,6 +17,7 @@ from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.loop.damage import check_damage
+from headwater.loop.training.update import train
 from headwater.spec.errors import IdentityError, IntegrityError, StorageError
 
 KILLED = """
@@ -146,3 +150,33 @@ def test_an_inbox_with_an_overwritten_page_is_written_anew(home: Settings, bind:
     assert [row[1:] for row in bound.log.inbox.read(0, 1_000)] == [row[1:] for row in before]
     day(bound, 5)
     assert bound.log.examples().height == 305
+
+
+def test_no_page_of_mlflow_s_database_makes_another_version_champion(home: Settings) -> None:
+    with Bound(PIPELINE, home, SimulatedClock(START)) as bound:
+        for _ in range(2):
+            day(bound, 20)
+            assert train(bound).version is not None
+        champion = bound.registry.champion()
+    copy = home.root / "copy.sqlite"
+    with closing(sqlite3.connect(home.root / "mlflow.sqlite")) as source:
+        source.execute("VACUUM INTO ?", (str(copy),))
+        ((size,),) = source.execute("PRAGMA page_size").fetchall()
+    content = copy.read_bytes()
+    outcomes = set()
+    for page in range(3, len(content) // size, len(content) // size // 3):
+        damaged = bytearray(content)
+        damaged[page * size : (page + 1) * size] = Random(page).randbytes(size)
+        path = home.root / f"page-{page}.sqlite"
+        path.write_bytes(damaged)
+        settings = Settings(home=home.root, mlflow_uri=f"sqlite:///{path}")
+        try:
+            with Bound(PIPELINE, settings, SimulatedClock(START)) as again:
+                found = again.registry.champion()
+                assert found == champion
+                again.registry.store.verified_files(found, again=True)
+            outcomes.add("as before")
+        except StorageError as error:
+            assert path.name in error.what  # noqa: PT017 - either outcome is right
+            outcomes.add("refused by name")
+    assert outcomes == {"as before", "refused by name"}
