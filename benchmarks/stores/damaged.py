@@ -64,12 +64,23 @@ def _inbox_row(course: Course) -> None:
 
 def _database_page(course: Course) -> None:
     scene = course.scene
-    _overwrite_page(scene.settings.root / "headwater.sqlite", b'"prediction_id":"past-1-40"')
+    path = scene.settings.root / "headwater.sqlite"
+    copy = path.with_name("copy")
+    with closing(sqlite3.connect(path, timeout=60)) as of, closing(sqlite3.connect(copy)) as to:
+        of.backup(to)
+    scene.answers_again()  # what comes since is not in the copy
+    _overwrite_page(path, b'"prediction_id":"past-1-40"')
     course.harmed()
     course.alarm("damage", "the database at the positions")
-    with scene.bound() as bound:  # archived examples are read from the archive
+    with scene.bound() as bound:
         course.expect(bound.log.examples(0, 600).height == 600, "examples are not read")
-    course.restarted(course.repaired)
+
+    def put_back() -> None:
+        for one in path.parent.glob("headwater.sqlite-*"):
+            one.unlink()
+        copy.replace(path)
+
+    course.restarted(put_back)
 
 
 def _database_row(course: Course) -> None:
@@ -107,6 +118,7 @@ def _killed_with(damage: Callable[[Path], None], name: str) -> Callable[[Course]
     def run(course: Course) -> None:
         scene = course.scene
         path = scene.settings.root / name
+        collected(scene)  # so that the archive is ahead of a database that loses its newest
         scene.end(signal.SIGKILL)
         course.without_restart = False
         damage(path)
@@ -188,7 +200,7 @@ LINES = (
     Line("a byte of the inbox is overwritten", "mended by itself from the database", _inbox_row, _ALL),
     Line(
         "a page of the database is overwritten",
-        "archived examples are read from the archive; mended from the inbox",
+        "archived examples are read from the archive; a copy is put back, what came since is made anew",
         _database_page,
     ),
     Line("a row of the database is changed", "mended by itself from the inbox", _database_row, _ALL),

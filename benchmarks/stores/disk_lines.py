@@ -37,6 +37,7 @@ _TABLED = replace(
     tables=(_SPENDING,),
     learn="on schedule",
 )
+_PLAIN = replace(pipeline, name="plain", learn="on schedule")
 
 
 def _sequence(bound: Bound) -> None:
@@ -47,11 +48,15 @@ def _sequence(bound: Bound) -> None:
 def _full(course: Course) -> None:
     """Fill the disk; each step is refused, and goes on once there is room."""
     scene, disk = course.scene, course.disk
-    with scene.bound() as bound, Bound(_TABLED, scene.settings) as tabled:
+    with (
+        scene.bound() as bound,
+        Bound(_PLAIN, scene.settings) as plain,
+        Bound(_TABLED, scene.settings) as tabled,
+    ):
         bound.registry, tabled.registry  # noqa: B018 - they are made while there is room
-        grow(tabled, "tabled", 500)
+        grow(plain, "plain", 500)
         steps: dict[str, Callable[[], object]] = {
-            "sequence": lambda: _sequence(tabled),
+            "sequence": lambda: _sequence(plain),
             "collect": lambda: collect(bound.log),
             "train": lambda: train(bound),
             "materialise": lambda: materialise(tabled, _SPENDING),
