@@ -25,7 +25,7 @@ KEPT_TABLES = {
     "declaration": declaration_tables.declaration,
     "declared": declaration_tables.declared,
 }
-"""Rows that are kept as they are: what people ruled, and said, without which other things are learned."""
+"""Rows that are kept as they are: what people ruled and said, without which others would be learned."""
 
 
 class KeptSeal(msgspec.Struct, frozen=True, array_like=True):
