@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, select
 
 from headwater.features.identity.belonging import RETIRED
 from headwater.infra.store.database import Database
-from headwater.infra.store.schema import tables
+from headwater.infra.store.schema import declaration_tables, tables
 from headwater.infra.store.storage import Storage
 from headwater.spec.errors import TableError
 
@@ -19,8 +19,13 @@ __all__ = ["KEPT_TABLES", "KeptLog", "KeptSeal", "find_kept", "keep", "read_log"
 
 _FILE = "kept.json"
 
-KEPT_TABLES = {"quarantine": tables.quarantine, "label_class": tables.label_class}
-"""Rows that are kept as they are: what people ruled, without which other examples would be learned."""
+KEPT_TABLES = {
+    "quarantine": tables.quarantine,
+    "label_class": tables.label_class,
+    "declaration": declaration_tables.declaration,
+    "declared": declaration_tables.declared,
+}
+"""Rows that are kept as they are: what people ruled and said, without which others would be learned."""
 
 
 class KeptSeal(msgspec.Struct, frozen=True, array_like=True):

@@ -122,7 +122,7 @@ class ArchivedLog:
         for start, stop in _parts(kept.offset):
             self._write_examples(connection, id_, start, stop)
         for name, table in KEPT_TABLES.items():
-            insert_many(connection, table, [(id_, *row) for row in kept.rows[name]])
+            insert_many(connection, table, [(id_, *row) for row in kept.rows.get(name, ())])
         there = {name: self._archive[name].list_files() for name in self._ends()}
         insert_many(
             connection,

@@ -194,3 +194,4 @@ def _adopted_lines(adopted: "AdoptedLog", renewed: "RenewedStates | None") -> "I
         yield f"next: headwater signing-key renew {adopted.pipeline}, which folds them again"
     number = adopted.champion
     yield "no version is champion" if number is None else f"version {number} is champion"
+    yield "then: headwater up, and headwater deploy for the schedules"

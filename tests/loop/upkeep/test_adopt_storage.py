@@ -1,6 +1,9 @@
 """A home is lost with its database and MLflow's records: its storage alone is adopted."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -27,7 +30,6 @@ from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.rebuild import rebuild_here
 from headwater.loop.training.update import train
-from headwater.loop.upkeep.signing import renew_states
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import Label, Prediction
@@ -132,10 +134,9 @@ def test_without_the_key_every_state_is_folded_again_and_learned_on_from(
     digests = [version.digest for version in bound.registry.store.versions()]
     bound.close()
     new = Settings(home=tmp_path / "new", mlflow_uri=old.tracking_uri, **stores)
-    with closing(Database(new.operational_url)) as database:
-        adopted = adopt("line", new, database, SimulatedClock(START), by="test", new_key=True)
-    assert (adopted.refused, adopted.champion) == (("1", "2"), "2")
-    assert renew_states("line", new).folded == ("1", "2")
+    told = msgspec.json.decode(by_command(new, "adopt", "line", "--new-key", "--yes", "--json"))
+    assert (told["adopted"]["refused"], told["adopted"]["champion"]) == (["1", "2"], "2")
+    assert (told["renewed"]["folded"], told["renewed"]["left"]) == (["1", "2"], {})
     again = open_bound(new, SimulatedClock(START + timedelta(days=9)))
     store = again.registry.store
     assert [store.learner(version).digest() for version in store.versions()] == digests
@@ -144,6 +145,18 @@ def test_without_the_key_every_state_is_folded_again_and_learned_on_from(
     assert made is not None
     assert (made.number, made.parent) == ("3", "2")
     assert rebuild_here("line", "3", new, from_root=True).equal
+
+
+def by_command(settings: Settings, *words: str) -> bytes:
+    """Run a command as a user does, and return what it prints."""
+    named = {
+        f"HEADWATER_{name.upper()}": str(value)
+        for name, value in settings.model_dump(exclude_defaults=True).items()
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "headwater.cli", *words]
+    ended = subprocess.run(command, env={**os.environ, **named}, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
+    return ended.stdout
 
 
 def test_every_record_is_as_it_was(home: Settings, open_bound: OpenBound, new: Settings) -> None:
