@@ -1,5 +1,7 @@
-"""A trainer beside learning, and threads that a module starts."""
+"""Two of everything: trainers, a trainer beside learning, and threads that a module starts."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -7,7 +9,8 @@ import pytest
 from tests.cli import toys
 from tests.loop.conftest import mlflow_template
 from tests.patience import PATIENCE_S, await_
-from tests.system.faults.running import command, first_version, running
+from tests.serving.flow import history_of
+from tests.system.faults.running import ROOT, command, environment, first_version, running
 
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
@@ -61,3 +64,33 @@ def test_a_trainer_beside_learning_and_threads_of_a_module_that_do_not_end(
             line.append(bound.registry.store.get(line[-1].parent))
         made_by_hand = {one.number for one in bound.registry.store.versions() if one.number != "1"}
         assert made_by_hand.intersection(one.number for one in line)
+
+
+def test_of_three_trainers_at_once_one_learns(mlflow_template: Path, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    first_version(settings, mlflow_template)
+    with Bound(toys.toy, settings) as bound:
+        bound.log.import_history(history_of(("x", "y"), 100, 3_000))
+        collect(bound.log)
+    train = [sys.executable, "-W", "ignore", "-m", "headwater.cli", "train", "tests/cli/toys.py:toy"]
+    trainers = [
+        subprocess.Popen(
+            train,
+            cwd=ROOT,
+            env=environment(settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    said = [one.communicate(timeout=PATIENCE_S)[1] for one in trainers]
+    ended = [one.returncode for one in trainers]
+    assert 0 in ended
+    for status, words in zip(ended, said, strict=True):
+        assert status == 0 or "is held by" in words
+    with Bound(toys.toy, settings) as bound:
+        assert [version.number for version in bound.registry.store.versions()] == ["1", "2"]
+        champion = bound.registry.champion()
+        assert champion is not None
+        assert champion.examples.stop == 3_000
