@@ -9,15 +9,22 @@ from random import Random
 from typing import NamedTuple
 
 import msgspec
-from msgspec.structs import astuple
 from sqlalchemy import update
 
 from benchmarks.models import river_regression
 from headwater.features.log import FeatureLog
-from headwater.features.sequence.join_records import NewExample, NewLabel, NewPrediction
+from headwater.features.sequence.join_records import (
+    NewExample,
+    NewLabel,
+    NewPrediction,
+    example_rows,
+    label_rows,
+    prediction_rows,
+)
 from headwater.infra.clock import to_us
 from headwater.infra.store.database import insert_many
 from headwater.infra.store.schema import tables
+from headwater.spec.data.checksum import payload_crc
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
 from headwater.spec.data.records import Label, Prediction
@@ -80,12 +87,14 @@ def _records(start: int, stop: int) -> Iterator[tuple[int, Prediction, Label]]:
 def _add(rows: _Rows, pipeline_id: int, offset: int, prediction: Prediction, label: Label) -> None:
     """Add one example: its prediction and its label take the next two positions."""
     at_us, position = to_us(label.known_at), 2 * offset
-    for kind, row in (
-        (rows.predictions, NewPrediction(position, prediction.id, at_us, _ENCODER.encode(prediction))),
-        (rows.labels, NewLabel(position + 1, position, None, 0, at_us, False, _ENCODER.encode(label))),
-        (rows.examples, NewExample(offset, position, position + 1, at_us, None)),
-    ):
-        kind.append((pipeline_id, *astuple(row), row.checksum))
+    predicted, told = _ENCODER.encode(prediction), _ENCODER.encode(label)
+    made = NewPrediction(position, prediction.id, at_us, predicted, payload_crc(predicted))
+    rows.predictions += prediction_rows(pipeline_id, [made])
+    crc = payload_crc(told)
+    answer = NewLabel(position + 1, position, None, 0, at_us, False, told, None, crc)
+    rows.labels += label_rows(pipeline_id, [answer])
+    example = NewExample(offset, position, position + 1, at_us, None)
+    rows.examples += example_rows(pipeline_id, [example])
 
 
 def _write(log: FeatureLog, rows: _Rows, stop: int) -> None:
