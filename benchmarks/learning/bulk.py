@@ -89,12 +89,12 @@ def _add(rows: _Rows, pipeline_id: int, offset: int, prediction: Prediction, lab
     at_us, position = to_us(label.known_at), 2 * offset
     predicted, told = _ENCODER.encode(prediction), _ENCODER.encode(label)
     made = NewPrediction(position, prediction.id, at_us, predicted, payload_crc(predicted))
-    rows.predictions += prediction_rows(pipeline_id, [made])
+    rows.predictions.extend(prediction_rows(pipeline_id, [made]))
     crc = payload_crc(told)
     answer = NewLabel(position + 1, position, None, 0, at_us, False, told, None, crc)
-    rows.labels += label_rows(pipeline_id, [answer])
+    rows.labels.extend(label_rows(pipeline_id, [answer]))
     example = NewExample(offset, position, position + 1, at_us, None)
-    rows.examples += example_rows(pipeline_id, [example])
+    rows.examples.extend(example_rows(pipeline_id, [example]))
 
 
 def _write(log: FeatureLog, rows: _Rows, stop: int) -> None:

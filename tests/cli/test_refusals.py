@@ -117,6 +117,7 @@ def test_a_corrupt_table_is_named_and_nothing_is_trained(run: Run, home: Setting
     path.write_bytes(content[:100])
     result = run("train", TOY, "--fresh")
     path.write_bytes(content)
+    print("RESULT", result)
     refused(result, path.name, "restore that file")
     assert list(stores(home)) == before
 
