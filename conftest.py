@@ -16,6 +16,7 @@ os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 # looked through for doctests.
 collect_ignore_glob = [
     "infra/migrations/*",
+    "infra/store/schema/declaration_tables.py",
     "infra/store/schema/queue_tables.py",
     "registry/pyfunc_model.py",
     "tests/system/zygote.py",

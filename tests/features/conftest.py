@@ -41,6 +41,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 def on_s3(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
+    # An earlier test of this process may have used another server: each folder has its own.
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3.endpoint)
     os.environ.pop("AWS_PROFILE", None)
     bucket = f"bucket-{abs(hash(str(tmp_path))) % 10**9}"
     return Settings(home=tmp_path / "home", storage=f"s3://{bucket}/log", s3_endpoint=s3.endpoint)

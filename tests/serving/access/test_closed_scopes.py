@@ -117,6 +117,10 @@ def test_keys_from_before_close_everything(home: Settings, clock: SimulatedClock
     KeyStore(database, clock).add("old", ["read"], by="test", closes=["read"])
     with database.transaction() as connection:  # as a home of an earlier commit has it
         connection.execute(text("ALTER TABLE api_key DROP COLUMN closes"))
+        for table in ("prediction", "label", "example"):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN checksum"))
+        for table in ("lost_entry", "archive_file", "declaration", "declared"):
+            connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0015'"))
     database.close()
     migrated = Database(home.operational_url)
