@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from headwater.learners.learner import Capabilities, Learner, Schema
-from headwater.spec.errors import DeclarationError, NotStatefulError
+from headwater.spec.errors import DeclarationError, HeadwaterError, NotStatefulError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.updating.update import Stateful
 
@@ -92,7 +92,16 @@ def check_bound(pipeline: Pipeline) -> Learner:
     DeclarationError
         As for :func:`wrap`.
     """
-    learner = fresh_of(pipeline)
+    try:
+        learner = fresh_of(pipeline)
+    except HeadwaterError:
+        raise
+    except Exception as error:  # whatever a user's function does
+        factory = f"{pipeline.model.__module__}:{pipeline.model.__name__}"
+        raise DeclarationError(
+            f"the model of pipeline {pipeline.name!r} cannot be made: {type(error).__name__}: {error}",
+            hint=f"look at {factory}: it returns the unfitted estimator",
+        ) from error
     can = learner.capabilities
     if not can.stateful:
         _check_fit_only(pipeline, can)

@@ -6,7 +6,7 @@ from headwater.infra.store.audit import check_note
 from headwater.infra.store.lease import Lease
 from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
-from headwater.loop.declaring.edit_plan import declare
+from headwater.loop.declaring.edit_plan import declare, end_word
 from headwater.loop.training.gate import GateResult, held_back, judge
 from headwater.loop.training.parent_state import learned_state
 from headwater.loop.training.plan import UpdatePlan, check_update, planned
@@ -159,6 +159,8 @@ def _promote(bound: Bound, version: Version, work: Work, lease: Lease, by: str) 
             now = reign.version if reign else "none"
             return False, f"not promoted, champion {work.champion} was replaced by {now} meanwhile"
         bound.registry.promote(version.number, by=by, reason=work.reason, lease=lease)
+        if version.parent is None:
+            end_word(bound, by)
     return True, work.reason
 
 

@@ -23,7 +23,7 @@ from headwater.spec.recipe import Recipe
 from headwater.spec.statement import Statement, statement_of
 from headwater.spec.updating.update import Stateless
 
-__all__ = ["EditPlan", "declare", "may_begin_line", "plan_edits"]
+__all__ = ["EditPlan", "declare", "end_word", "may_begin_line", "plan_edits"]
 
 
 class EditPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +96,7 @@ def plan_edits(bound: Bound) -> EditPlan:
         ),
         service=_service(bound, champion, learned),
         archive=_archive(bound),
-        do=tuple(step for step in steps if not (said and step.endswith("--apply"))),
+        do=tuple(step for step in steps if (asks and not refused) or not step.endswith("--apply")),
         refused=refused,
         asks=asks,
     )
@@ -106,6 +106,13 @@ def may_begin_line(bound: Bound) -> bool:
     """Return whether somebody said of this very declaration that a new line may begin."""
     in_force = bound.declarations.in_force()
     return in_force is not None and in_force.begins_line and in_force.statement == _said_by(bound)
+
+
+def end_word(bound: Bound, by: str) -> None:
+    """Note that a new line serves: the word was for that one, and not for the one after a rollback."""
+    in_force = bound.declarations.in_force()
+    if in_force is not None and in_force.begins_line:
+        bound.declarations.put_in_force(in_force.statement, expected=in_force, by=by)
 
 
 def _said_by(bound: Bound) -> Statement:

@@ -13,7 +13,7 @@ from headwater.infra.store.lease import Lease, holding
 from headwater.learners.cautions import cautions_of_state
 from headwater.learners.learner import Learner
 from headwater.loop.binding import Bound
-from headwater.loop.declaring.edit_plan import declare
+from headwater.loop.declaring.edit_plan import declare, end_word
 from headwater.loop.training.evaluate import served_scores
 from headwater.loop.training.fold import fold
 from headwater.loop.training.parent_state import learned_state
@@ -139,6 +139,8 @@ def _update(bound: Bound, lease: Lease, by: str, *, from_scratch: bool) -> Updat
     promoted = bound.pipeline.promotion == "always"
     if promoted:
         bound.registry.promote(version.number, by=by, reason=plan.reason, lease=lease)
+        if plan.parent is None:
+            end_word(bound, by)
     else:
         bound.registry.challenge(version)
     return UpdateResult(

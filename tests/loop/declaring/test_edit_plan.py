@@ -15,7 +15,7 @@ from headwater.loop.training.catch_up import check_served
 from headwater.loop.training.update import train
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.label import LabelRule
-from headwater.spec.errors import ChangedError
+from headwater.spec.errors import ChangedError, DeclarationError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.serving import Serving
 from headwater.spec.updating.gate import Gate
@@ -27,6 +27,12 @@ from headwater.spec.updating.update import Stateless
 __all__ = ["first"]
 
 C = Feature("c", str, nullable=True)
+
+
+def broken() -> object:
+    raise ValueError("no model")
+
+
 EDITS: dict[str, tuple[dict[str, Any], str, str]] = {
     "added": ({"features": (A, B, C)}, "feature 'c'", "a new line"),
     "added, never null": ({"features": (A, B, Feature("c", int))}, "feature 'c'", "refused"),
@@ -100,6 +106,24 @@ def test_a_new_line_begins_once_somebody_has_said_so(bind: Binder, first: Bound)
     assert "a new line: " in updated.reason
     day(changed)
     assert "fine-tunes version 2" in train(changed).reason
+    changed.registry.promote("1", by="test", reason="back")
+    day(changed)
+    assert plan_edits(changed).asks  # the word was for that line
+    with pytest.raises(ChangedError):
+        train(changed)
+
+
+def test_an_edit_that_is_refused_is_not_carried_out_by_a_word(bind: Binder, first: Bound) -> None:
+    changed = again(bind, first, features=(A, Feature("c", int)))
+    plan = plan_edits(changed)
+    assert {edit.kind for edit in plan.edits} == {"refused", "a new line"}
+    assert not [step for step in plan.do if "--apply" in step]
+
+
+def test_a_factory_that_fails_is_named(bind: Binder) -> None:
+    with pytest.raises(DeclarationError, match="cannot be made: ValueError: no model") as refused:
+        bind(model=broken)
+    assert "broken" in refused.value.hint
 
 
 def test_a_word_holds_for_the_declaration_that_it_was_said_of(bind: Binder, first: Bound) -> None:
