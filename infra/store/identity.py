@@ -111,7 +111,7 @@ class Claim:
         Raises
         ------
         IdentityError
-            If another log has it.
+            If another log has it, or the file that says so is damaged.
         StorageError
             If storage is away.
         """
@@ -122,8 +122,11 @@ class Claim:
             return
         try:
             whose = msgspec.json.decode(content, type=_Claimed).log
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            whose = None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise IdentityError(
+                f"{self._storage.address(*self._place)}, which says whose the tables are, is damaged",
+                hint="if no other home uses this storage, remove that file: collecting writes it anew",
+            ) from error
         where = self._storage.address(*self._place[:-1])
         thing = f"the storage of {self._identity.pipeline!r}"
         self._identity.check(thing, where, whose, "HEADWATER_STORAGE")

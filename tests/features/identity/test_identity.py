@@ -148,11 +148,15 @@ def test_one_of_several_logs_that_claim_a_name_at_once_gets_it(shared: Settings)
     Claim(storage, Identity("toy", holder)).take()
 
 
-def test_an_unreadable_claim_is_refused(settings: Settings) -> None:
-    storage = open_storage(settings)
+def test_a_damaged_claim_is_refused_until_it_is_removed(settings: Settings) -> None:
+    storage, identity = open_storage(settings), Identity("toy", new_id())
+    Claim(storage, identity).take()
     storage.write(b"", "tables", "toy", "log.json")
-    with pytest.raises(IdentityError, match="bears no log's id"):
-        Claim(storage, Identity("toy", new_id())).take()
+    with pytest.raises(IdentityError, match="is damaged") as refused:
+        Claim(storage, identity).take()
+    assert "remove that file" in refused.value.hint
+    Path(storage.address("tables", "toy", "log.json")).unlink()
+    Claim(storage, identity).take()
 
 
 def test_a_copy_of_a_home_is_of_the_same_log(
