@@ -2,7 +2,7 @@
 
 import msgspec
 
-from headwater.features.identity.adoption import LostInbox, adopt_log, check_adoptable
+from headwater.features.identity.adoption import LostInbox, adopt_log, check_adoptable, has_inbox_of
 from headwater.features.identity.kept_log import find_kept
 from headwater.features.read.archive import Archive
 from headwater.features.read.repository import LogRepository, registered
@@ -76,6 +76,7 @@ def adopt(
     """Take over a log whose home is gone: storage and MLflow bear its id, and the database knows it.
 
     If the database is lost, too, the log is put into a new one from the archive, up to the last collect.
+    If it is lost alone, and this home has the log's inbox, what came since is sequenced again from that.
     Versions that MLflow does not know, and whose files hold, are registered anew. Whoever comes after a
     kill goes on, or begins anew.
 
@@ -99,7 +100,7 @@ def adopt(
     NotFoundError
         If neither the database nor storage keeps a log of that pipeline.
     ConflictError
-        If this home has an inbox of the pipeline already.
+        If this home has an inbox of the pipeline already, and the database is not lost.
     BusyError
         If a process of the old home lives.
     IdentityError
@@ -111,10 +112,13 @@ def adopt(
         lost database, nothing is changed by any of these.
     """
     clock = clock or SystemClock()
-    known = registered(database)
-    if pipeline not in known and find_kept(open_storage(settings), pipeline) is None:
+    known, kept = registered(database), find_kept(open_storage(settings), pipeline)
+    if pipeline not in known and kept is None:
         raise _nothing(pipeline, settings.storage_uri, known)
-    check_adoptable(database, known.get(pipeline, 0), pipeline, settings)
+    put = pipeline not in known or is_from_archive(database, known[pipeline])
+    own = kept is not None and put and has_inbox_of(pipeline, settings, kept.inboxes)
+    if not own:
+        check_adoptable(database, known.get(pipeline, 0), pipeline, settings)
     _check_key(settings, new_key)
     pipeline_id = known.get(pipeline) or _written(pipeline, settings, database, clock, by=by)
     identity = identity_of(database, pipeline_id)
@@ -130,7 +134,7 @@ def adopt(
         numbers, refused = _verified(registry)
         if not _check_champion(registry, refused, new_key=new_key):
             take_champion(registry, settings, refused, by=by)
-        lost = adopt_log(database, pipeline_id, identity, settings, clock, by=by)
+        lost = () if own else adopt_log(database, pipeline_id, identity, settings, clock, by=by)
     reign = registry.championship.reign()
     reigned = {past.version for past in registry.championship.history()}
     return AdoptedLog(

@@ -1,5 +1,6 @@
 """Adoption: a new inbox takes the place of one that was lost with its home, in the log that is left."""
 
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from headwater.infra.store.identity import Identity
 from headwater.infra.store.schema import tables
 from headwater.spec.errors import ConflictError
 
-__all__ = ["LostInbox", "adopt_log", "check_adoptable"]
+__all__ = ["LostInbox", "adopt_log", "check_adoptable", "has_inbox_of"]
 
 
 class LostInbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,21 @@ class LostInbox(msgspec.Struct, frozen=True, kw_only=True):
     inbox: str
     read_to: int
     received_until: datetime | None
+
+
+def has_inbox_of(pipeline: str, settings: Settings, inboxes: Collection[str]) -> bool:
+    """Return whether this home has one of some inboxes: then its database alone is lost.
+
+    Parameters
+    ----------
+    pipeline, settings
+        Whose inbox, and where the home is.
+    inboxes
+        The ids of those that a log was read from.
+    """
+    path = inbox_file(pipeline, settings)
+    identity = read_identity(path) if path.exists() else None
+    return identity is not None and identity.inbox in inboxes
 
 
 def check_adoptable(database: Database, pipeline_id: int, pipeline: str, settings: Settings) -> None:

@@ -67,7 +67,8 @@ def adopt(
     Positions and offsets go on where they ended. What is missing is named: what the lost inbox had
     acknowledged behind the position that the database has read is lost. The old home is refused from
     then on, should it turn up again. If the database is lost, too, the log is read from the archive, up
-    to the last collect; if MLflow's records are, versions are registered anew from their files.
+    to the last collect; if MLflow's records are, versions are registered anew from their files. If the
+    database alone is lost, this home's inbox goes on, and nothing that was acknowledged is lost.
 
     It needs the signing key of the lost home: copy its signing.key here, or set HEADWATER_SIGNING_KEY.
     Without it, --new-key: states are then refused until headwater signing-key renew has folded them.

@@ -119,6 +119,32 @@ def test_the_log_goes_on_from_its_archive_in_postgresql_and_s3(
         day(open_bound(old), 3)
 
 
+def test_a_home_whose_database_alone_is_lost_goes_on_with_its_inbox(
+    home: Settings, open_bound: OpenBound
+) -> None:
+    bound = open_bound(home)
+    grow(bound)
+    day(bound, 5, collected=False)  # sequenced, and not collected
+    bound.log.record([Prediction(id="new", features={"a": 1.0, "b": 1.0}, output=0.5, served_at=START)])
+    bound.close()
+    before = rows_of(home)
+    for path in home.root.glob("headwater.sqlite*"):
+        path.unlink()
+    with pytest.raises(IdentityError, match="knows no log") as refused:
+        open_bound(home)
+    assert "headwater adopt line" in refused.value.hint
+    for _ in range(2):  # a second time, it changes nothing
+        adopted = taken(home)
+        assert (adopted.alone, adopted.lost, adopted.champion) == (True, (), "1")
+    again = open_bound(home, SimulatedClock(START + timedelta(days=9)))
+    collect(again.log)
+    after = rows_of(home)
+    for name, rows in before.items():
+        assert after[name][: len(rows)] == rows
+    assert any("new" in row for row in after["prediction"])
+    assert train(again).version is not None
+
+
 def test_without_the_key_every_state_is_folded_again_and_learned_on_from(
     home: Settings,
     on_s3: Settings,
