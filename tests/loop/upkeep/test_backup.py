@@ -43,6 +43,7 @@ def grown(home: Settings, open_bound: OpenBound) -> Bound:
     return bound
 
 
+@pytest.mark.parametrize("stores", ["S3", "PostgreSQL"], indirect=True)  # each on disk otherwise
 def test_a_backup_that_is_taken_while_all_goes_on_is_of_one_moment(
     stores: Settings, open_bound: OpenBound, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
