@@ -17,7 +17,7 @@ __all__ = ["Plain", "Statement", "statement_of"]
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 """What JSON holds."""
 
-_KIND = "kind"  # under this name data says which class it is of
+_KIND = "__kind__"  # under this name data says its class: no feature begins with two underscores
 _DIGITS = 16  # of a hash: a person tells two texts apart by it
 
 

@@ -155,7 +155,7 @@ def _wrong(
 ) -> list[str]:
     """Return at most one text on what is not as it was stated."""
     from headwater.loop.rebuild import rebuild_here  # noqa: PLC0415 - heavy
-    from headwater.spec.loading import load_pipeline  # noqa: PLC0415
+    from headwater.spec.loading import load_pipeline  # noqa: PLC0415 - as above
 
     names = {name.removeprefix("HEADWATER_").lower(): value for name, value in stores.items()}
     own = {name: value for name, value in names.items() if name in Settings.model_fields}

@@ -19,7 +19,8 @@ from headwater.spec.declaration import (
 from headwater.spec.difference import Difference
 from headwater.spec.edits import KINDS, Edit, edits_of_settings, edits_of_what_is_learned
 from headwater.spec.errors import ChangedError
-from headwater.spec.recipe import Recipe
+from headwater.spec.pipeline import Pipeline
+from headwater.spec.recipe import LearnerCode, Recipe
 from headwater.spec.statement import Statement, statement_of
 from headwater.spec.updating.update import Stateless
 
@@ -76,10 +77,11 @@ def plan_edits(bound: Bound) -> EditPlan:
         If a store is away.
     """
     in_force = bound.declarations.in_force()
-    statement = _said_by(bound)
+    code = _code_of(bound.pipeline)
+    statement = statement_of(bound.pipeline, code)
     champion = bound.registry.champion()
     learned = None if champion is None else bound.registry.store.recipe(champion)
-    edits = _edits(bound, in_force, statement, learned)
+    edits = _edits(bound, in_force, statement, learned, code)
     refused = any(edit.kind == "refused" for edit in edits)
     renews = any(edit.kind == "a new line" for edit in edits)
     said = in_force is not None and in_force.begins_line and in_force.statement == statement
@@ -91,9 +93,7 @@ def plan_edits(bound: Bound) -> EditPlan:
         since=None if in_force is None else f"{in_force.since:%Y-%m-%d %H:%M} UTC",
         by=None if in_force is None else in_force.by,
         edits=edits,
-        next_update=_next_update(
-            bound, champion, refused=refused, renews=renews, asks=renews and not said
-        ),
+        next_update=_next_update(bound, champion, refused=refused, renews=renews, asks=asks),
         service=_service(bound, champion, learned),
         archive=_archive(bound),
         do=tuple(step for step in steps if (asks and not refused) or not step.endswith("--apply")),
@@ -116,8 +116,11 @@ def end_word(bound: Bound, by: str) -> None:
 
 
 def _said_by(bound: Bound) -> Statement:
-    pipeline = bound.pipeline
-    return statement_of(pipeline, learner_code(pipeline, adapter_of(pipeline.model())))
+    return statement_of(bound.pipeline, _code_of(bound.pipeline))
+
+
+def _code_of(pipeline: Pipeline) -> LearnerCode:
+    return learner_code(pipeline, adapter_of(pipeline.model()))
 
 
 def declare(bound: Bound, *, by: str, apply: bool = False) -> tuple[Edit, ...]:
@@ -150,13 +153,17 @@ def declare(bound: Bound, *, by: str, apply: bool = False) -> tuple[Edit, ...]:
 
 
 def _edits(
-    bound: Bound, in_force: InForce | None, statement: Statement, learned: Recipe | None
+    bound: Bound,
+    in_force: InForce | None,
+    statement: Statement,
+    learned: Recipe | None,
+    code: LearnerCode,
 ) -> tuple[Edit, ...]:
     pipeline, declared = bound.pipeline, bound.log.declared
     now = declaration_of(pipeline)
     changes = {change.field: change for change in differences(declared.stored, now)}
     if learned is not None:
-        for change in (*schema_differences(learned, now), *_of_learner(bound, learned)):
+        for change in (*schema_differences(learned, now), *_of_learner(bound, learned, code)):
             before = changes.get(change.field)
             changes[change.field] = before if before is not None and before.way == "back" else change
     edits = list(
@@ -172,10 +179,9 @@ def _edits(
     return tuple(sorted(told.values(), key=lambda edit: KINDS.index(edit.kind)))
 
 
-def _of_learner(bound: Bound, learned: Recipe) -> tuple[Difference, ...]:
+def _of_learner(bound: Bound, learned: Recipe, code: LearnerCode) -> tuple[Difference, ...]:
     pipeline = bound.pipeline
     classes = UNSET if bound.capabilities.open_labels else pipeline.label.known_classes or UNSET
-    code = learner_code(pipeline, adapter_of(pipeline.model()))
     found = learner_differences(learned, replace(learned, learner=code, classes=classes))
     if isinstance(pipeline.update, Stateless):  # each update begins a new line
         return tuple(replace(change, way="free") for change in found)

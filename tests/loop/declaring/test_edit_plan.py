@@ -77,6 +77,14 @@ def test_each_edit_is_named_with_its_kind_and_planning_changes_nothing(
         assert edit.do
 
 
+@pytest.mark.parametrize("name", ["kind", "order", "parameters"])
+def test_a_feature_may_have_a_name_of_the_statement_s_own(bind: Binder, name: str) -> None:
+    declared = bind(features=(A, Feature(name, float, nullable=True)))
+    declare(declared, by="test")
+    edited = bind(declared.clock, features=(A, Feature(name, float, nullable=True, low=0.0)))  # type: ignore[arg-type]
+    assert [edit.field for edit in plan_edits(edited).edits] == [f"feature {name!r}.low"]
+
+
 def test_every_field_of_a_pipeline_has_an_edit_here(first: Bound) -> None:
     """Those left out need stores, people or a service, and have the rules of their kind."""
     edited = {name for changes, *_ in EDITS.values() for name in changes}
