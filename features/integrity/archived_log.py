@@ -224,7 +224,8 @@ class ArchivedLog:
             wanted = ("offset", "emitted_at", "supersedes", "revision", "prediction_id")
             return self._frames.schema([column for column in EXAMPLE if column in wanted])
         if name == "predictions":
-            return {"position": pl.Int64(), "recorded_at": _TIME} | self._frames.schema(PREDICTION)
+            times = {"recorded_at": _TIME, "due_at": _TIME}
+            return {"position": pl.Int64()} | times | self._frames.schema(PREDICTION)
         label = ("prediction_id", "revision", "late", "label", "source", "key", "known_at", "by")
         flags = {"on_receipt": pl.Boolean(), "held": pl.Boolean(), "instead_of": pl.Int64()}
         return {"position": pl.Int64(), "received_at": _TIME} | self._frames.schema(label) | flags

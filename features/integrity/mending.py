@@ -52,13 +52,15 @@ def _mend_prediction(connection: Connection, pipeline_id: int, inbox: Inbox, pos
     table = tables.prediction
     mine = (table.c.pipeline_id == pipeline_id) & (table.c.position == position)
     row = connection.execute(
-        select(table.c.id, table.c.effective_at_us, table.c.payload, table.c.checksum).where(mine)
+        select(
+            table.c.id, table.c.effective_at_us, table.c.payload, table.c.checksum, table.c.due_us
+        ).where(mine)
     ).one_or_none()
     if row is None:
         return False
     for received_us, payload in _copies(inbox, row.id, PREDICTION):
         for us in (row.effective_at_us, received_us):
-            checksum = prediction_checksum(position, row.id, us, payload_crc(payload))
+            checksum = prediction_checksum(position, row.id, us, payload_crc(payload), row.due_us)
             if checksum == row.checksum or (us == received_us and payload == row.payload):
                 values: dict[str, Any] = {"effective_at_us": us, "payload": payload}
                 connection.execute(update(table).where(mine).values(checksum=checksum, **values))

@@ -102,6 +102,7 @@ class Frames:
             "propensity": ("propensity", float, 1.0),
             "entity": ("entity", dict[str, str] | None, None),
             "ages_s": ("ages_s", dict[str, float] | None, None),
+            "due_at": ("due_at", str | None, None),
         }
 
     def schema(self, columns: Collection[str]) -> dict[str, pl.DataType]:
@@ -124,7 +125,7 @@ class Frames:
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "recorded_at": _times([row[1] for row in rows]),
         }
-        return pl.DataFrame(columns | self._prediction_columns([row[2] for row in rows], PREDICTION))
+        return pl.DataFrame(columns | self._prediction_columns([row[2] for row in rows], (*PREDICTION, "due_at")))
 
     def labels(self, rows: Sequence[LabelRow]) -> pl.DataFrame:
         """Make a frame with position, prediction_id, label and the columns of its revision."""
@@ -234,7 +235,7 @@ class Frames:
                         )
                     }
                 ).to_struct("features")
-            case "served_at":
+            case "served_at" | "due_at":
                 return _moments(values)
             case "entity":
                 texts = [msgspec.json.encode(keys).decode() if keys else "{}" for keys in values]

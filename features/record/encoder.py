@@ -47,6 +47,7 @@ class _LoggedPrediction(msgspec.Struct, gc=False):
     propensity: float | UnsetType
     entity: dict[str, str] | UnsetType
     ages_s: dict[str, float] | UnsetType
+    due_at: datetime | UnsetType
 
 
 class _LoggedLabel(msgspec.Struct, gc=False):
@@ -73,6 +74,7 @@ class _StoredPrediction(msgspec.Struct, gc=False):
     propensity: float = 1.0
     entity: dict[str, str] = {}
     ages_s: dict[str, float] = {}
+    due_at: datetime | None = None
 
 
 _STORED_PREDICTION = msgspec.json.Decoder(_StoredPrediction)
@@ -159,6 +161,7 @@ class RecordEncoder:
         propensity: float = 1.0,
         entity: dict[str, str] | None = None,
         ages_s: dict[str, float] | None = None,
+        due_at: datetime | None = None,
     ) -> Entry:
         """Make the entry of a prediction whose parts were checked as they came.
 
@@ -177,6 +180,7 @@ class RecordEncoder:
             UNSET if propensity == 1.0 else propensity,
             entity or UNSET,
             ages_s or UNSET,
+            due_at or UNSET,
         )
         return Entry(PREDICTION, id_, "", to_us(served_at), _encoded(logged, id_))
 
@@ -219,6 +223,7 @@ class RecordEncoder:
             UNSET if prediction.propensity == 1.0 else prediction.propensity,
             prediction.entity or UNSET,
             prediction.ages_s or UNSET,
+            UNSET if prediction.due_at is None else in_utc(prediction.due_at, "due_at"),
         )
         return Entry(PREDICTION, id_, "", at_us, _encoded(logged, id_))
 

@@ -49,9 +49,16 @@ def entry_checksums(
     ]
 
 
-def prediction_checksum(position: int, id_: str, effective_at_us: int, crc: int) -> int:
-    """Return the checksum of a sequenced prediction, given the CRC of its payload."""
+def prediction_checksum(
+    position: int, id_: str, effective_at_us: int, crc: int, due_us: int | None = None
+) -> int:
+    """Return the checksum of a sequenced prediction, given the CRC of its payload.
+
+    A due time is covered where there is one, so that a row without keeps the checksum that it had.
+    """
     numbers = position * _A ^ effective_at_us ^ effective_at_us >> 32
+    if due_us is not None:
+        numbers ^= (due_us ^ due_us >> 32) * _B ^ _C  # a time that was set to null is found, too
     return crc ^ crc32(id_.encode()) ^ numbers & _BITS
 
 
