@@ -5,10 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from headwater.features.read.stored_rows import is_damage
 from headwater.features.record.entries import LABEL, PREDICTION
 from headwater.features.record.inbox import Inbox
-from headwater.infra.store.database import Database
+from headwater.infra.store.database import Database, is_damage
 from headwater.infra.store.schema import tables
 from headwater.spec.data.checksum import label_checksum, payload_crc, prediction_checksum
 from headwater.spec.errors import DamagedError, StorageError

@@ -4,14 +4,13 @@ A row that fails its checksum, or that lies in a damaged page, is left out; an e
 or label is left out is, too. Whoever needs every row compares what came with what there must be.
 """
 
-import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, bindparam, select
 
 from headwater.features.read.frames import ExampleRow, LabelRow, PredictionRow
-from headwater.infra.store.database import Database
+from headwater.infra.store.database import Database, is_damage
 from headwater.infra.store.schema import tables
 from headwater.spec.data.checksum import (
     example_checksum,
@@ -21,12 +20,9 @@ from headwater.spec.data.checksum import (
 )
 from headwater.spec.errors import StorageError
 
-__all__ = ["StoredRows", "is_damage"]
+__all__ = ["StoredRows"]
 
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
-
-_SQLITE_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_POSTGRES_DAMAGED = {"XX001", "XX002"}  # data_corrupted, index_corrupted
 
 
 class StoredRows:
@@ -94,15 +90,6 @@ class StoredRows:
                 return list(connection.execute(statement, values).tuples().all())
 
         return _around_damage(within, start, stop)
-
-
-def is_damage(error: StorageError) -> bool:
-    """Return whether a database refused since a page or a text of it is damaged."""
-    original = getattr(error.__cause__, "orig", error.__cause__)
-    if isinstance(original, sqlite3.Error):
-        code = getattr(original, "sqlite_errorcode", None) or 0
-        return code & 0xFF in _SQLITE_DAMAGED or str(original).startswith("Could not decode")
-    return getattr(original, "sqlstate", None) in _POSTGRES_DAMAGED
 
 
 def _around_damage(read: Callable[[int, int], list[_Row]], start: int, stop: int) -> list[_Row]:

@@ -26,7 +26,7 @@ from headwater.spec.data.records import (
 )
 from headwater.spec.data.records import utc as in_utc
 from headwater.spec.data.scalars import plain, plain_items, plain_output
-from headwater.spec.errors import SchemaError
+from headwater.spec.errors import HeadwaterError, SchemaError
 from headwater.spec.pipeline import Pipeline, Task
 
 __all__ = ["RecordEncoder", "open_inbox"]
@@ -86,8 +86,16 @@ def open_inbox(pipeline: Pipeline, settings: Settings) -> Inbox:
     ------
     StorageError
         If the file cannot be opened.
+    IntegrityError
+        If it has lost records that were acknowledged.
     """
-    return Inbox(inbox_file(pipeline.name, settings))
+    inbox = Inbox(inbox_file(pipeline.name, settings))
+    try:
+        inbox.check_end()
+    except HeadwaterError:
+        inbox.close()
+        raise
+    return inbox
 
 
 class RecordEncoder:

@@ -8,6 +8,7 @@ from typing import IO
 
 from headwater.features.record.entries import (
     ONE_STATEMENT,
+    PREDICTION,
     SCHEMA,
     Entry,
     any_unkeyed,
@@ -22,10 +23,12 @@ from headwater.features.record.inbox_identity import InboxIdentity, identity_in,
 from headwater.features.record.inbox_reader import InboxReader, refused
 from headwater.features.record.inbox_transaction import InboxTransaction
 from headwater.infra.commit_points import reached
+from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
+from headwater.infra.store.end_mark import EndMark
 from headwater.infra.store.sqlite import BUSY_S, prepare
 from headwater.infra.store.turns import WriterQueue, present
-from headwater.spec.errors import ConflictError
+from headwater.spec.errors import ConflictError, IntegrityError
 
 __all__ = ["Inbox", "inbox_file"]
 
@@ -60,11 +63,54 @@ class Inbox(InboxReader):
         try:
             self._present, connection, self.identity = _opened(path)
             self._turns = WriterQueue(path)
+            self._mark = EndMark(path, self.identity.inbox)
         except (sqlite3.Error, OSError) as error:
             raise refused(path, error) from error
-        self._transaction = InboxTransaction(connection, self._turns)
+        self._transaction = InboxTransaction(connection, self._turns, self._move_mark)
         super().__init__(path, connection, self._transaction.lock)
         self._copying: sqlite3.Connection | None = None
+
+    def check_end(self) -> None:
+        """Check that it has the newest record that was acknowledged.
+
+        Raises
+        ------
+        IntegrityError
+            If it has not; nothing may be recorded then, for its position would be given again.
+        """
+        acknowledged = self._mark.read()  # first: others go on recording
+        end = self.end()
+        if end < acknowledged:
+            raise IntegrityError(
+                f"the inbox {self.path} ends at position {end}, and had acknowledged records up to "
+                f"{acknowledged}: its write-ahead log was cut or lost, or it is an older copy",
+                hint="restore the newest copy of the inbox; if there is none, headwater doctor --repair "
+                "puts back what the database has read, and names what is lost",
+            )
+
+    def pass_over_lost(self) -> range:
+        """Leave the positions empty that were acknowledged and are gone; return them.
+
+        The last one gets an entry that is damaged, so that none of them is given again; the sequencer
+        writes them all down as lost.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        lost = range(self.end() + 1, self._mark.read() + 1)
+        if lost:
+            row = (lost[-1], PREDICTION, new_id(), "", 0, b"", -1)
+            try:
+                with self._transaction:
+                    self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            except (sqlite3.Error, OSError) as error:
+                raise refused(self.path, error) from error
+        return lost
+
+    def _move_mark(self) -> None:
+        self._mark.move(self._end())
 
     def belong_to(self, log: str) -> None:
         """Store the log that the inbox belongs to, unless it belongs to one already.
@@ -156,6 +202,7 @@ class Inbox(InboxReader):
             if 0 < len(rows) <= ONE_STATEMENT and not self._imported.are_known:
                 with self._transaction.lock, self._turns:
                     if insert_new(self._connection, rows):
+                        self._move_mark()
                         return counts
             with self._transaction:
                 if not self._imported.hold_any([entry.id for entry in entries]):
@@ -233,6 +280,7 @@ class Inbox(InboxReader):
         self._imported.close()
         self._connection.close()
         self._turns.close()
+        self._mark.close()
         self._present.close()
 
 

@@ -87,8 +87,9 @@ class Sequencer:
         self._lease = acquire(self._database, self._clock, f"sequence/{self._name}")
         try:
             self._agreed()
-            with self._database.reading() as connection:  # a copy may have been read since it was opened
-                check_inbox(connection, self._pipeline_id, self._inbox)
+            # a copy may have been read since it was opened
+            check_inbox(self._database, self._pipeline_id, self._inbox)
+            with self._database.reading() as connection:
                 self._known.begin(connection)
         except HeadwaterError:
             release(self._database, self._lease)
