@@ -42,7 +42,7 @@ def mend_inbox(
             row = inbox.damaged_row(position)
             if row is None:
                 continue
-            _, kind, id_, received_us, _, key, checksum = row
+            _, kind, id_, us, _, key, checksum, hash_ = row
             if position in lost and removes_lost:
                 if position == end:  # it stays: what is recorded next gets the position behind it
                     continue
@@ -51,7 +51,8 @@ def mend_inbox(
                 continue
             with database.reading() as connection:
                 for payload in _copies(connection, pipeline_id, kind, id_):
-                    if entry_checksum(kind, id_, key, received_us, payload_crc(payload)) == checksum:
+                    crc = payload_crc(payload)
+                    if entry_checksum(kind, id_, key, us, crc, hash_) == checksum:
                         inbox.mend(position, payload)
                         mended.append(position)
                         break

@@ -48,7 +48,7 @@ class StoredRows:
     def predictions(self, start: int, stop: int) -> list[PredictionRow]:
         """Return the whole predictions of a range of positions, in order."""
         rows = self._read(self._predictions, start, stop)
-        return [row[:3] for row in _whole(rows, _is_whole_prediction)]
+        return [row[:4] for row in _whole(rows, _is_whole_prediction)]
 
     def labels(self, start: int, stop: int) -> list[LabelRow]:
         """Return the whole labels of a range of positions, in order."""
@@ -59,7 +59,7 @@ class StoredRows:
         """Return the whole examples of a range of offsets, in order, with both their halves."""
         rows = self._read(self._examples, start, stop)
         whole = _whole(rows, _is_whole_example)
-        return [(row[0], row[1], row[2], row[10], row[12], row[7], row[13]) for row in whole]
+        return [(row[0], row[1], row[2], row[10], row[12], row[7], row[13], row[15]) for row in whole]
 
     def damaged(self, start: int, stop: int) -> list[int]:
         """Return the positions of a range at which no whole row stands."""
@@ -119,10 +119,10 @@ def _whole(rows: list[_Row], is_whole: Callable[[_Row], bool]) -> list[_Row]:
         return [row for row in rows if decide(row)]
 
 
-def _is_whole_prediction(row: tuple[int, int, bytes, str, int | None]) -> bool:
-    position, effective_us, payload, id_, checksum = row
+def _is_whole_prediction(row: tuple[int, int, bytes, int | None, str, int | None]) -> bool:
+    position, effective_us, payload, recorded_by, id_, checksum = row
     return checksum is None or (
-        prediction_checksum(position, id_, effective_us, payload_crc(payload)) == checksum
+        prediction_checksum(position, id_, effective_us, payload_crc(payload), recorded_by) == checksum
     )
 
 
@@ -147,11 +147,11 @@ def _is_whole_link(row: tuple[int, int, int | None, int, int, int | None]) -> bo
 
 def _is_whole_example(row: Sequence[Any]) -> bool:
     _, _, _, prediction, label, _, us, payload, id_ = row[:9]
-    of_prediction, revision, label_us, late, told, of_label = row[9:]
+    of_prediction, revision, label_us, late, told, of_label, recorded_by = row[9:]
     if not _is_whole_link(tuple(row[:6])):
         return False
     if of_prediction is not None and (
-        prediction_checksum(prediction, id_, us, payload_crc(payload)) != of_prediction
+        prediction_checksum(prediction, id_, us, payload_crc(payload), recorded_by) != of_prediction
     ):
         return False
     if of_label is None:
@@ -172,10 +172,12 @@ def _within(table: Any, key: str, pipeline_id: int) -> tuple[Any, ...]:
     )
 
 
-def _predictions_of(pipeline_id: int) -> Select[tuple[int, int, bytes, str, int | None]]:
+def _predictions_of(
+    pipeline_id: int,
+) -> Select[tuple[int, int, bytes, int | None, str, int | None]]:
     row = tables.prediction.c
     return (
-        select(row.position, row.effective_at_us, row.payload, row.id, row.checksum)
+        select(row.position, row.effective_at_us, row.payload, row.recorded_by, row.id, row.checksum)
         .where(*_within(tables.prediction, "position", pipeline_id))
         .order_by(row.position)
     )
@@ -242,6 +244,7 @@ def _examples_of(pipeline_id: int) -> Select[Any]:
             label.late,
             label.payload,
             label.checksum,
+            prediction.recorded_by,
         )
         .join(tables.prediction, of_prediction)
         .join(tables.label, of_label)

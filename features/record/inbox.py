@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from headwater.features.record.entries import (
+    DECLARATION,
     ONE_STATEMENT,
     PREDICTION,
     SCHEMA,
@@ -18,7 +19,7 @@ from headwater.features.record.entries import (
     insert_new,
     rows_of,
 )
-from headwater.features.record.imported_files import IMPORTED, has_checksums
+from headwater.features.record.imported_files import IMPORTED, missing_columns
 from headwater.features.record.inbox_identity import InboxIdentity, identity_in, set_log
 from headwater.features.record.inbox_reader import InboxReader, refused
 from headwater.features.record.inbox_transaction import InboxTransaction
@@ -28,6 +29,7 @@ from headwater.infra.settings import Settings
 from headwater.infra.store.end_mark import EndMark
 from headwater.infra.store.sqlite import BUSY_S, prepare
 from headwater.infra.store.turns import WriterQueue, present
+from headwater.spec.declaration import Declaration
 from headwater.spec.errors import ConflictError, IntegrityError
 
 __all__ = ["Inbox", "inbox_file"]
@@ -101,10 +103,10 @@ class Inbox(InboxReader):
         """
         lost = range(self.end() + 1, self._mark.read() + 1)
         if lost:
-            row = (lost[-1], PREDICTION, new_id(), "", 0, b"", -1)
+            row = (lost[-1], PREDICTION, new_id(), "", 0, b"", -1, None)
             try:
                 with self._transaction:
-                    self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                    self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             except (sqlite3.Error, OSError) as error:
                 raise refused(self.path, error) from error
         return lost
@@ -127,6 +129,24 @@ class Inbox(InboxReader):
                 self.identity = set_log(self._connection, log)
         except (sqlite3.Error, OSError) as error:
             raise refused(self.path, error) from error
+
+    def declare(self, declaration: Declaration) -> int:
+        """Keep what entries will be recorded under, before the first one; return their hash of it.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        hash_ = declaration.hash
+        if self.declaration(hash_) is None:
+            row = (hash_, declaration.as_recorded.to_json())
+            try:
+                with self._transaction:
+                    self._connection.execute("INSERT OR IGNORE INTO declaration VALUES (?, ?)", row)
+            except (sqlite3.Error, OSError) as error:
+                raise refused(self.path, error) from error
+        return hash_
 
     def append(self, entries: Sequence[Entry], name: str) -> int:
         """Store entries in one synced transaction: all of them, or none.
@@ -223,7 +243,7 @@ class Inbox(InboxReader):
         first, stop = self.end() + 1, self.end() + count
         self._connection.execute("INSERT INTO imported VALUES (?, ?, ?)", (name, first, stop))
         (row,) = rows_of([last])
-        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", (stop, *row))
+        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (stop, *row))
 
     def mend(self, position: int, payload: bytes | None) -> None:
         """Put the whole payload of a damaged entry in its place, or remove an entry that is lost.
@@ -293,18 +313,19 @@ def _opened(path: Path) -> tuple[IO[bytes], sqlite3.Connection, InboxIdentity]:
         prepare(connection)
         identity = identity_in(connection, path, SCHEMA)
         connection.execute(IMPORTED)
-        _add_checksums(connection)
+        connection.execute(DECLARATION)
+        _add_columns(connection)
         opened.pop_all()
     return mark, connection, identity
 
 
-def _add_checksums(connection: sqlite3.Connection) -> None:
-    """Give an inbox that was made before entries had checksums the column; its old ones have none."""
-    if has_checksums(connection):
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Give an inbox of before the columns that its entries lack; its old ones have no value there."""
+    if not missing_columns(connection):
         return
     connection.execute("BEGIN IMMEDIATE")  # another process may do so at the same time
     try:
-        if not has_checksums(connection):
-            connection.execute("ALTER TABLE entry ADD COLUMN checksum INTEGER")
+        for name in missing_columns(connection):
+            connection.execute(f"ALTER TABLE entry ADD COLUMN {name} INTEGER")
     finally:
         connection.execute("COMMIT")

@@ -73,7 +73,8 @@ class StoredLabel(msgspec.Struct, gc=False):
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """An entry of the inbox with its effective time; `told` is None for a prediction.
 
-    `crc` is its payload's, which was held against the inbox's checksum.
+    `crc` is its payload's, which was held against the inbox's checksum; `recorded_by` the number of the
+    declaration that it was recorded under, None for entries of before.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     told: StoredLabel | None
     payload: bytes
     crc: int
+    recorded_by: int | None = None
 
 
 class Deadline(msgspec.Struct, frozen=True, gc=False):
@@ -99,6 +101,7 @@ class NewPrediction(msgspec.Struct, frozen=True, gc=False):
     effective_at_us: int
     payload: bytes
     crc: int
+    recorded_by: int | None = None
 
 
 class NewLabel(msgspec.Struct, frozen=True, gc=False):
@@ -182,8 +185,8 @@ _Row = tuple[object, ...]
 def prediction_rows(pipeline_id: int, new: Sequence[NewPrediction]) -> list[_Row]:
     """Return predictions as rows of their table, with checksums."""
     return [
-        (pipeline_id, position, id_, us, payload, prediction_checksum(position, id_, us, crc))
-        for position, id_, us, payload, crc in map(astuple, new)
+        (pipeline_id, position, id_, us, payload, prediction_checksum(position, id_, us, crc, by), by)
+        for position, id_, us, payload, crc, by in map(astuple, new)
     ]
 
 

@@ -157,7 +157,9 @@ class Joiner:
         position, now_us = self.next_position, arrival.effective_at_us
         self.next_position += 1
         self.joined.predictions.append(
-            NewPrediction(position, arrival.id, now_us, arrival.payload, arrival.crc)
+            NewPrediction(
+                position, arrival.id, now_us, arrival.payload, arrival.crc, arrival.recorded_by
+            )
         )
         known.position, known.effective_at_us = position, now_us
         if self._watches:

@@ -1,12 +1,13 @@
 """The sequencer: the one process per pipeline that assigns offsets."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from sqlalchemy import Connection, select
 
 from headwater.features.identity.belonging import check_inbox
+from headwater.features.identity.recorded_by import RecordedBy
 from headwater.features.record.entries import LABEL
 from headwater.features.record.inbox import Inbox
 from headwater.features.record.inbox_reader import ScannedEntries, lost_entries
@@ -81,6 +82,7 @@ class Sequencer:
         self._lease: Lease | None = None
         self._known = KnownRecords(pipeline_id)
         self._names = ClassNames(pipeline_id, pipeline.label)
+        self._recorded_by = RecordedBy(pipeline_id, inbox)
         self._row = SequencerRow(pipeline_id, inbox.identity.inbox)
 
     def __enter__(self) -> Self:
@@ -136,6 +138,7 @@ class Sequencer:
             return self._step(self._lease)
         except BaseException:
             self._known.by_id.clear()  # it may hold what was not committed
+            self._recorded_by.forget()
             raise
 
     def _step(self, lease: Lease) -> tuple[int, bool]:
@@ -144,7 +147,9 @@ class Sequencer:
             before = self._row.read(connection)
             scanned = self._inbox.scan(before.inbox_position, self._batch_entries)
             more = scanned.stop - before.inbox_position == self._batch_entries
-            arrivals = _arrivals(scanned, before.horizon_us)
+            hashes = {row[7] for row in scanned.entries}
+            numbers = self._recorded_by.numbers(connection, hashes, to_us(self._clock.now()))
+            arrivals = _arrivals(scanned, before.horizon_us, numbers)
             last_us = arrivals[-1].effective_at_us if arrivals else before.horizon_us
             until_us = last_us if more else max(last_us, to_us(self._receipts.now()))
             deadlines = self._deadlines(connection, before, until_us)
@@ -250,14 +255,16 @@ def _after(before: SequencerState, joiner: Joiner, horizon_us: int, read_to: int
     )
 
 
-def _arrivals(scanned: ScannedEntries, horizon_us: int) -> list[Arrival]:
-    """Return the entries with their effective times, which never fall."""
+def _arrivals(
+    scanned: ScannedEntries, horizon_us: int, numbers: Mapping[int | None, int | None]
+) -> list[Arrival]:
+    """Return the entries with their effective times, which never fall, and declarations by number."""
     arrivals = []
     decode = STORED_LABEL.decode
-    for (_, kind, id_, received_at_us, payload, _, _), crc in zip(
+    for (_, kind, id_, received_at_us, payload, _, _, hash_), crc in zip(
         scanned.entries, scanned.crcs, strict=True
     ):
         horizon_us = max(horizon_us, received_at_us)
         told = decode(payload) if kind == LABEL else None
-        arrivals.append(Arrival(id_, horizon_us, told, payload, crc))
+        arrivals.append(Arrival(id_, horizon_us, told, payload, crc, numbers[hash_]))
     return arrivals
