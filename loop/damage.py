@@ -16,8 +16,7 @@ from headwater.features.integrity.scrub import Scrub
 from headwater.features.log import FeatureLog
 from headwater.features.read.archive import Archived
 from headwater.features.read.repository import damaged_examples, registered
-from headwater.features.record.encoder import open_inbox
-from headwater.features.record.inbox import inbox_file
+from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.features.sequence.sequencer import Sequencer
 from headwater.infra.clock import SystemClock, to_us
 from headwater.infra.settings import Settings
@@ -29,7 +28,7 @@ from headwater.loop.broken_files import open_database_again, open_inbox_again
 from headwater.loop.doctor import CheckResult
 from headwater.spec.data.feature import RequestFeature
 from headwater.spec.declaration import Declaration
-from headwater.spec.errors import HeadwaterError, IdentityError, TableError
+from headwater.spec.errors import HeadwaterError, IdentityError, TableError, spans_of
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.updating.update import Stateless
 
@@ -104,10 +103,17 @@ def _brought_level(pipeline: Pipeline, settings: Settings, database: Database) -
             f"the file of the inbox was written anew: {salvaged.whole} entries were whole, "
             f"{salvaged.given_back} came from the database"
         )
-    with closing(open_inbox(pipeline, settings)) as inbox:
+    with closing(Inbox(inbox_file(pipeline.name, settings))) as inbox:
         if refilled := refill(database, number, inbox):
             done.append(f"{refilled} entries were put back into the inbox")
+        if lost := inbox.pass_over_lost():
+            done.append(
+                f"{len(lost)} records of the inbox are lost, at the positions {spans_of(lost)}: they "
+                "were acknowledged, and not sequenced yet"
+            )
     with closing(FeatureLog(pipeline, settings, database=database)) as log:
+        if lost:
+            _sequence(log)  # which writes them down
         try:
             log.same_rows.check_all(log.frames)
         except TableError:
@@ -117,12 +123,17 @@ def _brought_level(pipeline: Pipeline, settings: Settings, database: Database) -
                 raise
         else:
             return done
-        sequencer = Sequencer(pipeline, number, log.inbox, database, log.clock, lambda: None)
-        with sequencer:
-            emitted = sequencer.drain()
+        emitted = _sequence(log)
     with closing(FeatureLog(pipeline, settings, database=database)) as log:
         log.same_rows.check_all(log.frames)
     return [*done, f"{emitted} examples that the database had lost were made again from the inbox"]
+
+
+def _sequence(log: FeatureLog) -> int:
+    """Sequence all that waits, by the stored rule; return how many examples were emitted."""
+    pipeline, number, database = log.pipeline, log.pipeline_id, log.database
+    with Sequencer(pipeline, number, log.inbox, database, log.clock, lambda: None) as sequencer:
+        return sequencer.drain()
 
 
 def _repaired(log: FeatureLog, settings: Settings) -> list[str]:

@@ -4,6 +4,7 @@ Each field of a pipeline, of its label rule and of a feature has a rule here: it
 no effect on what is recorded and learned, and the rule says why. A test demands a rule for each field.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -75,6 +76,17 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f"the stored declaration has another shape: {error}",
                 hint="it was made by another version of headwater: take a new HEADWATER_HOME",
             ) from error
+
+    @property
+    def as_recorded(self) -> "Declaration":
+        """What a record was recorded under: without the features that only earlier declarations had."""
+        return msgspec.structs.replace(self, dropped=())
+
+    @property
+    def hash(self) -> int:
+        """Hash of :attr:`as_recorded`, 63 bits, the same in every process: a record bears it."""
+        digest = hashlib.sha256(self.as_recorded.to_json().encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
 
     def after(self, before: "Declaration") -> "Declaration":
         """Take the place of an earlier declaration: remember the features that are gone."""

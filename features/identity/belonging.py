@@ -9,7 +9,7 @@ from headwater.features.record.entries import LABEL
 from headwater.features.record.inbox import Inbox
 from headwater.features.record.inbox_identity import InboxIdentity, read_identity
 from headwater.infra.ids import made_at
-from headwater.infra.store.database import Database
+from headwater.infra.store.database import Database, is_damage
 from headwater.infra.store.schema import tables
 from headwater.spec.errors import IdentityError, IntegrityError, StorageError
 
@@ -52,8 +52,10 @@ def check_new(inbox: Inbox) -> None:
         raise _stray(inbox.path, inbox.identity.log, None)
 
 
-def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
+def check_inbox(database: Database, pipeline_id: int, inbox: Inbox) -> None:
     """Refuse an inbox of another log, or one that ends before the position the database has read.
+
+    The last record that was read is compared, unless it lies in a damaged page of the database.
 
     Raises
     ------
@@ -62,14 +64,20 @@ def check_inbox(connection: Connection, pipeline_id: int, inbox: Inbox) -> None:
     IntegrityError
         If it has lost records.
     """
-    read_to = _check_known(connection, pipeline_id, inbox.identity, inbox.path)
+    with database.reading() as connection:
+        read_to = _check_known(connection, pipeline_id, inbox.identity, inbox.path)
     if inbox.end() < read_to:
         raise IntegrityError(
             f"the inbox {inbox.path} ends at position {inbox.end()}, and the database has read it up to "
             f"{read_to}: it is an older copy, and as many records that come next would be passed over",
             hint="restore the newest copy of the inbox, or the database from a copy as old as the inbox",
         )
-    _check_last_read(connection, pipeline_id, inbox, read_to)
+    try:
+        with database.reading() as connection:
+            _check_last_read(connection, pipeline_id, inbox, read_to)
+    except StorageError as error:
+        if not is_damage(error):
+            raise
 
 
 def _check_last_read(connection: Connection, pipeline_id: int, inbox: Inbox, read_to: int) -> None:

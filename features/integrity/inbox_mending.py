@@ -36,20 +36,23 @@ def mend_inbox(
     removes_lost
         Whether entries that were damaged before they were sequenced, and so are lost, are removed.
     """
-    lost, mended = lost_positions(database, pipeline_id, inbox), []
+    lost, end, mended = lost_positions(database, pipeline_id, inbox), inbox.end(), []
     for position in positions:
         with suppress(StorageError):  # its page is damaged: it stays so
             row = inbox.damaged_row(position)
             if row is None:
                 continue
-            _, kind, id_, received_us, _, key, checksum = row
+            _, kind, id_, us, _, key, checksum, hash_ = row
             if position in lost and removes_lost:
+                if position == end:  # it stays: what is recorded next gets the position behind it
+                    continue
                 inbox.mend(position, None)
                 mended.append(position)
                 continue
             with database.reading() as connection:
                 for payload in _copies(connection, pipeline_id, kind, id_):
-                    if entry_checksum(kind, id_, key, received_us, payload_crc(payload)) == checksum:
+                    crc = payload_crc(payload)
+                    if entry_checksum(kind, id_, key, us, crc, hash_) == checksum:
                         inbox.mend(position, payload)
                         mended.append(position)
                         break
@@ -57,12 +60,17 @@ def mend_inbox(
 
 
 def unmended(database: Database, pipeline_id: int, inbox: Inbox, positions: Sequence[int]) -> list[int]:
-    """Return the positions that are damaged still, without those that were lost, and removed since."""
+    """Return the positions that are damaged still, without those that were lost, and removed since.
+
+    One that was lost as the newest stays in the inbox, and is not damage.
+    """
     if not positions:
         return []
-    lost = lost_positions(database, pipeline_id, inbox)
+    lost, end = lost_positions(database, pipeline_id, inbox), inbox.end()
     return [
-        position for position in positions if position not in lost or not _is_absent(inbox, position)
+        position
+        for position in positions
+        if position not in lost or not (position == end or _is_absent(inbox, position))
     ]
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from headwater.features.read.stored_rows import is_damage
+from headwater.features.identity.recorded_by import RecordedBy
 from headwater.features.record.entries import LABEL, PREDICTION
 from headwater.features.record.inbox import Inbox
-from headwater.infra.store.database import Database
+from headwater.features.sequence.recorded_rules import RecordedRules
+from headwater.infra.store.database import Database, is_damage
 from headwater.infra.store.schema import tables
 from headwater.spec.data.checksum import label_checksum, payload_crc, prediction_checksum
 from headwater.spec.errors import DamagedError, StorageError
@@ -51,19 +52,24 @@ def mend(database: Database, pipeline_id: int, inbox: Inbox, positions: Sequence
 def _mend_prediction(connection: Connection, pipeline_id: int, inbox: Inbox, position: int) -> bool:
     table = tables.prediction
     mine = (table.c.pipeline_id == pipeline_id) & (table.c.position == position)
-    row = connection.execute(
-        select(
-            table.c.id, table.c.effective_at_us, table.c.payload, table.c.checksum, table.c.due_us
-        ).where(mine)
-    ).one_or_none()
+    row = connection.execute(select(table).where(mine)).one_or_none()
     if row is None:
         return False
-    for received_us, payload in _copies(inbox, row.id, PREDICTION):
+    numbers, rules = RecordedBy(pipeline_id, inbox), RecordedRules(pipeline_id)
+    for received_us, payload, hash_ in _copies(inbox, row.id, PREDICTION):
+        by = numbers.numbers(connection, [hash_], received_us)[hash_]
         for us in (row.effective_at_us, received_us):
-            checksum = prediction_checksum(position, row.id, us, payload_crc(payload), row.due_us)
+            due_us = rules.named_due_us(connection, by, payload, us)
+            checksum = prediction_checksum(position, row.id, us, payload_crc(payload), by, due_us)
             if checksum == row.checksum or (us == received_us and payload == row.payload):
-                values: dict[str, Any] = {"effective_at_us": us, "payload": payload}
-                connection.execute(update(table).where(mine).values(checksum=checksum, **values))
+                values: dict[str, Any] = {
+                    "effective_at_us": us,
+                    "payload": payload,
+                    "recorded_by": by,
+                    "due_us": due_us,
+                    "checksum": checksum,
+                }
+                connection.execute(update(table).where(mine).values(values))
                 return True
     return False
 
@@ -81,7 +87,7 @@ def _mend_label(connection: Connection, pipeline_id: int, inbox: Inbox, position
             select(prediction.c.id).where(prediction.c.pipeline_id == pipeline_id, at)
         ).scalar_one_or_none()
     of = row.prediction_id if row.prediction_position is None else row.prediction_position
-    for received_us, payload in () if id_ is None else _copies(inbox, id_, LABEL):
+    for received_us, payload, _ in () if id_ is None else _copies(inbox, id_, LABEL):
         for us in (row.effective_at_us, received_us):
             checksum = label_checksum(position, of, row.revision, us, row.late, payload_crc(payload))
             if checksum == row.checksum or (us == received_us and payload == row.payload):
@@ -91,12 +97,12 @@ def _mend_label(connection: Connection, pipeline_id: int, inbox: Inbox, position
     return False
 
 
-def _copies(inbox: Inbox, id_: str, kind: int) -> Iterator[tuple[int, bytes]]:
-    """Yield time of receipt and payload of a prediction's entries of a kind, if they are whole."""
+def _copies(inbox: Inbox, id_: str, kind: int) -> Iterator[tuple[int, bytes, int | None]]:
+    """Yield time of receipt, payload and declaration of a prediction's entries of a kind, if whole."""
     try:
         entries = inbox.entries_of(id_)
     except DamagedError:
         return
-    for of_kind, received_us, payload in entries:
+    for of_kind, received_us, payload, hash_ in entries:
         if of_kind == kind:
-            yield received_us, payload
+            yield received_us, payload, hash_

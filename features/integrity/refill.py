@@ -1,8 +1,11 @@
 """Refill of an inbox that lost its newest entries, from the rows that the database made of them."""
 
+from operator import itemgetter
+
 import msgspec
 from sqlalchemy import func, select
 
+from headwater.features.identity.recorded_by import recorded_declarations
 from headwater.features.read.stored_rows import StoredRows
 from headwater.features.record.entries import LABEL, PREDICTION, Entry, label_key
 from headwater.features.record.inbox import Inbox
@@ -58,29 +61,39 @@ def refill(database: Database, pipeline_id: int, inbox: Inbox) -> int:
     missing = 0 if read_to is None else read_to - inbox.end()
     if missing <= 0 or count != 1:  # rows do not say by which inbox they came
         return 0
-    entries = entries_between(StoredRows(database, pipeline_id), end - missing - _BESIDE, end)
+    entries = entries_between(database, pipeline_id, end - missing - _BESIDE, end)
     lost, before = entries[-missing:], entries[: -missing or None][-1:]
     newest = inbox.read(inbox.end() - 1, 1)
     if len(lost) != missing or [row[4] for row in newest] != [entry.payload for entry in before]:
         return 0
+    with database.reading() as connection:
+        for declaration in recorded_declarations(connection, pipeline_id).values():
+            inbox.declare(declaration)
     return inbox.append(lost, "record")
 
 
-def entries_between(rows: StoredRows, start: int, stop: int) -> list[Entry]:
+def entries_between(database: Database, pipeline_id: int, start: int, stop: int) -> list[Entry]:
     """Return the entries of which the rows of a range of positions were made, in order."""
-    found = [
-        (position, PREDICTION, us, payload)
-        for position, us, payload in rows.predictions(max(0, start), stop)
+    rows = StoredRows(database, pipeline_id)
+    with database.reading() as connection:
+        hashes = {
+            number: declaration.hash
+            for number, declaration in recorded_declarations(connection, pipeline_id).items()
+        }
+    found: list[tuple[int, int, int, bytes, int | None]] = [
+        (position, PREDICTION, us, payload, by)
+        for position, us, payload, by in rows.predictions(max(0, start), stop)
     ]
     found += [
-        (position, LABEL, us, payload)
+        (position, LABEL, us, payload, None)
         for position, _, us, _, payload, _ in rows.labels(max(0, start), stop)
     ]
     entries = []
-    for _, kind, us, payload in sorted(found):
+    for _, kind, us, payload, by in sorted(found, key=itemgetter(0)):
         stored = _STORED.decode(payload)
         if kind == PREDICTION:
-            entries.append(Entry(PREDICTION, stored.id, "", us, payload))
+            hash_ = None if by is None else hashes[by]
+            entries.append(Entry(PREDICTION, stored.id, "", us, payload, hash_))
         elif stored.source != "timeout" and stored.instead_of is None:
             key = label_key(stored.source, new_id() if stored.key is None else stored.key)
             entries.append(Entry(LABEL, stored.prediction_id, key, us, payload))

@@ -14,9 +14,16 @@ from typing import NamedTuple
 
 from sqlalchemy import select
 
+from headwater.features.identity.recorded_by import recorded_declarations
 from headwater.features.integrity.refill import entries_between
-from headwater.features.read.stored_rows import StoredRows
-from headwater.features.record.entries import PREDICTION, SCHEMA, StoredRow, is_whole, rows_of
+from headwater.features.record.entries import (
+    DECLARATION,
+    PREDICTION,
+    SCHEMA,
+    StoredRow,
+    is_whole,
+    rows_of,
+)
 from headwater.features.record.imported_files import IMPORTED
 from headwater.features.record.inbox_identity import InboxIdentity, restore_identity
 from headwater.features.record.inbox_reader import refused
@@ -29,8 +36,8 @@ from headwater.infra.store.turns import alone
 __all__ = ["Salvaged", "salvage"]
 
 _AT_ONCE = 5_000
-_COLUMNS = "position, kind, id, received_at_us, payload, key, checksum"
-_INSERT = f"INSERT INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours
+_COLUMNS = "position, kind, id, received_at_us, payload, key, checksum, declaration"
+_INSERT = f"INSERT INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - ours
 
 
 class Salvaged(NamedTuple):
@@ -90,8 +97,9 @@ def _copied(
     inbox, log = damaged.execute("SELECT inbox, log FROM identity").fetchone()
     imported = damaged.execute("SELECT * FROM imported").fetchall()
     fresh.execute("PRAGMA page_size = 16384")
-    for statement in (*SCHEMA, IMPORTED):
+    for statement in (*SCHEMA, IMPORTED, DECLARATION):
         fresh.execute(statement)
+    _declare(damaged, fresh, database, pipeline_id)
     restore_identity(fresh, InboxIdentity(inbox, log))
     fresh.executemany("INSERT INTO imported VALUES (?, ?, ?)", imported)
     read_to, end = _read_to(database, pipeline_id, inbox)
@@ -107,6 +115,19 @@ def _copied(
     )
     fresh.commit()
     return Salvaged(whole, filled)
+
+
+def _declare(
+    damaged: sqlite3.Connection, fresh: sqlite3.Connection, database: Database, pipeline_id: int
+) -> None:
+    """Keep what entries were recorded under: of the file, and of the database, which may have more."""
+    rows: list[tuple[int, str]] = []
+    with suppress(sqlite3.DatabaseError):  # its page is damaged, or it is a file of before
+        rows += damaged.execute("SELECT hash, content FROM declaration").fetchall()
+    with database.reading() as connection:
+        declared = recorded_declarations(connection, pipeline_id).values()
+    rows += [(one.hash, one.to_json()) for one in declared]
+    fresh.executemany("INSERT OR IGNORE INTO declaration VALUES (?, ?)", rows)
 
 
 class _Gap(NamedTuple):
@@ -143,19 +164,19 @@ def _fill(fresh: sqlite3.Connection, database: Database, pipeline_id: int, gap: 
     stop = gap.end if gap.behind is None else _position(database, pipeline_id, gap.behind)
     if first is None or stop is None:
         return 0
-    found = entries_between(StoredRows(database, pipeline_id), first, stop)
+    found = entries_between(database, pipeline_id, first, stop)
     entries = found if gap.before is None else found[1:]
     if len(entries) != gap.stop - gap.start:
         return 0
     for position, entry in zip(range(gap.start, gap.stop), entries, strict=True):
-        ((kind, id_, key, us, payload, checksum),) = rows_of([entry])
-        fresh.execute(_INSERT, (position, kind, id_, us, payload, key, checksum))
+        ((kind, id_, key, us, payload, checksum, hash_),) = rows_of([entry])
+        fresh.execute(_INSERT, (position, kind, id_, us, payload, key, checksum, hash_))
     return len(entries)
 
 
 def _position(database: Database, pipeline_id: int, entry: StoredRow) -> int | None:
     """Return the position of the row that was made of an entry; None if there is none."""
-    _, kind, id_, _, payload, _, _ = entry
+    _, kind, id_, _, payload, *_ = entry
     prediction, label = tables.prediction.c, tables.label.c
     of_id = (prediction.pipeline_id == pipeline_id) & (prediction.id == id_)
     with database.reading() as connection:

@@ -26,8 +26,8 @@ __all__ = [
     "label_dtype",
 ]
 
-PredictionRow = tuple[int, int, bytes]
-"""Position, effective time in microseconds, payload."""
+PredictionRow = tuple[int, int, bytes, int | None]
+"""Position, effective time in microseconds, payload, number of its declaration."""
 
 LabelRow = tuple[int, int, int, bool, bytes, bool]
 """Position, revision, effective time in microseconds, late, payload, held back for its class."""
@@ -35,8 +35,9 @@ LabelRow = tuple[int, int, int, bool, bytes, bool]
 LabelOfRow = tuple[int, bool, bytes]
 """Position of the prediction, late, payload."""
 
-ExampleRow = tuple[int, int, int | None, int, bool, bytes, bytes]
-"""Offset, emission time in microseconds, superseded offset, revision, late, and both payloads."""
+ExampleRow = tuple[int, int, int | None, int, bool, bytes, bytes, int | None]
+"""Offset, emission time in microseconds, superseded offset, revision, late, both payloads, number of
+the prediction's declaration."""
 
 _DTYPES: dict[str, type[pl.DataType]] = {
     "float": pl.Float64,

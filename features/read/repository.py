@@ -289,42 +289,51 @@ def register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
         reached("begin.after_register")
         inbox.belong_to(identity_of(database, pipeline_id).log)
         reached("begin.after_belonging")
-        with database.reading() as connection:  # another database may have registered it just now
-            check_inbox(connection, pipeline_id, inbox)
+        check_inbox(database, pipeline_id, inbox)  # another database may have registered it just now
     return pipeline_id
 
 
 def _register(database: Database, pipeline: Pipeline, inbox: Inbox) -> int:
-    with database.transaction() as connection:
-        known_id = connection.execute(
-            select(tables.pipeline.c.id).where(tables.pipeline.c.name == pipeline.name)
-        ).scalar_one_or_none()
-        if known_id is not None:
-            check_inbox(connection, int(known_id), inbox)
-            return int(known_id)
-        check_new(inbox)
-        pipeline_id = connection.execute(
-            insert(tables.pipeline)
-            .values(name=pipeline.name, declaration=declaration_of(pipeline).to_json())
-            .returning(tables.pipeline.c.id)
-        ).scalar_one()
-        connection.execute(
-            insert(tables.sequencer).values(
-                pipeline_id=pipeline_id,
-                next_position=0,
-                next_offset=0,
-                horizon_us=0,
-                parked=0,
-                expired=0,
-            )
+    with database.reading() as connection:  # nothing is written where it is known
+        known_id = _known(connection, pipeline.name)
+    if known_id is None:
+        with database.transaction() as connection:
+            known_id = _known(connection, pipeline.name)  # by another process, just now
+            if known_id is None:
+                return _insert(connection, pipeline, inbox)
+    check_inbox(database, known_id, inbox)
+    return known_id
+
+
+def _known(connection: Connection, name: str) -> int | None:
+    known = select(tables.pipeline.c.id).where(tables.pipeline.c.name == name)
+    return connection.execute(known).scalar_one_or_none()
+
+
+def _insert(connection: Connection, pipeline: Pipeline, inbox: Inbox) -> int:
+    check_new(inbox)
+    pipeline_id = connection.execute(
+        insert(tables.pipeline)
+        .values(name=pipeline.name, declaration=declaration_of(pipeline).to_json())
+        .returning(tables.pipeline.c.id)
+    ).scalar_one()
+    connection.execute(
+        insert(tables.sequencer).values(
+            pipeline_id=pipeline_id,
+            next_position=0,
+            next_offset=0,
+            horizon_us=0,
+            parked=0,
+            expired=0,
         )
-        connection.execute(
-            insert(tables.inbox_position).values(
-                pipeline_id=pipeline_id, inbox=inbox.identity.inbox, position=0
-            )
+    )
+    connection.execute(
+        insert(tables.inbox_position).values(
+            pipeline_id=pipeline_id, inbox=inbox.identity.inbox, position=0
         )
-        connection.execute(insert(tables.log).values(pipeline_id=pipeline_id, uuid=new_id()))
-        return int(pipeline_id)
+    )
+    connection.execute(insert(tables.log).values(pipeline_id=pipeline_id, uuid=new_id()))
+    return int(pipeline_id)
 
 
 def find(database: Database, name: str, settings: Settings) -> int:

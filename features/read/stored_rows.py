@@ -4,14 +4,13 @@ A row that fails its checksum, or that lies in a damaged page, is left out; an e
 or label is left out is, too. Whoever needs every row compares what came with what there must be.
 """
 
-import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, bindparam, select
 
 from headwater.features.read.frames import ExampleRow, LabelRow, PredictionRow
-from headwater.infra.store.database import Database
+from headwater.infra.store.database import Database, is_damage
 from headwater.infra.store.schema import tables
 from headwater.spec.data.checksum import (
     example_checksum,
@@ -21,12 +20,9 @@ from headwater.spec.data.checksum import (
 )
 from headwater.spec.errors import StorageError
 
-__all__ = ["StoredRows", "is_damage"]
+__all__ = ["StoredRows"]
 
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
-
-_SQLITE_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_POSTGRES_DAMAGED = {"XX001", "XX002"}  # data_corrupted, index_corrupted
 
 
 class StoredRows:
@@ -52,7 +48,7 @@ class StoredRows:
     def predictions(self, start: int, stop: int) -> list[PredictionRow]:
         """Return the whole predictions of a range of positions, in order."""
         rows = self._read(self._predictions, start, stop)
-        return [row[:3] for row in _whole(rows, _is_whole_prediction)]
+        return [row[:4] for row in _whole(rows, _is_whole_prediction)]
 
     def labels(self, start: int, stop: int) -> list[LabelRow]:
         """Return the whole labels of a range of positions, in order."""
@@ -63,7 +59,7 @@ class StoredRows:
         """Return the whole examples of a range of offsets, in order, with both their halves."""
         rows = self._read(self._examples, start, stop)
         whole = _whole(rows, _is_whole_example)
-        return [(row[0], row[1], row[2], row[10], row[12], row[7], row[13]) for row in whole]
+        return [(row[0], row[1], row[2], row[10], row[12], row[7], row[13], row[15]) for row in whole]
 
     def damaged(self, start: int, stop: int) -> list[int]:
         """Return the positions of a range at which no whole row stands."""
@@ -96,15 +92,6 @@ class StoredRows:
         return _around_damage(within, start, stop)
 
 
-def is_damage(error: StorageError) -> bool:
-    """Return whether a database refused since a page or a text of it is damaged."""
-    original = getattr(error.__cause__, "orig", error.__cause__)
-    if isinstance(original, sqlite3.Error):
-        code = getattr(original, "sqlite_errorcode", None) or 0
-        return code & 0xFF in _SQLITE_DAMAGED or str(original).startswith("Could not decode")
-    return getattr(original, "sqlstate", None) in _POSTGRES_DAMAGED
-
-
 def _around_damage(read: Callable[[int, int], list[_Row]], start: int, stop: int) -> list[_Row]:
     try:
         return read(start, stop)
@@ -132,10 +119,13 @@ def _whole(rows: list[_Row], is_whole: Callable[[_Row], bool]) -> list[_Row]:
         return [row for row in rows if decide(row)]
 
 
-def _is_whole_prediction(row: tuple[int, int, bytes, str, int | None, int | None]) -> bool:
-    position, effective_us, payload, id_, checksum, due_us = row
+def _is_whole_prediction(
+    row: tuple[int, int, bytes, int | None, str, int | None, int | None],
+) -> bool:
+    position, effective_us, payload, recorded_by, id_, checksum, due_us = row
+    crc = payload_crc(payload)
     return checksum is None or (
-        prediction_checksum(position, id_, effective_us, payload_crc(payload), due_us) == checksum
+        prediction_checksum(position, id_, effective_us, crc, recorded_by, due_us) == checksum
     )
 
 
@@ -160,11 +150,12 @@ def _is_whole_link(row: tuple[int, int, int | None, int, int, int | None]) -> bo
 
 def _is_whole_example(row: Sequence[Any]) -> bool:
     _, _, _, prediction, label, _, us, payload, id_ = row[:9]
-    of_prediction, revision, label_us, late, told, of_label, due_us = row[9:]
+    of_prediction, revision, label_us, late, told, of_label, recorded_by, due_us = row[9:]
     if not _is_whole_link(tuple(row[:6])):
         return False
+    crc = payload_crc(payload)
     if of_prediction is not None and (
-        prediction_checksum(prediction, id_, us, payload_crc(payload), due_us) != of_prediction
+        prediction_checksum(prediction, id_, us, crc, recorded_by, due_us) != of_prediction
     ):
         return False
     if of_label is None:
@@ -187,10 +178,18 @@ def _within(table: Any, key: str, pipeline_id: int) -> tuple[Any, ...]:
 
 def _predictions_of(
     pipeline_id: int,
-) -> Select[tuple[int, int, bytes, str, int | None, int | None]]:
+) -> Select[tuple[int, int, bytes, int | None, str, int | None, int | None]]:
     row = tables.prediction.c
     return (
-        select(row.position, row.effective_at_us, row.payload, row.id, row.checksum, row.due_us)
+        select(
+            row.position,
+            row.effective_at_us,
+            row.payload,
+            row.recorded_by,
+            row.id,
+            row.checksum,
+            row.due_us,
+        )
         .where(*_within(tables.prediction, "position", pipeline_id))
         .order_by(row.position)
     )
@@ -257,6 +256,7 @@ def _examples_of(pipeline_id: int) -> Select[Any]:
             label.late,
             label.payload,
             label.checksum,
+            prediction.recorded_by,
             prediction.due_us,
         )
         .join(tables.prediction, of_prediction)

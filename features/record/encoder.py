@@ -26,7 +26,8 @@ from headwater.spec.data.records import (
 )
 from headwater.spec.data.records import utc as in_utc
 from headwater.spec.data.scalars import plain, plain_items, plain_output
-from headwater.spec.errors import SchemaError
+from headwater.spec.declaration import declaration_of
+from headwater.spec.errors import HeadwaterError, SchemaError
 from headwater.spec.pipeline import Pipeline, Task
 
 __all__ = ["RecordEncoder", "open_inbox"]
@@ -88,8 +89,16 @@ def open_inbox(pipeline: Pipeline, settings: Settings) -> Inbox:
     ------
     StorageError
         If the file cannot be opened.
+    IntegrityError
+        If it has lost records that were acknowledged.
     """
-    return Inbox(inbox_file(pipeline.name, settings))
+    inbox = Inbox(inbox_file(pipeline.name, settings))
+    try:
+        inbox.check_end()
+    except HeadwaterError:
+        inbox.close()
+        raise
+    return inbox
 
 
 class RecordEncoder:
@@ -119,6 +128,18 @@ class RecordEncoder:
         self._fit, self._decode = self._request.fit, msgspec.json.Decoder(self._request.type).decode
         self._label_dtype = _LABELS[pipeline.task]
         self._label_type = python_type(self._label_dtype)
+        self._declaration = declaration_of(pipeline)
+        self._hash = self._declaration.hash
+
+    def declare(self) -> None:
+        """Keep in the inbox what is recorded under; called before the first record.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        self.inbox.declare(self._declaration)
 
     @property
     def logged_type(self) -> type[msgspec.Struct]:
@@ -182,7 +203,7 @@ class RecordEncoder:
             ages_s or UNSET,
             due_at or UNSET,
         )
-        return Entry(PREDICTION, id_, "", to_us(served_at), _encoded(logged, id_))
+        return Entry(PREDICTION, id_, "", to_us(served_at), _encoded(logged, id_), self._hash)
 
     def prediction(self, prediction: Prediction, received_at_us: int | None = None) -> Entry:
         """Make the entry of a prediction.
@@ -225,7 +246,7 @@ class RecordEncoder:
             prediction.ages_s or UNSET,
             UNSET if prediction.due_at is None else in_utc(prediction.due_at, "due_at"),
         )
-        return Entry(PREDICTION, id_, "", at_us, _encoded(logged, id_))
+        return Entry(PREDICTION, id_, "", at_us, _encoded(logged, id_), self._hash)
 
     def label(
         self, label: Label, received_at_us: int | None = None, *, on_receipt: bool = False
@@ -267,7 +288,7 @@ class RecordEncoder:
         else:  # the same value at the same time is the same label
             key = "" if on_receipt else f"{value!r} {to_us(known_at)}"
         at_us = self.now_us() if received_at_us is None else received_at_us
-        return Entry(LABEL, id_, label_key(source, key), at_us, _encoded(logged, id_))
+        return Entry(LABEL, id_, label_key(source, key), at_us, _encoded(logged, id_), self._hash)
 
     def find(self, prediction_id: str) -> Recorded | None:
         """Return the records of a prediction, its labels in the order in which they came.
@@ -278,7 +299,7 @@ class RecordEncoder:
             None if neither it nor a label of it came.
         """
         prediction, labels = None, []
-        for kind, received_at_us, payload in self.inbox.entries_of(prediction_id):
+        for kind, received_at_us, payload, _ in self.inbox.entries_of(prediction_id):
             if kind == PREDICTION:
                 stored = _STORED_PREDICTION.decode(payload)
                 prediction = Prediction(**msgspec.structs.asdict(stored))

@@ -9,6 +9,7 @@ from typing import Protocol, get_args
 import msgspec
 from msgspec.structs import astuple, replace
 
+from headwater.features.values.same_prediction import is_same_prediction
 from headwater.infra.ids import new_id
 from headwater.infra.store.sqlite import together
 from headwater.spec.data.checksum import entry_checksum, entry_checksums, payload_crc
@@ -16,6 +17,7 @@ from headwater.spec.data.records import LabelValue, Source
 from headwater.spec.errors import ConflictError, few
 
 __all__ = [
+    "DECLARATION",
     "LABEL",
     "ONE_STATEMENT",
     "PREDICTION",
@@ -41,8 +43,8 @@ __all__ = [
     "rows_of",
 ]
 
-EntryRow = tuple[int, str, str, int, bytes, int]
-"""An entry's fields and its checksum."""
+EntryRow = tuple[int, str, str, int, bytes, int, int | None]
+"""Kind, id, key, time of receipt, payload, checksum, and the hash of the entry's declaration."""
 
 PREDICTION = 0
 LABEL = 1
@@ -50,8 +52,11 @@ LABEL = 1
 InboxRow = tuple[int, int, str, int, bytes]
 """Position, kind, id, time of receipt in microseconds, payload."""
 
-StoredRow = tuple[int, int, str, int, bytes, str, int | None]
-"""The same as a file holds it, with its key and its checksum; None for an entry of before those."""
+StoredRow = tuple[int, int, str, int, bytes, str, int | None, int | None]
+"""The same as a file holds it, with its key, its checksum and the hash of its declaration.
+
+The last two are None for an entry of before those.
+"""
 
 SCHEMA = (
     """
@@ -62,7 +67,8 @@ CREATE TABLE entry (
     key TEXT NOT NULL,
     received_at_us INTEGER NOT NULL,
     payload BLOB NOT NULL,
-    checksum INTEGER
+    checksum INTEGER,
+    declaration INTEGER
 )
 """,
     "CREATE UNIQUE INDEX entry_by_id ON entry (id, kind, key)",
@@ -71,8 +77,16 @@ _NEWEST_OF_SOURCE = (
     "SELECT position, payload FROM entry WHERE id = ? AND kind = ? AND key > ? AND key < ? "
     "ORDER BY position DESC LIMIT 1"
 )
-_INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload, checksum) VALUES"
-_ROW = "(?, ?, ?, ?, ?, ?)"
+DECLARATION = """
+CREATE TABLE IF NOT EXISTS declaration (
+    hash INTEGER PRIMARY KEY,
+    content TEXT NOT NULL
+)
+"""
+"""What the entries were recorded under, by the hash that they bear; never changed."""
+
+_INSERT = "INSERT INTO entry (kind, id, key, received_at_us, payload, checksum, declaration) VALUES"
+_ROW = "(?, ?, ?, ?, ?, ?, ?)"
 _ONCE = "ON CONFLICT DO NOTHING"
 _INSERT_FROM = f"{_INSERT.removesuffix('VALUES')} SELECT * FROM"
 _LOOKED_UP = 500
@@ -96,6 +110,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         When it was received, in microseconds since 1970, UTC.
     payload
         The record as canonical JSON.
+    declaration
+        The hash of the declaration that it was recorded under; beside the payload, so that a record
+        that is sent again after a roll-out is the same one.
     """
 
     kind: int
@@ -103,6 +120,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     key: str
     received_at_us: int
     payload: bytes
+    declaration: int | None = None
 
     @property
     def identity(self) -> tuple[str, int, str]:
@@ -113,8 +131,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 def rows_of(entries: Iterable[Entry]) -> list[EntryRow]:
     """Return entries as rows, each with the checksum by which damage is found."""
     return [
-        (kind, id_, key, us, payload, entry_checksum(kind, id_, key, us, payload_crc(payload)))
-        for kind, id_, key, us, payload in map(astuple, entries)
+        (kind, id_, key, us, payload, entry_checksum(kind, id_, key, us, payload_crc(payload), d), d)
+        for kind, id_, key, us, payload, d in map(astuple, entries)
     ]
 
 
@@ -130,10 +148,10 @@ def crcs_of(rows: Sequence[StoredRow]) -> list[int] | None:
 
 def is_whole(row: StoredRow) -> bool:
     """Return whether a row is what was stored, by its checksum."""
-    _, kind, id_, received_at_us, payload, key, checksum = row
+    _, kind, id_, us, payload, key, checksum, declaration = row
     try:
         crc = payload_crc(payload)
-        return checksum is None or entry_checksum(kind, id_, key, received_at_us, crc) == checksum
+        return checksum is None or entry_checksum(kind, id_, key, us, crc, declaration) == checksum
     except TypeError:  # the damage is in a value's type
         return False
 
@@ -330,8 +348,20 @@ def has_any(connection: sqlite3.Connection, ids: Sequence[str]) -> bool:
 def conflicts_among(
     entries: Sequence[Entry], known: Mapping[tuple[str, int, str], bytes]
 ) -> list[Entry]:
-    """Return the entries that are known with another payload."""
-    return [entry for entry in entries if known.get(entry.identity, entry.payload) != entry.payload]
+    """Return the entries that are known with another payload.
+
+    A feature that was declared since is null in a prediction that is sent again: that makes no other.
+    """
+    other = [
+        (entry, known[entry.identity])
+        for entry in entries
+        if known.get(entry.identity, entry.payload) != entry.payload
+    ]
+    return [
+        entry
+        for entry, payload in other
+        if entry.kind != PREDICTION or not is_same_prediction(entry.payload, payload)
+    ]
 
 
 def refuse(conflicts: Sequence[Entry]) -> None:

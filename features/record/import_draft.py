@@ -44,15 +44,18 @@ _LIGHT = (
 
 _RAW = SCHEMA[0].replace("TABLE entry", "TABLE raw.entry")
 _SORTED = """
-INSERT INTO main.entry (kind, id, key, received_at_us, payload, checksum)
-SELECT kind, id, key, received_at_us, payload, checksum FROM raw.entry
+INSERT INTO main.entry (kind, id, key, received_at_us, payload, checksum, declaration)
+SELECT kind, id, key, received_at_us, payload, checksum, declaration FROM raw.entry
 ORDER BY received_at_us, kind, position
 """
 _TWICE = """
-SELECT kind, id, key, received_at_us, payload FROM raw.entry
+SELECT kind, id, key, received_at_us, payload, declaration FROM raw.entry
 GROUP BY id, kind, key HAVING min(payload) <> max(payload)
 """
-_FROM = "SELECT kind, id, key, received_at_us, payload FROM entry WHERE position >= ? ORDER BY position"
+_FROM = (
+    "SELECT kind, id, key, received_at_us, payload, declaration FROM entry WHERE position >= ? "
+    "ORDER BY position"
+)
 _FIRST_OF_EACH = """
 DELETE FROM raw.entry
 WHERE position NOT IN (SELECT min(position) FROM raw.entry GROUP BY id, kind, key)

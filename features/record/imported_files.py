@@ -22,7 +22,7 @@ from headwater.features.record.entries import (
 )
 from headwater.spec.errors import IntegrityError
 
-__all__ = ["IMPORTED", "ImportedFile", "ImportedFiles", "folder_of", "has_checksums"]
+__all__ = ["IMPORTED", "ImportedFile", "ImportedFiles", "folder_of", "missing_columns"]
 
 IMPORTED = """
 CREATE TABLE IF NOT EXISTS imported (
@@ -33,15 +33,17 @@ CREATE TABLE IF NOT EXISTS imported (
 """
 """A row a file; the record at the last position stands in the inbox's own file."""
 
+_SINCE = ("checksum", "declaration")
+
 _COUNT = """
 SELECT coalesce(sum(max(0, last_position - max(first_position, ? + 1))), 0) FROM imported
 """
 
 
-def has_checksums(connection: sqlite3.Connection) -> bool:
-    """Return whether a file's entries have checksums; one that was made before has none."""
+def missing_columns(connection: sqlite3.Connection) -> list[str]:
+    """Return the columns that a file's entries lack, which was made before they were there."""
     columns = connection.execute("SELECT name FROM pragma_table_info('entry')").fetchall()
-    return ("checksum",) in columns
+    return [name for name in _SINCE if (name,) not in columns]
 
 
 def folder_of(inbox: Path) -> Path:
@@ -67,8 +69,9 @@ class ImportedFile(NamedTuple):
         return self._select("WHERE id = ?", (self.first - 1, id_))
 
     def _select(self, where: str, values: tuple[object, ...]) -> list[StoredRow]:
-        checksum = "checksum" if has_checksums(self.connection) else "NULL"
-        columns = f"position + ?, kind, id, received_at_us, payload, key, {checksum}"
+        missing = missing_columns(self.connection)
+        newer = ", ".join("NULL" if name in missing else name for name in _SINCE)
+        columns = f"position + ?, kind, id, received_at_us, payload, key, {newer}"
         statement = f"SELECT {columns} FROM entry {where}"  # noqa: S608 - ours
         return self.connection.execute(statement, values).fetchall()
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import IO
 
 from headwater.features.record.entries import (
+    DECLARATION,
     ONE_STATEMENT,
+    PREDICTION,
     SCHEMA,
     Entry,
     any_unkeyed,
@@ -17,15 +19,18 @@ from headwater.features.record.entries import (
     insert_new,
     rows_of,
 )
-from headwater.features.record.imported_files import IMPORTED, has_checksums
+from headwater.features.record.imported_files import IMPORTED, missing_columns
 from headwater.features.record.inbox_identity import InboxIdentity, identity_in, set_log
 from headwater.features.record.inbox_reader import InboxReader, refused
 from headwater.features.record.inbox_transaction import InboxTransaction
 from headwater.infra.commit_points import reached
+from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
+from headwater.infra.store.end_mark import EndMark
 from headwater.infra.store.sqlite import BUSY_S, prepare
 from headwater.infra.store.turns import WriterQueue, present
-from headwater.spec.errors import ConflictError
+from headwater.spec.declaration import Declaration
+from headwater.spec.errors import ConflictError, IntegrityError
 
 __all__ = ["Inbox", "inbox_file"]
 
@@ -60,11 +65,54 @@ class Inbox(InboxReader):
         try:
             self._present, connection, self.identity = _opened(path)
             self._turns = WriterQueue(path)
+            self._mark = EndMark(path, self.identity.inbox)
         except (sqlite3.Error, OSError) as error:
             raise refused(path, error) from error
-        self._transaction = InboxTransaction(connection, self._turns)
+        self._transaction = InboxTransaction(connection, self._turns, self._move_mark)
         super().__init__(path, connection, self._transaction.lock)
         self._copying: sqlite3.Connection | None = None
+
+    def check_end(self) -> None:
+        """Check that it has the newest record that was acknowledged.
+
+        Raises
+        ------
+        IntegrityError
+            If it has not; nothing may be recorded then, for its position would be given again.
+        """
+        acknowledged = self._mark.read()  # first: others go on recording
+        end = self.end()
+        if end < acknowledged:
+            raise IntegrityError(
+                f"the inbox {self.path} ends at position {end}, and had acknowledged records up to "
+                f"{acknowledged}: its write-ahead log was cut or lost, or it is an older copy",
+                hint="restore the newest copy of the inbox; if there is none, headwater doctor --repair "
+                "puts back what the database has read, and names what is lost",
+            )
+
+    def pass_over_lost(self) -> range:
+        """Leave the positions empty that were acknowledged and are gone; return them.
+
+        The last one gets an entry that is damaged, so that none of them is given again; the sequencer
+        writes them all down as lost.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        lost = range(self.end() + 1, self._mark.read() + 1)
+        if lost:
+            row = (lost[-1], PREDICTION, new_id(), "", 0, b"", -1, None)
+            try:
+                with self._transaction:
+                    self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            except (sqlite3.Error, OSError) as error:
+                raise refused(self.path, error) from error
+        return lost
+
+    def _move_mark(self) -> None:
+        self._mark.move(self._end())
 
     def belong_to(self, log: str) -> None:
         """Store the log that the inbox belongs to, unless it belongs to one already.
@@ -81,6 +129,24 @@ class Inbox(InboxReader):
                 self.identity = set_log(self._connection, log)
         except (sqlite3.Error, OSError) as error:
             raise refused(self.path, error) from error
+
+    def declare(self, declaration: Declaration) -> int:
+        """Keep what entries will be recorded under, before the first one; return their hash of it.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        hash_ = declaration.hash
+        if self.declaration(hash_) is None:
+            row = (hash_, declaration.as_recorded.to_json())
+            try:
+                with self._transaction:
+                    self._connection.execute("INSERT OR IGNORE INTO declaration VALUES (?, ?)", row)
+            except (sqlite3.Error, OSError) as error:
+                raise refused(self.path, error) from error
+        return hash_
 
     def append(self, entries: Sequence[Entry], name: str) -> int:
         """Store entries in one synced transaction: all of them, or none.
@@ -156,6 +222,7 @@ class Inbox(InboxReader):
             if 0 < len(rows) <= ONE_STATEMENT and not self._imported.are_known:
                 with self._transaction.lock, self._turns:
                     if insert_new(self._connection, rows):
+                        self._move_mark()
                         return counts
             with self._transaction:
                 if not self._imported.hold_any([entry.id for entry in entries]):
@@ -176,7 +243,7 @@ class Inbox(InboxReader):
         first, stop = self.end() + 1, self.end() + count
         self._connection.execute("INSERT INTO imported VALUES (?, ?, ?)", (name, first, stop))
         (row,) = rows_of([last])
-        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", (stop, *row))
+        self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (stop, *row))
 
     def mend(self, position: int, payload: bytes | None) -> None:
         """Put the whole payload of a damaged entry in its place, or remove an entry that is lost.
@@ -233,6 +300,7 @@ class Inbox(InboxReader):
         self._imported.close()
         self._connection.close()
         self._turns.close()
+        self._mark.close()
         self._present.close()
 
 
@@ -245,18 +313,19 @@ def _opened(path: Path) -> tuple[IO[bytes], sqlite3.Connection, InboxIdentity]:
         prepare(connection)
         identity = identity_in(connection, path, SCHEMA)
         connection.execute(IMPORTED)
-        _add_checksums(connection)
+        connection.execute(DECLARATION)
+        _add_columns(connection)
         opened.pop_all()
     return mark, connection, identity
 
 
-def _add_checksums(connection: sqlite3.Connection) -> None:
-    """Give an inbox that was made before entries had checksums the column; its old ones have none."""
-    if has_checksums(connection):
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Give an inbox of before the columns that its entries lack; its old ones have no value there."""
+    if not missing_columns(connection):
         return
     connection.execute("BEGIN IMMEDIATE")  # another process may do so at the same time
     try:
-        if not has_checksums(connection):
-            connection.execute("ALTER TABLE entry ADD COLUMN checksum INTEGER")
+        for name in missing_columns(connection):
+            connection.execute(f"ALTER TABLE entry ADD COLUMN {name} INTEGER")
     finally:
         connection.execute("COMMIT")

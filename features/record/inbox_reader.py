@@ -26,7 +26,7 @@ __all__ = ["InboxReader", "ScannedEntries", "damaged_at", "lost_entries", "refus
 
 _NO_END = 2**63 - 1
 _AT_ONCE = 5_000
-_STORED = "position, kind, id, received_at_us, payload, key, checksum"
+_STORED = "position, kind, id, received_at_us, payload, key, checksum, declaration"
 _DAMAGED = sqlite3.SQLITE_CORRUPT  # Python gives no code where a text is not UTF-8
 
 
@@ -126,8 +126,8 @@ class InboxReader:
                 found += [row for row in self._stored(position, 1) if row[0] == position + 1]
         return found
 
-    def entries_of(self, id_: str) -> list[tuple[int, int, bytes]]:
-        """Return the entries of a prediction's id, in order: kind, time of receipt, payload.
+    def entries_of(self, id_: str) -> list[tuple[int, int, bytes, int | None]]:
+        """Return the entries of a prediction's id, in order: kind, time of receipt, payload, hash.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class InboxReader:
         damaged = [row[0] for row in found if not is_whole(row)]
         if damaged:
             raise damaged_at(self.path, damaged)
-        return [(row[1], row[3], row[4]) for row in sorted(found)]
+        return [(row[1], row[3], row[4], row[7]) for row in sorted(found)]
 
     def damaged_row(self, position: int) -> StoredRow | None:
         """Return an entry of the own file as it stands, damaged or not; None if there is none.
@@ -205,11 +205,19 @@ class InboxReader:
         with self._reading():
             return [name for (name,) in self._connection.execute("SELECT file FROM imported")]
 
-    def behind(self, position: int) -> list[tuple[int, int, str, str, int, bytes]]:
+    def declaration(self, hash_: int) -> str | None:
+        """Return what entries were recorded under, as JSON, by the hash that they bear."""
+        with self._reading():
+            row = self._connection.execute(
+                "SELECT content FROM declaration WHERE hash = ?", (hash_,)
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def behind(self, position: int) -> list[tuple[int, int, str, str, int, bytes, int | None]]:
         """Return some of the records of the own file behind a position, with their keys."""
         with self._reading():
             return self._connection.execute(
-                "SELECT position, kind, id, key, received_at_us, payload FROM entry "
+                "SELECT position, kind, id, key, received_at_us, payload, declaration FROM entry "
                 "WHERE position > ? ORDER BY position LIMIT ?",
                 (position, _AT_ONCE),
             ).fetchall()

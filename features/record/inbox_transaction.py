@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from headwater.infra.store.turns import WriterQueue
@@ -11,12 +12,23 @@ __all__ = ["InboxTransaction"]
 
 
 class InboxTransaction:
-    """One transaction at a time; a nested one belongs to the outer one, and its error fails both."""
+    """One transaction at a time; a nested one belongs to the outer one, and its error fails both.
 
-    def __init__(self, connection: sqlite3.Connection, turns: WriterQueue) -> None:
+    Parameters
+    ----------
+    connection, turns
+        Of the file.
+    committed
+        Called after each commit, in the same turn.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, turns: WriterQueue, committed: Callable[[], None]
+    ) -> None:
         self.lock = threading.RLock()
         self._connection = connection
         self._turns = turns
+        self._committed = committed
         self._turn = ExitStack()
         self._depth = 0
         self._failed = False
@@ -56,6 +68,7 @@ class InboxTransaction:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            self._committed()
             return
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")

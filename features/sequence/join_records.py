@@ -72,8 +72,8 @@ class StoredLabel(msgspec.Struct, gc=False):
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """An entry of the inbox with its effective time; `told` is None for a prediction.
 
-    `crc` is its payload's, which was held against the inbox's checksum; `recorded_by` is the number of
-    the declaration that it was recorded under, None for an entry of before those.
+    `crc` is its payload's, which was held against the inbox's checksum; `recorded_by` the number of the
+    declaration that it was recorded under, None for entries of before.
     """
 
     id: str
@@ -100,6 +100,7 @@ class NewPrediction(msgspec.Struct, frozen=True, gc=False):
     effective_at_us: int
     payload: bytes
     crc: int
+    recorded_by: int | None = None
     due_us: int | None = None
 
 
@@ -165,8 +166,17 @@ _Row = tuple[object, ...]
 def prediction_rows(pipeline_id: int, new: Sequence[NewPrediction]) -> list[_Row]:
     """Return predictions as rows of their table, with checksums."""
     return [
-        (pipeline_id, position, id_, us, payload, prediction_checksum(position, id_, us, crc, due), due)
-        for position, id_, us, payload, crc, due in map(astuple, new)
+        (
+            pipeline_id,
+            position,
+            id_,
+            us,
+            payload,
+            prediction_checksum(position, id_, us, crc, by, due_us),
+            by,
+            due_us,
+        )
+        for position, id_, us, payload, crc, by, due_us in map(astuple, new)
     ]
 
 

@@ -129,7 +129,13 @@ class Joiner:
         due_us = rule.due_us(payload, now_us)
         self.joined.predictions.append(
             NewPrediction(
-                position, arrival.id, now_us, payload, arrival.crc, due_us if rule.names_due else None
+                position,
+                arrival.id,
+                now_us,
+                payload,
+                arrival.crc,
+                arrival.recorded_by,
+                due_us if rule.names_due else None,
             )
         )
         known.position, known.effective_at_us = position, now_us

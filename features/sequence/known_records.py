@@ -120,12 +120,13 @@ class KnownRecords:
         self, connection: Connection, ids: Sequence[str], known: dict[str, KnownPrediction]
     ) -> None:
         table = tables.prediction.c
-        for id_, position, effective_us, due_us in connection.execute(
-            select(table.id, table.position, table.effective_at_us, table.due_us).where(
-                table.pipeline_id == self._pipeline_id, table.id.in_(ids)
-            )
-        ).all():
-            rule = self._rules.by_number(connection, None)
+        columns = (table.id, table.position, table.effective_at_us, table.recorded_by, table.due_us)
+        rows = connection.execute(
+            select(*columns).where(table.pipeline_id == self._pipeline_id, table.id.in_(ids))
+        ).all()
+        rules = self._rules.of(connection, {row.recorded_by for row in rows})
+        for id_, position, effective_us, recorded_by, due_us in rows:
+            rule = rules[recorded_by]
             due = effective_us + rule.wait_us if due_us is None else due_us
             known[id_] = KnownPrediction(position, effective_us, due, rule)
 

@@ -1,12 +1,13 @@
 """The sequencer: the one process per pipeline that assigns offsets."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from sqlalchemy import Connection
 
 from headwater.features.identity.belonging import check_inbox
+from headwater.features.identity.recorded_by import RecordedBy
 from headwater.features.record.entries import LABEL
 from headwater.features.record.inbox import Inbox
 from headwater.features.record.inbox_reader import ScannedEntries, lost_entries
@@ -82,14 +83,16 @@ class Sequencer:
         self._known = KnownRecords(pipeline_id, self._rules)
         self._open = OpenDeadlines(pipeline_id)
         self._names = ClassNames(pipeline_id, pipeline.label)
+        self._recorded_by = RecordedBy(pipeline_id, inbox)
         self._row = SequencerRow(pipeline_id, inbox.identity.inbox)
 
     def __enter__(self) -> Self:
         self._lease = acquire(self._database, self._clock, f"sequence/{self._name}")
         try:
             self._agreed()
-            with self._database.reading() as connection:  # a copy may have been read since it was opened
-                check_inbox(connection, self._pipeline_id, self._inbox)
+            # a copy may have been read since it was opened
+            check_inbox(self._database, self._pipeline_id, self._inbox)
+            with self._database.reading() as connection:
                 self._known.begin(connection)
                 self._open.forget()
         except HeadwaterError:
@@ -138,6 +141,8 @@ class Sequencer:
         except BaseException:
             self._known.by_id.clear()  # it may hold what was not committed
             self._open.forget()
+            self._recorded_by.forget()
+            self._rules.forget()
             raise
 
     def _step(self, lease: Lease) -> tuple[int, bool]:
@@ -146,7 +151,9 @@ class Sequencer:
             before = self._row.read(connection)
             scanned = self._inbox.scan(before.inbox_position, self._batch_entries)
             more = scanned.stop - before.inbox_position == self._batch_entries
-            arrivals = _arrivals(scanned, before.horizon_us)
+            hashes = {row[7] for row in scanned.entries}
+            numbers = self._recorded_by.numbers(connection, hashes, to_us(self._clock.now()))
+            arrivals = _arrivals(scanned, before.horizon_us, numbers)
             last_us = arrivals[-1].effective_at_us if arrivals else before.horizon_us
             until_us = last_us if more else max(last_us, to_us(self._receipts.now()))
             due = self._open.due(connection, until_us, self._batch_entries)
@@ -182,7 +189,7 @@ class Sequencer:
         self._known.load(connection, arrivals, due.rows, before.parked)
         joiner = Joiner(
             self._rule,
-            self._rules.by_hash(connection, arrivals),
+            self._rules.of(connection, {arrival.recorded_by for arrival in arrivals}),
             self._known.by_id,
             due.rows,
             before.next_position,
@@ -234,14 +241,16 @@ def _after(joiner: Joiner, horizon_us: int, read_to: int) -> SequencerState:
     )
 
 
-def _arrivals(scanned: ScannedEntries, horizon_us: int) -> list[Arrival]:
-    """Return the entries with their effective times, which never fall."""
+def _arrivals(
+    scanned: ScannedEntries, horizon_us: int, numbers: Mapping[int | None, int | None]
+) -> list[Arrival]:
+    """Return the entries with their effective times, which never fall, and declarations by number."""
     arrivals = []
     decode = STORED_LABEL.decode
-    for (_, kind, id_, received_at_us, payload, _, _), crc in zip(
+    for (_, kind, id_, received_at_us, payload, _, _, hash_), crc in zip(
         scanned.entries, scanned.crcs, strict=True
     ):
         horizon_us = max(horizon_us, received_at_us)
         told = decode(payload) if kind == LABEL else None
-        arrivals.append(Arrival(id_, horizon_us, told, payload, crc))
+        arrivals.append(Arrival(id_, horizon_us, told, payload, crc, numbers[hash_]))
     return arrivals

@@ -24,9 +24,11 @@ from headwater.spec.errors import StorageError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = ["Database", "insert_many", "revisions"]
+__all__ = ["Database", "insert_many", "is_damage", "revisions"]
 
 _READING = "headwater_reading"
+_SQLITE_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_POSTGRES_DAMAGED = {"XX001", "XX002"}  # data_corrupted, index_corrupted
 _TURN = text(
     "SELECT set_config('lock_timeout', :patience, true), pg_advisory_xact_lock(:turn)"
 ).bindparams(patience=f"{BUSY_S}s", turn=0x68656164)  # the number is ours alone: "head"
@@ -131,6 +133,15 @@ def _guarded() -> Iterator[None]:
             f"the operational database refuses: {_first_line(error)}",
             hint="nothing was written; check the disk and the server, then try again",
         ) from error
+
+
+def is_damage(error: StorageError) -> bool:
+    """Return whether a database refused since a page or a text of it is damaged."""
+    original = getattr(error.__cause__, "orig", error.__cause__)
+    if isinstance(original, sqlite3.Error):
+        code = getattr(original, "sqlite_errorcode", None) or 0
+        return code & 0xFF in _SQLITE_DAMAGED or str(original).startswith("Could not decode")
+    return getattr(original, "sqlstate", None) in _POSTGRES_DAMAGED
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:

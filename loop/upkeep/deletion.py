@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["DeletedPipeline", "delete_pipeline"]
 
 _FOLDERS = ("batch", "features", "reports", "tables")
-_ENDS = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".turn", ".next")
+_ENDS = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".turn", ".next", ".end")
 
 
 class DeletedPipeline(msgspec.Struct, frozen=True, kw_only=True):

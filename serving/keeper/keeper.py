@@ -21,11 +21,10 @@ import msgspec
 from msgspec.structs import replace
 
 from headwater.features.integrity.scrub import Scrub
-from headwater.features.read.stored_rows import is_damage
 from headwater.infra.logs import log_as
 from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
-from headwater.infra.store.database import Database
+from headwater.infra.store.database import Database, is_damage
 from headwater.infra.store.published_file import replacing
 from headwater.infra.tracing import begin_tracing, span
 from headwater.loop.binding import Bound

@@ -65,6 +65,7 @@ class ServedPipeline:
         self.serving: ServingFile | None = None
         self.swap_failure: str | None = None
         self.recorder = RecordEncoder(pipeline, open_inbox(pipeline, settings), clock)
+        self.recorder.declare()
         self._clock = clock
         self._live = PublishedModels(pipeline, settings)
         self._keeper = KeeperStatusFile(pipeline.name, settings)

@@ -27,38 +27,49 @@ _BITS = 0xFFFFFFFF
 _A, _B, _C, _D = 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F  # odd: no two numbers share a product
 
 
-def entry_checksum(kind: int, id_: str, key: str, received_at_us: int, crc: int) -> int:
+def entry_checksum(
+    kind: int, id_: str, key: str, received_at_us: int, crc: int, declaration: int | None = None
+) -> int:
     """Return the checksum of an entry of an inbox; its position, which rises by one, is not covered.
 
     >>> entry_checksum(0, "a", "", 1, payload_crc(b"{}"))
     1259405569
     """
-    return crc ^ crc32((id_ + key).encode()) ^ (received_at_us ^ received_at_us >> 32 ^ kind) & _BITS
+    hashed = declaration or 0
+    numbers = received_at_us ^ received_at_us >> 32 ^ kind ^ hashed ^ hashed >> 32
+    return crc ^ crc32((id_ + key).encode()) ^ numbers & _BITS
 
 
 def entry_checksums(
-    rows: Iterable[tuple[int, int, str, int, bytes, str, int | None]], crcs: Iterable[int]
+    rows: Iterable[tuple[int, int, str, int, bytes, str, int | None, int | None]], crcs: Iterable[int]
 ) -> list[int]:
-    """Return the checksums of rows (position, kind, id, time, payload, key, checksum), without calls.
+    """Return the checksums of rows (position, kind, id, time, payload, key, checksum, declaration).
 
-    The sequencer holds each entry against its checksum.
+    Without calls: the sequencer holds each entry against its checksum.
     """
     return [
-        crc ^ crc32((id_ + key).encode()) ^ (us ^ us >> 32 ^ kind) & _BITS
-        for (_, kind, id_, us, _, key, _), crc in zip(rows, crcs, strict=True)
+        crc
+        ^ crc32((id_ + key).encode())
+        ^ (us ^ us >> 32 ^ kind ^ (hashed or 0) ^ (hashed or 0) >> 32) & _BITS
+        for (_, kind, id_, us, _, key, _, hashed), crc in zip(rows, crcs, strict=True)
     ]
 
 
 def prediction_checksum(
-    position: int, id_: str, effective_at_us: int, crc: int, due_us: int | None = None
+    position: int,
+    id_: str,
+    effective_at_us: int,
+    crc: int,
+    recorded_by: int | None = None,
+    due_us: int | None = None,
 ) -> int:
     """Return the checksum of a sequenced prediction, given the CRC of its payload.
 
     A due time is covered where there is one, so that a row without keeps the checksum that it had.
     """
-    numbers = position * _A ^ effective_at_us ^ effective_at_us >> 32
+    numbers = position * _A ^ effective_at_us ^ effective_at_us >> 32 ^ (recorded_by or 0) * _C
     if due_us is not None:
-        numbers ^= (due_us ^ due_us >> 32) * _B ^ _C  # a time that was set to null is found, too
+        numbers ^= (due_us ^ due_us >> 32) * _B ^ _D  # one that became null is found, too
     return crc ^ crc32(id_.encode()) ^ numbers & _BITS
 
 

@@ -132,6 +132,7 @@ prediction = Table(
     Column("effective_at_us", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("checksum", BigInteger, comment="null for a row of before checksums"),
+    Column("recorded_by", Integer, comment="the number of its declaration; null is the first"),
     Column("due_us", BigInteger, comment="when its truth is due, if its rule's due names it"),
     Index("prediction_by_id", "pipeline_id", "id", unique=True),
     sqlite_with_rowid=False,
