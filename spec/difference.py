@@ -7,8 +7,7 @@ import msgspec
 __all__ = ["FRESH", "Difference", "Way"]
 
 Way = Literal["free", "later", "fresh", "back"]
-"""The way on from a difference: none is needed; none, since it holds for later records only; a new line; to
-put it back."""
+"""The way on: none is needed; none, since later records alone go by it; a new line; to put it back."""
 
 FRESH = (
     "start a new line: headwater train PIPELINE --fresh, or headwater plan PIPELINE --apply and the "

@@ -134,9 +134,7 @@ def edits_of_settings(before: Statement, now: Statement) -> Iterator[Edit]:
             yield Edit(field=name, was=was, now=becomes, kind=rule.kind, means=rule.means, do=rule.do)
 
 
-def edits_of_what_is_learned(
-    changes: Sequence[Difference], *, learned: bool
-) -> Iterator[Edit]:
+def edits_of_what_is_learned(changes: Sequence[Difference], *, learned: bool) -> Iterator[Edit]:
     """Yield the edits of what records are read and joined by, and of what is learned.
 
     Parameters

@@ -44,7 +44,7 @@ _FLIGHT_RULES = (
 
 
 def measure(*, short: bool) -> Outcome:
-    """Sequence random streams and 20,000 flights, whose labels are due at the scheduled arrival (8 minutes).
+    """Sequence random streams and 20,000 flights, which are due at their scheduled arrival.
 
     The rule is edited in between, each time by another process's log; batches have random sizes, and
     only a part of what is due is sequenced at a time. The figures of the guide are made beside it.
@@ -94,7 +94,7 @@ def _sequenced(
     rules: Sequence[LabelRule],
     drawn: random.Random,
 ) -> tuple[list[Truth], int]:
-    """Record a stream and sequence it, in parts; a log with another rule begins where the rule changes."""
+    """Record a stream and sequence it in parts; another log begins where the rule changes."""
     clock, edits, rule = SimulatedClock(moment(START_US)), 0, 0
     log = FeatureLog(_pipeline(name, rules[rule]), settings, clock, database)
     for part in _parts(stream, drawn):

@@ -1,7 +1,7 @@
 """What `arrival`, `window` and `due` cost on a stream whose labels' delay depends on their value.
 
-Stays of one to thirty days are predicted when they begin. A damage is reported soon; that there was none is
-known when the stay ends. New houses come every week and are rented for six weeks.
+Stays of one to thirty days are predicted when they begin. A damage is reported soon; that there was none
+is known when the stay ends. New houses come every week and are rented for six weeks.
 """
 
 import math

@@ -126,7 +126,9 @@ class Frames:
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "recorded_at": _times([row[1] for row in rows]),
         }
-        return pl.DataFrame(columns | self._prediction_columns([row[2] for row in rows], (*PREDICTION, "due_at")))
+        return pl.DataFrame(
+            columns | self._prediction_columns([row[2] for row in rows], (*PREDICTION, "due_at"))
+        )
 
     def labels(self, rows: Sequence[LabelRow]) -> pl.DataFrame:
         """Make a frame with position, prediction_id, label and the columns of its revision."""

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, or_, select
+from msgspec.structs import replace
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, or_, select
 
-from headwater.features.sequence.join_records import Deadline
+from headwater.features.sequence.join_records import Deadline, NewPrediction
 from headwater.features.sequence.joining import before
+from headwater.features.sequence.recorded_rules import RecordedRules
 from headwater.infra.store.database import insert_many
 from headwater.infra.store.schema import sequencing_tables, tables
 
-__all__ = ["DueDeadlines", "OpenDeadlines"]
+__all__ = ["DueDeadlines", "OpenDeadlines", "reopen"]
 
 
 class DueDeadlines(NamedTuple):
@@ -59,7 +61,8 @@ class OpenDeadlines:
             .limit(bindparam("most"))
         )
         self._first = select(func.min(row.due_us)).where(mine)
-        until_us, position = bindparam("until_us"), bindparam("before_position")
+        until_us: BindParameter[int] = bindparam("until_us")
+        position: BindParameter[int] = bindparam("before_position")
         self._delete = delete(sequencing_tables.deadline).where(
             mine,
             or_(row.due_us < until_us, (row.due_us == until_us) & (row.position < position)),
@@ -98,3 +101,36 @@ class OpenDeadlines:
     def _look(self, connection: Connection) -> None:
         self._next_us = connection.execute(self._first).scalar_one()
         self._known = True
+
+
+def reopen(
+    connection: Connection,
+    pipeline_id: int,
+    predictions: Sequence[NewPrediction],
+    rules: RecordedRules,
+    horizon_us: int,
+) -> list[NewPrediction]:
+    """Return predictions that were read elsewhere with the due times that they name; open their deadlines.
+
+    What had fallen due is before the horizon, but for the last of several that were due at once: one that
+    falls again does nothing. An open deadline falls at the horizon at the earliest.
+
+    Parameters
+    ----------
+    connection, pipeline_id
+        Where to write the deadlines.
+    predictions, rules
+        Sequenced predictions, and the rules under which they were recorded.
+    horizon_us
+        All before it was sequenced.
+    """
+    named, opened = list[NewPrediction](), list[tuple[int, int, int]]()
+    by_number = rules.of(connection, {one.recorded_by for one in predictions})
+    for one in predictions:
+        rule = by_number[one.recorded_by]
+        due_us = rule.due_us(one.payload, one.effective_at_us)
+        named.append(replace(one, due_us=due_us) if rule.names_due else one)
+        if rule.watches and due_us >= horizon_us - 1:
+            opened.append((pipeline_id, max(due_us, horizon_us), one.position))
+    insert_many(connection, sequencing_tables.deadline, opened)
+    return named

@@ -32,10 +32,10 @@ from headwater.features.sequence.join_records import (
     NewPrediction,
     StoredLabel,
 )
-from headwater.features.sequence.joining_rule import JoiningRule, KnownPrediction
+from headwater.features.sequence.joining_rule import JoiningRule, JoiningRules, KnownPrediction
 from headwater.infra.clock import from_us
 from headwater.spec.data.checksum import payload_crc
-from headwater.spec.data.label import LabelRule, class_digest
+from headwater.spec.data.label import class_digest
 from headwater.spec.data.records import Label, LabelValue
 
 __all__ = ["Joiner", "before"]
@@ -46,10 +46,8 @@ class Joiner:
 
     Parameters
     ----------
-    classes
-        The pipeline's label rule, of the process that sequences: by it labels of other classes are held.
     rules
-        By number of a declaration, its rule: those under which the predictions that come were recorded.
+        By which the batch's records are joined.
     known
         What the stores hold under the ids that will be met; changed in place.
     deadlines
@@ -62,8 +60,7 @@ class Joiner:
 
     def __init__(
         self,
-        classes: LabelRule,
-        rules: Mapping[int | None, JoiningRule],
+        rules: JoiningRules,
         known: dict[str, KnownPrediction],
         deadlines: Iterable[Deadline],
         next_position: int,
@@ -71,9 +68,9 @@ class Joiner:
         parked: int = 0,
         expired: int = 0,
     ) -> None:
-        self._declared = frozenset(classes.known_classes)
-        self._holds = classes.hold is True
-        self._rules = rules
+        self._declared = frozenset(rules.classes.known_classes)
+        self._holds = rules.classes.hold is True
+        self._rules = rules.by_number
         self._names: dict[str, str | None] = {}
         self._known = known
         self._due = list(deadlines)

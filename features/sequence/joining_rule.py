@@ -1,7 +1,8 @@
-"""The label rule of a declaration as joining goes by it: which label is the truth, and when it is due."""
+"""The label rule of a declaration as joining goes by it: which label is the truth, when it is due."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -12,7 +13,7 @@ from headwater.spec.data.label import DUE_AT, LabelRule
 from headwater.spec.data.records import LabelValue
 from headwater.spec.duration import duration
 
-__all__ = ["JoiningRule", "KnownPrediction"]
+__all__ = ["JoiningRule", "JoiningRules", "KnownPrediction"]
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -39,7 +40,16 @@ class JoiningRule:
         The label at the due time where none came, or None.
     """
 
-    __slots__ = ("_due", "_most_us", "_ranks", "is_delayed", "names_due", "timeout", "wait_us", "watches")
+    __slots__ = (
+        "_due",
+        "_most_us",
+        "_ranks",
+        "is_delayed",
+        "names_due",
+        "timeout",
+        "wait_us",
+        "watches",
+    )
 
     def __init__(self, rule: LabelRule) -> None:
         self.wait_us = duration(rule.wait) // _MICROSECOND
@@ -81,6 +91,21 @@ class JoiningRule:
         return bool(usable) and label is self.truth(usable)
 
 
+class JoiningRules(NamedTuple):
+    """The rules by which a batch is joined.
+
+    Parameters
+    ----------
+    classes
+        The label rule of the process that sequences: by it labels of other classes are held back.
+    by_number
+        By number of a declaration, its rule: those under which the predictions were recorded.
+    """
+
+    classes: LabelRule
+    by_number: Mapping[int | None, JoiningRule]
+
+
 class KnownPrediction(msgspec.Struct, gc=False):
     """The known state of one prediction id: its labels and its newest example.
 
@@ -116,13 +141,14 @@ class _NamedDue:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        field = (name, str | int | float | None, None)
-        served = msgspec.defstruct("Features", [] if name == DUE_AT else [field])
-        fields = [("features", served), (DUE_AT, datetime | None, None)]
-        self._decode = msgspec.json.Decoder(msgspec.defstruct("Stored", fields)).decode
+        fields: list[tuple[str, Any, Any]] = [(DUE_AT, datetime | None, None)]
+        if name != DUE_AT:
+            served = msgspec.defstruct("Features", [(name, str | int | float | None, None)])
+            fields = [("features", served, msgspec.NODEFAULT)]
+        self._decode: Any = msgspec.json.Decoder(msgspec.defstruct("Stored", fields)).decode
 
     def of(self, payload: bytes) -> int | None:
         """Return the named time in microseconds; None where it is null or not sent."""
         stored = self._decode(payload)
-        of: object = stored if self._name == DUE_AT else getattr(stored, "features")
+        of = stored if self._name == DUE_AT else stored.features
         return moment_us(getattr(of, self._name))

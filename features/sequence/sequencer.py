@@ -12,6 +12,7 @@ from headwater.features.record.entries import LABEL
 from headwater.features.record.inbox import Inbox
 from headwater.features.record.inbox_reader import ScannedEntries, lost_entries
 from headwater.features.sequence.class_names import ClassNames, Naming
+from headwater.features.sequence.deadlines import DueDeadlines, OpenDeadlines
 from headwater.features.sequence.join_records import (
     Arrival,
     Joined,
@@ -19,8 +20,8 @@ from headwater.features.sequence.join_records import (
     label_rows,
     prediction_rows,
 )
-from headwater.features.sequence.deadlines import DueDeadlines, OpenDeadlines
 from headwater.features.sequence.joining import Joiner
+from headwater.features.sequence.joining_rule import JoiningRules
 from headwater.features.sequence.known_records import STORED_LABEL, KnownRecords
 from headwater.features.sequence.recorded_rules import RecordedRules
 from headwater.features.sequence.sequencer_row import SequencerRow, SequencerState
@@ -187,9 +188,9 @@ class Sequencer:
         due: DueDeadlines,
     ) -> Joiner:
         self._known.load(connection, arrivals, due.rows, before.parked)
+        by_number = self._rules.of(connection, {arrival.recorded_by for arrival in arrivals})
         joiner = Joiner(
-            self._rule,
-            self._rules.of(connection, {arrival.recorded_by for arrival in arrivals}),
+            JoiningRules(self._rule, by_number),
             self._known.by_id,
             due.rows,
             before.next_position,

@@ -72,7 +72,6 @@ class LabelRemarks:
         if self._declared and isinstance(label.value, str) and label.value not in self._declared:
             self.undeclared = _plus(self.undeclared, label, label.value)
 
-
     def _wait_of(self, prediction: Prediction) -> timedelta:
         """Return how long after its prediction a label is in time."""
         if self._due is UNSET:

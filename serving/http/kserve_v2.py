@@ -202,13 +202,17 @@ def _entity(keys: dict[str, Any]) -> dict[str, str]:
         ) from error
 
 
+class _Parameters(msgspec.Struct):
+    due_at: DueAt = UNSET
+
+
 def _due_at(parameters: dict[str, Any]) -> DueAt:
     """Return when the labels of all rows are due, a parameter of the request."""
     try:
-        return msgspec.convert(parameters.get("due_at", UNSET), DueAt)
+        return msgspec.convert(parameters, _Parameters).due_at
     except msgspec.ValidationError as error:
         raise SchemaError(
-            plain_words(error, "parameters.due_at"), hint="send a time such as 2026-01-01T00:00:00Z"
+            plain_words(error, "parameters."), hint="send a time such as 2026-01-01T00:00:00Z"
         ) from error
 
 

@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from headwater.features.sequence.join_records import Arrival, Deadline, StoredLabel
 from headwater.features.sequence.joining import Joiner, before
-from headwater.features.sequence.joining_rule import JoiningRule, KnownPrediction
+from headwater.features.sequence.joining_rule import JoiningRule, JoiningRules, KnownPrediction
 from headwater.infra.clock import from_us
 from headwater.spec.data.checksum import payload_crc
 from headwater.spec.data.label import LabelRule
@@ -98,7 +98,11 @@ any_rules = st.lists(
             precedence=_precedence,
         ),
         st.builds(
-            LabelRule, due=st.just("due_at"), most=st.just("90s"), timeout=_timeout, precedence=_precedence
+            LabelRule,
+            due=st.just("due_at"),
+            most=st.just("90s"),
+            timeout=_timeout,
+            precedence=_precedence,
         ),
     ),
     min_size=3,
@@ -131,7 +135,7 @@ def fold(
         last = stop == len(entries)
         until = before(_END_US if last else chunk[-1].at_us if chunk else 0)
         due = [deadline for deadline in opened if deadline < until]
-        joiner = Joiner(rules[0], by_number, known, due, position, offset, parked, expired)
+        joiner = Joiner(JoiningRules(rules[0], by_number), known, due, position, offset, parked, expired)
         joined = joiner.fold([_arrival(entry) for entry in chunk], until)
         opened = [deadline for deadline in opened if deadline >= until] + joiner.open_deadlines()
         ids |= {row.position: row.id for row in joined.predictions}
