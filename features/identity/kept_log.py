@@ -24,6 +24,7 @@ KEPT_TABLES = {
     "label_class": tables.label_class,
     "declaration": declaration_tables.declaration,
     "declared": declaration_tables.declared,
+    "recorded_by": declaration_tables.recorded_by,
 }
 """Rows that are kept as they are: what people ruled and said, without which others would be learned."""
 
