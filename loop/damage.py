@@ -26,7 +26,7 @@ from headwater.infra.store.open_storage import open_storage
 from headwater.infra.store.schema import tables
 from headwater.loop.broken_files import open_database_again, open_inbox_again
 from headwater.loop.doctor import CheckResult
-from headwater.spec.data.feature import RequestFeature
+from headwater.spec.data.feature import requested
 from headwater.spec.declaration import Declaration
 from headwater.spec.errors import HeadwaterError, IdentityError, TableError, spans_of
 from headwater.spec.pipeline import Pipeline
@@ -209,7 +209,7 @@ def _stored_pipeline(name: str, database: Database) -> Pipeline:
     return Pipeline(
         name=name,
         task=declaration.task,
-        features=tuple(RequestFeature(f.name, f.dtype, f.nullable) for f in declaration.features),
+        features=tuple(map(requested, declaration.features)),
         label=declaration.label,
         model=_no_model,
         update=Stateless(),

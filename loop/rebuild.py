@@ -21,7 +21,7 @@ from headwater.registry.mlflow_store.connection import MlflowConnection
 from headwater.registry.mlflow_store.versions import VersionStore
 from headwater.registry.restore import factory_of, library_versions
 from headwater.registry.version import Version
-from headwater.spec.data.feature import RequestFeature
+from headwater.spec.data.feature import requested
 from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import DigestError, HeadwaterError, NotRebuildableError
 from headwater.spec.pipeline import Pipeline
@@ -207,7 +207,7 @@ def declared_by(recipe: Recipe) -> Pipeline:
     return Pipeline(
         name=recipe.pipeline,
         task=recipe.task,
-        features=tuple(RequestFeature(f.name, f.dtype, f.nullable) for f in recipe.features),
+        features=tuple(map(requested, recipe.features)),
         label=LabelRule(wait="1d"),
         model=factory_of(recipe.learner),
         update=Stateless(),

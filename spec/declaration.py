@@ -5,13 +5,13 @@ no effect on what is recorded and learned, and the rule says why. A test demands
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from headwater.spec.data.feature import FeatureKind, bare
+from headwater.spec.data.feature import FeatureKind, as_recorded, bare, widens
 from headwater.spec.data.label import LabelRule
 from headwater.spec.difference import FRESH, Difference, Way
 from headwater.spec.duration import duration
@@ -35,8 +35,9 @@ __all__ = [
 ]
 
 
-_HARDEST: tuple[Way, ...] = ("back", "fresh", "later", "free")
+_HARDEST: tuple[Way, ...] = ("back", "fresh", "later", "free", "on")
 _GONE = "gone"
+_CALLED = "called "
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,8 +80,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def as_recorded(self) -> "Declaration":
-        """What a record was recorded under: without the features that only earlier declarations had."""
-        return msgspec.structs.replace(self, dropped=())
+        """What a record is recorded under: without what says how older examples are read."""
+        return msgspec.structs.replace(self, features=tuple(map(as_recorded, self.features)), dropped=())
 
     @property
     def hash(self) -> int:
@@ -137,7 +138,13 @@ def needing_a_word(changes: Sequence[Difference], *, learned: bool) -> tuple[Dif
     learned
         Whether a version is champion: what it learned holds for its own features.
     """
-    weighs: dict[Way, bool] = {"free": False, "later": False, "fresh": learned, "back": True}
+    weighs: dict[Way, bool] = {
+        "on": False,
+        "free": False,
+        "later": False,
+        "fresh": learned,
+        "back": True,
+    }
     return tuple(
         sorted(
             (change for change in changes if weighs[change.way]),
@@ -149,7 +156,7 @@ def needing_a_word(changes: Sequence[Difference], *, learned: bool) -> tuple[Dif
 def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Difference, ...]:
     """Return the differences in task, features and their order from those that a version has learned."""
     before = Declaration(task=learned.task, features=learned.features, label=declared.label)
-    changes = differences(before, declared)
+    changes = [change for change in differences(before, declared) if change.way != "on"]
     nullable = [change for change in changes if change.way == "free"]
     return tuple(
         msgspec.structs.replace(change, way="fresh", hint=FRESH) for change in nullable
@@ -167,7 +174,7 @@ def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
     refused = [
         difference
         for difference in schema_differences(learned, declaration_of(pipeline))
-        if difference.way == "back" or difference.now == _GONE
+        if difference.way == "back" or difference.now == _GONE or difference.now.startswith(_CALLED)
     ]
     if refused:
         raise refusal(pipeline.name, f"version {version}", refused)
@@ -234,54 +241,67 @@ def _features(stored: Declaration, declared: Declaration) -> Iterator[Difference
     was = {feature.name: feature for feature in stored.features}
     dropped = {feature.name: feature for feature in stored.dropped}
     now = {feature.name: feature for feature in declared.features}
+    renamed = _renamed(was, now)
     for name, feature in now.items():
-        before = was.get(name) or dropped.get(name)
+        before = was.get(name) or was.get(renamed.get(name, "")) or dropped.get(name)
         if before is not None:
-            for rule in FEATURE_RULES.values():
-                if rule.compare is not None:
-                    yield from rule.compare(_one(before), _one(feature))
-        if name not in was:
+            yield from _dtype(before, feature)
+        if name in renamed:
+            yield Difference(
+                field=f"feature {renamed[name]!r}",
+                was=repr(renamed[name]),
+                now=f"{_CALLED}{name!r}",
+                way="fresh",
+            )
+        elif name not in was:
             yield _added(feature, again=before is not None)
     for name, feature in was.items():
-        if name not in now:
+        if name not in now and name not in renamed.values():
             yield Difference(field=f"feature {name!r}", was=feature.dtype, now=_GONE, way="fresh")
     before_names, names = [name for name in was if name in now], [name for name in now if name in was]
     if before_names != names:
         yield Difference(field="the features' order", was=few(before_names), now=few(names), way="fresh")
 
 
+def _renamed(was: Mapping[str, FeatureKind], now: Mapping[str, FeatureKind]) -> dict[str, str]:
+    """Return the earlier name of each feature that is new by name, and says what it was."""
+    found = {}
+    for name, feature in now.items():
+        if name not in was and feature.was is not UNSET:
+            for old in feature.was:
+                if old in was and old not in now:
+                    found[name] = old
+                    break
+    return found
+
+
 def _added(feature: FeatureKind, *, again: bool) -> Difference:
-    """Judge a new feature: earlier records lack it, and no new line changes that."""
+    """Judge a new feature: earlier records lack it, unless something says what it is in them."""
+    told = feature.nullable or again or (feature.default, feature.fill, feature.was) != (UNSET,) * 3
     return Difference(
         field=f"feature {feature.name!r}",
         was="not there",
         now=feature.dtype if feature.nullable else f"{feature.dtype}, never null",
-        way="free" if feature.nullable or again else "back",
-        hint="write nullable=True, since records of before have none, and start a new line: headwater "
-        "train PIPELINE --fresh; or take it out, or give the pipeline another name",
+        way="free" if told else "back",
+        hint="say what it is in records of before, which have none: nullable=True, default= a value, or "
+        "fill= a function; was= the name that it had; or take it out",
     )
 
 
-def _dtype(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
-    (before,), (feature,) = stored.features, declared.features
-    if before.dtype != feature.dtype:
-        name, other = feature.name, f"{feature.name}_{feature.dtype}"
-        yield Difference(
-            field=f"feature {name!r}",
-            was=before.dtype,
-            now=feature.dtype,
-            way="back",
-            hint=f"put it back, or give what is new a name of its own, "
-            f"Feature({other!r}, {feature.dtype}, nullable=True)",
-        )
-
-
-def _one(feature: FeatureKind) -> Declaration:
-    """Wrap one feature, to be compared by its own rules."""
-    return Declaration(task="binary", features=(feature,), label=_ANY)
-
-
-_ANY = LabelRule(wait="1d")
+def _dtype(before: FeatureKind, feature: FeatureKind) -> Iterator[Difference]:
+    """Judge a type: a wider one holds what was learned, and another one needs to be converted to."""
+    if before.dtype == feature.dtype:
+        return
+    name, other = feature.name, f"{feature.name}_{feature.dtype}"
+    way: Way = "back" if feature.convert is UNSET else "fresh"
+    yield Difference(
+        field=f"feature {name!r}",
+        was=before.dtype,
+        now=feature.dtype,
+        way="on" if widens(before.dtype, feature.dtype) else way,
+        hint=f"say how records of before are converted, convert={feature.dtype} or a function; or give "
+        f"what is new a name of its own, Feature({other!r}, {feature.dtype}, nullable=True)",
+    )
 
 
 def _label(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
@@ -316,18 +336,23 @@ def _of_label(
 
 _DOOR = "the door checks it; what was recorded stays what it was, and is read as it is"
 _RECIPE = "each version's recipe says it, and a fold goes by its own"
+_OLDER = f"it says what learning reads of older records, which stay; {_RECIPE}"
 _ROUND = "it says when and how an update is asked for or judged, not what is learned"
 _SERVED = "it says how requests are answered; each record says by what"
 
 FEATURE_RULES: dict[str, Rule] = {
     "name": Rule(None, "by it features are told apart: one added, one gone"),
-    "dtype": Rule(_dtype),
+    "dtype": Rule(_features),
     "nullable": Rule(None, _DOOR),
     "low": Rule(None, _DOOR),
     "high": Rule(None, _DOOR),
     "categories": Rule(None, _DOOR),
     "longest": Rule(None, _DOOR),
     "column": Rule(None, "it says how tables are read; what was recorded bears the feature's name"),
+    "was": Rule(_features),
+    "default": Rule(None, _OLDER),
+    "fill": Rule(None, _OLDER),
+    "convert": Rule(None, _OLDER),
     "table": Rule(None, "where the value comes from; what it was is in the record"),
     "entity": Rule(None, "of streaming features, which no pipeline can use yet"),
     "events": Rule(None, "of streaming features, which no pipeline can use yet"),

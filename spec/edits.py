@@ -68,6 +68,7 @@ class EditRule(NamedTuple):
 _DOOR = EditRule(_NONE, "the service takes other values from its next start on; records stay", _AGAIN)
 _COLUMN = EditRule(_NONE, "imports and tables are read by it from now on; records stay")
 _RECIPE = EditRule(_ON, "the next version's recipe has it; earlier ones rebuild by theirs")
+_OLDER = EditRule(_ON, "the next version reads older examples by it; earlier ones rebuild by theirs")
 _ASKED = EditRule(_NONE, "the next decision goes by it", _DEPLOY)
 _ANSWERS = EditRule(_NONE, "requests are answered by it from the service's next start on", _AGAIN)
 
@@ -99,6 +100,10 @@ RULES: dict[str, EditRule] = {
     "feature.categories": _DOOR,
     "feature.longest": _DOOR,
     "feature.column": _COLUMN,
+    "feature.was": _OLDER,
+    "feature.default": _OLDER,
+    "feature.fill": _OLDER,
+    "feature.convert": _OLDER,
     "feature.table": EditRule(_NONE, "its values are looked up there from now on", _DEPLOY),
     "label.low": _DOOR,
     "label.high": _DOOR,

@@ -11,7 +11,6 @@ from examples.flights.data import load
 from benchmarks.claim import Outcome, at_least, fresh_home, say
 from benchmarks.learning.due_cost import figures
 from benchmarks.learning.due_streams import (
-    START_US,
     Served,
     Told,
     Truth,
@@ -95,7 +94,7 @@ def _sequenced(
     drawn: random.Random,
 ) -> tuple[list[Truth], int]:
     """Record a stream and sequence it in parts; another log begins where the rule changes."""
-    clock, edits, rule = SimulatedClock(moment(START_US)), 0, 0
+    clock, edits, rule = SimulatedClock(moment(stream[0].at_us)), 0, 0
     log = FeatureLog(_pipeline(name, rules[rule]), settings, clock, database)
     for part in _parts(stream, drawn):
         for now_rule, records in groupby(part, key=_rule_of):

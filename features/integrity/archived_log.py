@@ -26,14 +26,12 @@ from headwater.features.sequence.join_records import (
     prediction_rows,
 )
 from headwater.features.sequence.recorded_rules import RecordedRules
+from headwater.features.values.projection import stored_columns
 from headwater.infra.store.database import insert_many
 from headwater.infra.store.schema import tables
-from headwater.spec.data.feature import RequestFeature
 from headwater.spec.declaration import Declaration
 from headwater.spec.errors import TableError
-from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
-from headwater.spec.updating.update import Stateless
 
 __all__ = ["ArchivedLog"]
 
@@ -56,8 +54,9 @@ class ArchivedLog:
     def __init__(self, archive: Archive, kept: KeptLog) -> None:
         self._archive = archive
         self._kept = kept
-        self._declaration = Declaration.from_json(kept.declaration)
-        self._frames = Frames(_reading(archive.claim.pipeline, self._declaration))
+        declaration = Declaration.from_json(kept.declaration)
+        self._declarations = _recorded_under(kept) or {0: declaration.as_recorded}
+        self._frames = Frames(declaration.task, lambda: self._declarations)
 
     def check(self) -> None:
         """Check that the tables reach as far as the last collect, and hold each file to its seal.
@@ -179,8 +178,11 @@ class ArchivedLog:
 
     def _write_records(self, connection: Connection, id_: int, start: int, stop: int) -> int:
         """Write the records of a range of positions; return the newest time of receipt."""
-        dropped = {feature.name for feature in self._declaration.dropped}
-        predictions = [prediction_of(row, dropped) for row in self._rows("predictions", start, stop)]
+        columns = stored_columns(self._declarations)
+        predictions = [
+            prediction_of(row, self._declarations, columns)
+            for row in self._rows("predictions", start, stop)
+        ]
         raw = list(self._rows("labels", start, stop))
         if len(predictions) + len(raw) != stop - start:
             raise TableError(
@@ -188,7 +190,7 @@ class ArchivedLog:
                 f"{self._archive.claim.pipeline!r} are not in the archive",
                 hint="put its files back, if the storage keeps versions of files",
             )
-        rules = RecordedRules(id_, self._declaration.label)
+        rules = RecordedRules(id_, self._declarations[min(self._declarations)].label)
         predictions = reopen(connection, id_, predictions, rules, self._kept.horizon_us)
         insert_many(connection, tables.prediction, prediction_rows(id_, predictions))
         places = _positions(connection, id_, [row["prediction_id"] for row in raw])
@@ -227,32 +229,23 @@ class ArchivedLog:
             wanted = ("offset", "emitted_at", "supersedes", "revision", "prediction_id")
             return self._frames.schema([column for column in EXAMPLE if column in wanted])
         if name == "predictions":
-            times = {"recorded_at": _TIME, "due_at": _TIME}
-            return {"position": pl.Int64()} | times | self._frames.schema(PREDICTION)
+            names, times = ("recorded_by", *PREDICTION), {"recorded_at": _TIME, "due_at": _TIME}
+            return {"position": pl.Int64()} | times | self._frames.schema(names)
         label = ("prediction_id", "revision", "late", "label", "source", "key", "known_at", "by")
         flags = {"on_receipt": pl.Boolean(), "held": pl.Boolean(), "instead_of": pl.Int64()}
         return {"position": pl.Int64(), "received_at": _TIME} | self._frames.schema(label) | flags
 
 
+def _recorded_under(kept: KeptLog) -> dict[int, Declaration]:
+    """Return what records were recorded under, by number."""
+    return {
+        number: Declaration.from_json(content)
+        for number, _, content, _ in kept.rows.get("recorded_by", ())
+    }
+
+
 def _name(table: str) -> Archived:
     return next(name for name in ("predictions", "labels", "examples") if name == table)
-
-
-def _reading(name: str, declaration: Declaration) -> Pipeline:
-    """Make a pipeline that suffices to read the archive, with the features that were dropped."""
-    features = (*declaration.features, *declaration.dropped)
-    return Pipeline(
-        name=name,
-        task=declaration.task,
-        features=tuple(RequestFeature(f.name, f.dtype, f.nullable) for f in features),
-        label=declaration.label,
-        model=_no_model,
-        update=Stateless(),
-    )
-
-
-def _no_model() -> object:
-    raise NotImplementedError("a log is read, and nothing is learned")
 
 
 def _parts(stop: int) -> Iterator[tuple[int, int]]:

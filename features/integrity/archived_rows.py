@@ -1,6 +1,6 @@
 """Records of the archive as rows of the database, with their payloads written again."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -8,16 +8,32 @@ import msgspec
 from headwater.features.sequence.join_records import NewLabel, NewPrediction
 from headwater.infra.clock import from_us
 from headwater.spec.data.checksum import payload_crc
+from headwater.spec.data.feature import Dtype
 from headwater.spec.data.label import class_digest
+from headwater.spec.declaration import Declaration
 
 __all__ = ["label_of", "prediction_of"]
 
 _ENCODER = msgspec.json.Encoder()
 
 
-def prediction_of(row: Mapping[str, Any], dropped: Collection[str]) -> NewPrediction:
-    """Return a prediction's row with its payload, without defaults and nulls of what was dropped."""
-    features = {k: v for k, v in row["features"].items() if v is not None or k not in dropped}
+def prediction_of(
+    row: Mapping[str, Any],
+    declarations: Mapping[int, Declaration],
+    columns: Mapping[tuple[str, Dtype], str],
+) -> NewPrediction:
+    """Return a prediction's row with its payload: the features of its declaration, without defaults.
+
+    Parameters
+    ----------
+    row
+        Of the archive.
+    declarations, columns
+        What records were recorded under, by number, and the columns that their features are stored in.
+    """
+    number = row["recorded_by"]
+    declaration = declarations[min(declarations) if number is None else number]
+    features = {f.name: row["features"][columns[f.name, f.dtype]] for f in declaration.features}
     output = row["output"]
     payload = {
         "id": row["prediction_id"],
@@ -35,7 +51,7 @@ def prediction_of(row: Mapping[str, Any], dropped: Collection[str]) -> NewPredic
     }
     text = _ENCODER.encode(payload | {k: v for k, v in told.items() if v is not None})
     crc = payload_crc(text)
-    return NewPrediction(row["position"], row["prediction_id"], row["recorded_at"], text, crc)
+    return NewPrediction(row["position"], row["prediction_id"], row["recorded_at"], text, crc, number)
 
 
 def label_of(row: Mapping[str, Any], prediction: int | None) -> NewLabel:

@@ -6,7 +6,6 @@ import polars as pl
 
 from headwater.features.identity.kept_log import KeptLog, keep, read_log
 from headwater.features.read.archive import Archived
-from headwater.features.read.frames import Frames
 from headwater.features.read.log_reader import LogReader
 from headwater.features.read.same_rows import frame_of
 from headwater.infra.commit_points import reached
@@ -71,22 +70,20 @@ class ArchiveWriter:
         if start > stop:  # unless another process sequenced and archived just now
             log.same_rows.check_behind(name, start)
             return stop - start
-        declared = log.declared
-        frames = Frames(declared.archived()) if declared.stored.dropped else log.frames
         while start < stop:
             end = min(start + _CHUNK, stop)
-            log.archive[name].append(self._frame(name, frames, start, end), start, end)
+            log.archive[name].append(self._frame(name, start, end), start, end)
             log.same_rows.written(name, end)
             start = end
         return stop - first
 
-    def _frame(self, name: Archived, frames: Frames, start: int, stop: int) -> pl.DataFrame:
+    def _frame(self, name: Archived, start: int, stop: int) -> pl.DataFrame:
         """Return the rows to write; damaged examples that people quarantined are left out."""
         log = self._log
         try:
-            return frame_of(name, log.repository, frames, start, stop)
+            return frame_of(name, log.repository, log.frames, start, stop)
         except DamagedError as error:
             without = log.quarantined(start, stop)
             if not set(without).issuperset(error.places):
                 raise
-            return frame_of(name, log.repository, frames, start, stop, without)
+            return frame_of(name, log.repository, log.frames, start, stop, without)

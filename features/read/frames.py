@@ -1,6 +1,6 @@
 """The records as Polars frames, by column: what the archive keeps and what training reads."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -9,10 +9,12 @@ import msgspec
 import polars as pl
 from msgspec.structs import astuple
 
+from headwater.features.values.projection import DTYPES, stored_columns
 from headwater.spec.data.columns import EXAMPLE, LABEL, PREDICTION
-from headwater.spec.data.feature import FeatureKind, python_type
+from headwater.spec.data.feature import Dtype, FeatureKind, python_type
 from headwater.spec.data.records import LabelValue, Output
-from headwater.spec.pipeline import Pipeline, Task
+from headwater.spec.declaration import Declaration
+from headwater.spec.pipeline import Task
 
 __all__ = [
     "EXAMPLE",
@@ -39,12 +41,6 @@ ExampleRow = tuple[int, int, int | None, int, bool, bytes, bytes, int | None]
 """Offset, emission time in microseconds, superseded offset, revision, late, both payloads, number of
 the prediction's declaration."""
 
-_DTYPES: dict[str, type[pl.DataType]] = {
-    "float": pl.Float64,
-    "int": pl.Int64,
-    "str": pl.String,
-    "bool": pl.Boolean,
-}
 _LABELS: dict[Task, type[pl.DataType]] = {
     "binary": pl.Boolean,
     "multiclass": pl.String,
@@ -72,30 +68,36 @@ def label_dtype(task: Task) -> type[pl.DataType]:
 
 def feature_schema(features: Sequence[FeatureKind]) -> dict[str, type[pl.DataType]]:
     """Return the column type of each feature, in order."""
-    return {feature.name: _DTYPES[feature.dtype] for feature in features}
+    return {feature.name: DTYPES[feature.dtype] for feature in features}
 
 
 class Frames:
-    """Makes frames of one pipeline's stored records.
+    """Makes frames of one pipeline's stored records, as they were recorded.
 
-    A feature that was added after a record was stored is null in it; one that was dropped is left out.
+    Features are in the columns of :func:`~headwater.features.values.projection.stored_columns`, of all
+    declarations; one that a record's own declaration has not is null.
 
     Parameters
     ----------
-    pipeline
-        Gives the features' names and types, and the task.
+    task
+        What the pipeline predicts.
+    load
+        Gives what its records were recorded under, by number, at least one: called again when a record
+        bears a number that is not known yet.
+
+    Attributes
+    ----------
+    declarations
+        What was given last.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._features = feature_schema(pipeline.features)
-        self._label = _LABELS[pipeline.task]
-        self._by_class = pipeline.task == "multiclass"
-        served = msgspec.defstruct(
-            "Features", [(f.name, python_type(f.dtype) | None, None) for f in pipeline.features]
-        )
+    def __init__(self, task: Task, load: Callable[[], Mapping[int, Declaration]]) -> None:
+        self._load = load
+        self._refresh()
+        self._label = _LABELS[task]
+        self._by_class = task == "multiclass"
         self._prediction_fields: dict[str, _Field] = {
             "id": ("id", str),
-            "features": ("features", served),
             "output": ("output", Output),
             "served_at": ("served_at", str),
             "version": ("version", str, ""),
@@ -112,6 +114,7 @@ class Frames:
             "offset": pl.Int64(),
             "supersedes": pl.Int64(),
             "revision": pl.Int32(),
+            "recorded_by": pl.Int32(),
             "late": pl.Boolean(),
             "propensity": pl.Float64(),
             "output": pl.String() if self._by_class else pl.Float64(),
@@ -120,15 +123,35 @@ class Frames:
         } | dict.fromkeys(("emitted_at", "known_at", "served_at"), _TIME)
         return {name: types.get(name, pl.String()) for name in columns}
 
+    def know(self, numbers: Collection[int | None]) -> bool:
+        """Load the declarations of some numbers if they are not known; return whether they were."""
+        known = all(number is None or number in self.declarations for number in numbers)
+        if not known:
+            self._refresh()
+        return known
+
+    def _refresh(self) -> None:
+        self.declarations = self._load()
+        columns = stored_columns(self.declarations)
+        self._features = {column: DTYPES[dtype] for (_, dtype), column in columns.items()}
+        self._first = min(self.declarations)
+        self._own = {number: _Own(one, columns) for number, one in self.declarations.items()}
+
+    def columns_of(self, numbers: Iterable[int]) -> list[str]:
+        """Return the columns of features that records of some declarations have, in a fixed order."""
+        own = {column for number in numbers for column in self._own[number].columns}
+        return [column for column in self._features if column in own]
+
     def predictions(self, rows: Sequence[PredictionRow]) -> pl.DataFrame:
-        """Make a frame with position, recorded_at, and the columns of a prediction."""
+        """Make a frame with position, recorded_at, recorded_by and the columns of a prediction."""
+        numbers = self._numbers([row[3] for row in rows])
         columns = {
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "recorded_at": _times([row[1] for row in rows]),
+            "recorded_by": numbers,
         }
-        return pl.DataFrame(
-            columns | self._prediction_columns([row[2] for row in rows], (*PREDICTION, "due_at"))
-        )
+        payloads, names = [row[2] for row in rows], (*PREDICTION, "due_at")
+        return pl.DataFrame(columns | self._prediction_columns(payloads, numbers, names))
 
     def labels(self, rows: Sequence[LabelRow]) -> pl.DataFrame:
         """Make a frame with position, prediction_id, label and the columns of its revision."""
@@ -147,7 +170,7 @@ class Frames:
     ) -> pl.DataFrame:
         """Make a frame of predictions with their newest label, if their first one came in time.
 
-        Columns: recorded_at, label (null without), and the wanted ones of a prediction.
+        Columns: recorded_at, recorded_by, label (null without), and the wanted ones of a prediction.
         """
         known = pl.DataFrame(
             {
@@ -161,11 +184,13 @@ class Frames:
             .agg(pl.col("late").first(), pl.col("label").last())
             .filter(~pl.col("late"))
         )
+        numbers = self._numbers([row[3] for row in rows])
         made = {
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "recorded_at": _times([row[1] for row in rows]),
+            "recorded_by": numbers,
         }
-        frame = pl.DataFrame(made | self._prediction_columns([row[2] for row in rows], columns))
+        frame = pl.DataFrame(made | self._prediction_columns([row[2] for row in rows], numbers, columns))
         return frame.join(
             newest.select("position", "label"), on="position", how="left", maintain_order="left"
         )
@@ -213,31 +238,61 @@ class Frames:
             made["revision"] = pl.Series([row[3] for row in rows], dtype=pl.Int32)
         if "late" in columns:
             made["late"] = pl.Series([row[4] for row in rows], dtype=pl.Boolean)
+        numbers = self._numbers([row[7] for row in rows])
+        made["recorded_by"] = numbers
         if names := [name for name in PREDICTION if name in columns]:
-            made |= self._prediction_columns([row[5] for row in rows], names)
+            made |= self._prediction_columns([row[5] for row in rows], numbers, names)
         if names := [name for name in LABEL if name in columns]:
             made |= self._label_columns([row[6] for row in rows], names)
         return pl.DataFrame({name: made[name] for name in columns})
 
+    def _numbers(self, stored: Sequence[int | None]) -> pl.Series:
+        """Return the numbers of declarations, which are known then; old rows are of the first."""
+        self.know(set(stored))
+        return pl.Series(stored, dtype=pl.Int32).fill_null(self._first)
+
     def _prediction_columns(
-        self, payloads: Sequence[bytes], names: Sequence[str]
+        self, payloads: Sequence[bytes], numbers: pl.Series, names: Sequence[str]
     ) -> dict[str, pl.Series]:
+        """Make columns of predictions' payloads, decoded once where all are of one declaration."""
+        made: dict[str, pl.Series] = {}
+        present = numbers.unique().to_list() if "features" in names else []
         fields = {name: "id" if name == "prediction_id" else name for name in names}
-        records = _decode(payloads, tuple(map(self._prediction_fields.__getitem__, fields.values())))
-        return {name: self._prediction_column(f, records) for name, f in fields.items()}
+        if len(present) > 1:
+            del fields["features"]
+            made["features"] = self._of_several(payloads, numbers, present)
+        own = self._own[present[0] if present else self._first]
+        wanted = {"features": own.field, **self._prediction_fields}
+        records = _decode(payloads, tuple(wanted[field] for field in fields.values()))
+        for name, field in fields.items():
+            if field == "features":
+                frame = own.frame([record.features for record in records])
+                made[name] = self._struct(frame)
+            else:
+                made[name] = self._prediction_column(field, records)
+        return {name: made[name] for name in names}
+
+    def _of_several(
+        self, payloads: Sequence[bytes], numbers: pl.Series, present: Sequence[int]
+    ) -> pl.Series:
+        """Make the features of records of several declarations, each decoded by its own."""
+        parts = []
+        for number in present:
+            places, own = (numbers == number).arg_true(), self._own[number]
+            records = _decode([payloads[place] for place in places], (own.field,))
+            parts.append(own.frame([one.features for one in records]).with_columns(_place=places))
+        return self._struct(pl.concat(parts, how="diagonal").sort("_place").drop("_place"))
+
+    def _struct(self, features: pl.DataFrame) -> pl.Series:
+        """Return features as a struct of the columns of all declarations."""
+        return features.select(
+            pl.col(name) if name in features.columns else pl.lit(None, dtype).alias(name)
+            for name, dtype in self._features.items()
+        ).to_struct("features")
 
     def _prediction_column(self, field: str, records: Sequence[Any]) -> pl.Series:
         values = list(map(attrgetter(field), records))
         match field:
-            case "features":
-                return pl.DataFrame(
-                    {
-                        name: pl.Series(column, dtype=dtype, strict=False)
-                        for (name, dtype), column in zip(
-                            self._features.items(), self._by_column(values), strict=True
-                        )
-                    }
-                ).to_struct("features")
             case "served_at" | "due_at":
                 return _moments(values)
             case "entity":
@@ -258,10 +313,6 @@ class Frames:
             case _:
                 return pl.Series(values, dtype=pl.String)
 
-    def _by_column(self, served: Sequence[msgspec.Struct]) -> Iterable[Sequence[Any]]:
-        """Turn structs of features, of which there may be none, into columns."""
-        return zip(*map(astuple, served), strict=True) if served else [()] * len(self._features)
-
     def _label_columns(self, payloads: Sequence[bytes], names: Sequence[str]) -> dict[str, pl.Series]:
         fields = {name: "value" if name == "label" else name for name in names}
         records = _decode(payloads, tuple(map(_LABEL_FIELDS.__getitem__, fields.values())))
@@ -275,6 +326,26 @@ class Frames:
             else:
                 made[name] = pl.Series(values, dtype=_TOLD.get(name, pl.String))
         return made
+
+
+class _Own:
+    """What decodes the features of one declaration's records, and the columns they are stored in."""
+
+    def __init__(self, declaration: Declaration, columns: Mapping[tuple[str, Dtype], str]) -> None:
+        features = declaration.features
+        self.columns = {columns[f.name, f.dtype]: DTYPES[f.dtype] for f in features}
+        fields = [(f.name, python_type(f.dtype) | None, None) for f in features]
+        self.field: _Field = ("features", msgspec.defstruct("Features", fields))
+
+    def frame(self, served: Sequence[msgspec.Struct]) -> pl.DataFrame:
+        """Turn structs of features, of which there may be none, into columns."""
+        by_column = zip(*map(astuple, served), strict=True) if served else [()] * len(self.columns)
+        return pl.DataFrame(
+            {
+                name: pl.Series(column, dtype=dtype, strict=False)
+                for (name, dtype), column in zip(self.columns.items(), by_column, strict=True)
+            }
+        )
 
 
 @lru_cache(maxsize=64)

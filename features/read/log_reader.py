@@ -2,11 +2,13 @@
 
 import logging
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import partial
 
 import polars as pl
 
+from headwater.features.identity.recorded_by import recorded_declarations
 from headwater.features.read.archive import Archive
 from headwater.features.read.frames import EXAMPLE, Frames
 from headwater.features.read.quarantined_rows import QuarantinedRows
@@ -14,8 +16,11 @@ from headwater.features.read.repository import LogRepository
 from headwater.features.read.same_rows import SameRows
 from headwater.features.read.shadow_outputs import ShadowOutputs
 from headwater.features.record.declared import Declared
+from headwater.features.values.projection import Projection, function_beside
 from headwater.infra.clock import from_us, to_us
 from headwater.infra.store.database import Database
+from headwater.spec.data.feature import FeatureKind
+from headwater.spec.declaration import Declaration
 from headwater.spec.errors import DamagedError, NotFoundError, TableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import OffsetRange
@@ -63,14 +68,13 @@ class LogReader:
         self.shadows = ShadowOutputs(database, pipeline_id)
         self._quarantined = QuarantinedRows(database, pipeline_id)
         self.quarantined = self._quarantined.offsets
-        self._framed, self._frames = declared.stored, Frames(declared.readable())
+        self.frames = Frames(declared.stored.task, self._recorded_under)
 
-    @property
-    def frames(self) -> Frames:
-        """The frames' maker, by the declaration in force."""
-        if self._framed is not self.declared.stored:
-            self._framed, self._frames = self.declared.stored, Frames(self.declared.readable())
-        return self._frames
+    def _recorded_under(self) -> dict[int, Declaration]:
+        """Return what records were recorded under, by number; the declaration, if there are none yet."""
+        with self.database.reading() as connection:
+            found = recorded_declarations(connection, self.pipeline_id)
+        return found or {0: self.declared.stored.as_recorded}
 
     def stop(self) -> int:
         """Return the offset that the next example will have."""
@@ -83,7 +87,7 @@ class LogReader:
     def examples(
         self, start: int = 0, stop: int | None = None, columns: Collection[str] = EXAMPLE
     ) -> pl.DataFrame:
-        """Return the examples of a range of offsets, which never change.
+        """Return the examples of a range of offsets as they were recorded, which never changes.
 
         What is damaged in both archive and database is left out once it is quarantined.
 
@@ -100,7 +104,9 @@ class LogReader:
             A row an example, by rising offset: ``offset``, ``label``, ``features`` (a struct),
             ``prediction_id``, ``served_at``, ``known_at`` and ``emitted_at`` (UTC), ``version``,
             ``role``, ``propensity``, ``output``, ``source``, ``revision``, ``late``, ``supersedes``,
-            ``entity`` and ``ages_s`` (JSON; null if nothing was looked up).
+            ``entity`` and ``ages_s`` (JSON; null if nothing was looked up), and ``recorded_by``, the
+            number of what it was recorded under. The features are those of all declarations of the
+            range; one that was declared again with another type has a column of its own, ``k@2``.
 
         Raises
         ------
@@ -111,6 +117,64 @@ class LogReader:
         IdentityError, StorageError
             If the archive is another log's, or a store is away.
         """
+        frame = self._recorded(start, stop, columns)
+        if "features" in columns:
+            numbers = frame["recorded_by"].unique().to_list() or [max(self.frames.declarations)]
+            fields = self.frames.columns_of(numbers)
+            frame = frame.with_columns(
+                pl.struct(pl.col("features").struct.field(name) for name in fields).alias("features")
+            )
+        return frame.select(list(columns))
+
+    def projected(
+        self,
+        start: int,
+        stop: int,
+        columns: Collection[str] = EXAMPLE,
+        features: Sequence[FeatureKind] | None = None,
+        model: Callable[[], object] | None = None,
+    ) -> pl.DataFrame:
+        """Return the examples of a range, with the features of one declaration: what learning reads.
+
+        Parameters
+        ----------
+        start, stop, columns
+            As for :meth:`examples`.
+        features
+            The features, in order; the pipeline's own if not given.
+        model
+            In whose file the functions are that they name; the pipeline's own if not given.
+
+        Raises
+        ------
+        ChangedError, SchemaError
+            If a record has no value for a feature, and none can be made.
+        NotFoundError, DamagedError, IdentityError, StorageError
+            As for :meth:`examples`.
+        """
+        frame = self._recorded(start, stop, ("offset", *columns))
+        if "features" in columns:
+            frame = self._project(frame, "offset", features, model)
+        return frame.select(list(columns))
+
+    def _project(
+        self,
+        frame: pl.DataFrame,
+        place: str,
+        features: Sequence[FeatureKind] | None = None,
+        model: Callable[[], object] | None = None,
+    ) -> pl.DataFrame:
+        projection = Projection(
+            self.declared.readable().features if features is None else features,
+            self.frames.declarations,
+            partial(function_beside, model or self.pipeline.model),
+        )
+        recorded = frame["features"].struct.unnest()
+        made = projection.apply(recorded, frame["recorded_by"], frame[place])
+        return frame.with_columns(made.to_struct("features"))
+
+    def _recorded(self, start: int, stop: int | None, columns: Collection[str]) -> pl.DataFrame:
+        """Return examples with the features of all declarations, and the number of each one's."""
         end = self.stop()
         stop = end if stop is None else stop
         if not 0 <= start <= stop <= end:
@@ -118,25 +182,32 @@ class LogReader:
                 f"pipeline {self.pipeline.name!r} has no examples [{start}, {stop}); it has [0, {end})",
                 hint="ask for a range within, or run headwater collect first",
             )
-        archived = self._archived(start, stop, columns) if start < stop else None
+        wanted = list(dict.fromkeys((*columns, "recorded_by")))
+        archived = self._archived(start, stop, wanted) if start < stop else None
         if archived is None:
-            return self._stored(start, stop, columns)
-        old, old_stop = archived
+            return self._stored(start, stop, wanted)
+        (old, old_stop), known = archived, self.frames.declarations
         if old_stop == stop:
             return old
-        return pl.concat([old, self._stored(old_stop, stop, columns)], how="vertical_relaxed")
+        new = self._stored(old_stop, stop, wanted)
+        if self.frames.declarations is not known:  # the newer ones are the first of a declaration
+            return self._recorded(start, stop, columns)
+        return pl.concat([old, new], how="vertical_relaxed")
 
     def _archived(
-        self, start: int, stop: int, columns: Collection[str]
+        self, start: int, stop: int, columns: Sequence[str]
     ) -> tuple[pl.DataFrame, int] | None:
         """Return the archived examples of a range and their stop; None if there are none, or damaged."""
         try:
             end = min(stop, self.same_rows.check("examples", self.frames))
             if end <= start:
                 return None
-            schema = self.frames.schema(columns)
-            frame = self.archive["examples"].read(OffsetRange(start, end), schema)
-            return frame.select(list(columns)), end
+            schema, offsets = self.frames.schema(columns), OffsetRange(start, end)
+            frame = self.archive["examples"].read(offsets, schema)
+            if not self.frames.know(frame["recorded_by"].unique().to_list()):
+                frame = self.archive["examples"].read(offsets, self.frames.schema(columns))
+            first = pl.col("recorded_by").fill_null(min(self.frames.declarations))
+            return frame.select(list(columns)).with_columns(first), end
         except TableError as error:
             _logger.warning("%s: read from the database: %s", self.pipeline.name, error.what)
             return None
@@ -152,10 +223,18 @@ class LogReader:
             rows = self.repository.examples(start, stop, left_out)
         return self.frames.examples(rows, columns)
 
-    def judged(self, start: int, stop: int, columns: Collection[str] = EXAMPLE) -> pl.DataFrame:
-        """Return the examples of a range as :meth:`examples` does, without the quarantined ones."""
+    def judged(
+        self,
+        start: int,
+        stop: int,
+        columns: Collection[str] = EXAMPLE,
+        features: Sequence[FeatureKind] | None = None,
+        model: Callable[[], object] | None = None,
+    ) -> pl.DataFrame:
+        """Return the examples of a range as :meth:`projected` does, without the quarantined ones."""
         wanted = list(columns)
-        frame = self.examples(start, stop, ("offset", *(name for name in wanted if name != "offset")))
+        names = ("offset", *(name for name in wanted if name != "offset"))
+        frame = self.projected(start, stop, names, features, model)
         left_out = self._quarantined.offsets(start, stop)
         return frame.filter(~pl.col("offset").is_in(left_out)).select(wanted)
 
@@ -212,16 +291,18 @@ class LogReader:
         Returns
         -------
         polars.DataFrame
-            A row a prediction, in the order recorded: ``position``, ``recorded_at`` (UTC), the wanted
-            columns, and ``label``: the newest revision, or null if none came, or the first came
-            after the wait.
+            A row a prediction, in the order recorded: ``position``, ``recorded_at`` (UTC),
+            ``recorded_by``, the wanted columns, features as the pipeline declares them, and ``label``:
+            the newest revision, or null if none came, or the first came after the wait.
         """
         rows = self.repository.predictions(start, stop)
         frame = self.frames.served(rows, self.repository.labels_of(start, stop), list(columns))
+        if "features" in columns:
+            frame = self._project(frame, "position")
         if judged and (left_out := self._quarantined.positions(start, stop)):
             frame = frame.filter(~pl.col("position").is_in(left_out))
         return self.frames.beside(frame, self.shadows.between(start, stop)) if shadows else frame
 
     def predictions(self) -> pl.DataFrame:
-        """Return every sequenced prediction, from the database: for tables and tests of modest size."""
+        """Return every sequenced prediction as it was recorded, for tables and tests of modest size."""
         return self.frames.predictions(self.repository.predictions(0, self.repository.ends()[0]))

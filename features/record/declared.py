@@ -9,7 +9,7 @@ from headwater.features.record.inbox import Inbox
 from headwater.infra.clock import Clock
 from headwater.infra.store.database import Database
 from headwater.infra.store.schema import tables
-from headwater.spec.data.feature import FeatureKind, RequestFeature
+from headwater.spec.data.feature import FeatureKind, can_become, requested
 from headwater.spec.data.label import LabelRule
 from headwater.spec.declaration import Declaration, declaration_of, differences, needing_a_word, refusal
 from headwater.spec.difference import Difference
@@ -51,21 +51,20 @@ class Declared:
         return self._agreed
 
     def readable(self) -> Pipeline:
-        """Return the pipeline by which records are read; types that differ are as stored."""
+        """Return the pipeline by which records are read.
+
+        A type that differs, and that nothing says how to convert to, is as stored.
+        """
         stored, pipeline = self.stored, self._pipeline
         known = {feature.name: feature for feature in (*stored.dropped, *stored.features)}
-        features = tuple(known.get(feature.name, feature) for feature in pipeline.features)
+        features = tuple(
+            feature if can_become(known.get(feature.name, feature), feature) else known[feature.name]
+            for feature in pipeline.features
+        )
         types = [feature.dtype for feature in features]
         if stored.task == pipeline.task and types == [feature.dtype for feature in pipeline.features]:
             return pipeline
         return _reading(pipeline, stored.task, features)
-
-    def archived(self) -> Pipeline:
-        """Return the pipeline by which records are archived, with the features that were dropped."""
-        dropped, pipeline = self.stored.dropped, self._pipeline
-        if not dropped:
-            return pipeline
-        return _reading(pipeline, pipeline.task, (*pipeline.features, *dropped))
 
     def agree(self, *, fresh: bool = False) -> bool:
         """Check that the declaration is in force, or put it in force if it may be.
@@ -177,9 +176,7 @@ def _reading(pipeline: Pipeline, task: Task, features: Sequence[FeatureKind]) ->
     return Pipeline(
         name=pipeline.name,
         task=task,
-        features=tuple(
-            RequestFeature(feature.name, feature.dtype, feature.nullable) for feature in features
-        ),
+        features=tuple(map(requested, features)),
         label=LabelRule(wait=pipeline.label.wait),
         monitoring=replace(pipeline.monitoring, slices=()),
         model=pipeline.model,

@@ -129,7 +129,7 @@ class RecordEncoder:
         self._label_dtype = _LABELS[pipeline.task]
         self._label_type = python_type(self._label_dtype)
         self._declaration = declaration_of(pipeline)
-        self._hash = self._declaration.hash
+        self._hash, self._declared = self._declaration.hash, False
 
     def declare(self) -> None:
         """Keep in the inbox what is recorded under; called before the first record.
@@ -139,7 +139,9 @@ class RecordEncoder:
         StorageError
             If the disk refuses.
         """
-        self.inbox.declare(self._declaration)
+        if not self._declared:
+            self.inbox.declare(self._declaration)
+            self._declared = True
 
     @property
     def logged_type(self) -> type[msgspec.Struct]:

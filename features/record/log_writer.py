@@ -186,7 +186,7 @@ class LogWriter:
     def _agree_to_record(self) -> None:
         if not self.declared.agreed:
             self.declared.agree()
-            self.recorder.declare()
+        self.recorder.declare()
 
 
 def _past(moment: datetime, now_us: int, event: str) -> int:

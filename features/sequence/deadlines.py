@@ -110,10 +110,10 @@ def reopen(
     rules: RecordedRules,
     horizon_us: int,
 ) -> list[NewPrediction]:
-    """Return predictions that were read elsewhere with the due times that they name; open their deadlines.
+    """Return predictions from elsewhere with the due times that they name, and open their deadlines.
 
-    What had fallen due is before the horizon, but for the last of several that were due at once: one that
-    falls again does nothing. An open deadline falls at the horizon at the earliest.
+    What had fallen due is before the horizon, but for the last of several that were due at once: one
+    that falls again does nothing. An open deadline falls at the horizon at the earliest.
 
     Parameters
     ----------

@@ -33,13 +33,14 @@ class EndMark:
 
     def __init__(self, path: Path, of: str) -> None:
         self._of = of.encode()
-        self._file = os.open(path.with_suffix(".end"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        there = os.open(path.with_suffix(".end"), os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = os.fdopen(there, "r+b", buffering=0)
         self._last = self.read()
 
     def read(self) -> int:
         """Return the position; 0 if there is no mark, or if it is another file's."""
         with suppress(OSError):
-            content = os.pread(self._file, _FORM.size, 0)
+            content = os.pread(self._file.fileno(), _FORM.size, 0)
             if len(content) == _FORM.size:
                 of, position, complement = _FORM.unpack(content)
                 if of == self._of and position ^ complement == _COMPLEMENT:  # else half written
@@ -51,8 +52,8 @@ class EndMark:
         if position > self._last:
             self._last = position
             with suppress(OSError):
-                os.pwrite(self._file, _FORM.pack(self._of, position, position ^ _COMPLEMENT), 0)
+                os.pwrite(self._file.fileno(), _FORM.pack(self._of, position, position ^ _COMPLEMENT), 0)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        self._file.close()

@@ -1,6 +1,6 @@
 """Assemble the batches of a recipe: select its examples, and cut them into batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -9,11 +9,12 @@ import numpy.typing as npt
 import polars as pl
 
 from headwater.features.read.log_reader import LogReader
+from headwater.registry.restore import factory_of
 from headwater.spec.duration import duration
 from headwater.spec.recipe import OffsetRange, Recipe
 from headwater.spec.updating.update import Subsample
 
-__all__ = ["Batch", "Offsets", "batches", "classes", "draw", "is_batch_free", "unlearned"]
+__all__ = ["Batch", "Offsets", "batches", "classes", "code_of", "draw", "is_batch_free", "unlearned"]
 
 _PIECE_ROWS = 65_536
 _COLUMNS = ("offset", "features", "label")
@@ -62,17 +63,29 @@ def batches(log: LogReader, recipe: Recipe) -> Iterator[Batch]:
     if recipe.subsample is not None:
         emitted_us = np.array(log.repository.emitted(recipe.examples.start, recipe.examples.stop))
         chosen = draw(recipe.subsample, recipe.examples, emitted_us, excluded)
-    names = [feature.name for feature in recipe.features]
+    model = code_of(recipe)
     for piece in _pieces(recipe):
-        frame = log.examples(piece.start, piece.stop, _COLUMNS)
+        frame = log.projected(piece.start, piece.stop, _COLUMNS, recipe.features, model)
         offset = pl.col("offset")
         frame = frame.filter(~offset.is_in(_within(excluded, piece)))
         if chosen is not None:
             frame = frame.filter(offset.is_in(_within(chosen, piece)))
         for batch in [frame] if is_batch_free(recipe) else _cut(frame, recipe.batch_rows or 1):
             if batch.height:
-                features = batch["features"].struct.unnest().select(names)
+                features = batch["features"].struct.unnest()
                 yield Batch(features, batch["label"], batch["offset"])
+
+
+def code_of(recipe: Recipe) -> Callable[[], object] | None:
+    """Return the kept factory in whose file the functions are that features name; None if none does.
+
+    Raises
+    ------
+    NotRebuildableError
+        If its code does not run here.
+    """
+    named = any(feature.fill or feature.convert for feature in recipe.features)
+    return factory_of(recipe.learner) if named else None
 
 
 def classes(log: LogReader, recipe: Recipe) -> list[str]:

@@ -182,7 +182,7 @@ class CatchUp:
 
     def _predict_and_learn(self, stop: int) -> None:
         folding, start = self.folding, self.folding.learned_to
-        rows = self._bound.log.examples(start, stop, _COLUMNS)
+        rows = self._bound.log.projected(start, stop, _COLUMNS)
         rows = rows.filter(
             ~pl.col("offset").is_in(pl.Series(folding.unlearned(start, stop)).implode()),
             pl.col("role") == "champion",
@@ -190,7 +190,7 @@ class CatchUp:
         )
         said = None
         if rows.height:
-            features = rows["features"].struct.unnest().select(self._bound.pipeline.feature_names)
+            features = rows["features"].struct.unnest()
             outputs = as_logged(folding.learner.predict(features))
             said = rows.select("output", "label").with_columns(said=outputs)
         folding.advance(stop)

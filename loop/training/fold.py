@@ -10,7 +10,7 @@ import polars as pl
 from headwater.features.read.log_reader import LogReader
 from headwater.learners.learner import Learner
 from headwater.learners.process_state import SeededGenerators
-from headwater.loop.training.assemble import Batch, batches, classes, is_batch_free
+from headwater.loop.training.assemble import Batch, batches, classes, code_of, is_batch_free
 from headwater.loop.training.guard.guarded_learner import GuardedLearner, RuinError
 from headwater.loop.training.guard.learning_guard import KNOWN, LearningGuard
 from headwater.loop.training.guard.suspects import find_suspects
@@ -90,12 +90,13 @@ def fold(
 def guard_at(log: LogReader, recipe: Recipe) -> LearningGuard:
     """Return a guard that knows the examples before a recipe's, but for the quarantined ones."""
     start = recipe.examples.start
-    names = [feature.name for feature in recipe.features]
     guard = LearningGuard(recipe.task, pl.DataFrame(), pl.Series())
-    known = log.judged(max(0, start - KNOWN), start, ("features", "label"))
+    known = log.judged(
+        max(0, start - KNOWN), start, ("features", "label"), recipe.features, code_of(recipe)
+    )
     if known.is_empty():
         return guard
-    return guard.after(known["features"].struct.unnest().select(names), known["label"])
+    return guard.after(known["features"].struct.unnest(), known["label"])
 
 
 def unlearnable(

@@ -22,7 +22,7 @@ PREDICTION = (
 LABEL = ("label", "source", "known_at")
 """Columns of a label in an example."""
 
-EXAMPLE = ("offset", "emitted_at", "supersedes", "revision", "late", *LABEL, *PREDICTION)
+EXAMPLE = ("offset", "emitted_at", "supersedes", "revision", "late", "recorded_by", *LABEL, *PREDICTION)
 """Columns of an example."""
 
 RECORDED = (

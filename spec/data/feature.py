@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,14 +20,20 @@ __all__ = [
     "FeatureKind",
     "RequestFeature",
     "StreamingFeature",
+    "as_recorded",
     "bare",
+    "can_become",
+    "carried",
     "dtype_of",
     "is_name",
     "limits",
     "python_type",
+    "requested",
+    "widens",
 ]
 
 Dtype = Literal["float", "int", "str", "bool"]
+Function = Callable[[Any], object]
 
 _PYTHON: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
 _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,99}")  # two underscores begin Python's own
@@ -55,6 +61,10 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
     categories: tuple[str | int, ...] | UnsetType = UNSET
     longest: int | UnsetType = UNSET
     column: str | UnsetType = UNSET
+    was: tuple[str, ...] | UnsetType = UNSET
+    default: float | int | str | bool | UnsetType = UNSET
+    fill: str | UnsetType = UNSET
+    convert: str | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -83,6 +93,7 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
                 f"feature {self.name!r} has column={self.column!r}",
                 hint="write the name of the column as the table has it: column='Price (EUR)'",
             )
+        self._check_carried()
 
     @property
     def source_column(self) -> str:
@@ -111,6 +122,35 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
                 f"feature {self.name!r} has low={self.low!r} above high={self.high!r}",
                 hint="write the lower one as low",
             )
+
+    def _check_carried(self) -> None:
+        """Check what says where older examples have the feature from."""
+        if self.was is not UNSET:
+            names = self.was if isinstance(self.was, tuple) else ()
+            if not names or not all(map(is_name, names)) or self.name in names:
+                raise DeclarationError(
+                    f"feature {self.name!r} has was={self.was!r}",
+                    hint="write the name that it had before: was='price'",
+                )
+        if self.default is not UNSET:
+            fits = type(self.default) is _PYTHON[self.dtype] or (
+                self.dtype == "float" and type(self.default) is int
+            )
+            if not fits or (isinstance(self.default, float) and not math.isfinite(self.default)):
+                raise DeclarationError(
+                    f"feature {self.name!r} of dtype {self.dtype!r} has default={self.default!r}",
+                    hint="write a value of its type, which examples have that were recorded without it",
+                )
+            if self.fill is not UNSET:
+                raise DeclarationError(
+                    f"feature {self.name!r} has both default and fill", hint="write one of them"
+                )
+        for field, name in (("fill", self.fill), ("convert", self.convert)):
+            if name is not UNSET and not (isinstance(name, str) and name.isidentifier()):
+                raise DeclarationError(
+                    f"feature {self.name!r} has {field}={name!r}, which is no function with a name",
+                    hint=f"write a function of the file in which the model is made: {field}=cleaned",
+                )
 
     def _check_longest(self, longest: int) -> None:
         count = isinstance(longest, int) and not isinstance(longest, bool) and longest > 0
@@ -165,6 +205,15 @@ class RequestFeature(_FeatureBase, frozen=True, forbid_unknown_fields=True, tag=
     column
         The name of the column that holds its values in imports and tables, where that is no name of a
         feature; the feature's own if not given.
+    was
+        The names that it had before, the newest first: records of those have its values under them.
+    default, fill
+        What learning reads where an example was recorded without the feature: a value; or the name of a
+        function of the model's file, which is given the example's recorded features, by name.
+    convert
+        The name of a function of the model's file, or ``"float"``, ``"int"``, ``"str"``, ``"bool"``,
+        that makes a value of it from one that was recorded as another type. An int or bool needs none to
+        become a float, nor a bool an int.
     """
 
 
@@ -175,7 +224,7 @@ class BatchFeature(_FeatureBase, frozen=True, kw_only=True, forbid_unknown_field
 
     Parameters
     ----------
-    name, dtype, nullable, low, high, categories, longest, column
+    name, dtype, nullable, low, high, categories, longest, column, was, default, fill, convert
         As in :class:`RequestFeature`; checked where the table is materialised.
     table
         Name of the table it is looked up in, one of the pipeline's.
@@ -224,6 +273,10 @@ def Feature(  # noqa: N802, PLR0913 - reads as a class; the fields of one
     categories: Sequence[str | int] | None = None,
     longest: int | None = None,
     column: str | None = None,
+    was: str | Sequence[str] | None = None,
+    default: float | str | bool | None = None,
+    fill: Function | None = None,
+    convert: Function | None = None,
 ) -> RequestFeature:
     """Declare a request feature, by Python type or by the name of its dtype.
 
@@ -231,6 +284,11 @@ def Feature(  # noqa: N802, PLR0913 - reads as a class; the fields of one
     ----------
     name, dtype, nullable, low, high, categories, longest, column
         As in :class:`RequestFeature`; what is outside is refused by the service, and not logged.
+    was, default
+        As there; one name, or several.
+    fill, convert
+        As there, but the functions themselves; they are called by their names in the model's file, whose
+        text a version keeps.
 
     Examples
     --------
@@ -240,11 +298,51 @@ def Feature(  # noqa: N802, PLR0913 - reads as a class; the fields of one
     RequestFeature(name='hour', dtype='int', low=0, high=23)
     >>> Feature("price", float, column="Price (EUR)")
     RequestFeature(name='price', dtype='float', column='Price (EUR)')
+    >>> Feature("amount", float, was="price", convert=float)
+    RequestFeature(name='amount', dtype='float', was=('price',), convert='float')
     """
     given = UNSET if column is None else column
     return RequestFeature(
-        name, dtype_of(dtype), nullable, *limits(low, high, categories, longest), given
+        name,
+        dtype_of(dtype),
+        nullable,
+        *limits(low, high, categories, longest),
+        given,
+        *carried(was, default, fill, convert),
     )
+
+
+def carried(
+    was: str | Sequence[str] | None,
+    default: float | str | bool | None,
+    fill: Function | None,
+    convert: Function | None,
+) -> tuple[
+    tuple[str, ...] | UnsetType, float | int | str | bool | UnsetType, str | UnsetType, str | UnsetType
+]:
+    """Return what says where older examples have a feature from, with UNSET for None."""
+    return (
+        UNSET if was is None else (was,) if isinstance(was, str) else tuple(was),
+        UNSET if default is None else default,
+        UNSET if fill is None else getattr(fill, "__name__", repr(fill)),
+        UNSET if convert is None else getattr(convert, "__name__", repr(convert)),
+    )
+
+
+def widens(narrow: Dtype, wide: Dtype) -> bool:
+    """Return whether each value of one type is one of another, too.
+
+    >>> widens("int", "float"), widens("float", "int")
+    (True, False)
+    """
+    return (narrow, wide) in {("int", "float"), ("bool", "int"), ("bool", "float")}
+
+
+def requested(feature: FeatureKind) -> RequestFeature:
+    """Return a feature of any kind as one that arrives with the call: as a record has it."""
+    bare_ = bare(feature)
+    names = RequestFeature.__struct_fields__
+    return RequestFeature(**{name: getattr(bare_, name) for name in names})
 
 
 def dtype_of(dtype: type | Dtype) -> Dtype:
@@ -276,3 +374,22 @@ def bare(feature: FeatureKind) -> FeatureKind:
     return msgspec.structs.replace(
         feature, low=UNSET, high=UNSET, categories=UNSET, longest=UNSET, column=UNSET
     )
+
+
+def can_become(recorded: FeatureKind, feature: FeatureKind) -> bool:
+    """Return whether what was recorded as one feature can be read as another one.
+
+    >>> can_become(Feature("n", str), Feature("n", int))
+    False
+    """
+    same = recorded.dtype == feature.dtype or widens(recorded.dtype, feature.dtype)
+    return same or feature.convert is not UNSET
+
+
+def as_recorded(feature: FeatureKind) -> FeatureKind:
+    """Return a bare feature without what says how older examples have it: a record goes by the rest.
+
+    >>> as_recorded(Feature("hour", int, default=0))
+    RequestFeature(name='hour', dtype='int')
+    """
+    return msgspec.structs.replace(bare(feature), was=UNSET, default=UNSET, fill=UNSET, convert=UNSET)

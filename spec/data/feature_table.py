@@ -1,12 +1,13 @@
 """A table of batch features: where its values come from, which keys find them, how old they may be."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from headwater.spec.data.feature import BatchFeature, Dtype, dtype_of, is_name, limits
+from headwater.spec.data.feature import BatchFeature, Dtype, carried, dtype_of, is_name, limits
 from headwater.spec.data.source import Source, check_source
 from headwater.spec.data.values import misfit_of_name
 from headwater.spec.duration import Duration, duration
@@ -93,15 +94,20 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
         categories: Sequence[str | int] | None = None,
         longest: int | None = None,
         column: str | None = None,
+        was: str | Sequence[str] | None = None,
+        default: float | str | bool | None = None,
+        fill: Callable[[Any], object] | None = None,
+        convert: Callable[[Any], object] | None = None,
     ) -> BatchFeature:
         """Declare a feature that is looked up in this table.
 
         Parameters
         ----------
-        name, dtype, nullable, low, high, categories, longest, column
+        name, dtype, nullable, low, high, categories, longest, column, was, default, fill, convert
             As in :func:`headwater.spec.data.feature.Feature`.
         """
         low_, high_, categories_, longest_ = limits(low, high, categories, longest)
+        was_, default_, fill_, convert_ = carried(was, default, fill, convert)
         return BatchFeature(
             name=name,
             dtype=dtype_of(dtype),
@@ -111,6 +117,10 @@ class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
             categories=categories_,
             longest=longest_,
             column=UNSET if column is None else column,
+            was=was_,
+            default=default_,
+            fill=fill_,
+            convert=convert_,
             table=self.name,
         )
 

@@ -90,7 +90,12 @@ class Case:
 DIFFER = [
     Case("task", replace(TOY, task="binary"), ("task", "regression", "binary"), "back"),
     Case("features", of(X, Feature("k", str)), ("'k'", "int", "str"), "back"),
-    Case("features", of(X, Feature("k", float)), ("'k'", "int", "float"), "back"),
+    Case("features", of(X, Feature("k", float)), ("'k'", "int", "float"), "on"),
+    Case("features", of(X, Feature("k", str, convert=str)), ("'k'", "int", "str"), "fresh"),
+    Case("features", of(Feature("x", int), K), ("'x'", "float", "int"), "back"),
+    Case("features", of(X, Feature("n", int, was="k")), ("'k'", "called 'n'"), "fresh"),
+    Case("features", of(X, K, Feature("n", int, default=0)), ("'n'",), "free"),
+    Case("features", of(X, K, Feature("n", int, fill=len)), ("'n'",), "free"),
     Case("features", of(X), ("'k'", "gone"), "fresh"),
     Case("features", of(X, K, Feature("n", int)), ("'n'", "not there", "never null"), "back"),
     Case("features", of(X, K, Feature("n", int, nullable=True)), ("'n'",), "free"),
@@ -131,6 +136,7 @@ SAME = [
     ("features", of(Feature("x", float, nullable=True), K)),
     ("features", of(Feature("x", float, column="X (m)"), K)),
     ("features", of(Feature("x", float, low=0, high=1), Feature("k", int, categories=(1, 2)))),
+    ("features", of(Feature("x", float, default=1.0, was="y", convert=float), K)),
 ]
 
 
@@ -180,7 +186,7 @@ def test_the_hint_is_that_of_the_hardest_difference() -> None:
     found = needing_a_word(differences(declaration_of(TOY), declaration_of(changed)), learned=True)
     assert [one.way for one in found] == ["back", "fresh"]
     error = refusal("toy", "its records", found)
-    assert error.hint.startswith("put it back")
+    assert error.hint.startswith("say how")
     assert error.differences == found
 
 

@@ -78,7 +78,7 @@ def test_records_are_read_and_counted_as_if_they_lay_in_one_file(inbox: Inbox, s
                 for limit in (1, 2, 5):
                     assert reader.read(after, limit) == found[after : after + limit]
             for one in wanted:
-                assert reader.entries_of(one.id) == [(PREDICTION, one.received_at_us, one.payload)]
+                assert reader.entries_of(one.id) == [(PREDICTION, one.received_at_us, one.payload, None)]
 
 
 def test_an_import_is_sorted_by_time_and_kind_and_then_as_it_came(inbox: Inbox) -> None:

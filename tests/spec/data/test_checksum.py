@@ -47,19 +47,27 @@ def test_a_bit_of_a_number_that_changed_changes_the_checksum(row: Rows, place: i
 def test_a_byte_of_an_entry_that_changed_changes_the_checksum(
     id_: str, key: str, us: int, payload: bytes, data: st.DataObject
 ) -> None:
-    checksum = entry_checksum(0, id_, key, us, payload_crc(payload))
+    checksum = entry_checksum(0, id_, key, us, payload_crc(payload), 7)
     at = data.draw(st.integers(0, len(payload) - 1))
     changed = payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :]
-    assert entry_checksum(0, id_, key, us, payload_crc(changed)) != checksum
-    assert entry_checksum(1, id_, key, us, payload_crc(payload)) != checksum
-    assert entry_checksum(0, id_ + "x", key, us, payload_crc(payload)) != checksum
+    assert entry_checksum(0, id_, key, us, payload_crc(changed), 7) != checksum
+    assert entry_checksum(1, id_, key, us, payload_crc(payload), 7) != checksum
+    assert entry_checksum(0, id_ + "x", key, us, payload_crc(payload), 7) != checksum
+    assert entry_checksum(0, id_, key, us, payload_crc(payload), 7 ^ 1 << at % 63) != checksum
+    assert entry_checksum(0, id_, key, us, payload_crc(payload), 0) == entry_checksum(
+        0, id_, key, us, payload_crc(payload)
+    )
 
 
-@given(st.lists(st.tuples(NUMBER, st.integers(0, 1), st.text(), TIME, st.binary(), st.text())))
-def test_the_checksums_of_many_entries_are_those_of_each(rows: list[tuple]) -> None:  # type: ignore[type-arg]
+ENTRY = st.tuples(NUMBER, st.integers(0, 1), st.text(), TIME, st.binary(), st.text())
+
+
+@given(st.lists(st.tuples(ENTRY, st.none() | st.integers(0, 2**63 - 1))))
+def test_the_checksums_of_many_entries_are_those_of_each(drawn: list[tuple]) -> None:  # type: ignore[type-arg]
+    rows = [(*row, None, hash_) for row, hash_ in drawn]
     crcs = [payload_crc(row[4]) for row in rows]
     each = [
-        entry_checksum(kind, id_, key, us, crc)
-        for (_, kind, id_, us, _, key), crc in zip(rows, crcs, strict=True)
+        entry_checksum(kind, id_, key, us, crc, hash_)
+        for (_, kind, id_, us, _, key, _, hash_), crc in zip(rows, crcs, strict=True)
     ]
-    assert entry_checksums([(*row, None) for row in rows], crcs) == each
+    assert entry_checksums(rows, crcs) == each

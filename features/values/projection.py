@@ -1,0 +1,228 @@
+"""Features of one declaration out of what was recorded under several: what learning reads.
+
+A record stays what it was. Its features are stored in columns of their names; where a name was
+declared again with another type, in a column of its own, ``k@2``. A projection names the columns from
+which each feature of a declaration comes: its own, that of the name it had before (``was``), one of a
+narrower type, or one that a function of the user's converts; where a record has none, its default.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import polars as pl
+from msgspec import UNSET
+
+from headwater.spec.data.feature import Dtype, FeatureKind, can_become, python_type, widens
+from headwater.spec.declaration import Declaration
+from headwater.spec.errors import ChangedError, DeclarationError, SchemaError, spans_of
+
+__all__ = ["DTYPES", "Projection", "function_beside", "stored_columns"]
+
+DTYPES: dict[Dtype, type[pl.DataType]] = {
+    "float": pl.Float64,
+    "int": pl.Int64,
+    "str": pl.String,
+    "bool": pl.Boolean,
+}
+"""The column type of each dtype."""
+
+Function = Callable[[Any], object]
+
+
+def stored_columns(declarations: Mapping[int, Declaration]) -> dict[tuple[str, Dtype], str]:
+    """Return the column in which a feature of each name and type is stored.
+
+    The first type of a name has the column of that name; each later one ``NAME@2`` and so on, in the
+    order of the declarations' numbers, so that a column never becomes another's. Delta Lake does not
+    tell upper from lower case: names that differ only there are told apart in the same way.
+    """
+    names: dict[tuple[str, Dtype], str] = {}
+    counts: dict[str, int] = {}
+    for _, declaration in sorted(declarations.items()):
+        for feature in declaration.features:
+            if (feature.name, feature.dtype) not in names:
+                place = counts[feature.name.lower()] = counts.get(feature.name.lower(), 0) + 1
+                column = feature.name if place == 1 else f"{feature.name}@{place}"
+                names[feature.name, feature.dtype] = column
+    return names
+
+
+def function_beside(model: Callable[[], object], name: str) -> Function:
+    """Return a function of the file in which a model is made, or one of Python's own types, by name.
+
+    Raises
+    ------
+    DeclarationError
+        If there is none of that name.
+    """
+    own: dict[str, Function] = {"float": float, "int": int, "str": str, "bool": bool}
+    if name in own:
+        return own[name]
+    found = getattr(model, "__globals__", {}).get(name)
+    if not callable(found):
+        raise DeclarationError(
+            f"{name!r} is no function of {getattr(model, '__module__', 'the file')!r}, where the model "
+            "is made",
+            hint="put it into that file: a version keeps its text, and can be made again then",
+        )
+    return cast("Function", found)
+
+
+class _Source(NamedTuple):
+    """Where a feature comes from: a column, or None for its default, and whether it is converted."""
+
+    column: str | None
+    converted: bool = False
+
+
+class Projection:
+    """The projection of recorded features to those of a declaration.
+
+    Parameters
+    ----------
+    features
+        Those that are wanted, in order.
+    declarations
+        What records were recorded under, by number.
+    functions
+        Gives the function that a feature names: ``convert=`` or ``fill=``.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[FeatureKind],
+        declarations: Mapping[int, Declaration],
+        functions: Callable[[str], Function],
+    ) -> None:
+        self._features = features
+        self._declarations = declarations
+        self._functions = functions
+        self._columns = stored_columns(declarations)
+
+    def apply(self, recorded: pl.DataFrame, numbers: pl.Series, places: pl.Series) -> pl.DataFrame:
+        """Return the wanted features of some records.
+
+        Parameters
+        ----------
+        recorded
+            Their features in the columns of :func:`stored_columns`.
+        numbers
+            Of their declarations.
+        places
+            Their offsets or positions, by which an error names them.
+
+        Raises
+        ------
+        ChangedError
+            If a feature was recorded as another type, and nothing says how to convert it.
+        SchemaError
+            If a value cannot be made; it names the places.
+        """
+        present = numbers.unique().to_list()
+        made = {
+            feature.name: self._feature(feature, recorded, numbers, places, present)
+            for feature in self._features
+        }
+        return pl.DataFrame(made, schema={name: column.dtype for name, column in made.items()})
+
+    def _feature(
+        self,
+        feature: FeatureKind,
+        recorded: pl.DataFrame,
+        numbers: pl.Series,
+        places: pl.Series,
+        present: Sequence[int],
+    ) -> pl.Series:
+        sources: dict[_Source, list[int]] = {}
+        for number in present:
+            sources.setdefault(self._source(feature, number), []).append(number)
+        if not sources:
+            return pl.Series(feature.name, [], dtype=DTYPES[feature.dtype])
+        if len(sources) == 1:  # nearly always
+            (source,) = sources
+            return self._values(feature, source, recorded, places)
+        parts = []
+        for source, of in sources.items():
+            mine = numbers.is_in(of)
+            values = self._values(feature, source, recorded.filter(mine), places.filter(mine))
+            parts.append(pl.DataFrame({"at": mine.arg_true(), "value": values}))
+        return pl.concat(parts).sort("at")["value"].alias(feature.name)
+
+    def _source(self, feature: FeatureKind, number: int) -> _Source:
+        """Find where records of a declaration have a feature."""
+        was = {one.name: one for one in self._declarations[number].features}
+        known = was.get(feature.name)
+        if known is None and feature.was is not UNSET:
+            known = next((was[name] for name in feature.was if name in was), None)
+        if known is None:
+            return _Source(None)
+        column = self._columns[known.name, known.dtype]
+        if not can_become(known, feature):
+            raise ChangedError(
+                f"feature {feature.name!r} is {feature.dtype}, and was recorded as {known.dtype}",
+                hint=f"say how: convert={feature.dtype}, or a function of the model's file",
+            )
+        return _Source(column, known.dtype != feature.dtype and not widens(known.dtype, feature.dtype))
+
+    def _values(
+        self, feature: FeatureKind, source: _Source, recorded: pl.DataFrame, places: pl.Series
+    ) -> pl.Series:
+        dtype = DTYPES[feature.dtype]
+        if source.column is None:
+            return self._filled(feature, recorded, places)
+        values = recorded[source.column].alias(feature.name)
+        return self._converted(feature, values, places) if source.converted else values.cast(dtype)
+
+    def _filled(self, feature: FeatureKind, recorded: pl.DataFrame, places: pl.Series) -> pl.Series:
+        dtype, height = DTYPES[feature.dtype], len(places)
+        if feature.fill is UNSET:
+            default = None if feature.default is UNSET else feature.default
+            return pl.repeat(default, height, dtype=dtype, eager=True).alias(feature.name)
+        fill = self._functions(feature.fill)
+        given = [fill(row) for row in recorded.iter_rows(named=True)]
+        wrong = [place for place, value in zip(places, given, strict=True) if not _fits(value, feature)]
+        if wrong:
+            raise _refused(feature, f"fill={feature.fill}", wrong, "gives a value of another type")
+        return pl.Series(feature.name, given, dtype=dtype, strict=False)
+
+    def _converted(self, feature: FeatureKind, values: pl.Series, places: pl.Series) -> pl.Series:
+        """Convert each distinct value once."""
+        named = str(feature.convert)
+        convert, made, refused, why = self._functions(named), dict[object, object](), list[object](), ""
+        for value in values.unique().drop_nulls().to_list():
+            try:
+                made[value] = convert(value)
+            except Exception as error:  # noqa: BLE001 - a function of the user's
+                refused.append(value)
+                why = why or f"fails at {value!r}: {type(error).__name__}: {error}"
+                continue
+            if not _fits(made[value], feature):
+                refused.append(value)
+                why = why or f"makes {made[value]!r} of {value!r}"
+        if refused:
+            wrong = places.filter(values.is_in(pl.Series(refused, dtype=values.dtype).implode()))
+            raise _refused(feature, f"convert={named}", wrong.to_list(), why)
+        if not made:
+            return values.cast(DTYPES[feature.dtype])
+        new = pl.Series(list(made.values()), dtype=DTYPES[feature.dtype], strict=False)
+        old = pl.Series(list(made), dtype=values.dtype)
+        return values.replace_strict(old, new, default=None, return_dtype=DTYPES[feature.dtype])
+
+
+def _fits(value: object, feature: FeatureKind) -> bool:
+    """Return whether a value is one of a feature's type; null if it may be null."""
+    if value is None:
+        return feature.nullable
+    kind = python_type(feature.dtype)
+    if kind is float:
+        return type(value) in {float, int} and math.isfinite(value)  # type: ignore[arg-type] # a number
+    return type(value) is kind
+
+
+def _refused(feature: FeatureKind, by: str, places: Sequence[int], why: str) -> SchemaError:
+    return SchemaError(
+        f"feature {feature.name!r} of the examples {spans_of(places)} cannot be made by {by}: it {why}",
+        hint="mend the function, or leave the examples out: headwater quarantine PIPELINE "
+        f"{places[0]}:{places[0] + 1}",
+    )
