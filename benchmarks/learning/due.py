@@ -32,10 +32,10 @@ from headwater.spec.updating.update import Stateful
 
 __all__ = ["measure"]
 
-_STREAMS, _SHORT_STREAMS = 400, 4
-_RECORDS, _SHORT_RECORDS = 120, 40
+_STREAMS, _SHORT_STREAMS = 400, 2
+_RECORDS, _SHORT_RECORDS = 120, 30
 _RULES = 4
-_FLIGHTS, _SHORT_FLIGHTS = 20_000, 150
+_FLIGHTS, _SHORT_FLIGHTS = 20_000, 60
 _FLIGHT_RULES = (
     LabelRule(due="ends", most="1d"),
     LabelRule(due="due_at", most="6h", timeout=False),
@@ -60,9 +60,10 @@ def measure(*, short: bool) -> Outcome:
                 say(f"  {seed + 1} streams, {told['wrong']} wrong")
         flights = _flights(_SHORT_FLIGHTS if short else _FLIGHTS)
         _compare(settings, database, "flights", flights, _FLIGHT_RULES, random.Random(0), told)
+        costs = figures(settings, database, short=short)
         database.close()
     right = 1.0 - told["wrong"] / told["streams"]
-    return at_least(right, 1.0, **told, flights=len(flights) // 2, costs=figures(short=short))
+    return at_least(right, 1.0, **told, flights=len(flights) // 2, costs=costs)
 
 
 def _compare(
