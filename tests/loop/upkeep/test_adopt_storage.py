@@ -19,11 +19,11 @@ from tests.loop.conftest import PIPELINE, day
 from tests.loop.upkeep.conftest import grow, key_of
 
 from headwater.features.read.archive_writer import ArchiveWriter
-from headwater.infra.clock import SimulatedClock
+from headwater.infra.clock import SimulatedClock, to_us
 from headwater.infra.commit_points import ADOPT_POINTS
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database
-from headwater.infra.store.schema import tables
+from headwater.infra.store.schema import sequencing_tables, tables
 from headwater.loop import adopt_storage
 from headwater.loop.adopt import AdoptedLog, adopt
 from headwater.loop.binding import Bound
@@ -37,7 +37,14 @@ from headwater.spec.errors import HeadwaterError, IdentityError, NotFoundError, 
 from headwater.spec.recipe import OffsetRange
 
 OpenBound = Callable[..., Bound]
-_ROWS = (tables.prediction, tables.label, tables.example, tables.label_class, tables.quarantine)
+_ROWS = (
+    tables.prediction,
+    tables.label,
+    tables.example,
+    tables.label_class,
+    tables.quarantine,
+    sequencing_tables.deadline,
+)
 
 
 @pytest.fixture
@@ -221,7 +228,7 @@ def test_every_record_is_as_it_was(home: Settings, open_bound: OpenBound, new: S
     label("p3", "yes")
     collect(bound.log)
     before, counts = rows_of(home), bound.log.counts()
-    assert [len(before[table.name]) for table in _ROWS][3:] == [1, 1]
+    assert [len(before[table.name]) for table in _ROWS][3:] == [1, 1, 0]
     bound.close()
     adopted = taken(new)
     assert adopted.alone
@@ -230,6 +237,43 @@ def test_every_record_is_as_it_was(home: Settings, open_bound: OpenBound, new: S
     assert again.log.counts() == counts
     collect(again.log)
     assert rows_of(new) == before
+
+
+def test_due_times_and_open_deadlines_go_on(
+    home: Settings, open_bound: OpenBound, new: Settings
+) -> None:
+    rules = (LabelRule(due="due_at", most="9d"), LabelRule(wait="3d", maturity="window", timeout=False))
+    names = []
+    for number, rule in enumerate(rules):
+        bound = open_bound(home, label=rule)
+        now = START + timedelta(hours=number)
+        bound.clock.advance_to(now)
+        for days in (0, 1, 5, None):
+            names.append(f"p{number}-{days}")
+            due = None if days is None else now + timedelta(days=days)
+            features = {"a": 1.0, "b": 1.0}
+            made = Prediction(id=names[-1], features=features, output=0.5, served_at=now, due_at=due)
+            bound.log.record([made])
+        bound.log.label([Label(prediction_id=name, value=True, known_at=now) for name in names])
+        collect(bound.log)
+        bound.close()
+    bound = open_bound(home, SimulatedClock(START + timedelta(days=2)), label=rules[1])
+    collect(bound.log)
+    bound.close()
+    before = rows_of(home)
+    assert [len(before[table.name]) for table in (tables.example, sequencing_tables.deadline)] == [2, 6]
+    assert taken(new).alone
+    after = rows_of(new)
+    fallen = after["deadline"].pop(0)  # the last that fell, opened again, which changes nothing
+    assert fallen == [to_us(START + timedelta(days=1)) + 1, 1]
+    assert after == before
+    bound = open_bound(new, SimulatedClock(START + timedelta(days=20)), label=rules[0])
+    with bound.log.sequencer() as sequencer:
+        assert sequencer.drain() == 6
+    emitted = bound.log.examples(columns=("prediction_id", "emitted_at")).rows()
+    hours = {id_: (moment - START) / timedelta(hours=1) for id_, moment in emitted}
+    waited = dict.fromkeys(names[4:], 1 + 3 * 24)
+    assert hours == {"p0-0": 0, "p0-1": 24, "p0-5": 120, "p0-None": 216, **waited}
 
 
 @pytest.mark.parametrize("point", ADOPT_POINTS)
