@@ -63,6 +63,7 @@ def test_what_a_cut_log_has_lost_is_refused_then_named_and_the_rest_goes_on(
     assert Scrub(again).whole() is None
     fill(again, 100, 110)
     assert drain(again) == 10
+    assert Scrub(again).whole() is None
     assert again.inbox.end() == acknowledged + 20
 
 
@@ -76,12 +77,13 @@ def test_the_newest_entry_that_is_lost_stays_so_that_no_position_is_given_twice(
     drain(log)
     lost = lost_positions(log.database, log.pipeline_id, log.inbox)
     assert lost == {end}
-    assert mend_inbox(log.database, log.pipeline_id, log.inbox, [end], removes_lost=True) == []
+    assert f"[{end}, {end + 1})" in str(Scrub(log).whole())
+    assert mend_inbox(log.database, log.pipeline_id, log.inbox, [end], removes_lost=True) == [end]
     assert Scrub(log).whole() is None
     again = open_log()
     fill(again, 5, 8)
     assert drain(again) == 3
-    assert mend_inbox(again.database, again.pipeline_id, again.inbox, [end], removes_lost=True) == [end]
+    assert mend_inbox(again.database, again.pipeline_id, again.inbox, [end], removes_lost=True) == []
     assert Scrub(again).whole() is None
 
 
