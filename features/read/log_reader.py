@@ -166,7 +166,7 @@ class LogReader:
 
     def position_at(self, moment: datetime) -> int:
         """Return the position from which on predictions were recorded at `moment` or later."""
-        return self.repository.first_recorded(to_us(moment), self.positions())
+        return _first_since(self.repository, to_us(moment), self.positions())
 
     def position_after(self, position: int, predictions: int) -> int | None:
         """Return the position behind the next `predictions` predictions; None if there are fewer."""
@@ -224,3 +224,13 @@ class LogReader:
     def predictions(self) -> pl.DataFrame:
         """Return every sequenced prediction as it was recorded, for tables and tests of modest size."""
         return self.frames.predictions(self.repository.predictions(0, self.repository.ends()[0]))
+
+
+def _first_since(repository: LogRepository, moment_us: int, stop: int) -> int:
+    """Bisect for the first position below `stop` recorded at a time or later; `stop` if none is."""
+
+    def after(position: int) -> bool:
+        recorded = repository.recorded(position)
+        return recorded is None or recorded[1] >= moment_us
+
+    return bisect_left(range(stop), True, key=after)

@@ -209,15 +209,6 @@ class LogRepository:
         )
         return rows[0] if rows else None
 
-    def first_recorded(self, moment_us: int, stop: int) -> int:
-        """Bisect for the first position below `stop` recorded at a time or later; `stop` if none is."""
-
-        def after(position: int) -> bool:
-            recorded = self.recorded(position)
-            return recorded is None or recorded[1] >= moment_us
-
-        return bisect_left(range(stop), True, key=after)
-
     def count(self, start: int, stop: int) -> int:
         """Count the predictions of a range of positions."""
         table = tables.prediction.c
