@@ -1,6 +1,7 @@
 """Reading the feature log: examples by offset, and predictions by position, labelled or not."""
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
