@@ -18,6 +18,7 @@ collect_ignore_glob = [
     "infra/migrations/*",
     "infra/store/schema/declaration_tables.py",
     "infra/store/schema/queue_tables.py",
+    "infra/store/schema/sequencing_tables.py",
     "registry/pyfunc_model.py",
     "tests/system/zygote.py",
 ]

@@ -25,6 +25,7 @@ CLAIMS = {
     "raw-http": "http",
     "browser": "http",
     "import-stream": "learning",
+    "due": "learning",
     "rebuild": "lineage",
     "rebuildable": "lineage",
     "bandit": "routing",

@@ -101,8 +101,8 @@ class FeatureLog(LogWriter, LogReader):
         ------
         ChangedError
             If records or versions are held by what differs; the error names it. Nothing is changed then.
-        BusyError, ConflictError
-            If another process sequences while the label rule is to change, or declares anew.
+        ConflictError
+            If another process declares anew at the same time.
         """
         self.declared.agree(fresh=fresh)
 

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-_HARDEST: tuple[Way, ...] = ("back", "wait", "fresh", "free", "on")
+_HARDEST: tuple[Way, ...] = ("back", "fresh", "later", "free", "on")
 _GONE = "gone"
 _CALLED = "called "
 
@@ -128,9 +128,7 @@ def differences(stored: Declaration, declared: Declaration) -> tuple[Difference,
     return tuple(difference for compare in rules for difference in compare(stored, declared))
 
 
-def needing_a_word(
-    changes: Sequence[Difference], *, learned: bool, waiting: bool
-) -> tuple[Difference, ...]:
+def needing_a_word(changes: Sequence[Difference], *, learned: bool) -> tuple[Difference, ...]:
     """Return the differences that are refused, the hardest first.
 
     Parameters
@@ -139,14 +137,12 @@ def needing_a_word(
         Of a pipeline that has records.
     learned
         Whether a version is champion: what it learned holds for its own features.
-    waiting
-        Whether records wait to be joined under the stored label rule.
     """
     weighs: dict[Way, bool] = {
         "on": False,
         "free": False,
+        "later": False,
         "fresh": learned,
-        "wait": waiting,
         "back": True,
     }
     return tuple(
@@ -322,7 +318,7 @@ def _told(value: object) -> str:
 def _of_label(
     field: str, value: Callable[[LabelRule], object] | None = None
 ) -> Callable[[Declaration, Declaration], Iterator[Difference]]:
-    """Make the rule of a field of the label rule by which records are joined."""
+    """Make the rule of a field of the label rule: each record is joined by that of its declaration."""
 
     def compare(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
         was, now = getattr(stored.label, field), getattr(declared.label, field)
@@ -332,9 +328,8 @@ def _of_label(
                 field=f"label.{field}",
                 was=_told(was),
                 now=_told(now),
-                way="wait",
-                hint="put it back until no record waits for its label any more, or give the pipeline "
-                "another name: what was recorded is joined by the rule it was recorded under",
+                way="later",
+                hint="records that come from now on are joined by it",
             )
 
     return compare
@@ -378,6 +373,8 @@ LABEL_RULES: dict[str, Rule] = {
     "classes": Rule(None, f"{_DOOR}; a learner that begins with them is compared: learner_differences"),
     "open": Rule(None, _DOOR),
     "hold": Rule(None, "what comes is held back or not; what is held stays so until a person names it"),
+    "due": Rule(_of_label("due")),
+    "most": Rule(_of_label("most", lambda rule: rule.most and duration(rule.most))),
 }
 """By field of the label rule."""
 

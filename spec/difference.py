@@ -6,9 +6,9 @@ import msgspec
 
 __all__ = ["FRESH", "Difference", "Way"]
 
-Way = Literal["on", "free", "fresh", "wait", "back"]
-"""The way on from a difference: none is needed, and what was learned goes on, or has not seen it; a new
-line; when no record waits; to put it back."""
+Way = Literal["on", "free", "later", "fresh", "back"]
+"""The way on from a difference: none is needed, and what was learned goes on, or has not seen it, or
+later records alone go by it; a new line; to put it back."""
 
 FRESH = (
     "start a new line: headwater train PIPELINE --fresh, or headwater plan PIPELINE --apply and the "

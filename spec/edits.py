@@ -139,9 +139,7 @@ def edits_of_settings(before: Statement, now: Statement) -> Iterator[Edit]:
             yield Edit(field=name, was=was, now=becomes, kind=rule.kind, means=rule.means, do=rule.do)
 
 
-def edits_of_what_is_learned(
-    changes: Sequence[Difference], *, learned: bool, waiting: bool
-) -> Iterator[Edit]:
+def edits_of_what_is_learned(changes: Sequence[Difference], *, learned: bool) -> Iterator[Edit]:
     """Yield the edits of what records are read and joined by, and of what is learned.
 
     Parameters
@@ -150,18 +148,16 @@ def edits_of_what_is_learned(
         The differences from the records, and from what the champion has learned.
     learned
         Whether a version is champion.
-    waiting
-        Whether records wait to be joined by the label rule in force.
     """
     for change in changes:
-        kind, means, do = _weighed(change, learned=learned, waiting=waiting)
+        kind, means, do = _weighed(change, learned=learned)
         yield Edit(field=change.field, was=change.was, now=change.now, kind=kind, means=means, do=do)
 
 
-def _weighed(change: Difference, *, learned: bool, waiting: bool) -> tuple[EditKind, str, str]:
-    if change.way == "back" or (change.way == "wait" and waiting):
+def _weighed(change: Difference, *, learned: bool) -> tuple[EditKind, str, str]:
+    if change.way == "back":
         return _REFUSED, "it would change what was recorded", change.hint
-    if change.way == "wait":
+    if change.way == "later":
         return _NONE, "records that come from now on are joined by it", _AGAIN
     if change.way == "fresh" and learned:
         means = "the champion's state is of another shape: the next update learns from scratch"

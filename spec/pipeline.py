@@ -10,7 +10,7 @@ import msgspec
 from headwater.spec.data.feature import BatchFeature, FeatureKind, RequestFeature, StreamingFeature
 from headwater.spec.data.feature_table import FeatureTable
 from headwater.spec.data.label import LabelRule
-from headwater.spec.data.label_checks import check_label
+from headwater.spec.data.label_checks import check_due, check_label
 from headwater.spec.errors import DeclarationError, few
 from headwater.spec.serving.batch import BatchPrediction
 from headwater.spec.serving.queue import People
@@ -129,6 +129,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         _check_name(self.name)
         _check_task(self)
         _check_features(self)
+        check_due(self.label, self.features)
         _check_tables(self)
         _check_model(self)
         _check_update(self)

@@ -47,7 +47,7 @@ class KeptLog(msgspec.Struct, frozen=True, kw_only=True):
         Its id, and the declaration in force, as JSON.
     position, offset
         Where the tables stop: examples below that offset are those of the records below that position.
-    next_deadline, horizon_us, expired
+    horizon_us, expired
         The sequencer's row, not later than the tables.
     inboxes
         The position up to which each inbox was read that is not retired.
@@ -61,7 +61,6 @@ class KeptLog(msgspec.Struct, frozen=True, kw_only=True):
     declaration: str
     position: int
     offset: int
-    next_deadline: int
     horizon_us: int
     expired: int
     inboxes: dict[str, int]
@@ -79,13 +78,9 @@ def read_log(database: Database, pipeline_id: int) -> KeptLog:
             .where(pipeline.id == pipeline_id)
         ).one()
         state = connection.execute(
-            select(
-                place.next_position,
-                place.next_offset,
-                place.next_deadline,
-                place.horizon_us,
-                place.expired,
-            ).where(place.pipeline_id == pipeline_id)
+            select(place.next_position, place.next_offset, place.horizon_us, place.expired).where(
+                place.pipeline_id == pipeline_id
+            )
         ).one()
         inboxes = connection.execute(
             select(read.inbox, read.position).where(
@@ -97,7 +92,6 @@ def read_log(database: Database, pipeline_id: int) -> KeptLog:
             declaration=declaration,
             position=state.next_position,
             offset=state.next_offset,
-            next_deadline=state.next_deadline,
             horizon_us=state.horizon_us,
             expired=state.expired,
             inboxes=dict(inboxes.all()),

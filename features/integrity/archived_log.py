@@ -18,12 +18,14 @@ from headwater.features.identity.kept_log import KEPT_TABLES, KeptLog
 from headwater.features.integrity.archived_rows import label_of, prediction_of
 from headwater.features.read.archive import Archive, Archived
 from headwater.features.read.frames import EXAMPLE, PREDICTION, Frames
+from headwater.features.sequence.deadlines import reopen
 from headwater.features.sequence.join_records import (
     NewExample,
     example_rows,
     label_rows,
     prediction_rows,
 )
+from headwater.features.sequence.recorded_rules import RecordedRules
 from headwater.features.values.projection import stored_columns
 from headwater.infra.store.database import insert_many
 from headwater.infra.store.schema import tables
@@ -115,13 +117,13 @@ class ArchivedLog:
         """
         kept = self._kept
         id_ = self._register(connection)
+        for name, table in KEPT_TABLES.items():
+            insert_many(connection, table, [(id_, *row) for row in kept.rows.get(name, ())])
         last_us = kept.horizon_us
         for start, stop in _parts(kept.position):
             last_us = max(last_us, self._write_records(connection, id_, start, stop))
         for start, stop in _parts(kept.offset):
             self._write_examples(connection, id_, start, stop)
-        for name, table in KEPT_TABLES.items():
-            insert_many(connection, table, [(id_, *row) for row in kept.rows.get(name, ())])
         there = {name: self._archive[name].list_files() for name in self._ends()}
         insert_many(
             connection,
@@ -137,7 +139,6 @@ class ArchivedLog:
                 pipeline_id=id_,
                 next_position=kept.position,
                 next_offset=kept.offset,
-                next_deadline=min(kept.next_deadline, kept.position),
                 horizon_us=last_us,
                 parked=_parked(connection, id_),
                 expired=kept.expired,
@@ -189,6 +190,8 @@ class ArchivedLog:
                 f"{self._archive.claim.pipeline!r} are not in the archive",
                 hint="put its files back, if the storage keeps versions of files",
             )
+        rules = RecordedRules(id_, self._declarations[min(self._declarations)].label)
+        predictions = reopen(connection, id_, predictions, rules, self._kept.horizon_us)
         insert_many(connection, tables.prediction, prediction_rows(id_, predictions))
         places = _positions(connection, id_, [row["prediction_id"] for row in raw])
         labels = [label_of(row, places.get(row["prediction_id"])) for row in raw]
@@ -226,8 +229,8 @@ class ArchivedLog:
             wanted = ("offset", "emitted_at", "supersedes", "revision", "prediction_id")
             return self._frames.schema([column for column in EXAMPLE if column in wanted])
         if name == "predictions":
-            names = ("recorded_by", *PREDICTION)
-            return {"position": pl.Int64(), "recorded_at": _TIME} | self._frames.schema(names)
+            names, times = ("recorded_by", *PREDICTION), {"recorded_at": _TIME, "due_at": _TIME}
+            return {"position": pl.Int64()} | times | self._frames.schema(names)
         label = ("prediction_id", "revision", "late", "label", "source", "key", "known_at", "by")
         flags = {"on_receipt": pl.Boolean(), "held": pl.Boolean(), "instead_of": pl.Int64()}
         return {"position": pl.Int64(), "received_at": _TIME} | self._frames.schema(label) | flags

@@ -47,6 +47,7 @@ def prediction_of(
         "propensity": None if row["propensity"] == 1.0 else row["propensity"],
         "entity": None if row["entity"] in {None, "{}"} else msgspec.Raw(row["entity"].encode()),
         "ages_s": None if row["ages_s"] is None else msgspec.Raw(row["ages_s"].encode()),
+        "due_at": None if row["due_at"] is None else from_us(row["due_at"]),
     }
     text = _ENCODER.encode(payload | {k: v for k, v in told.items() if v is not None})
     crc = payload_crc(text)

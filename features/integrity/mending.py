@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select, update
 from headwater.features.identity.recorded_by import RecordedBy
 from headwater.features.record.entries import LABEL, PREDICTION
 from headwater.features.record.inbox import Inbox
+from headwater.features.sequence.recorded_rules import RecordedRules
 from headwater.infra.store.database import Database, is_damage
 from headwater.infra.store.schema import tables
 from headwater.spec.data.checksum import label_checksum, payload_crc, prediction_checksum
@@ -54,16 +55,18 @@ def _mend_prediction(connection: Connection, pipeline_id: int, inbox: Inbox, pos
     row = connection.execute(select(table).where(mine)).one_or_none()
     if row is None:
         return False
-    numbers = RecordedBy(pipeline_id, inbox)
+    numbers, rules = RecordedBy(pipeline_id, inbox), RecordedRules(pipeline_id)
     for received_us, payload, hash_ in _copies(inbox, row.id, PREDICTION):
         by = numbers.numbers(connection, [hash_], received_us)[hash_]
         for us in (row.effective_at_us, received_us):
-            checksum = prediction_checksum(position, row.id, us, payload_crc(payload), by)
+            due_us = rules.named_due_us(connection, by, payload, us)
+            checksum = prediction_checksum(position, row.id, us, payload_crc(payload), by, due_us)
             if checksum == row.checksum or (us == received_us and payload == row.payload):
                 values: dict[str, Any] = {
                     "effective_at_us": us,
                     "payload": payload,
                     "recorded_by": by,
+                    "due_us": due_us,
                     "checksum": checksum,
                 }
                 connection.execute(update(table).where(mine).values(values))

@@ -102,6 +102,7 @@ class Frames:
             "propensity": ("propensity", float, 1.0),
             "entity": ("entity", dict[str, str] | None, None),
             "ages_s": ("ages_s", dict[str, float] | None, None),
+            "due_at": ("due_at", str | None, None),
         }
 
     def schema(self, columns: Collection[str]) -> dict[str, pl.DataType]:
@@ -127,8 +128,8 @@ class Frames:
             "recorded_at": _times([row[1] for row in rows]),
             "recorded_by": numbers,
         }
-        payloads = [row[2] for row in rows]
-        return pl.DataFrame(columns | self._prediction_columns(payloads, numbers, PREDICTION))
+        payloads, names = [row[2] for row in rows], (*PREDICTION, "due_at")
+        return pl.DataFrame(columns | self._prediction_columns(payloads, numbers, names))
 
     def labels(self, rows: Sequence[LabelRow]) -> pl.DataFrame:
         """Make a frame with position, prediction_id, label and the columns of its revision."""
@@ -234,7 +235,7 @@ class Frames:
     def _prediction_column(self, field: str, records: Sequence[Any]) -> pl.Series:
         values = list(map(attrgetter(field), records))
         match field:
-            case "served_at":
+            case "served_at" | "due_at":
                 return _moments(values)
             case "entity":
                 texts = [msgspec.json.encode(keys).decode() if keys else "{}" for keys in values]

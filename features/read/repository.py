@@ -322,7 +322,6 @@ def _insert(connection: Connection, pipeline: Pipeline, inbox: Inbox) -> int:
             pipeline_id=pipeline_id,
             next_position=0,
             next_offset=0,
-            next_deadline=0,
             horizon_us=0,
             parked=0,
             expired=0,

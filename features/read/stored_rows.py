@@ -119,10 +119,13 @@ def _whole(rows: list[_Row], is_whole: Callable[[_Row], bool]) -> list[_Row]:
         return [row for row in rows if decide(row)]
 
 
-def _is_whole_prediction(row: tuple[int, int, bytes, int | None, str, int | None]) -> bool:
-    position, effective_us, payload, recorded_by, id_, checksum = row
+def _is_whole_prediction(
+    row: tuple[int, int, bytes, int | None, str, int | None, int | None],
+) -> bool:
+    position, effective_us, payload, recorded_by, id_, checksum, due_us = row
+    crc = payload_crc(payload)
     return checksum is None or (
-        prediction_checksum(position, id_, effective_us, payload_crc(payload), recorded_by) == checksum
+        prediction_checksum(position, id_, effective_us, crc, recorded_by, due_us) == checksum
     )
 
 
@@ -147,11 +150,12 @@ def _is_whole_link(row: tuple[int, int, int | None, int, int, int | None]) -> bo
 
 def _is_whole_example(row: Sequence[Any]) -> bool:
     _, _, _, prediction, label, _, us, payload, id_ = row[:9]
-    of_prediction, revision, label_us, late, told, of_label, recorded_by = row[9:]
+    of_prediction, revision, label_us, late, told, of_label, recorded_by, due_us = row[9:]
     if not _is_whole_link(tuple(row[:6])):
         return False
+    crc = payload_crc(payload)
     if of_prediction is not None and (
-        prediction_checksum(prediction, id_, us, payload_crc(payload), recorded_by) != of_prediction
+        prediction_checksum(prediction, id_, us, crc, recorded_by, due_us) != of_prediction
     ):
         return False
     if of_label is None:
@@ -174,10 +178,18 @@ def _within(table: Any, key: str, pipeline_id: int) -> tuple[Any, ...]:
 
 def _predictions_of(
     pipeline_id: int,
-) -> Select[tuple[int, int, bytes, int | None, str, int | None]]:
+) -> Select[tuple[int, int, bytes, int | None, str, int | None, int | None]]:
     row = tables.prediction.c
     return (
-        select(row.position, row.effective_at_us, row.payload, row.recorded_by, row.id, row.checksum)
+        select(
+            row.position,
+            row.effective_at_us,
+            row.payload,
+            row.recorded_by,
+            row.id,
+            row.checksum,
+            row.due_us,
+        )
         .where(*_within(tables.prediction, "position", pipeline_id))
         .order_by(row.position)
     )
@@ -245,6 +257,7 @@ def _examples_of(pipeline_id: int) -> Select[Any]:
             label.payload,
             label.checksum,
             prediction.recorded_by,
+            prediction.due_us,
         )
         .join(tables.prediction, of_prediction)
         .join(tables.label, of_label)

@@ -67,11 +67,12 @@ class Checks:
         self._classes = frozenset(pipeline.label.closed_classes)
         self._names = pipeline.feature_names
         request_features = pipeline.request_features
-        self.logged = Fields(pipeline.features, ranged=False)
+        due = pipeline.label.due
+        self.logged = Fields(pipeline.features, ranged=False, due=due)
         plain = len(request_features) == len(pipeline.features) and not any(
             f.is_ranged for f in request_features
         )
-        self.request = self.logged if plain else Fields(request_features, ranged=True)
+        self.request = self.logged if plain else Fields(request_features, ranged=True, due=due)
 
     def features(self, prediction_id: str, features: Mapping[str, FeatureValue]) -> msgspec.Struct:
         """Check one prediction's features.

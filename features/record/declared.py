@@ -6,16 +6,14 @@ from msgspec.structs import replace
 from sqlalchemy import select, update
 
 from headwater.features.record.inbox import Inbox
-from headwater.features.record.waiting import is_waiting
-from headwater.infra.clock import Clock, to_us
+from headwater.infra.clock import Clock
 from headwater.infra.store.database import Database
-from headwater.infra.store.lease import holding
 from headwater.infra.store.schema import tables
 from headwater.spec.data.feature import FeatureKind, can_become, requested
 from headwater.spec.data.label import LabelRule
 from headwater.spec.declaration import Declaration, declaration_of, differences, needing_a_word, refusal
 from headwater.spec.difference import Difference
-from headwater.spec.errors import BusyError, ChangedError, ConflictError
+from headwater.spec.errors import ConflictError
 from headwater.spec.pipeline import Pipeline, Task
 
 __all__ = ["Declared"]
@@ -85,8 +83,6 @@ class Declared:
         ------
         ChangedError
             If records or versions are held by what differs; nothing is changed then.
-        BusyError
-            If another process sequences, and the label rule is to change.
         ConflictError
             If another process declared anew meanwhile.
         """
@@ -97,35 +93,14 @@ class Declared:
         if declaration == self.stored:
             self._agreed = True
             return False
-        changes = differences(self.stored, self._declared)
-        if any(change.field.startswith("label.") for change in changes):
-            name = f"sequence/{self._pipeline.name}"  # nobody sequences meanwhile by the stored rule
-            self._check(changes, fresh=fresh)
-            with holding(self._database, self._clock, name):
-                self._take_over(changes, declaration, fresh=fresh, rule=True)
-        else:
-            self._take_over(changes, declaration, fresh=fresh, rule=False)
+        if not self._check(differences(self.stored, self._declared), fresh=fresh):
+            declaration = self._declared  # nothing was recorded, so nothing was dropped
+        self._replace(declaration)
+        self.stored, self._agreed = declaration, True
         return True
 
-    def agree_to_record(self) -> None:
-        """Agree as :meth:`agree` does, without the label rule, which does not affect recording.
-
-        Raises
-        ------
-        ChangedError
-            If task or features differ from those that records or versions have.
-        """
-        try:
-            self.agree()
-        except ChangedError as error:
-            if any(difference.way != "wait" for difference in error.differences):
-                raise
-        except BusyError:
-            pass  # the label rule changes when nobody sequences
-        self._agreed = True
-
     def check_to_record(self) -> None:
-        """Check what :meth:`agree_to_record` checks, and put nothing in force.
+        """Check what :meth:`agree` checks, and put nothing in force.
 
         Raises
         ------
@@ -133,8 +108,7 @@ class Declared:
             As for that.
         """
         self.stored = self._read()
-        changes = differences(self.stored, self._declared)
-        self._check([change for change in changes if change.way != "wait"], fresh=False)
+        self._check(differences(self.stored, self._declared), fresh=False)
 
     def check(self) -> None:
         """Check that the declaration is still in force.
@@ -147,25 +121,11 @@ class Declared:
         if self._read() != self.stored:
             raise _meanwhile(self._pipeline.name)
 
-    def _take_over(
-        self, changes: Sequence[Difference], declaration: Declaration, *, fresh: bool, rule: bool
-    ) -> None:
-        recorded = self._check(changes, fresh=fresh)
-        if not recorded:  # so nothing was dropped
-            declaration = self._declared
-        self._replace(declaration, rule=rule)
-        self.stored, self._agreed = declaration, True
-
     def _check(self, changes: Sequence[Difference], *, fresh: bool) -> bool:
         """Refuse differences that need a decision; return whether anything was recorded."""
         if not self._is_recorded():
             return False
-        rule = any(change.way == "wait" for change in changes)
-        refused = needing_a_word(
-            changes,
-            learned=not fresh and self.is_learned(),
-            waiting=rule and self.waits(),
-        )
+        refused = needing_a_word(changes, learned=not fresh and self.is_learned())
         if refused:
             raise refusal(self._pipeline.name, "its records", refused)
         return True
@@ -178,8 +138,8 @@ class Declared:
             ).scalar_one()
         return Declaration.from_json(self._text)
 
-    def _replace(self, declaration: Declaration, *, rule: bool) -> None:
-        pipeline, place = tables.pipeline, tables.sequencer
+    def _replace(self, declaration: Declaration) -> None:
+        pipeline = tables.pipeline
         with self._database.transaction() as connection:
             changed = connection.execute(
                 update(pipeline)
@@ -188,12 +148,6 @@ class Declared:
             )
             if changed.rowcount != 1:
                 raise _meanwhile(self._pipeline.name)
-            if rule:  # what was sequenced is decided: the new rule is for what comes
-                connection.execute(
-                    update(place)
-                    .where(place.c.pipeline_id == self._pipeline_id)
-                    .values(next_deadline=place.c.next_position)
-                )
 
     def _is_recorded(self) -> bool:
         place = tables.sequencer.c
@@ -208,12 +162,6 @@ class Declared:
         mine = tables.champion.c.pipeline_id == self._pipeline_id
         with self._database.reading() as connection:
             return connection.execute(select(tables.champion.c.version).where(mine)).first() is not None
-
-    def waits(self) -> bool:
-        """Return whether the two label rules could join a waiting record differently."""
-        rules, now_us = (self.stored.label, self._declared.label), to_us(self._clock.now())
-        with self._database.reading() as connection:
-            return is_waiting(connection, self._pipeline_id, self._inbox, rules, now_us)
 
 
 def _meanwhile(pipeline: str) -> ConflictError:

@@ -48,6 +48,7 @@ class _LoggedPrediction(msgspec.Struct, gc=False):
     propensity: float | UnsetType
     entity: dict[str, str] | UnsetType
     ages_s: dict[str, float] | UnsetType
+    due_at: datetime | UnsetType
 
 
 class _LoggedLabel(msgspec.Struct, gc=False):
@@ -74,6 +75,7 @@ class _StoredPrediction(msgspec.Struct, gc=False):
     propensity: float = 1.0
     entity: dict[str, str] = {}
     ages_s: dict[str, float] = {}
+    due_at: datetime | None = None
 
 
 _STORED_PREDICTION = msgspec.json.Decoder(_StoredPrediction)
@@ -182,6 +184,7 @@ class RecordEncoder:
         propensity: float = 1.0,
         entity: dict[str, str] | None = None,
         ages_s: dict[str, float] | None = None,
+        due_at: datetime | None = None,
     ) -> Entry:
         """Make the entry of a prediction whose parts were checked as they came.
 
@@ -200,6 +203,7 @@ class RecordEncoder:
             UNSET if propensity == 1.0 else propensity,
             entity or UNSET,
             ages_s or UNSET,
+            due_at or UNSET,
         )
         return Entry(PREDICTION, id_, "", to_us(served_at), _encoded(logged, id_), self._hash)
 
@@ -242,6 +246,7 @@ class RecordEncoder:
             UNSET if prediction.propensity == 1.0 else prediction.propensity,
             prediction.entity or UNSET,
             prediction.ages_s or UNSET,
+            UNSET if prediction.due_at is None else in_utc(prediction.due_at, "due_at"),
         )
         return Entry(PREDICTION, id_, "", at_us, _encoded(logged, id_), self._hash)
 

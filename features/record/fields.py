@@ -5,9 +5,10 @@ from math import hypot, isfinite
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import astuple
 
+from headwater.spec.data.due import misfit_of_due
 from headwater.spec.data.feature import FeatureKind, python_type
 from headwater.spec.data.lossless import EXACT, fitted, is_rounded
 from headwater.spec.data.values import LARGEST, is_sound, misfit_of_text
@@ -26,9 +27,13 @@ class Fields:
     ranged
         Whether values must be within what the features declare. What is logged need not be: it was
         served, and a range may have been declared later.
+    due
+        The feature that says when a truth is due, if one does.
     """
 
-    def __init__(self, features: Sequence[FeatureKind], *, ranged: bool) -> None:
+    def __init__(
+        self, features: Sequence[FeatureKind], *, ranged: bool, due: str | UnsetType = UNSET
+    ) -> None:
         kinds = {"float": 0, "int": 1}
         ordered = sorted(features, key=lambda f: (kinds.get(f.dtype, 2), f.name))
         self._dtypes = {f.name: f.dtype for f in ordered}
@@ -37,6 +42,7 @@ class Fields:
         self._has_ints = any(f.dtype == "int" for f in ordered)
         self._ints = slice(floats, floats + sum(f.dtype == "int" for f in ordered))
         self._texts = tuple(place for place, f in enumerate(ordered) if f.dtype == "str")
+        self._due = next((place for place in self._texts if ordered[place].name == due), None)
         self.type: type[msgspec.Struct] = msgspec.defstruct(
             "Features",
             [(f.name, type_of(f, ranged=ranged)) for f in ordered],
@@ -83,7 +89,8 @@ class Fields:
         Raises
         ------
         SchemaError
-            If an integer does not fit 64 bits, or a text holds what no store does.
+            If an integer does not fit 64 bits, a text holds what no store does, or the text that says
+            when a truth is due is no time.
         NonFiniteError
             If a number is NaN, infinite or beyond :data:`~headwater.spec.data.values.LARGEST`.
         """
@@ -103,7 +110,17 @@ class Fields:
                 raise SchemaError(
                     f"feature {self._name(place)!r} {why}", hint="take that out of the text"
                 )
+        if self._due is not None:
+            self._check_due(self._due, values[self._due])
         return size >= EXACT
+
+    def _check_due(self, place: int, value: str | None) -> None:
+        why = misfit_of_due(value)
+        if why is not None:
+            raise SchemaError(
+                f"feature {self._name(place)!r}, by which the label is due, {why}: {value!r:.60}",
+                hint="send a time such as 2026-01-01T00:00:00Z",
+            )
 
     def _check_ints(self, values: tuple[Any, ...]) -> None:
         for place, value in enumerate(values[self._ints], self._ints.start):
@@ -135,7 +152,8 @@ class Fields:
 def type_of(feature: FeatureKind, *, ranged: bool) -> Any:
     """Return the type that carries a feature's values, to decode into.
 
-    >>> from headwater.spec.data.feature import Feature
+    >>> from headwater.spec.data.due import misfit_of_due
+    from headwater.spec.data.feature import Feature
     >>> type_of(Feature("colour", str, categories=("red", "green")), ranged=True)
     typing.Literal['red', 'green']
     """

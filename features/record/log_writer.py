@@ -185,7 +185,7 @@ class LogWriter:
 
     def _agree_to_record(self) -> None:
         if not self.declared.agreed:
-            self.declared.agree_to_record()
+            self.declared.agree()
         self.recorder.declare()
 
 

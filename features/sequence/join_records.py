@@ -17,7 +17,6 @@ __all__ = [
     "HeldLabel",
     "Joined",
     "KnownLabel",
-    "KnownPrediction",
     "NewClass",
     "NewExample",
     "NewLabel",
@@ -85,8 +84,8 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     recorded_by: int | None = None
 
 
-class Deadline(msgspec.Struct, frozen=True, gc=False):
-    """A prediction whose wait ends."""
+class Deadline(msgspec.Struct, frozen=True, order=True, gc=False):
+    """The due time of a prediction; deadlines fall in the order of times, then of positions."""
 
     due_us: int
     position: int
@@ -94,7 +93,7 @@ class Deadline(msgspec.Struct, frozen=True, gc=False):
 
 
 class NewPrediction(msgspec.Struct, frozen=True, gc=False):
-    """A row to insert."""
+    """A row to insert; `due_us` is None unless its rule names when its truth is due."""
 
     position: int
     id: str
@@ -102,6 +101,7 @@ class NewPrediction(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     crc: int
     recorded_by: int | None = None
+    due_us: int | None = None
 
 
 class NewLabel(msgspec.Struct, frozen=True, gc=False):
@@ -146,30 +146,6 @@ class HeldLabel(msgspec.Struct, frozen=True, gc=False):
     late: bool
 
 
-class KnownPrediction(msgspec.Struct, gc=False):
-    """The known state of one prediction id: its labels and its newest example.
-
-    Parameters
-    ----------
-    position
-        The prediction's, or None while it has not come.
-    effective_at_us
-        The prediction's effective time.
-    labels
-        Its labels, by revision.
-    example
-        Offset of its newest example, or None.
-    learned
-        The value that the newest example carries.
-    """
-
-    position: int | None = None
-    effective_at_us: int = 0
-    labels: tuple[KnownLabel, ...] = ()
-    example: int | None = None
-    learned: LabelValue | None = None
-
-
 class Joined(NamedTuple):
     """The rows that a batch of entries and deadlines adds."""
 
@@ -178,6 +154,11 @@ class Joined(NamedTuple):
     examples: list[NewExample]
     classes: list[NewClass]
 
+    @classmethod
+    def nothing(cls) -> "Joined":
+        """Return no rows."""
+        return cls([], [], [], [])
+
 
 _Row = tuple[object, ...]
 
@@ -185,8 +166,17 @@ _Row = tuple[object, ...]
 def prediction_rows(pipeline_id: int, new: Sequence[NewPrediction]) -> list[_Row]:
     """Return predictions as rows of their table, with checksums."""
     return [
-        (pipeline_id, position, id_, us, payload, prediction_checksum(position, id_, us, crc, by), by)
-        for position, id_, us, payload, crc, by in map(astuple, new)
+        (
+            pipeline_id,
+            position,
+            id_,
+            us,
+            payload,
+            prediction_checksum(position, id_, us, crc, by, due_us),
+            by,
+            due_us,
+        )
+        for position, id_, us, payload, crc, by, due_us in map(astuple, new)
     ]
 
 

@@ -1,20 +1,22 @@
 """The rule by which predictions and labels become examples: pure, and blind to how they were batched.
 
 Entries are taken in the order of the inbox. Each has an *effective time*: when it was received, or the
-time of the entry before it where a clock went back. A prediction's *deadline* is its effective time
-plus the pipeline's wait; deadlines fall between entries by time, a label received exactly at the
-deadline being on time. So the examples and their offsets depend on the entries and their times alone.
+time of the entry before it where a clock went back. A prediction is joined by the label rule of the
+declaration that it was recorded under, whatever is declared since: its truth is *due* at its effective
+time plus the rule's wait, or at the time that it names itself, which is no earlier. Deadlines fall
+between entries by time, and among equal times by position, a label received exactly at the deadline
+being on time. So the examples and their offsets depend on the entries, their times and their
+declarations alone, and the times of examples never fall.
 
-The *truth* of a prediction is, of its labels that have not expired, that of the highest source by the
+The *truth* of a prediction is, of its labels that have not expired, that of the highest source by its
 rule's precedence; among those of like rank the one that became known last, and then the one received
 last. A label that is not the truth when it comes is a revision and makes no example. A label that is
 held back for its class is never the truth; once a person has named the class, a further revision tells
 the same by that name, and may be.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from heapq import heapify, heappop, heappush
 
 import msgspec
 
@@ -24,59 +26,19 @@ from headwater.features.sequence.join_records import (
     HeldLabel,
     Joined,
     KnownLabel,
-    KnownPrediction,
     NewClass,
     NewExample,
     NewLabel,
     NewPrediction,
     StoredLabel,
 )
+from headwater.features.sequence.joining_rule import JoiningRule, JoiningRules, KnownPrediction
 from headwater.infra.clock import from_us
 from headwater.spec.data.checksum import payload_crc
-from headwater.spec.data.label import LabelRule, class_digest
+from headwater.spec.data.label import class_digest
 from headwater.spec.data.records import Label, LabelValue
-from headwater.spec.duration import duration
 
-__all__ = ["Joiner"]
-
-_MICROSECOND = timedelta(microseconds=1)
-
-
-class Truth:
-    """The rule that says which of a prediction's labels is the truth.
-
-    Parameters
-    ----------
-    rule
-        The pipeline's label rule.
-    """
-
-    def __init__(self, rule: LabelRule) -> None:
-        self._wait_us = duration(rule.wait) // _MICROSECOND
-        self._ranks = rule.ranks
-
-    def in_time(self, known: KnownPrediction) -> Sequence[KnownLabel]:
-        """Return the labels whose prediction came within the wait."""
-        since_us = known.effective_at_us - self._wait_us
-        return [label for label in known.labels if label.effective_at_us >= since_us]
-
-    def usable(self, known: KnownPrediction) -> Sequence[KnownLabel]:
-        """Return the labels that may be the truth."""
-        return [label for label in self.in_time(known) if not label.held]
-
-    def of(self, labels: Sequence[KnownLabel]) -> KnownLabel:
-        """Return the truth of some labels, at least one."""
-        ranks = self._ranks
-        return max(labels, key=lambda label: (ranks[label.source], label.known_at_us, label.received))
-
-    def changes(self, known: KnownPrediction, label: KnownLabel) -> bool:
-        """Return whether a new label is the truth, and no example says so yet."""
-        if known.example is not None and known.learned == label.value:
-            return False
-        if len(known.labels) == 1:  # nearly every one
-            return label.effective_at_us >= known.effective_at_us - self._wait_us
-        usable = self.usable(known)  # none, if a label expired before its class was named
-        return bool(usable) and label is self.of(usable)
+__all__ = ["Joiner", "before"]
 
 
 class Joiner:
@@ -84,12 +46,12 @@ class Joiner:
 
     Parameters
     ----------
-    rule
-        The pipeline's label rule.
+    rules
+        By which the batch's records are joined.
     known
         What the stores hold under the ids that will be met; changed in place.
     deadlines
-        Those that may fall due, in order.
+        Those that may fall due.
     next_position, next_offset
         The first ones to give.
     parked, expired
@@ -98,7 +60,7 @@ class Joiner:
 
     def __init__(
         self,
-        rule: LabelRule,
+        rules: JoiningRules,
         known: dict[str, KnownPrediction],
         deadlines: Iterable[Deadline],
         next_position: int,
@@ -106,31 +68,31 @@ class Joiner:
         parked: int = 0,
         expired: int = 0,
     ) -> None:
-        self._wait_us = duration(rule.wait) // _MICROSECOND
-        self._by_window = rule.maturity == "window"
-        self._timeout = rule.timeout
-        self._truth = Truth(rule)
-        self._declared = frozenset(rule.known_classes)
-        self._holds = rule.hold is True
+        self._declared = frozenset(rules.classes.known_classes)
+        self._holds = rules.classes.hold is True
+        self._rules = rules.by_number
         self._names: dict[str, str | None] = {}
         self._known = known
-        self._due = deque(deadlines)
-        self._watches = self._by_window or self._timeout is not None
+        self._due = list(deadlines)
+        heapify(self._due)
         self.next_position = next_position
         self.next_offset = next_offset
         self.parked = parked
         self.expired = expired
-        self.last_fired = -1
-        self.joined = Joined([], [], [], [])
+        self.last_due_us: int | None = None
+        self.joined = Joined.nothing()
 
     def fold(
-        self, arrivals: Sequence[Arrival], until_us: int, names: Mapping[str, str | None] | None = None
+        self,
+        arrivals: Sequence[Arrival],
+        until: Deadline,
+        names: Mapping[str, str | None] | None = None,
     ) -> Joined:
-        """Take all arrivals, and every deadline before `until_us`.
+        """Take all arrivals, and every deadline before `until`.
 
         Parameters
         ----------
-        arrivals, until_us
+        arrivals, until
             The batch.
         names
             Of the batch's classes that are not declared, those that came before, each with what it is;
@@ -140,13 +102,17 @@ class Joiner:
         due = self._due
         for arrival in arrivals:
             if due and due[0].due_us < arrival.effective_at_us:
-                self._fire_before(arrival.effective_at_us)
+                self._fire_before(before(arrival.effective_at_us))
             if arrival.told is None:
                 self._take_prediction(arrival)
             else:
                 self._take_label(arrival, arrival.told)
-        self._fire_before(until_us)
+        self._fire_before(until)
         return self.joined
+
+    def open_deadlines(self) -> list[Deadline]:
+        """Return the deadlines of the batch's predictions that have not fallen due, in order."""
+        return sorted(self._due)
 
     def _take_prediction(self, arrival: Arrival) -> None:
         known = self._known.get(arrival.id)
@@ -154,22 +120,31 @@ class Joiner:
             known = self._known[arrival.id] = KnownPrediction()
         elif known.position is not None:
             return  # another host recorded it: the first one counts
-        position, now_us = self.next_position, arrival.effective_at_us
+        position, now_us, payload = self.next_position, arrival.effective_at_us, arrival.payload
         self.next_position += 1
+        rule = self._rules[arrival.recorded_by]
+        due_us = rule.due_us(payload, now_us)
         self.joined.predictions.append(
             NewPrediction(
-                position, arrival.id, now_us, arrival.payload, arrival.crc, arrival.recorded_by
+                position,
+                arrival.id,
+                now_us,
+                payload,
+                arrival.crc,
+                arrival.recorded_by,
+                due_us if rule.names_due else None,
             )
         )
         known.position, known.effective_at_us = position, now_us
-        if self._watches:
-            self._due.append(Deadline(now_us + self._wait_us, position, arrival.id))
+        known.rule, known.due_us = rule, due_us
+        if rule.watches:
+            heappush(self._due, Deadline(due_us, position, arrival.id))
         if known.labels:
-            usable = self._truth.usable(known)
+            usable = rule.usable(known)
             self.parked -= len(known.labels)
-            self.expired += len(known.labels) - len(self._truth.in_time(known))
-            if usable and not self._by_window:
-                self._emit(known, self._truth.of(usable), now_us)
+            self.expired += len(known.labels) - len(rule.in_time(known))
+            if usable and not rule.is_delayed:
+                self._emit(known, rule.truth(usable), now_us)
 
     def release(self, held: HeldLabel, becomes: str, now_us: int) -> None:
         """Take a label that was held back, now that a person has named its class."""
@@ -177,7 +152,7 @@ class Joiner:
 
     def take_rows(self) -> Joined:
         """Return the rows so far, which are not returned again."""
-        joined, self.joined = self.joined, Joined([], [], [], [])
+        joined, self.joined = self.joined, Joined.nothing()
         return joined
 
     def _take_label(self, arrival: Arrival, told: StoredLabel) -> None:
@@ -185,7 +160,7 @@ class Joiner:
         if known is None:
             known = self._known[arrival.id] = KnownPrediction()
         now_us = arrival.effective_at_us
-        late = known.position is not None and now_us > known.effective_at_us + self._wait_us
+        late = known.position is not None and now_us > known.due_us
         becomes = self._becomes(told.value, now_us)
         label = self._add_label(known, arrival, told, late=late, held=becomes != told.value)
         if not label.held:
@@ -213,30 +188,32 @@ class Joiner:
         return self._names[value] if self._holds else value
 
     def _weigh(self, known: KnownPrediction, label: KnownLabel, now_us: int) -> None:
-        """Emit a label if it is the truth; in a window, its end decides."""
-        if known.position is None:
+        """Emit a label if it is the truth; where an example waits, its due time decides."""
+        rule = known.rule
+        if rule is None or (rule.is_delayed and now_us <= known.due_us):
             return
-        if self._by_window and now_us <= known.effective_at_us + self._wait_us:
-            return
-        if self._truth.changes(known, label):
+        if rule.changes(known, label):
             self._emit(known, label, now_us)
 
-    def _fire_before(self, until_us: int) -> None:
-        while self._due and self._due[0].due_us < until_us:
-            due = self._due.popleft()
-            due_us, self.last_fired, prediction_id = due.due_us, due.position, due.id
-            known = self._known[prediction_id]
-            if known.example is not None:
-                continue
-            usable = self._truth.usable(known)
-            if usable and self._by_window:
-                self._emit(known, self._truth.of(usable), due_us)
-            elif not self._truth.in_time(known) and self._timeout is not None:
-                payload = _timed_out(prediction_id, self._timeout, due_us)
-                told = StoredLabel(self._timeout, from_us(due_us), "timeout")
-                arrival = Arrival(prediction_id, due_us, told, payload, payload_crc(payload))
-                label = self._add_label(known, arrival, told, late=False)
-                self._emit(known, label, due_us)
+    def _fire_before(self, until: Deadline) -> None:
+        while self._due and self._due[0] < until:
+            deadline = heappop(self._due)
+            self.last_due_us = deadline.due_us
+            known = self._known[deadline.id]
+            if known.example is None and known.rule is not None:
+                self._fire(known, known.rule, deadline)
+
+    def _fire(self, known: KnownPrediction, rule: JoiningRule, deadline: Deadline) -> None:
+        """Emit what is the truth at the due time, or the timeout's label where none came."""
+        usable, due_us = rule.usable(known), deadline.due_us
+        if usable and rule.is_delayed:
+            self._emit(known, rule.truth(usable), due_us)
+        elif rule.timeout is not None and not rule.in_time(known):
+            payload = _timed_out(deadline.id, rule.timeout, due_us)
+            told = StoredLabel(rule.timeout, from_us(due_us), "timeout")
+            arrival = Arrival(deadline.id, due_us, told, payload, payload_crc(payload))
+            label = self._add_label(known, arrival, told, late=False)
+            self._emit(known, label, due_us)
 
     def _add_label(
         self,
@@ -277,6 +254,11 @@ class Joiner:
             NewExample(offset, known.position, label.position, now_us, known.example)
         )
         known.example, known.learned = offset, label.value
+
+
+def before(due_us: int) -> Deadline:
+    """Return the bound of all deadlines before a time."""
+    return Deadline(due_us, -1, "")
 
 
 def _timed_out(prediction_id: str, value: LabelValue, due_us: int) -> bytes:

@@ -11,9 +11,10 @@ from headwater.features.sequence.join_records import (
     Arrival,
     Deadline,
     KnownLabel,
-    KnownPrediction,
     StoredLabel,
 )
+from headwater.features.sequence.joining_rule import KnownPrediction
+from headwater.features.sequence.recorded_rules import RecordedRules
 from headwater.infra.store.schema import tables
 
 __all__ = ["STORED_LABEL", "KnownRecords"]
@@ -36,6 +37,8 @@ class KnownRecords:
     ----------
     pipeline_id
         The pipeline's number in the database.
+    rules
+        The label rules of the declarations under which its predictions were recorded.
 
     Attributes
     ----------
@@ -43,7 +46,8 @@ class KnownRecords:
         The predictions by id; the joiner adds and changes them.
     """
 
-    def __init__(self, pipeline_id: int) -> None:
+    def __init__(self, pipeline_id: int, rules: RecordedRules) -> None:
+        self._rules = rules
         self.by_id: dict[str, KnownPrediction] = {}
         self._pipeline_id = pipeline_id
         self._only_inbox = False
@@ -116,12 +120,15 @@ class KnownRecords:
         self, connection: Connection, ids: Sequence[str], known: dict[str, KnownPrediction]
     ) -> None:
         table = tables.prediction.c
-        for id_, position, effective_us in connection.execute(
-            select(table.id, table.position, table.effective_at_us).where(
-                table.pipeline_id == self._pipeline_id, table.id.in_(ids)
-            )
-        ).all():
-            known[id_] = KnownPrediction(position, effective_us)
+        columns = (table.id, table.position, table.effective_at_us, table.recorded_by, table.due_us)
+        rows = connection.execute(
+            select(*columns).where(table.pipeline_id == self._pipeline_id, table.id.in_(ids))
+        ).all()
+        rules = self._rules.of(connection, {row.recorded_by for row in rows})
+        for id_, position, effective_us, recorded_by, due_us in rows:
+            rule = rules[recorded_by]
+            due = effective_us + rule.wait_us if due_us is None else due_us
+            known[id_] = KnownPrediction(position, effective_us, due, rule)
 
     def _labels(
         self, connection: Connection, of: ColumnElement[Any], keys: Sequence[Any]

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from headwater.features.identity.belonging import check_inbox
 from headwater.features.identity.recorded_by import RecordedBy
@@ -12,23 +12,24 @@ from headwater.features.record.entries import LABEL
 from headwater.features.record.inbox import Inbox
 from headwater.features.record.inbox_reader import ScannedEntries, lost_entries
 from headwater.features.sequence.class_names import ClassNames, Naming
+from headwater.features.sequence.deadlines import DueDeadlines, OpenDeadlines
 from headwater.features.sequence.join_records import (
     Arrival,
-    Deadline,
     Joined,
     example_rows,
     label_rows,
     prediction_rows,
 )
 from headwater.features.sequence.joining import Joiner
+from headwater.features.sequence.joining_rule import JoiningRules
 from headwater.features.sequence.known_records import STORED_LABEL, KnownRecords
+from headwater.features.sequence.recorded_rules import RecordedRules
 from headwater.features.sequence.sequencer_row import SequencerRow, SequencerState
 from headwater.infra.clock import Clock, to_us
 from headwater.infra.commit_points import reached
 from headwater.infra.store.database import Database, insert_many
 from headwater.infra.store.lease import Lease, acquire, keep, release
 from headwater.infra.store.schema import tables
-from headwater.spec.duration import duration
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
 
@@ -78,9 +79,10 @@ class Sequencer:
         self._database = database
         self._clock = clock
         self._receipts = inbox.receipt_clock(clock)
-        self._watches = self._rule.maturity == "window" or self._rule.timeout is not None
         self._lease: Lease | None = None
-        self._known = KnownRecords(pipeline_id)
+        self._rules = RecordedRules(pipeline_id, pipeline.label)
+        self._known = KnownRecords(pipeline_id, self._rules)
+        self._open = OpenDeadlines(pipeline_id)
         self._names = ClassNames(pipeline_id, pipeline.label)
         self._recorded_by = RecordedBy(pipeline_id, inbox)
         self._row = SequencerRow(pipeline_id, inbox.identity.inbox)
@@ -93,6 +95,7 @@ class Sequencer:
             check_inbox(self._database, self._pipeline_id, self._inbox)
             with self._database.reading() as connection:
                 self._known.begin(connection)
+                self._open.forget()
         except HeadwaterError:
             release(self._database, self._lease)
             raise
@@ -138,7 +141,9 @@ class Sequencer:
             return self._step(self._lease)
         except BaseException:
             self._known.by_id.clear()  # it may hold what was not committed
+            self._open.forget()
             self._recorded_by.forget()
+            self._rules.forget()
             raise
 
     def _step(self, lease: Lease) -> tuple[int, bool]:
@@ -152,65 +157,48 @@ class Sequencer:
             arrivals = _arrivals(scanned, before.horizon_us, numbers)
             last_us = arrivals[-1].effective_at_us if arrivals else before.horizon_us
             until_us = last_us if more else max(last_us, to_us(self._receipts.now()))
-            deadlines = self._deadlines(connection, before, until_us)
-            if len(deadlines) > self._batch_entries:
-                more, until_us = True, deadlines[self._batch_entries - 1].due_us + 1
-                arrivals = [a for a in arrivals if a.effective_at_us < until_us]
+            due = self._open.due(connection, until_us, self._batch_entries)
+            if due.more:
+                more = True
+                arrivals = [a for a in arrivals if a.effective_at_us <= due.until.due_us]
             read_to = scanned.read_to(len(arrivals))
             namings = [] if more else self._names.pending(connection)
-            if read_to == before.inbox_position and not deadlines and not namings:
+            if read_to == before.inbox_position and not due.rows and not namings:
                 return 0, not more
-            joiner = self._join(connection, before, arrivals, deadlines, until_us)
+            joiner = self._join(connection, before, arrivals, due)
             self._write(connection, joiner.take_rows())
+            self._open.write(connection, due, joiner.open_deadlines())
             self._release(connection, joiner, namings, until_us)
-            horizon_us = until_us if self._watches or namings else last_us
             self._pass_over(connection, scanned.damaged, before.inbox_position, read_to)
-            self._row.move(connection, before, _after(before, joiner, horizon_us, read_to))
+            sequenced_us = [before.horizon_us, *(a.effective_at_us for a in arrivals[-1:])]
+            if joiner.last_due_us is not None:  # a record of that very moment would be late
+                sequenced_us.append(joiner.last_due_us + 1)
+            horizon_us = until_us if namings else max(sequenced_us)
+            self._row.move(connection, before, _after(joiner, horizon_us, read_to))
             reached("sequence.before_commit")
         reached("sequence.after_commit")
         self._known.forget()
         return joiner.next_offset - before.next_offset, not more
-
-    def _deadlines(
-        self, connection: Connection, before: SequencerState, until_us: int
-    ) -> list[Deadline]:
-        if not self._watches:
-            return []
-        table = tables.prediction.c
-        wait_us = round(duration(self._rule.wait).total_seconds() * 1_000_000)
-        rows = connection.execute(
-            select(table.effective_at_us, table.position, table.id)
-            .where(
-                table.pipeline_id == self._pipeline_id,
-                table.position >= before.next_deadline,
-                table.effective_at_us < until_us - wait_us,
-            )
-            .order_by(table.position)
-            .limit(self._batch_entries + 1)
-        )
-        return [
-            Deadline(effective_us + wait_us, position, id_) for effective_us, position, id_ in rows.all()
-        ]
 
     def _join(
         self,
         connection: Connection,
         before: SequencerState,
         arrivals: Sequence[Arrival],
-        deadlines: Sequence[Deadline],
-        until_us: int,
+        due: DueDeadlines,
     ) -> Joiner:
-        self._known.load(connection, arrivals, deadlines, before.parked)
+        self._known.load(connection, arrivals, due.rows, before.parked)
+        by_number = self._rules.of(connection, {arrival.recorded_by for arrival in arrivals})
         joiner = Joiner(
-            self._rule,
+            JoiningRules(self._rule, by_number),
             self._known.by_id,
-            deadlines,
+            due.rows,
             before.next_position,
             before.next_offset,
             before.parked,
             before.expired,
         )
-        joiner.fold(arrivals, until_us, self._names.of(connection, arrivals))
+        joiner.fold(arrivals, due.until, self._names.of(connection, arrivals))
         return joiner
 
     def _release(
@@ -243,11 +231,10 @@ class Sequencer:
         self._names.write(connection, joined.classes)
 
 
-def _after(before: SequencerState, joiner: Joiner, horizon_us: int, read_to: int) -> SequencerState:
+def _after(joiner: Joiner, horizon_us: int, read_to: int) -> SequencerState:
     return SequencerState(
         joiner.next_position,
         joiner.next_offset,
-        max(before.next_deadline, joiner.last_fired + 1),
         horizon_us,
         joiner.parked,
         joiner.expired,

@@ -14,7 +14,6 @@ class SequencerState(NamedTuple):
 
     next_position: int
     next_offset: int
-    next_deadline: int
     horizon_us: int
     parked: int
     expired: int

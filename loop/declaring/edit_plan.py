@@ -166,13 +166,7 @@ def _edits(
         for change in (*schema_differences(learned, now), *_of_learner(bound, learned, code)):
             before = changes.get(change.field)
             changes[change.field] = before if before is not None and before.way == "back" else change
-    edits = list(
-        edits_of_what_is_learned(
-            tuple(changes.values()),
-            learned=learned is not None,
-            waiting=any(change.way == "wait" for change in changes.values()) and declared.waits(),
-        )
-    )
+    edits = list(edits_of_what_is_learned(tuple(changes.values()), learned=learned is not None))
     if in_force is not None:
         edits += edits_of_settings(in_force.statement, statement)
     told = {edit.field: edit for edit in reversed(edits)}  # of two for a field, the harder one

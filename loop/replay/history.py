@@ -14,6 +14,7 @@ from headwater.features.values.column_values import Fitted, Kind, fit
 from headwater.features.values.spelling import ISO, Spelling
 from headwater.features.values.table_file import read_table
 from headwater.spec.data.columns import HISTORY
+from headwater.spec.data.label import DUE_AT
 from headwater.spec.data.records import Label, Output, Prediction
 from headwater.spec.errors import NonFiniteError, SchemaError, few
 from headwater.spec.pipeline import Pipeline, Task
@@ -48,6 +49,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     id, served_at, label, known_at
         The prediction's id and time, its label, and when that became known.
+    due_at
+        When its label is due, may be null; read if the label rule has ``due="due_at"``.
     output
         The predicted output. If it is None, nothing was predicted, and the output is 0.5, 0 or no class.
     null
@@ -67,6 +70,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     served_at: str = "served_at"
     label: str = "label"
     known_at: str = "known_at"
+    due_at: str = "due_at"
     output: str | None = None
     null: tuple[str, ...] = ()
     delimiter: str | None = None
@@ -167,8 +171,8 @@ class History:
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield the rows, a few thousand at a time, with the declared types.
 
-        The columns are called ``id``, ``served_at``, ``label``, ``known_at``, ``output`` if there is
-        one, and as the features.
+        The columns are called ``id``, ``served_at``, ``label``, ``known_at``, ``due_at`` and ``output``
+        if there are such, and as the features.
 
         Raises
         ------
@@ -191,8 +195,9 @@ class History:
             features = zip(*(frame[name].to_list() for name in names), strict=True)
             rows = zip(*(frame[name].to_list() for name in HISTORY), strict=True)
             outputs = frame["output"].to_list() if self._columns.output else repeat(uninformed)
-            records = zip(features, rows, outputs, strict=False)
-            for number, (values, row, output) in enumerate(records, self.rows):
+            dues = frame[DUE_AT].to_list() if DUE_AT in frame.columns else repeat(None)
+            records = zip(features, rows, outputs, dues, strict=False)
+            for number, (values, row, output, due_at) in enumerate(records, self.rows):
                 self._row = number
                 id_, served_at, value, known_at = row
                 prediction = Prediction(
@@ -201,6 +206,7 @@ class History:
                     output=output,
                     served_at=served_at,
                     role="imported",
+                    due_at=due_at,
                 )
                 known = value is not None
                 label = Label(prediction_id=id_, value=value, known_at=known_at) if known else None
@@ -290,6 +296,8 @@ def _parts(pipeline: Pipeline, columns: Columns) -> list[_Part]:
         _Part("known_at", columns.known_at, "time", required=False),
         _Part("label", columns.label, _LABELS[pipeline.task], required=False),
     ]
+    if pipeline.label.due == DUE_AT:
+        parts.append(_Part(DUE_AT, columns.due_at, "time", required=False))
     if columns.output is not None:
         kind: Kind | None = None if pipeline.task == "multiclass" else "float"
         parts.append(_Part("output", columns.output, kind, required=True))

@@ -26,6 +26,7 @@ from headwater.loop.decision.execute import carry_out
 from headwater.loop.replay.history import History
 from headwater.loop.replay.import_history import import_history
 from headwater.loop.training.update import UpdateResult, train
+from headwater.spec.data.label import DUE_AT
 from headwater.spec.data.records import Label, LabelValue, Output, Prediction, utc
 from headwater.spec.errors import DeclarationError, NotEnoughError
 from headwater.spec.updating.decision import Decision
@@ -209,14 +210,16 @@ class Replay:
         version, learner = self._champion()
         outputs: Sequence[Output] = learner.predict(served.select(names))
         columns = [served[name].to_list() for name in ("id", "served_at", *names)]
-        rows = zip(*columns, strict=True)
-        for output, (id_, served_at, *values) in zip(outputs, rows, strict=True):
+        dues = served[DUE_AT].to_list() if DUE_AT in served.columns else [None] * served.height
+        rows = zip(dues, *columns, strict=True)
+        for output, (due_at, id_, served_at, *values) in zip(outputs, rows, strict=True):
             prediction = Prediction(
                 id=id_,
                 features=dict(zip(names, values, strict=True)),
                 output=output,
                 served_at=served_at,
                 version=version,
+                due_at=due_at,
             )
             yield _ReplayEvent(to_us(served_at), False, prediction)
 

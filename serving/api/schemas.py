@@ -16,6 +16,7 @@ __all__ = [
     "NO_FEATURES",
     "BatchAnswer",
     "BatchItem",
+    "DueAt",
     "Entity",
     "LabelItem",
     "LabelRequest",
@@ -39,6 +40,7 @@ SentLabel = bool | str | int | float
 """A label as JSON has it: a whole number is not rounded before it is checked."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
+DueAt = Annotated[datetime, Meta(tz=True)] | None | UnsetType
 Entity = Annotated[dict[Id, Id], Meta(max_length=20)]
 
 
@@ -56,12 +58,15 @@ class PredictItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         Entity keys by name, by which batch features are looked up.
     unit
         The user or session that a sticky routing follows; the id if there is none.
+    due_at
+        When the label is due, with a zone, for a label rule with ``due="due_at"``.
     """
 
     features: msgspec.Raw = NO_FEATURES
     id: Id | UnsetType = UNSET
     entity: Entity = {}
     unit: Id | UnsetType = UNSET
+    due_at: DueAt = UNSET
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -73,7 +78,7 @@ class PredictRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         The pipeline's name; may be left out if the service has only one.
     predictions
         Many items; the other fields are left out then.
-    features, id, entity, unit
+    features, id, entity, unit, due_at
         One item, as in :class:`PredictItem`.
     """
 
@@ -82,6 +87,7 @@ class PredictRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: Id | UnsetType = UNSET
     entity: Entity = {}
     unit: Id | UnsetType = UNSET
+    due_at: DueAt = UNSET
     predictions: Annotated[list[PredictItem], Meta(min_length=1, max_length=MOST_ITEMS)] | UnsetType = (
         UNSET
     )
@@ -170,13 +176,14 @@ class BatchItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     Parameters
     ----------
-    features, id, unit
+    features, id, unit, due_at
         As in :class:`PredictItem`; the entity key is that of the path.
     """
 
     features: msgspec.Raw
     id: Id | UnsetType = UNSET
     unit: Id | UnsetType = UNSET
+    due_at: DueAt = UNSET
 
 
 class BatchAnswer(msgspec.Struct, gc=False):

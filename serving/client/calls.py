@@ -32,7 +32,7 @@ from headwater.serving.api.schemas import (
     PredictionAnswers,
 )
 from headwater.serving.client.sent import encoded
-from headwater.spec.data.records import FeatureValue, LabelValue, Recorded, Source
+from headwater.spec.data.records import FeatureValue, LabelValue, Recorded, Source, utc
 from headwater.spec.data.values import check_name
 from headwater.spec.errors import NotFoundError, SchemaError
 from headwater.spec.recipe import OffsetRange
@@ -116,10 +116,16 @@ def _quoted(text: str) -> str:
 
 
 def predict(
-    features: Features, pipeline: str | None, id_: str | None, entity: Mapping[str, str] | None
+    features: Features,
+    pipeline: str | None,
+    id_: str | None,
+    entity: Mapping[str, str] | None,
+    due_at: datetime | None,
 ) -> Call[PredictionAnswer]:
     """Build the request for one prediction."""
     item = _item(features, id_, entity)
+    if due_at is not None:
+        item["due_at"] = utc(due_at, "due_at")
     return _call(operations.PREDICT, PredictionAnswer, _named(item, pipeline))
 
 

@@ -67,6 +67,7 @@ class Client:
         pipeline: str | None = None,
         id: str | None = None,  # noqa: A002 - its name on the wire
         entity: Mapping[str, str] | None = None,
+        due_at: datetime | None = None,
     ) -> PredictionAnswer:
         """Request one prediction; it is logged durably when this returns.
 
@@ -80,13 +81,15 @@ class Client:
             Unique within the pipeline; made if not given.
         entity
             Entity keys by name.
+        due_at
+            When the label is due, with a zone, for a label rule with ``due="due_at"``.
 
         Raises
         ------
         SchemaError, ConflictError, NotFoundError, NotReadyError, StorageError
             The error of the service; StorageError also if it cannot be reached.
         """
-        return self._send(calls.predict(features, pipeline, id, entity))
+        return self._send(calls.predict(features, pipeline, id, entity, due_at))
 
     def predict_many(
         self, items: Sequence[Features], *, pipeline: str | None = None
@@ -262,9 +265,10 @@ class AsyncClient:
         pipeline: str | None = None,
         id: str | None = None,  # noqa: A002 - its name on the wire
         entity: Mapping[str, str] | None = None,
+        due_at: datetime | None = None,
     ) -> PredictionAnswer:
         """Request one prediction, as :meth:`Client.predict` does."""
-        return await self._send(calls.predict(features, pipeline, id, entity))
+        return await self._send(calls.predict(features, pipeline, id, entity, due_at))
 
     async def predict_many(
         self, items: Sequence[Features], *, pipeline: str | None = None

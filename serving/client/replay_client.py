@@ -11,6 +11,7 @@ import polars as pl
 from headwater.infra.clock import to_us
 from headwater.serving.api.schemas import MOST_ITEMS
 from headwater.serving.client.client import Client
+from headwater.spec.data.label import DUE_AT
 from headwater.spec.errors import ConflictError, NotEnoughError
 from headwater.spec.pipeline import Pipeline
 
@@ -70,8 +71,8 @@ def replay(
         The pipeline of the events.
     events
         Columns ``id``, ``served_at``, ``label`` and ``known_at`` (both null if never known), the request
-        features, and the entity keys by which other features are looked up; sorted by
-        ``served_at``.
+        features, the entity keys by which other features are looked up, and ``due_at`` if the label
+        rule has ``due="due_at"``; sorted by ``served_at``.
     speed
         The factor by which it is faster than the events; infinity sends as fast as it can.
     known_later
@@ -118,10 +119,13 @@ def _ordered(
     names = [feature.name for feature in pipeline.request_features]
     keys = [pl.col(key).cast(pl.String) for key in pipeline.entity_keys]
     features, entities = _row_dicts(events.select(names)), _row_dicts(events.select(keys))
-    for id_, at, values, entity in zip(
-        events["id"], events["served_at"], features, entities, strict=False
+    dues = events[DUE_AT] if pipeline.label.due == DUE_AT else repeat(None)
+    for id_, at, values, entity, due_at in zip(
+        events["id"], events["served_at"], features, entities, dues, strict=False
     ):
         body = {"id": str(id_), "features": values, "entity": entity}
+        if due_at is not None:
+            body["due_at"] = due_at
         requests.append(_TimedRequest(to_us(at), False, body))
     requests.sort(key=lambda event: (event.at_us, event.is_label))
     return requests

@@ -71,7 +71,7 @@ def batch_routes(
                 hint=f"send a key of 1 to {LONGEST_KEY} characters",
             )
         prediction_request = PredictItem(
-            item.features, item.id, {batch_answers.batch.key: key}, item.unit
+            item.features, item.id, {batch_answers.batch.key: key}, item.unit, item.due_at
         )
         pipeline.predictor.check(prediction_request)
         repeated = (

@@ -199,7 +199,7 @@ def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) ->
                 )
             features = NO_FEATURES
         id_ = key if request.id is UNSET and key is not None else request.id
-        item = PredictItem(features, id_, request.entity, request.unit)
+        item = PredictItem(features, id_, request.entity, request.unit, request.due_at)
         (prediction,) = await pipeline.predictor.predict([item])
         return prediction
 

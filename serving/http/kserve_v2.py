@@ -34,7 +34,7 @@ from headwater.serving.api.operations import (
 )
 from headwater.serving.api.problems import problem_of
 from headwater.serving.api.reply import json_response
-from headwater.serving.api.schemas import MOST_ITEMS, Entity, PredictionAnswer, PredictItem
+from headwater.serving.api.schemas import MOST_ITEMS, DueAt, Entity, PredictionAnswer, PredictItem
 from headwater.serving.http.fast_routes import BodyLimits, Pipelines, json_fault, named, read_body
 from headwater.serving.http.routes import ROUTE_OF_SCOPE
 from headwater.serving.worker.served_pipeline import ServedPipeline
@@ -176,12 +176,14 @@ async def _infer(pipeline: ServedPipeline, body: bytes, header_length: str | Non
     request, columns = _read(body, header_length)
     rows = len(next(iter(columns.values()), []))
     items = []
+    due_at = _due_at(request.parameters)
     keys = {name: columns.pop(name) for name in list(columns) if name.startswith(_ENTITY)}
     for row in range(rows):
         features = {name: column[row] for name, column in columns.items()}
         id_ = UNSET if not request.id else request.id if rows == 1 else f"{request.id}-{row}"
         entity = _entity({name.removeprefix(_ENTITY): column[row] for name, column in keys.items()})
-        items.append(PredictItem(msgspec.Raw(msgspec.json.encode(features)), id_, entity))
+        encoded = msgspec.Raw(msgspec.json.encode(features))
+        items.append(PredictItem(encoded, id_, entity, due_at=due_at))
     answers = await pipeline.predictor.predict(items)
     return {
         "model_name": pipeline.pipeline.name,
@@ -197,6 +199,20 @@ def _entity(keys: dict[str, Any]) -> dict[str, str]:
     except msgspec.ValidationError as error:
         raise SchemaError(
             plain_words(error, "entity."), hint="send each entity key as text of 1 to 200 characters"
+        ) from error
+
+
+class _Parameters(msgspec.Struct):
+    due_at: DueAt = UNSET
+
+
+def _due_at(parameters: dict[str, Any]) -> DueAt:
+    """Return when the labels of all rows are due, a parameter of the request."""
+    try:
+        return msgspec.convert(parameters, _Parameters).due_at
+    except msgspec.ValidationError as error:
+        raise SchemaError(
+            plain_words(error, "parameters."), hint="send a time such as 2026-01-01T00:00:00Z"
         ) from error
 
 

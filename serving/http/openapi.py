@@ -35,6 +35,7 @@ __all__ = ["document"]
 
 _REF = "#/components/schemas/{name}"
 _ID = {"type": "string", "minLength": 1, "maxLength": 200}
+_DUE_AT = {"type": ["string", "null"], "format": "date-time"}
 _ENTITY = {"type": "object", "propertyNames": _ID, "additionalProperties": _ID, "maxProperties": 20}
 _VALUES: dict[str, dict[str, Any]] = {
     "float": {"type": "number", "description": "Finite, as a float of 64 bits"},
@@ -224,7 +225,7 @@ def _request(
 
 def _batch_item(pipeline: Pipeline) -> dict[str, Any]:
     features = {feature.name: _value(feature) for feature in pipeline.features}
-    item = {"features": _object(features, list(features)), "id": _ID, "unit": _ID}
+    item = {"features": _object(features, list(features)), "id": _ID, "unit": _ID, "due_at": _DUE_AT}
     return _object(item, ["features"])
 
 
@@ -262,6 +263,7 @@ def _predictions(pipeline: Pipeline, several: bool) -> list[dict[str, Any]]:
         "id": _ID,
         "entity": _entity(pipeline.entity_keys),
         "unit": _ID,
+        "due_at": _DUE_AT,
     }
     needed = [*(["features"] if features else []), *(["entity"] if pipeline.entity_keys else [])]
     many = {"type": "array", "items": _object(item, needed), **_SOME}

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from time import perf_counter
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class CheckedRequest(NamedTuple):
     values: dict[str, FeatureValue]
     ages_s: dict[str, float] | None
     entity: dict[str, str]
+    due_at: datetime | None
     where: str
 
 

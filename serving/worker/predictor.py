@@ -20,7 +20,7 @@ from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import AppendResult, GroupCommit
 from headwater.serving.worker.model_outputs import CheckedRequest, ModelOutputs
 from headwater.serving.worker.records import find_record
-from headwater.spec.data.records import FeatureValue, Output, Prediction, Role
+from headwater.spec.data.records import FeatureValue, Output, Prediction, Role, utc
 from headwater.spec.errors import ConflictError, HeadwaterError, NotReadyError, SchemaError
 from headwater.spec.pipeline import Pipeline
 
@@ -35,6 +35,7 @@ class _MadePrediction(NamedTuple):
     id: str
     features: msgspec.Struct
     entity: dict[str, str]
+    due_at: datetime | None
     answer: PredictionAnswer
     entry: Entry
 
@@ -149,14 +150,18 @@ class Predictor:
         if self._tables is not None:
             features, ages_s = self._look_up(self._tables, features, item, now, where)
         values: dict[str, FeatureValue] = msgspec.structs.asdict(features)
-        return CheckedRequest(id_, loaded, share, features, values, ages_s, item.entity, where)
+        due_at = utc(item.due_at, f"{where}due_at") if isinstance(item.due_at, datetime) else None
+        return CheckedRequest(id_, loaded, share, features, values, ages_s, item.entity, due_at, where)
 
     def _made(self, request: CheckedRequest, output: Output, now: datetime) -> _MadePrediction:
         id_, features, entity = request.id, request.features, request.entity
         version, role = request.loaded.version, request.loaded.role
-        share, ages_s = request.share, request.ages_s
-        entry = self._recorder.served(id_, features, output, now, version, role, share, entity, ages_s)
-        return _MadePrediction(id_, features, entity, self._answer(id_, output, version, role), entry)
+        share, ages_s, due_at = request.share, request.ages_s, request.due_at
+        entry = self._recorder.served(
+            id_, features, output, now, version, role, share, entity, ages_s, due_at
+        )
+        answer = self._answer(id_, output, version, role)
+        return _MadePrediction(id_, features, entity, due_at, answer, entry)
 
     def _decoded(self, features: msgspec.Raw, where: str) -> msgspec.Struct:
         try:
@@ -203,7 +208,7 @@ class Predictor:
         same = stored is not None and self._same(stored, made)
         if stored is None or not same:
             raise ConflictError(
-                f"prediction {made.id!r} came before with other features or entity keys",
+                f"prediction {made.id!r} came before with other features, entity keys or due_at",
                 hint="give a new prediction its own id",
             )
         return self._answer(made.id, stored.output, stored.version, stored.role)
@@ -215,7 +220,8 @@ class Predictor:
         if self._tables is not None:
             names = [feature.name for feature in self.pipeline.request_features]
             features, before = ({name: each.get(name) for name in names} for each in (features, before))
-        return before == features and stored.entity == made.entity
+        same = before == features and stored.entity == made.entity
+        return same and stored.due_at == made.due_at
 
 
 def _hint(pipeline: Pipeline) -> str:

@@ -56,10 +56,20 @@ def entry_checksums(
 
 
 def prediction_checksum(
-    position: int, id_: str, effective_at_us: int, crc: int, recorded_by: int | None = None
+    position: int,
+    id_: str,
+    effective_at_us: int,
+    crc: int,
+    recorded_by: int | None = None,
+    due_us: int | None = None,
 ) -> int:
-    """Return the checksum of a sequenced prediction, given the CRC of its payload."""
+    """Return the checksum of a sequenced prediction, given the CRC of its payload.
+
+    A due time is covered where there is one, so that a row without keeps the checksum that it had.
+    """
     numbers = position * _A ^ effective_at_us ^ effective_at_us >> 32 ^ (recorded_by or 0) * _C
+    if due_us is not None:
+        numbers ^= (due_us ^ due_us >> 32) * _B ^ _D  # one that became null is found, too
     return crc ^ crc32(id_.encode()) ^ numbers & _BITS
 
 

@@ -25,7 +25,17 @@ LABEL = ("label", "source", "known_at")
 EXAMPLE = ("offset", "emitted_at", "supersedes", "revision", "late", "recorded_by", *LABEL, *PREDICTION)
 """Columns of an example."""
 
-RECORDED = ("position", "recorded_at", "received_at", "key", "held", "by", "on_receipt", "instead_of")
+RECORDED = (
+    "position",
+    "recorded_at",
+    "received_at",
+    "key",
+    "held",
+    "by",
+    "on_receipt",
+    "instead_of",
+    "due_at",
+)
 """Columns of the tables of predictions and labels beside those."""
 
 HISTORY = ("id", "served_at", "label", "known_at")

@@ -5,13 +5,17 @@ from typing import Literal, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import force_setattr
 
 from headwater.spec.data.records import LabelValue, Source
 from headwater.spec.data.values import LARGEST, is_sound, misfit_of_class
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
 
-__all__ = ["LabelRule", "Maturity", "RevisionPolicy", "class_digest"]
+__all__ = ["DUE_AT", "LabelRule", "Maturity", "RevisionPolicy", "class_digest"]
+
+DUE_AT = "due_at"
+"""What `due` names if the time is sent with the prediction."""
 
 Maturity = Literal["arrival", "window"]
 RevisionPolicy = Literal["learn", "ignore"]
@@ -26,14 +30,15 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ----------
     wait
         How long after its prediction a label may take. A later one is counted as late. A label whose
-        prediction has not come within this long is dropped, and counted as expired.
+        prediction has not come within this long is dropped, and counted as expired. May be left out
+        with `due`, and is `most` then.
     timeout
         The label of a prediction whose wait has passed without one; None leaves it without a label:
         *unavailable* is never *negative*.
     maturity
         ``"arrival"`` emits an example when both halves are there. ``"window"`` emits it when the
         prediction's wait has passed, so that every outcome had the same time to show; take it where
-        a label's delay depends on its value.
+        a label's delay depends on its value. With `due` each prediction has a wait of its own.
     revision
         What a stateful update does with a revised label whose first value it has learned: ``"learn"``
         the correction too, or ``"ignore"`` it. Stateless updates and metrics use the newest always.
@@ -52,9 +57,16 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     hold
         True takes them and holds them back: they make no example until a person says what the class is,
         with ``headwater classes``, or the class is declared.
+    due
+        When the truth of a prediction is due: a feature that says it (text: ISO 8601 with a zone;
+        a number: seconds since 1970, UTC), or ``"due_at"``, a time sent with the prediction. The example
+        is emitted then, with the truth known then; later labels are late. The time of receipt counts
+        where the time is earlier, and `most` after it where the time is later, null or not sent.
+    most
+        How long after receipt a truth may be due, with `due`.
     """
 
-    wait: Duration
+    wait: Duration = ""
     timeout: LabelValue | None = None
     maturity: Maturity = "arrival"
     revision: RevisionPolicy = "learn"
@@ -64,9 +76,19 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     classes: tuple[str, ...] | UnsetType = UNSET
     open: bool | UnsetType = UNSET
     hold: bool | UnsetType = UNSET
+    due: str | UnsetType = UNSET
+    most: Duration | UnsetType = UNSET
 
     def __post_init__(self) -> None:
+        _check_due(self)
+        if self.wait == "" and self.most is not UNSET:
+            force_setattr(self, "wait", self.most)  # so it is a bound for all records, as ever
         duration(self.wait, "wait")
+        if self.most is not UNSET and duration(self.wait) < duration(self.most):
+            raise DeclarationError(
+                f"wait={self.wait!r} is shorter than most={self.most!r}, within which a truth is due",
+                hint="leave wait out: it is most then",
+            )
         if self.maturity not in ("arrival", "window"):
             raise DeclarationError(
                 f"maturity={self.maturity!r} is not known", hint="write 'arrival' or 'window'"
@@ -90,6 +112,20 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise DeclarationError(
                 "open=False refuses what hold=True is to hold back", hint="leave one of them out"
             )
+
+    @property
+    def watches(self) -> bool:
+        """Whether something happens to a prediction at its due time, or when its wait has passed."""
+        return self.is_delayed or self.timeout is not None
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether an example waits until its truth is due, though the label may have come.
+
+        >>> LabelRule(due="due_at", most="30d").is_delayed
+        True
+        """
+        return self.maturity == "window" or self.due is not UNSET
 
     @property
     def known_classes(self) -> tuple[str, ...]:
@@ -152,6 +188,24 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def class_digest(name: str) -> str:
     """Return the hash by which a class is stored: its name may be longer than a key of a table."""
     return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _check_due(rule: LabelRule) -> None:
+    hint = 'write due="FEATURE", or due="due_at" for a time that is sent, and most="30d"'
+    if rule.due is UNSET:
+        if rule.most is not UNSET:
+            raise DeclarationError(f"most={rule.most!r} goes with due", hint=hint)
+        return
+    if not isinstance(rule.due, str) or not rule.due:
+        raise DeclarationError(f"due={rule.due!r} is no name of a feature", hint=hint)
+    if rule.most is UNSET:
+        raise DeclarationError(f"due={rule.due!r} has no most: how late a truth may be due", hint=hint)
+    duration(rule.most, "most")
+    if rule.maturity == "window":
+        raise DeclarationError(
+            'maturity="window" and due both say when an example is emitted',
+            hint="leave maturity out: with due, each record has a window of its own",
+        )
 
 
 def _check_precedence(precedence: object) -> None:

@@ -1,12 +1,15 @@
 """The check of a label rule against the task of its pipeline."""
 
+from collections.abc import Sequence
+
 from msgspec import UNSET
 
-from headwater.spec.data.label import LabelRule
+from headwater.spec.data.feature import FeatureKind, RequestFeature
+from headwater.spec.data.label import DUE_AT, LabelRule
 from headwater.spec.data.values import LARGEST, is_sound, misfit_of_class
 from headwater.spec.errors import DeclarationError, few
 
-__all__ = ["check_label"]
+__all__ = ["check_due", "check_label"]
 
 _TIMEOUT_TYPES: dict[str, type | tuple[type, ...]] = {
     "binary": bool,
@@ -33,6 +36,29 @@ def check_label(rule: LabelRule, task: str) -> None:
             f"labels of a {task} task are no classes by name", hint="leave classes out"
         )
     _check_timeout(rule, task)
+
+
+def check_due(rule: LabelRule, features: Sequence[FeatureKind]) -> None:
+    """Check that what a label rule names as due can say a time.
+
+    Raises
+    ------
+    DeclarationError
+        If it names no feature, one of bools, or a text that is looked up, which no door checks.
+    """
+    if rule.due is UNSET or rule.due == DUE_AT:
+        return
+    feature = next((feature for feature in features if feature.name == rule.due), None)
+    hint = f"name a feature of text or numbers, or write due={DUE_AT!r} for a time that is sent"
+    if feature is None:
+        raise DeclarationError(f"due={rule.due!r} is no feature", hint=hint)
+    if feature.dtype == "bool":
+        raise DeclarationError(f"due={rule.due!r} is a bool, and no time", hint=hint)
+    if feature.dtype == "str" and not isinstance(feature, RequestFeature):
+        raise DeclarationError(
+            f"due={rule.due!r} is a text that is looked up, and not checked when a request comes",
+            hint="look it up as a number, seconds since 1970; or send it",
+        )
 
 
 def _check_timeout(rule: LabelRule, task: str) -> None:

@@ -85,6 +85,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ages_s
         How old the values were that were looked up, in seconds, by table; a table that did not know the
         entity keys is not in it.
+    due_at
+        When its truth is due, with a zone, for a label rule with ``due="due_at"``; None if nobody told.
     """
 
     id: str
@@ -96,10 +98,13 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     propensity: float = 1.0
     entity: dict[str, str] = {}
     ages_s: dict[str, float] = {}
+    due_at: datetime | None = None
 
     def __post_init__(self) -> None:
         check_name(self.id, "id")
         utc(self.served_at, "served_at")
+        if self.due_at is not None:
+            utc(self.due_at, "due_at")
         if not isinstance(self.propensity, float | int) or not 0.0 < self.propensity <= 1.0:
             raise SchemaError(
                 f"propensity={self.propensity!r} of prediction {self.id!r} is not in (0, 1]",

@@ -31,6 +31,8 @@ _PARTS = {
     "http/raw_cases",
     "imported",
     "learning/bulk",
+    "learning/due_cost",
+    "learning/due_streams",
     "learning/year",
     "lineage/found_estimators",
     "models",

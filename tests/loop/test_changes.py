@@ -19,7 +19,6 @@ from headwater.loop.training.catch_up import check_served, fold_from
 from headwater.loop.training.plan import check_update
 from headwater.loop.training.update import train
 from headwater.spec.data.feature import Feature
-from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ChangedError
 from headwater.spec.updating.triggers.volume import Volume
 from headwater.spec.updating.update import Stateless
@@ -48,7 +47,6 @@ STORED: dict[str, tuple[dict[str, Any], str]] = {
     "order": ({"features": (B, A)}, "the features' order was a, b, is b, a"),
     "added": ({"features": (A, B, Feature("c", int))}, "feature 'c' was not there"),
     "task": ({"task": "regression", "model": line}, "task was 'binary', is 'regression'"),
-    "wait": ({"label": LabelRule(wait="2d")}, "label.wait was '1d', is '2d'"),
 }
 DOORS: dict[str, Callable[[Bound], object]] = {
     "collect": lambda bound: collect(bound.log),

@@ -90,7 +90,6 @@ sequencer = Table(
     of_pipeline(),
     Column("next_position", BigInteger, nullable=False),
     Column("next_offset", BigInteger, nullable=False),
-    Column("next_deadline", BigInteger, nullable=False, comment="first position not yet due"),
     Column("horizon_us", BigInteger, nullable=False, comment="all before it has been sequenced"),
     Column("parked", BigInteger, nullable=False, comment="labels whose prediction has not come"),
     Column("expired", BigInteger, nullable=False, comment="labels whose prediction came too late"),
@@ -134,6 +133,7 @@ prediction = Table(
     Column("payload", LargeBinary, nullable=False),
     Column("checksum", BigInteger, comment="null for a row of before checksums"),
     Column("recorded_by", Integer, comment="the number of its declaration; null is the first"),
+    Column("due_us", BigInteger, comment="when its truth is due, if its rule's due names it"),
     Index("prediction_by_id", "pipeline_id", "id", unique=True),
     sqlite_with_rowid=False,
 )

@@ -41,6 +41,9 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
     known_at: Annotated[
         str, typer.Option(help="Column: time at which the label became known")
     ] = "known_at",
+    due_at: Annotated[
+        str, typer.Option(help='Column: time at which the label is due; read if due="due_at"')
+    ] = "due_at",
     output: Annotated[str | None, typer.Option(help="Column: the output, if there is one")] = None,
     null: Annotated[list[str] | None, _words("null, beside the empty field; not if in quotes")] = None,
     true: Annotated[list[str] | None, _words("true, instead of true and 1")] = None,
@@ -76,6 +79,7 @@ def import_(  # noqa: PLR0913, PLR0917 - an option a column
         served_at=served_at,
         label=label,
         known_at=known_at,
+        due_at=due_at,
         output=output,
         null=tuple(null or ()),
         delimiter=delimiter,

@@ -6,22 +6,22 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import insert, update
+from sqlalchemy import insert
 from tests.conftest import START, later
 from tests.features.records import label
 
 from headwater.features.log import FeatureLog
 from headwater.infra.clock import SimulatedClock
 from headwater.infra.settings import Settings
-from headwater.infra.store.lease import acquire, release
 from headwater.infra.store.schema import tables
 from headwater.loop.collect import collect
 from headwater.spec.data.feature import Feature
 from headwater.spec.data.records import Prediction
-from headwater.spec.errors import BusyError, ChangedError, ConflictError
+from headwater.spec.errors import ChangedError, ConflictError
 from headwater.spec.pipeline import Pipeline
 
 X, CITY = Feature("x", float), Feature("city", str, nullable=True)
+ONE_LATER = START + timedelta(minutes=1)
 Opener = Callable[..., FeatureLog]
 
 
@@ -182,47 +182,39 @@ STORED: list[dict[str, Any]] = [{}, {"maturity": "window"}, {"timeout": True}]
     [(stored, rule) for stored in STORED for rule in RULES if stored | rule != stored],
     ids=str,
 )
-def test_a_label_rule_changes_when_nothing_waits(
+def test_a_label_rule_changes_while_records_wait_and_each_is_joined_by_its_own(
     declared: Opener, clock: SimulatedClock, stored: dict[str, Any], rule: dict[str, Any]
 ) -> None:
     first = declared(**stored)
-    now = clock.now()
-    unlabelled = Prediction(id="u", features=FIRST, output=0.5, served_at=now)
+    first.record([Prediction(id="u", features=FIRST, output=0.5, served_at=clock.now())])
     put(first, "w", FIRST)
-    first.record([unlabelled])
     changed = declared(**stored | rule)
-    assert changed.record([unlabelled]) == 0  # recording says nothing of how it is joined
-    changed.label([label("u2")])
-    with pytest.raises(ChangedError, match=f"label.{next(iter(rule))}.*no record waits"):
-        collect(changed)
-    assert first.counts().examples == 0
-    later(clock, hours=5)
-    with pytest.raises(ChangedError):
-        collect(changed)  # what was due by the old rule was not looked at
-    by_old = collect(first).emitted
-    assert by_old == 3 + ("timeout" in stored)
-    assert collect(changed).emitted == 0  # it is in force, and joins nothing that is past
+    later(clock, minutes=1)
+    changed.record([Prediction(id="v", features=FIRST, output=0.5, served_at=clock.now())])
     put(changed, "n", FIRST)
+    collect(changed)
     later(clock, hours=5)
-    assert by_old + collect(changed).emitted == changed.stop() == by_old + 3
-    emitted = changed.examples()["emitted_at"].to_list()
+    collect(changed)
+    frame = changed.examples()
+    emitted = frame["emitted_at"].to_list()
     assert emitted == sorted(emitted)
+    times = dict(zip(frame["prediction_id"], emitted, strict=True))
+    for said, ids, served in ((stored, ("u", "w0"), START), (stored | rule, ("v", "n0"), ONE_LATER)):
+        due = served + timedelta(hours={"1h": 1, "3h": 3}.get(said.get("wait", ""), 2))
+        assert times.get(ids[0]) == (due if said.get("timeout") is not None else None)
+        assert times[ids[1]] == (due if said.get("maturity") == "window" else served)
 
 
-def test_a_label_rule_does_not_change_under_a_sequencer(declared: Opener, clock: SimulatedClock) -> None:
+def test_a_label_rule_changes_under_a_sequencer(declared: Opener, clock: SimulatedClock) -> None:
     first = declared()
     put(first, "w", FIRST)
-    collect(first)
-    later(clock, hours=9)
-    lease = acquire(first.database, clock, "sequence/toy")
-    with first.database.transaction() as connection:  # on another machine
-        connection.execute(update(tables.lease).values(holder="elsewhere/1/1.0"))
-    changed = declared(wait="1h")
-    with pytest.raises(BusyError):
+    with first.sequencer() as sequencer:
+        changed = declared(maturity="window")
         changed.agree()
-    put(changed, "n", FIRST)
-    release(first.database, lease)
-    assert collect(first).emitted == 3
+        put(changed, "n", FIRST)
+        assert sequencer.drain() == 3
+        later(clock, hours=9)
+        assert sequencer.drain() == 3
 
 
 def test_a_sequencer_made_before_another_declared_does_nothing(

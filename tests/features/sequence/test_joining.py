@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from msgspec import UNSET
 
-from headwater.features.sequence.join_records import Arrival, Deadline, KnownPrediction, StoredLabel
-from headwater.features.sequence.joining import Joiner
+from headwater.features.sequence.join_records import Arrival, Deadline, StoredLabel
+from headwater.features.sequence.joining import Joiner, before
+from headwater.features.sequence.joining_rule import JoiningRule, JoiningRules, KnownPrediction
 from headwater.infra.clock import from_us
 from headwater.spec.data.checksum import payload_crc
 from headwater.spec.data.label import LabelRule
@@ -20,16 +21,22 @@ from headwater.spec.data.records import LabelValue, Source
 
 _WAIT_US = 60_000_000
 _END_US = 10**12
+_MOST_US = 90_000_000
 
 
 class Entry(NamedTuple):
-    """A record and its time; `value` is None for a prediction, `known_us` if nobody told."""
+    """A record and its time; `value` is None for a prediction, `known_us` if nobody told.
+
+    A prediction was recorded under the `rule` of that number; `due_us` is the time that it names.
+    """
 
     at_us: int
     id: str
     value: LabelValue | None
     known_us: int | None = None
     source: Source = "natural"
+    rule: int = 0
+    due_us: int | None = None
 
 
 class Found(NamedTuple):
@@ -45,56 +52,92 @@ class Found(NamedTuple):
 
 
 @st.composite
-def _entries(draw: st.DrawFn) -> list[Entry]:
+def _entries(draw: st.DrawFn, rules: int = 1) -> list[Entry]:
     gaps = st.sampled_from([0, 0, 1, 20_000_000, 59_999_999, 60_000_000, 60_000_001, 200_000_000])
     ages = st.sampled_from([None, None, 0, 1, 20_000_000, 60_000_000, 260_000_000, -1, -(10**9)])
+    dues = st.sampled_from([None, -(10**9), -1, 0, 0, 1, 20_000_000, 60_000_000, 10**9])
     sources: st.SearchStrategy[Source] = st.sampled_from(["natural", "natural", "human"])
     now_us, made = 0, []
     for _ in range(draw(st.integers(0, 16))):
         now_us += draw(gaps)
         value = draw(st.sampled_from([None, None, True, False]))
-        age = draw(ages)
+        age, due = draw(ages), draw(dues)
         known_us = None if age is None else now_us - age
-        made.append(Entry(now_us, draw(st.sampled_from("abc")), value, known_us, draw(sources)))
+        made.append(
+            Entry(
+                now_us,
+                draw(st.sampled_from("abc")),
+                value,
+                known_us,
+                draw(sources),
+                draw(st.integers(0, rules - 1)),
+                None if due is None else now_us + due,
+            )
+        )
     return made
 
 
+_precedence = st.sampled_from(
+    [UNSET, UNSET, ("human", "natural"), ("human",), ("natural",), ("natural", "human", "timeout")]
+)
+_timeout = st.sampled_from([None, False, True])
 rules = st.builds(
     LabelRule,
     wait=st.just("60s"),
     maturity=st.sampled_from(["arrival", "window"]),
-    timeout=st.sampled_from([None, False, True]),
-    precedence=st.sampled_from(
-        [UNSET, UNSET, ("human", "natural"), ("human",), ("natural",), ("natural", "human", "timeout")]
+    timeout=_timeout,
+    precedence=_precedence,
+)
+any_rules = st.lists(
+    st.one_of(
+        st.builds(
+            LabelRule,
+            wait=st.sampled_from(["1s", "20s", "60s", "3m"]),
+            maturity=st.sampled_from(["arrival", "window"]),
+            timeout=_timeout,
+            precedence=_precedence,
+        ),
+        st.builds(
+            LabelRule,
+            due=st.just("due_at"),
+            most=st.just("90s"),
+            timeout=_timeout,
+            precedence=_precedence,
+        ),
     ),
+    min_size=3,
+    max_size=3,
 )
 
 
 def fold_in_chunks(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) -> list[Found]:
     """Fold chunk by chunk, and return the examples."""
-    return fold(rule, entries, cuts)[0]
+    return fold([rule], entries, cuts)[0]
 
 
-def fold(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) -> tuple[list[Found], int]:
+def fold(
+    rules: Sequence[LabelRule], entries: Sequence[Entry], cuts: set[int]
+) -> tuple[list[Found], int]:
     """Fold chunk by chunk, each with a joiner of its own that knows what the ones before stored.
 
     Returns the examples, and how many labels expired.
     """
+    by_number: dict[int | None, JoiningRule] = dict(enumerate(map(JoiningRule, rules)))
     known: dict[str, KnownPrediction] = {}
-    served: list[tuple[int, int, str]] = []
+    opened: list[Deadline] = []
     labels: dict[int, tuple[LabelValue, int, bool]] = {}
     ids: dict[int, str] = {}
     found: list[Found] = []
-    position = offset = fired = parked = expired = 0
+    position = offset = parked = expired = 0
     edges = [0, *sorted(cut for cut in cuts if cut < len(entries)), len(entries)]
     for start, stop in pairwise(edges):
         chunk = entries[start:stop]
         last = stop == len(entries)
-        until_us = _END_US if last else chunk[-1].at_us if chunk else 0
-        due = [Deadline(at + _WAIT_US, where, id_) for at, where, id_ in served if where >= fired]
-        joiner = Joiner(rule, known, due, position, offset, parked, expired)
-        joined = joiner.fold([_arrival(entry) for entry in chunk], until_us)
-        served += [(row.effective_at_us, row.position, row.id) for row in joined.predictions]
+        until = before(_END_US if last else chunk[-1].at_us if chunk else 0)
+        due = [deadline for deadline in opened if deadline < until]
+        joiner = Joiner(JoiningRules(rules[0], by_number), known, due, position, offset, parked, expired)
+        joined = joiner.fold([_arrival(entry) for entry in chunk], until)
+        opened = [deadline for deadline in opened if deadline >= until] + joiner.open_deadlines()
         ids |= {row.position: row.id for row in joined.predictions}
         for row in joined.labels:
             value = msgspec.json.decode(row.payload)["value"]
@@ -114,14 +157,15 @@ def fold(rule: LabelRule, entries: Sequence[Entry], cuts: set[int]) -> tuple[lis
             )
         position, offset = joiner.next_position, joiner.next_offset
         parked, expired = joiner.parked, joiner.expired
-        fired = max(fired, joiner.last_fired + 1)
     assert parked == sum(len(one.labels) for one in known.values() if one.position is None)
     return found, expired
 
 
 def _arrival(entry: Entry) -> Arrival:
     if entry.value is None:
-        return Arrival(entry.id, entry.at_us, None, b"{}", payload_crc(b"{}"))
+        due_at = None if entry.due_us is None else from_us(entry.due_us)
+        payload = msgspec.json.encode({"features": {}, "due_at": due_at})
+        return Arrival(entry.id, entry.at_us, None, payload, payload_crc(payload), entry.rule)
     on_receipt = entry.known_us is None
     known_at = from_us(entry.at_us if entry.known_us is None else entry.known_us)
     told = StoredLabel(entry.value, known_at, entry.source, on_receipt)
@@ -142,12 +186,10 @@ class TimedLabel(NamedTuple):
 class ByHand:
     """Walks a timeline of records and deadlines, as the documentation tells it."""
 
-    def __init__(self, rule: LabelRule, entries: Sequence[Entry]) -> None:
-        self.by_window = rule.maturity == "window"
-        self.timeout = rule.timeout
-        self.precedence = () if rule.precedence is UNSET else rule.precedence
+    def __init__(self, rules: Sequence[LabelRule], entries: Sequence[Entry]) -> None:
+        self.rules = rules
         self.expired = 0
-        self.served: dict[str, int] = {}
+        self.served: dict[str, Entry] = {}
         self.come: set[str] = set()
         self.labels: dict[str, list[TimedLabel]] = {}
         self.newest: dict[str, Found] = {}
@@ -155,8 +197,8 @@ class ByHand:
         timeline = [(entry.at_us, 0, entry) for entry in entries]
         for entry in entries:
             if entry.value is None and entry.id not in self.served:
-                self.served[entry.id] = entry.at_us
-                timeline.append((entry.at_us + _WAIT_US, 1, entry))
+                self.served[entry.id] = entry
+                timeline.append((self.due(entry.id), 1, entry))
         timeline.sort(key=lambda moment: moment[:2])  # a record at the deadline is on time
         for now_us, is_deadline, entry in timeline:
             id_, value = entry.id, entry.value
@@ -167,22 +209,41 @@ class ByHand:
             else:
                 self.take_label(entry)
 
+    def rule(self, id_: str) -> LabelRule:
+        return self.rules[self.served[id_].rule]
+
+    def due(self, id_: str) -> int:
+        entry = self.served[id_]
+        if self.rule(id_).due is UNSET:
+            return entry.at_us + self.wait_us(id_)
+        if entry.due_us is None or entry.due_us > entry.at_us + _MOST_US:
+            return entry.at_us + _MOST_US
+        return max(entry.due_us, entry.at_us)
+
+    def wait_us(self, id_: str) -> int:
+        """The longest that a label may wait for its prediction."""
+        wait = self.rule(id_).wait
+        return int(wait[:-1]) * {"s": 1_000_000, "m": 60_000_000}[wait[-1]]
+
+    def holds(self, id_: str) -> bool:
+        return self.rule(id_).maturity == "window" or self.rule(id_).due is not UNSET
+
     def take_prediction(self, id_: str, now_us: int) -> None:
         usable = self.usable(id_)
-        if id_ not in self.come and usable and not self.by_window:
+        if id_ not in self.come and usable and not self.holds(id_):
             self.emit(id_, now_us, self.truth(id_))
         if id_ not in self.come:
             self.expired += len(self.labels.get(id_, [])) - len(usable)
         self.come.add(id_)
 
     def take_label(self, entry: Entry) -> None:
-        now_us, id_, value, known_us, source = entry
+        now_us, id_, value, known_us, source = entry[:5]
         assert value is not None
-        late = id_ in self.come and now_us > self.served[id_] + _WAIT_US
+        late = id_ in self.come and now_us > self.due(id_)
         known_us = now_us if known_us is None or known_us > now_us else known_us
         labels = self.labels.setdefault(id_, [])
         labels.append(TimedLabel(value, now_us, late, known_us, source))
-        if id_ not in self.come or (self.by_window and not late):
+        if id_ not in self.come or (self.holds(id_) and not late):
             return
         is_truth = self.truth(id_) == len(labels) - 1
         if is_truth and (id_ not in self.newest or self.newest[id_].value != value):
@@ -192,27 +253,29 @@ class ByHand:
         usable = self.usable(id_)
         if id_ in self.newest:
             return
-        if usable and self.by_window:
+        timeout = self.rule(id_).timeout
+        if usable and self.holds(id_):
             self.emit(id_, now_us, self.truth(id_))
-        elif not usable and self.timeout is not None:
+        elif not usable and timeout is not None:
             labels = self.labels.setdefault(id_, [])
-            labels.append(TimedLabel(self.timeout, now_us, False, now_us, "timeout"))
+            labels.append(TimedLabel(timeout, now_us, False, now_us, "timeout"))
             self.emit(id_, now_us, len(labels) - 1)
 
     def truth(self, id_: str) -> int:
         """Take the revisions one by one: each beats the one before unless that one beats it."""
         labels, best = self.labels[id_], -1
         for revision in self.usable(id_):
-            if best < 0 or not self.beats(labels[best], labels[revision]):
+            if best < 0 or not self.beats(id_, labels[best], labels[revision]):
                 best = revision
         return best
 
-    def beats(self, held: TimedLabel, coming: TimedLabel) -> bool:
+    def beats(self, id_: str, held: TimedLabel, coming: TimedLabel) -> bool:
         """Whether a label that is held stays the truth when another one comes."""
         if held.source != coming.source:
             if "timeout" in (held.source, coming.source):
                 return coming.source == "timeout"
-            order = list(self.precedence)
+            precedence = self.rule(id_).precedence
+            order = [] if precedence is UNSET else list(precedence)
             places = [order.index(s) if s in order else 9 for s in (held.source, coming.source)]
             if places[0] != places[1]:
                 return places[0] < places[1]
@@ -220,7 +283,7 @@ class ByHand:
 
     def usable(self, id_: str) -> list[int]:
         """Revisions that did not wait too long for their prediction."""
-        since = self.served.get(id_, 0) - _WAIT_US
+        since = self.served[id_].at_us - self.wait_us(id_) if id_ in self.served else 0
         return [i for i, told in enumerate(self.labels.get(id_, [])) if told.at_us >= since]
 
     def emit(self, id_: str, now_us: int, revision: int) -> None:
@@ -235,16 +298,25 @@ class ByHand:
 def test_the_examples_are_those_of_the_model_however_entries_are_cut(
     rule: LabelRule, entries: list[Entry], cuts: set[int]
 ) -> None:
-    model = ByHand(rule, entries)
-    assert fold(rule, entries, cuts) == (model.found, model.expired)
+    model = ByHand([rule], entries)
+    assert fold([rule], entries, cuts) == (model.found, model.expired)
 
 
-@given(rule=rules, entries=_entries())
+@given(rules=any_rules, entries=_entries(3), cuts=st.sets(st.integers(1, 15)))
+@settings(max_examples=600, deadline=None)
+def test_each_record_is_joined_by_its_own_rule_and_due_time_however_entries_are_cut(
+    rules: list[LabelRule], entries: list[Entry], cuts: set[int]
+) -> None:
+    model = ByHand(rules, entries)
+    assert fold(rules, entries, cuts) == (model.found, model.expired)
+
+
+@given(rules=any_rules, entries=_entries(3))
 @settings(max_examples=200, deadline=None)
 def test_offsets_have_no_gap_times_never_fall_and_each_example_is_corrected_once(
-    rule: LabelRule, entries: list[Entry]
+    rules: list[LabelRule], entries: list[Entry]
 ) -> None:
-    found = fold_in_chunks(rule, entries, set())
+    found, _ = fold(rules, entries, set())
     assert [example.offset for example in found] == list(range(len(found)))
     times = [example.emitted_us for example in found]
     assert times == sorted(times)

@@ -41,7 +41,7 @@ EDITS: dict[str, tuple[dict[str, Any], str, str]] = {
     "order": ({"features": (B, A)}, "the features' order", "a new line"),
     "range": ({"features": (A, Feature("b", float, low=-9.0))}, "feature 'b'.low", "no effect"),
     "parameter": ({"model": scaled}, "alpha", "a new line"),
-    "wait": ({"label": LabelRule(wait="2d")}, "label.wait", "refused"),
+    "wait": ({"label": LabelRule(wait="2d")}, "label.wait", "no effect"),
     "revision": ({"label": LabelRule(wait="1d", revision="ignore")}, "label.revision", "learned on"),
     "update": ({"update": Stateless()}, "update", "learned on"),
     "triggers": ({"triggers": (Volume(11),)}, "triggers", "no effect"),

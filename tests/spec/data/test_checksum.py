@@ -24,6 +24,10 @@ ROWS = st.one_of(
         st.just(lambda *n: prediction_checksum(n[0], "a", n[1], n[2])), st.tuples(NUMBER, TIME, NUMBER)
     ),
     st.tuples(
+        st.just(lambda *n: prediction_checksum(n[0], "a", n[1], n[2], n[3], n[4])),
+        st.tuples(NUMBER, TIME, NUMBER, NUMBER, TIME),
+    ),
+    st.tuples(
         st.just(lambda *n: label_checksum(n[0], n[1], n[2], n[3], False, n[4])),
         st.tuples(NUMBER, NUMBER, NUMBER, TIME, NUMBER),
     ),
