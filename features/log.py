@@ -10,12 +10,12 @@ from headwater.features.read.archive_writer import ArchiveWriter
 from headwater.features.read.compaction import KEEP_REPLACED
 from headwater.features.read.file_seals import FileSeals
 from headwater.features.read.log_reader import LogReader
-from headwater.features.read.new_classes import NewClasses
 from headwater.features.read.repository import LogCounts, register
 from headwater.features.record.declared import Declared
 from headwater.features.record.encoder import open_inbox
 from headwater.features.record.inbox import Inbox, inbox_file
 from headwater.features.record.log_writer import LogWriter
+from headwater.features.sequence.new_classes import NewClasses
 from headwater.features.sequence.sequencer import BATCH_ENTRIES, Sequencer
 from headwater.infra.clock import Clock, SystemClock, to_us
 from headwater.infra.settings import Settings

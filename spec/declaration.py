@@ -283,8 +283,9 @@ def _added(feature: FeatureKind, *, again: bool) -> Difference:
         was="not there",
         now=feature.dtype if feature.nullable else f"{feature.dtype}, never null",
         way="free" if told else "back",
-        hint="say what it is in records of before, which have none: nullable=True, default= a value, or "
-        "fill= a function; was= the name that it had; or take it out",
+        hint="say what it is in records of before, which have none: nullable=True, default= a value, "
+        "fill= a function, or was= the name that it had; then start a new line: headwater train "
+        "PIPELINE --fresh; or take it out",
     )
 
 

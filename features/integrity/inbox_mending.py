@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select
 
 from headwater.features.record.entries import PREDICTION
 from headwater.features.record.inbox import Inbox
+from headwater.features.record.inbox_reader import stands_in
 from headwater.infra.store.database import Database
 from headwater.infra.store.schema import tables
 from headwater.spec.data.checksum import entry_checksum, payload_crc
@@ -36,16 +37,14 @@ def mend_inbox(
     removes_lost
         Whether entries that were damaged before they were sequenced, and so are lost, are removed.
     """
-    lost, end, mended = lost_positions(database, pipeline_id, inbox), inbox.end(), []
+    lost, mended = lost_positions(database, pipeline_id, inbox), []
     for position in positions:
         with suppress(StorageError):  # its page is damaged: it stays so
             row = inbox.damaged_row(position)
-            if row is None:
+            if row is None or stands_in(row):
                 continue
             _, kind, id_, us, _, key, checksum, hash_ = row
             if position in lost and removes_lost:
-                if position == end:  # it stays: what is recorded next gets the position behind it
-                    continue
                 inbox.mend(position, None)
                 mended.append(position)
                 continue
@@ -60,17 +59,12 @@ def mend_inbox(
 
 
 def unmended(database: Database, pipeline_id: int, inbox: Inbox, positions: Sequence[int]) -> list[int]:
-    """Return the positions that are damaged still, without those that were lost, and removed since.
-
-    One that was lost as the newest stays in the inbox, and is not damage.
-    """
+    """Return the positions that are damaged still, without those that were lost, and removed since."""
     if not positions:
         return []
-    lost, end = lost_positions(database, pipeline_id, inbox), inbox.end()
+    lost = lost_positions(database, pipeline_id, inbox)
     return [
-        position
-        for position in positions
-        if position not in lost or not (position == end or _is_absent(inbox, position))
+        position for position in positions if position not in lost or not _is_absent(inbox, position)
     ]
 
 
@@ -86,9 +80,10 @@ def lost_positions(database: Database, pipeline_id: int, inbox: Inbox) -> frozen
 
 def _is_absent(inbox: Inbox, position: int) -> bool:
     try:
-        return inbox.damaged_row(position) is None
+        row = inbox.damaged_row(position)
     except StorageError:
         return False
+    return row is None or stands_in(row)
 
 
 def _copies(connection: Connection, pipeline_id: int, kind: int, id_: str) -> Iterator[bytes]:

@@ -21,12 +21,11 @@ from headwater.features.record.entries import (
     PREDICTION,
     SCHEMA,
     StoredRow,
-    is_whole,
     rows_of,
 )
 from headwater.features.record.imported_files import IMPORTED
 from headwater.features.record.inbox_identity import InboxIdentity, restore_identity
-from headwater.features.record.inbox_reader import refused
+from headwater.features.record.inbox_reader import is_whole, refused
 from headwater.infra.store.database import Database
 from headwater.infra.store.published_file import replacing
 from headwater.infra.store.schema import tables

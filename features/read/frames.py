@@ -1,17 +1,16 @@
 """The records as Polars frames, by column: what the archive keeps and what training reads."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 import polars as pl
-from msgspec.structs import astuple
 
-from headwater.features.values.projection import DTYPES, stored_columns
+from headwater.features.values.feature_columns import DecodedField, FeatureColumns, decode
+from headwater.features.values.projection import DTYPES
 from headwater.spec.data.columns import EXAMPLE, LABEL, PREDICTION
-from headwater.spec.data.feature import Dtype, FeatureKind, python_type
+from headwater.spec.data.feature import FeatureKind
 from headwater.spec.data.records import LabelValue, Output
 from headwater.spec.declaration import Declaration
 from headwater.spec.pipeline import Task
@@ -47,9 +46,8 @@ _LABELS: dict[Task, type[pl.DataType]] = {
     "regression": pl.Float64,
 }
 _TIME = pl.Datetime("us", "UTC")
-_Field = tuple[str, Any] | tuple[str, Any, Any]
 _TOLD = {"by": pl.String, "on_receipt": pl.Boolean, "instead_of": pl.Int64}
-_LABEL_FIELDS: dict[str, _Field] = {
+_LABEL_FIELDS: dict[str, DecodedField] = {
     "prediction_id": ("prediction_id", str),
     "value": ("value", LabelValue),
     "known_at": ("known_at", str),
@@ -87,16 +85,15 @@ class Frames:
 
     Attributes
     ----------
-    declarations
-        What was given last.
+    features
+        Makes the columns of features.
     """
 
     def __init__(self, task: Task, load: Callable[[], Mapping[int, Declaration]]) -> None:
-        self._load = load
-        self._refresh()
+        self.features = FeatureColumns(load)
         self._label = _LABELS[task]
         self._by_class = task == "multiclass"
-        self._prediction_fields: dict[str, _Field] = {
+        self._prediction_fields: dict[str, DecodedField] = {
             "id": ("id", str),
             "output": ("output", Output),
             "served_at": ("served_at", str),
@@ -119,32 +116,13 @@ class Frames:
             "propensity": pl.Float64(),
             "output": pl.String() if self._by_class else pl.Float64(),
             "label": self._label(),
-            "features": pl.Struct(dict(self._features)),
+            "features": pl.Struct(dict(self.features.types)),
         } | dict.fromkeys(("emitted_at", "known_at", "served_at"), _TIME)
         return {name: types.get(name, pl.String()) for name in columns}
 
-    def know(self, numbers: Collection[int | None]) -> bool:
-        """Load the declarations of some numbers if they are not known; return whether they were."""
-        known = all(number is None or number in self.declarations for number in numbers)
-        if not known:
-            self._refresh()
-        return known
-
-    def _refresh(self) -> None:
-        self.declarations = self._load()
-        columns = stored_columns(self.declarations)
-        self._features = {column: DTYPES[dtype] for (_, dtype), column in columns.items()}
-        self._first = min(self.declarations)
-        self._own = {number: _Own(one, columns) for number, one in self.declarations.items()}
-
-    def columns_of(self, numbers: Iterable[int]) -> list[str]:
-        """Return the columns of features that records of some declarations have, in a fixed order."""
-        own = {column for number in numbers for column in self._own[number].columns}
-        return [column for column in self._features if column in own]
-
     def predictions(self, rows: Sequence[PredictionRow]) -> pl.DataFrame:
         """Make a frame with position, recorded_at, recorded_by and the columns of a prediction."""
-        numbers = self._numbers([row[3] for row in rows])
+        numbers = self.features.numbers([row[3] for row in rows])
         columns = {
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "recorded_at": _times([row[1] for row in rows]),
@@ -184,7 +162,7 @@ class Frames:
             .agg(pl.col("late").first(), pl.col("label").last())
             .filter(~pl.col("late"))
         )
-        numbers = self._numbers([row[3] for row in rows])
+        numbers = self.features.numbers([row[3] for row in rows])
         made = {
             "position": pl.Series([row[0] for row in rows], dtype=pl.Int64),
             "recorded_at": _times([row[1] for row in rows]),
@@ -207,20 +185,7 @@ class Frames:
         """
         if not outputs:
             return served
-        outputs_json = [output for _, _, output in outputs]
-        column = pl.Series("output", [t.decode() for t in outputs_json], dtype=pl.String)
-        if not self._by_class:
-            numbers = msgspec.json.decode(b"[" + b",".join(outputs_json) + b"]", type=list[float])
-            column = pl.Series("output", numbers, dtype=pl.Float64)
-        made = pl.DataFrame(
-            {
-                "position": pl.Series([row[0] for row in outputs], dtype=pl.Int64),
-                "version": pl.Series([row[1] for row in outputs], dtype=pl.String),
-                "output": column,
-                "role": pl.repeat("shadow", len(outputs), dtype=pl.String, eager=True),
-                "propensity": pl.repeat(1.0, len(outputs), dtype=pl.Float64, eager=True),
-            }
-        )
+        made = _shadows(outputs, by_class=self._by_class)
         own = [name for name in served.columns if name == "position" or name not in made.columns]
         shadows = served.select(own).join(made, on="position").select(served.columns)
         return pl.concat([served, shadows]).sort("position", maintain_order=True)
@@ -238,7 +203,7 @@ class Frames:
             made["revision"] = pl.Series([row[3] for row in rows], dtype=pl.Int32)
         if "late" in columns:
             made["late"] = pl.Series([row[4] for row in rows], dtype=pl.Boolean)
-        numbers = self._numbers([row[7] for row in rows])
+        numbers = self.features.numbers([row[7] for row in rows])
         made["recorded_by"] = numbers
         if names := [name for name in PREDICTION if name in columns]:
             made |= self._prediction_columns([row[5] for row in rows], numbers, names)
@@ -246,49 +211,26 @@ class Frames:
             made |= self._label_columns([row[6] for row in rows], names)
         return pl.DataFrame({name: made[name] for name in columns})
 
-    def _numbers(self, stored: Sequence[int | None]) -> pl.Series:
-        """Return the numbers of declarations, which are known then; old rows are of the first."""
-        self.know(set(stored))
-        return pl.Series(stored, dtype=pl.Int32).fill_null(self._first)
-
     def _prediction_columns(
         self, payloads: Sequence[bytes], numbers: pl.Series, names: Sequence[str]
     ) -> dict[str, pl.Series]:
         """Make columns of predictions' payloads, decoded once where all are of one declaration."""
         made: dict[str, pl.Series] = {}
-        present = numbers.unique().to_list() if "features" in names else []
         fields = {name: "id" if name == "prediction_id" else name for name in names}
-        if len(present) > 1:
+        own = self.features.own_of(numbers) if "features" in names else None
+        if "features" in names and own is None:
             del fields["features"]
-            made["features"] = self._of_several(payloads, numbers, present)
-        own = self._own[present[0] if present else self._first]
-        wanted = {"features": own.field, **self._prediction_fields}
-        records = _decode(payloads, tuple(wanted[field] for field in fields.values()))
+            made["features"] = self.features.of_several(payloads, numbers)
+        wanted = (
+            self._prediction_fields if own is None else {"features": own.field} | self._prediction_fields
+        )
+        records = decode(payloads, tuple(wanted[field] for field in fields.values()))
         for name, field in fields.items():
-            if field == "features":
-                frame = own.frame([record.features for record in records])
-                made[name] = self._struct(frame)
+            if own is not None and field == "features":
+                made[name] = self.features.struct(own.frame([record.features for record in records]))
             else:
                 made[name] = self._prediction_column(field, records)
         return {name: made[name] for name in names}
-
-    def _of_several(
-        self, payloads: Sequence[bytes], numbers: pl.Series, present: Sequence[int]
-    ) -> pl.Series:
-        """Make the features of records of several declarations, each decoded by its own."""
-        parts = []
-        for number in present:
-            places, own = (numbers == number).arg_true(), self._own[number]
-            records = _decode([payloads[place] for place in places], (own.field,))
-            parts.append(own.frame([one.features for one in records]).with_columns(_place=places))
-        return self._struct(pl.concat(parts, how="diagonal").sort("_place").drop("_place"))
-
-    def _struct(self, features: pl.DataFrame) -> pl.Series:
-        """Return features as a struct of the columns of all declarations."""
-        return features.select(
-            pl.col(name) if name in features.columns else pl.lit(None, dtype).alias(name)
-            for name, dtype in self._features.items()
-        ).to_struct("features")
 
     def _prediction_column(self, field: str, records: Sequence[Any]) -> pl.Series:
         values = list(map(attrgetter(field), records))
@@ -299,9 +241,7 @@ class Frames:
                 texts = [msgspec.json.encode(keys).decode() if keys else "{}" for keys in values]
                 return pl.Series(texts, dtype=pl.String)
             case "ages_s":
-                ages = [
-                    msgspec.json.encode(by_table).decode() if by_table else None for by_table in values
-                ]
+                ages = [msgspec.json.encode(of).decode() if of else None for of in values]
                 return pl.Series(ages, dtype=pl.String)
             case "propensity":
                 return pl.Series(values, dtype=pl.Float64)
@@ -315,7 +255,7 @@ class Frames:
 
     def _label_columns(self, payloads: Sequence[bytes], names: Sequence[str]) -> dict[str, pl.Series]:
         fields = {name: "value" if name == "label" else name for name in names}
-        records = _decode(payloads, tuple(map(_LABEL_FIELDS.__getitem__, fields.values())))
+        records = decode(payloads, tuple(map(_LABEL_FIELDS.__getitem__, fields.values())))
         made = {}
         for name, field in fields.items():
             values = list(map(attrgetter(field), records))
@@ -328,34 +268,22 @@ class Frames:
         return made
 
 
-class _Own:
-    """What decodes the features of one declaration's records, and the columns they are stored in."""
-
-    def __init__(self, declaration: Declaration, columns: Mapping[tuple[str, Dtype], str]) -> None:
-        features = declaration.features
-        self.columns = {columns[f.name, f.dtype]: DTYPES[f.dtype] for f in features}
-        fields = [(f.name, python_type(f.dtype) | None, None) for f in features]
-        self.field: _Field = ("features", msgspec.defstruct("Features", fields))
-
-    def frame(self, served: Sequence[msgspec.Struct]) -> pl.DataFrame:
-        """Turn structs of features, of which there may be none, into columns."""
-        by_column = zip(*map(astuple, served), strict=True) if served else [()] * len(self.columns)
-        return pl.DataFrame(
-            {
-                name: pl.Series(column, dtype=dtype, strict=False)
-                for (name, dtype), column in zip(self.columns.items(), by_column, strict=True)
-            }
-        )
-
-
-@lru_cache(maxsize=64)
-def _decoder(fields: tuple[_Field, ...]) -> msgspec.json.Decoder[list[Any]]:
-    """Read only the fields that are wanted; the rest is skipped."""
-    return msgspec.json.Decoder(list[msgspec.defstruct("Stored", list(fields), gc=False, kw_only=True)])  # type: ignore[misc] # made at run time
-
-
-def _decode(payloads: Sequence[bytes], fields: tuple[_Field, ...]) -> list[Any]:
-    return _decoder(fields).decode(b"[" + b",".join(payloads) + b"]")
+def _shadows(outputs: Sequence[tuple[int, str, bytes]], *, by_class: bool) -> pl.DataFrame:
+    """Make a frame of what shadows said: what differs from their predictions' own rows."""
+    texts = [output for _, _, output in outputs]
+    column = pl.Series([text.decode() for text in texts], dtype=pl.String)
+    if not by_class:
+        numbers = msgspec.json.decode(b"[" + b",".join(texts) + b"]", type=list[float])
+        column = pl.Series(numbers, dtype=pl.Float64)
+    return pl.DataFrame(
+        {
+            "position": pl.Series([row[0] for row in outputs], dtype=pl.Int64),
+            "version": pl.Series([row[1] for row in outputs], dtype=pl.String),
+            "output": column,
+            "role": pl.repeat("shadow", len(outputs), dtype=pl.String, eager=True),
+            "propensity": pl.repeat(1.0, len(outputs), dtype=pl.Float64, eager=True),
+        }
+    )
 
 
 def _moments(texts: Sequence[str]) -> pl.Series:

@@ -4,26 +4,21 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from functools import partial
 
 import polars as pl
 
-from headwater.features.identity.recorded_by import recorded_declarations
 from headwater.features.read.archive import Archive
-from headwater.features.read.frames import EXAMPLE, Frames
+from headwater.features.read.frames import EXAMPLE
 from headwater.features.read.quarantined_rows import QuarantinedRows
+from headwater.features.read.recorded_examples import RecordedExamples
 from headwater.features.read.repository import LogRepository
 from headwater.features.read.same_rows import SameRows
 from headwater.features.read.shadow_outputs import ShadowOutputs
 from headwater.features.record.declared import Declared
-from headwater.features.values.projection import Projection, function_beside
 from headwater.infra.clock import from_us, to_us
 from headwater.infra.store.database import Database
 from headwater.spec.data.feature import FeatureKind
-from headwater.spec.declaration import Declaration
-from headwater.spec.errors import DamagedError, NotFoundError, TableError
 from headwater.spec.pipeline import Pipeline
-from headwater.spec.recipe import OffsetRange
 
 __all__ = ["LogReader"]
 
@@ -68,13 +63,17 @@ class LogReader:
         self.shadows = ShadowOutputs(database, pipeline_id)
         self._quarantined = QuarantinedRows(database, pipeline_id)
         self.quarantined = self._quarantined.offsets
-        self.frames = Frames(declared.stored.task, self._recorded_under)
-
-    def _recorded_under(self) -> dict[int, Declaration]:
-        """Return what records were recorded under, by number; the declaration, if there are none yet."""
-        with self.database.reading() as connection:
-            found = recorded_declarations(connection, self.pipeline_id)
-        return found or {0: self.declared.stored.as_recorded}
+        self._examples = RecordedExamples(
+            pipeline,
+            pipeline_id,
+            declared,
+            archive=archive,
+            database=database,
+            repository=self.repository,
+            same_rows=self.same_rows,
+            quarantined=self.quarantined,
+        )
+        self.frames = self._examples.frames
 
     def stop(self) -> int:
         """Return the offset that the next example will have."""
@@ -93,10 +92,9 @@ class LogReader:
 
         Parameters
         ----------
-        start, stop
-            From `start` up to, but not including, `stop`; None means up to the newest.
-        columns
-            Which columns to read; all if not given.
+        start, stop, columns
+            From `start` up to, but not including, `stop`; None means up to the newest. All columns if
+            none are named.
 
         Returns
         -------
@@ -110,17 +108,15 @@ class LogReader:
 
         Raises
         ------
-        NotFoundError
-            If the range is not there yet.
-        DamagedError
-            If an example is damaged of which no whole copy is left.
+        NotFoundError, DamagedError
+            If the range is not there yet; if an example is damaged of which no whole copy is left.
         IdentityError, StorageError
             If the archive is another log's, or a store is away.
         """
-        frame = self._recorded(start, stop, columns)
+        frame = self._examples.read(start, stop, columns)
         if "features" in columns:
-            numbers = frame["recorded_by"].unique().to_list() or [max(self.frames.declarations)]
-            fields = self.frames.columns_of(numbers)
+            numbers = frame["recorded_by"].unique().to_list() or [max(self.frames.features.declarations)]
+            fields = self.frames.features.columns_of(numbers)
             frame = frame.with_columns(
                 pl.struct(pl.col("features").struct.field(name) for name in fields).alias("features")
             )
@@ -140,88 +136,19 @@ class LogReader:
         ----------
         start, stop, columns
             As for :meth:`examples`.
-        features
-            The features, in order; the pipeline's own if not given.
-        model
-            In whose file the functions are that they name; the pipeline's own if not given.
+        features, model
+            The features, in order, and in whose file the functions are that they name; the pipeline's
+            own if not given.
 
         Raises
         ------
         ChangedError, SchemaError
-            If a record has no value for a feature, and none can be made.
-        NotFoundError, DamagedError, IdentityError, StorageError
-            As for :meth:`examples`.
+            If a record has no value for a feature, and none can be made; the rest is as above.
         """
-        frame = self._recorded(start, stop, ("offset", *columns))
+        frame = self._examples.read(start, stop, ("offset", *columns))
         if "features" in columns:
-            frame = self._project(frame, "offset", features, model)
+            frame = self._examples.project(frame, "offset", features, model)
         return frame.select(list(columns))
-
-    def _project(
-        self,
-        frame: pl.DataFrame,
-        place: str,
-        features: Sequence[FeatureKind] | None = None,
-        model: Callable[[], object] | None = None,
-    ) -> pl.DataFrame:
-        projection = Projection(
-            self.declared.readable().features if features is None else features,
-            self.frames.declarations,
-            partial(function_beside, model or self.pipeline.model),
-        )
-        recorded = frame["features"].struct.unnest()
-        made = projection.apply(recorded, frame["recorded_by"], frame[place])
-        return frame.with_columns(made.to_struct("features"))
-
-    def _recorded(self, start: int, stop: int | None, columns: Collection[str]) -> pl.DataFrame:
-        """Return examples with the features of all declarations, and the number of each one's."""
-        end = self.stop()
-        stop = end if stop is None else stop
-        if not 0 <= start <= stop <= end:
-            raise NotFoundError(
-                f"pipeline {self.pipeline.name!r} has no examples [{start}, {stop}); it has [0, {end})",
-                hint="ask for a range within, or run headwater collect first",
-            )
-        wanted = list(dict.fromkeys((*columns, "recorded_by")))
-        archived = self._archived(start, stop, wanted) if start < stop else None
-        if archived is None:
-            return self._stored(start, stop, wanted)
-        (old, old_stop), known = archived, self.frames.declarations
-        if old_stop == stop:
-            return old
-        new = self._stored(old_stop, stop, wanted)
-        if self.frames.declarations is not known:  # the newer ones are the first of a declaration
-            return self._recorded(start, stop, columns)
-        return pl.concat([old, new], how="vertical_relaxed")
-
-    def _archived(
-        self, start: int, stop: int, columns: Sequence[str]
-    ) -> tuple[pl.DataFrame, int] | None:
-        """Return the archived examples of a range and their stop; None if there are none, or damaged."""
-        try:
-            end = min(stop, self.same_rows.check("examples", self.frames))
-            if end <= start:
-                return None
-            schema, offsets = self.frames.schema(columns), OffsetRange(start, end)
-            frame = self.archive["examples"].read(offsets, schema)
-            if not self.frames.know(frame["recorded_by"].unique().to_list()):
-                frame = self.archive["examples"].read(offsets, self.frames.schema(columns))
-            first = pl.col("recorded_by").fill_null(min(self.frames.declarations))
-            return frame.select(list(columns)).with_columns(first), end
-        except TableError as error:
-            _logger.warning("%s: read from the database: %s", self.pipeline.name, error.what)
-            return None
-
-    def _stored(self, start: int, stop: int, columns: Collection[str]) -> pl.DataFrame:
-        """Return the examples of a range as the database has them, without quarantined damaged ones."""
-        try:
-            rows = self.repository.examples(start, stop)
-        except DamagedError as error:
-            left_out = set(self.quarantined(start, stop))
-            if not left_out.issuperset(error.places):
-                raise
-            rows = self.repository.examples(start, stop, left_out)
-        return self.frames.examples(rows, columns)
 
     def judged(
         self,
@@ -240,13 +167,7 @@ class LogReader:
 
     def position_at(self, moment: datetime) -> int:
         """Return the position from which on predictions were recorded at `moment` or later."""
-        moment_us, (end, _) = to_us(moment), self.repository.ends()
-
-        def after(position: int) -> bool:
-            recorded = self.repository.recorded(position)
-            return recorded is None or recorded[1] >= moment_us
-
-        return bisect_left(range(end), True, key=after)
+        return _first_since(self.repository, to_us(moment), self.positions())
 
     def position_after(self, position: int, predictions: int) -> int | None:
         """Return the position behind the next `predictions` predictions; None if there are fewer."""
@@ -278,10 +199,8 @@ class LogReader:
 
         Parameters
         ----------
-        start, stop
-            From `start` up to, but not including, `stop`.
-        columns
-            Which ones of a prediction to read.
+        start, stop, columns
+            From `start` up to, but not including, `stop`; which ones of a prediction to read.
         shadows
             Give a row, too, for each version that predicted beside the one that answered: with that
             version, its output, the role ``"shadow"``, and all else as the prediction has it.
@@ -298,7 +217,7 @@ class LogReader:
         rows = self.repository.predictions(start, stop)
         frame = self.frames.served(rows, self.repository.labels_of(start, stop), list(columns))
         if "features" in columns:
-            frame = self._project(frame, "position")
+            frame = self._examples.project(frame, "position")
         if judged and (left_out := self._quarantined.positions(start, stop)):
             frame = frame.filter(~pl.col("position").is_in(left_out))
         return self.frames.beside(frame, self.shadows.between(start, stop)) if shadows else frame
@@ -306,3 +225,13 @@ class LogReader:
     def predictions(self) -> pl.DataFrame:
         """Return every sequenced prediction as it was recorded, for tables and tests of modest size."""
         return self.frames.predictions(self.repository.predictions(0, self.repository.ends()[0]))
+
+
+def _first_since(repository: LogRepository, moment_us: int, stop: int) -> int:
+    """Bisect for the first position below `stop` recorded at a time or later; `stop` if none is."""
+
+    def after(position: int) -> bool:
+        recorded = repository.recorded(position)
+        return recorded is None or recorded[1] >= moment_us
+
+    return bisect_left(range(stop), True, key=after)

@@ -12,7 +12,7 @@ from msgspec.structs import astuple, replace
 from headwater.features.values.same_prediction import is_same_prediction
 from headwater.infra.ids import new_id
 from headwater.infra.store.sqlite import together
-from headwater.spec.data.checksum import entry_checksum, entry_checksums, payload_crc
+from headwater.spec.data.checksum import entry_checksum, payload_crc
 from headwater.spec.data.records import LabelValue, Source
 from headwater.spec.errors import ConflictError, few
 
@@ -29,13 +29,11 @@ __all__ = [
     "StoredRow",
     "any_unkeyed",
     "conflicts_among",
-    "crcs_of",
     "has_any",
     "insert",
     "insert_all",
     "insert_each",
     "insert_new",
-    "is_whole",
     "known_payloads",
     "label_key",
     "newest_of_source",
@@ -134,26 +132,6 @@ def rows_of(entries: Iterable[Entry]) -> list[EntryRow]:
         (kind, id_, key, us, payload, entry_checksum(kind, id_, key, us, payload_crc(payload), d), d)
         for kind, id_, key, us, payload, d in map(astuple, entries)
     ]
-
-
-def crcs_of(rows: Sequence[StoredRow]) -> list[int] | None:
-    """Return the CRCs of the payloads of rows; None unless all are whole, and have a checksum."""
-    try:
-        crcs = [payload_crc(row[4]) for row in rows]
-        sums = entry_checksums(rows, crcs)
-    except TypeError:  # the damage is in a value's type
-        return None
-    return crcs if sums == [row[6] for row in rows] else None
-
-
-def is_whole(row: StoredRow) -> bool:
-    """Return whether a row is what was stored, by its checksum."""
-    _, kind, id_, us, payload, key, checksum, declaration = row
-    try:
-        crc = payload_crc(payload)
-        return checksum is None or entry_checksum(kind, id_, key, us, crc, declaration) == checksum
-    except TypeError:  # the damage is in a value's type
-        return False
 
 
 class _StoredValue(msgspec.Struct, gc=False):

@@ -9,7 +9,6 @@ from typing import IO
 from headwater.features.record.entries import (
     DECLARATION,
     ONE_STATEMENT,
-    PREDICTION,
     SCHEMA,
     Entry,
     any_unkeyed,
@@ -21,16 +20,15 @@ from headwater.features.record.entries import (
 )
 from headwater.features.record.imported_files import IMPORTED, missing_columns
 from headwater.features.record.inbox_identity import InboxIdentity, identity_in, set_log
-from headwater.features.record.inbox_reader import InboxReader, refused
+from headwater.features.record.inbox_reader import refused
 from headwater.features.record.inbox_transaction import InboxTransaction
+from headwater.features.record.kept_inbox import KeptInbox
 from headwater.infra.commit_points import reached
-from headwater.infra.ids import new_id
 from headwater.infra.settings import Settings
 from headwater.infra.store.end_mark import EndMark
 from headwater.infra.store.sqlite import BUSY_S, prepare
 from headwater.infra.store.turns import WriterQueue, present
-from headwater.spec.declaration import Declaration
-from headwater.spec.errors import ConflictError, IntegrityError
+from headwater.spec.errors import ConflictError
 
 __all__ = ["Inbox", "inbox_file"]
 
@@ -40,7 +38,7 @@ def inbox_file(pipeline: str, settings: Settings) -> Path:
     return settings.root / "inbox" / f"{pipeline}.sqlite"
 
 
-class Inbox(InboxReader):
+class Inbox(KeptInbox):
     """The append-only, durable inbox; a record that comes twice is kept once.
 
     Parameters
@@ -69,50 +67,8 @@ class Inbox(InboxReader):
         except (sqlite3.Error, OSError) as error:
             raise refused(path, error) from error
         self._transaction = InboxTransaction(connection, self._turns, self._move_mark)
-        super().__init__(path, connection, self._transaction.lock)
+        super().__init__(path, connection, self._transaction)
         self._copying: sqlite3.Connection | None = None
-
-    def check_end(self) -> None:
-        """Check that it has the newest record that was acknowledged.
-
-        Raises
-        ------
-        IntegrityError
-            If it has not; nothing may be recorded then, for its position would be given again.
-        """
-        acknowledged = self._mark.read()  # first: others go on recording
-        end = self.end()
-        if end < acknowledged:
-            raise IntegrityError(
-                f"the inbox {self.path} ends at position {end}, and had acknowledged records up to "
-                f"{acknowledged}: its write-ahead log was cut or lost, or it is an older copy",
-                hint="restore the newest copy of the inbox; if there is none, headwater doctor --repair "
-                "puts back what the database has read, and names what is lost",
-            )
-
-    def pass_over_lost(self) -> range:
-        """Leave the positions empty that were acknowledged and are gone; return them.
-
-        The last one gets an entry that is damaged, so that none of them is given again; the sequencer
-        writes them all down as lost.
-
-        Raises
-        ------
-        StorageError
-            If the disk refuses.
-        """
-        lost = range(self.end() + 1, self._mark.read() + 1)
-        if lost:
-            row = (lost[-1], PREDICTION, new_id(), "", 0, b"", -1, None)
-            try:
-                with self._transaction:
-                    self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            except (sqlite3.Error, OSError) as error:
-                raise refused(self.path, error) from error
-        return lost
-
-    def _move_mark(self) -> None:
-        self._mark.move(self._end())
 
     def belong_to(self, log: str) -> None:
         """Store the log that the inbox belongs to, unless it belongs to one already.
@@ -129,24 +85,6 @@ class Inbox(InboxReader):
                 self.identity = set_log(self._connection, log)
         except (sqlite3.Error, OSError) as error:
             raise refused(self.path, error) from error
-
-    def declare(self, declaration: Declaration) -> int:
-        """Keep what entries will be recorded under, before the first one; return their hash of it.
-
-        Raises
-        ------
-        StorageError
-            If the disk refuses.
-        """
-        hash_ = declaration.hash
-        if self.declaration(hash_) is None:
-            row = (hash_, declaration.as_recorded.to_json())
-            try:
-                with self._transaction:
-                    self._connection.execute("INSERT OR IGNORE INTO declaration VALUES (?, ?)", row)
-            except (sqlite3.Error, OSError) as error:
-                raise refused(self.path, error) from error
-        return hash_
 
     def append(self, entries: Sequence[Entry], name: str) -> int:
         """Store entries in one synced transaction: all of them, or none.
@@ -244,24 +182,6 @@ class Inbox(InboxReader):
         self._connection.execute("INSERT INTO imported VALUES (?, ?, ?)", (name, first, stop))
         (row,) = rows_of([last])
         self._connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (stop, *row))
-
-    def mend(self, position: int, payload: bytes | None) -> None:
-        """Put the whole payload of a damaged entry in its place, or remove an entry that is lost.
-
-        Raises
-        ------
-        StorageError
-            If the disk refuses, or the entry lies in a damaged page.
-        """
-        try:
-            with self._transaction:
-                if payload is None:
-                    self._connection.execute("DELETE FROM entry WHERE position = ?", (position,))
-                else:
-                    statement = "UPDATE entry SET payload = ? WHERE position = ?"
-                    self._connection.execute(statement, (payload, position))
-        except (sqlite3.Error, OSError) as error:
-            raise refused(self.path, error) from error
 
     @contextmanager
     def one_sync(self) -> Iterator[None]:

@@ -12,22 +12,58 @@ from headwater.features.record.entries import (
     InboxRow,
     StoredRow,
     conflicts_among,
-    crcs_of,
-    is_whole,
     known_payloads,
     refuse,
 )
 from headwater.features.record.imported_files import ImportedFiles
 from headwater.infra.clock import Clock, ReceiptClock
-from headwater.spec.data.checksum import payload_crc
+from headwater.spec.data.checksum import entry_checksum, entry_checksums, payload_crc
 from headwater.spec.errors import DamagedError, StorageError, spans_of
 
-__all__ = ["InboxReader", "ScannedEntries", "damaged_at", "lost_entries", "refused"]
+__all__ = [
+    "STAND_IN",
+    "InboxReader",
+    "ScannedEntries",
+    "damaged_at",
+    "is_whole",
+    "lost_entries",
+    "refused",
+    "stands_in",
+]
 
 _NO_END = 2**63 - 1
 _AT_ONCE = 5_000
 _STORED = "position, kind, id, received_at_us, payload, key, checksum, declaration"
 _DAMAGED = sqlite3.SQLITE_CORRUPT  # Python gives no code where a text is not UTF-8
+
+
+def _crcs_of(rows: Sequence[StoredRow]) -> list[int] | None:
+    """Return the CRCs of the payloads of rows; None unless all are whole, and have a checksum."""
+    try:
+        crcs = [payload_crc(row[4]) for row in rows]
+        sums = entry_checksums(rows, crcs)
+    except TypeError:  # the damage is in a value's type
+        return None
+    return crcs if sums == [row[6] for row in rows] else None
+
+
+def is_whole(row: StoredRow) -> bool:
+    """Return whether a row is what was stored, by its checksum."""
+    _, kind, id_, us, payload, key, checksum, declaration = row
+    try:
+        crc = payload_crc(payload)
+        return checksum is None or entry_checksum(kind, id_, key, us, crc, declaration) == checksum
+    except TypeError:  # the damage is in a value's type
+        return False
+
+
+STAND_IN = b"", -1
+"""Payload and checksum of what stands in the place of the newest entry if that is lost."""
+
+
+def stands_in(row: StoredRow) -> bool:
+    """Return whether a row only keeps its position from being given again."""
+    return (row[4], row[6]) == STAND_IN
 
 
 class ScannedEntries(NamedTuple):
@@ -94,7 +130,7 @@ class InboxReader:
                     raise
                 stop = min(self._end(), after + limit)
                 stored = self._one_by_one(after, stop)
-        crcs = crcs_of(stored) if len(stored) == stop - after else None
+        crcs = _crcs_of(stored) if len(stored) == stop - after else None
         if crcs is not None:  # nearly always
             return ScannedEntries(stored, crcs, (), stop)
         whole = [row for row in stored if is_whole(row)]

@@ -3,6 +3,9 @@
 import inspect
 import sys
 
+from msgspec import UNSET
+
+from headwater.features.values.projection import function_beside
 from headwater.learners.parameters import parameters_of
 from headwater.learners.wrap import Adapter
 from headwater.spec.errors import DeclarationError
@@ -23,9 +26,14 @@ def learner_code(pipeline: Pipeline, adapter: Adapter) -> LearnerCode:
     Raises
     ------
     DeclarationError
-        If it is made in a script or a notebook, or its text is not there.
+        If it is made in a script or a notebook, or its text is not there; if a feature names a function
+        that is not there.
     """
     factory = pipeline.model
+    for feature in pipeline.features:
+        for name in (feature.fill, feature.convert):
+            if name is not UNSET:
+                function_beside(factory, name)
     module = sys.modules.get(factory.__module__)
     hint = f"put {factory.__name__} and the pipeline into a file of their own, and import or name that"
     if factory.__module__ == "__main__":

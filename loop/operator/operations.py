@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Literal
 
-from headwater.features.read.new_classes import NewClasses
 from headwater.features.read.repository import LogRepository, find, register
 from headwater.features.read.shadow_outputs import ShadowOutputs
 from headwater.features.record.encoder import open_inbox
+from headwater.features.sequence.new_classes import NewClasses
 from headwater.infra.clock import Clock, SystemClock
 from headwater.infra.settings import Settings
 from headwater.infra.store.database import Database

@@ -69,3 +69,18 @@ def leaves() -> object:
     from river import tree  # noqa: PLC0415
 
     return tree.HoeffdingTreeRegressor(grace_period=50)
+
+
+def any_feature() -> object:
+    """Make a learner of features of any type."""
+    from river import tree  # noqa: PLC0415
+
+    return tree.HoeffdingTreeClassifier(grace_period=20)
+
+
+def half_of_b(recorded: dict[str, object]) -> float:
+    return float(str(recorded["b"])) / 2
+
+
+def tenth(value: int) -> float:
+    return value / 10

@@ -73,14 +73,15 @@ def test_an_inbox_of_which_more_is_damaged_is_made_anew_and_what_is_lost_is_name
     inbox: Path, home: Settings, bind: Binder
 ) -> None:
     overwrite(inbox, 0, 5 * PAGE)
-    (said,) = check(home)
+    said, lost = check(home)
     assert (said.good, "is lost" in said.found) == (True, True)
+    assert (lost.good, "at the positions [41, 42)" in lost.found) == (True, True)
     bound = bind(late())
-    assert bound.log.inbox.end() == 40
+    assert bound.log.inbox.end() == 41
     before = bound.log.examples()
     bound.log.record([unread("unread")])  # as its sender may
     day(bound, 5)
-    assert bound.log.inbox.end() == 51
+    assert bound.log.inbox.end() == 52
     assert bound.log.examples(0, 20).equals(before)
     assert train(bound).version is not None
 
