@@ -76,9 +76,7 @@ def _new(features: list[FeatureKind], random: Random) -> str:
     """Draw a name: one that never was, or one that may have been."""
     taken = {feature.name for feature in features}.union(*(one.was or () for one in features))
     return next(
-        name
-        for name in (random.choice("defgh"), *(f"n{i}" for i in range(99)))
-        if name not in taken
+        name for name in (random.choice("defgh"), *(f"n{i}" for i in range(99))) if name not in taken
     )
 
 

@@ -1,5 +1,6 @@
 """The encoder of predictions and labels: checks and entries, all that a worker needs to record."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -232,23 +233,18 @@ class RecordEncoder:
             return self._entry(plain_prediction, at_us)
 
     def _entry(self, prediction: Prediction, at_us: int) -> Entry:
-        id_ = prediction.id
+        id_, due_at = prediction.id, prediction.due_at
         self._checks.prediction(prediction)
         features = self._checks.features(id_, prediction.features)
         self._checks.output(id_, prediction.output)
-        logged = _LoggedPrediction(
-            id_,
-            features,
-            prediction.output,
+        due_at = None if due_at is None else in_utc(due_at, "due_at")
+        served_at, in_role = (
             in_utc(prediction.served_at, "served_at"),
-            prediction.version or UNSET,
-            UNSET if prediction.role == "champion" else prediction.role,
-            UNSET if prediction.propensity == 1.0 else prediction.propensity,
-            prediction.entity or UNSET,
-            prediction.ages_s or UNSET,
-            UNSET if prediction.due_at is None else in_utc(prediction.due_at, "due_at"),
+            (prediction.version, prediction.role),
         )
-        return Entry(PREDICTION, id_, "", at_us, _encoded(logged, id_), self._hash)
+        more = (prediction.propensity, prediction.entity, prediction.ages_s, due_at)
+        entry = self.served(id_, features, prediction.output, served_at, *in_role, *more)
+        return replace(entry, received_at_us=at_us)
 
     def label(
         self, label: Label, received_at_us: int | None = None, *, on_receipt: bool = False
@@ -300,21 +296,25 @@ class RecordEncoder:
         Recorded or None
             None if neither it nor a label of it came.
         """
-        prediction, labels = None, []
-        for kind, received_at_us, payload, _ in self.inbox.entries_of(prediction_id):
-            if kind == PREDICTION:
-                stored = _STORED_PREDICTION.decode(payload)
-                prediction = Prediction(**msgspec.structs.asdict(stored))
-            else:
-                label = _STORED_LABEL.decode(payload)
-                labels.append(ReceivedLabel(label=label, received_at=from_us(received_at_us)))
-        if prediction is None and not labels:
-            return None
-        return Recorded(prediction=prediction, labels=tuple(labels))
+        return _recorded(self.inbox.entries_of(prediction_id))
 
     def now_us(self) -> int:
         """Return the time of receipt in microseconds since 1970, UTC; ClockError if it cannot be."""
         return to_us(self.receipts.now())
+
+
+def _recorded(entries: Iterable[tuple[int, int, bytes, int | None]]) -> Recorded | None:
+    prediction, labels = None, []
+    for kind, received_at_us, payload, _ in entries:
+        if kind == PREDICTION:
+            stored = _STORED_PREDICTION.decode(payload)
+            prediction = Prediction(**msgspec.structs.asdict(stored))
+        else:
+            label = _STORED_LABEL.decode(payload)
+            labels.append(ReceivedLabel(label=label, received_at=from_us(received_at_us)))
+    if prediction is None and not labels:
+        return None
+    return Recorded(prediction=prediction, labels=tuple(labels))
 
 
 def _plain_prediction(prediction: Prediction) -> Prediction:

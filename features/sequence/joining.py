@@ -35,7 +35,7 @@ from headwater.features.sequence.join_records import (
 from headwater.features.sequence.joining_rule import JoiningRule, JoiningRules, KnownPrediction
 from headwater.infra.clock import from_us
 from headwater.spec.data.checksum import payload_crc
-from headwater.spec.data.label import class_digest
+from headwater.spec.data.label import LabelRule, class_digest
 from headwater.spec.data.records import Label, LabelValue
 
 __all__ = ["Joiner", "before"]
@@ -56,6 +56,11 @@ class Joiner:
         The first ones to give.
     parked, expired
         How many labels wait for their prediction, and how many were dropped since it came too late.
+
+    Attributes
+    ----------
+    due
+        A heap of the deadlines that have not fallen due: after a batch, of its predictions.
     """
 
     def __init__(
@@ -68,13 +73,10 @@ class Joiner:
         parked: int = 0,
         expired: int = 0,
     ) -> None:
-        self._declared = frozenset(rules.classes.known_classes)
-        self._holds = rules.classes.hold is True
-        self._rules = rules.by_number
-        self._names: dict[str, str | None] = {}
+        self._rules, self._classes = rules.by_number, _Classes(rules.classes)
         self._known = known
-        self._due = list(deadlines)
-        heapify(self._due)
+        self.due = list(deadlines)
+        heapify(self.due)
         self.next_position = next_position
         self.next_offset = next_offset
         self.parked = parked
@@ -98,8 +100,8 @@ class Joiner:
             Of the batch's classes that are not declared, those that came before, each with what it is;
             None until a person named it.
         """
-        self._names.update(names or {})
-        due = self._due
+        self._classes.names.update(names or {})
+        due = self.due
         for arrival in arrivals:
             if due and due[0].due_us < arrival.effective_at_us:
                 self._fire_before(before(arrival.effective_at_us))
@@ -109,10 +111,6 @@ class Joiner:
                 self._take_label(arrival, arrival.told)
         self._fire_before(until)
         return self.joined
-
-    def open_deadlines(self) -> list[Deadline]:
-        """Return the deadlines of the batch's predictions that have not fallen due, in order."""
-        return sorted(self._due)
 
     def _take_prediction(self, arrival: Arrival) -> None:
         known = self._known.get(arrival.id)
@@ -138,17 +136,13 @@ class Joiner:
         known.position, known.effective_at_us = position, now_us
         known.rule, known.due_us = rule, due_us
         if rule.watches:
-            heappush(self._due, Deadline(due_us, position, arrival.id))
+            heappush(self.due, Deadline(due_us, position, arrival.id))
         if known.labels:
             usable = rule.usable(known)
             self.parked -= len(known.labels)
             self.expired += len(known.labels) - len(rule.in_time(known))
             if usable and not rule.is_delayed:
                 self._emit(known, rule.truth(usable), now_us)
-
-    def release(self, held: HeldLabel, becomes: str, now_us: int) -> None:
-        """Take a label that was held back, now that a person has named its class."""
-        self._take_named(held, becomes, now_us)
 
     def take_rows(self) -> Joined:
         """Return the rows so far, which are not returned again."""
@@ -161,31 +155,24 @@ class Joiner:
             known = self._known[arrival.id] = KnownPrediction()
         now_us = arrival.effective_at_us
         late = known.position is not None and now_us > known.due_us
-        becomes = self._becomes(told.value, now_us)
+        if self._classes.is_new(told.value):
+            new = NewClass(class_digest(str(told.value)), str(told.value), self.next_position, now_us)
+            self.joined.classes.append(new)
+        becomes = self._classes.becomes(told.value)
         label = self._add_label(known, arrival, told, late=late, held=becomes != told.value)
         if not label.held:
             self._weigh(known, label, now_us)
         elif isinstance(becomes, str):
-            self._take_named(HeldLabel(label.position, arrival, told, late), becomes, now_us)
+            self.release(HeldLabel(label.position, arrival, told, late), becomes, now_us)
 
-    def _take_named(self, held: HeldLabel, becomes: str, now_us: int) -> None:
-        """Add the revision that tells a held label's truth by the name of its class."""
+    def release(self, held: HeldLabel, becomes: str, now_us: int) -> None:
+        """Add the revision that tells a held label's truth, now that its class has a name."""
         arrival, known = held.arrival, self._known[held.arrival.id]
         told = msgspec.structs.replace(held.told, value=becomes, instead_of=held.position)
         stored = msgspec.json.decode(arrival.payload)
         payload = msgspec.json.encode(stored | {"value": becomes, "instead_of": held.position})
         renamed = Arrival(arrival.id, arrival.effective_at_us, told, payload, payload_crc(payload))
         self._weigh(known, self._add_label(known, renamed, told, late=held.late), now_us)
-
-    def _becomes(self, value: LabelValue, now_us: int) -> LabelValue | None:
-        """Return what a label says by the names of classes; None if that is to be asked."""
-        if not self._declared or not isinstance(value, str) or value in self._declared:
-            return value
-        if value not in self._names:
-            self._names[value] = None
-            new = NewClass(class_digest(value), value, self.next_position, now_us)
-            self.joined.classes.append(new)
-        return self._names[value] if self._holds else value
 
     def _weigh(self, known: KnownPrediction, label: KnownLabel, now_us: int) -> None:
         """Emit a label if it is the truth; where an example waits, its due time decides."""
@@ -196,8 +183,8 @@ class Joiner:
             self._emit(known, label, now_us)
 
     def _fire_before(self, until: Deadline) -> None:
-        while self._due and self._due[0] < until:
-            deadline = heappop(self._due)
+        while self.due and self.due[0] < until:
+            deadline = heappop(self.due)
             self.last_due_us = deadline.due_us
             known = self._known[deadline.id]
             if known.example is None and known.rule is not None:
@@ -209,9 +196,8 @@ class Joiner:
         if usable and rule.is_delayed:
             self._emit(known, rule.truth(usable), due_us)
         elif rule.timeout is not None and not rule.in_time(known):
-            payload = _timed_out(deadline.id, rule.timeout, due_us)
             told = StoredLabel(rule.timeout, from_us(due_us), "timeout")
-            arrival = Arrival(deadline.id, due_us, told, payload, payload_crc(payload))
+            arrival = _timed_out(deadline.id, told, due_us)
             label = self._add_label(known, arrival, told, late=False)
             self._emit(known, label, due_us)
 
@@ -256,19 +242,41 @@ class Joiner:
         known.example, known.learned = offset, label.value
 
 
+class _Classes:
+    """The classes of labels by the rule of the process that sequences, and the names of others."""
+
+    def __init__(self, rule: LabelRule) -> None:
+        self._declared = frozenset(rule.known_classes)
+        self._holds = rule.hold is True
+        self.names: dict[str, str | None] = {}
+
+    def is_new(self, value: LabelValue) -> bool:
+        """Return whether a label is of a class that is not declared and comes for the first time."""
+        if not self._declared or not isinstance(value, str) or value in self._declared:
+            return False
+        new = value not in self.names
+        if new:
+            self.names[value] = None
+        return new
+
+    def becomes(self, value: LabelValue) -> LabelValue | None:
+        """Return what a label says by the names of classes; None if that is to be asked."""
+        return self.names.get(value, value) if self._holds and isinstance(value, str) else value
+
+
 def before(due_us: int) -> Deadline:
     """Return the bound of all deadlines before a time."""
     return Deadline(due_us, -1, "")
 
 
-def _timed_out(prediction_id: str, value: LabelValue, due_us: int) -> bytes:
-    """Encode the label that the timeout makes if none came."""
-    return msgspec.json.encode(
-        Label(
-            prediction_id=prediction_id,
-            value=value,
-            known_at=from_us(due_us),
-            source="timeout",
-            key="timeout",
-        )
+def _timed_out(prediction_id: str, told: StoredLabel, due_us: int) -> Arrival:
+    """Return the label that the timeout makes if none came."""
+    label = Label(
+        prediction_id=prediction_id,
+        value=told.value,
+        known_at=told.known_at,
+        source="timeout",
+        key="timeout",
     )
+    payload = msgspec.json.encode(label)
+    return Arrival(prediction_id, due_us, told, payload, payload_crc(payload))

@@ -167,7 +167,7 @@ class Sequencer:
                 return 0, not more
             joiner = self._join(connection, before, arrivals, due)
             self._write(connection, joiner.take_rows())
-            self._open.write(connection, due, joiner.open_deadlines())
+            self._open.write(connection, due, sorted(joiner.due))
             self._release(connection, joiner, namings, until_us)
             self._pass_over(connection, scanned.damaged, before.inbox_position, read_to)
             sequenced_us = [before.horizon_us, *(a.effective_at_us for a in arrivals[-1:])]

@@ -79,10 +79,8 @@ class Client:
             The pipeline's name; may be left out if the service has only one.
         id
             Unique within the pipeline; made if not given.
-        entity
-            Entity keys by name.
-        due_at
-            When the label is due, with a zone, for a label rule with ``due="due_at"``.
+        entity, due_at
+            Entity keys by name; when the label is due, for a label rule with ``due="due_at"``.
 
         Raises
         ------

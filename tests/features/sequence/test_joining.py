@@ -137,7 +137,7 @@ def fold(
         due = [deadline for deadline in opened if deadline < until]
         joiner = Joiner(JoiningRules(rules[0], by_number), known, due, position, offset, parked, expired)
         joined = joiner.fold([_arrival(entry) for entry in chunk], until)
-        opened = [deadline for deadline in opened if deadline >= until] + joiner.open_deadlines()
+        opened = [deadline for deadline in opened if deadline >= until] + joiner.due
         ids |= {row.position: row.id for row in joined.predictions}
         for row in joined.labels:
             value = msgspec.json.decode(row.payload)["value"]
