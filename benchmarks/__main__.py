@@ -43,6 +43,7 @@ CLAIMS = {
     "time-to-learn": "speed",
     "fold-identity": "lineage",
     "parity": "lineage",
+    "edits": "lineage",
     "claim-latency": "service",
     "health": "service",
     "many-pipelines": "service",

@@ -5,17 +5,18 @@ no effect on what is recorded and learned, and the rule says why. A test demands
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from headwater.spec.data.feature import FeatureKind, as_recorded, bare, widens
+from headwater.spec.data.feature import FeatureKind, as_recorded, bare
 from headwater.spec.data.label import LabelRule
 from headwater.spec.difference import FRESH, Difference, Way
 from headwater.spec.duration import duration
 from headwater.spec.errors import ChangedError, DeclarationError, few
+from headwater.spec.feature_differences import feature_differences, is_missing
 from headwater.spec.pipeline import Pipeline, Task
 from headwater.spec.recipe import Recipe
 
@@ -36,8 +37,6 @@ __all__ = [
 
 
 _HARDEST: tuple[Way, ...] = ("back", "fresh", "later", "free", "on")
-_GONE = "gone"
-_CALLED = "called "
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,7 +173,7 @@ def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
     refused = [
         difference
         for difference in schema_differences(learned, declaration_of(pipeline))
-        if difference.way == "back" or difference.now == _GONE or difference.now.startswith(_CALLED)
+        if difference.way == "back" or is_missing(difference)
     ]
     if refused:
         raise refusal(pipeline.name, f"version {version}", refused)
@@ -238,71 +237,7 @@ def _task(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
 
 
 def _features(stored: Declaration, declared: Declaration) -> Iterator[Difference]:
-    was = {feature.name: feature for feature in stored.features}
-    dropped = {feature.name: feature for feature in stored.dropped}
-    now = {feature.name: feature for feature in declared.features}
-    renamed = _renamed(was, now)
-    for name, feature in now.items():
-        before = was.get(name) or was.get(renamed.get(name, "")) or dropped.get(name)
-        if before is not None:
-            yield from _dtype(before, feature)
-        if name in renamed:
-            yield Difference(
-                field=f"feature {renamed[name]!r}",
-                was=repr(renamed[name]),
-                now=f"{_CALLED}{name!r}",
-                way="fresh",
-            )
-        elif name not in was:
-            yield _added(feature, again=before is not None)
-    for name, feature in was.items():
-        if name not in now and name not in renamed.values():
-            yield Difference(field=f"feature {name!r}", was=feature.dtype, now=_GONE, way="fresh")
-    before_names, names = [name for name in was if name in now], [name for name in now if name in was]
-    if before_names != names:
-        yield Difference(field="the features' order", was=few(before_names), now=few(names), way="fresh")
-
-
-def _renamed(was: Mapping[str, FeatureKind], now: Mapping[str, FeatureKind]) -> dict[str, str]:
-    """Return the earlier name of each feature that is new by name, and says what it was."""
-    found = {}
-    for name, feature in now.items():
-        if name not in was and feature.was is not UNSET:
-            for old in feature.was:
-                if old in was and old not in now:
-                    found[name] = old
-                    break
-    return found
-
-
-def _added(feature: FeatureKind, *, again: bool) -> Difference:
-    """Judge a new feature: earlier records lack it, unless something says what it is in them."""
-    told = feature.nullable or again or (feature.default, feature.fill, feature.was) != (UNSET,) * 3
-    return Difference(
-        field=f"feature {feature.name!r}",
-        was="not there",
-        now=feature.dtype if feature.nullable else f"{feature.dtype}, never null",
-        way="free" if told else "back",
-        hint="say what it is in records of before, which have none: nullable=True, default= a value, "
-        "fill= a function, or was= the name that it had; then start a new line: headwater train "
-        "PIPELINE --fresh; or take it out",
-    )
-
-
-def _dtype(before: FeatureKind, feature: FeatureKind) -> Iterator[Difference]:
-    """Judge a type: a wider one holds what was learned, and another one needs to be converted to."""
-    if before.dtype == feature.dtype:
-        return
-    name, other = feature.name, f"{feature.name}_{feature.dtype}"
-    way: Way = "back" if feature.convert is UNSET else "fresh"
-    yield Difference(
-        field=f"feature {name!r}",
-        was=before.dtype,
-        now=feature.dtype,
-        way="on" if widens(before.dtype, feature.dtype) else way,
-        hint=f"say how records of before are converted, convert={feature.dtype} or a function; or give "
-        f"what is new a name of its own, Feature({other!r}, {feature.dtype}, nullable=True)",
-    )
+    yield from feature_differences(stored.features, stored.dropped, declared.features)
 
 
 def _label(stored: Declaration, declared: Declaration) -> Iterator[Difference]:

@@ -224,6 +224,13 @@ def _check_features(pipeline: Pipeline) -> None:
                 hint="give each its own name",
             )
         seen[feature.name.lower()] = feature
+    for feature in pipeline.features:
+        for name in feature.was or ():
+            if name.lower() in seen:
+                raise DeclarationError(
+                    f"feature {feature.name!r} has was={name!r}, and {name!r} is declared, too",
+                    hint="give what is new another name: records of before have one value for both",
+                )
     columns = [feature.source_column for feature in pipeline.features]
     if shared := {column for column in columns if columns.count(column) > 1}:
         raise DeclarationError(

@@ -92,9 +92,8 @@ def _add(features: list[FeatureKind], random: Random) -> None:
 
 
 def _converter(dtype: Dtype) -> Callable[[Any], object]:
-    if dtype == "float":
-        return edited_models.fitted
-    return {"int": int, "str": str, "bool": bool}[dtype] if dtype != "int" else bool
+    by_dtype = {"float": edited_models.fitted, "int": edited_models.whole, "str": str, "bool": bool}
+    return by_dtype[dtype]
 
 
 def _remove(features: list[FeatureKind], random: Random) -> None:
@@ -128,7 +127,7 @@ def _range(features: list[FeatureKind], random: Random) -> None:
     at = random.randrange(len(features))
     old = features[at]
     if old.dtype in {"float", "int"}:
-        features[at] = replace(old, low=random.choice((UNSET, 0.0, -5.0)))
+        features[at] = replace(old, low=random.choice((UNSET, 0, -5)))
     elif old.dtype == "str":
         features[at] = replace(old, categories=random.choice((UNSET, ("x", "yy", "zzz"))))
 
@@ -166,7 +165,7 @@ EDITS: dict[str, Edit] = {
     "metrics": _field("metrics", ("log_loss",), ("accuracy",)),
     "update": _field("update", Stateful(), Stateless(), Stateless(window="3d")),
     "model": _field("model", edited_models.first, edited_models.other, edited_models.same),
-    "batch_rows": _field("batch_rows", None, 8),
+    "batch_rows": _field("batch_rows", None, 1),
     "passes": _field("passes", 1, 2),
     "seed": _field("seed", 0, 5),
     "triggers": _field("triggers", (), (Volume(50),)),
@@ -175,6 +174,6 @@ EDITS: dict[str, Edit] = {
     "gate": _field("gate", None, Gate()),
     "serving": _field("serving", Serving(), Serving(deadline="3s")),
     "people": _field("people", None, People()),
-    "promotion": _field("promotion", "automatic", "by hand"),
+    "promotion": _field("promotion", "always", "by hand"),
 }
 """By what they change."""

@@ -1,8 +1,8 @@
-"""Models of the claim ``edits``, and the functions that its features name: one file, kept with versions."""
+"""Models of the claim ``edits``, and the functions that its features name, in one file."""
 
 from typing import Any
 
-__all__ = ["first", "fitted", "half", "other", "same"]
+__all__ = ["first", "fitted", "half", "other", "same", "whole"]
 
 
 def first() -> object:
@@ -27,6 +27,11 @@ def same() -> object:
 def fitted(value: Any) -> float:
     """Make a number of a text, an int or a bool."""
     return float(len(value)) if isinstance(value, str) else float(value)
+
+
+def whole(value: Any) -> int:
+    """Make a whole number of any value."""
+    return int(fitted(value))
 
 
 def half(recorded: dict[str, Any]) -> float:

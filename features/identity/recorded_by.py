@@ -6,18 +6,9 @@ from sqlalchemy import Connection, func, insert, select
 
 from headwater.features.record.inbox import Inbox
 from headwater.infra.store.schema import declaration_tables
-from headwater.spec.declaration import Declaration
 from headwater.spec.errors import IntegrityError
 
-__all__ = ["RecordedBy", "recorded_declarations"]
-
-
-def recorded_declarations(connection: Connection, pipeline_id: int) -> dict[int, Declaration]:
-    """Return the declarations that a pipeline's records were recorded under, by number, rising."""
-    row = declaration_tables.recorded_by.c
-    query = select(row.number, row.content).where(row.pipeline_id == pipeline_id)
-    rows = connection.execute(query.order_by(row.number)).tuples()
-    return {number: Declaration.from_json(content) for number, content in rows}
+__all__ = ["RecordedBy"]
 
 
 class RecordedBy:

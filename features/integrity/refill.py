@@ -5,8 +5,8 @@ from operator import itemgetter
 import msgspec
 from sqlalchemy import func, select
 
-from headwater.features.identity.recorded_by import recorded_declarations
 from headwater.features.read.stored_rows import StoredRows
+from headwater.features.record.declared import recorded_declarations
 from headwater.features.record.entries import LABEL, PREDICTION, Entry, label_key
 from headwater.features.record.inbox import Inbox
 from headwater.infra.ids import new_id

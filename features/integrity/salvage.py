@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from sqlalchemy import select
 
-from headwater.features.identity.recorded_by import recorded_declarations
 from headwater.features.integrity.refill import entries_between
+from headwater.features.record.declared import recorded_declarations
 from headwater.features.record.entries import (
     DECLARATION,
     PREDICTION,

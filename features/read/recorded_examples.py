@@ -6,12 +6,11 @@ from functools import partial
 
 import polars as pl
 
-from headwater.features.identity.recorded_by import recorded_declarations
 from headwater.features.read.archive import Archive
 from headwater.features.read.frames import Frames
 from headwater.features.read.repository import LogRepository
 from headwater.features.read.same_rows import SameRows
-from headwater.features.record.declared import Declared
+from headwater.features.record.declared import Declared, recorded_declarations
 from headwater.features.values.projection import Projection, function_beside
 from headwater.infra.store.database import Database
 from headwater.spec.data.feature import FeatureKind

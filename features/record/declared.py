@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 
 from msgspec.structs import replace
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from headwater.features.record.inbox import Inbox
 from headwater.infra.clock import Clock
 from headwater.infra.store.database import Database
-from headwater.infra.store.schema import tables
+from headwater.infra.store.schema import declaration_tables, tables
 from headwater.spec.data.feature import FeatureKind, can_become, requested
 from headwater.spec.data.label import LabelRule
 from headwater.spec.declaration import Declaration, declaration_of, differences, needing_a_word, refusal
 from headwater.spec.difference import Difference
 from headwater.spec.errors import ConflictError
+from headwater.spec.feature_differences import unreadable
 from headwater.spec.pipeline import Pipeline, Task
 
-__all__ = ["Declared"]
+__all__ = ["Declared", "recorded_declarations"]
 
 
 class Declared:
@@ -93,7 +94,7 @@ class Declared:
         if declaration == self.stored:
             self._agreed = True
             return False
-        if not self._check(differences(self.stored, self._declared), fresh=fresh):
+        if not self._check(self.differences(), fresh=fresh):
             declaration = self._declared  # nothing was recorded, so nothing was dropped
         self._replace(declaration)
         self.stored, self._agreed = declaration, True
@@ -108,7 +109,16 @@ class Declared:
             As for that.
         """
         self.stored = self._read()
-        self._check(differences(self.stored, self._declared), fresh=False)
+        self._check(self.differences(), fresh=False)
+
+    def differences(self) -> tuple[Difference, ...]:
+        """Return how the declaration differs from the stored one, and from what any record has."""
+        with self._database.reading() as connection:
+            recorded = recorded_declarations(connection, self._pipeline_id).values()
+        found = {one.field: one for one in differences(self.stored, self._declared)}
+        for one in unreadable([each.features for each in recorded], self._declared.features):
+            found[one.field] = one
+        return tuple(found.values())
 
     def check(self) -> None:
         """Check that the declaration is still in force.
@@ -182,3 +192,11 @@ def _reading(pipeline: Pipeline, task: Task, features: Sequence[FeatureKind]) ->
         model=pipeline.model,
         update=pipeline.update,
     )
+
+
+def recorded_declarations(connection: Connection, pipeline_id: int) -> dict[int, Declaration]:
+    """Return the declarations that a pipeline's records were recorded under, by number, rising."""
+    row = declaration_tables.recorded_by.c
+    query = select(row.number, row.content).where(row.pipeline_id == pipeline_id)
+    rows = connection.execute(query.order_by(row.number)).tuples()
+    return {number: Declaration.from_json(content) for number, content in rows}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection
 
-from headwater.features.identity.recorded_by import recorded_declarations
+from headwater.features.record.declared import recorded_declarations
 from headwater.features.sequence.joining_rule import JoiningRule
 from headwater.spec.data.label import LabelRule
 

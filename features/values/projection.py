@@ -16,6 +16,7 @@ from msgspec import UNSET
 from headwater.spec.data.feature import Dtype, FeatureKind, can_become, python_type, widens
 from headwater.spec.declaration import Declaration
 from headwater.spec.errors import ChangedError, DeclarationError, SchemaError, spans_of
+from headwater.spec.feature_differences import recorded_as
 
 __all__ = ["DTYPES", "Projection", "function_beside", "stored_columns"]
 
@@ -151,10 +152,7 @@ class Projection:
 
     def _source(self, feature: FeatureKind, number: int) -> _Source:
         """Find where records of a declaration have a feature."""
-        was = {one.name: one for one in self._declarations[number].features}
-        known = was.get(feature.name)
-        if known is None and feature.was is not UNSET:
-            known = next((was[name] for name in feature.was if name in was), None)
+        known = recorded_as(feature, self._declarations[number].features)
         if known is None:
             return _Source(None)
         column = self._columns[known.name, known.dtype]

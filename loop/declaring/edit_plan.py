@@ -12,7 +12,6 @@ from headwater.registry.version import Version
 from headwater.spec.declaration import (
     check_answers,
     declaration_of,
-    differences,
     learner_differences,
     schema_differences,
 )
@@ -161,7 +160,7 @@ def _edits(
 ) -> tuple[Edit, ...]:
     pipeline, declared = bound.pipeline, bound.log.declared
     now = declaration_of(pipeline)
-    changes = {change.field: change for change in differences(declared.stored, now)}
+    changes = {change.field: change for change in declared.differences()}
     if learned is not None:
         for change in (*schema_differences(learned, now), *_of_learner(bound, learned, code)):
             before = changes.get(change.field)

@@ -34,6 +34,8 @@ _PARTS = {
     "learning/due_cost",
     "learning/due_streams",
     "learning/year",
+    "lineage/drawn_edits",
+    "lineage/edited_models",
     "lineage/found_estimators",
     "models",
     "monitoring/preset",
