@@ -232,18 +232,15 @@ class RecordEncoder:
                 raise
             return self._entry(plain_prediction, at_us)
 
-    def _entry(self, prediction: Prediction, at_us: int) -> Entry:
-        id_, due_at = prediction.id, prediction.due_at
-        self._checks.prediction(prediction)
-        features = self._checks.features(id_, prediction.features)
-        self._checks.output(id_, prediction.output)
-        due_at = None if due_at is None else in_utc(due_at, "due_at")
-        served_at, in_role = (
-            in_utc(prediction.served_at, "served_at"),
-            (prediction.version, prediction.role),
+    def _entry(self, p: Prediction, at_us: int) -> Entry:
+        self._checks.prediction(p)
+        values = self._checks.features(p.id, p.features)
+        self._checks.output(p.id, p.output)
+        due_at = None if p.due_at is None else in_utc(p.due_at, "due_at")
+        at = in_utc(p.served_at, "served_at")
+        entry = self.served(
+            p.id, values, p.output, at, p.version, p.role, p.propensity, p.entity, p.ages_s, due_at
         )
-        more = (prediction.propensity, prediction.entity, prediction.ages_s, due_at)
-        entry = self.served(id_, features, prediction.output, served_at, *in_role, *more)
         return replace(entry, received_at_us=at_us)
 
     def label(
