@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from headwater.spec.data.feature import FeatureKind, bare
 from headwater.spec.data.label import LabelRule
-from headwater.spec.difference import FRESH, Difference, Way
+from headwater.spec.difference import FRESH, ORDER, Difference, Way
 from headwater.spec.duration import duration
 from headwater.spec.errors import ChangedError, DeclarationError, few
 from headwater.spec.pipeline import Pipeline, Task
@@ -24,7 +24,6 @@ __all__ = [
     "PIPELINE_RULES",
     "Declaration",
     "Rule",
-    "check_answers",
     "declaration_of",
     "differences",
     "learner_differences",
@@ -35,7 +34,6 @@ __all__ = [
 
 
 _HARDEST: tuple[Way, ...] = ("back", "wait", "fresh", "free")
-_GONE = "gone"
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,23 +146,6 @@ def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Differen
     ) + tuple(change for change in changes if change.way != "free")
 
 
-def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
-    """Check that a version can answer every request that a pipeline accepts; it takes features by name.
-
-    Raises
-    ------
-    ChangedError
-        If it learned another task, or a feature that is not declared, or is of another type.
-    """
-    refused = [
-        difference
-        for difference in schema_differences(learned, declaration_of(pipeline))
-        if difference.way == "back" or difference.now == _GONE
-    ]
-    if refused:
-        raise refusal(pipeline.name, f"version {version}", refused)
-
-
 def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]:
     """Return the differences between the declared learner and that of the version it would go on from.
 
@@ -236,10 +217,10 @@ def _features(stored: Declaration, declared: Declaration) -> Iterator[Difference
             yield _added(feature, again=before is not None)
     for name, feature in was.items():
         if name not in now:
-            yield Difference(field=f"feature {name!r}", was=feature.dtype, now=_GONE, way="fresh")
+            yield Difference(field=f"feature {name!r}", was=feature.dtype, now="gone", way="fresh")
     before_names, names = [name for name in was if name in now], [name for name in now if name in was]
     if before_names != names:
-        yield Difference(field="the features' order", was=few(before_names), now=few(names), way="fresh")
+        yield Difference(field=ORDER, was=few(before_names), now=few(names), way="fresh")
 
 
 def _added(feature: FeatureKind, *, again: bool) -> Difference:

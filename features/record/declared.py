@@ -52,11 +52,24 @@ class Declared:
         """Whether this declaration was already found fit to record by."""
         return self._agreed
 
-    def readable(self) -> Pipeline:
-        """Return the pipeline by which records are read; types that differ are as stored."""
+    @property
+    def recorded(self) -> tuple[FeatureKind, ...]:
+        """The features that the log has or had, with the types of their values."""
+        return (*self.stored.features, *self.stored.dropped)
+
+    def readable(self, also: Sequence[FeatureKind] = ()) -> Pipeline:
+        """Return the pipeline by which records are read; types that differ are as stored.
+
+        Parameters
+        ----------
+        also
+            Features to read besides those that are declared.
+        """
         stored, pipeline = self.stored, self._pipeline
         known = {feature.name: feature for feature in (*stored.dropped, *stored.features)}
-        features = tuple(known.get(feature.name, feature) for feature in pipeline.features)
+        names = set(pipeline.feature_names)
+        wanted = (*pipeline.features, *(feature for feature in also if feature.name not in names))
+        features = tuple(known.get(feature.name, feature) for feature in wanted)
         types = [feature.dtype for feature in features]
         if stored.task == pipeline.task and types == [feature.dtype for feature in pipeline.features]:
             return pipeline

@@ -68,6 +68,7 @@ __all__ = [
     "NEW_CLASSES",
     "OPENAPI",
     "OPERATIONS",
+    "PIPELINE",
     "PIPELINES",
     "PREDICT",
     "PREDICTION",
@@ -148,7 +149,16 @@ PIPELINES = Operation[None, list[dict[str, Any]]](
     gives=list[dict[str, Any]],
     scopes=("read",),
     tag="pipelines",
-    words="Return the status of each pipeline: serving version, routing, learning, alarms.",
+    words="Return the status of each pipeline: what is declared and serves, learning, alarms.",
+)
+PIPELINE = Operation[None, dict[str, Any]](
+    name="pipeline",
+    at="GET /pipelines/{pipeline}",
+    takes=NoneType,
+    gives=dict[str, Any],
+    scopes=("read",),
+    tag="pipelines",
+    words="Return the status of one pipeline, as the list of all has it.",
 )
 QUEUE = Operation[None, QueueStatistics](
     name="queue",

@@ -1,12 +1,17 @@
 """The champion's state as the keeper publishes it, with the probes by which workers try it."""
 
+from collections.abc import Sequence
+
+from headwater.features.read.frames import Frames
 from headwater.loop.binding import Bound
 from headwater.serving.keeper.online_learning import LearnedState
 from headwater.serving.keeper.trials import try_state
 from headwater.serving.published.alarms import Alarms
 from headwater.serving.published.published_models import PublishedModels, ServedState
+from headwater.spec.data.feature import FeatureKind
 from headwater.spec.data.records import FeatureValue
 from headwater.spec.errors import ModelError, NotRebuildableError
+from headwater.spec.recipe import Recipe
 
 __all__ = ["ServedChampion"]
 
@@ -39,12 +44,18 @@ class ServedChampion:
         self._live = live
         self._unserved: tuple[str, LearnedState] | None = None
 
-    def read_probes(self) -> None:
-        """Read the features of the newest predictions."""
-        log = self._bound.log
+    def read_probes(self, learned: Sequence[FeatureKind]) -> None:
+        """Read the features of the newest predictions, those that a version has learned among them.
+
+        One that lacks a value where none may be null was made before the feature was: it is left out.
+        """
+        log, types = self._bound.log, self._bound.pipeline.features
         stop = log.positions()
-        served = log.served(max(0, stop - _PROBES), stop, ("features",))
-        self.probe_rows = list(served["features"].to_list())
+        rows = log.repository.predictions(max(0, stop - _PROBES), stop)
+        read = Frames(log.declared.readable(learned)).predictions(rows)["features"].to_list()
+        nullable = {feature.name: feature.nullable for feature in (*learned, *types)}
+        needed = [feature.name for feature in learned if not nullable[feature.name]]
+        self.probe_rows = [row for row in read if all(row[name] is not None for name in needed)]
 
     def serve(self, version: str, learned: LearnedState) -> None:
         """Set the champion's state, which is published at the end of the step.
@@ -66,6 +77,7 @@ class ServedChampion:
             learned_to=learned.learned_to,
             probes=trial.probes,
             isolated=trial.isolated,
+            features=Recipe.from_json(learned.recipe).features,
         )
         self.number = version
         self._unserved = None
