@@ -53,6 +53,11 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     label: LabelRule
     dropped: tuple[FeatureKind, ...] = ()
 
+    @property
+    def recorded(self) -> tuple[FeatureKind, ...]:
+        """The features that the log has or had, with the types of their values."""
+        return (*self.dropped, *self.features)
+
     def to_json(self) -> str:
         """Encode canonically: the same declaration gives the same text in every process."""
         return msgspec.json.encode(self, order="deterministic").decode()

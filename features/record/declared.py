@@ -52,21 +52,10 @@ class Declared:
         """Whether this declaration was already found fit to record by."""
         return self._agreed
 
-    @property
-    def recorded(self) -> tuple[FeatureKind, ...]:
-        """The features that the log has or had, with the types of their values."""
-        return (*self.stored.features, *self.stored.dropped)
-
     def readable(self, also: Sequence[FeatureKind] = ()) -> Pipeline:
-        """Return the pipeline by which records are read; types that differ are as stored.
-
-        Parameters
-        ----------
-        also
-            Features to read besides those that are declared.
-        """
+        """Return the pipeline by which records are read, and more features; types are as stored."""
         stored, pipeline = self.stored, self._pipeline
-        known = {feature.name: feature for feature in (*stored.dropped, *stored.features)}
+        known = {feature.name: feature for feature in stored.recorded}
         names = set(pipeline.feature_names)
         wanted = (*pipeline.features, *(feature for feature in also if feature.name not in names))
         features = tuple(known.get(feature.name, feature) for feature in wanted)

@@ -220,7 +220,7 @@ def _service(
     number, rests = f"version {champion.number}", ""
     if pipeline.learn == "each label" and any(edit.kind in ("refused", "a new line") for edit in edits):
         rests = "; nothing is learned until a version has learned this declaration"
-    if changes := unanswered(learned.features, pipeline, bound.log.declared.recorded):
+    if changes := unanswered(learned.features, pipeline, bound.log.declared.stored.recorded):
         try:
             by = answering(pipeline, learned.features, champion.number)
         except ChangedError as error:

@@ -44,7 +44,7 @@ def check_served(bound: Bound) -> None:
     pipeline, champion = bound.pipeline, bound.registry.champion()
     if champion is not None:
         learned = bound.registry.store.recipe(champion)
-        check_servable(learned, pipeline, champion.number, bound.log.declared.recorded)
+        check_servable(learned, pipeline, champion.number, bound.log.declared.stored.recorded)
     try:
         declare(bound, by=SERVICE)
     except ChangedError as error:

@@ -8,9 +8,6 @@ keeper calls the function. A worker answers all other rows from its own models a
 from types import NoneType
 from typing import Any
 
-import msgspec
-from msgspec import UNSET, UnsetType
-
 from headwater.serving.api.operation import Operation, Scope
 from headwater.serving.api.operator_calls import (
     make_champion,
@@ -38,12 +35,12 @@ from headwater.serving.api.queue_schemas import (
 from headwater.serving.api.schemas import (
     BatchAnswer,
     BatchItem,
-    Id,
     LabelRequest,
     LabelResult,
     LabelResults,
     PredictionAnswer,
     PredictionAnswers,
+    PredictionQuery,
     PredictRequest,
 )
 from headwater.spec.data.records import Recorded
@@ -87,14 +84,7 @@ __all__ = [
     "V2_VERSION",
     "V2_VERSION_READY",
     "VERSIONS",
-    "PredictionQuery",
 ]
-
-
-class PredictionQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """The pipeline's name; may be left out if the service has only one."""
-
-    pipeline: Id | UnsetType = UNSET
 
 
 PREDICT = Operation[PredictRequest, object](

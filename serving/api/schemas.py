@@ -25,6 +25,7 @@ __all__ = [
     "PredictRequest",
     "PredictionAnswer",
     "PredictionAnswers",
+    "PredictionQuery",
     "answer_of",
     "check_names",
 ]
@@ -62,6 +63,12 @@ class PredictItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: Id | UnsetType = UNSET
     entity: Entity = {}
     unit: Id | UnsetType = UNSET
+
+
+class PredictionQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """The pipeline's name; may be left out if the service has only one."""
+
+    pipeline: Id | UnsetType = UNSET
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):

@@ -225,8 +225,7 @@ class ChampionFollower:
         if self._learning is not None:
             self._learning.begin(champion, reign.epoch)
         artifacts = self._bound.registry.store.verified_files(champion)
-        recipe = Recipe.from_json(artifacts.recipe)
-        self.served.read_probes(recipe.features)
+        self.served.read_probes(Recipe.from_json(artifacts.recipe).features)
         stop = champion.examples.stop
         self.served.serve(
             champion.number, LearnedState(artifacts.state, artifacts.recipe, artifacts.proof, stop)

@@ -180,7 +180,7 @@ class Keeper:
         try:
             self._routing.step(champion.version, self._follower.served.probe_rows)
         finally:
-            recorded = self._bound.log.declared.recorded
+            recorded = self._bound.log.declared.stored.recorded
             serving = ServingFile(number=0, epoch=epoch, states=(champion,), recorded=recorded)
             published = self._publisher.publish(self._routing.complete(serving))
         return published or self._routing.unfinished

@@ -139,13 +139,8 @@ class OnlineLearning:
         DigestError, NotRebuildableError, StorageError
             If its state cannot be loaded: learning goes on from the state before.
         """
-        folding = rests = None
-        try:
-            with working_on(self._bound, champion.examples.stop):
-                folding = fold_from(self._bound, champion)
-        except ChangedError as error:
-            rests = _resting(error)
-        self._folding, self.rests, self._rests_at = folding, rests, champion.examples.stop
+        self._folding, self.rests = _folding_from(self._bound, champion)
+        self._rests_at = champion.examples.stop
         self._parent, self._epoch = champion, epoch
         self._checkpointed_at = self._bound.clock.now()
         self.blocked = self.jump = None
@@ -265,6 +260,17 @@ def _learned_state(bound: Bound, folding: IncrementalFold, parent: Version) -> L
     state, recipe = folding.learner.dump(), folding.recipe.to_json()
     proof = prove(bound.settings.key(), bound.pipeline.name, folding.learner.digest(), state, recipe)
     return LearnedState(state, recipe, msgspec.json.encode(proof), folding.learned_to)
+
+
+def _folding_from(
+    bound: Bound, champion: Version
+) -> tuple[IncrementalFold, None] | tuple[None, ChangedError]:
+    """Begin a fold that continues from a champion, or return why there can be none."""
+    try:
+        with working_on(bound, champion.examples.stop):
+            return fold_from(bound, champion), None
+    except ChangedError as error:
+        return None, _resting(error)
 
 
 def _resting(error: ChangedError) -> ChangedError:

@@ -25,10 +25,10 @@ from headwater.serving.api.operations import (
     PIPELINES,
     PREDICT,
     PREDICTION,
-    PredictionQuery,
 )
 from headwater.serving.api.problems import PROBLEM_TYPE, Problem
 from headwater.serving.api.reply import json_response, refusal
+from headwater.serving.api.schemas import PredictionQuery
 from headwater.serving.http.batch_routes import batch_routes
 from headwater.serving.http.documentation_routes import documentation_routes
 from headwater.serving.http.fast_protocol import SHORT_WAY, ShortWay
