@@ -180,7 +180,7 @@ class PublishedModels(OwnedFile[ServingFile]):
     def publish(self, value: ServingFile) -> None:
         """Replace what is to serve, and remove old states; workers follow within a moment."""
         super().publish(value)
-        named = {state.name for state in value.states}
+        named = {state.name for state in (*value.states, *value.earlier)}
         proofs = sorted(self.folder.glob("*.proof"), key=lambda file: file.stat().st_mtime_ns)
         for old in [file for file in proofs if file.stem not in named][:-_KEPT_STATES]:
             for file in self.folder.glob(f"{old.stem}.*"):  # its three, and drafts of a killed keeper

@@ -207,6 +207,22 @@ def test_an_old_service_goes_on_beside_a_new_one_and_both_say_so(
     eventually(lambda: alarms(old_client) == [])
 
 
+def test_the_files_of_an_earlier_champion_stay(rolled_out: Any, home: Settings) -> None:
+    rolled_out(PIPELINE)
+    new, keeper, _ = rolled_out(SLIM)
+    train_anew(new)
+    keeper.step()
+    live = PublishedModels(PIPELINE, home)
+    serving = live.read()
+    assert serving is not None
+    (first,) = serving.earlier
+    for number in range(6):
+        live.put(b"state", b"recipe", b"proof %d" % number)
+    live.publish(serving)
+    assert first.version == "1"
+    assert len(list(live.folder.glob(f"{first.name}.*"))) == 3
+
+
 def test_a_keeper_that_has_not_seen_a_reign_yet_leaves_what_the_other_one_published(
     rolled_out: Any, home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
