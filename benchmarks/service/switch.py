@@ -29,10 +29,11 @@ __all__ = ["after", "before", "measure"]
 _ROWS = 400
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _TURNS, _SHORT_TURNS = 10, 1
-_RATE = 250.0  # predictions a second of each service, each with its label: 1,000 requests
+_RATE, _SHORT_RATE = 250.0, 50.0  # predictions a second of each service, each with its label
 _CONNECTIONS = 8
 _OF_NEW = 50_000_000  # numbers of the new service's predictions
-_LOOK_S, _BETWEEN_S, _LIMIT_S = 0.05, 1.0, 120.0
+_LOOK_S, _LIMIT_S = 0.05, 120.0
+_BETWEEN_S, _SHORT_BETWEEN_S = 1.0, 0.1
 
 before = replace(
     pipeline, features=(Feature("x", float), Feature("n", int), Feature("s", str)), model=river_tree
@@ -53,16 +54,20 @@ def measure(*, short: bool) -> Outcome:
     once, with the features that its service declares and values of their types; the new service must
     have answered by both versions, the old one by the first alone; and the old one must raise its alarm.
     """
-    turns = _SHORT_TURNS if short else _TURNS
+    turns, rate = (_SHORT_TURNS, _SHORT_RATE) if short else (_TURNS, _RATE)
+    between_s = _SHORT_BETWEEN_S if short else _BETWEEN_S
     here = Path(__file__)
     with fresh_home(mlflow_database()) as settings, Bound(after, settings) as bound:
         _train_first(settings)
         begun = bound.log.stop()
-        with serving(settings, 1, [f"{here}:before"]) as old, _load(old, before) as old_load:
-            with serving(settings, 1, [f"{here}:after"]) as new, _load(new, after, _OF_NEW) as new_load:
+        with serving(settings, 1, [f"{here}:before"]) as old, _load(old, before, rate) as old_load:
+            with (
+                serving(settings, 1, [f"{here}:after"]) as new,
+                _load(new, after, rate, _OF_NEW) as new_load,
+            ):
                 collect(bound.log)
                 train(bound, from_scratch=True)
-                alarmed = _alternate(bound, old, new, turns)
+                alarmed = _alternate(bound, old, new, turns, between_s)
                 of_new = new_load.end()
             of_old = old_load.end()
         wrong = wrong_in_log(bound, begun, _both(of_old, of_new)) + _misfits(bound)
@@ -100,12 +105,12 @@ def _of(declared: Pipeline) -> dict[str, FeatureValue]:
     return {name: _SENT[name] for name in declared.feature_names}
 
 
-def _load(to: Running, declared: Pipeline, first: int = 0) -> AbstractContextManager[Load]:
+def _load(to: Running, declared: Pipeline, rate: float, first: int = 0) -> AbstractContextManager[Load]:
     features = msgspec.json.encode(_of(declared))
-    return loading(to, _CONNECTIONS, retry=False, rate=_RATE, first=first, features=features)
+    return loading(to, _CONNECTIONS, retry=False, rate=rate, first=first, features=features)
 
 
-def _alternate(bound: Bound, old: Running, new: Running, turns: int) -> bool:
+def _alternate(bound: Bound, old: Running, new: Running, turns: int, between_s: float) -> bool:
     """Let one version and the other serve in turns; return whether the old service says it."""
     alarmed = True
     for turn, version in enumerate(itertools.islice(itertools.cycle("21"), 2 * turns)):
@@ -115,7 +120,7 @@ def _alternate(bound: Bound, old: Running, new: Running, turns: int) -> bool:
         _await(lambda version=version: _alarms(old) == (version == "2"))  # type: ignore[misc] # bound now
         alarmed &= _status(old)["version"] == "1"
         say(f"  version {version} is champion")
-        time.sleep(_BETWEEN_S)
+        time.sleep(between_s)
     return alarmed
 
 
