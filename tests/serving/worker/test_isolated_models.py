@@ -268,15 +268,30 @@ def test_an_isolated_state_that_fails_its_probes_never_serves(
     assert await_(lambda: ask(client).status_code == 200)
 
 
-def test_an_isolated_state_of_other_features_answers_by_those(
+def test_an_isolated_state_of_other_features_answers_by_those_that_it_has_learned(
     published: Settings, open_service: Opener
 ) -> None:
     other = replace(APART, features=(*APART.features, Feature("b", float)))
     client = open_service(other, home=published)
-    body = {"features": {"act": 0.0, "a": 1.0, "b": 1.0}}
-    assert "unknown field `b`" in client.post("/predict", json=body).text
     assert ask(client).status_code == 200
-    assert status(client)["swap_failure"] is None
+    body = {"features": {"act": 0.0, "a": 1.0, "b": 1.0}}
+    assert client.post("/predict", json=body).json()["code"] == "SchemaError"
+
+
+def test_an_isolated_state_that_has_not_learned_what_is_published_is_refused(
+    published: Settings, open_service: Opener
+) -> None:
+    live = PublishedModels(APART, published)
+    serving = live.read()
+    assert serving is not None
+    more = (*serving.states[0].features, Feature("b", float))
+    live.publish(replace(serving, states=(replace(serving.states[0], features=more),)))
+    try:
+        client = open_service(APART, home=published)
+        assert ask(client).json()["code"] == "NotReadyError"
+        assert "feature 'b' was not there" in status(client)["swap_failure"]
+    finally:
+        live.publish(serving)
 
 
 def test_a_disk_that_refuses_keeps_no_version_on_the_loop(
