@@ -16,7 +16,7 @@ from headwater.spec.data.label import LabelRule
 from headwater.spec.difference import FRESH, Difference, Way
 from headwater.spec.duration import duration
 from headwater.spec.errors import ChangedError, DeclarationError, few
-from headwater.spec.feature_differences import feature_differences, is_missing
+from headwater.spec.feature_differences import feature_differences
 from headwater.spec.pipeline import Pipeline, Task
 from headwater.spec.recipe import Recipe
 
@@ -26,7 +26,6 @@ __all__ = [
     "PIPELINE_RULES",
     "Declaration",
     "Rule",
-    "check_answers",
     "declaration_of",
     "differences",
     "learner_differences",
@@ -55,6 +54,11 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     features: tuple[FeatureKind, ...]
     label: LabelRule
     dropped: tuple[FeatureKind, ...] = ()
+
+    @property
+    def recorded(self) -> tuple[FeatureKind, ...]:
+        """The features that the log has or had, with the types of their values."""
+        return (*self.dropped, *self.features)
 
     def to_json(self) -> str:
         """Encode canonically: the same declaration gives the same text in every process."""
@@ -160,23 +164,6 @@ def schema_differences(learned: Recipe, declared: Declaration) -> tuple[Differen
     return tuple(
         msgspec.structs.replace(change, way="fresh", hint=FRESH) for change in nullable
     ) + tuple(change for change in changes if change.way != "free")
-
-
-def check_answers(learned: Recipe, pipeline: Pipeline, version: str) -> None:
-    """Check that a version can answer every request that a pipeline accepts; it takes features by name.
-
-    Raises
-    ------
-    ChangedError
-        If it learned another task, or a feature that is not declared, or is of another type.
-    """
-    refused = [
-        difference
-        for difference in schema_differences(learned, declaration_of(pipeline))
-        if difference.way == "back" or is_missing(difference)
-    ]
-    if refused:
-        raise refusal(pipeline.name, f"version {version}", refused)
 
 
 def learner_differences(learned: Recipe, made: Recipe) -> tuple[Difference, ...]:

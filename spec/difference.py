@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["FRESH", "Difference", "Way"]
+__all__ = ["FRESH", "ORDER", "Difference", "Way", "is_of_feature"]
 
 Way = Literal["on", "free", "later", "fresh", "back"]
 """The way on from a difference: none is needed, and what was learned goes on, or has not seen it, or
@@ -15,6 +15,9 @@ FRESH = (
     "next update; or put it back"
 )
 """How a new line is started, in words."""
+
+ORDER = "the features' order"
+"""The field of a difference in the order of the features that both have."""
 
 _LONGEST = 60
 
@@ -40,6 +43,15 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{self.field} was {_short(self.was)}, is {_short(self.now)}"
+
+
+def is_of_feature(field: str) -> bool:
+    """Return whether a field is a feature, or their order; not the task, the label rule or the learner.
+
+    >>> is_of_feature("feature 'k'"), is_of_feature("label.wait")
+    (True, False)
+    """
+    return field.startswith("feature ") or field == ORDER
 
 
 def _short(text: str) -> str:

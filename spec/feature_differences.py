@@ -5,13 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec import UNSET
 
 from headwater.spec.data.feature import FeatureKind, can_become, widens
-from headwater.spec.difference import Difference, Way
+from headwater.spec.difference import ORDER, Difference, Way
 from headwater.spec.errors import few
 
-__all__ = ["feature_differences", "is_missing", "recorded_as", "unreadable"]
-
-_GONE = "gone"
-_CALLED = "called "
+__all__ = ["feature_differences", "recorded_as", "unreadable"]
 
 
 def recorded_as(feature: FeatureKind, recorded: Iterable[FeatureKind]) -> FeatureKind | None:
@@ -45,11 +42,6 @@ def unreadable(
     return tuple(found.values())
 
 
-def is_missing(difference: Difference) -> bool:
-    """Return whether a difference says that a feature is not there any more, under its name."""
-    return difference.now == _GONE or difference.now.startswith(_CALLED)
-
-
 def feature_differences(
     stored: Sequence[FeatureKind], gone: Sequence[FeatureKind], declared: Sequence[FeatureKind]
 ) -> Iterator[Difference]:
@@ -72,17 +64,17 @@ def feature_differences(
             yield Difference(
                 field=f"feature {renamed[name]!r}",
                 was=repr(renamed[name]),
-                now=f"{_CALLED}{name!r}",
+                now=f"called {name!r}",
                 way="fresh",
             )
         elif name not in was:
             yield _added(feature, again=before is not None)
     for name, feature in was.items():
         if name not in now and name not in renamed.values():
-            yield Difference(field=f"feature {name!r}", was=feature.dtype, now=_GONE, way="fresh")
+            yield Difference(field=f"feature {name!r}", was=feature.dtype, now="gone", way="fresh")
     before_names, names = [name for name in was if name in now], [name for name in now if name in was]
     if before_names != names:
-        yield Difference(field="the features' order", was=few(before_names), now=few(names), way="fresh")
+        yield Difference(field=ORDER, was=few(before_names), now=few(names), way="fresh")
 
 
 def _renamed(was: Mapping[str, FeatureKind], now: Mapping[str, FeatureKind]) -> dict[str, str]:

@@ -157,7 +157,13 @@ def await_ready(address: str) -> None:
 
 @contextmanager
 def loading(
-    to: Running, connections: int, *, retry: bool, rate: float | None = None, first: int = 0
+    to: Running,
+    connections: int,
+    *,
+    retry: bool,
+    rate: float | None = None,
+    first: int = 0,
+    features: bytes = _FEATURES,
 ) -> Iterator[Load]:
     """Load the service from a process of its own, on its own core, until the block ends.
 
@@ -176,6 +182,8 @@ def loading(
         How many predictions are due in a second; as fast as answers come where not given.
     first
         Number of the first prediction: those of two loads must differ, or they are the same ones.
+    features
+        What each prediction has, as JSON.
 
     Yields
     ------
@@ -187,7 +195,7 @@ def loading(
     acknowledged = spawn.Value("q", 0, lock=True)
     child = spawn.Process(
         target=_load,
-        args=(to.port, connections, retry, rate, first, theirs, acknowledged),
+        args=(to.port, connections, retry, rate, first, features, theirs, acknowledged),
         daemon=True,
     )
     child.start()
@@ -243,17 +251,18 @@ class _Answer(msgspec.Struct):
     version: str
 
 
-def _load(
+def _load(  # noqa: PLR0917 - what a process is started with
     port: int,
     connections: int,
     retry: bool,
     rate: float | None,
     first: int,
+    features: bytes,
     pipe: Connection,
     acknowledged: "Synchronized[int]",
 ) -> None:
     pin(LOAD_CORE)
-    sender = _Sender(port, _TRIES if retry else 1, rate, first, acknowledged)
+    sender = _Sender(port, _TRIES if retry else 1, rate, first, features, acknowledged)
     pipe.send(None)
     pipe.send(asyncio.run(sender.run(connections, pipe)))
 
@@ -267,9 +276,11 @@ class _Sender:
         tries: int,
         rate: float | None,
         first: int,
+        features: bytes,
         acknowledged: "Synchronized[int]",
     ) -> None:
         self._port, self._tries, self._rate, self._first = port, tries, rate, first
+        self._features = features
         self._count = acknowledged
         self._places = itertools.count(first)
         self._ends = False
@@ -300,7 +311,7 @@ class _Sender:
 
     async def _pair(self, wire: Wire, place: int, due: float) -> None:
         id_ = f"r-{place:09}"
-        asked = b'{"pipeline":"served","id":"%b","features":%b}' % (id_.encode(), _FEATURES)
+        asked = b'{"pipeline":"served","id":"%b","features":%b}' % (id_.encode(), self._features)
         answer = await self._ask(wire, "/predict", asked, due)
         if answer is None:
             return

@@ -41,8 +41,9 @@ class LogReader:
         The records in the database, by range.
     same_rows
         The check that archive and database are of one log, still.
-    shadows, quarantined
-        The outputs of shadows; the function that returns the quarantined offsets of a range, rising.
+    shadows, quarantined, project
+        The outputs of shadows; what returns the quarantined offsets of a range, rising; and what puts
+        the features of a declaration in the place of recorded ones.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class LogReader:
             quarantined=self.quarantined,
         )
         self.frames = self._examples.frames
+        self.project = self._examples.project
 
     def stop(self) -> int:
         """Return the offset that the next example will have."""
@@ -147,7 +149,7 @@ class LogReader:
         """
         frame = self._examples.read(start, stop, ("offset", *columns))
         if "features" in columns:
-            frame = self._examples.project(frame, "offset", features, model)
+            frame = self.project(frame, "offset", features, model)
         return frame.select(list(columns))
 
     def judged(
@@ -217,7 +219,7 @@ class LogReader:
         rows = self.repository.predictions(start, stop)
         frame = self.frames.served(rows, self.repository.labels_of(start, stop), list(columns))
         if "features" in columns:
-            frame = self._examples.project(frame, "position")
+            frame = self.project(frame, "position")
         if judged and (left_out := self._quarantined.positions(start, stop)):
             frame = frame.filter(~pl.col("position").is_in(left_out))
         return self.frames.beside(frame, self.shadows.between(start, stop)) if shadows else frame

@@ -1,5 +1,7 @@
 """The plan of a declaration that was edited: each edit, what follows, and the commands that do it."""
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -9,15 +11,15 @@ from headwater.loop.binding import Bound
 from headwater.loop.declaring.learner_code import learner_code
 from headwater.registry.declarations import InForce
 from headwater.registry.version import Version
+from headwater.spec.answering import answering, unanswered
 from headwater.spec.declaration import (
-    check_answers,
     declaration_of,
     learner_differences,
     schema_differences,
 )
-from headwater.spec.difference import Difference
+from headwater.spec.difference import Difference, is_of_feature
 from headwater.spec.edits import KINDS, Edit, edits_of_settings, edits_of_what_is_learned
-from headwater.spec.errors import ChangedError
+from headwater.spec.errors import ChangedError, few
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import LearnerCode, Recipe
 from headwater.spec.statement import Statement, statement_of
@@ -93,7 +95,7 @@ def plan_edits(bound: Bound) -> EditPlan:
         by=None if in_force is None else in_force.by,
         edits=edits,
         next_update=_next_update(bound, champion, refused=refused, renews=renews, asks=asks),
-        service=_service(bound, champion, learned),
+        service=_service(bound, champion, learned, edits),
         archive=_archive(bound),
         do=tuple(step for step in steps if (asks and not refused) or not step.endswith("--apply")),
         refused=refused,
@@ -122,7 +124,7 @@ def _code_of(pipeline: Pipeline) -> LearnerCode:
     return learner_code(pipeline, adapter_of(pipeline.model()))
 
 
-def declare(bound: Bound, *, by: str, apply: bool = False) -> tuple[Edit, ...]:
+def declare(bound: Bound, *, by: str, apply: bool = False, agreed: bool = True) -> tuple[Edit, ...]:
     """Put what a pipeline says in force, and return the edits.
 
     What trains, deploys or serves calls it once it has found that nothing is refused.
@@ -135,6 +137,9 @@ def declare(bound: Bound, *, by: str, apply: bool = False) -> tuple[Edit, ...]:
         Who asks, for the record.
     apply
         Whether the next update may begin a new line, if it has to.
+    agreed
+        Whether records must agree, too. They need not where a service answers by the declaration of its
+        champion: then a later update puts them right, or is refused by name.
 
     Raises
     ------
@@ -143,7 +148,8 @@ def declare(bound: Bound, *, by: str, apply: bool = False) -> tuple[Edit, ...]:
     ConflictError
         If another process declared anew meanwhile.
     """
-    bound.log.agree(fresh=apply)
+    if agreed:
+        bound.log.agree(fresh=apply)
     in_force, statement = bound.declarations.in_force(), _said_by(bound)
     if in_force is not None and in_force.statement == statement and in_force.begins_line >= apply:
         return ()
@@ -195,25 +201,34 @@ def _next_update(
     return "begins a new line" if renews else f"fine-tunes version {champion.number}"
 
 
-def _service(bound: Bound, champion: Version | None, learned: Recipe | None) -> str:
+def _service(
+    bound: Bound, champion: Version | None, learned: Recipe | None, edits: Sequence[Edit]
+) -> str:
+    pipeline = bound.pipeline
+    held = [edit.field for edit in edits if edit.kind == "refused" and not is_of_feature(edit.field)]
+    if held:
+        return f"one that runs goes on as it was started; none starts with another {', '.join(held)}"
     if champion is None or learned is None:
         return "answers once there is a version"
-    try:
-        check_answers(learned, bound.pipeline, champion.number)
-    except ChangedError as error:
-        changed = ", ".join(change.field for change in error.differences)
+    number, rests = f"version {champion.number}", ""
+    if pipeline.learn == "each label" and any(edit.kind in ("refused", "a new line") for edit in edits):
+        rests = "; nothing is learned until a version has learned this declaration"
+    if changes := unanswered(learned.features, pipeline, bound.log.declared.stored.recorded):
+        try:
+            by = answering(pipeline, learned.features, champion.number)
+        except ChangedError as error:
+            return f"one that runs goes on as it was started; none starts: {error.what}"
+        changed, own = few(change.field for change in changes), few(by.feature_names)
         return (
-            f"one that runs goes on as it was started; it starts with this declaration once a version "
-            f"has learned it: version {champion.number} cannot answer without {changed}"
+            f"from its next start on {number} answers by its own features, {own}, which are what is "
+            f"recorded: it cannot answer without {changed}; the first version that has learned this "
+            f"declaration brings it, and a rollback brings the old one back{rests}"
         )
     known = {feature.name for feature in learned.features}
-    more = [name for name in bound.pipeline.feature_names if name not in known]
+    more = ", ".join(name for name in pipeline.feature_names if name not in known)
     if more:
-        return (
-            f"version {champion.number} answers; {', '.join(more)} is recorded from the service's next "
-            "start on, and not given to it"
-        )
-    return f"version {champion.number} answers"
+        rests = f"; {more} is recorded from the service's next start on, and not given to it{rests}"
+    return f"{number} answers{rests}"
 
 
 def _archive(bound: Bound) -> str:

@@ -13,7 +13,9 @@ from headwater.loop.training.plan import UpdatePlan, recipe_of
 from headwater.loop.training.update import trainer
 from headwater.monitoring.measure.scores import as_logged
 from headwater.registry.version import Version
-from headwater.spec.declaration import check_answers
+from headwater.spec.answering import check_servable
+from headwater.spec.difference import is_of_feature
+from headwater.spec.errors import ChangedError
 from headwater.spec.recipe import Recipe
 from headwater.spec.rulings import Reign
 from headwater.spec.updating.gate import Gate
@@ -27,23 +29,28 @@ _COLUMNS = ("offset", "features", "role", "output", "label")
 
 
 def check_served(bound: Bound) -> None:
-    """Check that a service may begin: the champion can answer, and where labels are learned, learn on.
+    """Check that a service may begin, and put its declaration in force.
 
-    A feature that the champion has not learned is recorded, and not given to it.
+    A feature that the champion has not learned is recorded, and not given to it. If the champion cannot
+    answer the requests that are declared, the service answers by what the champion has learned, until a
+    version has learned what is declared. Records that differ in features hold nobody up then.
 
     Raises
     ------
     ChangedError
-        If the records or the champion are of another declaration.
+        If the records or the champion are of another task, records wait for their labels under another
+        rule, features differ and there is no champion, or it needs a table that is not declared.
     """
-    pipeline = bound.pipeline
-    bound.log.agree()
-    champion = bound.registry.champion()
+    pipeline, champion = bound.pipeline, bound.registry.champion()
     if champion is not None:
-        check_answers(bound.registry.store.recipe(champion), pipeline, champion.number)
-        if pipeline.learn == "each label":
-            _recipe_from(bound, champion)
-    declare(bound, by=SERVICE)
+        learned = bound.registry.store.recipe(champion)
+        check_servable(learned, pipeline, champion.number, bound.log.declared.stored.recorded)
+    try:
+        declare(bound, by=SERVICE)
+    except ChangedError as error:
+        if champion is None or not all(is_of_feature(one.field) for one in error.differences):
+            raise
+        declare(bound, by=SERVICE, agreed=False)
 
 
 def fold_from(bound: Bound, version: Version) -> IncrementalFold:

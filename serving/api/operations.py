@@ -8,9 +8,6 @@ keeper calls the function. A worker answers all other rows from its own models a
 from types import NoneType
 from typing import Any
 
-import msgspec
-from msgspec import UNSET, UnsetType
-
 from headwater.serving.api.operation import Operation, Scope
 from headwater.serving.api.operator_calls import (
     make_champion,
@@ -38,12 +35,12 @@ from headwater.serving.api.queue_schemas import (
 from headwater.serving.api.schemas import (
     BatchAnswer,
     BatchItem,
-    Id,
     LabelRequest,
     LabelResult,
     LabelResults,
     PredictionAnswer,
     PredictionAnswers,
+    PredictionQuery,
     PredictRequest,
 )
 from headwater.spec.data.records import Recorded
@@ -68,6 +65,7 @@ __all__ = [
     "NEW_CLASSES",
     "OPENAPI",
     "OPERATIONS",
+    "PIPELINE",
     "PIPELINES",
     "PREDICT",
     "PREDICTION",
@@ -86,14 +84,7 @@ __all__ = [
     "V2_VERSION",
     "V2_VERSION_READY",
     "VERSIONS",
-    "PredictionQuery",
 ]
-
-
-class PredictionQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """The pipeline's name; may be left out if the service has only one."""
-
-    pipeline: Id | UnsetType = UNSET
 
 
 PREDICT = Operation[PredictRequest, object](
@@ -148,7 +139,16 @@ PIPELINES = Operation[None, list[dict[str, Any]]](
     gives=list[dict[str, Any]],
     scopes=("read",),
     tag="pipelines",
-    words="Return the status of each pipeline: serving version, routing, learning, alarms.",
+    words="Return the status of each pipeline: what is declared and serves, learning, alarms.",
+)
+PIPELINE = Operation[None, dict[str, Any]](
+    name="pipeline",
+    at="GET /pipelines/{pipeline}",
+    takes=NoneType,
+    gives=dict[str, Any],
+    scopes=("read",),
+    tag="pipelines",
+    words="Return the status of one pipeline, as the list of all has it.",
 )
 QUEUE = Operation[None, QueueStatistics](
     name="queue",

@@ -26,6 +26,7 @@ __all__ = [
     "PredictRequest",
     "PredictionAnswer",
     "PredictionAnswers",
+    "PredictionQuery",
     "answer_of",
     "check_names",
 ]
@@ -67,6 +68,12 @@ class PredictItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     entity: Entity = {}
     unit: Id | UnsetType = UNSET
     due_at: DueAt = UNSET
+
+
+class PredictionQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """The pipeline's name; may be left out if the service has only one."""
+
+    pipeline: Id | UnsetType = UNSET
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):

@@ -193,7 +193,7 @@ def predict_route(pipelines: Pipelines, limits: BodyLimits, metrics: Metrics) ->
             return PredictionAnswers(await pipeline.predictor.predict(request.predictions))
         features = request.features
         if features is UNSET:
-            if pipeline.pipeline.request_features:
+            if pipeline.predictor.pair.pipeline.request_features:
                 raise SchemaError(
                     "features: it is missing", hint="send features, or many in predictions"
                 )

@@ -102,7 +102,8 @@ def protocol_routes(served: Pipelines, limits: BodyLimits) -> list[Route]:
         pipeline = _served_model(served, request)
         if (fault := pipeline.fault()) is not None:
             raise fault
-        return {"name": pipeline.pipeline.name, "ready": True}
+        as_declared = pipeline.predictor.pair.misfit is None
+        return {"name": pipeline.pipeline.name, "ready": True, "ready_as_declared": as_declared}
 
     async def infer(request: Request) -> object:
         pipeline = _served_model(served, request)
@@ -150,7 +151,7 @@ def _served_model(served: Pipelines, request: Request) -> ServedPipeline:
 
 
 def _metadata(pipeline: ServedPipeline) -> dict[str, Any]:
-    declared = pipeline.pipeline
+    declared = pipeline.predictor.pair.pipeline
     champion = pipeline.champion
     outputs = [{"name": "output", "datatype": "BYTES" if declared.task == "multiclass" else "FP64"}]
     outputs.append({"name": "prediction_id", "datatype": "BYTES"})

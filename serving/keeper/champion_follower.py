@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from headwater.infra.tracing import SpanAttributes, past_span, span
@@ -13,9 +14,10 @@ from headwater.serving.keeper.online_learning import LearnedState, OnlineLearnin
 from headwater.serving.keeper.served_champion import ServedChampion
 from headwater.serving.published.alarms import Alarms
 from headwater.serving.published.published_models import PublishedModels
-from headwater.spec.declaration import check_answers
+from headwater.spec.answering import check_servable
 from headwater.spec.errors import (
     BusyError,
+    ChangedError,
     ConflictError,
     DigestError,
     FencedError,
@@ -121,7 +123,7 @@ class ChampionFollower:
             return False
         began_ns = time.time_ns()
         learned, parent = learning.step(), learning.parent
-        _show(learning.blocked or learning.jump, self._alarms)
+        _show(learning.rests or learning.blocked or learning.jump, self._alarms)
         if learned is not None and parent is not None:
             past_span("learn", began_ns, {**self._span_fields, "learned_to": learned.learned_to})
             self.served.serve_learned(parent.number, learned, self._alarms)
@@ -144,11 +146,14 @@ class ChampionFollower:
             return
         champion = registry.store.get(reign.version)
         artifacts = registry.store.verified_files(champion, again=True)
-        check_answers(Recipe.from_json(artifacts.recipe), self._bound.pipeline, champion.number)
+        check_servable(Recipe.from_json(artifacts.recipe), self._bound.pipeline, champion.number)
         if learning is not None and self._is_to_catch_up(learning, reign):
-            self._catch_up = self._new_catch_up(reign)
-        else:
-            self._take_over(champion, reign)
+            with suppress(
+                ChangedError
+            ):  # it cannot be learned on: it serves as it is, and learning rests
+                self._catch_up = self._new_catch_up(reign)
+                return
+        self._take_over(champion, reign)
 
     def _is_to_catch_up(self, learning: OnlineLearning, reign: Reign) -> bool:
         """Return whether a champion is caught up first: not the first one, and none in a pause."""
@@ -220,7 +225,7 @@ class ChampionFollower:
         if self._learning is not None:
             self._learning.begin(champion, reign.epoch)
         artifacts = self._bound.registry.store.verified_files(champion)
-        self.served.read_probes()
+        self.served.read_probes(Recipe.from_json(artifacts.recipe).features)
         stop = champion.examples.stop
         self.served.serve(
             champion.number, LearnedState(artifacts.state, artifacts.recipe, artifacts.proof, stop)

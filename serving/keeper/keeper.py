@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
-from msgspec.structs import replace
 
 from headwater.features.integrity.scrub import Scrub
 from headwater.infra.logs import log_as
@@ -26,7 +25,7 @@ from headwater.infra.processes import end_with_parent
 from headwater.infra.settings import Settings, settings
 from headwater.infra.store.database import Database, is_damage
 from headwater.infra.store.published_file import replacing
-from headwater.infra.tracing import begin_tracing, span
+from headwater.infra.tracing import begin_tracing
 from headwater.loop.binding import Bound
 from headwater.loop.training.catch_up import check_served
 from headwater.serving.access.key_store import KeyWatch
@@ -42,10 +41,11 @@ from headwater.serving.keeper.table_publisher import TablePublisher
 from headwater.serving.published.alarms import Alarms, KeeperStatus, KeeperStatusFile
 from headwater.serving.published.keeper_part import part_of_this_keeper
 from headwater.serving.published.published_batch import PublishedBatch
-from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
+from headwater.serving.published.published_models import PublishedModels, ServingFile
 from headwater.serving.published.published_tables import PublishedTables
 from headwater.serving.published.refused import Refused, refused_file
 from headwater.serving.published.repeating import Repeating
+from headwater.serving.published.serving_publisher import ServingPublisher
 from headwater.spec.errors import ChangedError, DigestError, HeadwaterError, IdentityError, StorageError
 from headwater.spec.loading import load_pipeline
 from headwater.spec.pipeline import Pipeline
@@ -89,14 +89,13 @@ class Keeper:
     def __init__(self, bound: Bound, alone: str = "") -> None:
         self._bound = bound
         self._live = PublishedModels(bound.pipeline, bound.settings)
-        self._published = self._published_before()
-        self._publication = self._live.publication()
+        self._publisher = ServingPublisher(self._live, bound.pipeline.name)
         self._file = KeeperStatusFile(bound.pipeline.name, bound.settings)
         self._status = self._file.read()
         self._expired = self._status.expired
         self._alarms = Alarms(bound.pipeline.name, bound.clock, self._status)
         self._learning = OnlineLearning(bound) if bound.pipeline.learn == "each label" else None
-        served = None if self._published is None else self._published.states[0].version
+        served = self._publisher.version
         self._follower = ChampionFollower(bound, self._live, self._learning, self._alarms, served)
         self._routing = RoutingFollower(bound, self._live, self._alarms)
         self._scrub = Scrub(bound.log, round_s=_SCRUB_ROUND_S)
@@ -115,14 +114,6 @@ class Keeper:
         self._routing.close()
         if self._learning is not None:
             self._learning.__exit__(*error)
-
-    def _published_before(self) -> ServingFile | None:
-        """Return what an earlier keeper published; a damaged file is published anew."""
-        try:
-            return self._live.read()
-        except (StorageError, DigestError) as error:
-            _logger.warning("%s: published anew: %s", self._bound.pipeline.name, error)
-            return None
 
     @property
     def follows_records(self) -> bool:
@@ -182,13 +173,15 @@ class Keeper:
 
     def _route(self) -> bool:
         """Follow the routing, and publish; if the routing fails, the champion still serves."""
-        champion = self._follower.served.state
-        if champion is None:
+        champion, epoch = self._follower.served.state, self._follower.epoch
+        if champion is None or epoch is None:
             return False
         try:
             self._routing.step(champion.version, self._follower.served.probe_rows)
         finally:
-            published = self._publish(champion)
+            recorded = self._bound.log.declared.stored.recorded
+            serving = ServingFile(number=0, epoch=epoch, states=(champion,), recorded=recorded)
+            published = self._publisher.publish(self._routing.complete(serving))
         return published or self._routing.unfinished
 
     def _count(self) -> bool:
@@ -204,21 +197,6 @@ class Keeper:
         else:
             self._alarms.sound("lag", lag)
         return False
-
-    def _publish(self, champion: ServedState) -> bool:
-        """Publish what is to serve, if it differs from the last publication, or that is gone."""
-        before, epoch = self._published, self._follower.epoch
-        if epoch is None:
-            return False
-        number = 0 if before is None else before.number
-        serving = self._routing.complete(ServingFile(number=number, epoch=epoch, states=(champion,)))
-        if serving == before and self._live.publication() == self._publication:
-            return False
-        self._published = replace(serving, number=number + 1)
-        with span("publish", {"pipeline": self._bound.pipeline.name, "version": champion.version}):
-            self._live.publish(self._published)
-        self._publication = self._live.publication()
-        return True
 
     def _write_status(self) -> None:
         """Write the status file for the workers, if the status changed."""

@@ -15,7 +15,13 @@ from headwater.registry.proof import prove
 from headwater.registry.version import Version
 from headwater.serving.isolation.at_work import working
 from headwater.spec.duration import duration
-from headwater.spec.errors import BusyError, ConflictError, HeadwaterError, UnlearnableError
+from headwater.spec.errors import (
+    BusyError,
+    ChangedError,
+    ConflictError,
+    HeadwaterError,
+    UnlearnableError,
+)
 from headwater.spec.recipe import OffsetRange
 from headwater.spec.rulings import Pause
 
@@ -59,8 +65,9 @@ class OnlineLearning:
 
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
-        self._sequencer: Sequencer = bound.log.sequencer()
+        self._sequencer: Sequencer | None = None
         self._folding: IncrementalFold | None = None
+        self._rests_at = 0
         self._parent: Version | None = None
         self._epoch = 0
         self._spans: tuple[OffsetRange, ...] = ()
@@ -75,6 +82,8 @@ class OnlineLearning:
         """The example at which learning stands still, until somebody quarantines it."""
         self.jump: HeadwaterError | None = None
         """Why the learned state is not served, until it is better again; learning goes on."""
+        self.rests: ChangedError | None = None
+        """Why nothing is learned: champion, records and declaration do not go together."""
 
     @property
     def parent(self) -> Version | None:
@@ -84,10 +93,10 @@ class OnlineLearning:
     @property
     def learned_to(self) -> int:
         """The offset behind the last example that was learned."""
-        return 0 if self._folding is None else self._folding.learned_to
+        return self._rests_at if self._folding is None else self._folding.learned_to
 
     def __enter__(self) -> "OnlineLearning":
-        self._sequencer.__enter__()
+        self._open()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -95,7 +104,8 @@ class OnlineLearning:
             if error[0] is None:
                 self.checkpoint()
         finally:
-            self._sequencer.__exit__(*error)
+            if self._sequencer is not None:
+                self._sequencer.__exit__(*error)
 
     def read_rulings(self) -> bool:
         """Read the pause and the quarantine in force; return whether the quarantine changed."""
@@ -129,8 +139,8 @@ class OnlineLearning:
         DigestError, NotRebuildableError, StorageError
             If its state cannot be loaded: learning goes on from the state before.
         """
-        with working_on(self._bound, champion.examples.stop):
-            self._folding = fold_from(self._bound, champion)
+        self._folding, self.rests = _folding_from(self._bound, champion)
+        self._rests_at = champion.examples.stop
         self._parent, self._epoch = champion, epoch
         self._checkpointed_at = self._bound.clock.now()
         self.blocked = self.jump = None
@@ -150,7 +160,10 @@ class OnlineLearning:
         FencedError
             If another sequencer took over.
         """
-        self._sequencer.drain()
+        sequencer = self._sequencer or self._open()
+        if sequencer is None:
+            return None
+        sequencer.drain()
         self.stop = self._bound.log.stop()
         self.pause = self._bound.registry.pauses.in_force()  # after the stop: see Pauses.pause
         folding, parent = self._folding, self._parent
@@ -168,7 +181,7 @@ class OnlineLearning:
             self._refolded = changed and self.jump is not None
             if self.jump is not None:
                 return None
-            return self._learned_state(folding, parent) if changed else None
+            return _learned_state(self._bound, folding, parent) if changed else None
 
     def lag(self) -> HeadwaterError | None:
         """Return that learning is behind, if for a minute it did not reach what was there at its start.
@@ -219,6 +232,18 @@ class OnlineLearning:
         except (BusyError, ConflictError) as error:
             _logger.info("%s: no checkpoint now: %s", bound.pipeline.name, error)
 
+    def _open(self) -> Sequencer | None:
+        """Begin to sequence; while records are of another declaration, learning rests."""
+        try:
+            sequencer = self._bound.log.sequencer()
+        except ChangedError as error:
+            self.rests = _resting(error)
+            return None
+        self._sequencer = sequencer.__enter__()
+        if self._folding is not None:
+            self.rests = None
+        return sequencer
+
     def _apply_quarantine(self, folding: IncrementalFold) -> None:
         """Exclude the quarantined offsets; if they were learned already, fold anew without them."""
         self.blocked = None
@@ -226,15 +251,32 @@ class OnlineLearning:
             self._folding = fold_from(self._bound, self._parent)
             self._refolded = True
 
-    def _learned_state(self, folding: IncrementalFold, parent: Version) -> LearnedState:
-        """Return the present state; the parent's own if nothing was learned on from it."""
-        bound = self._bound
-        if not folding.learned:
-            artifacts = bound.registry.store.verified_files(parent)
-            return LearnedState(artifacts.state, artifacts.recipe, artifacts.proof, folding.learned_to)
-        state, recipe = folding.learner.dump(), folding.recipe.to_json()
-        proof = prove(bound.settings.key(), bound.pipeline.name, folding.learner.digest(), state, recipe)
-        return LearnedState(state, recipe, msgspec.json.encode(proof), folding.learned_to)
+
+def _learned_state(bound: Bound, folding: IncrementalFold, parent: Version) -> LearnedState:
+    """Return the present state; the parent's own if nothing was learned on from it."""
+    if not folding.learned:
+        artifacts = bound.registry.store.verified_files(parent)
+        return LearnedState(artifacts.state, artifacts.recipe, artifacts.proof, folding.learned_to)
+    state, recipe = folding.learner.dump(), folding.recipe.to_json()
+    proof = prove(bound.settings.key(), bound.pipeline.name, folding.learner.digest(), state, recipe)
+    return LearnedState(state, recipe, msgspec.json.encode(proof), folding.learned_to)
+
+
+def _folding_from(
+    bound: Bound, champion: Version
+) -> tuple[IncrementalFold, None] | tuple[None, ChangedError]:
+    """Begin a fold that continues from a champion, or return why there can be none."""
+    try:
+        with working_on(bound, champion.examples.stop):
+            return fold_from(bound, champion), None
+    except ChangedError as error:
+        return None, _resting(error)
+
+
+def _resting(error: ChangedError) -> ChangedError:
+    return ChangedError(
+        f"learning stands still until a version has learned it: {error.what}", error.hint
+    )
 
 
 def working_on(bound: Bound, offset: int) -> AbstractContextManager[None]:

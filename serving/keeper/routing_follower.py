@@ -16,6 +16,7 @@ from headwater.serving.published.published_models import PublishedModels, Served
 from headwater.spec.data.records import FeatureValue
 from headwater.spec.errors import DeclarationError, HeadwaterError, SchemaError
 from headwater.spec.pipeline import METRICS
+from headwater.spec.recipe import Recipe
 from headwater.spec.serving.bandit import BanditState
 from headwater.spec.serving.plan import Aliases, plan
 from headwater.spec.serving.routing import Bandit, ChampionOnly, Routing, Shadow, check_routing
@@ -187,6 +188,7 @@ class RoutingFollower:
             learned_to=version.examples.stop,
             probes=trial.probes,
             isolated=trial.isolated,
+            features=Recipe.from_json(artifacts.recipe).features,
         )
 
     def _promote_best_shadow(self) -> None:

@@ -1,12 +1,19 @@
 """The champion's state as the keeper publishes it, with the probes by which workers try it."""
 
+from collections.abc import Sequence
+
+import polars as pl
+
 from headwater.loop.binding import Bound
 from headwater.serving.keeper.online_learning import LearnedState
 from headwater.serving.keeper.trials import try_state
 from headwater.serving.published.alarms import Alarms
 from headwater.serving.published.published_models import PublishedModels, ServedState
+from headwater.spec.data.feature import FeatureKind
 from headwater.spec.data.records import FeatureValue
 from headwater.spec.errors import ModelError, NotRebuildableError
+from headwater.spec.feature_differences import unreadable
+from headwater.spec.recipe import Recipe
 
 __all__ = ["ServedChampion"]
 
@@ -39,12 +46,25 @@ class ServedChampion:
         self._live = live
         self._unserved: tuple[str, LearnedState] | None = None
 
-    def read_probes(self) -> None:
-        """Read the features of the newest predictions."""
-        log = self._bound.log
-        stop = log.positions()
-        served = log.served(max(0, stop - _PROBES), stop, ("features",))
-        self.probe_rows = list(served["features"].to_list())
+    def read_probes(self, learned: Sequence[FeatureKind]) -> None:
+        """Read the features of the newest predictions, those that a version has learned among them.
+
+        One that lacks a value where none may be null was made before the feature was: it is left out.
+        """
+        log, types = self._bound.log, self._bound.pipeline.features
+        stop, names = log.positions(), {feature.name for feature in learned}
+        frame = log.frames.predictions(log.repository.predictions(max(0, stop - _PROBES), stop))
+        wanted = (*learned, *(feature for feature in types if feature.name not in names))
+        fit = [
+            number
+            for number, one in log.frames.features.declarations.items()
+            if not unreadable([one.features], wanted)
+        ]
+        frame = frame.filter(pl.col("recorded_by").is_in(fit))
+        read = log.project(frame, "position", wanted)["features"].to_list()
+        nullable = {feature.name: feature.nullable for feature in (*learned, *types)}
+        needed = [feature.name for feature in learned if not nullable[feature.name]]
+        self.probe_rows = [row for row in read if all(row[name] is not None for name in needed)]
 
     def serve(self, version: str, learned: LearnedState) -> None:
         """Set the champion's state, which is published at the end of the step.
@@ -66,6 +86,7 @@ class ServedChampion:
             learned_to=learned.learned_to,
             probes=trial.probes,
             isolated=trial.isolated,
+            features=Recipe.from_json(learned.recipe).features,
         )
         self.number = version
         self._unserved = None

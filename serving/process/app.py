@@ -21,13 +21,14 @@ from headwater.serving.access.authentication import Access, Authentication
 from headwater.serving.api.operations import (
     LABEL,
     METRICS,
+    PIPELINE,
     PIPELINES,
     PREDICT,
     PREDICTION,
-    PredictionQuery,
 )
 from headwater.serving.api.problems import PROBLEM_TYPE, Problem
 from headwater.serving.api.reply import json_response, refusal
+from headwater.serving.api.schemas import PredictionQuery
 from headwater.serving.http.batch_routes import batch_routes
 from headwater.serving.http.documentation_routes import documentation_routes
 from headwater.serving.http.fast_protocol import SHORT_WAY, ShortWay
@@ -51,6 +52,7 @@ from headwater.serving.published.alarms import KeeperStatus, cells_of
 from headwater.serving.worker.batch_answers import BatchAnswers
 from headwater.serving.worker.records import find_record
 from headwater.serving.worker.served_pipeline import ServedPipeline
+from headwater.spec.answering import feature_types
 from headwater.spec.data.records import Recorded
 from headwater.spec.errors import HeadwaterError
 from headwater.spec.pipeline import Pipeline
@@ -185,6 +187,9 @@ def _lookup_routes(
     async def statuses(_request: Request, _query: None) -> list[dict[str, Any]]:
         return [_status(one, clock.now()) for one in served.values()]
 
+    async def status(request: Request, _query: None) -> dict[str, Any]:
+        return _status(named(served, request.path_params["pipeline"]), clock.now())
+
     async def totals(request: Request, _query: None) -> Response:
         for one in served.values():
             one.sample()
@@ -196,7 +201,12 @@ def _lookup_routes(
         content, kind = await asyncio.to_thread(metrics.text, accept, cells)
         return Response(content, headers={"content-type": kind})
 
-    return [route(PREDICTION, prediction), route(PIPELINES, statuses), route(METRICS, totals)]
+    return [
+        route(PREDICTION, prediction),
+        route(PIPELINES, statuses),
+        route(PIPELINE, status),
+        route(METRICS, totals),
+    ]
 
 
 def _batch_cells(batches: Mapping[str, BatchAnswers]) -> Iterator[Cells]:
@@ -209,12 +219,14 @@ def _batch_cells(batches: Mapping[str, BatchAnswers]) -> Iterator[Cells]:
 
 
 def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
-    champion, serving, keeper = one.champion, one.serving, one.keeper_status()
+    champion, serving, keeper, pair = one.champion, one.serving, one.keeper_status(), one.predictor.pair
     return {
         "pipeline": one.pipeline.name,
         "task": one.pipeline.task,
         "version": None if champion is None else champion.version,
         "learned_to": None if champion is None else champion.learned_to,
+        "declared": {"features": feature_types(one.pipeline.features)},
+        "serves": None if pair.pairing is None else pair.pairing.shown(),
         "epoch": None if serving is None else serving.epoch,
         "routing": None if serving is None else serving.routing,
         "shares": {} if one.active is None else one.active.plan.shares,
@@ -222,7 +234,7 @@ def _status(one: ServedPipeline, now: datetime) -> dict[str, Any]:
         "waiting": one.waiting,
         "swap_failure": one.swap_failure,
         "isolated": one.isolated(),
-        "tables": () if one.tables is None else one.tables.status(now),
+        "tables": () if pair.tables is None else pair.tables.status(now),
         "learning": _learning(keeper),
         "alarms": keeper.alarms,
     }

@@ -30,7 +30,18 @@ __all__ = [
 ]
 
 AlarmKind = Literal[
-    "swap", "learning", "shadow", "reward", "stores", "alias", "lag", "disk", "model", "damage", "clock"
+    "swap",
+    "learning",
+    "shadow",
+    "reward",
+    "stores",
+    "alias",
+    "lag",
+    "disk",
+    "model",
+    "damage",
+    "clock",
+    "declaration",
 ]
 _KINDS: tuple[AlarmKind, ...] = (
     "swap",
@@ -43,7 +54,7 @@ _KINDS: tuple[AlarmKind, ...] = (
     "model",
     "damage",
 )  # keeper's
-_OF_WORKERS: tuple[AlarmKind, ...] = ("disk", "clock")
+_OF_WORKERS: tuple[AlarmKind, ...] = ("disk", "clock", "declaration")
 _logger = logging.getLogger("headwater.keeper")
 
 
@@ -60,7 +71,9 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
         minute. ``"disk"``: the disk refuses records; a worker raises it. ``"model"``: the process of an
         isolated version ended, or does not answer; a worker raises it, and the keeper does if a learned
         state fails its trial. ``"damage"``: records or files of a store are damaged. ``"clock"``: the
-        machine's clock is ahead of what it can be; a worker raises it.
+        machine's clock is ahead of what it can be; a worker raises it. ``"declaration"``: what the
+        service declares and what the champion has learned are no pair: it answers by the champion's
+        declaration, or by an earlier version; a worker raises it.
     what, hint
         The fault, and the next step.
     since

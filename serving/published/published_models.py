@@ -18,8 +18,9 @@ from headwater.infra.store.published_file import replacing
 from headwater.learners.learner import Learner
 from headwater.registry.proof import Proof
 from headwater.registry.restore import restore
+from headwater.spec.answering import answering, check_answers
+from headwater.spec.data.feature import FeatureKind
 from headwater.spec.data.records import FeatureValue, Output
-from headwater.spec.declaration import check_answers
 from headwater.spec.errors import DigestError, StorageError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.recipe import Recipe
@@ -55,6 +56,8 @@ class ServedState(msgspec.Struct, frozen=True, kw_only=True):
         Probes whose outputs it must give again.
     isolated
         Why it must predict in a process of its own; empty if it need not.
+    features
+        What it has learned; empty in a file of before, when it was what is declared.
     """
 
     version: str
@@ -63,6 +66,7 @@ class ServedState(msgspec.Struct, frozen=True, kw_only=True):
     learned_to: int
     probes: tuple[Probe, ...] = ()
     isolated: str = ""
+    features: tuple[FeatureKind, ...] = ()
 
 
 class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +86,11 @@ class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
         Number of the version that has the alias.
     shadows
         Numbers of the versions that predict beside the answer; workers do not load them.
+    earlier
+        The last champions of other features than the champion's, newest first: workers whose declaration
+        is theirs go on with them.
+    recorded
+        The features that the log ever had: no worker may record them with other types.
     bandit
         The bandit's knowledge of the versions, if the routing is a bandit.
     """
@@ -92,6 +101,8 @@ class ServingFile(msgspec.Struct, frozen=True, kw_only=True):
     routing: Routing = ChampionOnly()
     challenger: str | None = None
     shadows: tuple[str, ...] = ()
+    earlier: tuple[ServedState, ...] = ()
+    recorded: tuple[FeatureKind, ...] = ()
     bandit: BanditState = BanditState()
 
 
@@ -169,7 +180,7 @@ class PublishedModels(OwnedFile[ServingFile]):
     def publish(self, value: ServingFile) -> None:
         """Replace what is to serve, and remove old states; workers follow within a moment."""
         super().publish(value)
-        named = {state.name for state in value.states}
+        named = {state.name for state in (*value.states, *value.earlier)}
         proofs = sorted(self.folder.glob("*.proof"), key=lambda file: file.stat().st_mtime_ns)
         for old in [file for file in proofs if file.stem not in named][:-_KEPT_STATES]:
             for file in self.folder.glob(f"{old.stem}.*"):  # its three, and drafts of a killed keeper
@@ -192,7 +203,7 @@ class PublishedModels(OwnedFile[ServingFile]):
         """
         content = self.files(served)
         learner = restore(*content, self._key)
-        self.check_answers(content, served)
+        self.check_learned(content, served)
         outputs = [learner.predict_one(probe.features) for probe in served.probes]
         check_probes(self._pipeline.name, served.version, served.probes, outputs)
         return learner
@@ -220,15 +231,17 @@ class PublishedModels(OwnedFile[ServingFile]):
         _check_owner(proof, self._pipeline.name)
         return state, recipe, proof
 
-    def check_answers(self, content: tuple[bytes, bytes, bytes], served: ServedState) -> None:
-        """Check that a state whose signature holds answers the requests that are declared.
+    def check_learned(self, content: tuple[bytes, bytes, bytes], served: ServedState) -> None:
+        """Check that a state whose signature holds has learned the task, and what it was published for.
 
         Raises
         ------
         ChangedError
-            If it learned other features.
+            If it has learned others.
         """
-        check_answers(Recipe.from_json(content[1]), self._pipeline, served.version)
+        pipeline, version = self._pipeline, served.version
+        declared = answering(pipeline, served.features, version) if served.features else pipeline
+        check_answers(Recipe.from_json(content[1]), declared, version)
 
 
 def check_probes(

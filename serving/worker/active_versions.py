@@ -13,7 +13,9 @@ from headwater.serving.isolation.loop_cost import LoopCost
 from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
 from headwater.serving.worker.isolated_models import IsolatedModel, IsolatedModels
 from headwater.serving.worker.loop_model import LoopModel
+from headwater.spec.answering import unanswered
 from headwater.spec.data.records import Role
+from headwater.spec.declaration import refusal
 from headwater.spec.errors import NotRebuildableError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.plan import Aliases, RoutingPlan, plan, route
@@ -149,8 +151,15 @@ class VersionLoader:
         self._on_loop: dict[str, LoopModel] = {}
         self._costs: dict[str, LoopCost] = {}
 
-    async def load(self, serving: ServingFile) -> ActiveVersions:
+    async def load(self, serving: ServingFile, by: Pipeline) -> ActiveVersions:
         """Load all versions that answer; leave out those that cannot be loaded, but for the champion.
+
+        Parameters
+        ----------
+        serving
+            What is to serve.
+        by
+            The declaration by which it answers; a version that does not fit it is left out, too.
 
         Raises
         ------
@@ -163,6 +172,7 @@ class VersionLoader:
         versions = {champion_state.version: champion}
         for state in others:
             try:
+                _check_fits(state, by)
                 versions.setdefault(state.version, await self._load_state(state))
             except LOAD_ERRORS as error:
                 self.left_out.append(error)
@@ -214,3 +224,16 @@ class VersionLoader:
         self._on_loop = {name: one for name, one in self._on_loop.items() if name in names}
         self._costs = {number: cost for number, cost in self._costs.items() if number in versions}
         self._models.keep(names)
+
+
+def _check_fits(state: ServedState, by: Pipeline) -> None:
+    """Check that a version can answer beside a champion.
+
+    Raises
+    ------
+    ChangedError
+        If it cannot.
+    """
+    changes = unanswered(state.features, by) if state.features else ()
+    if changes:
+        raise refusal(by.name, f"version {state.version}", changes)

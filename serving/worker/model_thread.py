@@ -222,7 +222,7 @@ class ModelThread:
                 f"version {state.version} does not load: {reply.failure}",
                 hint=f"look at the model, or roll back: headwater rollback {self._name}",
             )
-        self._live.check_answers(content, state)
+        self._live.check_learned(content, state)
         for probe in state.probes:
             tried = self._ask(PredictCommand(state.name, [probe.features], 0.0), state)
             outputs = tried.outputs if isinstance(tried, PredictReply) else [None]

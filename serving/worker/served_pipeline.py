@@ -15,12 +15,12 @@ from headwater.serving.metrics.service_metrics import PipelineMetrics
 from headwater.serving.published.alarms import AlarmKind, KeeperStatus, KeeperStatusFile, WorkerAlarms
 from headwater.serving.published.published_models import PublishedModels, ServingFile
 from headwater.serving.worker.active_versions import ActiveVersions, LoadedVersion, VersionLoader
-from headwater.serving.worker.feature_lookup import FeatureLookup
 from headwater.serving.worker.group_commit import GroupCommit
 from headwater.serving.worker.isolated_models import IsolatedModel, IsolatedModels
 from headwater.serving.worker.label_recorder import LabelRecorder
+from headwater.serving.worker.pair import Pair, PairLoader
 from headwater.serving.worker.predictor import Predictor
-from headwater.spec.errors import HeadwaterError, NotReadyError
+from headwater.spec.errors import HeadwaterError, NotReadyError, few
 from headwater.spec.pipeline import Pipeline
 
 __all__ = ["ServedPipeline"]
@@ -46,7 +46,7 @@ class ServedPipeline:
     predictor, labels
         Answer requests, and record labels.
     recorder
-        Encodes records, and finds them.
+        Encodes labels, and finds records.
     serving
         The publication that serves; None before the first.
     swap_failure
@@ -76,11 +76,11 @@ class ServedPipeline:
             pipeline, self._live, self._models, self._isolated, self._leave_loop
         )
         self._alarms = WorkerAlarms()
-        self.tables = FeatureLookup(pipeline, settings, metrics) if pipeline.tables else None
         serving = pipeline.serving
         window_s = serving.window_ms / 1_000 if serving.durability == "batch" else 0.0
         self._commit = self.commits(self.recorder.inbox, serving.most_waiting, window_s)
-        self.predictor = self.predictors(self.recorder, self._commit, self.tables, metrics)
+        self._pairs = PairLoader(self._loader, self.recorder, settings, clock, metrics)
+        self.predictor = self.predictors(self._pairs.of(pipeline), self._commit, metrics)
         self.labels = self.label_recorders(self.recorder, self._commit, metrics)
 
     async def follow(self, every_s: float, after: "asyncio.Task[None]") -> None:
@@ -108,8 +108,8 @@ class ServedPipeline:
         """
         if self._isolated.changed() or self._follower.is_due():
             await self._swap()
-        if self.tables is not None:
-            await self.tables.follow(self._clock.now())
+        if (tables := self.predictor.pair.tables) is not None:
+            await tables.follow(self._clock.now())
 
     def keeper_status(self) -> KeeperStatus:
         """Return the last status of the keeper, with the alarms of this worker: its disk, its models."""
@@ -131,6 +131,7 @@ class ServedPipeline:
             "disk": self._commit.refused,
             "model": self._models.recent_fault,
             "clock": self.recorder.receipts.fault(),
+            "declaration": self.predictor.pair.misfit,
         }
         self._alarms.note(faults, self._clock.now())
         learned_to = 0 if self.champion is None else self.champion.learned_to
@@ -138,12 +139,14 @@ class ServedPipeline:
 
     def _leave_loop(self, version: str, reason: str) -> IsolatedModel | None:
         """Let a version predict in a process of its own from the next request on, in every worker."""
-        active = self.active
+        pair = self.predictor.pair
+        active = pair.active
         loaded = None if active is None else active.versions.get(version)
         if active is None or loaded is None:
             return None
         model = self._loader.isolate(loaded.state)
-        self.predictor.active = active.with_version(loaded._replace(model=model))
+        moved = active.with_version(loaded._replace(model=model))
+        self.predictor.pair = pair.answered_by(moved, pair.pairing)
         self._isolated.add(version, reason)
         what = f"version {version} predicts in a process of its own from now on: {reason}"
         fields = {"pipeline": self.pipeline.name, "version": version}
@@ -153,16 +156,17 @@ class ServedPipeline:
     async def _swap(self) -> None:
         """Load the published versions beside the serving ones; serve them from the next request on."""
         try:
-            serving = await asyncio.to_thread(self._live.read)
+            replaced, serving = self.predictor.pair, await asyncio.to_thread(self._live.read)
             if serving is None or not serving.states:
                 return
-            active = await self._loader.load(serving)
+            pair = await self._pairs.load(serving, replaced)
         except LOAD_ERRORS as error:
             self._note_failure("the serving version stays", error)
             self.predictor.why_none = self.swap_failure
             return
-        _log_swap(self.pipeline.name, self.champion, active.champion, serving.epoch)
-        self.predictor.active = active
+        self.predictor.pair = pair
+        _log_swap(self.pipeline.name, replaced, pair, serving.epoch)
+        replaced.give_way(pair)
         self.serving, self.swap_failure = serving, None
         for reason in self._loader.left_out:
             self._note_failure("a version is left out", reason)
@@ -180,8 +184,8 @@ class ServedPipeline:
         await self._models.close()
         await self._commit.close()
         self.recorder.inbox.close()
-        if self.tables is not None:
-            self.tables.close()
+        if (tables := self.predictor.pair.tables) is not None:
+            tables.close()
 
     def fault(self) -> HeadwaterError | None:
         """Return why a prediction would not be answered now; None if it would.
@@ -195,7 +199,8 @@ class ServedPipeline:
                 f"pipeline {self.pipeline.name!r} has no version that serves",
                 hint="train one: headwater train",
             )
-        missing_table = None if self.tables is None else self.tables.missing_table()
+        tables = self.predictor.pair.tables
+        missing_table = None if tables is None else tables.missing_table()
         if missing_table is not None:
             return NotReadyError(
                 f"table {missing_table!r} of {self.pipeline.name!r} was never materialised",
@@ -207,7 +212,7 @@ class ServedPipeline:
     @property
     def active(self) -> ActiveVersions | None:
         """The versions that answer; None before the first."""
-        return self.predictor.active
+        return self.predictor.pair.active
 
     @property
     def champion(self) -> LoadedVersion | None:
@@ -225,9 +230,14 @@ class ServedPipeline:
         return self._commit.syncs
 
 
-def _log_swap(pipeline: str, before: LoadedVersion | None, now: LoadedVersion, epoch: int) -> None:
-    """Log that another version serves, if it is another."""
-    replaced = None if before is None else before.version
-    if replaced != now.version:
-        fields = {"pipeline": pipeline, "version": now.version, "epoch": epoch, "replaced": replaced}
+def _log_swap(pipeline: str, before: Pair, now: Pair, epoch: int) -> None:
+    """Log that another version serves, if it is another, and by which declaration."""
+    replaced, version = (
+        None if one.active is None else one.active.champion.version for one in (before, now)
+    )
+    if replaced != version:
+        fields = {"pipeline": pipeline, "version": version, "epoch": epoch, "replaced": replaced}
         _logger.info("another version serves", extra={"json_fields": fields})
+    if now.pipeline != before.pipeline:
+        names = few(now.pipeline.feature_names)
+        _logger.warning("%s: answers by another declaration from now on: %s", pipeline, names)

@@ -46,6 +46,7 @@ toy = Pipeline(
     update=Stateful(),
 )
 apart = replace(toy, serving=Serving(isolated=True))
+slim = replace(toy, features=(Feature("x", float),))
 by_hand = replace(toy, name="by-hand", promotion="by hand")
 fitted = replace(toy, name="fitted", model=forest)
 unseeded = replace(toy, name="unseeded", model=unseeded_net, triggers=(Volume(50),))

@@ -52,7 +52,6 @@ DOORS: dict[str, Callable[[Bound], object]] = {
     "collect": lambda bound: collect(bound.log),
     "train": train,
     "decide": decide,
-    "serve": check_served,
 }
 
 
@@ -73,6 +72,34 @@ def test_every_door_refuses_a_declaration_that_differs_from_the_records(
     collect(first.log)
     assert train(first).promoted  # put back, it goes on
     assert first.registry.champion() != champion
+
+
+@pytest.mark.parametrize("kind", STORED)
+def test_a_service_starts_with_other_features_and_changes_nothing_of_the_records(
+    bind: Binder, first: Bound, kind: str
+) -> None:
+    changes, named = STORED[kind]
+    changed = again(bind, first, **changes)
+    stored = first.log.declared.stored
+    if kind in ("task", "wait"):
+        with pytest.raises(ChangedError) as refused:
+            check_served(changed)
+        assert named in refused.value.what
+    else:
+        check_served(changed)  # it answers by what the champion has learned
+        in_force = first.declarations.in_force()
+        assert in_force is not None
+        assert in_force.number == 2
+    assert again(bind, first).log.declared.stored == stored
+    collect(first.log)
+    assert train(first).promoted
+
+
+def test_a_service_of_other_features_does_not_start_without_a_version(bind: Binder) -> None:
+    first = bind()
+    day(first, collected=False)
+    with pytest.raises(ChangedError, match="feature 'b' was float, is str"):
+        check_served(again(bind, first, features=(A, Feature("b", str))))
 
 
 def test_a_learner_of_other_parameters_needs_a_new_line(bind: Binder, first: Bound) -> None:

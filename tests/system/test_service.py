@@ -24,7 +24,7 @@ from headwater.loop.binding import Bound
 from headwater.loop.collect import collect
 from headwater.loop.training.update import train
 from headwater.serving.client.client import Client
-from headwater.spec.errors import HeadwaterError
+from headwater.spec.errors import HeadwaterError, SchemaError
 
 __all__ = ["eventually", "mlflow_template"]
 
@@ -112,7 +112,13 @@ def home(tmp_path: Path, mlflow_template: Path) -> Settings:
 
 @pytest.fixture
 def service(home: Settings, eventually: Eventually, request: pytest.FixtureRequest) -> Iterator[Service]:
-    served = f"tests/cli/toys.py:{getattr(request, 'param', 'toy')}"
+    with serving(home, getattr(request, "param", "toy"), eventually) as found:
+        yield found
+
+
+@contextmanager
+def serving(home: Settings, toy: str, eventually: Eventually) -> Iterator[Service]:
+    served = f"tests/cli/toys.py:{toy}"
     command = [sys.executable, "-m", "headwater.cli", "serve", served, "--port", "0"]
     variables = {**os.environ, "HEADWATER_HOME": str(home.root)}
     process = subprocess.Popen(
@@ -146,6 +152,36 @@ def test_swaps_and_rolling_restarts_fail_no_request(
         sent = len(load.acknowledged)
         eventually(lambda: len(load.acknowledged) > sent + 50)
     assert load.failures == []
+
+
+def test_a_new_release_answers_beside_the_old_one_and_each_goes_on_by_the_pair_that_fits(
+    service: Service, home: Settings, eventually: Eventually
+) -> None:
+    with (
+        Load(service.address, retries=20).running(1) as old,
+        serving(home, "slim", eventually) as new,
+        Client(new.address, timeout_s=PATIENCE_S) as client,
+        Bound(toys.slim, home) as bound,
+    ):
+        assert client.predict({"x": 0.5, "y": 0.5}).version == "2"
+        assert train(bound, from_scratch=True).promoted
+        eventually(lambda: answer_of(client, {"x": 0.5}) == "3")
+        service.workers()[0].kill()  # the next one goes on with the version that it finds to fit
+        eventually(lambda: len(service.workers()) == 2)
+        sent = old.versions["2"]
+        eventually(lambda: old.versions["2"] > sent + 50)
+        bound.registry.promote("2", by="test", reason="back")
+        eventually(lambda: answer_of(client, {"x": 0.5, "y": 0.5}) == "2")
+        eventually(lambda: old.versions["2"] > sent + 100)
+    assert old.versions.keys() == {"2"}
+    assert old.failures == []
+
+
+def answer_of(client: Client, features: dict[str, float]) -> str | None:
+    """Return the version that answers; None if the request does not fit."""
+    with suppress(SchemaError):
+        return client.predict(features).version
+    return None
 
 
 def test_every_acknowledged_record_is_there_once_whatever_is_killed(

@@ -3,13 +3,14 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater.cli.screen import (
     alarm_lines,
     busy,
+    pairing_lines,
     plain,
     preview_lines,
     progress,
@@ -18,6 +19,10 @@ from headwater.cli.screen import (
     table,
 )
 from headwater.cli.stores import AsJson, Declared, bound_to, by_flow
+
+if TYPE_CHECKING:
+    from headwater.loop.binding import Bound
+    from headwater.serving.published.pairing import Pairing
 
 __all__ = ["commands"]
 
@@ -141,26 +146,53 @@ def collect(pipeline: Declared, json: AsJson = False) -> None:
 
 @commands.command()
 def status(pipeline: Declared, json: AsJson = False) -> None:
-    """Count the records of the log, and show the champion and the alarms that hold.
+    """Count the records of the log, and show the champion, what serves, and the alarms that hold.
 
     The alarms are those of the service, as it wrote them last; it need not run.
     """
     from headwater.serving.published.alarms import KeeperStatusFile
+    from headwater.spec.answering import feature_types
 
     with bound_to(pipeline) as bound:
         counts = bound.log.counts()
         registry = bound.registry
         reign, spans = registry.championship.reign(), registry.quarantine.ranges()
         alarms = KeeperStatusFile(bound.pipeline.name, bound.settings).read().alarms
+        pairing = _pairing(bound)
     rows = [(name, f"{value:,}") for name, value in plain(counts).items()]
     champion = (
         "none" if reign is None else f"version {reign.version} since {reign.since:%Y-%m-%d %H:%M} UTC"
     )
     show(
-        {"counts": counts, "champion": reign, "quarantined": spans, "alarms": alarms},
+        {
+            "counts": counts,
+            "champion": reign,
+            "quarantined": spans,
+            "declared": {"features": feature_types(bound.pipeline.features)},
+            "serves": None if pairing is None else pairing.shown(),
+            "alarms": alarms,
+        },
         json,
-        lambda: [table(("records", "count"), rows), f"champion: {champion}", *alarm_lines(alarms)],
+        lambda: [
+            table(("records", "count"), rows),
+            f"champion: {champion}",
+            *pairing_lines(pairing),
+            *alarm_lines(alarms),
+        ],
     )
+
+
+def _pairing(bound: "Bound") -> "Pairing | None":
+    """Return what a service of this declaration serves of what is published; None if nothing is."""
+    from headwater.serving.published.pairing import pairing_of
+    from headwater.serving.published.published_models import PublishedModels
+    from headwater.spec.errors import HeadwaterError
+
+    try:
+        serving = PublishedModels(bound.pipeline, bound.settings).read()
+        return None if serving is None else pairing_of(bound.pipeline, serving)
+    except HeadwaterError:  # the service shows what is wrong with it
+        return None
 
 
 @commands.command()

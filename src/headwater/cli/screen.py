@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headwater.registry.lineage import Node
     from headwater.registry.version import Version
     from headwater.serving.published.alarms import Alarm
+    from headwater.serving.published.pairing import Pairing
     from headwater.spec.rulings import AppearedClass, Learning, RoutingStatus
     from headwater.spec.serving.queue_results import QueueStatistics
     from headwater.spec.updating.decision import Decision
@@ -31,6 +32,7 @@ __all__ = [
     "classes_table",
     "decision_lines",
     "decisions_table",
+    "pairing_lines",
     "plain",
     "preview_lines",
     "print_json",
@@ -245,6 +247,17 @@ def alarm_lines(alarms: Iterable["Alarm"]) -> list[str]:
     for alarm in alarms:
         lines.append(f"alarm: {alarm.kind} since {alarm.since:%Y-%m-%d %H:%M} UTC: {alarm.what}")
         lines.append(f"next: {alarm.hint}")
+    return lines
+
+
+def pairing_lines(pairing: "Pairing | None") -> list[str]:
+    """Describe what serves: a version, the features of its requests, and why it is no other."""
+    if pairing is None:
+        return []
+    version, names = pairing.serving.states[0].version, ", ".join(pairing.pipeline.feature_names)
+    lines = [f"serves: version {version}, which is asked for {names}"]
+    if (misfit := pairing.misfit) is not None:
+        lines += [f"not as declared: {misfit.what}", f"next: {misfit.hint}"]
     return lines
 
 

@@ -161,5 +161,6 @@ def test_a_feature_is_recorded_before_a_version_has_learned_it(bind: Binder, fir
     assert plan.archive == "gets c, null where it was not recorded"
     check_served(changed)
     gone = plan_edits(again(bind, first, features=(A,)))
-    assert "version 1 cannot answer without feature 'b'" in gone.service
+    assert "version 1 answers by its own features, a, b" in gone.service
+    assert "it cannot answer without feature 'b'" in gone.service
     assert gone.archive == "keeps b, c"
