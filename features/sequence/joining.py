@@ -159,8 +159,7 @@ class Joiner:
         if self._classes.declared:
             becomes = self._classes.becomes(told.value)
             if self._classes.is_new(told.value):
-                new = _new_class(str(told.value), self.next_position, now_us)
-                self.joined.classes.append(new)
+                self.joined.classes.append(_new_class(str(told.value), self.next_position, now_us))
         label = self._add_label(known, arrival, told, late=late, held=becomes != told.value)
         if not label.held:
             self._weigh(known, label, now_us)
