@@ -37,10 +37,8 @@ class LogReader:
 
     Attributes
     ----------
-    repository
-        The records in the database, by range.
-    same_rows
-        The check that archive and database are of one log, still.
+    repository, same_rows
+        The records in the database; the check that archive and database are of one log, still.
     shadows, quarantined, project
         The outputs of shadows; what returns the quarantined offsets of a range, rising; and what puts
         the features of a declaration in the place of recorded ones.

@@ -131,13 +131,19 @@ def test_the_first_version_of_the_declaration_brings_it_and_a_rollback_takes_it_
     assert len(alarms(client)) == 1
     collect(bound.log)  # both kinds of records are read by what is declared
     rows = {row["prediction_id"]: row["features"] for row in bound.log.predictions().to_dicts()}
-    assert (rows["old"], rows["new"]) == ({"a": 1.0}, {"a": 1.0})
+    assert (rows["old"], rows["new"]) == ({"a": 1.0, "b": 0.5}, {"a": 1.0, "b": None})
+    stop = bound.log.positions()
+    learned = bound.log.served(0, stop, ("prediction_id", "features")).to_dicts()
+    assert all(
+        row["features"] == {"a": 1.0} for row in learned if row["prediction_id"] in ("old", "new")
+    )
 
 
 def test_each_request_is_decoded_predicted_and_recorded_by_one_pair(
     rolled_out: Any, eventually: Eventually
 ) -> None:
-    bound, keeper, client = rolled_out(SLIM)
+    patient = replace(SLIM, serving=Serving(deadline="60s"))  # other work may hold the model up
+    bound, keeper, client = rolled_out(patient)
     train_anew(bound)
     by, ends = {"1": BOTH, "2": ALONE}, threading.Event()
     wrong: list[object] = []
