@@ -24,9 +24,7 @@ def test_open_deadlines_become_rows(tmp_path: Path) -> None:
         for id_, (timeout, maturity, next_deadline) in enumerate(pipelines, 1):
             row = {"id": id_, "name": f"p{id_}", "declaration": _RULE % (timeout, maturity)}
             into = "INSERT INTO pipeline (id, name, declaration) VALUES (:id, :name, :declaration)"
-            connection.execute(
-                text(f"INSERT INTO pipeline (id, name, declaration) VALUES {values}"), row
-            )
+            connection.execute(text(into), row)
             place = {"id": id_, "deadline": next_deadline}
             connection.execute(
                 text("INSERT INTO sequencer VALUES (:id, 5, 0, :deadline, 12000000, 0, 0)"), place
