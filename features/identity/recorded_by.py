@@ -5,10 +5,17 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, func, insert, select
 
 from headwater.features.record.inbox import Inbox
-from headwater.infra.store.schema import declaration_tables
+from headwater.infra.store.schema import declaration_tables, tables
 from headwater.spec.errors import IntegrityError
 
-__all__ = ["RecordedBy"]
+__all__ = ["RecordedBy", "numbers_between"]
+
+
+def numbers_between(connection: Connection, pipeline_id: int, start: int, stop: int) -> list[int | None]:
+    """Return the numbers of the declarations that a range of predictions was recorded under."""
+    row = tables.prediction.c
+    within = (row.pipeline_id == pipeline_id, row.position >= start, row.position < stop)
+    return list(connection.execute(select(row.recorded_by).where(*within).distinct()).scalars())
 
 
 class RecordedBy:

@@ -286,7 +286,8 @@ def plain_words(error: msgspec.ValidationError, within: str = "") -> str:
     text = text.replace("Object missing required field", "it lacks")
     text = text.replace("Object contains unknown field", "it holds the unknown field")
     text = text.replace("Invalid enum value", "it may not be")
-    text = text.replace(*_NAIVE).replace(*_NO_TIME).replace("`datetime`", "a time")[:_LONGEST]
+    text = text.replace(*_NAIVE).replace(*_NO_TIME).replace("`datetime | null`", "a time or null")
+    text = text.replace("`datetime`", "a time")[:_LONGEST]
     where = (within + place.rstrip("`").removeprefix(".")).rstrip(".")
     return f"{where}: {text[0].lower()}{text[1:]}" if where else text
 

@@ -121,7 +121,7 @@ class Joiner:
         position, now_us, payload = self.next_position, arrival.effective_at_us, arrival.payload
         self.next_position += 1
         rule = self._rules[arrival.recorded_by]
-        due_us = rule.due_us(payload, now_us)
+        due_us = rule.due_us(payload, now_us) if rule.names_due else now_us + rule.wait_us
         self.joined.predictions.append(
             NewPrediction(
                 position,
@@ -155,10 +155,11 @@ class Joiner:
             known = self._known[arrival.id] = KnownPrediction()
         now_us = arrival.effective_at_us
         late = known.position is not None and now_us > known.due_us
-        if self._classes.is_new(told.value):
-            new = NewClass(class_digest(str(told.value)), str(told.value), self.next_position, now_us)
-            self.joined.classes.append(new)
-        becomes = self._classes.becomes(told.value)
+        becomes: LabelValue | None = told.value
+        if self._classes.declared:
+            becomes = self._classes.becomes(told.value)
+            if self._classes.is_new(told.value):
+                self.joined.classes.append(_new_class(str(told.value), self.next_position, now_us))
         label = self._add_label(known, arrival, told, late=late, held=becomes != told.value)
         if not label.held:
             self._weigh(known, label, now_us)
@@ -246,22 +247,26 @@ class _Classes:
     """The classes of labels by the rule of the process that sequences, and the names of others."""
 
     def __init__(self, rule: LabelRule) -> None:
-        self._declared = frozenset(rule.known_classes)
+        self.declared = frozenset(rule.known_classes)
         self._holds = rule.hold is True
         self.names: dict[str, str | None] = {}
 
     def is_new(self, value: LabelValue) -> bool:
         """Return whether a label is of a class that is not declared and comes for the first time."""
-        if not self._declared or not isinstance(value, str) or value in self._declared:
+        if not isinstance(value, str) or value in self.declared or value in self.names:
             return False
-        new = value not in self.names
-        if new:
-            self.names[value] = None
-        return new
+        self.names[value] = None
+        return True
 
     def becomes(self, value: LabelValue) -> LabelValue | None:
         """Return what a label says by the names of classes; None if that is to be asked."""
-        return self.names.get(value, value) if self._holds and isinstance(value, str) else value
+        if not self._holds or not isinstance(value, str) or value in self.declared:
+            return value
+        return self.names.get(value)
+
+
+def _new_class(name: str, position: int, now_us: int) -> NewClass:
+    return NewClass(class_digest(name), name, position, now_us)
 
 
 def before(due_us: int) -> Deadline:

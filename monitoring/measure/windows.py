@@ -11,7 +11,9 @@ from itertools import pairwise
 
 import msgspec
 
+from headwater.features.identity.recorded_by import numbers_between
 from headwater.features.read.log_reader import LogReader
+from headwater.features.record.declared import recorded_declarations
 from headwater.infra.clock import from_us, to_us
 from headwater.spec.duration import duration
 from headwater.spec.updating.evidence import Standing, Window
@@ -20,6 +22,7 @@ from headwater.spec.updating.monitoring import Monitoring
 __all__ = ["WindowSpan", "standing", "windows"]
 
 _MOST = 1_000
+_FIRST = 1  # of the declarations: that of records of before they had a number
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -79,7 +82,8 @@ def windows(
     now
         The present: a window that is not over is left out.
     wait
-        How long labels may take; a window is mature once its last prediction's wait has passed.
+        How long labels may take as declared now; a window is mature once its last prediction's wait has
+        passed, and the longer one of an earlier declaration that a prediction in it was recorded under.
     last
         Only the newest so many; never more than a thousand.
     aligned
@@ -90,8 +94,11 @@ def windows(
     if monitoring.span is None:
         return _by_amount(log, monitoring.rows or _MOST, since, now, wait, most)
     edges = _edges(log, duration(monitoring.span, "window"), since, now, most, aligned=aligned)
-    pairs = zip(pairwise(edges), pairwise(_places(log, edges)), strict=True)
-    return [WindowSpan(*times, *places, times[1] + wait <= now) for times, places in pairs]
+    pairs, waits = (
+        zip(pairwise(edges), pairwise(_places(log, edges)), strict=True),
+        _Waits(log, wait, now),
+    )
+    return [WindowSpan(*times, *places, waits.have_passed(times[1], *places)) for times, places in pairs]
 
 
 def standing(window: Window, least: int) -> Standing:
@@ -118,6 +125,25 @@ def standing(window: Window, least: int) -> Standing:
     if window.mature and window.labelled < least:
         return "insufficient_data"
     return "enough"
+
+
+class _Waits:
+    """Tells of windows whether the waits of all their predictions have passed."""
+
+    def __init__(self, log: LogReader, wait: timedelta, now: datetime) -> None:
+        self._log, self._wait, self._now = log, wait, now
+        with log.database.reading() as connection:
+            declared = recorded_declarations(connection, log.pipeline_id)
+        self._waits = {number: duration(one.label.wait) for number, one in declared.items()}
+        self._longest = max((wait, *self._waits.values()))
+
+    def have_passed(self, stop: datetime, first: int, behind: int) -> bool:
+        if stop + self._wait > self._now or stop + self._longest <= self._now:
+            return stop + self._wait <= self._now
+        with self._log.database.reading() as connection:
+            numbers = numbers_between(connection, self._log.pipeline_id, first, behind)
+        waits = [self._waits.get(number or _FIRST, self._wait) for number in numbers]
+        return all(stop + wait <= self._now for wait in waits)
 
 
 def _edges(
@@ -162,7 +188,7 @@ def _by_amount(
     whole = log.repository.count(start, end) // rows
     skipped = max(whole - most, 0)
     place = log.position_after(start, rows * skipped) if skipped else start
-    spans: list[WindowSpan] = []
+    spans, waits = list[WindowSpan](), _Waits(log, wait, now)
     for _ in range(whole - skipped):
         behind = None if place is None else log.position_after(place, rows)
         if place is None or behind is None:
@@ -171,6 +197,6 @@ def _by_amount(
         if begin is None or newest is None:
             break
         stop = newest + _MICROSECOND
-        spans.append(WindowSpan(begin, stop, place, behind, stop + wait <= now))
+        spans.append(WindowSpan(begin, stop, place, behind, waits.have_passed(stop, place, behind)))
         place = behind
     return spans

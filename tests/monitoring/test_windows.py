@@ -129,6 +129,16 @@ def test_a_window_is_mature_when_its_wait_has_passed(
     assert windows(player.log, Monitoring(window="1h"), start, now, WAIT)[0].mature is mature
 
 
+def test_a_window_waits_for_the_longer_wait_that_its_predictions_were_recorded_under(
+    player: Player,
+) -> None:
+    start = player.play([(10, "predict", 0), (300, "label", 0)])
+    for late, mature in ((-WAIT / 2, False), (0 * HOUR, True)):
+        now = start + HOUR + WAIT + late
+        found = windows(player.log, Monitoring(window="1h"), start, now, WAIT / 4)
+        assert found[0].mature is mature
+
+
 def test_a_log_without_predictions_has_no_windows(log: FeatureLog) -> None:
     for rule in (Monitoring(window="1h"), Monitoring(rows=3)):
         assert windows(log, rule, START, START + 9 * HOUR, WAIT) == []

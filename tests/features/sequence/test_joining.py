@@ -303,7 +303,7 @@ def test_the_examples_are_those_of_the_model_however_entries_are_cut(
 
 
 @given(rules=any_rules, entries=_entries(3), cuts=st.sets(st.integers(1, 15)))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_each_record_is_joined_by_its_own_rule_and_due_time_however_entries_are_cut(
     rules: list[LabelRule], entries: list[Entry], cuts: set[int]
 ) -> None:

@@ -83,7 +83,8 @@ def test_what_is_no_instant_is_refused_in_the_words_of_each_door_that_takes_time
         for method, operation in methods.items()
         if isinstance(operation, dict)
     ]
-    assert [door for door in doors if door[2]] == [("/labels", "post", {"known_at"})]
+    timed = {(path, method): names for path, method, names in doors if names}
+    assert timed == {("/labels", "post"): {"known_at"}, ("/predict", "post"): {"due_at"}}
     label = {"prediction_id": "one", "value": True, "known_at": sent}
     answer = client.post("/labels", json=label)
     assert answer.status_code == 422
@@ -91,6 +92,14 @@ def test_what_is_no_instant_is_refused_in_the_words_of_each_door_that_takes_time
     for found in (answer.json(), one):
         assert found["hint"] == "send an ISO time with a zone, such as 2026-01-01T00:00:00Z"
         assert "known_at" in found["detail"]
+        assert "datetime" not in found["detail"]
+    asked = {"features": {"a": 1.0, "b": 2.0}, "due_at": sent}
+    for request in (asked, {"predictions": [asked]}):
+        answer = client.post("/predict", json=request)
+        assert answer.status_code == 422
+        found = answer.json()
+        assert found["hint"] == "send an ISO time with a zone, such as 2026-01-01T00:00:00Z"
+        assert "due_at" in found["detail"]
         assert "datetime" not in found["detail"]
 
 
