@@ -25,6 +25,7 @@ __all__ = ["measure"]
 
 _HOMES = 20
 _SHORT_HOMES = 3
+_S, _SHORT_S = (4.0, 12.0), (0.5, 1.5)
 _START_S = 600.0
 _BATCHES = 4  # after the third one it has collected
 _WORKER = """
@@ -96,7 +97,8 @@ def measure(*, short: bool) -> Outcome:
                 expected |= _up_to(adopted["lost"][0]["read_to"], number - 1, acknowledged)
                 behind.append(2 * 20 * len(acknowledged) - adopted["lost"][0]["read_to"])
                 wrong += _wrong(adopted, expected, reference, home, stores)
-            acknowledged = _killed(reference, variables, number, drawn.uniform(4.0, 12.0))
+            after_s = drawn.uniform(*(_SHORT_S if short else _S))
+            acknowledged = _killed(reference, variables, number, after_s)
             kept = (home / "signing.key").read_bytes()
             shutil.rmtree(home)
             say(f"  home {number}: {len(acknowledged)} batches, then lost")
