@@ -54,7 +54,7 @@ def played(sequences: int, kinds: tuple[str, ...]) -> Outcome:
     counts: Counter[str] = Counter()
     began_s = time.monotonic()
     with _databases(kinds) as databases:
-        for seed in range(sequences):
+        for seed in range(1, sequences + 1):
             with fresh_home(mlflow_database()) as home:
                 settings = replace_database(home, databases[seed % len(databases)])
                 sequence = _Sequence(settings, seed)
@@ -68,8 +68,8 @@ def played(sequences: int, kinds: tuple[str, ...]) -> Outcome:
             for text in sequence.wrong:
                 say(f"  sequence {seed}, {' > '.join(sequence.edits)}: {text}")
                 wrong[text.partition(":")[0]] += 1
-            if seed % 50 == 49:
-                say(f"  {seed + 1} sequences in {time.monotonic() - began_s:.0f} s")
+            if seed % 50 == 0:
+                say(f"  {seed} sequences in {time.monotonic() - began_s:.0f} s")
     numbers = {name.replace(" ", "_"): count for name, count in sorted(counts.items())}
     return at_most(sum(wrong.values()), 0, sequences=sequences, wrong=dict(wrong), **numbers)
 
