@@ -9,6 +9,7 @@ from tests.cli.conftest import TOY, Run, history
 from headwater.infra.settings import Settings
 from headwater.loop.binding import Bound
 from headwater.serving.published.alarms import Alarm, KeeperStatus, KeeperStatusFile
+from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
 from headwater.spec.data.records import Label, Prediction
 from headwater.spec.loading import load_pipeline
 
@@ -103,6 +104,19 @@ def test_status_shows_the_alarms_that_hold_though_no_service_runs(run: Run, home
     assert (shown["kind"], shown["what"], shown["hint"]) == ("learning", alarm.what, alarm.hint)
     told = run("status", TOY).out
     assert all(word in told for word in ("learning", f"{now:%Y-%m-%d %H:%M}", alarm.what, alarm.hint))
+
+
+def test_status_shows_by_which_declaration_a_service_answers(run: Run, home: Settings) -> None:
+    toy, slim = load_pipeline(TOY), TOY.replace(":toy", ":slim")
+    assert run("status", TOY, "--json").json["serves"] is None
+    state = ServedState(version="1", role="champion", name="n", learned_to=0, features=toy.features)
+    PublishedModels(toy, home).publish(ServingFile(number=1, epoch=1, states=(state,)))
+    assert "serves: version 1, which is asked for x, y" in run("status", TOY).out
+    shown = run("status", slim, "--json").json
+    assert shown["declared"]["features"] == {"x": "float"}
+    assert shown["serves"]["requests"] == {"x": "float", "y": "float"}
+    assert not shown["serves"]["as_declared"]
+    assert "feature 'y' was float, is gone" in run("status", slim).out
 
 
 def test_a_new_class_is_listed_and_named(run: Run, home: Settings) -> None:
