@@ -30,7 +30,7 @@ demo: $(VENV)/.installed  ## Replay real flights through four pipelines (DAYS=60
 	$(BIN)/python -m examples.flights.demo --days $(DAYS) --start $(START)
 
 test: $(VENV)/.installed  ## Run every test (JOBS=2 at a time, a file each)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations=40
 
 lint: $(VENV)/.installed  ## Ruff, strict mypy, import-linter; hadolint, yamllint, compose's schema
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ __all__ = ["five_keys", "scored", "service", "watch"]
 
 PAIRS = [(Client, AsyncClient), (OperatorClient, AsyncOperatorClient), (QueueClient, AsyncQueueClient)]
 ODD = ["a/b", "a?b=c", "a#b", "..", ".", "a%2Fb", "a/../b", "//", "ü 1&2;3", "a+b", "\\", "[1]"]
-ELSEWHERE = {"pipelines", "metrics", "openapi", "docs"}  # for people and scrapers
+ELSEWHERE = {"pipelines", "pipeline", "metrics", "openapi", "docs"}  # for people and scrapers
 
 
 def methods(kind: type) -> dict[str, Any]:
