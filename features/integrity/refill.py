@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import func, select
 
 from headwater.features.read.stored_rows import StoredRows
-from headwater.features.record.declared import recorded_declarations
+from headwater.features.record.declared import recorded_contents
 from headwater.features.record.entries import LABEL, PREDICTION, Entry, label_key
 from headwater.features.record.inbox import Inbox
 from headwater.infra.ids import new_id
@@ -67,8 +67,9 @@ def refill(database: Database, pipeline_id: int, inbox: Inbox) -> int:
     if len(lost) != missing or [row[4] for row in newest] != [entry.payload for entry in before]:
         return 0
     with database.reading() as connection:
-        for declaration in recorded_declarations(connection, pipeline_id).values():
-            inbox.declare(declaration)
+        contents = recorded_contents(connection, pipeline_id)
+    for _, hash_, content in contents:
+        inbox.declare(hash_, content)
     return inbox.append(lost, "record")
 
 
@@ -76,10 +77,7 @@ def entries_between(database: Database, pipeline_id: int, start: int, stop: int)
     """Return the entries of which the rows of a range of positions were made, in order."""
     rows = StoredRows(database, pipeline_id)
     with database.reading() as connection:
-        hashes = {
-            number: declaration.hash
-            for number, declaration in recorded_declarations(connection, pipeline_id).items()
-        }
+        hashes = {number: hash_ for number, hash_, _ in recorded_contents(connection, pipeline_id)}
     found: list[tuple[int, int, int, bytes, int | None]] = [
         (position, PREDICTION, us, payload, by)
         for position, us, payload, by in rows.predictions(max(0, start), stop)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from headwater.features.integrity.refill import entries_between
-from headwater.features.record.declared import recorded_declarations
+from headwater.features.record.declared import recorded_contents
 from headwater.features.record.entries import (
     DECLARATION,
     PREDICTION,
@@ -124,8 +124,7 @@ def _declare(
     with suppress(sqlite3.DatabaseError):  # its page is damaged, or it is a file of before
         rows += damaged.execute("SELECT hash, content FROM declaration").fetchall()
     with database.reading() as connection:
-        declared = recorded_declarations(connection, pipeline_id).values()
-    rows += [(one.hash, one.to_json()) for one in declared]
+        rows += [row[1:] for row in recorded_contents(connection, pipeline_id)]
     fresh.executemany("INSERT OR IGNORE INTO declaration VALUES (?, ?)", rows)
 
 

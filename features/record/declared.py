@@ -17,7 +17,7 @@ from headwater.spec.errors import ConflictError
 from headwater.spec.feature_differences import unreadable
 from headwater.spec.pipeline import Pipeline, Task
 
-__all__ = ["Declared", "recorded_declarations"]
+__all__ = ["Declared", "recorded_contents", "recorded_declarations"]
 
 
 class Declared:
@@ -196,7 +196,12 @@ def _reading(pipeline: Pipeline, task: Task, features: Sequence[FeatureKind]) ->
 
 def recorded_declarations(connection: Connection, pipeline_id: int) -> dict[int, Declaration]:
     """Return the declarations that a pipeline's records were recorded under, by number, rising."""
+    rows = recorded_contents(connection, pipeline_id)
+    return {number: Declaration.from_json(content) for number, _, content in rows}
+
+
+def recorded_contents(connection: Connection, pipeline_id: int) -> list[tuple[int, int, str]]:
+    """Return number, hash and content of what records were recorded under, by number, rising."""
     row = declaration_tables.recorded_by.c
-    query = select(row.number, row.content).where(row.pipeline_id == pipeline_id)
-    rows = connection.execute(query.order_by(row.number)).tuples()
-    return {number: Declaration.from_json(content) for number, content in rows}
+    query = select(row.number, row.hash, row.content).where(row.pipeline_id == pipeline_id)
+    return list(connection.execute(query.order_by(row.number)).tuples())

@@ -141,7 +141,7 @@ class RecordEncoder:
             If the disk refuses.
         """
         if not self._declared:
-            self.inbox.declare(self._declaration)
+            self.inbox.declare(self._hash, self._declaration.as_recorded.to_json())
             self._declared = True
 
     @property

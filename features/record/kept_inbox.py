@@ -8,7 +8,6 @@ from headwater.features.record.inbox_reader import STAND_IN, InboxReader, refuse
 from headwater.features.record.inbox_transaction import InboxTransaction
 from headwater.infra.ids import new_id
 from headwater.infra.store.end_mark import EndMark
-from headwater.spec.declaration import Declaration
 from headwater.spec.errors import IntegrityError
 
 __all__ = ["KeptInbox"]
@@ -73,23 +72,22 @@ class KeptInbox(InboxReader):
     def _move_mark(self) -> None:
         self._mark.move(self._end())
 
-    def declare(self, declaration: Declaration) -> int:
-        """Keep what entries will be recorded under, before the first one; return their hash of it.
+    def declare(self, hash_: int, content: str) -> None:
+        """Keep what entries will be recorded under, before the first one that bears its hash.
 
         Raises
         ------
         StorageError
             If the disk refuses.
         """
-        hash_ = declaration.hash
         if self.declaration(hash_) is None:
-            row = (hash_, declaration.as_recorded.to_json())
             try:
                 with self._transaction:
-                    self._connection.execute("INSERT OR IGNORE INTO declaration VALUES (?, ?)", row)
+                    self._connection.execute(
+                        "INSERT OR IGNORE INTO declaration VALUES (?, ?)", (hash_, content)
+                    )
             except (sqlite3.Error, OSError) as error:
                 raise refused(self.path, error) from error
-        return hash_
 
     def mend(self, position: int, payload: bytes | None) -> None:
         """Put the whole payload of a damaged entry in its place, or remove an entry that is lost.

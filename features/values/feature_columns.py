@@ -14,6 +14,8 @@ from headwater.spec.declaration import Declaration
 
 __all__ = ["DecodedField", "FeatureColumns", "OwnColumns", "decode"]
 
+_PLACE = "__place"  # no feature begins with two underscores
+
 DecodedField = tuple[str, Any] | tuple[str, Any, Any]
 """A field's name, its type, and its default."""
 
@@ -92,8 +94,8 @@ class FeatureColumns:
         for number in numbers.unique():
             places, own = (numbers == number).arg_true(), self._own[number]
             records = decode([payloads[place] for place in places], (own.field,))
-            parts.append(own.frame([one.features for one in records]).with_columns(_place=places))
-        return self.struct(pl.concat(parts, how="diagonal").sort("_place").drop("_place"))
+            parts.append(own.frame([one.features for one in records]).with_columns(**{_PLACE: places}))
+        return self.struct(pl.concat(parts, how="diagonal").sort(_PLACE).drop(_PLACE))
 
     def struct(self, features: pl.DataFrame) -> pl.Series:
         """Return features as a struct of the columns of all declarations."""

@@ -97,6 +97,7 @@ class PairLoader:
         recorder = self._declared
         if pipeline != recorder.pipeline:
             recorder = RecordEncoder(pipeline, recorder.inbox, self._clock)
+            recorder.declare()
         tables = FeatureLookup(pipeline, self._settings, self._metrics) if pipeline.tables else None
         return Pair(recorder, tables)
 

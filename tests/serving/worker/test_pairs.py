@@ -23,6 +23,7 @@ from headwater.serving.keeper.keeper import Keeper
 from headwater.serving.published.pairing import pairing_of
 from headwater.serving.published.published_models import PublishedModels, ServedState, ServingFile
 from headwater.spec.data.feature import Feature, bare
+from headwater.spec.data.label import LabelRule
 from headwater.spec.errors import ChangedError
 from headwater.spec.pipeline import Pipeline
 from headwater.spec.serving.serving import Serving
@@ -137,6 +138,17 @@ def test_the_first_version_of_the_declaration_brings_it_and_a_rollback_takes_it_
     assert all(
         row["features"] == {"a": 1.0} for row in learned if row["prediction_id"] in ("old", "new")
     )
+
+
+def test_records_of_a_pair_are_sequenced_whatever_else_was_edited(rolled_out: Any) -> None:
+    bound, _, client = rolled_out(replace(SLIM, label=LabelRule(wait="3d")))
+    assert ask(client, BOTH, id="old").status_code == 200
+    client.post("/labels", json={"prediction_id": "old", "value": True})
+    stop = bound.log.stop()
+    bound.log.agree(fresh=True)
+    assert collect(bound.log).emitted == 1
+    features = bound.log.examples(stop)["features"].to_list()
+    assert features == [BOTH]
 
 
 def test_each_request_is_decoded_predicted_and_recorded_by_one_pair(
