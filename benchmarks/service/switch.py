@@ -151,7 +151,7 @@ class _Recorded(msgspec.Struct):
 def _misfits(bound: Bound) -> int:
     """Count the records that are not of the declaration by which their service answered."""
     stop, wrong = bound.log.positions(), 0
-    for _, _, payload in bound.log.repository.predictions(0, stop):
+    for _, _, payload, _ in bound.log.repository.predictions(0, stop):
         one = msgspec.json.decode(payload, type=_Recorded)
         number = one.id.removeprefix("r-")
         is_new = number.isdigit() and int(number) >= _OF_NEW
