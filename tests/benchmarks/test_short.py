@@ -61,8 +61,13 @@ _PARTS = {
     "stores/version_lines",
 }
 _PEERS = "speed/peer_setups/"
-_HERE = tuple(claim for claim in CLAIMS if claim not in {"peers", "browser"})
-"""What runs on what is installed: `peers` installs three servers first, `browser` needs Chromium."""
+_ELSEWHERE = {"peers", "browser", "switch", "many-pipelines"}
+_HERE = tuple(claim for claim in CLAIMS if claim not in _ELSEWHERE)
+"""What runs on what is installed, and does more than start services.
+
+`peers` installs three servers first, `browser` needs Chromium; `switch` and `many-pipelines` start services
+for a minute or two as ``tests/system`` does.
+"""
 
 
 @pytest.fixture(scope="module")
