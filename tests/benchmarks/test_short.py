@@ -65,8 +65,8 @@ _ELSEWHERE = {"peers", "browser", "switch", "many-pipelines"}
 _HERE = tuple(claim for claim in CLAIMS if claim not in _ELSEWHERE)
 """What runs on what is installed, and does more than start services.
 
-`peers` installs three servers first, `browser` needs Chromium; `switch` and `many-pipelines` start services
-for a minute or two as ``tests/system`` does.
+`peers` installs three servers first, `browser` needs Chromium; `switch` and `many-pipelines` start
+services for a minute or two, as ``tests/system`` does.
 """
 
 
