@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from headwater.spec.data.feature import FeatureKind, can_become, widens
 from headwater.spec.difference import ORDER, Difference, Way
@@ -24,7 +25,7 @@ def recorded_as(feature: FeatureKind, recorded: Iterable[FeatureKind]) -> Featur
 def unreadable(
     recorded: Iterable[Sequence[FeatureKind]], features: Sequence[FeatureKind]
 ) -> tuple[Difference, ...]:
-    """Return the features that some records have as a type from which nothing makes the declared one.
+    """Return the features that some records cannot be read as: they have another type, or no value.
 
     Parameters
     ----------
@@ -39,6 +40,9 @@ def unreadable(
             known = recorded_as(feature, had)
             if known is not None and not can_become(known, feature):
                 found.update({one.field: one for one in _dtype(known, feature)})
+            elif known is None and not _is_told(feature):
+                added = replace(_added(feature), way="back")
+                found[added.field] = added
     return tuple(found.values())
 
 
@@ -89,9 +93,14 @@ def _renamed(was: Mapping[str, FeatureKind], now: Mapping[str, FeatureKind]) -> 
     return found
 
 
-def _added(feature: FeatureKind, *, again: bool) -> Difference:
+def _is_told(feature: FeatureKind) -> bool:
+    """Return whether something says what a feature is in a record that has none."""
+    return feature.nullable or (feature.default, feature.fill) != (UNSET, UNSET)
+
+
+def _added(feature: FeatureKind, *, again: bool = False) -> Difference:
     """Judge a new feature: earlier records lack it, unless something says what it is in them."""
-    told = feature.nullable or again or (feature.default, feature.fill, feature.was) != (UNSET,) * 3
+    told = again or _is_told(feature) or feature.was is not UNSET
     return Difference(
         field=f"feature {feature.name!r}",
         was="not there",
@@ -113,7 +122,7 @@ def _dtype(before: FeatureKind, feature: FeatureKind) -> Iterator[Difference]:
         field=f"feature {name!r}",
         was=before.dtype,
         now=feature.dtype,
-        way="on" if widens(before.dtype, feature.dtype) else way,
+        way="on" if widens(before.dtype, feature.dtype) and feature.convert is UNSET else way,
         hint=f"say how records of before are converted, convert={feature.dtype} or a function; or give "
         f"what is new a name of its own, Feature({other!r}, {feature.dtype}, nullable=True)",
     )

@@ -198,6 +198,22 @@ def _check_task(pipeline: Pipeline) -> None:
             )
 
 
+def _check_earlier_names(features: tuple[FeatureKind, ...], seen: dict[str, FeatureKind]) -> None:
+    called: dict[str, str] = {}
+    for feature in features:
+        for name in feature.was or ():
+            if called.setdefault(name, feature.name) != feature.name:
+                raise DeclarationError(
+                    f"features {called[name]!r} and {feature.name!r} both have was={name!r}",
+                    hint="one of them has its values; give the other default= or fill=",
+                )
+            if seen.get(name.lower(), feature) is not feature:
+                raise DeclarationError(
+                    f"feature {feature.name!r} has was={name!r}, and {name!r} is declared, too",
+                    hint="give what is new another name: records of before have one value for both",
+                )
+
+
 def _check_features(pipeline: Pipeline) -> None:
     if not isinstance(pipeline.features, tuple) or not pipeline.features:
         raise DeclarationError(
@@ -224,13 +240,7 @@ def _check_features(pipeline: Pipeline) -> None:
                 hint="give each its own name",
             )
         seen[feature.name.lower()] = feature
-    for feature in pipeline.features:
-        for name in feature.was or ():
-            if name.lower() in seen:
-                raise DeclarationError(
-                    f"feature {feature.name!r} has was={name!r}, and {name!r} is declared, too",
-                    hint="give what is new another name: records of before have one value for both",
-                )
+    _check_earlier_names(pipeline.features, seen)
     columns = [feature.source_column for feature in pipeline.features]
     if shared := {column for column in columns if columns.count(column) > 1}:
         raise DeclarationError(

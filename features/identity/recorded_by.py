@@ -48,8 +48,8 @@ class RecordedBy:
         IntegrityError
             If neither database nor inbox knows a hash.
         """
-        for hash_ in set(hashes).difference(self._numbers):
-            if hash_ is not None:
+        for hash_ in hashes:  # in their order, so that numbers do not depend on how batches are cut
+            if hash_ not in self._numbers and hash_ is not None:
                 self._numbers[hash_] = self._number(connection, hash_, now_us)
         return self._numbers
 

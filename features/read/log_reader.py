@@ -129,6 +129,7 @@ class LogReader:
         columns: Collection[str] = EXAMPLE,
         features: Sequence[FeatureKind] | None = None,
         model: Callable[[], object] | None = None,
+        without: Collection[int] = (),
     ) -> pl.DataFrame:
         """Return the examples of a range, with the features of one declaration: what learning reads.
 
@@ -136,9 +137,9 @@ class LogReader:
         ----------
         start, stop, columns
             As for :meth:`examples`.
-        features, model
+        features, model, without
             The features, in order, and in whose file the functions are that they name; the pipeline's
-            own if not given.
+            own if not given. Offsets to leave out.
 
         Raises
         ------
@@ -146,6 +147,7 @@ class LogReader:
             If a record has no value for a feature, and none can be made; the rest is as above.
         """
         frame = self._examples.read(start, stop, ("offset", *columns))
+        frame = frame.filter(~pl.col("offset").is_in(list(without)))  # first: they may be why it fails
         if "features" in columns:
             frame = self.project(frame, "offset", features, model)
         return frame.select(list(columns))
@@ -159,11 +161,8 @@ class LogReader:
         model: Callable[[], object] | None = None,
     ) -> pl.DataFrame:
         """Return the examples of a range as :meth:`projected` does, without the quarantined ones."""
-        wanted = list(columns)
-        names = ("offset", *(name for name in wanted if name != "offset"))
-        frame = self.projected(start, stop, names, features, model)
         left_out = self._quarantined.offsets(start, stop)
-        return frame.filter(~pl.col("offset").is_in(left_out)).select(wanted)
+        return self.projected(start, stop, columns, features, model, left_out)
 
     def position_at(self, moment: datetime) -> int:
         """Return the position from which on predictions were recorded at `moment` or later."""
@@ -216,10 +215,10 @@ class LogReader:
         """
         rows = self.repository.predictions(start, stop)
         frame = self.frames.served(rows, self.repository.labels_of(start, stop), list(columns))
-        if "features" in columns:
-            frame = self.project(frame, "position")
         if judged and (left_out := self._quarantined.positions(start, stop)):
             frame = frame.filter(~pl.col("position").is_in(left_out))
+        if "features" in columns:
+            frame = self.project(frame, "position")
         return self.frames.beside(frame, self.shadows.between(start, stop)) if shadows else frame
 
     def predictions(self) -> pl.DataFrame:

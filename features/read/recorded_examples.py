@@ -159,6 +159,7 @@ class RecordedExamples:
             self._declared.readable().features if features is None else features,
             self.frames.features.declarations,
             partial(function_beside, model or self._pipeline.model),
+            "examples" if place == "offset" else "positions",
         )
         recorded = frame["features"].struct.unnest()
         made = projection.apply(recorded, frame["recorded_by"], frame[place])

@@ -152,7 +152,7 @@ class Sequencer:
             before = self._row.read(connection)
             scanned = self._inbox.scan(before.inbox_position, self._batch_entries)
             more = scanned.stop - before.inbox_position == self._batch_entries
-            hashes = {row[7] for row in scanned.entries}
+            hashes = dict.fromkeys(row[7] for row in scanned.entries)
             numbers = self._recorded_by.numbers(connection, hashes, to_us(self._clock.now()))
             arrivals = _arrivals(scanned, before.horizon_us, numbers)
             last_us = arrivals[-1].effective_at_us if arrivals else before.horizon_us

@@ -6,14 +6,14 @@ which each feature of a declaration comes: its own, that of the name it had befo
 narrower type, or one that a function of the user's converts; where a record has none, its default.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import polars as pl
 from msgspec import UNSET
 
-from headwater.spec.data.feature import Dtype, FeatureKind, can_become, python_type, widens
+from headwater.spec.data.feature import Dtype, FeatureKind, can_become
+from headwater.spec.data.values import is_sound, misfit_of_text
 from headwater.spec.declaration import Declaration
 from headwater.spec.errors import ChangedError, DeclarationError, SchemaError, spans_of
 from headwater.spec.feature_differences import recorded_as
@@ -29,6 +29,7 @@ DTYPES: dict[Dtype, type[pl.DataType]] = {
 """The column type of each dtype."""
 
 Function = Callable[[Any], object]
+_EXACT = 2**53
 
 
 def stored_columns(declarations: Mapping[int, Declaration]) -> dict[tuple[str, Dtype], str]:
@@ -60,8 +61,9 @@ def function_beside(model: Callable[[], object], name: str) -> Function:
     own: dict[str, Function] = {"float": float, "int": int, "str": str, "bool": bool}
     if name in own:
         return own[name]
-    found = getattr(model, "__globals__", {}).get(name)
-    if not callable(found):
+    module, _, function = name.partition(":")
+    found = getattr(model, "__globals__", {}).get(function)
+    if module != getattr(model, "__module__", "") or not callable(found):
         raise DeclarationError(
             f"{name!r} is no function of {getattr(model, '__module__', 'the file')!r}, where the model "
             "is made",
@@ -71,10 +73,14 @@ def function_beside(model: Callable[[], object], name: str) -> Function:
 
 
 class _Source(NamedTuple):
-    """Where a feature comes from: a column, or None for its default, and whether it is converted."""
+    """Where a feature comes from: a column, or None for its default, and whether it is converted.
+
+    A fill is of one declaration, whose number is given.
+    """
 
     column: str | None
     converted: bool = False
+    filled: int | None = None
 
 
 class Projection:
@@ -88,6 +94,8 @@ class Projection:
         What records were recorded under, by number.
     functions
         Gives the function that a feature names: ``convert=`` or ``fill=``.
+    of
+        What the places count, for errors: ``"examples"`` or ``"positions"``.
     """
 
     def __init__(
@@ -95,7 +103,9 @@ class Projection:
         features: Sequence[FeatureKind],
         declarations: Mapping[int, Declaration],
         functions: Callable[[str], Function],
+        of: str = "examples",
     ) -> None:
+        self._of = of
         self._features = features
         self._declarations = declarations
         self._functions = functions
@@ -154,35 +164,63 @@ class Projection:
         """Find where records of a declaration have a feature."""
         known = recorded_as(feature, self._declarations[number].features)
         if known is None:
-            return _Source(None)
+            return _Source(None, filled=None if feature.fill is UNSET else number)
         column = self._columns[known.name, known.dtype]
         if not can_become(known, feature):
             raise ChangedError(
                 f"feature {feature.name!r} is {feature.dtype}, and was recorded as {known.dtype}",
                 hint=f"say how: convert={feature.dtype}, or a function of the model's file",
             )
-        return _Source(column, known.dtype != feature.dtype and not widens(known.dtype, feature.dtype))
+        other = known.dtype != feature.dtype
+        return _Source(column, other and feature.convert is not UNSET)
 
     def _values(
         self, feature: FeatureKind, source: _Source, recorded: pl.DataFrame, places: pl.Series
     ) -> pl.Series:
         dtype = DTYPES[feature.dtype]
+        if source.filled is not None:
+            return self._filled(feature, source.filled, recorded, places)
         if source.column is None:
-            return self._filled(feature, recorded, places)
-        values = recorded[source.column].alias(feature.name)
-        return self._converted(feature, values, places) if source.converted else values.cast(dtype)
-
-    def _filled(self, feature: FeatureKind, recorded: pl.DataFrame, places: pl.Series) -> pl.Series:
-        dtype, height = DTYPES[feature.dtype], len(places)
-        if feature.fill is UNSET:
             default = None if feature.default is UNSET else feature.default
-            return pl.repeat(default, height, dtype=dtype, eager=True).alias(feature.name)
-        fill = self._functions(feature.fill)
-        given = [fill(row) for row in recorded.iter_rows(named=True)]
-        wrong = [place for place, value in zip(places, given, strict=True) if not _fits(value, feature)]
-        if wrong:
-            raise _refused(feature, f"fill={feature.fill}", wrong, "gives a value of another type")
-        return pl.Series(feature.name, given, dtype=dtype, strict=False)
+            return pl.repeat(default, len(places), dtype=dtype, eager=True).alias(feature.name)
+        values = recorded[source.column].alias(feature.name)
+        if source.converted:
+            return self._converted(feature, values, places)
+        if values.dtype == pl.Int64 and dtype == pl.Float64:
+            wrong = places.filter((values.abs() > _EXACT).fill_null(value=False))
+            if len(wrong):
+                raise self._refused(
+                    feature, "a float", wrong.to_list(), "has whole numbers beyond 2**53 there"
+                )
+        return values.cast(dtype)
+
+    def _filled(
+        self, feature: FeatureKind, number: int, recorded: pl.DataFrame, places: pl.Series
+    ) -> pl.Series:
+        """Make a value of each example's own features, by the names that they were recorded under."""
+        own = {
+            one.name: self._columns[one.name, one.dtype] for one in self._declarations[number].features
+        }
+        rows = recorded.select(pl.col(column).alias(name) for name, column in own.items())
+        fill, given = self._functions(feature.fill or ""), list[object]()
+        for place, row in zip(places, rows.iter_rows(named=True), strict=True):
+            try:
+                given.append(fill(dict(row)))
+                why = "" if _fits(given[-1], feature) else f"makes {given[-1]!r}"
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a function of the user's
+                why = f"fails: {type(error).__name__}: {error}"
+            if why:
+                raise self._refused(feature, f"fill={feature.fill}", [place], why)
+        return pl.Series(feature.name, given, dtype=DTYPES[feature.dtype])
+
+    def _refused(self, feature: FeatureKind, by: str, places: Sequence[int], why: str) -> SchemaError:
+        out = f"headwater quarantine PIPELINE {places[0]}:{places[0] + 1}"
+        out = f", or leave the examples out: {out}" if self._of == "examples" else ""
+        return SchemaError(
+            f"feature {feature.name!r} of the {self._of} {spans_of(places)} cannot be made by {by}: it "
+            f"{why}",
+            hint=f"mend what the feature declares{out}",
+        )
 
     def _converted(self, feature: FeatureKind, values: pl.Series, places: pl.Series) -> pl.Series:
         """Convert each distinct value once."""
@@ -191,7 +229,7 @@ class Projection:
         for value in values.unique().drop_nulls().to_list():
             try:
                 made[value] = convert(value)
-            except Exception as error:  # noqa: BLE001 - a function of the user's
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a function of the user's
                 refused.append(value)
                 why = why or f"fails at {value!r}: {type(error).__name__}: {error}"
                 continue
@@ -200,10 +238,10 @@ class Projection:
                 why = why or f"makes {made[value]!r} of {value!r}"
         if refused:
             wrong = places.filter(values.is_in(pl.Series(refused, dtype=values.dtype).implode()))
-            raise _refused(feature, f"convert={named}", wrong.to_list(), why)
+            raise self._refused(feature, f"convert={named}", wrong.to_list(), why)
         if not made:
             return values.cast(DTYPES[feature.dtype])
-        new = pl.Series(list(made.values()), dtype=DTYPES[feature.dtype], strict=False)
+        new = pl.Series(list(made.values()), dtype=DTYPES[feature.dtype])
         old = pl.Series(list(made), dtype=values.dtype)
         return values.replace_strict(old, new, default=None, return_dtype=DTYPES[feature.dtype])
 
@@ -212,15 +250,11 @@ def _fits(value: object, feature: FeatureKind) -> bool:
     """Return whether a value is one of a feature's type; null if it may be null."""
     if value is None:
         return feature.nullable
-    kind = python_type(feature.dtype)
-    if kind is float:
-        return type(value) in {float, int} and math.isfinite(value)  # type: ignore[arg-type] # a number
-    return type(value) is kind
-
-
-def _refused(feature: FeatureKind, by: str, places: Sequence[int], why: str) -> SchemaError:
-    return SchemaError(
-        f"feature {feature.name!r} of the examples {spans_of(places)} cannot be made by {by}: it {why}",
-        hint="mend the function, or leave the examples out: headwater quarantine PIPELINE "
-        f"{places[0]}:{places[0] + 1}",
-    )
+    match feature.dtype:
+        case "float":
+            return type(value) in {float, int} and is_sound(value)  # type: ignore[arg-type] # a number
+        case "int":
+            return type(value) is int and -(2**63) <= value < 2**63
+        case "str":
+            return type(value) is str and misfit_of_text(value) is None
+    return type(value) is bool

@@ -65,9 +65,10 @@ def batches(log: LogReader, recipe: Recipe) -> Iterator[Batch]:
         chosen = draw(recipe.subsample, recipe.examples, emitted_us, excluded)
     model = code_of(recipe)
     for piece in _pieces(recipe):
-        frame = log.projected(piece.start, piece.stop, _COLUMNS, recipe.features, model)
+        low, high = np.searchsorted(excluded, [piece.start, piece.stop])
+        left_out = excluded[low:high].tolist()
+        frame = log.projected(piece.start, piece.stop, _COLUMNS, recipe.features, model, left_out)
         offset = pl.col("offset")
-        frame = frame.filter(~offset.is_in(_within(excluded, piece)))
         if chosen is not None:
             frame = frame.filter(offset.is_in(_within(chosen, piece)))
         for batch in [frame] if is_batch_free(recipe) else _cut(frame, recipe.batch_rows or 1):

@@ -189,9 +189,9 @@ class CatchUp:
 
     def _predict_and_learn(self, stop: int) -> None:
         folding, start = self.folding, self.folding.learned_to
-        rows = self._bound.log.projected(start, stop, _COLUMNS)
+        left_out = folding.unlearned(start, stop).tolist()
+        rows = self._bound.log.projected(start, stop, _COLUMNS, without=left_out)
         rows = rows.filter(
-            ~pl.col("offset").is_in(pl.Series(folding.unlearned(start, stop)).implode()),
             pl.col("role") == "champion",
             pl.col("output").is_not_null(),
         )

@@ -2,14 +2,15 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from headwater.spec.data.carried import Function, carried
 from headwater.spec.data.columns import RESERVED
-from headwater.spec.data.values import misfit_of_text
+from headwater.spec.data.values import is_sound, misfit_of_text
 from headwater.spec.duration import Duration, duration
 from headwater.spec.errors import DeclarationError
 
@@ -23,7 +24,6 @@ __all__ = [
     "as_recorded",
     "bare",
     "can_become",
-    "carried",
     "dtype_of",
     "is_name",
     "limits",
@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 Dtype = Literal["float", "int", "str", "bool"]
-Function = Callable[[Any], object]
 
 _PYTHON: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
 _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,99}")  # two underscores begin Python's own
@@ -133,10 +132,7 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
                     hint="write the name that it had before: was='price'",
                 )
         if self.default is not UNSET:
-            fits = type(self.default) is _PYTHON[self.dtype] or (
-                self.dtype == "float" and type(self.default) is int
-            )
-            if not fits or (isinstance(self.default, float) and not math.isfinite(self.default)):
+            if not _is_value(self.default, self.dtype):
                 raise DeclarationError(
                     f"feature {self.name!r} of dtype {self.dtype!r} has default={self.default!r}",
                     hint="write a value of its type, which examples have that were recorded without it",
@@ -146,7 +142,7 @@ class _FeatureBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr
                     f"feature {self.name!r} has both default and fill", hint="write one of them"
                 )
         for field, name in (("fill", self.fill), ("convert", self.convert)):
-            if name is not UNSET and not (isinstance(name, str) and name.isidentifier()):
+            if name is not UNSET and not (isinstance(name, str) and name.split(":")[-1].isidentifier()):
                 raise DeclarationError(
                     f"feature {self.name!r} has {field}={name!r}, which is no function with a name",
                     hint=f"write a function of the file in which the model is made: {field}=cleaned",
@@ -312,21 +308,13 @@ def Feature(  # noqa: N802, PLR0913 - reads as a class; the fields of one
     )
 
 
-def carried(
-    was: str | Sequence[str] | None,
-    default: float | str | bool | None,
-    fill: Function | None,
-    convert: Function | None,
-) -> tuple[
-    tuple[str, ...] | UnsetType, float | int | str | bool | UnsetType, str | UnsetType, str | UnsetType
-]:
-    """Return what says where older examples have a feature from, with UNSET for None."""
-    return (
-        UNSET if was is None else (was,) if isinstance(was, str) else tuple(was),
-        UNSET if default is None else default,
-        UNSET if fill is None else getattr(fill, "__name__", repr(fill)),
-        UNSET if convert is None else getattr(convert, "__name__", repr(convert)),
-    )
+def _is_value(value: object, dtype: Dtype) -> bool:
+    """Return whether a default can be one of a type's values."""
+    if dtype == "float":
+        return type(value) in {float, int} and is_sound(value)  # type: ignore[arg-type] # a number
+    if dtype == "str":
+        return isinstance(value, str) and misfit_of_text(value) is None
+    return type(value) is _PYTHON[dtype] and -(2**63) <= value < 2**63  # type: ignore[operator] # int or bool
 
 
 def widens(narrow: Dtype, wide: Dtype) -> bool:

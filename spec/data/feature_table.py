@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from headwater.spec.data.feature import BatchFeature, Dtype, carried, dtype_of, is_name, limits
+from headwater.spec.data.carried import carried
+from headwater.spec.data.feature import BatchFeature, Dtype, dtype_of, is_name, limits
 from headwater.spec.data.source import Source, check_source
 from headwater.spec.data.values import misfit_of_name
 from headwater.spec.duration import Duration, duration

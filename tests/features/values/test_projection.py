@@ -55,7 +55,23 @@ def functions(name: str) -> Callable[[Any], object]:
     def odd(value: Any) -> object:
         return "no number" if value == "word" else float(value)
 
-    return {"total": total, "odd": odd, "float": float}[name]
+    def named(recorded: dict[str, Any]) -> str:
+        return " ".join(f"{name}={value}" for name, value in recorded.items())
+
+    def exits(_: Any) -> object:
+        raise SystemExit(3)
+
+    known: dict[str, Callable[[Any], object]] = {
+        "total": total,
+        "odd": odd,
+        "float": float,
+        "tenth": lambda value: value / 10 if type(value) is int else value,
+        "named": named,
+        "huge": lambda _: 2**70,
+        "surrogate": lambda _: "\ud800",
+        "exits": exits,
+    }
+    return known[name.rsplit(":", maxsplit=1)[-1]]
 
 
 def projected(rows: Sequence[int], *features: FeatureKind) -> list[tuple[object, ...]]:
@@ -93,7 +109,7 @@ def lambda_named(name: str) -> Callable[[Any], object]:
     def function(_: Any) -> object:
         return None
 
-    function.__name__ = name
+    function.__qualname__ = name
     return function
 
 
@@ -117,8 +133,32 @@ def test_what_cannot_be_converted_is_named_by_its_offset(convert: str, why: str)
 
 def test_a_fill_of_another_type_is_named_by_its_offset() -> None:
     feature = Feature("z", str, fill=lambda_named("total"))
-    with pytest.raises(SchemaError, match=r"'z' of the examples \[10, 12\)"):
+    with pytest.raises(SchemaError, match=r"'z' of the examples \[10, 11\).*makes 1.0"):
         projected([0, 1], feature)
+
+
+def test_a_conversion_that_is_given_counts_also_where_the_type_is_wider() -> None:
+    assert projected([0, 1], Feature("a", float, convert=lambda_named("tenth"))) == [(0.1,), (2.5,)]
+
+
+def test_a_fill_gets_the_features_of_the_example_s_own_declaration() -> None:
+    seen = Feature("z", str, fill=lambda_named("named"))
+    assert projected([1, 0], seen) == [("a=2.5 k=y n=True",), ("a=1 k=x",)]
+
+
+@pytest.mark.parametrize("name", ["huge", "surrogate", "exits"])
+def test_what_no_value_of_the_type_comes_of_is_named(name: str) -> None:
+    dtype: Any = {"huge": int, "surrogate": str, "exits": int}[name]
+    with pytest.raises(SchemaError, match=r"'z' of the examples \[10, 11\)"):
+        projected([0], Feature("z", dtype, fill=lambda_named(name)))
+
+
+def test_a_whole_number_that_no_float_is_is_not_rounded() -> None:
+    frame = pl.DataFrame({"a": [2**53 + 1], "k": [None], "a@2": [None], "n": [None], "a@3": [None]})
+    numbers, places = pl.Series([1], dtype=pl.Int32), pl.Series([7])
+    projection = Projection((Feature("a", float),), {1: DECLARATIONS[1]}, functions)
+    with pytest.raises(SchemaError, match=r"\[7, 8\).*beyond 2\*\*53"):
+        projection.apply(frame, numbers, places)
 
 
 @given(st.lists(st.integers(0, 3)))
@@ -133,9 +173,10 @@ def test_rows_are_projected_as_each_by_itself(rows: list[int]) -> None:
 
 def test_functions_are_those_of_the_model_s_file() -> None:
     assert function_beside(model, "int") is int
-    assert function_beside(model, "model") is model
-    with pytest.raises(DeclarationError, match="'absent' is no function"):
-        function_beside(model, "absent")
+    assert function_beside(model, f"{__name__}:model") is model
+    for absent in (f"{__name__}:absent", "elsewhere:model", "model"):
+        with pytest.raises(DeclarationError, match=f"'{absent}' is no function"):
+            function_beside(model, absent)
 
 
 def model() -> object:
@@ -151,6 +192,8 @@ def model() -> object:
         ({"default": "x"}, "default="),
         ({"default": float("nan")}, "default="),
         ({"default": True}, "default="),
+        ({"default": 10**400}, "default="),
+        ({"was": 5}, "was="),
         ({"default": 1.0, "fill": model}, "both default and fill"),
         ({"convert": lambda value: value}, "no function with a name"),
         ({"fill": lambda row: row}, "no function with a name"),

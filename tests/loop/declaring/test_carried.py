@@ -18,6 +18,7 @@ from headwater.loop.training.update import train
 from headwater.spec.data.feature import Feature, FeatureKind
 from headwater.spec.data.records import Label, Prediction
 from headwater.spec.errors import ChangedError, DeclarationError, SchemaError
+from headwater.spec.recipe import OffsetRange
 from headwater.spec.updating.update import Stateless
 
 A, B = Feature("a", float), Feature("b", int)
@@ -154,7 +155,9 @@ def test_a_retyped_feature_has_a_column_of_its_own_for_ever(bind: Binder) -> Non
     elsewhere = bind(
         first.clock, features=(A, Feature("b", int, convert=round)), model=models.any_feature
     )  # type: ignore[arg-type]
-    with pytest.raises(DeclarationError, match=r"'round' is no function of 'tests\.loop\.models'"):
+    with pytest.raises(
+        DeclarationError, match=r"'builtins:round' is no function of 'tests\.loop\.models'"
+    ):
         plan_edits(elsewhere)
 
 
@@ -177,3 +180,31 @@ def test_a_conversion_that_fails_names_the_offsets(bind: Binder) -> None:
     ]
     with pytest.raises(SchemaError, match=rf"'t' of the examples \[{wrong[0]}, .*convert=int"):
         train(changed)
+    spans = [OffsetRange(place, place + 1) for place in wrong]
+    changed.registry.quarantine.add(spans, by="test", reason="no number")
+    assert train(changed).version is not None
+
+
+def test_a_feature_that_records_have_no_value_for_is_refused(bind: Binder) -> None:
+    first = bind(features=FIRST, model=models.any_feature)
+    day(first, as_first)
+    for feature in (Feature("c", int), Feature("c", int, was="bb")):
+        changed = bind(first.clock, features=(A, B, feature), model=models.any_feature)  # type: ignore[arg-type]
+        assert plan_edits(changed).refused
+        with pytest.raises(ChangedError, match="'c'"):
+            day(changed, lambda a, b: {"a": a, "b": b, "c": b})
+
+
+@pytest.mark.parametrize("batch_entries", [1, 7, 1_000])
+def test_numbers_do_not_depend_on_how_batches_are_cut(bind: Binder, batch_entries: int) -> None:
+    clock = None
+    for number in range(5):
+        more = [Feature(f"n{i}", float, nullable=True) for i in range(number)]
+        bound = bind(clock, features=(*FIRST, *more), model=models.any_feature)
+        clock = bound.clock  # type: ignore[assignment]
+        values = {"a": 1.0, "b": 1} | {one.name: 2.0 for one in more}
+        one = Prediction(id=f"p{number}", features=values, output=0.5, served_at=bound.clock.now())
+        bound.log.record([one])
+    with bound.log.sequencer(batch_entries=batch_entries) as sequencer:
+        sequencer.drain()
+    assert bound.log.predictions()["recorded_by"].to_list() == [1, 2, 3, 4, 5]
