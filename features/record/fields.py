@@ -152,8 +152,7 @@ class Fields:
 def type_of(feature: FeatureKind, *, ranged: bool) -> Any:
     """Return the type that carries a feature's values, to decode into.
 
-    >>> from headwater.spec.data.due import misfit_of_due
-    from headwater.spec.data.feature import Feature
+    >>> from headwater.spec.data.feature import Feature
     >>> type_of(Feature("colour", str, categories=("red", "green")), ranged=True)
     typing.Literal['red', 'green']
     """

@@ -119,7 +119,11 @@ def test_keys_from_before_close_everything(home: Settings, clock: SimulatedClock
         connection.execute(text("ALTER TABLE api_key DROP COLUMN closes"))
         for table in ("prediction", "label", "example"):
             connection.execute(text(f"ALTER TABLE {table} DROP COLUMN checksum"))
-        for table in ("lost_entry", "archive_file", "declaration", "declared"):
+        for column in ("recorded_by", "due_us"):
+            connection.execute(text(f"ALTER TABLE prediction DROP COLUMN {column}"))
+        connection.execute(text("ALTER TABLE sequencer ADD COLUMN next_deadline BIGINT DEFAULT 0"))
+        newer = ("lost_entry", "archive_file", "declaration", "declared", "recorded_by", "deadline")
+        for table in newer:
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0015'"))
     database.close()
