@@ -80,7 +80,7 @@ class FeatureLog(LogWriter, LogReader):
             compact_from_files=compact_from_files,
             keep_replaced=keep_replaced,
         )
-        declared = Declared(pipeline, id_, inbox, database, clock)
+        declared = Declared(pipeline, id_, inbox, database)
         LogWriter.__init__(self, pipeline, inbox, declared, clock)
         LogReader.__init__(self, pipeline, id_, declared, database, archive)
         self.archive_writer = ArchiveWriter(self)

@@ -99,9 +99,7 @@ class RecordedExamples:
         if old_stop == stop:
             return old
         new = self._stored(old_stop, stop, wanted)
-        if (
-            self.frames.features.declarations is not known
-        ):  # the newer ones are the first of a declaration
+        if self.frames.features.declarations is not known:  # one of another declaration came
             return self.read(start, stop, columns)
         return pl.concat([old, new], how="vertical_relaxed")
 

@@ -6,7 +6,6 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, select, update
 
 from headwater.features.record.inbox import Inbox
-from headwater.infra.clock import Clock
 from headwater.infra.store.database import Database
 from headwater.infra.store.schema import declaration_tables, tables
 from headwater.spec.data.feature import FeatureKind, can_become, requested
@@ -30,18 +29,15 @@ class Declared:
     ----------
     pipeline, pipeline_id
         As declared now, and its number in the database.
-    inbox, database, clock
-        Where records wait, where they are stored, and the time.
+    inbox, database
+        Where records wait, and where they are stored.
     """
 
-    def __init__(
-        self, pipeline: Pipeline, pipeline_id: int, inbox: Inbox, database: Database, clock: Clock
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, pipeline_id: int, inbox: Inbox, database: Database) -> None:
         self._pipeline = pipeline
         self._pipeline_id = pipeline_id
         self._inbox = inbox
         self._database = database
-        self._clock = clock
         self._declared = declaration_of(pipeline)
         self._text, self._agreed = "", False
         self.stored = self._read()

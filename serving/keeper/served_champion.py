@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import polars as pl
+from msgspec.structs import replace
 
 from headwater.loop.binding import Bound
 from headwater.serving.keeper.online_learning import LearnedState
@@ -54,7 +55,8 @@ class ServedChampion:
         log, types = self._bound.log, self._bound.pipeline.features
         stop, names = log.positions(), {feature.name for feature in learned}
         frame = log.frames.predictions(log.repository.predictions(max(0, stop - _PROBES), stop))
-        wanted = (*learned, *(feature for feature in types if feature.name not in names))
+        others = [feature for feature in types if feature.name not in names]
+        wanted = (*learned, *(replace(feature, nullable=True) for feature in others))
         fit = [
             number
             for number, one in log.frames.features.declarations.items()

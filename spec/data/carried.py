@@ -30,7 +30,7 @@ def carried(
 
 def _named(function: object) -> str:
     """Return a function's module and name, by which it is found; of a type of Python's its name."""
-    if function in {float, int, str, bool}:
+    if function in (float, int, str, bool):
         return str(getattr(function, "__name__", ""))
     module, name = (getattr(function, one, "") for one in ("__module__", "__qualname__"))
     return f"{module}:{name}"

@@ -106,6 +106,9 @@ def test_the_champion_answers_by_its_own_declaration(
     assert (found["serves"]["version"], found["serves"]["as_declared"]) == ("1", False)
     assert client.get("/pipelines").json()[0]["serves"] == found["serves"]
     assert bound.declarations.in_force() is not None  # the audit has its start
+    published = PublishedModels(bound.pipeline, bound.settings).read()
+    assert published is not None
+    assert published.states[0].probes  # records of before suffice to try a state
 
 
 @pytest.mark.parametrize("isolated", [False, True])
